@@ -1,0 +1,1 @@
+//! The client: connection, verification, journal, outbox, content.

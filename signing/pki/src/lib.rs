@@ -1,0 +1,1 @@
+//! Certificate rules, selection, revocation index, key parsing and the development CA.

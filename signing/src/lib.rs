@@ -1,0 +1,1 @@
+//! What is trusted, and by whom: envelopes, definitions, orders, licence, audiences.

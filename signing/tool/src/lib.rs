@@ -1,0 +1,1 @@
+//! The authors' and licensors' tool: signs and verifies definitions and licences.

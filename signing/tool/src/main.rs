@@ -1,0 +1,2 @@
+//! The authors' and licensors' tool: signs and verifies definitions and licences.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The Switch: sessions, audiences, instructions, ledger, results, events, operator API.
