@@ -14,6 +14,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("cargo::rerun-if-changed={file}");
     }
     let descriptors = protox::compile(files, ["."])?;
-    prost_build::Config::new().bytes(["muster.session.v1.OrderDelivery", "muster.session.v1.Document.envelope"]).compile_fds(descriptors)?;
+    prost_build::Config::new()
+        .bytes(["OrderDelivery.envelope", "Document.envelope"])
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -3,6 +3,13 @@
 //! The `.proto` files beside this crate are the wire specification; the modules [`common`], [`session`], [`order`],
 //! [`operator`] and [`relay`] hold the messages generated from them. PROTOCOL.md at the repository's root tells the rest.
 
+pub mod frame;
+pub mod ids;
+pub mod limits;
+pub mod pair;
+pub mod seen;
+pub mod state;
+
 /// Values, rows and states.
 pub mod common {
     /// Package `muster.common.v1`.
@@ -12,8 +19,29 @@ pub mod common {
     }
 }
 
-/// Frames of a session and bodies of the Background Channel.
+/// Frames of a session, bodies of the Background Channel, and the session's two halves.
+///
+/// Both halves are pure: frames, time and commands go in by `handle_*` and `push_*`, frames, deadlines and events come
+/// out by `poll_*`. Start reading at [`switch`](session::switch).
 pub mod session {
+    mod acks;
+    pub mod client;
+    mod error;
+    mod outbound;
+    pub mod switch;
+    mod text;
+
+    pub use error::PushError;
+
+    /// The versions of the protocol that this crate speaks, the best first.
+    pub const VERSIONS: [u32; 1] = [1];
+
+    /// The WebSocket subprotocol of a session, and the path it is asked for at.
+    pub const SUBPROTOCOL: &str = "muster.v1";
+
+    /// The path of the WebSocket upgrade.
+    pub const PATH: &str = "/v1/session";
+
     /// Package `muster.session.v1`.
     #[allow(clippy::all, clippy::use_self, reason = "generated")]
     pub mod v1 {

@@ -2,6 +2,7 @@
 //!
 //! It holds no code of its own; servers and clients are in the modules named after their proto packages. It is never
 //! below the client, which speaks no gRPC.
+#![allow(clippy::allow_attributes_without_reason, reason = "tonic's generated code gives none")]
 
 /// File descriptors of every service, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
