@@ -1,0 +1,332 @@
+//! The way from the leaf to a root: built by webpki, judged by us.
+
+use std::cell::RefCell;
+
+use rustls_pki_types::{CertificateDer, UnixTime};
+use webpki::{EndEntityCert, Error, KeyPurposeIdIter, VerifiedPath};
+
+use super::Facts;
+use super::leaf::{list, validity, weak_key, weak_signature};
+use crate::certificate::Certificate;
+use crate::finding::{Finding, Rule, Severity};
+use crate::instant;
+use crate::revocation::Coverage;
+use crate::role::{Family, Role};
+use crate::roots::Roots;
+
+/// The search for a path that holds. Of several, one that holds is enough (R5).
+pub(super) struct Search<'a> {
+    pub(super) role: Role,
+    pub(super) leaf: &'a Certificate,
+    pub(super) intermediates: &'a [Certificate],
+    pub(super) roots: &'a Roots,
+    pub(super) facts: &'a Facts<'a>,
+}
+
+/// Admits every purpose: webpki accepts a leaf without the extension, so we look ourselves (C3).
+struct AnyPurpose;
+
+impl webpki::ExtendedKeyUsageValidator for AnyPurpose {
+    fn validate(&self, _purposes: KeyPurposeIdIter<'_, '_>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl Search<'_> {
+    /// Returns the path, leaf first and root last, and adds what is wrong with it; empty if there is none.
+    pub(super) fn run(&self, findings: &mut Vec<Finding>) -> Vec<Certificate> {
+        if self.leaf.is_self_signed() {
+            return Vec::new(); // Refused by C8, whose fix is the one that helps.
+        }
+        // An expired leaf is told by C9; judging the path within its validity shows what else is wrong.
+        let within = self.facts.now.max(self.leaf.not_before()).min(self.leaf.not_after());
+        let mut outcome = self.build(within);
+        if matches!(outcome, Err(Broken::NotValid)) {
+            // Some CA is not valid. A path of another time shows which, and what else is wrong; it is never accepted.
+            let mut others = self.other_times().into_iter().map(|time| self.build(time));
+            let told = others.find(|other| matches!(other, Err(Broken::Elements(_))));
+            outcome = told.unwrap_or(outcome);
+        }
+        match outcome {
+            Ok(path) => {
+                findings.extend(self.freshness(&path));
+                path
+            }
+            Err(Broken::Elements(broken)) => {
+                findings.extend(broken);
+                Vec::new()
+            }
+            Err(Broken::NotValid) => {
+                findings.push(self.finding(
+                    Rule::C9,
+                    "a CA certificate of the chain is not valid at this time".to_owned(),
+                    format!("CA certificates that are valid at {}", instant::text(self.facts.now)),
+                    "renew the CA certificate, and send the new one in the chain",
+                ));
+                Vec::new()
+            }
+            Err(Broken::Chain(error)) => {
+                let more = self.chain_finding(&error, findings);
+                findings.extend(more);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Returns times at which a path whose CA is not valid may have held.
+    fn other_times(&self) -> Vec<UnixTime> {
+        let invalid = self.intermediates.iter().filter(|authority| !authority.is_valid_at(self.facts.now));
+        let edge =
+            |authority: &Certificate| self.facts.now.min(authority.not_after()).max(authority.not_before());
+        let mut times = vec![self.leaf.not_before()];
+        times.extend(invalid.map(edge));
+        times.truncate(super::CHAIN_CERTIFICATES_MAX);
+        times
+    }
+
+    fn build(&self, time: UnixTime) -> Result<Vec<Certificate>, Broken> {
+        let leaf_der = CertificateDer::from(self.leaf.der());
+        let leaf = EndEntityCert::try_from(&leaf_der).map_err(Broken::Chain)?;
+        let intermediates: Vec<CertificateDer<'_>> =
+            self.intermediates.iter().map(|certificate| CertificateDer::from(certificate.der())).collect();
+        let broken = RefCell::new(Vec::new());
+        let accepted = RefCell::new(Vec::new());
+        let judge = |path: &VerifiedPath<'_>| {
+            let Some(elements) = self.elements(path) else { return Err(Error::UnknownIssuer) };
+            let findings = self.judge(&elements);
+            if findings.is_empty() {
+                accepted.replace(elements);
+                return Ok(());
+            }
+            // The first candidate that fails is the one told: webpki tries the roots in their order.
+            let mut broken = broken.borrow_mut();
+            if broken.is_empty() {
+                *broken = findings;
+            }
+            Err(Error::UnknownIssuer)
+        };
+        let outcome = leaf.verify_for_usage(
+            webpki::ALL_VERIFICATION_ALGS,
+            self.roots.anchors(),
+            &intermediates,
+            time,
+            AnyPurpose,
+            None,
+            Some(&judge),
+        );
+        match outcome {
+            Ok(_) => Ok(accepted.take()),
+            Err(_) if !broken.borrow().is_empty() => Err(Broken::Elements(broken.take())),
+            Err(Error::CertExpired { .. } | Error::CertNotValidYet { .. }) => Err(Broken::NotValid),
+            Err(error) => Err(Broken::Chain(error)),
+        }
+    }
+
+    /// Returns leaf, intermediates and root of a candidate as we parsed them.
+    fn elements(&self, path: &VerifiedPath<'_>) -> Option<Vec<Certificate>> {
+        let mut elements = vec![self.leaf.clone()];
+        for used in path.intermediate_certificates() {
+            let der = used.der();
+            elements.push(self.intermediates.iter().find(|known| known.der() == der.as_ref())?.clone());
+        }
+        elements.push(self.roots.of_anchor(path.anchor(), self.facts.now)?.clone());
+        Some(elements)
+    }
+
+    /// Returns what is wrong with the CAs of a path that webpki accepts.
+    fn judge(&self, elements: &[Certificate]) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let last = elements.len().saturating_sub(1);
+        for (index, authority) in elements.iter().enumerate().skip(1) {
+            findings.extend(self.authority(authority));
+            findings.extend(self.path_length(elements.get(1..index).unwrap_or_default(), authority));
+            if index < last {
+                findings.extend(self.revoked_intermediate(authority));
+            }
+        }
+        findings
+    }
+
+    fn authority(&self, authority: &Certificate) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        findings.extend(validity(authority, self.facts));
+        findings.extend(weak_key(authority));
+        if !authority.is_ca() {
+            // webpki asks this of intermediates, but not of roots.
+            let fix = "put the certificate of the CA into the roots, not one that it issued";
+            let rule = self.role.rule(Rule::C2);
+            findings.push(Finding::refusal(rule, authority, "an issuer that is no CA", "CA:TRUE", fix));
+        }
+        if authority.key_usage().is_some_and(|usage| !usage.key_cert_sign()) {
+            let rule = self.role.rule(Rule::C2);
+            let fix = "reissue the CA certificate with Key Usage keyCertSign, cRLSign";
+            let got = "a CA whose Key Usage lacks keyCertSign";
+            findings.push(Finding::refusal(rule, authority, got, "Key Usage keyCertSign", fix));
+        }
+        let wanted = self.role.extended_key_usage();
+        if let Some(usages) = authority.extended_key_usages().filter(|usages| !usages.contains(&wanted)) {
+            let rule = self.role.rule(Rule::C3);
+            let got = format!("a CA for {} only", list(usages));
+            let fix = format!("issue from a CA without Extended Key Usage, or with {wanted}");
+            findings.push(Finding::refusal(
+                rule,
+                authority,
+                got,
+                format!("a CA that may issue for {wanted}"),
+                fix,
+            ));
+        }
+        // webpki holds SANs to name constraints but no CN, so a CN does not count below a constrained CA.
+        let counts_by_common_name = self.role.family() == Family::Tls && self.leaf.dns_names().is_empty();
+        if counts_by_common_name && authority.has_name_constraints() {
+            let got =
+                format!("a name in the CN only, below {} which has name constraints", authority.subject());
+            let fix = "reissue it with the name as SAN dNSName";
+            findings.push(Finding::refusal(Rule::C7, self.leaf, got, "a SAN dNSName", fix));
+        }
+        findings
+    }
+
+    /// RFC 5280 §4.2.1.9: at most so many CAs below, self-issued ones not counted. webpki does not ask it of roots.
+    fn path_length(&self, below: &[Certificate], authority: &Certificate) -> Option<Finding> {
+        let most = authority.path_length()?;
+        let count = below.iter().filter(|below| below.subject_der() != below.issuer_der()).count();
+        if count <= usize::from(most) {
+            return None;
+        }
+        let got = format!("{count} CAs below a CA with pathlen:{most}");
+        let fix = "issue from a CA higher up, or raise the path length of this one";
+        Some(Finding::refusal(self.role.rule(Rule::C2), authority, got, format!("at most {most}"), fix))
+    }
+
+    /// R8: a revoked intermediate drops all below it.
+    fn revoked_intermediate(&self, authority: &Certificate) -> Option<Finding> {
+        let revocation = self.facts.revocation?;
+        if !revocation.contains(authority.issuer_der(), authority.serial()) {
+            return None;
+        }
+        let fix = "issue new certificates from a CA that is not revoked";
+        Some(Finding::refusal(
+            Rule::R8,
+            authority,
+            "a revoked CA",
+            "a chain without revoked certificates",
+            fix,
+        ))
+    }
+
+    /// R6: warns where the CRL of an issuer on the path is missing or stale.
+    fn freshness(&self, path: &[Certificate]) -> Vec<Finding> {
+        let Some(revocation) = self.facts.revocation.filter(|revocation| !revocation.is_empty()) else {
+            return Vec::new();
+        };
+        let below_root = path.len().saturating_sub(1);
+        let mut findings = Vec::new();
+        for certificate in path.iter().take(below_root) {
+            let got = match revocation.coverage(certificate.issuer_der(), self.facts.now) {
+                Coverage::Fresh => continue,
+                Coverage::Stale { next_update } => {
+                    format!("a CRL that expired at {}", instant::text(next_update))
+                }
+                Coverage::Missing => "no CRL".to_owned(),
+            };
+            let got = format!("{got} of the issuer {}", certificate.issuer());
+            let fix = "publish a new CRL, and see that it can be fetched from here";
+            let finding = Finding::refusal(Rule::R6, certificate, got, "a fresh CRL of every issuer", fix);
+            findings.push(finding.with_severity(Severity::Warning));
+        }
+        findings
+    }
+
+    /// Explains why webpki found no path; `known` are the findings so far.
+    fn chain_finding(&self, error: &Error, known: &[Finding]) -> Vec<Finding> {
+        let is_told = |rule: Rule| {
+            known.iter().any(|finding| finding.rule == rule && finding.severity == Severity::Refusal)
+        };
+        let rule = self.role.rule(Rule::C2);
+        if self.leaf.is_ca() && *error == Error::CaUsedAsEndEntity {
+            return Vec::new(); // Refused by C8.
+        }
+        if *error == Error::InvalidCertValidity {
+            return Vec::new(); // notBefore after notAfter: refused by C9.
+        }
+        let weak = self.weak_authorities();
+        if !weak.is_empty() {
+            return weak;
+        }
+        if is_unsupported_signature(error) {
+            if is_told(Rule::C16) {
+                return Vec::new();
+            }
+            let got = format!("a signature that is not supported ({})", self.leaf.signature_algorithm());
+            let wanted = "RSA (PKCS#1 or PSS), ECDSA (P-256, P-384, P-521) or Ed25519 with SHA-256 or better";
+            let fix = "let the CA sign with a supported algorithm, then reissue";
+            return vec![self.finding(Rule::C16, got, wanted.to_owned(), fix)];
+        }
+        if *error == Error::UnknownIssuer {
+            let got = format!("no path from the issuer {} to a root", self.leaf.issuer());
+            let fix = "put the intermediates into the chain file, or add the CA's root to this role's roots";
+            return vec![self.finding(rule, got, self.known_roots(), fix)];
+        }
+        if *error == Error::InvalidSignatureForPublicKey {
+            let got = "a signature that the issuer's key did not make".to_owned();
+            let fix = "use the chain of the CA that issued it; two CAs may have the same name";
+            return vec![self.finding(rule, got, self.known_roots(), fix)];
+        }
+        let got = format!("a chain that cannot be verified: {error}");
+        vec![self.finding(rule, got, self.known_roots(), "correct the CA's profile, then reissue the chain")]
+    }
+
+    /// C16 for the CAs that may have issued the leaf, or one another, which webpki's search never reaches.
+    fn weak_authorities(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut wanted = vec![self.leaf.issuer_der()];
+        for _ in 0..super::CHAIN_CERTIFICATES_MAX {
+            let Some(issuer) = wanted.pop() else { break };
+            let known = self.intermediates.iter().chain(self.roots.iter());
+            for authority in known.filter(|authority| authority.subject_der() == issuer) {
+                let is_new = |finding: &Finding| !findings.contains(finding);
+                let mut weak: Vec<Finding> = weak_key(authority).into_iter().collect();
+                if authority.subject_der() != authority.issuer_der() {
+                    weak.extend(authority.has_weak_signature().then(|| weak_signature(authority)));
+                    wanted.push(authority.issuer_der());
+                }
+                weak.retain(is_new);
+                findings.extend(weak);
+            }
+        }
+        findings
+    }
+
+    fn known_roots(&self) -> String {
+        if self.roots.is_empty() {
+            return format!("a chain to a root of the {} store, which is empty", self.role);
+        }
+        // Three names are enough to see whether it is the wrong file.
+        let names: Vec<&str> = self.roots.iter().take(3).map(Certificate::subject).collect();
+        let more = if self.roots.len() > names.len() { ", …" } else { "" };
+        format!("a chain to a root of the {} store: {}{more}", self.role, names.join(" | "))
+    }
+
+    fn finding(&self, rule: Rule, got: String, wanted: String, fix: &str) -> Finding {
+        Finding::refusal(rule, self.leaf, got, wanted, fix)
+    }
+}
+
+/// Why there is no path that holds.
+enum Broken {
+    /// There is one, but these are wrong with its CAs.
+    Elements(Vec<Finding>),
+    /// A certificate of it is not valid at the time.
+    NotValid,
+    /// webpki's reason.
+    Chain(Error),
+}
+
+fn is_unsupported_signature(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::UnsupportedSignatureAlgorithmContext(_)
+            | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)
+    )
+}

@@ -1,0 +1,243 @@
+//! PEM reading that tolerates what people's files hold (T5).
+//!
+//! Several blocks a file, text between them, CRLF, a byte order mark; one bad block never loses the others. DER and PFX
+//! are not read: the error names the command that converts them.
+
+use rustls_pki_types::pem::{PemObject, SectionKind};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+
+/// Largest file that is read, in bytes; a CRL of 100,000 entries has about 5 MiB.
+pub const FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Reads all certificates of a PEM file; `what` names the file in errors. Bad blocks are skipped, see [`read`].
+///
+/// # Errors
+/// There is no readable certificate in it: it is DER or PFX, or holds something else.
+pub fn certificates(bytes: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let contents = read(bytes, what)?;
+    if contents.certificates.is_empty() {
+        return Err(contents.nothing(what, "certificate"));
+    }
+    Ok(contents.certificates)
+}
+
+/// Reads the first private key of a PEM file (PKCS#8, SEC 1 or PKCS#1); `what` names the file in errors.
+///
+/// # Errors
+/// There is no readable key in it; an encrypted one has an error that names the command that decrypts it.
+pub fn private_key(bytes: &[u8], what: &str) -> Result<PrivateKeyDer<'static>, PemError> {
+    let mut contents = read(bytes, what)?;
+    if contents.keys.is_empty() {
+        return Err(contents.nothing(what, "private key"));
+    }
+    Ok(contents.keys.swap_remove(0))
+}
+
+/// Reads all CRLs of a PEM file; `what` names the file in errors.
+///
+/// # Errors
+/// There is no readable CRL in it.
+pub fn crls(bytes: &[u8], what: &str) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
+    let contents = read(bytes, what)?;
+    if contents.crls.is_empty() {
+        return Err(contents.nothing(what, "CRL"));
+    }
+    Ok(contents.crls)
+}
+
+/// Everything that a PEM file holds.
+#[derive(Debug)]
+pub struct Contents {
+    /// Certificates, in the order of the file.
+    pub certificates: Vec<CertificateDer<'static>>,
+    /// Private keys, in the order of the file.
+    pub keys: Vec<PrivateKeyDer<'static>>,
+    /// CRLs, in the order of the file.
+    pub crls: Vec<CertificateRevocationListDer<'static>>,
+    /// What was wrong with the blocks that were skipped, with their line numbers.
+    pub skipped: Vec<String>,
+}
+
+/// Reads a PEM file block by block; `what` names the file in errors.
+///
+/// # Errors
+/// It is not PEM at all, or too large.
+pub fn read(bytes: &[u8], what: &str) -> Result<Contents, PemError> {
+    let what = what.to_owned();
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(PemError::TooLarge { what, got: bytes.len() });
+    }
+    if bytes.first() == Some(&0x30) && !has_block(bytes) {
+        return Err(if is_pfx(bytes) { PemError::Pfx { what } } else { PemError::Der { what } });
+    }
+    let mut contents =
+        Contents { certificates: Vec::new(), keys: Vec::new(), crls: Vec::new(), skipped: Vec::new() };
+    for block in blocks(bytes) {
+        contents.take(&block);
+    }
+    Ok(contents)
+}
+
+/// Encodes `der` as one PEM block with lines of 64 characters.
+pub(crate) fn encode(label: &str, der: &[u8]) -> String {
+    // Fails for labels that are no PEM labels only; ours are constants.
+    der::pem::encode_string(label, der::pem::LineEnding::LF, der).unwrap_or_default()
+}
+
+/// Why a file has not what was asked of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PemError {
+    /// Binary DER.
+    #[error(
+        "{what}: binary DER; wanted PEM; convert it: `openssl x509 -inform DER -in {what} -out {what}.pem` (a key: `openssl pkey -inform DER …`, a CRL: `openssl crl -inform DER …`)"
+    )]
+    Der {
+        /// The file.
+        what: String,
+    },
+    /// A PKCS#12 file.
+    #[error(
+        "{what}: a PFX (PKCS#12) file; wanted PEM; convert it: `openssl pkcs12 -in {what} -nodes -out {what}.pem` (an old one: add `-legacy`)"
+    )]
+    Pfx {
+        /// The file.
+        what: String,
+    },
+    /// An encrypted private key.
+    #[error(
+        "{what}: the private key is encrypted; wanted an unencrypted one in a file that only its service can read; convert it: `openssl pkey -in {what} -out {what}.key`"
+    )]
+    EncryptedKey {
+        /// The file.
+        what: String,
+    },
+    /// No such block.
+    #[error("{what}: no {wanted} found; wanted a PEM block `-----BEGIN …-----`{detail}")]
+    Nothing {
+        /// The file.
+        what: String,
+        /// What was looked for.
+        wanted: &'static str,
+        /// What stands there instead.
+        detail: String,
+    },
+    /// More bytes than any such file needs.
+    #[error("{what}: {got} bytes; wanted at most {FILE_BYTES_MAX}")]
+    TooLarge {
+        /// The file.
+        what: String,
+        /// Its size in bytes.
+        got: usize,
+    },
+}
+
+/// One block: where it begins, its label, and its text from BEGIN up to and with END.
+struct Block<'a> {
+    line: usize,
+    label: String,
+    text: &'a [u8],
+    is_ended: bool,
+}
+
+const BEGIN: &[u8] = b"-----BEGIN ";
+const END: &[u8] = b"-----END ";
+const ENCRYPTED: &str = "the private key is encrypted";
+
+impl Contents {
+    fn take(&mut self, block: &Block<'_>) {
+        if block.label == "ENCRYPTED PRIVATE KEY" || find(block.text, b"Proc-Type: 4,ENCRYPTED").is_some() {
+            return self.skip(block, ENCRYPTED);
+        }
+        if !block.is_ended {
+            return self.skip(block, "no END line");
+        }
+        match <(SectionKind, Vec<u8>)>::from_pem_slice(block.text) {
+            Ok((SectionKind::Certificate, der)) => self.certificates.push(der.into()),
+            Ok((SectionKind::Crl, der)) => self.crls.push(der.into()),
+            Ok((SectionKind::PrivateKey, der)) => self.keys.push(PrivateKeyDer::Pkcs8(der.into())),
+            Ok((SectionKind::EcPrivateKey, der)) => self.keys.push(PrivateKeyDer::Sec1(der.into())),
+            Ok((SectionKind::RsaPrivateKey, der)) => self.keys.push(PrivateKeyDer::Pkcs1(der.into())),
+            Ok(_) | Err(rustls_pki_types::pem::Error::NoItemsFound) => self.skip(block, "not used here"),
+            Err(error) => self.skip(block, &error.to_string()),
+        }
+    }
+
+    fn skip(&mut self, block: &Block<'_>, problem: &str) {
+        self.skipped.push(format!("line {}: `{}`: {problem}", block.line, block.label));
+    }
+
+    fn nothing(&self, what: &str, wanted: &'static str) -> PemError {
+        let what = what.to_owned();
+        if wanted == "private key" && self.skipped.iter().any(|skipped| skipped.ends_with(ENCRYPTED)) {
+            return PemError::EncryptedKey { what };
+        }
+        let mut detail = String::new();
+        for (count, name) in [
+            (self.certificates.len(), "certificate(s)"),
+            (self.keys.len(), "private key(s)"),
+            (self.crls.len(), "CRL(s)"),
+        ] {
+            if count > 0 {
+                detail += &format!("; it holds {count} {name}");
+            }
+        }
+        // A few say what is wrong; a file of junk would otherwise fill the log.
+        for skipped in self.skipped.iter().take(3) {
+            detail += "; ";
+            detail += skipped;
+        }
+        PemError::Nothing { what, wanted, detail }
+    }
+}
+
+fn has_block(bytes: &[u8]) -> bool {
+    find(bytes, BEGIN).is_some()
+}
+
+/// Cuts a file into its blocks. A BEGIN line ends a block that has no END, so that a torn one costs only itself.
+fn blocks(bytes: &[u8]) -> Vec<Block<'_>> {
+    let mut blocks: Vec<Block<'_>> = Vec::new();
+    let mut open: Option<(usize, usize, String)> = None;
+    let mut at = 0;
+    for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let start = at;
+        at += line.len();
+        let mark = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line).trim_ascii();
+        let is_begin = mark.starts_with(BEGIN);
+        if let Some((line, from, label)) = open.take_if(|_| is_begin || mark.starts_with(END)) {
+            let to = if is_begin { start } else { at };
+            let text = bytes.get(from..to).unwrap_or_default();
+            blocks.push(Block { line, label, text, is_ended: !is_begin });
+        }
+        if is_begin {
+            let offset = find(line, BEGIN).unwrap_or(0);
+            open = Some((index + 1, start + offset, label_of(mark)));
+        }
+    }
+    if let Some((line, from, label)) = open {
+        blocks.push(Block { line, label, text: bytes.get(from..).unwrap_or_default(), is_ended: false });
+    }
+    blocks
+}
+
+/// Returns a BEGIN line's label; control characters are replaced, since it is shown in errors.
+fn label_of(mark: &[u8]) -> String {
+    let label = mark.get(BEGIN.len()..).unwrap_or_default();
+    let text = String::from_utf8_lossy(label);
+    text.trim_end_matches('-').chars().take(40).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// Returns whether DER looks like a PFX: SEQUENCE { INTEGER 3, … } (RFC 7292 §4).
+fn is_pfx(bytes: &[u8]) -> bool {
+    let header = match bytes.get(1) {
+        Some(length) if *length < 0x80 => 2,
+        Some(0x80) => 2,
+        Some(length) => 2 + usize::from(*length & 0x7f),
+        None => return false,
+    };
+    bytes.get(header..).is_some_and(|body| body.starts_with(&[0x02, 0x01, 0x03]))
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}

@@ -1,0 +1,93 @@
+//! [`Verdict`]: everything [`crate::check`] found.
+
+use std::fmt;
+
+use crate::certificate::Certificate;
+use crate::finding::{Finding, Severity};
+
+/// The answer of [`crate::check`]: all findings, never the first only (C14).
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Verdict {
+    leaf: Option<Certificate>,
+    path: Vec<Certificate>,
+    findings: Vec<Finding>,
+}
+
+impl Verdict {
+    pub(crate) fn new(leaf: Option<Certificate>, path: Vec<Certificate>, mut findings: Vec<Finding>) -> Self {
+        findings.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.rule));
+        Self { leaf, path, findings }
+    }
+
+    /// Returns all findings, refusals first.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Returns whether no finding is a refusal.
+    #[must_use]
+    pub fn is_accepted(&self) -> bool {
+        self.leaf.is_some() && !self.findings.iter().any(|finding| finding.severity == Severity::Refusal)
+    }
+
+    /// Returns the leaf, if it could be parsed at all.
+    #[must_use]
+    pub fn leaf(&self) -> Option<&Certificate> {
+        self.leaf.as_ref()
+    }
+
+    /// Returns the path that was verified, leaf first and root last; empty if there was none.
+    #[must_use]
+    pub fn path(&self) -> &[Certificate] {
+        &self.path
+    }
+
+    /// Returns the leaf if it is accepted.
+    ///
+    /// # Errors
+    /// At least one finding is a refusal; all findings are in the error.
+    pub fn into_result(self) -> Result<Certificate, Refused> {
+        let accepted = self.is_accepted();
+        match self.leaf {
+            Some(leaf) if accepted => Ok(leaf),
+            Some(_) | None => Err(Refused { findings: self.findings }),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    /// Writes one line, then one line for each finding.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_accepted() { "accepted" } else { "refused" })?;
+        self.findings.iter().try_for_each(|finding| write!(f, "\n{finding}"))
+    }
+}
+
+/// A certificate that was refused, with everything that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    findings: Vec<Finding>,
+}
+
+impl Refused {
+    /// Returns all findings, refusals first; at least one is a refusal.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("certificate refused")?;
+        let refusals = self.findings.iter().filter(|finding| finding.severity == Severity::Refusal);
+        for (index, finding) in refusals.enumerate() {
+            write!(f, "{} {finding}", if index == 0 { ":" } else { ";" })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Refused {}
