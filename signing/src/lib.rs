@@ -1,1 +1,20 @@
 //! What is trusted, and by whom: envelopes, definitions, orders, licence, audiences.
+//!
+//! The central rule: root on the Switch cannot make a client run anything that its authors and operators did not sign.
+//! Bytes and `now` go in, a verdict comes out; this crate opens no file, socket or clock. The CMS structures come from
+//! the `cms` crate, which has no verifier: ours is [`envelope`], and `openssl cms` judges it in the tests. Timestamp
+//! tokens (RFC 3161) are not read: an envelope that carries one is refused, and a signature ends with its certificate.
+//!
+//! Start with [`admit`], which is everything a client checks (`spec/signing.md`, G8). What it calls, each on its own:
+//! [`envelope`] (who signed these bytes), [`definition`] (what may be run), [`licence`] (under which names),
+//! [`order`] (which of it, when), [`audience`] and [`merkle`] (for whom).
+
+pub mod admit;
+pub mod audience;
+pub mod definition;
+pub mod envelope;
+#[cfg(test)]
+mod fixture;
+pub mod licence;
+pub mod merkle;
+pub mod order;

@@ -1,0 +1,335 @@
+//! Everything a client checks before it runs something (G8), in two pure steps.
+//!
+//! [`order`] opens the envelope and names the definition; once the client has that, [`admit`] judges the whole. What
+//! only its disk knows comes in as [`Memory`]; whether the instruction was seen before is the journal's to say.
+
+use std::collections::BTreeMap;
+
+use muster_pki::{Certificate, DeviceId, Facts, Refused, RevocationIndex, Role, Roots, UnixTime};
+use muster_proto::common::v1::{NamedValue, Refusal, Value};
+use muster_proto::order::v1::Order;
+use muster_proto::session::v1::InclusionProof;
+
+use crate::audience::AudienceError;
+use crate::definition::{Definition, Kind};
+use crate::envelope::{self, ContentType, EnvelopeError, Verified};
+use crate::licence::{Licence, LicenceRefusal};
+use crate::{merkle, order as order_content};
+
+/// How far the clock may be behind what was seen (signing.md, "clock set back"), in milliseconds.
+const CLOCK_BACK_MS: i64 = 5 * 60 * 1_000;
+
+/// By how much an order's window may exceed what its definition allows, in milliseconds: it begins a little early, so that
+/// a slow clock does not refuse it.
+const WINDOW_SLACK_MS: i64 = 10 * 60 * 1_000;
+
+/// The roots of each role, and who is revoked.
+#[derive(Debug, Clone, Copy)]
+pub struct Trust<'a> {
+    /// Of definitions' authors.
+    pub authors: &'a Roots,
+    /// Of order signers.
+    pub orders: &'a Roots,
+    /// Of licensors.
+    pub licences: &'a Roots,
+    /// Who is revoked; `None`: not looked up.
+    pub revocation: Option<&'a RevocationIndex>,
+}
+
+/// The device that is to run it.
+#[derive(Debug, Clone, Copy)]
+pub struct Device<'a> {
+    /// Its name.
+    pub id: &'a DeviceId,
+    /// Its organisation.
+    pub tenant: &'a str,
+    /// What it knows of itself.
+    pub attributes: &'a BTreeMap<String, Value>,
+    /// The client's version.
+    pub client_version: &'a semver::Version,
+    /// Its platform, such as `linux-x86_64`.
+    pub platform: &'a str,
+}
+
+/// What a client remembers against rollback.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory<'a> {
+    /// The highest version of this definition that was seen; `None`: none.
+    pub highest_version: Option<&'a semver::Version>,
+    /// The latest time that was seen.
+    pub time_floor: UnixTime,
+}
+
+/// Why something is not run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {detail}", refusal.name())]
+pub struct RefusalReason {
+    /// The stable code.
+    pub refusal: Refusal,
+    /// What was wrong, and what would fix it.
+    pub detail: String,
+}
+
+/// What may be run: everything was checked.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    /// The definition.
+    pub definition: Definition,
+    /// A checked value for each of its parameters, in their order.
+    pub arguments: Vec<NamedValue>,
+    /// Who signed the definition.
+    pub author: Certificate,
+    /// The licence it was admitted under.
+    pub licence: Licence,
+}
+
+/// Opens an order: its signatures hold, its signers chain to the order roots, every field is in its bounds.
+///
+/// # Errors
+/// `BAD_SIGNATURE`, `UNTRUSTED_SIGNER`, `SIGNER_REVOKED` or `TOO_LARGE`.
+pub fn order(envelope: &[u8], trust: &Trust<'_>, now: UnixTime) -> Result<Order, RefusalReason> {
+    let verified = verified(envelope, ContentType::Order, trust, now)?;
+    order_content::decode(&verified.content).map_err(|error| refuse(Refusal::BadSignature, error))
+}
+
+/// Verifies a licence; whether its serial goes back is the caller's to check.
+///
+/// # Errors
+/// `BAD_SIGNATURE`, `UNTRUSTED_SIGNER`, `SIGNER_REVOKED`, `TOO_LARGE`, or `LICENCE_STALE` when it is not valid at `now`.
+pub fn licence(envelope: &[u8], trust: &Trust<'_>, now: UnixTime) -> Result<Licence, RefusalReason> {
+    let verified = verified(envelope, ContentType::Licence, trust, now)?;
+    let text = text(verified, "licence")?;
+    let licence = Licence::parse(&text).map_err(|error| refuse(Refusal::BadSignature, error))?;
+    if !licence.is_valid_at(now) {
+        let detail = format!("licence {} is not valid at this time; have a new one issued", licence.serial());
+        return Err(refuse(Refusal::LicenceStale, detail));
+    }
+    Ok(licence)
+}
+
+/// Verifies a definition: who signed it, and when.
+///
+/// # Errors
+/// `BAD_SIGNATURE`, `UNTRUSTED_SIGNER`, `SIGNER_REVOKED` or `TOO_LARGE`; `UNSUPPORTED` when its text does not parse here.
+pub fn definition(
+    envelope: &[u8],
+    trust: &Trust<'_>,
+    now: UnixTime,
+) -> Result<(Definition, Certificate, UnixTime), RefusalReason> {
+    let verified = verified(envelope, ContentType::Definition, trust, now)?;
+    let (signers, signing_time) = (verified.signers.clone(), verified.signing_time);
+    let text = text(verified, "definition")?;
+    let definition = Definition::parse(&text).map_err(|error| refuse(Refusal::Unsupported, error))?;
+    match signers.into_iter().next() {
+        Some(author) => Ok((definition, author, signing_time)),
+        None => Err(refuse(Refusal::BadSignature, "a definition without signer")),
+    }
+}
+
+/// Judges an order that [`order`] opened, with the definition it names and the licence that the device holds.
+///
+/// # Errors
+/// The first check that fails; each has its own code. The time comes first, since all else is judged by it.
+#[expect(clippy::too_many_arguments, reason = "each is one fact that the judgement needs, and all differ in type")]
+pub fn admit(
+    order: &Order,
+    definition_envelope: &[u8],
+    licence: &[u8],
+    proof: Option<&InclusionProof>,
+    trust: &Trust<'_>,
+    device: &Device<'_>,
+    memory: &Memory<'_>,
+    now: UnixTime,
+) -> Result<Admitted, RefusalReason> {
+    check_tenant(&order.tenant, device)?;
+    check_time(order, memory, now)?;
+    check_digest(order, definition_envelope)?;
+    let licence = self::licence(licence, trust, now)?;
+    check_licence(order, &licence, device)?;
+    let (definition, author, signing_time) = definition(definition_envelope, trust, now)?;
+    check_label(order, &definition)?;
+    licence
+        .admits(definition.name(), definition.version(), &author.thumbprint(), signing_time)
+        .map_err(|error| refuse(licence_code(&error), error))?;
+    check_version(&definition, memory)?;
+    check_audience(order, &definition, proof, device)?;
+    check_window(order, &definition)?;
+    check_platform(&definition, device)?;
+    let arguments = definition.bind(&order.arguments).map_err(|error| refuse(Refusal::BadArgument, error))?;
+    Ok(Admitted { definition, arguments, author, licence })
+}
+
+fn verified(
+    envelope: &[u8],
+    content_type: ContentType,
+    trust: &Trust<'_>,
+    now: UnixTime,
+) -> Result<Verified, RefusalReason> {
+    let (role, roots) = match content_type {
+        ContentType::Definition => (Role::Author, trust.authors),
+        ContentType::Order => (Role::OrderSigner, trust.orders),
+        // A policy is the client's own affair; its roots are not among these, so none is ever trusted here.
+        ContentType::Licence | ContentType::Policy => (Role::Licensor, trust.licences),
+    };
+    let facts = Facts { now, name: None, intermediates: &[], revocation: trust.revocation };
+    envelope::verify(envelope, content_type, role, roots, &facts).map_err(|error| {
+        let detail = format!("{}: {}", content_type.name(), brief(&error));
+        refuse(error.refusal(), detail)
+    })
+}
+
+fn text(verified: Verified, what: &str) -> Result<String, RefusalReason> {
+    String::from_utf8(verified.content)
+        .map_err(|error| refuse(Refusal::BadSignature, format!("the {what} is not UTF-8: {error}")))
+}
+
+fn check_tenant(tenant: &str, device: &Device<'_>) -> Result<(), RefusalReason> {
+    require(tenant == device.tenant, Refusal::WrongTenant, || {
+        format!("the order is for tenant {tenant:?}; this device belongs to {:?}", device.tenant)
+    })
+}
+
+fn check_time(order: &Order, memory: &Memory<'_>, now: UnixTime) -> Result<(), RefusalReason> {
+    let (now_ms, floor_ms) = (milliseconds(now), milliseconds(memory.time_floor));
+    require(now_ms >= floor_ms.saturating_sub(CLOCK_BACK_MS), Refusal::Clock, || {
+        format!("this device's clock is {} s behind what it has seen; set it", (floor_ms - now_ms) / 1_000)
+    })?;
+    require(now_ms >= order.not_before_ms, Refusal::NotYetValid, || {
+        format!("the order begins in {} s by this device's clock", (order.not_before_ms - now_ms) / 1_000)
+    })?;
+    require(now_ms < order.expires_at_ms, Refusal::Expired, || {
+        format!("the order ended {} s ago by this device's clock; issue it again", (now_ms - order.expires_at_ms) / 1_000)
+    })
+}
+
+fn check_digest(order: &Order, definition_envelope: &[u8]) -> Result<(), RefusalReason> {
+    let got = envelope::digest(definition_envelope);
+    require(got.as_ref() == order.definition_digest, Refusal::WrongDefinition, || {
+        format!("definition {got}; the order names {}", hex::encode(&order.definition_digest))
+    })
+}
+
+fn check_licence(order: &Order, licence: &Licence, device: &Device<'_>) -> Result<(), RefusalReason> {
+    require(licence.tenant() == device.tenant, Refusal::Unlicensed, || {
+        format!("the licence is for tenant {:?}; this device belongs to {:?}", licence.tenant(), device.tenant)
+    })?;
+    require(licence.serial() >= order.licence_serial, Refusal::LicenceStale, || {
+        format!("this device holds licence {}; the order asks for {} or a later one", licence.serial(), order.licence_serial)
+    })
+}
+
+fn check_label(order: &Order, definition: &Definition) -> Result<(), RefusalReason> {
+    let (name, version) = (definition.name().as_str(), definition.version().to_string());
+    require(order.definition_name == name && order.definition_version == version, Refusal::WrongDefinition, || {
+        format!("the definition is {name} {version}; the order says {} {}", order.definition_name, order.definition_version)
+    })
+}
+
+fn check_version(definition: &Definition, memory: &Memory<'_>) -> Result<(), RefusalReason> {
+    match memory.highest_version {
+        Some(seen) if definition.version() < seen => {
+            let detail =
+                format!("{} {}; this device has seen {seen} already", definition.name(), definition.version());
+            Err(refuse(Refusal::RolledBack, detail))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn check_audience(
+    order: &Order,
+    definition: &Definition,
+    proof: Option<&InclusionProof>,
+    device: &Device<'_>,
+) -> Result<(), RefusalReason> {
+    let audience = order.audience.clone().unwrap_or_default();
+    let wrong = |detail: String| Err(refuse(Refusal::WrongAudience, detail));
+    let expression = order_content::expression(&audience)
+        .map_err(|error: AudienceError| refuse(Refusal::WrongAudience, error))?;
+    let Ok(root) = <[u8; 32]>::try_from(audience.members_root.as_slice()) else {
+        // Who may change a machine is decided by names, never by what a machine says of itself (DESIGN.md, "Audience in an
+        // order").
+        if definition.kind() == Kind::Action {
+            return wrong("an action without members root; issue it again".to_owned());
+        }
+        return match expression {
+            Some(expression) if !expression.matches(device.attributes) => {
+                wrong(format!("`{expression}` is not true of this device"))
+            }
+            Some(_) | None => Ok(()),
+        };
+    };
+    if !proof.is_some_and(|proof| merkle::verify(device.id, proof, &root, audience.members_count)) {
+        return wrong(format!("{} is not proven to be under the order's members root", device.id));
+    }
+    match expression {
+        Some(expression) if !expression.admits_member(device.attributes) => {
+            wrong(format!("`{expression}` is not true of this device"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn check_window(order: &Order, definition: &Definition) -> Result<(), RefusalReason> {
+    let most = definition.time_to_live().gather.max;
+    let most_ms = i64::try_from(most.as_millis()).unwrap_or(i64::MAX);
+    let window_ms = order.expires_at_ms.saturating_sub(order.not_before_ms);
+    require(window_ms <= most_ms.saturating_add(WINDOW_SLACK_MS), Refusal::BadArgument, || {
+        format!("a window of {} s; its definition allows {} s", window_ms / 1_000, most.as_secs())
+    })
+}
+
+fn check_platform(definition: &Definition, device: &Device<'_>) -> Result<(), RefusalReason> {
+    require(definition.is_for_platform(device.platform), Refusal::Unsupported, || {
+        format!("the definition is for {}; this is {}", definition.platforms().join(", "), device.platform)
+    })?;
+    match definition.minimum_client_version() {
+        Some(least) if device.client_version < least => {
+            let detail = format!("client {}; the definition asks for {least}: update the client", device.client_version);
+            Err(refuse(Refusal::Unsupported, detail))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn licence_code(refusal: &LicenceRefusal) -> Refusal {
+    match refusal {
+        LicenceRefusal::Prefix { .. } | LicenceRefusal::Signer { .. } => Refusal::Unlicensed,
+        LicenceRefusal::Distrusted { .. } => Refusal::UntrustedSigner,
+        LicenceRefusal::Version { .. } => Refusal::RolledBack,
+    }
+}
+
+/// A chain's findings fill a screen; a refusal's detail has 1 KiB.
+fn brief(error: &EnvelopeError) -> String {
+    match error {
+        EnvelopeError::Untrusted(refused) | EnvelopeError::Revoked(refused) => worst(refused),
+        EnvelopeError::TooLarge(_)
+        | EnvelopeError::TooManyCertificates(_)
+        | EnvelopeError::Form(_)
+        | EnvelopeError::ContentType { .. }
+        | EnvelopeError::Signature { .. }
+        | EnvelopeError::Algorithm(_)
+        | EnvelopeError::SigningTime { .. }
+        | EnvelopeError::UnusedCertificate(_) => error.to_string(),
+    }
+}
+
+fn worst(refused: &Refused) -> String {
+    refused.findings().first().map_or_else(String::new, ToString::to_string)
+}
+
+fn milliseconds(moment: UnixTime) -> i64 {
+    i64::try_from(moment.as_secs().saturating_mul(1_000)).unwrap_or(i64::MAX)
+}
+
+fn require(holds: bool, refusal: Refusal, detail: impl FnOnce() -> String) -> Result<(), RefusalReason> {
+    if holds { Ok(()) } else { Err(refuse(refusal, detail())) }
+}
+
+fn refuse(refusal: Refusal, detail: impl ToString) -> RefusalReason {
+    RefusalReason { refusal, detail: detail.to_string() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,307 @@
+use muster_proto::common::v1::value::Kind as Wire;
+use muster_proto::order::v1::Audience;
+
+use super::*;
+use crate::envelope::Signer;
+use crate::fixture::{NOW, Pki, at};
+use crate::licence::Terms;
+use crate::merkle::Tree;
+
+const DEFINITION: &str = r#"
+name = "Acme-Test-Days"
+version = "1.2.0"
+kind = "question"
+says = "%days%?"
+platforms = ["linux"]
+minimum_client_version = "0.1.0"
+
+[[parameter]]
+name = "days"
+type = "integer"
+min = 1
+max = 9
+default = 3
+
+[[step]]
+query = "SELECT :days AS days"
+
+[[result]]
+name = "days"
+type = "integer"
+
+[time_to_live]
+gather = { default = "5m", max = "1h" }
+"#;
+
+/// One way in which an order differs from one that is run.
+type Change = fn(&mut Case);
+
+#[test]
+fn admits_an_order_for_which_everything_holds() {
+    let admitted = Case::new().judge().unwrap();
+
+    assert_eq!(admitted.definition.name().as_str(), "Acme-Test-Days");
+    assert_eq!(admitted.arguments[0].value.as_ref().unwrap().kind, Some(Wire::Integer(3)));
+    assert_eq!(admitted.licence.serial(), 5);
+}
+
+#[test]
+fn each_check_that_fails_has_its_own_code() {
+    let cases: [(&str, Change, Refusal); 26] = [
+        ("another tenant's device", |case| case.tenant = "other", Refusal::WrongTenant),
+        ("an order of another tenant", |case| case.order.tenant = "other".to_owned(), Refusal::WrongTenant),
+        ("a clock that was set back", |case| case.time_floor = NOW + 301, Refusal::Clock),
+        ("an order of tomorrow", |case| case.move_window(60), Refusal::NotYetValid),
+        ("an order of yesterday", |case| case.move_window(-600), Refusal::Expired),
+        ("an order at its end", |case| case.order.expires_at_ms = NOW_MS, Refusal::Expired),
+        ("a window that the author did not allow", |case| case.order.expires_at_ms += 7_200_000, Refusal::BadArgument),
+        ("another definition", |case| case.order.definition_digest = vec![0; 32], Refusal::WrongDefinition),
+        ("a label of another version", |case| case.order.definition_version = "1.3.0".to_owned(), Refusal::WrongDefinition),
+        ("a label of another name", |case| case.order.definition_name = "Acme-Test-All".to_owned(), Refusal::WrongDefinition),
+        ("a licence older than the order", |case| case.order.licence_serial = 6, Refusal::LicenceStale),
+        ("a licence that lapsed", |case| case.terms.not_after = at(NOW - 1), Refusal::LicenceStale),
+        ("a licence of another tenant", |case| case.terms.tenant = "other".to_owned(), Refusal::Unlicensed),
+        ("a prefix that is not licensed", |case| case.terms.prefixes.clear(), Refusal::Unlicensed),
+        ("a prefix that is someone else's", Case::license_someone_else, Refusal::Unlicensed),
+        ("a licence that asks for a newer version", Case::ask_for_newer, Refusal::RolledBack),
+        ("an author that the licence distrusts", Case::distrust_author, Refusal::UntrustedSigner),
+        ("a version older than one that was seen", |case| case.highest = Some("1.2.1"), Refusal::RolledBack),
+        ("an expression that is not true", |case| case.audience().expression = "os == 'windows'".to_owned(), Refusal::WrongAudience),
+        ("a device without proof", |case| case.proof = None, Refusal::WrongAudience),
+        ("another device's proof", |case| case.device = "pc-2", Refusal::WrongAudience),
+        ("a device that was not asked", |case| case.device = "pc-9", Refusal::WrongAudience),
+        ("a count that was changed", |case| case.audience().members_count = 2, Refusal::WrongAudience),
+        ("another platform", |case| case.platform = "macos-aarch64", Refusal::Unsupported),
+        ("a client that is too old", |case| case.client = "0.0.9", Refusal::Unsupported),
+        ("an argument out of its range", |case| case.order.arguments = vec![days(10)], Refusal::BadArgument),
+    ];
+    for (name, change, wanted) in cases {
+        let mut case = Case::new();
+        change(&mut case);
+
+        let refusal = case.judge().expect_err(name);
+
+        assert_eq!(refusal.refusal, wanted, "{name}: {refusal}");
+    }
+}
+
+#[test]
+fn what_is_at_the_edge_is_admitted() {
+    let cases: [(&str, Change); 7] = [
+        ("a clock five minutes back", |case| case.time_floor = NOW + 300),
+        ("an order at its beginning", |case| case.order.not_before_ms = NOW_MS),
+        ("the version that was seen", |case| case.highest = Some("1.2.0")),
+        ("an argument at the end of its range", |case| case.order.arguments = vec![days(9)]),
+        ("what only the Switch knows, under a root", |case| case.audience().expression = "tag.site == 'hq'".to_owned()),
+        ("an expression alone, for a question", |case| {
+            *case.audience() = Audience { expression: "os == 'linux'".to_owned(), ..Audience::default() };
+            case.proof = None;
+        }),
+        ("the oldest client", |case| case.client = "0.1.0"),
+    ];
+    for (name, change) in cases {
+        let mut case = Case::new();
+        change(&mut case);
+
+        case.judge().unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
+    }
+}
+
+#[test]
+fn an_action_needs_a_members_root() {
+    let mut case = Case::new();
+    case.replace_definition(&DEFINITION.replace("\"question\"", "\"action\""));
+    case.judge().unwrap();
+
+    *case.audience() = Audience::default();
+
+    assert_eq!(case.judge().unwrap_err().refusal, Refusal::WrongAudience);
+}
+
+#[test]
+fn documents_signed_by_the_wrong_role_or_changed_are_refused() {
+    let case = Case::new();
+    let eve = case.orders.signer("eve", Role::OrderSigner);
+    let by_order_signer = sign(DEFINITION.as_bytes(), ContentType::Definition, &eve);
+    let mut order = case.order.clone();
+    order.definition_digest = envelope::digest(&by_order_signer).to_vec();
+    let licence_by_author = sign(case.licence_text().as_bytes(), ContentType::Licence, &case.author);
+    let mut changed = case.licence();
+    changed[300] ^= 1;
+
+    let untrusted = case.judge_with(&order, &by_order_signer, &case.licence());
+    let own_licence = case.judge_with(&case.order, &case.definition, &licence_by_author);
+    let tampered = case.judge_with(&case.order, &case.definition, &changed);
+
+    assert_eq!(untrusted.unwrap_err().refusal, Refusal::UntrustedSigner);
+    assert_eq!(own_licence.unwrap_err().refusal, Refusal::UntrustedSigner);
+    assert_eq!(tampered.unwrap_err().refusal, Refusal::BadSignature);
+}
+
+#[test]
+fn opens_an_order_and_refuses_one_that_is_not_an_operators() {
+    let case = Case::new();
+    let bytes = order_content::encode(&case.order);
+    let ann = case.orders.signer("ann", Role::OrderSigner);
+    let open = |envelope: &[u8]| order(envelope, &case.trust(&case.roots()), at(NOW));
+
+    assert_eq!(open(&sign(&bytes, ContentType::Order, &ann)), Ok(case.order.clone()));
+    let by_author = open(&sign(&bytes, ContentType::Order, &case.author)).unwrap_err();
+    let as_definition = open(&sign(&bytes, ContentType::Definition, &ann)).unwrap_err();
+    let nonsense = open(&sign(b"no order", ContentType::Order, &ann)).unwrap_err();
+    let too_large = open(&vec![0; envelope::ENVELOPE_BYTES_MAX + 1]).unwrap_err();
+
+    assert_eq!(by_author.refusal, Refusal::UntrustedSigner);
+    assert_eq!(as_definition.refusal, Refusal::BadSignature);
+    assert_eq!(nonsense.refusal, Refusal::BadSignature);
+    assert_eq!(too_large.refusal, Refusal::TooLarge);
+}
+
+const NOW_MS: i64 = 1_800_000_000_000;
+
+/// An order with all that belongs to it; its licence is signed when it is judged.
+struct Case {
+    authors: Pki,
+    orders: Pki,
+    licences: Pki,
+    author: Signer,
+    definition: Vec<u8>,
+    terms: Terms,
+    order: Order,
+    proof: Option<InclusionProof>,
+    tenant: &'static str,
+    device: &'static str,
+    platform: &'static str,
+    client: &'static str,
+    highest: Option<&'static str>,
+    time_floor: u64,
+}
+
+impl Case {
+    fn new() -> Self {
+        let authors = Pki::deep("authors");
+        let author = authors.signer("author", Role::Author);
+        let definition = sign(DEFINITION.as_bytes(), ContentType::Definition, &author);
+        let members: Vec<DeviceId> = ["pc-1", "pc-2", "pc-3"].map(|name| name.parse().unwrap()).into();
+        let tree = Tree::new(&members);
+        let thumbprint = author.certificate().unwrap().thumbprint();
+        let mut instruction = vec![1; 16];
+        instruction[6] = 0x70;
+        instruction[8] = 0x80;
+        Self {
+            orders: Pki::flat("orders"),
+            licences: Pki::flat("licences"),
+            terms: Terms {
+                serial: 5,
+                licensee: "Acme Ltd".to_owned(),
+                tenant: "acme".to_owned(),
+                not_before: at(NOW - 86_400),
+                not_after: at(NOW + 86_400),
+                refresh_by: None,
+                features: Default::default(),
+                prefixes: [("Acme".to_owned(), [thumbprint].into())].into(),
+                minimum_versions: Default::default(),
+                distrusted: Default::default(),
+            },
+            order: Order {
+                tenant: "acme".to_owned(),
+                instruction,
+                definition_name: "Acme-Test-Days".to_owned(),
+                definition_version: "1.2.0".to_owned(),
+                definition_digest: envelope::digest(&definition).to_vec(),
+                licence_serial: 5,
+                arguments: Vec::new(),
+                audience: Some(Audience {
+                    expression: "os == 'linux'".to_owned(),
+                    members_root: tree.root().to_vec(),
+                    members_count: 3,
+                }),
+                not_before_ms: NOW_MS - 60_000,
+                expires_at_ms: NOW_MS + 240_000,
+                sequence: 1,
+                operator: "ann".to_owned(),
+            },
+            proof: tree.proof(0),
+            authors,
+            author,
+            definition,
+            tenant: "acme",
+            device: "pc-1",
+            platform: "linux-x86_64",
+            client: "0.1.0",
+            highest: None,
+            time_floor: NOW,
+        }
+    }
+
+    fn audience(&mut self) -> &mut Audience {
+        self.order.audience.as_mut().unwrap()
+    }
+
+    fn move_window(&mut self, minutes: i64) {
+        self.order.not_before_ms += minutes * 60_000;
+        self.order.expires_at_ms += minutes * 60_000;
+    }
+
+    fn license_someone_else(&mut self) {
+        let other = self.orders.root().thumbprint();
+        self.terms.prefixes = [("Acme".to_owned(), [other].into())].into();
+    }
+
+    fn ask_for_newer(&mut self) {
+        self.terms.minimum_versions = [("Acme-Test-Days".parse().unwrap(), "1.3.0".parse().unwrap())].into();
+    }
+
+    fn distrust_author(&mut self) {
+        self.terms.distrusted = [(self.author.certificate().unwrap().thumbprint(), at(NOW - 1))].into();
+    }
+
+    fn replace_definition(&mut self, text: &str) {
+        self.definition = sign(text.as_bytes(), ContentType::Definition, &self.author);
+        self.order.definition_digest = envelope::digest(&self.definition).to_vec();
+    }
+
+    fn licence_text(&self) -> String {
+        Licence::new(self.terms.clone()).unwrap().to_text().unwrap()
+    }
+
+    fn licence(&self) -> Vec<u8> {
+        let licensor = self.licences.signer("licensor", Role::Licensor);
+        sign(self.licence_text().as_bytes(), ContentType::Licence, &licensor)
+    }
+
+    fn roots(&self) -> [Roots; 3] {
+        [self.authors.roots(), self.orders.roots(), self.licences.roots()]
+    }
+
+    fn trust<'a>(&self, roots: &'a [Roots; 3]) -> Trust<'a> {
+        Trust { authors: &roots[0], orders: &roots[1], licences: &roots[2], revocation: None }
+    }
+
+    fn judge(&self) -> Result<Admitted, RefusalReason> {
+        self.judge_with(&self.order, &self.definition, &self.licence())
+    }
+
+    fn judge_with(&self, order: &Order, definition: &[u8], licence: &[u8]) -> Result<Admitted, RefusalReason> {
+        let text = |text: &str| Value { kind: Some(Wire::Text(text.to_owned())) };
+        let device = Device {
+            id: &self.device.parse().unwrap(),
+            tenant: self.tenant,
+            attributes: &[("os".to_owned(), text("linux"))].into(),
+            client_version: &self.client.parse().unwrap(),
+            platform: self.platform,
+        };
+        let highest = self.highest.map(|version| version.parse().unwrap());
+        let memory = Memory { highest_version: highest.as_ref(), time_floor: at(self.time_floor) };
+        let (roots, proof) = (self.roots(), self.proof.as_ref());
+        admit(order, definition, licence, proof, &self.trust(&roots), &device, &memory, at(NOW))
+    }
+}
+
+fn sign(content: &[u8], content_type: ContentType, signer: &Signer) -> Vec<u8> {
+    envelope::sign(content, content_type, signer, at(NOW)).unwrap()
+}
+
+fn days(days: i64) -> NamedValue {
+    NamedValue { name: "days".to_owned(), value: Some(Value { kind: Some(Wire::Integer(days)) }) }
+}

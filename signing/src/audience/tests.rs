@@ -1,0 +1,219 @@
+use muster_proto::common::v1::value::Kind;
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn means_what_cel_means() {
+    for (text, wanted) in [
+        (r#"os == "linux""#, true),
+        (r#"os == "linux" && cpus >= 4"#, true),
+        (r#"os == 'windows' || arch != "aarch64""#, true),
+        ("!(cpus > 8)", true),
+        ("cpus < 4", false),
+        (r#"host in ["web-1", "web-2"]"#, true),
+        ("host in []", false),
+        (r#"host.startsWith("web-")"#, true),
+        (r#"host.matches("b-[0-9]$")"#, true),
+        (r#"host.matches("^b")"#, false),
+        ("has(os)", true),
+        ("has(site)", false),
+        ("virtual", true),
+        ("virtual == true && virtual == 1 && true == virtual", true),
+        ("!virtual", false),
+        ("true", true),
+        ("'linux' == os", true),
+        ("load == 2", true),
+        ("load < 2", false),
+        ("-5 < cpus", true),
+        ("os == 1", false),
+        ("os != 1", true),
+        (r#""a" < "b""#, true),
+        // A missing attribute decides nothing, and is never true.
+        (r#"site == "x""#, false),
+        (r#"site != "x""#, false),
+        (r#"!(site == "x")"#, false),
+        (r#"site == "x" || os == "linux""#, true),
+        (r#"!(site == "x" && os == "windows")"#, true),
+        ("os < 1", false),
+        ("!(os < 1)", false),
+        ("os", false),
+        ("!os", false),
+        // `&&` binds tighter than `||`.
+        ("true || false && false", true),
+        ("(true || false) && false", false),
+    ] {
+        assert_eq!(parsed(text).matches(&attributes()), wanted, "{text}");
+    }
+}
+
+#[test]
+fn a_member_leaves_open_what_only_the_switch_knows() {
+    for (text, wanted) in [
+        (r#"tag.site == "hq""#, true),
+        (r#"!(tag.site == "hq")"#, true),
+        ("has(tag.site)", true),
+        (r#"tag.site == "hq" && os == "linux""#, true),
+        (r#"tag.site == "hq" && os == "windows""#, false),
+        (r#"os == "windows""#, false),
+        // What every client tells is never open, even where it is missing.
+        (r#"domain == "acme""#, false),
+    ] {
+        assert_eq!(parsed(text).admits_member(&attributes()), wanted, "{text}");
+    }
+}
+
+#[test]
+fn an_error_says_where_and_what_would_do() {
+    for (text, column, words) in [
+        ("", 1, "wanted an attribute or a literal"),
+        ("os = 'linux'", 4, "did you mean `==`"),
+        ("os == ", 7, "the end found"),
+        ("os == 'linux", 7, "no closing"),
+        ("os == 'a' & cpus > 1", 11, "did you mean `&&`"),
+        ("(os == 'a'", 11, "wanted `)`"),
+        ("os == 'a' cpus", 11, "wanted `&&`, `||` or the end"),
+        ("cpus > 1.5", 8, "fractions"),
+        ("cpus > 99999999999999999999", 8, "64 bits"),
+        ("host.endsWith('x')", 6, "no function `endsWith`"),
+        ("host.matches('(')", 14, "no regular expression"),
+        ("host.matches(os)", 14, "a text between quotes"),
+        ("host in 'a'", 9, "wanted `[`"),
+        ("host in [os]", 10, "literals only"),
+        ("'linux'", 1, "no condition"),
+        ("!os == 'linux'", 8, "put the comparison in parentheses"),
+        ("1 < cpus < 3", 10, "stands between"),
+        ("ä == 1", 1, "unexpected character"),
+        ("os == '\\q'", 8, "unknown escape"),
+        ("has(os", 7, "wanted `)`"),
+    ] {
+        let error = Expression::parse(text).unwrap_err().to_string();
+
+        assert!(error.starts_with(&format!("audience, column {column}: ")), "{text}: {error}");
+        assert!(error.contains(words), "{text}: {error}");
+    }
+}
+
+#[test]
+fn an_unknown_attribute_has_its_nearest_one_named() {
+    let expression = parsed(r#"cpus > 2 && osx == "linux""#);
+
+    let error = expression.check_names(CLIENT_ATTRIBUTES).unwrap_err();
+
+    assert_eq!(error.to_string(), "audience, column 13: unknown attribute `osx`; did you mean `os`?");
+    assert_eq!(error.span(), (12, 3));
+    assert!(parsed("has(arch) && host.startsWith('a')").check_names(CLIENT_ATTRIBUTES).is_ok());
+    assert_eq!(expression.names().collect::<Vec<_>>(), ["cpus", "osx"]);
+}
+
+#[test]
+fn size_and_depth_are_bounded() {
+    let deep = |depth: usize| format!("{}true{}", "(".repeat(depth), ")".repeat(depth));
+
+    assert!(Expression::parse(&deep(DEPTH_MAX - 1)).is_ok());
+    assert!(Expression::parse(&deep(DEPTH_MAX)).is_err());
+    assert!(Expression::parse(&"!".repeat(4_000)).is_err());
+    assert!(Expression::parse(&"(".repeat(4_000)).is_err());
+    let wide = vec!["os == 'linux'"; 200].join(" || ");
+    assert!(Expression::parse(&wide).is_ok());
+    assert!(Expression::parse(&" ".repeat(EXPRESSION_BYTES_MAX + 1)).is_err());
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_an_expression_or_an_error(text in ".{0,80}") {
+        if let Ok(expression) = Expression::parse(&text) {
+            let _ = expression.matches(&attributes());
+        }
+    }
+
+    #[test]
+    fn any_words_are_an_expression_or_an_error(
+        words in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "os", "has", "(", ")", "[", "]", ",", ".", "!", "&&", "||", "==", "<", "in", "'a'", "\"\\u00e4\"", "1", "-",
+                "true", "startsWith", "matches", "\\", "'",
+            ]),
+            0..20,
+        )
+    ) {
+        for separator in ["", " "] {
+            if let Ok(expression) = Expression::parse(&words.join(separator)) {
+                let _ = expression.matches(&attributes());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_printed_parses_to_the_same_tree(node in nodes()) {
+        let printed = node.to_string();
+
+        let expression = Expression::parse(&printed)?;
+
+        prop_assert_eq!(expression.node(), &node, "{}", printed);
+    }
+}
+
+fn nodes() -> impl Strategy<Value = Node> {
+    let name = || {
+        "[a-z_][a-z0-9_]{0,5}(\\.[a-z_][a-z0-9]{0,3})?"
+            .prop_filter("a word of the language", |name| {
+                !name.split('.').any(|part| ["in", "has", "true", "false"].contains(&part))
+            })
+    };
+    let literal = || {
+        prop_oneof![
+            any::<bool>().prop_map(Literal::Boolean),
+            any::<i64>().prop_map(Literal::Integer),
+            any::<String>().prop_map(|text| Literal::Text(text.chars().take(8).collect())),
+        ]
+    };
+    let operand = || prop_oneof![name().prop_map(Operand::Attribute), literal().prop_map(Operand::Literal)];
+    let operator = proptest::sample::select(vec![
+        Comparison::Equal,
+        Comparison::NotEqual,
+        Comparison::Less,
+        Comparison::LessOrEqual,
+        Comparison::Greater,
+        Comparison::GreaterOrEqual,
+    ]);
+    let leaf = prop_oneof![
+        (operand(), operator, operand())
+            .prop_map(|(left, operator, right)| Node::Compare { left, operator, right }),
+        (name(), proptest::collection::vec(literal(), 0..4))
+            .prop_map(|(attribute, list)| Node::In { attribute, list }),
+        (name(), "[a\"'\\\\\n\u{0}ä]{0,4}")
+            .prop_map(|(attribute, prefix)| Node::StartsWith { attribute, prefix }),
+        (name(), "[a-z.*\\[\\]\"]{0,4}").prop_filter_map("a pattern", |(attribute, text)| {
+            Some(Node::Matches { attribute, pattern: Pattern::new(&text).ok()? })
+        }),
+        name().prop_map(Node::Has),
+        name().prop_map(Node::Attribute),
+        any::<bool>().prop_map(Node::Constant),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 2..4).prop_map(Node::Or),
+            proptest::collection::vec(inner.clone(), 2..4).prop_map(Node::And),
+            inner.prop_map(|node| Node::Not(Box::new(node))),
+        ]
+    })
+}
+
+fn parsed(text: &str) -> Expression {
+    Expression::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn attributes() -> BTreeMap<String, Value> {
+    let text = |text: &str| Kind::Text(text.to_owned());
+    [
+        ("os", text("linux")),
+        ("arch", text("x86_64")),
+        ("host", text("web-1")),
+        ("cpus", Kind::Integer(8)),
+        ("virtual", Kind::Integer(1)),
+        ("load", Kind::Real(2.0)),
+    ]
+    .map(|(name, kind)| (name.to_owned(), Value { kind: Some(kind) }))
+    .into()
+}

@@ -1,0 +1,223 @@
+//! Signed envelopes: CMS SignedData (RFC 5652) in strict DER, so that `openssl cms`, HSMs and an organisation's own
+//! code-signing PKI work with them.
+//!
+//! The content is opaque: [`verify`] gives back the very bytes that were signed, and nothing is ever serialised again.
+//! Every byte is accounted for: what is decoded must encode to the same bytes; the certificates are exactly the chains
+//! that were used, without the root; the digest algorithms are the signers'; there are no CRLs, no unsigned attributes
+//! and no signed ones but contentType, messageDigest, signingTime and signingCertificateV2 (RFC 5035), once each.
+//! Timestamp tokens are not supported by this version, and refused.
+
+mod algorithm;
+mod attributes;
+mod error;
+mod signer;
+mod structure;
+
+use aws_lc_rs::digest::{SHA256, digest as hash};
+use der::asn1::ObjectIdentifier;
+use muster_pki::{Certificate, Facts, Role, Roots, Severity, UnixTime};
+use muster_proto::ids::Digest;
+pub use muster_proto::limits::ENVELOPE_BYTES_MAX;
+
+use self::structure::Structure;
+
+pub use self::error::{EnvelopeError, SignError};
+pub use self::signer::Signer;
+
+/// Most certificates of an envelope; a chain has two or three.
+pub const CERTIFICATES_MAX: usize = 8;
+
+/// Most signatures of an order: the operator's and its approvals. Everything else has exactly one.
+pub const ORDER_SIGNERS_MAX: usize = 8;
+
+/// How far a signer's clock may be ahead of ours.
+pub const CLOCK_SKEW_SECONDS: u64 = 300;
+
+/// What an envelope holds; each type has an eContentType of its own, so that none can be taken for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ContentType {
+    /// A definition's authored text.
+    Definition,
+    /// An encoded order.
+    Order,
+    /// A licence's text.
+    Licence,
+    /// A client policy.
+    Policy,
+}
+
+impl ContentType {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Definition, Self::Order, Self::Licence, Self::Policy];
+
+    /// Returns the eContentType, in the experimental arc 1.3.6.1.3.
+    #[must_use]
+    pub const fn oid(self) -> ObjectIdentifier {
+        ObjectIdentifier::new_unwrap(match self {
+            Self::Definition => "1.3.6.1.3.20263.1.1",
+            Self::Order => "1.3.6.1.3.20263.1.2",
+            Self::Licence => "1.3.6.1.3.20263.1.3",
+            Self::Policy => "1.3.6.1.3.20263.1.4",
+        })
+    }
+
+    /// Returns the type's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Definition => "definition",
+            Self::Order => "order",
+            Self::Licence => "licence",
+            Self::Policy => "policy",
+        }
+    }
+
+    const fn signers_max(self) -> usize {
+        match self {
+            Self::Order => ORDER_SIGNERS_MAX,
+            Self::Definition | Self::Licence | Self::Policy => 1,
+        }
+    }
+}
+
+/// Signs `content`; the envelope holds it, the signer's chain without the root, and the time of signing.
+///
+/// # Errors
+/// The envelope would be too large, or the key does not sign.
+pub fn sign(
+    content: &[u8],
+    content_type: ContentType,
+    signer: &Signer,
+    signing_time: UnixTime,
+) -> Result<Vec<u8>, SignError> {
+    structure::sign(content, content_type, &[signer], signing_time)
+}
+
+/// Signs `content` with several signers at once, as an order with its approvals is.
+///
+/// # Errors
+/// As [`sign`]; also no signer at all, one twice, or more than the type may have.
+pub fn sign_by_all(
+    content: &[u8],
+    content_type: ContentType,
+    signers: &[&Signer],
+    signing_time: UnixTime,
+) -> Result<Vec<u8>, SignError> {
+    structure::sign(content, content_type, signers, signing_time)
+}
+
+/// Content whose signatures all hold.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    /// The bytes that were signed.
+    pub content: Vec<u8>,
+    /// Who signed them; each chains to a root of the role.
+    pub signers: Vec<Certificate>,
+    /// When, by the signers' own clocks; the latest of them.
+    pub signing_time: UnixTime,
+}
+
+/// Verifies an envelope: its form, every signature, and that every signer may play `role` at `facts.now`.
+///
+/// Only certificates inside the envelope build its chains; `facts.intermediates` is not used.
+///
+/// # Errors
+/// What is wrong; [`EnvelopeError::refusal`] gives the code for it.
+pub fn verify(
+    envelope: &[u8],
+    content_type: ContentType,
+    role: Role,
+    roots: &Roots,
+    facts: &Facts<'_>,
+) -> Result<Verified, EnvelopeError> {
+    let structure = Structure::read(envelope, content_type)?;
+    let facts = Facts { intermediates: &[], ..*facts };
+    let mut signers = Vec::new();
+    let mut used: Vec<Certificate> = Vec::new();
+    let mut signing_time = UnixTime::since_unix_epoch(std::time::Duration::ZERO);
+    for signature in &structure.signatures {
+        let signed_at = structure.verify_signature(signature)?;
+        used.extend(trusted_path(&structure, &signature.signer, role, roots, &facts)?);
+        check_time(&signature.signer, signed_at, facts.now)?;
+        signing_time = signing_time.max(signed_at);
+        signers.push(signature.signer.clone());
+    }
+    if let Some(unused) = structure.certificates.iter().find(|certificate| !used.contains(certificate)) {
+        return Err(EnvelopeError::UnusedCertificate(unused.subject().to_owned()));
+    }
+    Ok(Verified { content: structure.content, signers, signing_time })
+}
+
+/// Returns SHA-256 over the envelope's bytes: how the protocol names a definition or a licence.
+#[must_use]
+pub fn digest(envelope: &[u8]) -> Digest {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(hash(&SHA256, envelope).as_ref());
+    Digest::from(bytes)
+}
+
+/// What an envelope claims; nothing of it is verified.
+#[derive(Debug, Clone)]
+pub struct Inspection {
+    /// What it holds.
+    pub content_type: ContentType,
+    /// The content.
+    pub content: Vec<u8>,
+    /// Who is said to have signed it, and when.
+    pub signers: Vec<(Certificate, UnixTime)>,
+    /// The certificates inside, in DER order.
+    pub certificates: Vec<Certificate>,
+}
+
+/// Reads an envelope **without verifying it**, to show it to a person or to name what was refused.
+///
+/// # Errors
+/// It is not in the form that [`verify`] asks for.
+pub fn inspect(envelope: &[u8]) -> Result<Inspection, EnvelopeError> {
+    let content_type = structure::content_type(envelope)?;
+    let structure = Structure::read(envelope, content_type)?;
+    let signers = structure.signatures.iter().map(|signature| {
+        Ok((signature.signer.clone(), attributes::read(&signature.attributes)?.signing_time))
+    });
+    Ok(Inspection {
+        content_type,
+        signers: signers.collect::<Result<_, EnvelopeError>>()?,
+        certificates: structure.certificates,
+        content: structure.content,
+    })
+}
+
+/// Returns the path from the signer up to, and without, the root.
+fn trusted_path(
+    structure: &Structure,
+    signer: &Certificate,
+    role: Role,
+    roots: &Roots,
+    facts: &Facts<'_>,
+) -> Result<Vec<Certificate>, EnvelopeError> {
+    let others = structure.certificates.iter().filter(|certificate| *certificate != signer);
+    let chain: Vec<_> =
+        std::iter::once(signer).chain(others).map(|certificate| certificate.certificate_der().clone()).collect();
+    let verdict = muster_pki::check(role, &chain, roots, facts);
+    let mut path = verdict.path().to_vec();
+    path.pop();
+    if let Err(refused) = verdict.into_result() {
+        let is_revoked = refused.findings().iter().any(|finding| {
+            finding.severity == Severity::Refusal && [muster_pki::Rule::R2, muster_pki::Rule::R8].contains(&finding.rule)
+        });
+        return Err(if is_revoked { EnvelopeError::Revoked(refused) } else { EnvelopeError::Untrusted(refused) });
+    }
+    Ok(path)
+}
+
+/// A signing time is the signer's word, but it cannot be outside the certificate's validity or in the future.
+fn check_time(signer: &Certificate, signed_at: UnixTime, now: UnixTime) -> Result<(), EnvelopeError> {
+    let is_future = signed_at.as_secs() > now.as_secs().saturating_add(CLOCK_SKEW_SECONDS);
+    if is_future || !signer.is_valid_at(signed_at) {
+        return Err(EnvelopeError::SigningTime { signed_at: signed_at.as_secs(), now: now.as_secs() });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! The algorithms that an envelope may name.
+
+use aws_lc_rs::{digest, signature};
+use const_oid::db::{rfc5912, rfc8410};
+use der::asn1::{AnyRef, ObjectIdentifier};
+use der::{Decode, Encode};
+use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoRef};
+
+use super::error::EnvelopeError;
+
+/// A digest algorithm; SHA-1 and MD5 are none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hash {
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+/// A signer's key type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyType {
+    P256,
+    P384,
+    Rsa,
+}
+
+impl Hash {
+    /// Reads a digest algorithm; parameters are absent or NULL (RFC 5754 §2).
+    pub(super) fn read(algorithm: &AlgorithmIdentifierOwned) -> Result<Self, EnvelopeError> {
+        let hash = match algorithm.oid {
+            rfc5912::ID_SHA_256 => Self::Sha256,
+            rfc5912::ID_SHA_384 => Self::Sha384,
+            rfc5912::ID_SHA_512 => Self::Sha512,
+            other => return Err(EnvelopeError::Algorithm(format!("digest algorithm {}", name(&other)))),
+        };
+        check_parameters(algorithm)?;
+        Ok(hash)
+    }
+
+    /// Returns the identifier, without parameters (RFC 5754 §2).
+    pub(super) fn identifier(self) -> AlgorithmIdentifierOwned {
+        let oid = match self {
+            Self::Sha256 => rfc5912::ID_SHA_256,
+            Self::Sha384 => rfc5912::ID_SHA_384,
+            Self::Sha512 => rfc5912::ID_SHA_512,
+        };
+        AlgorithmIdentifierOwned { oid, parameters: None }
+    }
+
+    pub(super) fn of(self, bytes: &[u8]) -> digest::Digest {
+        digest::digest(
+            match self {
+                Self::Sha256 => &digest::SHA256,
+                Self::Sha384 => &digest::SHA384,
+                Self::Sha512 => &digest::SHA512,
+            },
+            bytes,
+        )
+    }
+}
+
+impl KeyType {
+    /// Reads the key's type from a Subject Public Key Info.
+    pub(super) fn read(spki_der: &[u8]) -> Result<(Self, Vec<u8>), EnvelopeError> {
+        let spki = SubjectPublicKeyInfoRef::from_der(spki_der)?;
+        let key = spki.subject_public_key.raw_bytes().to_vec();
+        let curve = spki.algorithm.parameters.map(|any| any.decode_as::<ObjectIdentifier>());
+        match (spki.algorithm.oid, curve) {
+            (rfc5912::ID_EC_PUBLIC_KEY, Some(Ok(rfc5912::SECP_256_R_1))) => Ok((Self::P256, key)),
+            (rfc5912::ID_EC_PUBLIC_KEY, Some(Ok(rfc5912::SECP_384_R_1))) => Ok((Self::P384, key)),
+            (rfc5912::RSA_ENCRYPTION, _) => Ok((Self::Rsa, key)),
+            (other, _) => Err(EnvelopeError::Algorithm(format!("a key of type {}", name(&other)))),
+        }
+    }
+
+    /// Returns the digest that a key of this type signs with here.
+    pub(super) fn hash(self) -> Hash {
+        match self {
+            Self::P256 | Self::Rsa => Hash::Sha256,
+            Self::P384 => Hash::Sha384,
+        }
+    }
+
+    /// Returns the identifier of the signature that a key of this type makes here.
+    pub(super) fn identifier(self) -> AlgorithmIdentifierOwned {
+        match self {
+            Self::P256 => AlgorithmIdentifierOwned { oid: rfc5912::ECDSA_WITH_SHA_256, parameters: None },
+            Self::P384 => AlgorithmIdentifierOwned { oid: rfc5912::ECDSA_WITH_SHA_384, parameters: None },
+            // rsaEncryption is what RFC 5754 §3.2 asks every implementation to support, with NULL.
+            Self::Rsa => AlgorithmIdentifierOwned {
+                oid: rfc5912::RSA_ENCRYPTION,
+                parameters: Some(AnyRef::NULL.into()),
+            },
+        }
+    }
+}
+
+/// Returns how to verify a signature of this algorithm, over this digest, by a key of this type.
+pub(super) fn verifier(
+    algorithm: &AlgorithmIdentifierOwned,
+    hash: Hash,
+    key: KeyType,
+) -> Result<&'static dyn signature::VerificationAlgorithm, EnvelopeError> {
+    let is_for_key = match algorithm.oid {
+        rfc5912::ECDSA_WITH_SHA_256 => hash == Hash::Sha256 && key != KeyType::Rsa,
+        rfc5912::ECDSA_WITH_SHA_384 => hash == Hash::Sha384 && key != KeyType::Rsa,
+        rfc5912::ECDSA_WITH_SHA_512 => hash == Hash::Sha512 && key != KeyType::Rsa,
+        rfc5912::RSA_ENCRYPTION => key == KeyType::Rsa,
+        rfc5912::SHA_256_WITH_RSA_ENCRYPTION => hash == Hash::Sha256 && key == KeyType::Rsa,
+        rfc5912::SHA_384_WITH_RSA_ENCRYPTION => hash == Hash::Sha384 && key == KeyType::Rsa,
+        rfc5912::SHA_512_WITH_RSA_ENCRYPTION => hash == Hash::Sha512 && key == KeyType::Rsa,
+        other => return Err(EnvelopeError::Algorithm(format!("signature algorithm {}", name(&other)))),
+    };
+    if !is_for_key {
+        let problem = format!("signature algorithm {} with {hash:?} and a key of type {key:?}", name(&algorithm.oid));
+        return Err(EnvelopeError::Algorithm(problem));
+    }
+    check_parameters(algorithm)?;
+    Ok(match (key, hash) {
+        (KeyType::P256, Hash::Sha256) => &signature::ECDSA_P256_SHA256_ASN1,
+        (KeyType::P256, Hash::Sha384) => &signature::ECDSA_P256_SHA384_ASN1,
+        (KeyType::P256, Hash::Sha512) => &signature::ECDSA_P256_SHA512_ASN1,
+        (KeyType::P384, Hash::Sha256) => &signature::ECDSA_P384_SHA256_ASN1,
+        (KeyType::P384, Hash::Sha384) => &signature::ECDSA_P384_SHA384_ASN1,
+        (KeyType::P384, Hash::Sha512) => &signature::ECDSA_P384_SHA512_ASN1,
+        (KeyType::Rsa, Hash::Sha256) => &signature::RSA_PKCS1_2048_8192_SHA256,
+        (KeyType::Rsa, Hash::Sha384) => &signature::RSA_PKCS1_2048_8192_SHA384,
+        (KeyType::Rsa, Hash::Sha512) => &signature::RSA_PKCS1_2048_8192_SHA512,
+    })
+}
+
+fn check_parameters(algorithm: &AlgorithmIdentifierOwned) -> Result<(), EnvelopeError> {
+    let is_null = |parameters: &der::Any| parameters.to_der().is_ok_and(|der| der == [5, 0]);
+    if algorithm.parameters.as_ref().is_none_or(is_null) {
+        return Ok(());
+    }
+    Err(EnvelopeError::Form(format!("parameters of {} that are neither absent nor NULL", name(&algorithm.oid))))
+}
+
+fn name(oid: &ObjectIdentifier) -> String {
+    if *oid == rfc8410::ID_ED_25519 {
+        return "Ed25519".to_owned();
+    }
+    const_oid::db::DB.by_oid(oid).map_or_else(|| oid.to_string(), |name| format!("{name} ({oid})"))
+}

@@ -1,0 +1,126 @@
+//! [`EnvelopeError`] and [`SignError`].
+
+use muster_pki::Refused;
+use muster_pki::pem::PemError;
+use muster_proto::common::v1::Refusal;
+
+use super::{CERTIFICATES_MAX, ENVELOPE_BYTES_MAX};
+
+/// Why an envelope is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// Refused before anything was hashed.
+    #[error("an envelope of {0} bytes; wanted at most {ENVELOPE_BYTES_MAX}")]
+    TooLarge(usize),
+    /// Refused before anything was hashed.
+    #[error("{0} certificates in the envelope; wanted at most {CERTIFICATES_MAX}")]
+    TooManyCertificates(usize),
+    /// Not CMS in strict DER, or bytes that nothing accounts for.
+    #[error("not a signed envelope in strict DER: {0}; sign it with muster-sign, or `openssl cms -sign -cades -nosmimecap -outform DER`")]
+    Form(String),
+    /// Another type of document, or none of ours.
+    #[error("the envelope holds a {got}; wanted a {wanted}")]
+    ContentType {
+        /// The type's name, or its OID.
+        got: String,
+        /// The type's name.
+        wanted: &'static str,
+    },
+    /// A signature over other bytes, or by another key.
+    #[error("the signature of {signer} does not verify: {problem}")]
+    Signature {
+        /// The subject of the certificate.
+        signer: String,
+        /// What differs.
+        problem: &'static str,
+    },
+    /// An algorithm that is weak or unknown.
+    #[error("{0}; wanted SHA-256, SHA-384 or SHA-512 with ECDSA P-256 or P-384, or RSA of 2048 bits or more")]
+    Algorithm(String),
+    /// A time that cannot be.
+    #[error(
+        "signed at {signed_at} (Unix seconds), which is outside the certificate's validity or after now ({now}); set the signer's clock and sign again"
+    )]
+    SigningTime {
+        /// Unix seconds.
+        signed_at: u64,
+        /// Unix seconds.
+        now: u64,
+    },
+    /// A certificate that no signer's chain needs.
+    #[error("the envelope holds the certificate {0}, which no signer's chain needs; include the chains without their root, and nothing else")]
+    UnusedCertificate(String),
+    /// A signer that may not play the role.
+    #[error("the signer is not trusted: {0}")]
+    Untrusted(Refused),
+    /// A signer, or one above it, that is revoked.
+    #[error("the signer is revoked: {0}")]
+    Revoked(Refused),
+}
+
+impl EnvelopeError {
+    /// Returns the stable code that a client answers with.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::TooLarge(_) | Self::TooManyCertificates(_) => Refusal::TooLarge,
+            Self::Form(_)
+            | Self::ContentType { .. }
+            | Self::Signature { .. }
+            | Self::Algorithm(_)
+            | Self::SigningTime { .. }
+            | Self::UnusedCertificate(_) => Refusal::BadSignature,
+            Self::Untrusted(_) => Refusal::UntrustedSigner,
+            Self::Revoked(_) => Refusal::SignerRevoked,
+        }
+    }
+}
+
+impl From<der::Error> for EnvelopeError {
+    fn from(error: der::Error) -> Self {
+        Self::Form(error.to_string())
+    }
+}
+
+/// Why something cannot be signed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignError {
+    /// A PEM file that is none.
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    /// The certificate cannot be used.
+    #[error("the signer's certificate: {0}")]
+    Certificate(String),
+    /// The key cannot be used.
+    #[error("the signer's key is of no supported type; wanted ECDSA P-256 or P-384, or RSA of 2048 to 8192 bits, in PKCS#8, SEC 1 or PKCS#1")]
+    Key,
+    /// They do not belong together.
+    #[error("the key is not the one of certificate {0}; give the key that the certificate was issued for, and the leaf first")]
+    Mismatch(String),
+    /// More bytes than an envelope may have.
+    #[error("the envelope would have {0} bytes; wanted at most {ENVELOPE_BYTES_MAX}")]
+    TooLarge(usize),
+    /// The wrong number of signers.
+    #[error("{got} signers; wanted 1 to {wanted}, each once")]
+    Signers {
+        /// How many there are.
+        got: usize,
+        /// How many there may be.
+        wanted: usize,
+    },
+    /// A time that no envelope can hold.
+    #[error("the time of signing is out of range")]
+    Time,
+    /// The library refused, without saying why.
+    #[error("the key does not sign")]
+    Unspecified,
+    /// A structure that has no DER.
+    #[error("the envelope has no DER: {0}")]
+    Encoding(String),
+}
+
+impl From<der::Error> for SignError {
+    fn from(error: der::Error) -> Self {
+        Self::Encoding(error.to_string())
+    }
+}

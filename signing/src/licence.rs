@@ -1,0 +1,231 @@
+//! The licence: which signers may publish under which prefixes (G6), a signed TOML document.
+//!
+//! Prefixes are compared exactly (G3). `serial` never goes back; who keeps the highest one is the caller.
+
+mod document;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use muster_pki::{Thumbprint, UnixTime};
+
+use crate::definition::DefinitionName;
+
+/// Largest licence text in bytes.
+pub const TEXT_BYTES_MAX: usize = 192 * 1024;
+
+/// A checked licence. Clones share it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Licence(Arc<Terms>);
+
+/// What a licence says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// Grows with each licence of a tenant, from 1.
+    pub serial: u64,
+    /// Whom it is for, in words.
+    pub licensee: String,
+    /// The organisation whose devices follow it.
+    pub tenant: String,
+    /// First moment of validity.
+    pub not_before: UnixTime,
+    /// Last moment of validity.
+    pub not_after: UnixTime,
+    /// When a newer licence should have come; devices warn after it.
+    pub refresh_by: Option<UnixTime>,
+    /// What else is licensed, by name.
+    pub features: BTreeSet<String>,
+    /// Who may sign under each prefix.
+    pub prefixes: BTreeMap<String, BTreeSet<Thumbprint>>,
+    /// The lowest version of a definition that may be issued.
+    pub minimum_versions: BTreeMap<DefinitionName, semver::Version>,
+    /// Signers whose definitions count only if they were signed up to this moment. Without a timestamp the signing time is
+    /// the signer's own word: of a stolen key, distrust everything (a moment before its first use, such as 1970-01-01).
+    pub distrusted: BTreeMap<Thumbprint, UnixTime>,
+}
+
+impl Licence {
+    /// Reads and checks a licence's text.
+    ///
+    /// # Errors
+    /// What is wrong, and what would do.
+    pub fn parse(text: &str) -> Result<Self, LicenceError> {
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(LicenceError::new(format!("{} bytes; wanted at most {TEXT_BYTES_MAX}", text.len())));
+        }
+        Self::new(document::read(text)?)
+    }
+
+    /// Makes a licence of its terms.
+    ///
+    /// # Errors
+    /// What is wrong with the terms.
+    pub fn new(terms: Terms) -> Result<Self, LicenceError> {
+        check(&terms)?;
+        Ok(Self(Arc::new(terms)))
+    }
+
+    /// Writes the text that is signed; [`Self::parse`] gives the same licence.
+    ///
+    /// # Errors
+    /// A time is out of the years 0 to 9999.
+    pub fn to_text(&self) -> Result<String, LicenceError> {
+        document::write(&self.0)
+    }
+
+    /// Returns everything it says.
+    #[must_use]
+    pub fn terms(&self) -> &Terms {
+        &self.0
+    }
+
+    /// Returns the serial.
+    #[must_use]
+    pub fn serial(&self) -> u64 {
+        self.0.serial
+    }
+
+    /// Returns the organisation.
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        &self.0.tenant
+    }
+
+    /// Returns whom it is for, in words.
+    #[must_use]
+    pub fn licensee(&self) -> &str {
+        &self.0.licensee
+    }
+
+    /// Returns whether it is valid at `now`.
+    #[must_use]
+    pub fn is_valid_at(&self, now: UnixTime) -> bool {
+        self.0.not_before <= now && now <= self.0.not_after
+    }
+
+    /// Returns whether a newer licence should have come.
+    #[must_use]
+    pub fn is_refresh_due(&self, now: UnixTime) -> bool {
+        self.0.refresh_by.is_some_and(|refresh_by| now > refresh_by)
+    }
+
+    /// Checks that it binds a definition's prefix to its signer.
+    ///
+    /// # Errors
+    /// It doesn't, it distrusts the signer at the time of signing, or it asks for a newer version.
+    pub fn admits(
+        &self,
+        name: &DefinitionName,
+        version: &semver::Version,
+        signer: &Thumbprint,
+        signing_time: UnixTime,
+    ) -> Result<(), LicenceRefusal> {
+        let prefix = name.prefix();
+        let Some(signers) = self.0.prefixes.get(prefix) else {
+            return Err(LicenceRefusal::Prefix {
+                prefix: prefix.to_owned(),
+                serial: self.0.serial,
+                licensed: self.0.prefixes.keys().cloned().collect::<Vec<_>>().join(", "),
+            });
+        };
+        if !signers.contains(signer) {
+            let serial = self.0.serial;
+            return Err(LicenceRefusal::Signer { prefix: prefix.to_owned(), signer: *signer, serial });
+        }
+        if self.0.distrusted.get(signer).is_some_and(|after| signing_time > *after) {
+            return Err(LicenceRefusal::Distrusted { signer: *signer, serial: self.0.serial });
+        }
+        match self.0.minimum_versions.get(name) {
+            Some(minimum) if version < minimum => Err(LicenceRefusal::Version {
+                name: name.clone(),
+                version: version.clone(),
+                minimum: minimum.clone(),
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Why a licence does not admit a definition.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LicenceRefusal {
+    /// Nobody may sign under the prefix.
+    #[error(
+        "prefix {prefix} is not in licence {serial} (it has: {licensed}); rename the definition, or have a licence issued with the prefix"
+    )]
+    Prefix {
+        /// The definition's prefix.
+        prefix: String,
+        /// The licence.
+        serial: u64,
+        /// The prefixes it has.
+        licensed: String,
+    },
+    /// Someone else may.
+    #[error(
+        "licence {serial} does not bind prefix {prefix} to signer {signer}; sign with a licensed certificate, or have a licence issued with this one"
+    )]
+    Signer {
+        /// The definition's prefix.
+        prefix: String,
+        /// Who signed it.
+        signer: Thumbprint,
+        /// The licence.
+        serial: u64,
+    },
+    /// The signer is not trusted any more.
+    #[error("licence {serial} distrusts signer {signer} since before this was signed; sign again with another certificate")]
+    Distrusted {
+        /// Who signed it.
+        signer: Thumbprint,
+        /// The licence.
+        serial: u64,
+    },
+    /// A newer version is asked for.
+    #[error("{name} {version} is older than {minimum}, the least that the licence allows; issue a newer version")]
+    Version {
+        /// The definition.
+        name: DefinitionName,
+        /// Its version.
+        version: semver::Version,
+        /// The least that is allowed.
+        minimum: semver::Version,
+    },
+}
+
+/// Why a text is no licence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("licence: {0}")]
+pub struct LicenceError(String);
+
+impl LicenceError {
+    fn new(problem: impl Into<String>) -> Self {
+        Self(problem.into())
+    }
+}
+
+fn check(terms: &Terms) -> Result<(), LicenceError> {
+    let is_text = |text: &str, max: usize| !text.is_empty() && text.len() <= max && !text.chars().any(char::is_control);
+    if terms.serial == 0 {
+        return Err(LicenceError::new("serial is 0; wanted 1 or more"));
+    }
+    if !is_text(&terms.licensee, 256) {
+        return Err(LicenceError::new(format!("licensee is {:?}; wanted 1 to 256 bytes", terms.licensee)));
+    }
+    if !is_text(&terms.tenant, crate::order::TENANT_BYTES_MAX) {
+        return Err(LicenceError::new(format!("tenant is {:?}; wanted 1 to 64 bytes", terms.tenant)));
+    }
+    if terms.not_after <= terms.not_before {
+        return Err(LicenceError::new("not_after is not after not_before"));
+    }
+    if let Some(wrong) = terms.prefixes.keys().find(|prefix| !DefinitionName::is_prefix(prefix)) {
+        return Err(LicenceError::new(format!("prefix {wrong:?}; wanted ASCII letters and digits, without hyphen")));
+    }
+    if let Some((prefix, _)) = terms.prefixes.iter().find(|(_, signers)| signers.is_empty()) {
+        return Err(LicenceError::new(format!("prefix {prefix} has no signer; give one, or remove it")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+use super::*;
+use crate::fixture::at;
+
+#[test]
+fn reads_back_what_it_wrote() {
+    let licence = licence();
+
+    assert_eq!(Licence::parse(&licence.to_text().unwrap()), Ok(licence));
+}
+
+#[test]
+fn g3_compares_the_prefix_exactly() {
+    let licence = licence();
+    let admits = |name: &str| licence.admits(&name.parse().unwrap(), &version("2.0.0"), &thumbprint(1), at(50));
+
+    assert_eq!(admits("Acme-Os-Version"), Ok(()));
+    for name in ["AcmeX-Os-Version", "acme-Os-Version", "Acm-Os-Version", "Muster-Os-Version"] {
+        assert!(matches!(admits(name), Err(LicenceRefusal::Prefix { .. })), "{name}");
+    }
+}
+
+#[test]
+fn g2_binds_a_prefix_to_each_of_its_signers_and_to_nobody_else() {
+    let licence = licence();
+    let admits = |signer: u8| {
+        licence.admits(&"Acme-Os-Name".parse().unwrap(), &version("1.0.0"), &thumbprint(signer), at(50))
+    };
+
+    assert_eq!(admits(1), Ok(()));
+    assert_eq!(admits(2), Ok(()));
+    assert!(matches!(admits(3), Err(LicenceRefusal::Signer { .. })));
+}
+
+#[test]
+fn g6_distrusts_a_signer_after_a_moment_and_refuses_old_versions() {
+    let licence = licence();
+    let name: DefinitionName = "Acme-Os-Version".parse().unwrap();
+
+    assert_eq!(licence.admits(&name, &version("1.2.0"), &thumbprint(2), at(100)), Ok(()));
+    let distrusted = licence.admits(&name, &version("1.2.0"), &thumbprint(2), at(101));
+    assert!(matches!(distrusted, Err(LicenceRefusal::Distrusted { .. })));
+    let old = licence.admits(&name, &version("1.1.9"), &thumbprint(1), at(50));
+    assert!(matches!(old, Err(LicenceRefusal::Version { .. })));
+}
+
+#[test]
+fn knows_its_validity_and_when_a_newer_one_is_due() {
+    let licence = licence();
+
+    assert!(!licence.is_valid_at(at(9)) && licence.is_valid_at(at(10)));
+    assert!(licence.is_valid_at(at(1_000)) && !licence.is_valid_at(at(1_001)));
+    assert!(!licence.is_refresh_due(at(900)) && licence.is_refresh_due(at(901)));
+}
+
+#[test]
+fn refuses_terms_that_do_not_hold_together() {
+    let text = licence().to_text().unwrap();
+    for (from, to, words) in [
+        ("serial = 7", "serial = 0", "serial is 0"),
+        ("tenant = \"acme\"", "tenant = \"\"", "tenant"),
+        ("name = \"Acme\"", "name = \"Ac-me\"", "prefix"),
+        ("1970-01-01T00:16:40Z", "1970-01-01T00:00:10Z", "not_after"),
+        ("1970-01-01T00:16:40Z", "12:00:00", "no moment"),
+        ("1.2.0", "one", "minimum version"),
+        ("serial = 7", "serial = 7\nserail = 8", "unknown field"),
+    ] {
+        let changed = text.replacen(from, to, 1);
+        assert_ne!(changed, text, "{from}");
+
+        let error = Licence::parse(&changed).unwrap_err().to_string();
+
+        assert!(error.contains(words), "{to}: {error}");
+    }
+}
+
+fn licence() -> Licence {
+    Licence::new(Terms {
+        serial: 7,
+        licensee: "Acme Ltd".to_owned(),
+        tenant: "acme".to_owned(),
+        not_before: at(10),
+        not_after: at(1_000),
+        refresh_by: Some(at(900)),
+        features: ["console".to_owned()].into(),
+        prefixes: [("Acme".to_owned(), [thumbprint(1), thumbprint(2)].into())].into(),
+        minimum_versions: [("Acme-Os-Version".parse().unwrap(), version("1.2.0"))].into(),
+        distrusted: [(thumbprint(2), at(100))].into(),
+    })
+    .unwrap()
+}
+
+fn version(text: &str) -> semver::Version {
+    text.parse().unwrap()
+}
+
+fn thumbprint(number: u8) -> Thumbprint {
+    Thumbprint::from_bytes([number; 32])
+}

@@ -1,0 +1,198 @@
+//! The command line of `muster-sign`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Signs, verifies and shows the documents that Muster's clients trust.
+#[derive(Debug, Parser)]
+#[command(
+    name = "muster-sign",
+    version,
+    after_help = "Examples:\n  \
+        muster-sign definition sign Acme-Os-Version.toml --key author.key --cert author.pem --out Acme-Os-Version.cms\n  \
+        muster-sign definition verify Acme-Os-Version.cms --home ~/.muster\n  \
+        muster-sign licence issue --licensee 'Acme Ltd' --tenant acme --prefix Acme=author.pem --serial 2 --valid 365d \
+        --key licensor.key --cert licensor.pem --out licence.cms\n\n\
+        Exit codes: 0 done, 1 refused (the reason and what would fix it are on standard error), 2 usage."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub document: Document,
+}
+
+/// Which kind of document.
+#[derive(Debug, Subcommand)]
+pub enum Document {
+    /// Definitions: what may be run.
+    #[command(subcommand)]
+    Definition(DefinitionCommand),
+    /// Licences: who may sign under which prefix.
+    #[command(subcommand)]
+    Licence(LicenceCommand),
+}
+
+/// What to do with a definition.
+#[derive(Debug, Subcommand)]
+pub enum DefinitionCommand {
+    /// Check an authored text and sign it.
+    #[command(after_help = "Example:\n  muster-sign definition sign Acme-Os-Version.toml --key author.key --cert author.pem --out Acme-Os-Version.cms")]
+    Sign(SignDefinition),
+    /// Verify a signed definition as a Switch does when it is imported, and look its prefix up in the licence.
+    #[command(after_help = "Example:\n  muster-sign definition verify Acme-Os-Version.cms --home ~/.muster\n\nAn unlicensed definition is accepted (exit code 0): it can be imported, but not issued.")]
+    Verify(VerifyDefinition),
+    /// Show what a definition, signed or not, says; nothing is verified.
+    #[command(after_help = "Example:\n  muster-sign definition inspect Acme-Os-Version.cms -o json")]
+    Inspect(Inspect),
+}
+
+/// What to do with a licence.
+#[derive(Debug, Subcommand)]
+pub enum LicenceCommand {
+    /// Issue and sign a licence.
+    #[command(after_help = "Example:\n  muster-sign licence issue --licensee 'Acme Ltd' --tenant acme --prefix Acme=author.pem --prefix Muster=author.pem --serial 2 --valid 365d --key licensor.key --cert licensor.pem --out licence.cms")]
+    Issue(IssueLicence),
+    /// Show what a licence says; nothing is verified.
+    #[command(after_help = "Example:\n  muster-sign licence inspect licence.cms")]
+    Inspect(Inspect),
+}
+
+/// Arguments of `definition sign`.
+#[derive(Debug, Args)]
+pub struct SignDefinition {
+    /// The authored text (TOML).
+    pub file: PathBuf,
+    /// Key and certificate.
+    #[command(flatten)]
+    pub signer: SignerFiles,
+    /// Where the envelope (DER) goes.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// How to say what was done.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `definition verify`.
+#[derive(Debug, Args)]
+pub struct VerifyDefinition {
+    /// The envelope (DER or PEM).
+    pub file: PathBuf,
+    /// The operator's home: trust/authors.pem, trust/licences.pem, licence.cms.
+    #[arg(long, env = "MUSTER_HOME")]
+    pub home: PathBuf,
+    /// A CRL (PEM or DER) of the signer's issuer; may be repeated.
+    #[arg(long)]
+    pub crl: Vec<PathBuf>,
+    /// How to say what was found.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The document.
+    pub file: PathBuf,
+    /// How to say what is in it.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `licence issue`.
+#[derive(Debug, Args)]
+pub struct IssueLicence {
+    /// Whom it is for, in words.
+    #[arg(long)]
+    pub licensee: String,
+    /// The organisation whose devices follow it.
+    #[arg(long)]
+    pub tenant: String,
+    /// A prefix and the certificates that may sign under it (PEM, the first of each file); may be repeated.
+    #[arg(long = "prefix", value_name = "PREFIX=CERT.pem[,CERT.pem]", value_parser = prefix, required = true)]
+    pub prefixes: Vec<(String, Vec<PathBuf>)>,
+    /// Greater than that of every licence before it.
+    #[arg(long)]
+    pub serial: u64,
+    /// How long from now on, in days or years: 365d, 2y.
+    #[arg(long, value_parser = days)]
+    pub valid: u64,
+    /// Key and certificate.
+    #[command(flatten)]
+    pub signer: SignerFiles,
+    /// Where the envelope (DER) goes.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// How to say what was done.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Who signs.
+#[derive(Debug, Args)]
+pub struct SignerFiles {
+    /// The private key (PEM); it is read and never copied.
+    #[arg(long)]
+    pub key: PathBuf,
+    /// The certificate and those above it (PEM, the signer's own first).
+    #[arg(long)]
+    pub cert: PathBuf,
+}
+
+/// In which form something is said.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Output {
+    /// The form.
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// A form of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+fn prefix(text: &str) -> Result<(String, Vec<PathBuf>), String> {
+    match text.split_once('=') {
+        Some((prefix, files)) if !prefix.is_empty() && files.split(',').all(|file| !file.is_empty()) => {
+            Ok((prefix.to_owned(), files.split(',').map(PathBuf::from).collect()))
+        }
+        Some(_) | None => Err(format!("{text:?}; wanted PREFIX=CERT.pem, such as Acme=author.pem")),
+    }
+}
+
+fn days(text: &str) -> Result<u64, String> {
+    let (number, factor) = match (text.strip_suffix('d'), text.strip_suffix('y')) {
+        (Some(number), _) => (number, 1),
+        (None, Some(number)) => (number, 365),
+        (None, None) => (text, 0),
+    };
+    let days = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    days.filter(|days| (1..=36_500).contains(days)).ok_or_else(|| format!("{text:?}; wanted 1d to 100y, such as 365d"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn reads_validities_and_prefixes() {
+        assert_eq!(days("365d"), Ok(365));
+        assert_eq!(days("2y"), Ok(730));
+        assert!(days("0d").is_err() && days("5").is_err() && days("9999y").is_err());
+        assert_eq!(prefix("A=b.pem,c.pem"), Ok(("A".to_owned(), vec!["b.pem".into(), "c.pem".into()])));
+        assert!(prefix("A").is_err() && prefix("=b").is_err() && prefix("A=").is_err());
+    }
+}

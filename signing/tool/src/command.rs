@@ -1,0 +1,298 @@
+//! The commands: files in, one document or one report out.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use muster_pki::{Certificate, RevocationIndex, Roots, UnixTime};
+use muster_signing::definition::Definition;
+use muster_signing::envelope::{self, ContentType, Inspection, Signer};
+use muster_signing::licence::Licence;
+use serde_json::{Value, json};
+
+use crate::cli::{
+    Cli, DefinitionCommand, Document, Format, Inspect, IssueLicence, LicenceCommand, Output, SignDefinition,
+    SignerFiles, VerifyDefinition,
+};
+use crate::{
+    LicenceRequest, Licensed, ToolError, Trust, issue_licence, read_envelope, sign_definition, verify_definition,
+};
+
+/// Runs a command; what it returns goes to standard output.
+///
+/// # Errors
+/// The document is refused, or a file cannot be read or written.
+pub fn run(cli: &Cli, now: UnixTime) -> anyhow::Result<String> {
+    match &cli.document {
+        Document::Definition(DefinitionCommand::Sign(arguments)) => sign(arguments, now),
+        Document::Definition(DefinitionCommand::Verify(arguments)) => verify(arguments, now),
+        Document::Definition(DefinitionCommand::Inspect(arguments)) => inspect(arguments, ContentType::Definition),
+        Document::Licence(LicenceCommand::Issue(arguments)) => issue(arguments, now),
+        Document::Licence(LicenceCommand::Inspect(arguments)) => inspect(arguments, ContentType::Licence),
+    }
+}
+
+/// Renders an error of [`run`]; one in a definition's text points at its line.
+#[must_use]
+pub fn render(error: &anyhow::Error) -> String {
+    let mut text = format!("{error:#}\n");
+    let tool = error.chain().find_map(|cause| cause.downcast_ref::<ToolError>());
+    if let Some(ToolError::Definition(definition)) = tool {
+        let handler = miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor());
+        let mut report = String::new();
+        if handler.render_report(&mut report, &**definition).is_ok() {
+            text.push_str(&report);
+        }
+    }
+    text
+}
+
+fn sign(arguments: &SignDefinition, now: UnixTime) -> anyhow::Result<String> {
+    let file = arguments.file.display();
+    let text = String::from_utf8(read(&arguments.file)?).with_context(|| format!("{file}: not UTF-8"))?;
+    let signer = signer(&arguments.signer)?;
+    let envelope = sign_definition(&text, &signer, now).with_context(|| file.to_string())?;
+    write(&arguments.out, &envelope)?;
+    let definition = Definition::parse(&text)?;
+    let report = json!({
+        "name": definition.name().as_str(),
+        "version": definition.version().to_string(),
+        "signer": signer.certificate().map(person),
+        "digest": envelope::digest(&envelope).to_string(),
+        "out": arguments.out.display().to_string(),
+    });
+    Ok(show(&report, arguments.output))
+}
+
+fn verify(arguments: &VerifyDefinition, now: UnixTime) -> anyhow::Result<String> {
+    let file = arguments.file.display();
+    let envelope = read_envelope(&read(&arguments.file)?).with_context(|| file.to_string())?;
+    let authors = roots(&arguments.home, "authors")?;
+    let licences = roots(&arguments.home, "licences")?;
+    let revocation = revocation(arguments, &envelope, &authors, now)?;
+    let licence_file = arguments.home.join("licence.cms");
+    let licence = match licence_file.exists() {
+        true => Some(read_envelope(&read(&licence_file)?).with_context(|| licence_file.display().to_string())?),
+        false => None,
+    };
+    let trust = Trust {
+        authors: &authors,
+        licences: &licences,
+        revocation: revocation.as_ref(),
+        licence: licence.as_deref(),
+    };
+    let verified = verify_definition(&envelope, &trust, now).with_context(|| file.to_string())?;
+    let licensed = match &verified.licensed {
+        Licensed::Yes { serial } => json!({ "licensed": true, "licence": serial }),
+        Licensed::No(reason) => json!({ "licensed": false, "reason": reason }),
+    };
+    let mut report = json!({
+        "name": verified.definition.name().as_str(),
+        "version": verified.definition.version().to_string(),
+        "signer": person(&verified.signer),
+        "signed_at": verified.signing_time.as_secs(),
+        "digest": envelope::digest(&envelope).to_string(),
+    });
+    merge(&mut report, licensed);
+    Ok(show(&report, arguments.output))
+}
+
+fn inspect(arguments: &Inspect, wanted: ContentType) -> anyhow::Result<String> {
+    let file = arguments.file.display();
+    let bytes = read(&arguments.file)?;
+    // An authored text is no envelope yet, and still worth looking at.
+    let is_text = !bytes.starts_with(&[0x30]) && !bytes.trim_ascii_start().starts_with(b"-----BEGIN ");
+    let (mut report, content) = if is_text {
+        (json!({ "signed": false }), bytes)
+    } else {
+        let envelope = read_envelope(&bytes).with_context(|| file.to_string())?;
+        let inspection = envelope::inspect(&envelope).map_err(ToolError::from).with_context(|| file.to_string())?;
+        anyhow::ensure!(
+            inspection.content_type == wanted,
+            "{file}: a {}; wanted a {}",
+            inspection.content_type.name(),
+            wanted.name()
+        );
+        (signatures(&inspection, &envelope), inspection.content)
+    };
+    let text = String::from_utf8(content).with_context(|| format!("{file}: the content is not UTF-8"))?;
+    let summary = match wanted {
+        ContentType::Licence => licence_summary(&Licence::parse(&text).with_context(|| file.to_string())?),
+        ContentType::Definition | ContentType::Order | ContentType::Policy => {
+            let parsed = Definition::parse(&text).map_err(ToolError::from);
+            definition_summary(&parsed.with_context(|| file.to_string())?)
+        }
+    };
+    merge(&mut report, summary);
+    merge(&mut report, json!({ "text": text }));
+    Ok(show(&report, arguments.output))
+}
+
+fn issue(arguments: &IssueLicence, now: UnixTime) -> anyhow::Result<String> {
+    let mut prefixes = Vec::new();
+    for (prefix, files) in &arguments.prefixes {
+        for file in files {
+            prefixes.push((prefix.clone(), read(file)?));
+        }
+    }
+    let request = LicenceRequest {
+        licensee: arguments.licensee.clone(),
+        tenant: arguments.tenant.clone(),
+        serial: arguments.serial,
+        valid_days: arguments.valid,
+        prefixes,
+    };
+    let signer = signer(&arguments.signer)?;
+    let envelope = issue_licence(&request, &signer, now)?;
+    write(&arguments.out, &envelope)?;
+    let content = envelope::inspect(&envelope).map_err(ToolError::from)?.content;
+    let mut report = licence_summary(&Licence::parse(&String::from_utf8(content)?)?);
+    merge(
+        &mut report,
+        json!({
+            "signer": signer.certificate().map(person),
+            "digest": envelope::digest(&envelope).to_string(),
+            "out": arguments.out.display().to_string(),
+        }),
+    );
+    Ok(show(&report, arguments.output))
+}
+
+fn signer(files: &SignerFiles) -> anyhow::Result<Signer> {
+    let (certificate, key) = (read(&files.cert)?, read(&files.key)?);
+    Signer::from_pem(certificate, key)
+        .map_err(ToolError::from)
+        .with_context(|| format!("{}, {}", files.cert.display(), files.key.display()))
+}
+
+fn roots(home: &Path, role: &str) -> anyhow::Result<Roots> {
+    let path = home.join("trust").join(format!("{role}.pem"));
+    Ok(Roots::from_pem(&read(&path)?, &path.display().to_string())?)
+}
+
+/// Each CRL is verified once, by a root or a certificate of the envelope.
+fn revocation(
+    arguments: &VerifyDefinition,
+    envelope: &[u8],
+    roots: &Roots,
+    now: UnixTime,
+) -> anyhow::Result<Option<RevocationIndex>> {
+    if arguments.crl.is_empty() {
+        return Ok(None);
+    }
+    let inside = envelope::inspect(envelope).map(|inspection| inspection.certificates).unwrap_or_default();
+    let issuers: Vec<Certificate> = roots.iter().cloned().chain(inside).collect();
+    let mut index = RevocationIndex::default();
+    for path in &arguments.crl {
+        index = index.with_crl(&read(path)?, &issuers, now).with_context(|| path.display().to_string())?;
+    }
+    Ok(Some(index))
+}
+
+fn signatures(inspection: &Inspection, envelope: &[u8]) -> Value {
+    let signers: Vec<Value> = inspection
+        .signers
+        .iter()
+        .map(|(signer, at)| json!({ "signer": person(signer), "signed_at": at.as_secs() }))
+        .collect();
+    json!({ "signed": true, "verified": false, "signatures": signers, "digest": envelope::digest(envelope).to_string() })
+}
+
+fn definition_summary(definition: &Definition) -> Value {
+    let parameters: Vec<Value> = definition
+        .parameters()
+        .iter()
+        .map(|parameter| {
+            json!({
+                "name": parameter.name(),
+                "type": parameter.kind().name(),
+                "wanted": parameter.kind().to_string(),
+                "has_default": parameter.default().is_some(),
+                "hint": parameter.hint(),
+            })
+        })
+        .collect();
+    json!({
+        "name": definition.name().as_str(),
+        "version": definition.version().to_string(),
+        "kind": definition.kind().name(),
+        "says": definition.says(),
+        "parameters": parameters,
+        "columns": definition.result().iter().map(|column| column.name.clone()).collect::<Vec<_>>(),
+    })
+}
+
+fn licence_summary(licence: &Licence) -> Value {
+    let terms = licence.terms();
+    let prefixes: serde_json::Map<String, Value> = terms
+        .prefixes
+        .iter()
+        .map(|(prefix, signers)| (prefix.clone(), signers.iter().map(ToString::to_string).collect()))
+        .collect();
+    json!({
+        "serial": terms.serial,
+        "licensee": terms.licensee,
+        "tenant": terms.tenant,
+        "not_before": terms.not_before.as_secs(),
+        "not_after": terms.not_after.as_secs(),
+        "refresh_by": terms.refresh_by.map(|moment| moment.as_secs()),
+        "prefixes": prefixes,
+    })
+}
+
+fn person(certificate: &Certificate) -> Value {
+    json!({ "subject": certificate.subject(), "thumbprint": certificate.thumbprint().to_string() })
+}
+
+fn merge(report: &mut Value, more: Value) {
+    if let (Value::Object(report), Value::Object(more)) = (report, more) {
+        report.extend(more);
+    }
+}
+
+/// Writes a report: JSON, or a line for each entry.
+fn show(report: &Value, output: Output) -> String {
+    match output.format {
+        Format::Json => format!("{report:#}\n"),
+        Format::Text => {
+            let mut text = String::new();
+            lines(&mut text, report, 0);
+            text
+        }
+    }
+}
+
+fn lines(text: &mut String, value: &Value, depth: usize) {
+    let indent = "  ".repeat(depth);
+    let entries: Vec<(String, &Value)> = match value {
+        Value::Object(entries) => entries.iter().map(|(name, value)| (format!("{name}:"), value)).collect(),
+        Value::Array(items) => items.iter().map(|value| ("-".to_owned(), value)).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    };
+    for (name, value) in entries {
+        let line = match value {
+            Value::Object(_) | Value::Array(_) => String::new(),
+            Value::String(value) if value.contains('\n') => {
+                value.lines().fold(String::new(), |body, line| format!("{body}\n{indent}  | {}", printable(line)))
+            }
+            Value::String(value) => format!(" {}", printable(value)),
+            Value::Null => " none".to_owned(),
+            Value::Bool(value) => format!(" {value}"),
+            Value::Number(value) => format!(" {value}"),
+        };
+        text.push_str(&format!("{indent}{name}{line}\n"));
+        lines(text, value, depth + 1);
+    }
+}
+
+/// A document may come from anyone: its control characters do not reach the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| path.display().to_string())
+}
+
+fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    std::fs::write(path, bytes).with_context(|| path.display().to_string())
+}

@@ -1,0 +1,65 @@
+//! Issuing licences.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use muster_pki::{Certificate, Thumbprint, UnixTime, pem};
+use muster_signing::envelope::{self, ContentType, Signer};
+use muster_signing::licence::{Licence, Terms};
+
+use crate::{ToolError, check_signer};
+
+/// How long before `now` a licence begins: machines whose clocks are behind accept it at once.
+const BACKDATED: Duration = Duration::from_secs(60 * 60);
+
+const DAY_SECONDS: u64 = 86_400;
+
+/// What a licence is to say.
+#[derive(Debug, Clone)]
+pub struct LicenceRequest {
+    /// Whom it is for, in words.
+    pub licensee: String,
+    /// The organisation whose devices follow it.
+    pub tenant: String,
+    /// Greater than that of every licence before it.
+    pub serial: u64,
+    /// Days from now on; after five sixths of them a newer one should have come.
+    pub valid_days: u64,
+    /// Prefix and PEM of a signer's certificate, the first of the file; a prefix may stand there several times.
+    pub prefixes: Vec<(String, Vec<u8>)>,
+}
+
+/// Issues and signs a licence.
+///
+/// # Errors
+/// A certificate cannot be read, the terms do not hold together, or the signer is none that clients accept.
+pub fn issue_licence(request: &LicenceRequest, signer: &Signer, now: UnixTime) -> Result<Vec<u8>, ToolError> {
+    check_signer(signer, now)?;
+    let mut prefixes: BTreeMap<String, BTreeSet<Thumbprint>> = BTreeMap::new();
+    for (prefix, certificate_pem) in &request.prefixes {
+        let thumbprint = thumbprint(certificate_pem)
+            .map_err(|problem| ToolError::PrefixCertificate { prefix: prefix.clone(), problem })?;
+        prefixes.entry(prefix.clone()).or_default().insert(thumbprint);
+    }
+    let at = |seconds: u64| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+    let validity = request.valid_days.saturating_mul(DAY_SECONDS);
+    let licence = Licence::new(Terms {
+        serial: request.serial,
+        licensee: request.licensee.clone(),
+        tenant: request.tenant.clone(),
+        not_before: at(now.as_secs().saturating_sub(BACKDATED.as_secs())),
+        not_after: at(now.as_secs().saturating_add(validity)),
+        refresh_by: Some(at(now.as_secs().saturating_add(validity / 6 * 5))),
+        features: BTreeSet::new(),
+        prefixes,
+        minimum_versions: BTreeMap::new(),
+        distrusted: BTreeMap::new(),
+    })?;
+    Ok(envelope::sign(licence.to_text()?.as_bytes(), ContentType::Licence, signer, now)?)
+}
+
+fn thumbprint(certificate_pem: &[u8]) -> Result<Thumbprint, String> {
+    let certificates = pem::certificates(certificate_pem, "certificate").map_err(|error| error.to_string())?;
+    let first = certificates.first().ok_or_else(|| "no certificate".to_owned())?;
+    Certificate::from_der(first).map(|certificate| certificate.thumbprint()).map_err(|error| error.to_string())
+}

@@ -1,0 +1,170 @@
+//! The commands over files.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use muster_pki::authority::{Authority, Request};
+use muster_pki::{Role, UnixTime};
+
+const DEFINITION: &str = "name = \"Acme-Os-Version\"\nversion = \"1.0.0\"\nkind = \"question\"\nsays = \"Which?\"\n\n\
+                          [[step]]\nquery = \"SELECT version FROM os\"\n\n[[result]]\nname = \"version\"\ntype = \"text\"\n";
+
+#[test]
+fn signs_verifies_and_shows_a_definition() {
+    let home = home();
+    std::fs::write(home.path().join("a.toml"), DEFINITION).unwrap();
+
+    let signed = succeed(home.path(), "definition sign a.toml --key author.key --cert author.pem --out a.cms -o json");
+    let verified = succeed(home.path(), "definition verify a.cms --home . -o json");
+    let shown = succeed(home.path(), "definition inspect a.cms -o json");
+    let authored = succeed(home.path(), "definition inspect a.toml");
+
+    assert_eq!(signed["name"], "Acme-Os-Version");
+    assert_eq!(verified["licensed"], true);
+    assert_eq!(verified["licence"], 3);
+    assert_eq!(verified["signer"], signed["signer"]);
+    assert_eq!(shown["text"], DEFINITION);
+    assert_eq!(shown["digest"], signed["digest"]);
+    assert!(authored.is_null());
+}
+
+#[test]
+fn an_unlicensed_definition_is_accepted_and_says_why_it_cannot_be_issued() {
+    let home = home();
+    std::fs::write(home.path().join("a.toml"), DEFINITION.replace("Acme-", "AcmeX-")).unwrap();
+    succeed(home.path(), "definition sign a.toml --key author.key --cert author.pem --out a.cms");
+
+    let verified = succeed(home.path(), "definition verify a.cms --home . -o json");
+
+    assert_eq!(verified["licensed"], false);
+    assert!(verified["reason"].as_str().unwrap().contains("prefix AcmeX is not in licence 3"), "{verified}");
+}
+
+#[test]
+fn a_bad_definition_is_refused_with_its_line() {
+    let home = home();
+    std::fs::write(home.path().join("a.toml"), DEFINITION.replace("type = \"text\"", "type = \"txt\"")).unwrap();
+
+    let error = refuse(home.path(), "definition sign a.toml --key author.key --cert author.pem --out a.cms");
+
+    assert!(error.starts_with("a.toml: line 11: no column type is called \"txt\""), "{error}");
+    assert!(error.contains("type = \"txt\""), "{error}");
+    assert!(!home.path().join("a.cms").exists());
+}
+
+#[test]
+fn a_changed_or_untrusted_definition_is_refused_with_its_code() {
+    let home = home();
+    std::fs::write(home.path().join("a.toml"), DEFINITION).unwrap();
+    succeed(home.path(), "definition sign a.toml --key author.key --cert author.pem --out a.cms");
+    succeed(home.path(), "definition sign a.toml --key licensor.key --cert licensor.pem --out b.cms");
+    let envelope = std::fs::read(home.path().join("a.cms")).unwrap();
+    let at = envelope.windows(7).position(|window| window == b"version").unwrap();
+    let changed = [&envelope[..at], b"Version", &envelope[at + 7..]].concat();
+    std::fs::write(home.path().join("c.cms"), changed).unwrap();
+
+    let untrusted = refuse(home.path(), "definition verify b.cms --home .");
+    let changed = refuse(home.path(), "definition verify c.cms --home .");
+
+    assert!(untrusted.contains("UNTRUSTED_SIGNER"), "{untrusted}");
+    assert!(changed.contains("BAD_SIGNATURE") && changed.contains("the content was changed"), "{changed}");
+}
+
+#[test]
+fn a_key_for_servers_signs_nothing() {
+    let home = home();
+    std::fs::write(home.path().join("a.toml"), DEFINITION).unwrap();
+
+    let error = refuse(home.path(), "definition sign a.toml --key server.key --cert server.pem --out a.cms");
+
+    assert!(error.contains("not for codeSigning"), "{error}");
+}
+
+#[test]
+fn an_armoured_envelope_is_read() {
+    let home = home();
+    std::fs::write(home.path().join("a.toml"), DEFINITION).unwrap();
+    succeed(home.path(), "definition sign a.toml --key author.key --cert author.pem --out a.cms");
+    let armour = "cms -cmsout -inform DER -in a.cms -outform PEM -out a.pem";
+    let armoured = Command::new("openssl").args(armour.split(' ')).current_dir(home.path()).status().unwrap();
+    assert!(armoured.success());
+
+    let verified = succeed(home.path(), "definition verify a.pem --home . -o json");
+
+    assert_eq!(verified["licensed"], true);
+}
+
+#[test]
+fn shows_a_licence_and_refuses_to_show_it_as_a_definition() {
+    let home = home();
+
+    let shown = succeed(home.path(), "licence inspect licence.cms -o json");
+    let error = refuse(home.path(), "definition inspect licence.cms");
+
+    assert_eq!(shown["tenant"], "acme");
+    assert_eq!(shown["prefixes"]["Acme"].as_array().unwrap().len(), 1);
+    assert!(error.contains("a licence; wanted a definition"), "{error}");
+}
+
+#[test]
+fn wrong_usage_has_its_own_exit_code() {
+    let output = muster_sign(Path::new("."), "definition sign");
+
+    assert_eq!(output.status.code(), Some(2));
+}
+
+/// A home with authors' and licensors' roots, a signer of each, and licence 3.
+fn home() -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    let now = UnixTime::now();
+    std::fs::create_dir(home.path().join("trust")).unwrap();
+    for (roots, name, role) in
+        [("authors", "author", Role::Author), ("licences", "licensor", Role::Licensor), ("servers", "server", Role::Switch)]
+    {
+        let year = Duration::from_secs(365 * 86_400);
+        let root = Authority::root(roots, year, now).unwrap();
+        let request = Request {
+            common_name: name.to_owned(),
+            dns_names: vec![format!("{name}.acme.test")],
+            ip_addresses: Vec::new(),
+            role,
+            not_before: now,
+            not_after: UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs() + 86_400)),
+            crl_url: None,
+        };
+        let issued = root.issue(&request).unwrap();
+        std::fs::write(home.path().join(format!("trust/{roots}.pem")), root.certificate_pem()).unwrap();
+        std::fs::write(home.path().join(format!("{name}.pem")), issued.chain_pem).unwrap();
+        std::fs::write(home.path().join(format!("{name}.key")), issued.key_pem).unwrap();
+    }
+    succeed(
+        home.path(),
+        "licence issue --licensee Acme --tenant acme --prefix Acme=author.pem --serial 3 --valid 30d --key licensor.key \
+         --cert licensor.pem --out licence.cms",
+    );
+    home
+}
+
+/// Runs a command that must succeed; its report, where it is JSON.
+fn succeed(dir: &Path, arguments: &str) -> serde_json::Value {
+    let output = muster_sign(dir, arguments);
+    assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap_or_default()
+}
+
+/// Runs a command that must be refused; its standard error.
+fn refuse(dir: &Path, arguments: &str) -> String {
+    let output = muster_sign(dir, arguments);
+    assert_eq!(output.status.code(), Some(1), "{arguments}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn muster_sign(dir: &Path, arguments: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_muster-sign"))
+        .args(arguments.split_whitespace())
+        .current_dir(dir)
+        .env_remove("MUSTER_HOME")
+        .output()
+        .unwrap()
+}

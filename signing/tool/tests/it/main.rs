@@ -1,0 +1,4 @@
+//! `muster-sign` from outside: its commands over files, and `openssl cms` as the judge of its envelopes both ways.
+
+mod commands;
+mod openssl;
