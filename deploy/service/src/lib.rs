@@ -1,1 +1,35 @@
-//! What every long-running process shares: configuration, telemetry, shutdown, health, credentials.
+//! What every long-running process of Muster shares.
+//!
+//! - [`config`]: TOML layers into one checked value, with errors that name file, line and key.
+//! - [`telemetry`]: logs on standard error, metrics as Prometheus text.
+//! - [`shutdown`]: owns the tasks and ends them in order.
+//! - [`health`] and [`admin`]: what is well and what is not, over loopback HTTP.
+//! - [`credentials`]: TLS configurations from watched files, judged by [`muster_pki::check`].
+//! - [`listen`] and [`exit`]: sockets and exit codes whose errors say what to change.
+//!
+//! It holds nothing of sessions, instructions or resources. Start reading at [`credentials`].
+
+pub mod admin;
+pub mod config;
+pub mod credentials;
+pub mod exit;
+pub mod health;
+pub mod listen;
+pub mod metrics;
+pub mod shutdown;
+pub mod telemetry;
+
+/// Builds the multi-threaded runtime of a service: `workers` threads named after `program`.
+///
+/// # Errors
+/// Returns the operating system's error when threads or the poller cannot be made.
+pub fn runtime(
+    program: &'static str,
+    workers: std::num::NonZeroUsize,
+) -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .thread_name(program)
+        .worker_threads(workers.get())
+        .enable_all()
+        .build()
+}

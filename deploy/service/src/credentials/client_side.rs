@@ -1,0 +1,98 @@
+//! What a program that calls a Switch or Background Channel needs.
+
+use std::sync::Arc;
+
+use muster_pki::{Certificate, CertificateDer, UnixTime};
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls::sign::SingleCertAndKey;
+use tokio::sync::watch;
+
+use super::error::{CredentialError, PeerRefused};
+use super::files::{Material, Source};
+use super::live::{Live, Reload};
+use super::provider::{VERSIONS, provider};
+use super::trust::Peer;
+use super::verify::ServerVerifier;
+use crate::health::{Health, State};
+use crate::shutdown::Shutdown;
+
+/// Servers whose tickets are kept; a client knows a Switch or two and a Background Channel.
+const SERVERS_REMEMBERED: usize = 8;
+
+/// A client's credentials, kept current from their files.
+#[derive(Debug)]
+pub struct ClientCredentials {
+    live: Live<ClientConfig>,
+}
+
+impl ClientCredentials {
+    pub(super) fn load(source: Source, alpn: Vec<Vec<u8>>) -> Result<Arc<Self>, CredentialError> {
+        let clock = source.clock.clone();
+        let build = Box::new(move |material: &Material| {
+            let builder = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
+                .with_protocol_versions(VERSIONS)?
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(ServerVerifier(Arc::clone(&material.trust))));
+            let mut config = match &material.own {
+                Some(own) => builder
+                    .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&own.certified)))),
+                None => builder.with_no_client_auth(),
+            };
+            config.alpn_protocols.clone_from(&alpn);
+            config.resumption = Resumption::in_memory_sessions(SERVERS_REMEMBERED);
+            // Early data can be replayed.
+            config.enable_early_data = false;
+            Ok(config)
+        });
+        Live::load(source, build).map(|live| Arc::new(Self { live }))
+    }
+
+    /// Returns the configuration for the next handshake.
+    #[must_use]
+    pub fn config(&self) -> Arc<ClientConfig> {
+        self.live.config()
+    }
+
+    /// Judges the server of a finished handshake, resumed ones included; `name` is the host it was called by.
+    ///
+    /// # Errors
+    /// Returns [`PeerRefused`] with every rule that is broken.
+    pub fn check_server(
+        &self,
+        peer_certificates: Option<&[CertificateDer<'_>]>,
+        name: &str,
+        now: UnixTime,
+    ) -> Result<Peer, PeerRefused> {
+        self.live.material().trust.admit(peer_certificates.unwrap_or_default(), Some(name), now)
+    }
+
+    /// Returns our own certificate, if we have one.
+    #[must_use]
+    pub fn own(&self) -> Option<Certificate> {
+        self.live.own()
+    }
+
+    /// Returns a receiver of a number that rises with each swap.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.live.changes()
+    }
+
+    /// Reads the files again and puts them to use if they changed and are valid. Blocks on the disk.
+    pub fn reload(&self) -> Reload {
+        self.live.reload()
+    }
+
+    /// Returns how the credentials are: degraded by refused files, or by a certificate of ours that ends soon.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.live.state()
+    }
+
+    /// Follows the files in a task of `shutdown`; component `name` of `health` says how they are.
+    pub fn watch(self: &Arc<Self>, shutdown: &Shutdown, health: &Health, name: &'static str) {
+        let this = Arc::clone(self);
+        self.live.watch(shutdown, health, name, move || this.live.refresh());
+    }
+}

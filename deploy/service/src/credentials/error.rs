@@ -1,0 +1,133 @@
+//! Why credentials do not load, and why a peer is refused.
+
+use std::io;
+use std::path::PathBuf;
+
+use muster_pki::pem::PemError;
+use muster_pki::{CrlError, DeviceIdError, Refused, Role, RootsError, Thumbprint};
+
+/// Why files were not put to use. All need an operator; at a reload the old ones stay in use.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// A file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// A file holds no PEM of the kind wanted.
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    /// A file gives no roots.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
+    /// The key is not the certificate's, or of an unusable kind.
+    #[error(
+        "{}: got a key that does not fit {} ({problem}), wanted the private key of that certificate; \
+         put both files in place together",
+        key.display(), certificate.display()
+    )]
+    Key {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// The TLS library's complaint.
+        problem: String,
+    },
+    /// Our own certificate breaks a rule.
+    #[error("{}: our own certificate cannot serve as {role}: {refused}", path.display())]
+    OwnCertificate {
+        /// The certificate's file.
+        path: PathBuf,
+        /// The role it is to have.
+        role: Role,
+        /// Every rule it breaks.
+        refused: Refused,
+    },
+    /// Two roles trust the same root, so that one's certificates would pass as the other's.
+    #[error(
+        "{} ({first_role}) and {} ({second_role}) both trust the root {thumbprint}, wanted separate roots for each role; \
+         issue {second_role} certificates from a CA of their own",
+        first.display(), second.display()
+    )]
+    RootsOverlap {
+        /// The first file.
+        first: PathBuf,
+        /// Its role.
+        first_role: Role,
+        /// The second file.
+        second: PathBuf,
+        /// Its role.
+        second_role: Role,
+        /// The root that both trust.
+        thumbprint: Thumbprint,
+    },
+    /// A CRL is not usable.
+    #[error("{}: {source}", path.display())]
+    Crl {
+        /// The CRL's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: CrlError,
+    },
+    /// The TLS library refuses the combination.
+    #[error("TLS configuration: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Why a peer may not connect. None goes away without a change of the peer's certificate or of our trust.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerRefused {
+    /// The peer showed no certificate.
+    #[error(
+        "the peer showed no certificate; wanted one of role {wanted}; configure certificate and key there"
+    )]
+    NoCertificate {
+        /// The roles admitted, separated by commas.
+        wanted: String,
+    },
+    /// The certificate breaks rules.
+    #[error("not accepted as {wanted}: {refused}")]
+    Unfit {
+        /// The role it came nearest to.
+        wanted: Role,
+        /// Every rule it breaks in that role.
+        refused: Refused,
+    },
+    /// The certificate is good, for something else.
+    #[error(
+        "certificate {thumbprint}: got role {got}, wanted {wanted}; use a certificate that the CA of that role issued"
+    )]
+    WrongRole {
+        /// The certificate.
+        thumbprint: Thumbprint,
+        /// The role it has.
+        got: Role,
+        /// The roles admitted.
+        wanted: String,
+    },
+    /// The chain verifies under the roots of two roles.
+    #[error(
+        "certificate {thumbprint} is both {first} and {second}; wanted roots that are separate by role; remove the \
+         cross-signed CA from one of the two root files"
+    )]
+    Ambiguous {
+        /// The certificate.
+        thumbprint: Thumbprint,
+        /// One role.
+        first: Role,
+        /// The other.
+        second: Role,
+    },
+    /// A device's certificate has no usable name.
+    #[error("certificate {thumbprint}: {source}")]
+    Unnamed {
+        /// The certificate.
+        thumbprint: Thumbprint,
+        /// What is wrong with its names.
+        source: DeviceIdError,
+    },
+}

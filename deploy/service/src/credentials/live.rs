@@ -1,0 +1,257 @@
+//! Credentials in use, and how newer files take their place.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use muster_pki::Certificate;
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::{Notify, watch};
+use tokio::time::MissedTickBehavior;
+
+use super::error::CredentialError;
+use super::files::{Fingerprint, Material, Source};
+use super::{DEBOUNCE, POLL_INTERVAL};
+use crate::exit::describe;
+use crate::health::{Component, Health, State};
+use crate::metrics;
+use crate::shutdown::Shutdown;
+
+/// Makes a TLS configuration from validated files.
+type Build<C> = Box<dyn Fn(&Material) -> Result<C, rustls::Error> + Send + Sync>;
+
+/// A TLS configuration that follows its files.
+pub(super) struct Live<C> {
+    source: Source,
+    build: Build<C>,
+    current: ArcSwap<Current<C>>,
+    seen: Mutex<Seen>,
+    changes: watch::Sender<u64>,
+}
+
+struct Current<C> {
+    material: Material,
+    config: Arc<C>,
+}
+
+/// The files as last looked at, whether they were good or not.
+struct Seen {
+    fingerprint: Fingerprint,
+    own_problem: Option<String>,
+    trust_problem: Option<String>,
+}
+
+impl Seen {
+    fn problems(&self) -> Vec<String> {
+        self.own_problem.iter().chain(&self.trust_problem).cloned().collect()
+    }
+}
+
+/// What became of the files.
+#[must_use]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// The same bytes as before.
+    Unchanged,
+    /// Newer files are in use.
+    Swapped,
+    /// Newer files are refused, wholly or in part; what they were to replace stays in use.
+    Kept {
+        /// What is wrong, one text for each half (own certificate; roots and CRLs).
+        problems: Vec<String>,
+    },
+}
+
+impl<C: Send + Sync + 'static> Live<C> {
+    pub(super) fn load(source: Source, build: Build<C>) -> Result<Self, CredentialError> {
+        let contents = source.read();
+        let own = source.own(&contents)?;
+        let trust = source.trust(&contents, own.as_deref(), None)?;
+        let material = Material { own, trust };
+        let config = Arc::new(build(&material)?);
+        let seen = Seen { fingerprint: contents.fingerprint(), own_problem: None, trust_problem: None };
+        let current = ArcSwap::from_pointee(Current { material, config });
+        Ok(Self { source, build, current, seen: Mutex::new(seen), changes: watch::Sender::new(0) })
+    }
+
+    pub(super) fn config(&self) -> Arc<C> {
+        Arc::clone(&self.current.load().config)
+    }
+
+    pub(super) fn material(&self) -> Material {
+        self.current.load().material.clone()
+    }
+
+    pub(super) fn own(&self) -> Option<Certificate> {
+        self.current.load().material.own.as_ref().map(|own| own.certificate.clone())
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Looks at the files and swaps what is new and valid. The two halves (our own certificate; roots and CRLs)
+    /// stand alone: an expired certificate of ours must not keep a CRL from being loaded.
+    pub(super) fn reload(&self) -> Reload {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let contents = self.source.read();
+        let fingerprint = contents.fingerprint();
+        let before = self.material();
+        let mut material = before.clone();
+        let known_problems = seen.problems();
+        // What was refused is tried again: a certificate of tomorrow becomes valid without a change of its file.
+        let own_is_new = fingerprint.own != seen.fingerprint.own;
+        if own_is_new || seen.own_problem.is_some() {
+            let own = self.source.own(&contents);
+            seen.own_problem = put(own, &mut material.own);
+        }
+        if own_is_new || fingerprint.trust != seen.fingerprint.trust || seen.trust_problem.is_some() {
+            let trust = self.source.trust(&contents, material.own.as_deref(), Some(&before.trust));
+            seen.trust_problem = put(trust, &mut material.trust);
+        }
+        let is_same = fingerprint == seen.fingerprint;
+        seen.fingerprint = fingerprint;
+        if !material.is_same(&before) {
+            match (self.build)(&material) {
+                Ok(config) => {
+                    self.current.store(Arc::new(Current { material, config: Arc::new(config) }));
+                    self.changes.send_modify(|generation| *generation += 1);
+                }
+                Err(error) => seen.own_problem = Some(error.to_string()),
+            }
+        }
+        let problems = seen.problems();
+        match (problems.is_empty(), is_same && problems == known_problems) {
+            (_, true) => Reload::Unchanged,
+            (true, false) => Reload::Swapped,
+            (false, false) => Reload::Kept { problems },
+        }
+    }
+
+    /// Reloads and returns the outcome with the state for the health component.
+    pub(super) fn refresh(&self) -> (Reload, State) {
+        let reload = self.reload();
+        (reload, self.state())
+    }
+
+    /// Follows the files: on notification, and by comparing every [`POLL_INTERVAL`]. `refresh` runs off the runtime.
+    pub(super) fn watch(
+        &self,
+        shutdown: &Shutdown,
+        health: &Health,
+        name: &'static str,
+        refresh: impl Fn() -> (Reload, State) + Clone + Send + Sync + 'static,
+    ) {
+        let component = health.component(name);
+        component.set(self.state());
+        let changed = Arc::new(Notify::new());
+        let watcher = notifications(&self.source.paths(), Arc::clone(&changed));
+        let token = shutdown.token();
+        shutdown.spawn("credentials", async move {
+            let mut poll = tokio::time::interval(POLL_INTERVAL);
+            poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = token.cancelled() => break,
+                    () = changed.notified() => {
+                        if token.run_until_cancelled(tokio::time::sleep(DEBOUNCE)).await.is_none() {
+                            break;
+                        }
+                    }
+                    _ = poll.tick() => {}
+                }
+                // CRLs are verified here: 24 ms for 100,000 entries, too long for a runtime's thread.
+                if let Ok((reload, state)) = tokio::task::spawn_blocking(refresh.clone()).await {
+                    report(&component, name, &reload, state);
+                }
+            }
+            drop(watcher);
+        });
+    }
+
+    /// Returns the state for the health component.
+    pub(super) fn state(&self) -> State {
+        let mut complaints = self.seen.lock().unwrap_or_else(PoisonError::into_inner).problems();
+        let material = self.material();
+        if let Some(own) = &material.own {
+            let now = self.source.clock.now();
+            complaints.extend(own.expiry_warning(now));
+            if material.trust.is_revoked(&own.certificate) {
+                complaints.push(format!("certificate {} is revoked; replace it", own.certificate.subject()));
+            }
+            let seconds = own.certificate.not_after().as_secs();
+            #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 seconds")]
+            ::metrics::gauge!(metrics::CREDENTIALS_NOT_AFTER_SECONDS).set(seconds as f64);
+        }
+        if complaints.is_empty() { State::Ready } else { State::Degraded(complaints.join("; ")) }
+    }
+}
+
+impl<C> fmt::Debug for Live<C> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Live").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// Puts what loaded in its place, or returns why it did not load.
+fn put<T>(loaded: Result<T, CredentialError>, place: &mut T) -> Option<String> {
+    match loaded {
+        Ok(new) => {
+            *place = new;
+            None
+        }
+        Err(error) => Some(describe(&error)),
+    }
+}
+
+fn report(component: &Component, name: &'static str, reload: &Reload, state: State) {
+    match reload {
+        Reload::Unchanged => {}
+        Reload::Swapped => {
+            tracing::info!(credentials = name, "renewed files are in use");
+            ::metrics::counter!(metrics::CREDENTIALS_RELOADED_TOTAL, "credentials" => name).increment(1);
+            ::metrics::gauge!(metrics::CREDENTIALS_STALE, "credentials" => name).set(0.0);
+        }
+        Reload::Kept { problems } => {
+            for problem in problems {
+                tracing::warn!(
+                    credentials = name,
+                    problem,
+                    "new files are refused, the old ones stay in use"
+                );
+            }
+            ::metrics::counter!(metrics::CREDENTIALS_REFUSED_TOTAL, "credentials" => name).increment(1);
+            ::metrics::gauge!(metrics::CREDENTIALS_STALE, "credentials" => name).set(1.0);
+        }
+    }
+    component.set(state);
+}
+
+/// Watches the folders, since files are replaced by renaming. Polling remains where that is not possible.
+fn notifications(paths: &[&Path], changed: Arc<Notify>) -> Option<RecommendedWatcher> {
+    let made = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Our own reading of the files must not wake us again.
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            changed.notify_one();
+        }
+    });
+    let mut watcher = match made {
+        Ok(watcher) => watcher,
+        Err(error) => {
+            tracing::warn!(%error, "credential files are compared every 30 s only");
+            return None;
+        }
+    };
+    let mut folders: Vec<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
+    folders.sort_unstable();
+    folders.dedup();
+    for folder in folders {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+            tracing::warn!(%error, folder = %folder.display(), "credential files are compared every 30 s only");
+        }
+    }
+    Some(watcher)
+}

@@ -1,0 +1,135 @@
+//! What a listener needs for its handshakes.
+
+use std::sync::Arc;
+
+use muster_pki::{Certificate, CertificateDer, Role, UnixTime};
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::sign::SingleCertAndKey;
+use tokio::sync::watch;
+
+use super::error::{CredentialError, PeerRefused};
+use super::files::{Material, Source};
+use super::live::{Live, Reload};
+use super::provider::{VERSIONS, provider};
+use super::trust::Peer;
+use super::verify::ClientVerifier;
+use crate::health::{Health, State};
+use crate::shutdown::Shutdown;
+
+/// Session tickets a client gets: one to reconnect with, one for a second connection beside it.
+const TICKETS: usize = 2;
+
+/// A server's credentials, kept current from their files. Client certificates are mandatory.
+#[derive(Debug)]
+pub struct ServerCredentials {
+    live: Live<ServerConfig>,
+}
+
+impl ServerCredentials {
+    pub(super) fn load(source: Source, alpn: Vec<Vec<u8>>) -> Result<Arc<Self>, CredentialError> {
+        // One ticketer for all configurations, so that a renewal does not cost every client a full handshake.
+        let ticketer = Ticketer::new()?;
+        let clock = source.clock.clone();
+        let build = Box::new(move |material: &Material| {
+            let Some(own) = &material.own else {
+                return Err(rustls::Error::NoCertificatesPresented);
+            };
+            let verifier = Arc::new(ClientVerifier(Arc::clone(&material.trust)));
+            let resolver = Arc::new(SingleCertAndKey::from(Arc::clone(&own.certified)));
+            let mut config = ServerConfig::builder_with_details(provider(), Arc::new(clock.clone()))
+                .with_protocol_versions(VERSIONS)?
+                .with_client_cert_verifier(verifier)
+                .with_cert_resolver(resolver);
+            config.alpn_protocols.clone_from(&alpn);
+            configure_sessions(&mut config, &ticketer);
+            Ok(config)
+        });
+        Live::load(source, build).map(|live| Arc::new(Self { live }))
+    }
+
+    /// Returns the configuration for the next handshake.
+    #[must_use]
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.live.config()
+    }
+
+    /// Judges the peer of a finished handshake, by the files as they are at present.
+    ///
+    /// Call it after **every** handshake with `connection.peer_certificates()`: a resumed one has not passed
+    /// the verifier (spec/trust.md R2). A chain that was accepted a moment ago costs a hash.
+    ///
+    /// # Errors
+    /// Returns [`PeerRefused`] with every rule that is broken.
+    pub fn check_peer(
+        &self,
+        peer_certificates: Option<&[CertificateDer<'_>]>,
+        now: UnixTime,
+    ) -> Result<Peer, PeerRefused> {
+        self.live.material().trust.admit(peer_certificates.unwrap_or_default(), None, now)
+    }
+
+    /// Judges the peer of a finished handshake, which must be one of `roles`.
+    ///
+    /// # Errors
+    /// Returns [`PeerRefused`] as [`Self::check_peer`], and [`PeerRefused::WrongRole`].
+    pub fn check_peer_role(
+        &self,
+        peer_certificates: Option<&[CertificateDer<'_>]>,
+        roles: &[Role],
+        now: UnixTime,
+    ) -> Result<Peer, PeerRefused> {
+        let peer = self.check_peer(peer_certificates, now)?;
+        if roles.contains(&peer.role()) {
+            return Ok(peer);
+        }
+        let wanted: Vec<&str> = roles.iter().map(|role| role.name()).collect();
+        Err(PeerRefused::WrongRole {
+            thumbprint: peer.certificate().thumbprint(),
+            got: peer.role(),
+            wanted: wanted.join(" or "),
+        })
+    }
+
+    /// Returns our own certificate.
+    #[must_use]
+    pub fn own(&self) -> Option<Certificate> {
+        self.live.own()
+    }
+
+    /// Returns a receiver of a number that rises with each swap. Look at live sessions again when it does:
+    /// a new CRL must end those of revoked peers within a second (spec/trust.md R3).
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.live.changes()
+    }
+
+    /// Reads the files again and puts them to use if they changed and are valid. Blocks on the disk.
+    pub fn reload(&self) -> Reload {
+        self.live.reload()
+    }
+
+    /// Returns how the credentials are: degraded by refused files, or by a certificate of ours that ends soon.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.live.state()
+    }
+
+    /// Follows the files in a task of `shutdown`; component `name` of `health` says how they are.
+    pub fn watch(self: &Arc<Self>, shutdown: &Shutdown, health: &Health, name: &'static str) {
+        let this = Arc::clone(self);
+        self.live.watch(shutdown, health, name, move || this.live.refresh());
+    }
+}
+
+fn configure_sessions(config: &mut ServerConfig, ticketer: &Arc<dyn ProducesTickets>) {
+    config.ignore_client_order = true;
+    config.ticketer = Arc::clone(ticketer);
+    config.send_tls13_tickets = TICKETS;
+    // Tickets alone: a cache of sessions would grow with the fleet.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    // Early data can be replayed.
+    config.max_early_data_size = 0;
+    config.send_half_rtt_data = false;
+}

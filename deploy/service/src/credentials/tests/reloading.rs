@@ -1,0 +1,147 @@
+//! Files that change under a running service.
+
+use std::time::Duration;
+
+use muster_pki::Role;
+
+use super::meet;
+use super::pki::{DAY, Pki};
+use crate::credentials::{Reload, ServerCredentials};
+use crate::health::{Health, State};
+use crate::shutdown::{DrainOutcome, Shutdown};
+
+#[tokio::test]
+async fn n1_a_renewed_certificate_is_used_without_a_restart() {
+    let pki = Pki::new();
+    let server = pki.server();
+    let client = pki.client(&pki.issue("w701", Role::Device, 60), Role::Device);
+    let renewed = pki.issue_server("localhost", 400);
+
+    assert_eq!(server.reload(), Reload::Swapped);
+
+    assert_eq!(server.own().unwrap().thumbprint(), renewed.certificate.thumbprint());
+    meet(&server, &client, "localhost").await.server.unwrap();
+}
+
+#[tokio::test]
+async fn the_watcher_notices_renewed_files_by_itself() {
+    let pki = Pki::new();
+    let server = pki.server();
+    let (shutdown, health) = (Shutdown::new(), Health::new());
+    let mut changes = server.changes();
+    server.watch(&shutdown, &health, "credentials.sessions");
+
+    let renewed = pki.issue_server("localhost", 400);
+    wait_for(&mut changes, || {
+        server.own().is_some_and(|own| own.thumbprint() == renewed.certificate.thumbprint())
+    })
+    .await;
+
+    assert_eq!(shutdown.drain(Duration::from_secs(10)).await, DrainOutcome::Drained);
+}
+
+#[test]
+fn an_unchanged_file_changes_nothing() {
+    let pki = Pki::new();
+    let server = pki.server();
+    let before = *server.changes().borrow();
+
+    assert_eq!(server.reload(), Reload::Unchanged);
+
+    assert_eq!(*server.changes().borrow(), before);
+}
+
+#[tokio::test]
+async fn a_bad_new_certificate_keeps_the_old_and_degrades_health() {
+    let pki = Pki::new();
+    let server = pki.server();
+    let before = server.own().unwrap().thumbprint();
+    let client = pki.client(&pki.issue("w701", Role::Device, 60), Role::Device);
+
+    pki.write(
+        "server.pem",
+        "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n",
+    );
+    let (reload, state) = refresh(&server);
+
+    assert!(matches!(&reload, Reload::Kept { problems } if problems[0].contains("server.pem")), "{reload:?}");
+    assert!(matches!(&state, State::Degraded(why) if why.contains("server.pem")), "{state:?}");
+    assert_eq!(server.own().unwrap().thumbprint(), before);
+    meet(&server, &client, "localhost").await.server.unwrap();
+}
+
+#[test]
+fn a_half_written_renewal_is_taken_once_it_is_whole() {
+    let pki = Pki::new();
+    let server = pki.server();
+    let renewed = pki.issue("localhost", Role::Switch, 400);
+    pki.write("server.pem", &renewed.chain_pem);
+    assert!(matches!(server.reload(), Reload::Kept { .. }));
+
+    pki.write("server.key", &renewed.key_pem);
+
+    assert_eq!(refresh(&server), (Reload::Swapped, State::Ready));
+    assert_eq!(server.own().unwrap().thumbprint(), renewed.certificate.thumbprint());
+}
+
+#[tokio::test]
+async fn r4_a_bad_crl_keeps_the_old_one() {
+    let pki = Pki::new();
+    let device = pki.issue("w701", Role::Device, 30);
+    pki.write_crl(&[&device], 5);
+    let server = pki.server();
+    let client = pki.client(&device, Role::Device);
+
+    pki.write("devices.crl", "junk");
+    let torn = server.reload();
+    pki.write_crl(&[], 4);
+    let older = server.reload();
+    let refused = meet(&server, &client, "localhost").await.server.unwrap_err();
+
+    assert!(matches!(&torn, Reload::Kept { problems } if problems[0].contains("devices.crl")), "{torn:?}");
+    assert!(matches!(&older, Reload::Kept { .. }), "{older:?}");
+    assert!(refused.contains("R2"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_crl_is_loaded_though_our_own_certificate_expired() {
+    let pki = Pki::new();
+    let device = pki.issue("w701", Role::Device, 900);
+    let server = pki.server();
+    pki.advance(366 * DAY);
+    pki.write_crl(&[&device], 2);
+
+    let (reload, state) = refresh(&server);
+
+    assert_eq!(reload, Reload::Swapped);
+    assert!(matches!(&state, State::Degraded(why) if why.contains("expired")), "{state:?}");
+    let chain = muster_pki::pem::certificates(device.chain_pem.as_bytes(), "device").unwrap();
+    let refused = server.check_peer(Some(&chain), pki.clock().now()).unwrap_err();
+    assert!(refused.to_string().contains("R2"), "{refused}");
+}
+
+#[test]
+fn n3_health_warns_thirty_days_before_the_end() {
+    let pki = Pki::new();
+    let server = pki.server();
+    assert_eq!(refresh(&server).1, State::Ready);
+
+    pki.advance(340 * DAY);
+
+    let state = refresh(&server).1;
+    assert!(matches!(&state, State::Degraded(why) if why.contains("expires in 25 days")), "{state:?}");
+}
+
+fn refresh(server: &ServerCredentials) -> (Reload, State) {
+    (server.reload(), server.state())
+}
+
+/// Waits until `holds` after some swap; the deadline is for a broken watcher only.
+async fn wait_for(changes: &mut tokio::sync::watch::Receiver<u64>, holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            changes.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
+}

@@ -1,0 +1,144 @@
+//! rustls' verifiers over [`Trust`]. They check the whole chain by our rules, never by rustls' own.
+
+use std::fmt;
+use std::sync::Arc;
+
+use muster_pki::{CertificateDer, UnixTime};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::ServerName;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+};
+
+use super::error::PeerRefused;
+use super::provider::provider;
+use super::trust::Trust;
+
+/// Judges client certificates of full handshakes.
+#[derive(Debug)]
+pub(super) struct ClientVerifier(pub(super) Arc<Trust>);
+
+/// Judges server certificates of full handshakes.
+#[derive(Debug)]
+pub(super) struct ServerVerifier(pub(super) Arc<Trust>);
+
+impl ClientCertVerifier for ClientVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // A client has one certificate for us; hints would tell strangers the names of our CAs.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        match self.0.admit(&chain(end_entity, intermediates), None, now) {
+            Ok(_peer) => Ok(ClientCertVerified::assertion()),
+            Err(refused) => Err(refusal(refused)),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let name = server_name.to_str();
+        match self.0.admit(&chain(end_entity, intermediates), Some(&name), now) {
+            Ok(_peer) => Ok(ServerCertVerified::assertion()),
+            Err(refused) => Err(refusal(refused)),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn chain<'a>(
+    end_entity: &CertificateDer<'a>,
+    intermediates: &[CertificateDer<'a>],
+) -> Vec<CertificateDer<'a>> {
+    std::iter::once(end_entity).chain(intermediates).cloned().collect()
+}
+
+/// Keeps the whole text for our own logs; the peer only learns `certificate_unknown`.
+fn refusal(refused: PeerRefused) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(Told(refused)))))
+}
+
+/// A refusal on its way through rustls, which prints the `Debug` form of errors that are not its own.
+#[derive(thiserror::Error)]
+#[error(transparent)]
+struct Told(PeerRefused);
+
+impl fmt::Debug for Told {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, formatter)
+    }
+}
+
+impl PeerRefused {
+    /// Finds the refusal inside the error of a handshake: a `rustls::Error`, or the `io::Error` around one.
+    #[must_use]
+    pub fn of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+        let tls = match inner {
+            Some(inner) => inner.downcast_ref::<Error>(),
+            None => error.downcast_ref::<Error>(),
+        };
+        let Some(Error::InvalidCertificate(CertificateError::Other(OtherError(other)))) = tls else {
+            return None;
+        };
+        other.downcast_ref::<Told>().map(|told| &told.0)
+    }
+}

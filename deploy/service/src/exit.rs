@@ -1,0 +1,69 @@
+//! Exit codes of the services, and the one place that prints why a start was refused.
+//!
+//! The codes above 63 are those of BSD's `sysexits.h`, which systemd shows by name.
+
+use std::error::Error;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use crate::config::ConfigError;
+
+/// Ended as asked.
+pub const OK: u8 = 0;
+/// Ended by a fault at run time; the last log line says which.
+pub const FAILURE: u8 = 1;
+/// The command line is wrong.
+pub const USAGE: u8 = 2;
+/// `EX_UNAVAILABLE`: something needed is taken or absent, such as a busy port.
+pub const UNAVAILABLE: u8 = 69;
+/// `EX_CONFIG`: the configuration or a file it names must be changed first; a restart cannot help.
+pub const CONFIG: u8 = 78;
+
+/// Prints file, line, key and problem to standard error, and returns [`CONFIG`].
+#[must_use]
+pub fn refuse_config(program: &str, error: &ConfigError) -> ExitCode {
+    refuse(program, error, CONFIG)
+}
+
+/// Prints `error` and what caused it to standard error, and returns `code`.
+#[must_use]
+pub fn refuse(program: &str, error: &dyn Error, code: u8) -> ExitCode {
+    let text = describe(error);
+    // Nobody is left to tell when standard error is closed.
+    drop(writeln!(std::io::stderr(), "{program}: {text}"));
+    ExitCode::from(code)
+}
+
+/// Returns `error` and its causes as one line, each cause once.
+#[must_use]
+pub fn describe(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("data_dir /x")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn describes_an_error_with_its_cause() {
+        let error = Outer(std::io::Error::other("disk on fire"));
+
+        let text = describe(&error);
+
+        assert_eq!(text, "data_dir /x: disk on fire");
+    }
+}

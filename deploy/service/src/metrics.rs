@@ -1,0 +1,18 @@
+//! The names of the metrics this crate records. Labels: `component`, `credentials`; never a device.
+
+/// Counter: credential files reloaded and put to use.
+pub const CREDENTIALS_RELOADED_TOTAL: &str = "muster_credentials_reloaded_total";
+/// Counter: credential files that were refused, so that the ones before stay in use.
+pub const CREDENTIALS_REFUSED_TOTAL: &str = "muster_credentials_refused_total";
+/// Gauge: 1 while the files on disk are refused and older ones are in use, else 0.
+pub const CREDENTIALS_STALE: &str = "muster_credentials_stale";
+/// Gauge: the end of our own certificate's validity, in seconds since 1970.
+pub const CREDENTIALS_NOT_AFTER_SECONDS: &str = "muster_credentials_not_after_seconds";
+/// Counter: peers refused by the check of their certificate, in or after the handshake.
+pub const PEERS_REFUSED_TOTAL: &str = "muster_peers_refused_total";
+/// Gauge: 0 ready, 1 starting, 2 degraded, 3 failed.
+pub const HEALTH_STATE: &str = "muster_health_state";
+/// Counter: requests the admin listener answered.
+pub const ADMIN_REQUESTS_TOTAL: &str = "muster_admin_requests_total";
+/// Counter: tasks that ended by a panic.
+pub const TASKS_PANICKED_TOTAL: &str = "muster_tasks_panicked_total";
