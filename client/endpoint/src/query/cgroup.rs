@@ -1,0 +1,117 @@
+//! A control group for one helper, where cgroup v2 lets this process make one.
+//!
+//! The group is made below the client's own, which needs a delegated subtree (`Delegate=yes` of systemd). Controllers
+//! that the subtree doesn't pass on are not used; `cgroup.kill` works without any.
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Where cgroup v2 is mounted, alone or beside v1.
+const MOUNTS: &[&str] = &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+/// Memory of a helper, in bytes: as `RLIMIT_AS`, which counts what is mapped; this counts what is used.
+const MEMORY_MAX: &str = "1073741824";
+/// Threads of a helper: the query's, the watch of standard input, and room.
+const PROCESSES_MAX: &str = "8";
+
+/// How the groups are called: this, the helper's process number, a number.
+const PREFIX: &str = "muster-sql-";
+
+/// A control group, removed when it is dropped.
+#[derive(Debug)]
+pub(super) struct Cgroup {
+    folder: PathBuf,
+}
+
+impl Cgroup {
+    /// Puts process `pid` into a group of its own.
+    ///
+    /// # Errors
+    /// Says why that is not possible, as `cgroup: reason`.
+    pub(super) fn around(pid: u32) -> Result<Self, String> {
+        let parent = own_folder()?;
+        sweep(&parent, |pid| Path::new("/proc").join(pid).exists());
+        let folder = parent.join(name(pid));
+        fs::create_dir(&folder).map_err(|error| reason(&folder, &error))?;
+        let group = Self { folder };
+        group.write("cgroup.procs", &pid.to_string()).map_err(|error| reason(&group.folder, &error))?;
+        for (file, value) in [("memory.max", MEMORY_MAX), ("pids.max", PROCESSES_MAX)] {
+            // The file is absent where the subtree has not the controller; the resource limits hold then alone.
+            if group.folder.join(file).exists() {
+                group.write(file, value).map_err(|error| reason(&group.folder, &error))?;
+            }
+        }
+        Ok(group)
+    }
+
+    /// Kills whatever is in the group.
+    pub(super) fn kill(&self) {
+        // Absent before Linux 5.14; the process group is killed beside it.
+        let _tried: io::Result<()> = self.write("cgroup.kill", "1");
+    }
+
+    fn write(&self, file: &str, value: &str) -> io::Result<()> {
+        fs::write(self.folder.join(file), value)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // The kernel may let go of a process a moment after it is waited for; the next helper's start sweeps then.
+        if let Err(error) = fs::remove_dir(&self.folder) {
+            tracing::debug!(folder = %self.folder.display(), %error, "control group stays for now");
+        }
+    }
+}
+
+fn own_folder() -> Result<PathBuf, String> {
+    let mounted = MOUNTS.iter().map(Path::new).find(|mount| mount.join("cgroup.controllers").exists());
+    let mount = mounted.ok_or_else(|| "cgroup: cgroup v2 is not mounted".to_owned())?;
+    let text = fs::read_to_string("/proc/self/cgroup").map_err(|error| format!("cgroup: {error}"))?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    own.map(|own| mount.join(own)).ok_or_else(|| "cgroup: this process is in no v2 group".to_owned())
+}
+
+/// Removes the groups of helpers that are gone: a client that died, or a query that was dropped, left them.
+///
+/// A group is made while its helper is there, waited for or not, so a group without a process is nobody's.
+fn sweep(parent: &Path, is_there: impl Fn(&str) -> bool) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !is_there(pid)) {
+            // Another sweep may have been faster.
+            let _tried: io::Result<()> = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+/// A name that no earlier helper of this process has, for a process number may come again.
+fn name(pid: u32) -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    format!("{PREFIX}{pid}-{number}")
+}
+
+fn reason(folder: &Path, error: &io::Error) -> String {
+    format!("cgroup: {}: {error}", folder.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_of_helpers_that_are_gone_are_swept_and_others_stay() {
+        let parent = tempfile::tempdir().unwrap();
+        for name in ["muster-sql-7-0", "muster-sql-8-1", "system.slice"] {
+            fs::create_dir(parent.path().join(name)).unwrap();
+        }
+
+        sweep(parent.path(), |pid| pid == "8");
+
+        let is_left = |name: &str| parent.path().join(name).exists();
+        assert!(!is_left("muster-sql-7-0"));
+        assert!(is_left("muster-sql-8-1") && is_left("system.slice"));
+    }
+}

@@ -1,0 +1,202 @@
+//! The client's side of a query: starts the helper, feeds it, reads it, ends it.
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::time::{Instant, timeout_at};
+
+use super::cgroup::Cgroup;
+use super::{Answer, HelperCommand, Query, QueryLimits, RUN_GRACE, SandboxProfile};
+use crate::error::QueryError;
+use crate::helper::protocol::{self, Finished, RESPONSE_BYTES_MAX, Request, Response, response};
+use crate::value::SqlValue;
+
+/// How long a killed helper may take to be gone; the kernel ends it when it leaves a system call.
+const REAP_GRACE: Duration = Duration::from_secs(2);
+
+/// Runs a query in a helper of its own.
+///
+/// The helper is in its own process group and, where that is possible, in its own control group; both are killed at
+/// `run_time` and [`RUN_GRACE`], and when this future is dropped. Needs a tokio runtime with IO and time.
+///
+/// # Errors
+/// [`QueryError`] says what is to blame; a limit on rows or bytes is no error, but [`Answer::truncated`].
+pub async fn run(command: &HelperCommand, query: Query) -> Result<Answer, QueryError> {
+    query.check_size()?;
+    let limits = query.limits;
+    let deadline = Instant::now() + limits.run_time + RUN_GRACE;
+    let mut helper = Helper::start(command)?;
+    if query.sandbox == SandboxProfile::Strict && !helper.missing.is_empty() {
+        let missing = std::mem::take(&mut helper.missing);
+        helper.end().await;
+        return Err(QueryError::Sandbox { missing });
+    }
+    let request = Request::new(&query, std::mem::take(&mut helper.missing));
+    let outcome = timeout_at(deadline, helper.converse(&request, limits)).await;
+    let status = helper.end().await;
+    match outcome {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(Interruption::Query(error))) => Err(error),
+        Ok(Err(Interruption::Pipe(error))) => Err(crashed(status, &error.to_string())),
+        Err(_elapsed) => Err(QueryError::Deadline { run_time: limits.run_time }),
+    }
+}
+
+/// Why a conversation ended without an answer.
+enum Interruption {
+    Query(QueryError),
+    Pipe(std::io::Error),
+}
+
+impl From<std::io::Error> for Interruption {
+    fn from(error: std::io::Error) -> Self {
+        Self::Pipe(error)
+    }
+}
+
+/// A running helper. Dropped, it is killed.
+struct Helper {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: ChildStdout,
+    group: Group,
+    missing: Vec<String>,
+}
+
+impl Helper {
+    fn start(command: &HelperCommand) -> Result<Self, QueryError> {
+        let program = command.program.display().to_string();
+        let spawn = |detail: String| QueryError::Spawn { program: program.clone(), detail };
+        let mut child = Command::new(&command.program)
+            .args(&command.arguments)
+            // Nothing of the client's surroundings is a query's business.
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| spawn(error.to_string()))?;
+        let pid = child.id().ok_or_else(|| spawn("ended at once".to_owned()))?;
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(spawn("without its pipes".to_owned()));
+        };
+        // The helper waits for its request, so it does nothing before it is in the group.
+        let (cgroup, missing) = match Cgroup::around(pid) {
+            Ok(cgroup) => (Some(cgroup), Vec::new()),
+            Err(reason) => (None, vec![reason]),
+        };
+        let group = Group { leader: i32::try_from(pid).ok().map(Pid::from_raw), cgroup };
+        Ok(Self { child, input: Some(input), output, group, missing })
+    }
+
+    /// Writes the request and reads the whole answer. Standard input stays open: closed, it ends the helper.
+    async fn converse(&mut self, request: &Request, limits: QueryLimits) -> Result<Answer, Interruption> {
+        if let Some(input) = &mut self.input {
+            input.write_all(&protocol::encode(request)?).await?;
+            input.flush().await?;
+        }
+        let mut rows: Vec<Vec<SqlValue>> = Vec::new();
+        let mut left = u64::from(limits.bytes) + ANSWER_OVERHEAD_BYTES;
+        loop {
+            let (response, size) = self.next_response().await?;
+            left = left.checked_sub(size).ok_or_else(|| Interruption::Query(oversized(limits)))?;
+            match response.message {
+                Some(response::Message::Rows(more)) => {
+                    let values = |row: protocol::Row| row.values.into_iter().map(Into::into).collect();
+                    rows.extend(more.rows.into_iter().map(values));
+                    if rows.len() as u64 > u64::from(limits.rows) {
+                        return Err(Interruption::Query(oversized(limits)));
+                    }
+                }
+                Some(response::Message::Finished(finished)) => return answer(finished, rows),
+                Some(response::Message::Failure(failure)) => {
+                    return Err(Interruption::Query(failure.into_error(limits.run_time)));
+                }
+                None => return Err(Interruption::Pipe(std::io::ErrorKind::InvalidData.into())),
+            }
+        }
+    }
+
+    async fn next_response(&mut self) -> Result<(Response, u64), Interruption> {
+        let mut length = [0; 4];
+        self.output.read_exact(&mut length).await?;
+        let mut body = vec![0; protocol::body_length(length, RESPONSE_BYTES_MAX)?];
+        self.output.read_exact(&mut body).await?;
+        Ok((protocol::decode(&body)?, body.len() as u64))
+    }
+
+    /// Ends the helper, whatever it does, and collects how it ended.
+    async fn end(mut self) -> Option<ExitStatus> {
+        let ended = self.child.try_wait().ok().flatten();
+        self.group.kill();
+        drop(self.input.take());
+        match ended {
+            Some(status) => Some(status),
+            None => timeout_at(Instant::now() + REAP_GRACE, self.child.wait()).await.ok()?.ok(),
+        }
+    }
+}
+
+/// Bytes of an answer that are no rows: each column's name, the tags of rows and batches, an error's text.
+const ANSWER_OVERHEAD_BYTES: u64 = 1024 * 1024;
+
+fn answer(finished: Finished, rows: Vec<Vec<SqlValue>>) -> Result<Answer, Interruption> {
+    let width = finished.columns.len();
+    if rows.iter().any(|row| row.len() != width) {
+        return Err(Interruption::Pipe(std::io::ErrorKind::InvalidData.into()));
+    }
+    Ok(Answer {
+        columns: finished.columns.into_iter().map(Into::into).collect(),
+        rows,
+        truncated: finished.truncated,
+        sandbox_missing: finished.missing,
+    })
+}
+
+fn oversized(limits: QueryLimits) -> QueryError {
+    let wanted = u64::from(limits.bytes);
+    QueryError::TooLarge {
+        what: "the helper's answer".to_owned(),
+        got: wanted + ANSWER_OVERHEAD_BYTES,
+        wanted,
+    }
+}
+
+fn crashed(status: Option<ExitStatus>, pipe: &str) -> QueryError {
+    let detail = match status {
+        Some(status) => format!("{status} ({pipe})"),
+        None => format!("not gone {REAP_GRACE:?} after it was killed ({pipe})"),
+    };
+    QueryError::Crashed { detail }
+}
+
+/// The processes of a helper, killed when this is dropped.
+struct Group {
+    /// The helper, as long as it may not have been waited for: later its number may be another's.
+    leader: Option<Pid>,
+    cgroup: Option<Cgroup>,
+}
+
+impl Group {
+    fn kill(&mut self) {
+        if let Some(leader) = self.leader.take() {
+            // An empty group is none to kill.
+            let _tried: nix::Result<()> = killpg(leader, Signal::SIGKILL);
+        }
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill();
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
