@@ -1,1 +1,30 @@
 //! The Switch: sessions, audiences, instructions, ledger, results, events, operator API.
+//!
+//! Two halves. The **engine** is one thread that owns the store and everything that must be decided once. The **shell**
+//! around it holds the sockets: shards (threads that hold sessions with clients), the operator API, the admin address.
+//! They speak by bounded messages of ids and bytes.
+//!
+//! Start reading at [`start`], then `shard` for a client's way in and `operator` for an operator's.
+
+mod config;
+mod control;
+mod credentials;
+mod engine;
+mod gate;
+mod listen;
+mod metrics;
+mod operator;
+mod program;
+mod refusal;
+mod registry;
+mod shard;
+mod start;
+mod wall;
+
+pub use config::{
+    Config, EngineLimits, Grant, GrantKind, GrantRole, OperatorLimits, SessionLimits, ShutdownLimits,
+    TlsConfig, TrustConfig,
+};
+pub use credentials::CredentialProblem;
+pub use program::{check_config, explain_config, run};
+pub use start::{Failure, Running, StartError, start};

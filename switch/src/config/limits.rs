@@ -1,0 +1,180 @@
+//! The limits of `spec/promises.md` that the Switch holds, each a key.
+
+use std::time::Duration;
+
+use muster_proto::limits;
+use muster_service::config::human;
+use serde::{Deserialize, Serialize};
+
+/// Limits of sessions with clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionLimits {
+    /// Sessions held at most; a further client is told to come back after `retry_after`. Each costs about 15 KiB and a
+    /// file descriptor. Default 100000.
+    pub sessions_max: u32,
+    /// Handshakes (TLS and upgrade) in progress at most, over all shards; further connections wait in the kernel's
+    /// backlog. Default 1024.
+    pub handshakes_max: u32,
+    /// Connections that the kernel keeps waiting for a shard. Default 4096.
+    pub backlog: u32,
+    /// From the TCP connection to the end of the TLS handshake. Default `10s`.
+    #[serde(with = "human::duration")]
+    pub tls_deadline: Duration,
+    /// From there to the end of the WebSocket upgrade. Default `10s`.
+    #[serde(with = "human::duration")]
+    pub upgrade_deadline: Duration,
+    /// From there to the client's first frame. Default `15s`.
+    #[serde(with = "human::duration")]
+    pub hello_deadline: Duration,
+    /// How often a silent client is asked for a sign of life; each session has its own jitter of 10 %. Default `60s`.
+    #[serde(with = "human::duration")]
+    pub ping_interval: Duration,
+    /// Silence after which a session is dead; more than twice `ping_interval`. Default `150s`.
+    #[serde(with = "human::duration")]
+    pub dead_after: Duration,
+    /// How long one write may stall before the session ends as too slow. Default `30s`.
+    #[serde(with = "human::duration")]
+    pub write_deadline: Duration,
+    /// The longest WebSocket message and frame from a client; the protocol's bound is 1 MiB. Default `1 MiB`.
+    #[serde(with = "human::bytes")]
+    pub message_bytes_max: u64,
+    /// Read buffer of a session. Default `4 KiB`.
+    #[serde(with = "human::bytes")]
+    pub read_buffer_bytes: u64,
+    /// What waits for one client at most; an order that finds no room leaves its target queued and ends the session
+    /// as too slow. Default `1 MiB`.
+    #[serde(with = "human::bytes")]
+    pub queue_bytes_max: u64,
+    /// Encoded results that a client may have under way before an ack. Default `1 MiB`.
+    #[serde(with = "human::bytes")]
+    pub results_credit: u64,
+    /// Encoded events that a client may have under way before an ack. Default `256 KiB`.
+    #[serde(with = "human::bytes")]
+    pub events_credit: u64,
+    /// What a client is told to wait when the Switch holds all the sessions it may. Default `30s`.
+    #[serde(with = "human::duration")]
+    pub retry_after: Duration,
+}
+
+/// Limits of the operator API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OperatorLimits {
+    /// Connections of operators and services at most. Default 256.
+    pub connections_max: u32,
+    /// Streams of one connection at most. Default 128.
+    pub streams_max: u32,
+    /// The longest message, either way. Default `4 MiB`.
+    #[serde(with = "human::bytes")]
+    pub message_bytes_max: u64,
+    /// The longest headers of one call. Default `16 KiB`.
+    #[serde(with = "human::bytes")]
+    pub header_bytes_max: u64,
+    /// Until a call must have its answer, or a stream its first. Default `60s`.
+    #[serde(with = "human::duration")]
+    pub call_deadline: Duration,
+    /// From the TCP connection to the end of the TLS handshake. Default `10s`.
+    #[serde(with = "human::duration")]
+    pub tls_deadline: Duration,
+}
+
+/// Limits of the store and of instructions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineLimits {
+    /// Items that one commit takes at most: a batch is what queued during the last fsync. Default 1000.
+    pub batch_items_max: u32,
+    /// Items that wait for the store at most; what asks then waits, up to its own deadline. Default 8192.
+    pub queue_items_max: u32,
+    /// Messages that wait for one shard at most; an order that finds no room leaves its targets queued. Default 4096.
+    pub shard_messages_max: u32,
+    /// Free disk below which new instructions and imports are refused; results already promised still go in.
+    /// Default `256 MiB`.
+    #[serde(with = "human::bytes")]
+    pub disk_reserve: u64,
+    /// How long a prepared order may wait for its signature. Default `10m`.
+    #[serde(with = "human::duration")]
+    pub prepared_ttl: Duration,
+}
+
+/// How the Switch stops: no new connections, every client told when to come back, then the store is closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShutdownLimits {
+    /// How long sessions and calls may take to end. Default `10s`.
+    #[serde(with = "human::duration")]
+    pub drain_timeout: Duration,
+    /// Clients are told to come back at a random moment within this time. Default `30s`.
+    #[serde(with = "human::duration")]
+    pub reconnect_spread: Duration,
+}
+
+impl SessionLimits {
+    /// Returns those that the protocol's half of a session holds.
+    #[must_use]
+    pub fn protocol(&self) -> limits::SessionLimits {
+        limits::SessionLimits {
+            hello_deadline: self.hello_deadline,
+            ping_interval: self.ping_interval,
+            dead_after: self.dead_after,
+            outbound_bytes_max: usize::try_from(self.queue_bytes_max).unwrap_or(usize::MAX),
+            results_credit_bytes: self.results_credit,
+            events_credit_bytes: self.events_credit,
+        }
+    }
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        let protocol = limits::SessionLimits::default();
+        Self {
+            sessions_max: 100_000,
+            handshakes_max: 1024,
+            backlog: 4096,
+            tls_deadline: Duration::from_secs(10),
+            upgrade_deadline: Duration::from_secs(10),
+            hello_deadline: protocol.hello_deadline,
+            ping_interval: protocol.ping_interval,
+            dead_after: protocol.dead_after,
+            write_deadline: Duration::from_secs(30),
+            message_bytes_max: 1 << 20,
+            read_buffer_bytes: 4 << 10,
+            queue_bytes_max: u64::try_from(protocol.outbound_bytes_max).unwrap_or(u64::MAX),
+            results_credit: protocol.results_credit_bytes,
+            events_credit: protocol.events_credit_bytes,
+            retry_after: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for OperatorLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 256,
+            streams_max: 128,
+            message_bytes_max: 4 << 20,
+            header_bytes_max: 16 << 10,
+            call_deadline: Duration::from_secs(60),
+            tls_deadline: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for EngineLimits {
+    fn default() -> Self {
+        Self {
+            batch_items_max: 1000,
+            queue_items_max: 8192,
+            shard_messages_max: 4096,
+            disk_reserve: 256 << 20,
+            prepared_ttl: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Default for ShutdownLimits {
+    fn default() -> Self {
+        Self { drain_timeout: Duration::from_secs(10), reconnect_spread: Duration::from_secs(30) }
+    }
+}

@@ -1,0 +1,232 @@
+//! The control thread: operator API, admin, health, and the order in which the Switch stops.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use muster_service::credentials::{POLL_INTERVAL, ServerCredentials};
+use muster_service::health::{Health, State};
+use muster_service::{admin, telemetry};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::task::JoinError;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::credentials;
+use crate::engine::{EngineHandle, EngineStatus};
+use crate::gate::Gate;
+use crate::operator::{self, Api, ApiParts};
+use crate::shard::Common;
+use crate::start::Failure;
+use crate::wall;
+
+/// What threads may take beyond `drain_timeout` to notice that it is over.
+const JOIN_GRACE: Duration = Duration::from_secs(5);
+
+/// How often readiness looks at what changes without a commit, such as the end of a licence.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the control thread is made of.
+#[derive(Debug)]
+pub(crate) struct ControlParts {
+    /// The listener of the operator API.
+    pub(crate) operators: TcpListener,
+    /// The listener of metrics and health.
+    pub(crate) admin: TcpListener,
+    /// The Switch's certificate, and who is trusted as operator and service.
+    pub(crate) operator_credentials: Arc<ServerCredentials>,
+    /// What all threads share.
+    pub(crate) common: Common,
+    /// How the parts are.
+    pub(crate) health: Health,
+}
+
+/// A thread that holds sessions.
+pub(crate) type ShardThread = JoinHandle<io::Result<()>>;
+
+/// Starts the control thread. It ends last, with what the Switch ended of.
+///
+/// # Errors
+/// The system gave no thread.
+pub(crate) fn spawn(
+    runtime: Runtime,
+    shards: Vec<ShardThread>,
+    parts: ControlParts,
+) -> io::Result<JoinHandle<Result<(), Failure>>> {
+    std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+        let ended = runtime.block_on(Box::pin(supervise(shards, parts)));
+        // Threads of exports that nobody reads any more must not hold up the end.
+        runtime.shutdown_timeout(JOIN_GRACE);
+        ended
+    })
+}
+
+async fn supervise(shards: Vec<ShardThread>, parts: ControlParts) -> Result<(), Failure> {
+    let ControlParts { operators, admin, operator_credentials, common, health } = parts;
+    let Common { config, engine, credentials, registry, stop, shutdown, .. } = common;
+    credentials.watch(&shutdown, &health, "session_credentials");
+    operator_credentials.watch(&shutdown, &health, "operator_credentials");
+    let (tasks, done) = (TaskTracker::new(), CancellationToken::new());
+    let api = Api::new(ApiParts {
+        gate: Gate::new(config.grants.clone()),
+        config: Arc::clone(&config),
+        engine: engine.clone(),
+        registry,
+        credentials,
+        started_at_ms: wall::now_ms(),
+        stop: stop.clone(),
+        tasks: tasks.clone(),
+    });
+    let trust_changes = operator_credentials.changes();
+    let mut operators = tasks.spawn(operator::serve(operators, operator_credentials, api, stop.clone()));
+    let mut admin = tasks.spawn(serve_admin(admin, health.clone(), done.clone()));
+    tasks.spawn(follow_trust(Arc::clone(&config), engine.clone(), trust_changes, done.clone()));
+    tasks.spawn(follow_health(engine.clone(), health.clone(), done.clone()));
+
+    let failure = tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        error = engine.failed() => Some(Failure::Store(error.to_string())),
+        ended = &mut operators => Some(Failure::OperatorApi(ending(ended))),
+        ended = &mut admin => Some(Failure::Admin(ending(ended))),
+    };
+    if let Some(failure) = &failure {
+        // Whatever else lives in the process ends with the Switch.
+        shutdown.fail(failure.to_string());
+    }
+    stop.cancel();
+    tracing::info!("the Switch drains");
+    let threads = join(shards, config.shutdown.drain_timeout + JOIN_GRACE).await;
+    if !operators.is_finished() && timeout(config.shutdown.drain_timeout, operators).await.is_err() {
+        tracing::warn!("operator calls were still in progress after drain_timeout");
+    }
+    let closed = tokio::task::spawn_blocking(move || engine.close()).await;
+    done.cancel();
+    tasks.close();
+    if timeout(JOIN_GRACE, tasks.wait()).await.is_err() {
+        tracing::warn!(tasks = tasks.len(), "exports or admin requests were still in progress at the end");
+    }
+    let closed = closed.map_err(|error| Failure::Store(error.to_string()));
+    tracing::info!("the Switch has stopped");
+    failure.map_or(Ok(()), Err).and(threads).and(closed)
+}
+
+/// Waits until every shard has ended.
+async fn join(shards: Vec<ShardThread>, limit: Duration) -> Result<(), Failure> {
+    let joined = tokio::task::spawn_blocking(move || {
+        let ended: Vec<_> = shards.into_iter().map(JoinHandle::join).collect();
+        ended.into_iter().try_for_each(|ended| match ended {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Failure::Thread(error.to_string())),
+            Err(_) => Err(Failure::Thread("a shard panicked; its log line says where".to_owned())),
+        })
+    });
+    match timeout(limit, joined).await {
+        Ok(Ok(ended)) => ended,
+        Ok(Err(error)) => Err(Failure::Thread(error.to_string())),
+        Err(_) => Err(Failure::Thread("a shard did not end".to_owned())),
+    }
+}
+
+async fn serve_admin(listener: TcpListener, health: Health, done: CancellationToken) -> Result<(), String> {
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| error.to_string())?;
+    admin::serve(listener, health, telemetry::metrics(), done).await.map_err(|error| error.to_string())
+}
+
+/// Says why a part ended that ought not to.
+fn ending<E: ToString>(ended: Result<Result<(), E>, JoinError>) -> String {
+    match ended {
+        Ok(Ok(())) => "ended without being told to".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Keeps readiness up to date: without a valid licence the Switch serves, but issues nothing.
+async fn follow_health(engine: EngineHandle, health: Health, done: CancellationToken) {
+    let (store, licence) = (health.component("store"), health.component("licence"));
+    health.component("sessions").set(State::Ready);
+    health.component("operators").set(State::Ready);
+    let look = async {
+        loop {
+            let reader = engine.reader();
+            match tokio::task::spawn_blocking(move || reader.status()).await {
+                Ok(status) => licence.set(licence_state(&status, wall::now_ms())),
+                Err(error) => store.set(State::Degraded(error.to_string())),
+            }
+            store.set(State::Ready);
+            tokio::time::sleep(HEALTH_INTERVAL).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = done.cancelled() => {}
+        error = engine.failed() => store.set(State::Failed(error.to_string())),
+        () = look => {}
+    }
+}
+
+/// Reads the roots and CRLs for signed documents again when they change.
+async fn follow_trust(
+    config: Arc<Config>,
+    engine: EngineHandle,
+    mut changes: watch::Receiver<u64>,
+    done: CancellationToken,
+) {
+    let mut known = None;
+    loop {
+        let read = config.clone();
+        match tokio::task::spawn_blocking(move || credentials::trust(&read)).await {
+            Ok(Ok((trust, digest))) => {
+                // The first look only notes what the engine was opened with.
+                if known.replace(digest).is_some_and(|known| known != digest) {
+                    engine.set_trust(trust);
+                    tracing::info!("changed roots or CRLs for signed documents are in use");
+                }
+            }
+            Ok(Err(problems)) => {
+                for problem in problems {
+                    tracing::warn!(%problem, "changed roots or CRLs are refused, the old ones stay in use");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "roots and CRLs were not read"),
+        }
+        tokio::select! {
+            biased;
+            () = done.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
+        }
+    }
+}
+
+fn licence_state(status: &EngineStatus, now_ms: i64) -> State {
+    if status.licence_serial == 0 {
+        return State::Degraded("no licence: import one with `muster licence import FILE`".to_owned());
+    }
+    if status.licence_expires_at_ms <= now_ms {
+        let serial = status.licence_serial;
+        return State::Degraded(format!("licence {serial} has expired: import its successor"));
+    }
+    State::Ready
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_degraded_without_a_licence_and_after_its_end() {
+        let none = EngineStatus::default();
+        let held = EngineStatus { licence_serial: 7, licence_expires_at_ms: 1000, ..EngineStatus::default() };
+
+        assert!(matches!(licence_state(&none, 0), State::Degraded(_)));
+        assert_eq!(licence_state(&held, 999), State::Ready);
+        assert!(matches!(licence_state(&held, 1000), State::Degraded(_)));
+    }
+}

@@ -1,0 +1,233 @@
+//! Which devices an audience holds, by set algebra instead of asking each.
+//!
+//! Pure. For every attribute it keeps who has which value. An expression reads few attributes, so the devices fall into
+//! few groups that look the same to it; the expression is asked once for each group, by its own evaluation and no other.
+
+use std::collections::{BTreeMap, HashMap};
+
+use muster_proto::common::v1::{NamedValue, Value, value::Kind};
+use roaring::RoaringBitmap;
+
+/// Who has which value of which attribute.
+#[derive(Debug, Default)]
+pub(crate) struct AttributeIndex {
+    attributes: BTreeMap<String, Attribute>,
+    /// By device: its attributes' names and the slots of their values.
+    rows: HashMap<u32, Vec<(u32, u32)>>,
+    /// Names by their number in `rows`.
+    names: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct Attribute {
+    number: u32,
+    slots: HashMap<Key, u32>,
+    values: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    value: Value,
+    holders: RoaringBitmap,
+}
+
+/// A value as a key: a real number by its bits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Key {
+    Null,
+    Integer(i64),
+    Real(u64),
+    Text(String),
+    Blob(Vec<u8>),
+}
+
+/// Devices that look the same so far, and how.
+type Group = (BTreeMap<String, Value>, RoaringBitmap);
+
+impl AttributeIndex {
+    /// Replaces what is known of a device. Each name stands in `attributes` once.
+    pub(crate) fn set(&mut self, device: u32, attributes: Vec<NamedValue>) {
+        self.forget(device);
+        let mut row = Vec::with_capacity(attributes.len());
+        for NamedValue { name, value } in attributes {
+            let next = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+            let names = &mut self.names;
+            let attribute = self.attributes.entry(name).or_insert_with_key(|name| {
+                names.push(name.clone());
+                Attribute { number: next, ..Attribute::default() }
+            });
+            let slot = attribute.slot(value.unwrap_or_default());
+            if let Some(held) = usize::try_from(slot).ok().and_then(|slot| attribute.values.get_mut(slot)) {
+                held.holders.insert(device);
+            }
+            row.push((attribute.number, slot));
+        }
+        self.rows.insert(device, row);
+    }
+
+    /// Returns the names that any device ever told since the start.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.attributes.keys().map(String::as_str)
+    }
+
+    /// Returns those of `devices` that match, where `matches` reads no attribute but `names`.
+    pub(crate) fn select<'a>(
+        &self,
+        devices: &RoaringBitmap,
+        names: impl IntoIterator<Item = &'a str>,
+        matches: impl Fn(&BTreeMap<String, Value>) -> bool,
+    ) -> RoaringBitmap {
+        let mut told: Vec<(&str, &Attribute)> =
+            names.into_iter().filter_map(|name| Some((name, self.attributes.get(name)?))).collect();
+        told.sort_by_key(|(_, attribute)| attribute.values.len());
+        let mut groups: Vec<Group> = vec![(BTreeMap::new(), devices.clone())];
+        for (name, attribute) in told {
+            groups = groups.into_iter().flat_map(|group| self.split(group, name, attribute)).collect();
+        }
+        let matching = groups.into_iter().filter(|(values, _)| matches(values));
+        matching.fold(RoaringBitmap::new(), |all, (_, members)| all | members)
+    }
+
+    /// Splits a group by one attribute, at a cost of the fewer of its members and the attribute's values.
+    fn split(&self, (known, members): Group, name: &str, attribute: &Attribute) -> Vec<Group> {
+        let values = u64::try_from(attribute.values.len()).unwrap_or(u64::MAX);
+        let mut parts: BTreeMap<u32, RoaringBitmap> = BTreeMap::new();
+        let mut rest = members.clone();
+        if members.len() < values {
+            for device in &members {
+                let slot = self.rows.get(&device).and_then(|row| row.iter().find(|(at, _)| *at == attribute.number));
+                if let Some((_, slot)) = slot {
+                    parts.entry(*slot).or_default().insert(device);
+                    rest.remove(device);
+                }
+            }
+        } else {
+            for (slot, held) in (0_u32..).zip(&attribute.values) {
+                let part = &members & &held.holders;
+                if !part.is_empty() {
+                    rest -= &part;
+                    parts.insert(slot, part);
+                }
+            }
+        }
+        let with = |(slot, part): (u32, RoaringBitmap)| {
+            let value = attribute.values.get(usize::try_from(slot).ok()?)?.value.clone();
+            let mut values = known.clone();
+            values.insert(name.to_owned(), value);
+            Some((values, part))
+        };
+        let mut groups: Vec<Group> = parts.into_iter().filter_map(with).collect();
+        if !rest.is_empty() {
+            groups.push((known, rest));
+        }
+        groups
+    }
+
+    fn forget(&mut self, device: u32) {
+        for (number, slot) in self.rows.remove(&device).unwrap_or_default() {
+            let name = usize::try_from(number).ok().and_then(|number| self.names.get(number));
+            if let Some(attribute) = name.and_then(|name| self.attributes.get_mut(name)) {
+                attribute.remove(slot, device);
+            }
+        }
+    }
+}
+
+impl Attribute {
+    /// Returns the slot of a value, a free or new one on first sight.
+    fn slot(&mut self, value: Value) -> u32 {
+        let key = Key::of(&value);
+        if let Some(slot) = self.slots.get(&key) {
+            return *slot;
+        }
+        let made = Slot { value, holders: RoaringBitmap::new() };
+        let reused = self.free.pop().and_then(|slot| Some((slot, usize::try_from(slot).ok()?)));
+        let slot = match reused {
+            Some((slot, at)) if at < self.values.len() => {
+                self.values[at] = made;
+                slot
+            }
+            _ => {
+                self.values.push(made);
+                u32::try_from(self.values.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        self.slots.insert(key, slot);
+        slot
+    }
+
+    fn remove(&mut self, slot: u32, device: u32) {
+        let Some(held) = usize::try_from(slot).ok().and_then(|at| self.values.get_mut(at)) else { return };
+        held.holders.remove(device);
+        if held.holders.is_empty() {
+            self.slots.remove(&Key::of(&held.value));
+            self.free.push(slot);
+        }
+    }
+}
+
+impl Key {
+    fn of(value: &Value) -> Self {
+        match &value.kind {
+            None => Self::Null,
+            Some(Kind::Integer(integer)) => Self::Integer(*integer),
+            Some(Kind::Real(real)) => Self::Real(real.to_bits()),
+            Some(Kind::Text(text)) => Self::Text(text.clone()),
+            Some(Kind::Blob(blob)) => Self::Blob(blob.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn selects_whom_asking_each_device_would_select(
+            told in proptest::collection::vec((0_u32..40, proptest::collection::btree_map("[abc]", 0_i64..4, 0..3)), 0..120),
+            wanted in (0_i64..4, 0_i64..4),
+        ) {
+            let mut index = AttributeIndex::default();
+            let mut devices = BTreeMap::new();
+            for (device, attributes) in told {
+                index.set(device, attributes.iter().map(|(name, value)| named(name, *value)).collect());
+                devices.insert(device, attributes);
+            }
+            let all: RoaringBitmap = devices.keys().copied().collect();
+            let matches = |a: Option<i64>, b: Option<i64>| a == Some(wanted.0) || (b != Some(wanted.1) && a.is_some());
+
+            let selected = index.select(&all, ["a", "b"], |values| matches(integer(values, "a"), integer(values, "b")));
+
+            let asked: RoaringBitmap = devices.iter()
+                .filter(|(_, attributes)| matches(attributes.get("a").copied(), attributes.get("b").copied()))
+                .map(|(device, _)| *device).collect();
+            prop_assert_eq!(selected, asked);
+        }
+    }
+
+    #[test]
+    fn a_value_that_nobody_has_any_more_makes_room() {
+        let mut index = AttributeIndex::default();
+
+        for version in 0..100 {
+            index.set(1, vec![named("version", version)]);
+        }
+
+        assert_eq!(index.attributes["version"].values.len(), 1);
+    }
+
+    fn named(name: &str, value: i64) -> NamedValue {
+        NamedValue { name: name.to_owned(), value: Some(Value { kind: Some(Kind::Integer(value)) }) }
+    }
+
+    fn integer(values: &BTreeMap<String, Value>, name: &str) -> Option<i64> {
+        match values.get(name)?.kind {
+            Some(Kind::Integer(integer)) => Some(integer),
+            _ => None,
+        }
+    }
+}

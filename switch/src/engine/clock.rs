@@ -1,0 +1,52 @@
+//! The wall clock, injected: orders and certificates end by it, and tests turn it by hand.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls_pki_types::UnixTime;
+
+/// Tells the time of day.
+#[derive(Clone)]
+pub(crate) struct Clock(Arc<dyn Fn() -> i64 + Send + Sync>);
+
+impl Clock {
+    /// Returns the system's clock.
+    pub(crate) fn system() -> Self {
+        Self::new(|| {
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        })
+    }
+
+    /// Makes a clock of a function that returns milliseconds since 1970, UTC.
+    pub(crate) fn new(now_ms: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now_ms))
+    }
+
+    /// Returns the time, milliseconds since 1970, UTC.
+    pub(crate) fn now_ms(&self) -> i64 {
+        (self.0)()
+    }
+
+    /// Returns the time as certificates are compared with.
+    pub(crate) fn unix_time(&self) -> UnixTime {
+        unix_time(self.now_ms())
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+/// Turns milliseconds since 1970 into the time that certificates are compared with; before 1970 is 1970.
+pub(crate) fn unix_time(ms: i64) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_millis(u64::try_from(ms).unwrap_or_default()))
+}
+
+/// Turns a duration into milliseconds as messages hold them; what is too long becomes the longest.
+pub(crate) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,69 @@
+//! What the core can be told.
+
+use muster_proto::common::v1::TargetState;
+use muster_proto::ids::{Epoch, InstructionId, OutboxId};
+use muster_proto::operator::v1::Definition;
+use muster_proto::relay::v1::RelayedEvent;
+use muster_proto::session::v1::{Event, Result as SessionResult};
+use roaring::RoaringBitmap;
+use tokio::sync::oneshot;
+
+use super::{Draft, HeldDefinition, HeldLicence, PreparedOrder, Submission};
+use crate::engine::{Connect, Connected, EngineError, Prepare, SessionKey};
+
+/// Where an answer goes.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
+
+/// One item of a batch.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Connect(Box<Connect>, Reply<Connected>),
+    Disconnected { number: u32, epoch: Epoch },
+    Sent { instruction: InstructionId, numbers: RoaringBitmap },
+    Progress { number: u32, instruction: InstructionId, state: TargetState },
+    Result(Box<ResultIn>),
+    Event(Box<EventIn>),
+    Relay(Vec<RelayedEvent>, Reply<u32>),
+    Draft(Box<Prepare>, Reply<Draft>),
+    Keep(Box<PreparedOrder>, Reply<()>),
+    Submit(Box<Submission>, Reply<InstructionId>),
+    ImportDefinition(Box<HeldDefinition>, Reply<Definition>),
+    ImportLicence(Box<HeldLicence>, Reply<u64>),
+}
+
+impl Command {
+    /// Returns whether it may be refused for want of disk, so that somebody has to look how much there is.
+    pub(crate) fn needs_disk(&self) -> bool {
+        match self {
+            Self::Draft(..) | Self::Submit(..) | Self::ImportDefinition(..) | Self::ImportLicence(..) => true,
+            Self::Connect(..)
+            | Self::Disconnected { .. }
+            | Self::Sent { .. }
+            | Self::Progress { .. }
+            | Self::Result(_)
+            | Self::Event(_)
+            | Self::Relay(..)
+            | Self::Keep(..) => false,
+        }
+    }
+}
+
+/// A result as a session received it.
+#[derive(Debug, Clone)]
+pub(crate) struct ResultIn {
+    pub(crate) number: u32,
+    pub(crate) outbox: OutboxId,
+    pub(crate) session: SessionKey,
+    pub(crate) result: SessionResult,
+    pub(crate) encoded_len: u32,
+}
+
+/// An event as a session received it.
+#[derive(Debug, Clone)]
+pub(crate) struct EventIn {
+    pub(crate) number: u32,
+    pub(crate) outbox: OutboxId,
+    pub(crate) session: SessionKey,
+    pub(crate) event: Event,
+    pub(crate) encoded_len: u32,
+}

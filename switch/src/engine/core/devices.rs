@@ -1,0 +1,158 @@
+//! Which devices there are, and which have a session.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use muster_pki::DeviceId;
+use muster_proto::common::v1::{NamedValue, Value, value::Kind};
+use muster_proto::ids::Epoch;
+use muster_proto::operator::v1::Client;
+use muster_proto::session::v1::CloseReason;
+use roaring::RoaringBitmap;
+
+use super::Core;
+use crate::engine::audience::AttributeIndex;
+use crate::engine::outgoing::To;
+use crate::engine::store::Write;
+use crate::engine::{Connect, Connected, SessionKey, ShardMessage};
+
+/// The devices by number and by name, with what audiences may ask of them.
+#[derive(Debug, Default)]
+pub(crate) struct Devices {
+    numbers: HashMap<DeviceId, u32>,
+    known: BTreeMap<u32, Known>,
+    all: RoaringBitmap,
+    /// Dense, never reused: greater than every number given before.
+    next: u32,
+    attributes: AttributeIndex,
+}
+
+#[derive(Debug)]
+struct Known {
+    device: DeviceId,
+    first_seen_at_ms: i64,
+}
+
+/// The attribute that always is the name in the certificate, whatever the client says.
+const DEVICE: &str = "device";
+
+impl Devices {
+    /// Makes them of what was stored. A device without facts, because they are damaged, is known by its name only.
+    pub(crate) fn new(devices: Vec<(u32, DeviceId)>, facts: &BTreeMap<u32, Client>, next: u32) -> Self {
+        let mut made = Self { next, ..Self::default() };
+        for (number, device) in devices {
+            let facts = facts.get(&number);
+            let attributes = facts.map(|facts| facts.attributes.clone()).unwrap_or_default();
+            made.insert(number, device, facts.map_or(0, |facts| facts.first_seen_at_ms), attributes);
+        }
+        made
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    pub(crate) fn number(&self, device: &DeviceId) -> Option<u32> {
+        self.numbers.get(device).copied()
+    }
+
+    pub(crate) fn name(&self, number: u32) -> Option<&DeviceId> {
+        self.known.get(&number).map(|known| &known.device)
+    }
+
+    pub(crate) fn all(&self) -> &RoaringBitmap {
+        &self.all
+    }
+
+    pub(crate) fn attributes(&self) -> &AttributeIndex {
+        &self.attributes
+    }
+
+    /// Returns the devices of a set with their numbers; numbers of damaged records are left out.
+    pub(crate) fn members(&self, numbers: &RoaringBitmap) -> Vec<(DeviceId, u32)> {
+        numbers.iter().filter_map(|number| Some((self.name(number)?.clone(), number))).collect()
+    }
+
+    fn insert(&mut self, number: u32, device: DeviceId, first_seen_at_ms: i64, attributes: Vec<NamedValue>) {
+        self.attributes.set(number, with_device(attributes, &device));
+        self.numbers.insert(device.clone(), number);
+        self.known.insert(number, Known { device, first_seen_at_ms });
+        self.all.insert(number);
+        self.next = self.next.max(number.saturating_add(1));
+    }
+}
+
+impl Core {
+    /// Begins a session.
+    pub(super) fn connect(&mut self, connect: Connect, now_ms: i64) -> Connected {
+        let number = self.number_of(&connect.device, now_ms);
+        self.marks.epoch += 1;
+        let key = SessionKey { shard: connect.shard, slot: connect.slot, epoch: Epoch(self.marks.epoch) };
+        if let Some(older) = self.sessions.insert(number, key) {
+            self.close(older, CloseReason::Superseded, "a newer session of this device took over");
+        }
+        self.online.insert(number);
+        self.out.presence.push((connect.device.clone(), Some(connect.address)));
+        let attributes = with_device(connect.hello.attributes, &connect.device);
+        self.devices.attributes.set(number, attributes.clone());
+        let facts = Client {
+            device: connect.device.to_string(),
+            online: false,
+            first_seen_at_ms: self.devices.known.get(&number).map_or(now_ms, |known| known.first_seen_at_ms),
+            last_seen_at_ms: now_ms,
+            attributes,
+            thumbprint: connect.thumbprint,
+            certificate_not_after_ms: connect.certificate_not_after_ms,
+            epoch: key.epoch.0,
+            address: String::new(),
+        };
+        self.out.writes.push(Write::Facts { number, facts: Box::new(facts) });
+        let licence_digest = self.catalogue.licence.as_ref().map(|licence| licence.digest);
+        Connected { number, epoch: key.epoch, licence_digest, due: self.due(number, now_ms) }
+    }
+
+    /// Ends a session, unless a later one of the device began.
+    pub(super) fn disconnected(&mut self, number: u32, epoch: Epoch) {
+        if self.sessions.get(&number).is_none_or(|session| session.epoch != epoch) {
+            return;
+        }
+        self.sessions.remove(&number);
+        self.online.remove(number);
+        if let Some(device) = self.devices.name(number) {
+            self.out.presence.push((device.clone(), None));
+        }
+    }
+
+    /// Returns the device's number, a new one on first sight.
+    pub(super) fn number_of(&mut self, device: &DeviceId, now_ms: i64) -> u32 {
+        if let Some(number) = self.devices.number(device) {
+            return number;
+        }
+        let number = self.devices.next;
+        self.devices.insert(number, device.clone(), now_ms, Vec::new());
+        self.out.writes.push(Write::Device { number, device: device.clone() });
+        let facts = Client {
+            device: device.to_string(),
+            first_seen_at_ms: now_ms,
+            attributes: with_device(Vec::new(), device),
+            ..Client::default()
+        };
+        self.out.writes.push(Write::Facts { number, facts: Box::new(facts) });
+        number
+    }
+
+    fn close(&mut self, session: SessionKey, reason: CloseReason, detail: &str) {
+        let message =
+            ShardMessage::Close { session, reason, reconnect_after: Duration::ZERO, detail: detail.to_owned() };
+        self.out.messages.push((To::Shard(session.shard), message));
+    }
+}
+
+/// Puts the certificate's name in the place of what the client says, by name and each name once.
+fn with_device(attributes: Vec<NamedValue>, device: &DeviceId) -> Vec<NamedValue> {
+    let name = Value { kind: Some(Kind::Text(device.to_string())) };
+    let mut by_name: BTreeMap<String, Option<Value>> =
+        attributes.into_iter().map(|attribute| (attribute.name, attribute.value)).collect();
+    by_name.insert(DEVICE.to_owned(), Some(name));
+    by_name.into_iter().map(|(name, value)| NamedValue { name, value }).collect()
+}

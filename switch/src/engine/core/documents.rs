@@ -1,0 +1,184 @@
+//! Definitions and the licence.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use muster_pki::{Thumbprint, UnixTime};
+use muster_proto::ids::Digest;
+use muster_proto::operator::v1::Definition as ShownDefinition;
+use muster_signing::definition::Definition;
+use muster_signing::envelope;
+use muster_signing::licence::Licence;
+
+use super::{Core, Moment};
+use crate::engine::clock::unix_time;
+use crate::engine::outgoing::To;
+use crate::engine::store::{DocumentRecord, Write};
+use crate::engine::{EngineError, ShardMessage};
+
+/// An imported definition whose signature was verified when it was imported.
+#[derive(Debug, Clone)]
+pub(crate) struct HeldDefinition {
+    pub(crate) envelope: Bytes,
+    pub(crate) digest: Digest,
+    pub(crate) text: String,
+    pub(crate) definition: Definition,
+    pub(crate) signer: Thumbprint,
+    pub(crate) signer_subject: String,
+    pub(crate) signing_time: UnixTime,
+    pub(crate) imported_at_ms: i64,
+}
+
+/// An imported licence whose signature was verified when it was imported.
+#[derive(Debug, Clone)]
+pub(crate) struct HeldLicence {
+    pub(crate) envelope: Bytes,
+    pub(crate) digest: Digest,
+    pub(crate) text: String,
+    pub(crate) licence: Licence,
+    pub(crate) signer: Thumbprint,
+    pub(crate) signer_subject: String,
+    pub(crate) signing_time: UnixTime,
+    pub(crate) imported_at_ms: i64,
+}
+
+impl Core {
+    /// Takes a verified definition. The same bytes again, or the same text under a newer signature, are no conflict.
+    pub(super) fn import_definition(
+        &mut self,
+        mut held: HeldDefinition,
+        moment: Moment,
+    ) -> Result<ShownDefinition, EngineError> {
+        if let Some(known) = self.catalogue.definition_by_digest(held.digest) {
+            return Ok(self.catalogue.shown(known, moment.now_ms));
+        }
+        let (name, version) = (held.definition.name().to_string(), held.definition.version().clone());
+        if let Some(known) = self.catalogue.definition(&name, &version)
+            && known.text != held.text
+        {
+            return Err(EngineError::FailedPrecondition(format!(
+                "{name} {version} is held with other content (digest {}); raise the version of this one",
+                known.digest
+            )));
+        }
+        self.require_disk(held.envelope.len(), moment)?;
+        held.imported_at_ms = moment.now_ms;
+        self.marks.definition += 1;
+        let write = Write::Definition { position: self.marks.definition, record: Box::new(held.record()) };
+        self.out.writes.push(write);
+        let held = Arc::new(held);
+        Arc::make_mut(&mut self.catalogue).insert(Arc::clone(&held));
+        self.out.catalogue = Some(Arc::clone(&self.catalogue));
+        Ok(self.catalogue.shown(&held, moment.now_ms))
+    }
+
+    /// Takes a verified licence and tells every session. The same bytes again change nothing.
+    pub(super) fn import_licence(&mut self, mut held: HeldLicence, moment: Moment) -> Result<u64, EngineError> {
+        let serial = held.licence.serial();
+        if held.licence.tenant() != self.tenant {
+            return Err(EngineError::FailedPrecondition(format!(
+                "the licence is for tenant `{}`, this Switch serves `{}`; import the licence of this organisation",
+                held.licence.tenant(),
+                self.tenant
+            )));
+        }
+        if let Some(known) = &self.catalogue.licence {
+            if known.digest == held.digest {
+                return Ok(serial);
+            }
+            if serial < known.licence.serial() {
+                return Err(EngineError::FailedPrecondition(format!(
+                    "the licence has serial {serial}, the one held has {}; a serial never goes back (G6)",
+                    known.licence.serial()
+                )));
+            }
+        }
+        self.require_disk(held.envelope.len(), moment)?;
+        held.imported_at_ms = moment.now_ms;
+        self.marks.licence += 1;
+        self.out.writes.push(Write::Licence { position: self.marks.licence, record: Box::new(held.record()) });
+        self.out.messages.push((To::All, ShardMessage::LicenceNotice { digest: held.digest }));
+        Arc::make_mut(&mut self.catalogue).licence = Some(Arc::new(held));
+        self.out.catalogue = Some(Arc::clone(&self.catalogue));
+        Ok(serial)
+    }
+
+    /// Refuses what would be stored below the reserve, which is for results already promised.
+    pub(super) fn require_disk(&self, needed: usize, moment: Moment) -> Result<(), EngineError> {
+        let needed = u64::try_from(needed).unwrap_or(u64::MAX);
+        let (free, reserve) = (moment.disk_free_bytes, self.disk_reserve_bytes);
+        if free >= reserve.saturating_add(needed) {
+            return Ok(());
+        }
+        Err(EngineError::ResourceExhausted(format!(
+            "the store's disk has {free} bytes free, {} are needed ({needed} for this and disk_reserve = {reserve}); free \
+             some space or move data_dir to a larger disk",
+            reserve.saturating_add(needed)
+        )))
+    }
+}
+
+impl HeldDefinition {
+    /// Makes it of what was stored; its signature was verified before it was.
+    pub(crate) fn stored(record: DocumentRecord) -> Result<Self, String> {
+        let definition = Definition::parse(&record.text).map_err(|error| error.to_string())?;
+        Ok(Self {
+            digest: envelope::digest(&record.envelope),
+            definition,
+            signer: record.signer_thumbprint.parse().map_err(|_| "signer is not a thumbprint".to_owned())?,
+            signer_subject: record.signer,
+            signing_time: seconds(record.signed_at),
+            imported_at_ms: record.imported_at_ms,
+            envelope: record.envelope,
+            text: record.text,
+        })
+    }
+
+    fn record(&self) -> DocumentRecord {
+        DocumentRecord {
+            envelope: self.envelope.clone(),
+            text: self.text.clone(),
+            signer_thumbprint: self.signer.to_string(),
+            signer: self.signer_subject.clone(),
+            signed_at: self.signing_time.as_secs(),
+            imported_at_ms: self.imported_at_ms,
+        }
+    }
+}
+
+impl HeldLicence {
+    /// Makes it of what was stored; its signature was verified before it was.
+    pub(crate) fn stored(record: DocumentRecord) -> Result<Self, String> {
+        let licence = Licence::parse(&record.text).map_err(|error| error.to_string())?;
+        Ok(Self {
+            digest: envelope::digest(&record.envelope),
+            licence,
+            signer: record.signer_thumbprint.parse().map_err(|_| "signer is not a thumbprint".to_owned())?,
+            signer_subject: record.signer,
+            signing_time: seconds(record.signed_at),
+            imported_at_ms: record.imported_at_ms,
+            envelope: record.envelope,
+            text: record.text,
+        })
+    }
+
+    /// Returns whether the licence is in its validity.
+    pub(crate) fn is_valid_at(&self, now_ms: i64) -> bool {
+        self.licence.is_valid_at(unix_time(now_ms))
+    }
+
+    fn record(&self) -> DocumentRecord {
+        DocumentRecord {
+            envelope: self.envelope.clone(),
+            text: self.text.clone(),
+            signer_thumbprint: self.signer.to_string(),
+            signer: self.signer_subject.clone(),
+            signed_at: self.signing_time.as_secs(),
+            imported_at_ms: self.imported_at_ms,
+        }
+    }
+}
+
+fn seconds(since_1970: u64) -> UnixTime {
+    UnixTime::since_unix_epoch(std::time::Duration::from_secs(since_1970))
+}

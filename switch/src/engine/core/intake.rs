@@ -1,0 +1,205 @@
+//! Results and events: stored once, acked as often as they come.
+
+use muster_pki::DeviceId;
+use muster_proto::common::v1::TargetState;
+use muster_proto::ids::{InstructionId, OutboxId, Sequence};
+use muster_proto::limits::{EVENT_BYTES_MAX, EVENT_FIELDS_MAX, NAME_BYTES_MAX};
+use muster_proto::operator::v1::{DeviceResult, ExportedResult, LoggedEvent};
+use muster_proto::relay::v1::RelayedEvent;
+use muster_proto::seen::{Fresh, gap_ranges};
+use muster_proto::session::v1::{Event, Lane, Result as SessionResult};
+use prost::Message;
+use roaring::RoaringBitmap;
+
+use super::{Core, EventIn, ResultIn};
+use crate::engine::outgoing::Acked;
+use crate::engine::store::Write;
+use crate::engine::{EngineError, metrics};
+
+/// By which road an event came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Road {
+    Session,
+    Background,
+}
+
+/// Most events of one call of a Background Channel (relay.proto).
+const RELAYED_MAX: usize = 1_000;
+
+impl Core {
+    /// Takes a result of a session.
+    pub(super) fn result(&mut self, result: ResultIn, now_ms: i64) {
+        let ResultIn { number, outbox, session, result, encoded_len } = result;
+        let fresh = self.see(number, outbox, result.sequence, "results");
+        let sequence = (fresh != Fresh::Full).then_some(result.sequence);
+        let credit_bytes = u64::from(encoded_len);
+        self.out.acks.push(Acked { session, lane: Lane::Results, sequence, credit_bytes });
+        if fresh == Fresh::New {
+            self.take_result(number, outbox, result, now_ms);
+        }
+    }
+
+    /// Takes an event of a session.
+    pub(super) fn event(&mut self, event: EventIn, now_ms: i64) {
+        let EventIn { number, outbox, session, event, encoded_len } = event;
+        let number_in_outbox = event.sequence;
+        let fresh = self.take_event(number, outbox, event, Road::Session, now_ms);
+        let sequence = (fresh != Fresh::Full).then_some(number_in_outbox);
+        let credit_bytes = u64::from(encoded_len);
+        self.out.acks.push(Acked { session, lane: Lane::Events, sequence, credit_bytes });
+    }
+
+    /// Takes events of a Background Channel; returns how many were new.
+    pub(super) fn relay(&mut self, events: Vec<RelayedEvent>, now_ms: i64) -> Result<u32, EngineError> {
+        if events.len() > RELAYED_MAX {
+            let problem = format!("{} events in one call, at most {RELAYED_MAX}", events.len());
+            return Err(EngineError::InvalidArgument(problem));
+        }
+        let checked: Vec<_> = events.into_iter().map(checked_event).collect::<Result<_, _>>()?;
+        let mut accepted = 0;
+        for (device, outbox, event) in checked {
+            let number = self.number_of(&device, now_ms);
+            match self.take_event(number, outbox, event, Road::Background, now_ms) {
+                Fresh::New => accepted += 1,
+                Fresh::Repeated => {}
+                // Refusing the call would make the Background Channel repeat it for ever: the device has left more
+                // gaps than any client does.
+                Fresh::Full => metrics::dropped("seen_full"),
+            }
+        }
+        Ok(accepted)
+    }
+
+    fn take_result(&mut self, number: u32, outbox: OutboxId, result: SessionResult, now_ms: i64) {
+        let Some(device) = self.devices.name(number).map(ToString::to_string) else {
+            return metrics::dropped("unknown_device");
+        };
+        let Ok(id) = InstructionId::try_from(&result.instruction[..]) else {
+            return metrics::dropped("malformed");
+        };
+        let state = result.state();
+        if !state.is_terminal() {
+            return metrics::dropped("malformed");
+        }
+        let (position, ledger) = match (self.positions.get(&id), self.set_aside.get(&id)) {
+            (Some(position), _) => (*position, true),
+            (None, Some(position)) => (*position, false),
+            (None, None) => return metrics::dropped("late_or_unknown"),
+        };
+        if ledger && !self.may_answer(position, number) {
+            return metrics::dropped("late_or_unknown");
+        }
+        let last = result.last;
+        self.marks.result += 1;
+        let record = ExportedResult {
+            instruction: id.to_string(),
+            outbox_id: outbox.to_vec(),
+            sequence: result.sequence,
+            result: Some(device_result(device, result)),
+        };
+        let write = Write::Result { position: self.marks.result, instruction: position, number, record: Box::new(record) };
+        self.out.writes.push(write);
+        metrics::result_stored();
+        if ledger && last {
+            self.advance(position, &RoaringBitmap::from([number]), state, "result");
+        }
+        tracing::trace!(instruction = %id, number, now_ms, "result taken");
+    }
+
+    /// Returns whether the device is a target that has yet to end.
+    fn may_answer(&self, position: i64, number: u32) -> bool {
+        let state = self.active.get(&position).and_then(|active| active.state_of(number));
+        state.is_some_and(|state: TargetState| !state.is_terminal())
+    }
+
+    fn take_event(&mut self, number: u32, outbox: OutboxId, event: Event, road: Road, now_ms: i64) -> Fresh {
+        let fresh = self.see(number, outbox, event.sequence, "events");
+        if fresh != Fresh::New {
+            return fresh;
+        }
+        let Some(device) = self.devices.name(number).map(ToString::to_string) else {
+            metrics::dropped("unknown_device");
+            return fresh;
+        };
+        if let Some(seen) = self.seen.get_mut(&(number, outbox)) {
+            for gap in gap_ranges(&event) {
+                // What the client dropped never comes; without this the set would keep a hole for ever.
+                let _known = seen.insert_range(gap);
+            }
+        }
+        self.marks.event += 1;
+        let record = LoggedEvent {
+            position: u64::try_from(self.marks.event).unwrap_or_default(),
+            device,
+            outbox_id: outbox.to_vec(),
+            event: Some(event),
+            committed_at_ms: now_ms,
+            road: road.name().to_owned(),
+        };
+        self.out.writes.push(Write::Event { position: self.marks.event, number, record: Box::new(record) });
+        metrics::event_stored(road.name());
+        fresh
+    }
+
+    /// Adds a sequence to what was seen of an outbox.
+    fn see(&mut self, number: u32, outbox: OutboxId, sequence: u64, lane: &'static str) -> Fresh {
+        let Ok(sequence) = Sequence::try_from(sequence) else {
+            metrics::dropped("malformed");
+            return Fresh::Repeated;
+        };
+        let fresh = self.seen.entry((number, outbox)).or_default().insert(sequence);
+        match fresh {
+            Fresh::New => {
+                self.touched_seen.insert((number, outbox));
+            }
+            Fresh::Repeated => metrics::repeated(lane),
+            Fresh::Full => metrics::dropped("seen_full"),
+        }
+        fresh
+    }
+}
+
+impl Road {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Background => "background",
+        }
+    }
+}
+
+fn device_result(device: String, result: SessionResult) -> DeviceResult {
+    DeviceResult {
+        device,
+        state: result.state,
+        refusal: result.refusal,
+        detail: result.detail,
+        columns: result.columns,
+        rows: result.rows,
+        truncated: result.truncated,
+        started_at_ms: result.started_at_ms,
+        finished_at_ms: result.finished_at_ms,
+        part: result.part,
+        sandbox_missing: result.sandbox_missing,
+    }
+}
+
+/// Checks an event that came by no session, so that no frame was checked.
+fn checked_event(relayed: RelayedEvent) -> Result<(DeviceId, OutboxId, Event), EngineError> {
+    let wrong = |what: String| EngineError::InvalidArgument(format!("event of `{}`: {what}", relayed.device));
+    let device = relayed.device.parse().map_err(|error| wrong(format!("device: {error}")))?;
+    let outbox = OutboxId::try_from(&relayed.outbox_id[..]).map_err(|error| wrong(error.to_string()))?;
+    let event = relayed.event.clone().ok_or_else(|| wrong("there is none".to_owned()))?;
+    Sequence::try_from(event.sequence).map_err(|error| wrong(error.to_string()))?;
+    let length = event.encoded_len();
+    if length > EVENT_BYTES_MAX {
+        return Err(wrong(format!("{length} bytes, at most {EVENT_BYTES_MAX}")));
+    }
+    if event.fields.len() > EVENT_FIELDS_MAX {
+        return Err(wrong(format!("{} fields, at most {EVENT_FIELDS_MAX}", event.fields.len())));
+    }
+    if event.name.is_empty() || event.name.len() > NAME_BYTES_MAX {
+        return Err(wrong(format!("a name of {} bytes, wanted 1 to {NAME_BYTES_MAX}", event.name.len())));
+    }
+    Ok((device, outbox, event))
+}

@@ -1,0 +1,324 @@
+//! Preparing an order, and taking it back signed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use muster_pki::DeviceId;
+use muster_proto::common::v1::NamedValue;
+use muster_proto::ids::{Digest, InstructionId};
+use muster_signing::audience::{CLIENT_ATTRIBUTES, Expression};
+use muster_signing::order::{self, Audience, Order};
+use roaring::RoaringBitmap;
+use semver::Version;
+use uuid::{NoContext, Timestamp, Uuid};
+
+use super::ledgers::Active;
+use super::{Core, HeldDefinition, Moment};
+use crate::engine::clock::millis;
+use crate::engine::error::invalid;
+use crate::engine::ledger::Ledger;
+use crate::engine::proofs::Proofs;
+use crate::engine::store::{InstructionRecord, SubmissionRecord, Write, bitmap_bytes};
+use crate::engine::{EngineError, Prepare, Prepared, metrics};
+
+/// An order whose tree is yet to be built, which takes too long for the writer's thread.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    id: InstructionId,
+    order: Order,
+    definition: Bytes,
+    members: Vec<(DeviceId, u32)>,
+    targets: RoaringBitmap,
+    online: u64,
+    grace: Duration,
+}
+
+/// An order that waits for its signature.
+#[derive(Debug)]
+pub(crate) struct PreparedOrder {
+    id: InstructionId,
+    bytes: Vec<u8>,
+    targets: RoaringBitmap,
+    proofs: Arc<Proofs>,
+    grace: Duration,
+    prepared_at_ms: i64,
+}
+
+/// A signed order whose signature was verified.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) envelope: Bytes,
+    /// SHA-256 of the envelope.
+    pub(crate) digest: Digest,
+    /// The signed bytes.
+    pub(crate) content: Vec<u8>,
+    pub(crate) order: Order,
+    pub(crate) idempotency_key: String,
+    pub(crate) operator: String,
+}
+
+/// Orders that wait for a signature at most; the oldest is forgotten first.
+const PREPARED_MAX: usize = 1_000;
+
+/// How far before its making an order's window begins, for clients whose clocks are behind. A client's own tolerance
+/// comes on top.
+const NOT_BEFORE_MARGIN: Duration = Duration::from_secs(60);
+
+/// How much longer than the definition's run time a target that was reached in time may take to answer.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Devices shown of an audience (instruction.proto).
+const SAMPLE: usize = 10;
+
+impl Core {
+    /// Resolves an audience and makes the order, but for its tree.
+    pub(super) fn draft(&mut self, prepare: Prepare, moment: Moment) -> Result<Draft, EngineError> {
+        self.require_disk(0, moment)?;
+        let held = self.find_definition(&prepare.definition, &prepare.version, moment.now_ms)?;
+        let arguments = bind(&held, prepare.arguments)?;
+        let gather = gather(&held, prepare.gather_ms)?;
+        let targets = self.resolve(&prepare.audience)?;
+        if targets.is_empty() {
+            return Err(EngineError::FailedPrecondition(format!(
+                "no device is in the audience `{}`; {} devices are known",
+                prepare.audience,
+                self.devices.len()
+            )));
+        }
+        let licence_serial = self.catalogue.licence.as_ref().map_or(0, |held| held.licence.serial());
+        let id = new_id(moment.now_ms);
+        self.marks.order_sequence += 1;
+        let expires_at_ms = moment.now_ms.saturating_add(millis(gather));
+        let window = expires_at_ms.saturating_sub(millis(order::WINDOW_MAX));
+        let order = Order {
+            tenant: self.tenant.clone(),
+            instruction: id.to_vec(),
+            definition_name: held.definition.name().to_string(),
+            definition_version: held.definition.version().to_string(),
+            definition_digest: held.digest.to_vec(),
+            licence_serial,
+            arguments,
+            audience: Some(Audience { expression: prepare.audience, ..Audience::default() }),
+            not_before_ms: moment.now_ms.saturating_sub(millis(NOT_BEFORE_MARGIN)).max(window),
+            expires_at_ms,
+            sequence: self.marks.order_sequence,
+            operator: prepare.operator,
+        };
+        Ok(Draft {
+            id,
+            order,
+            definition: held.envelope.clone(),
+            members: self.devices.members(&targets),
+            online: targets.intersection_len(&self.online),
+            grace: held.definition.limits().run_time.saturating_add(GRACE),
+            targets,
+        })
+    }
+
+    /// Keeps a prepared order until it comes back signed.
+    pub(super) fn keep(&mut self, mut prepared: PreparedOrder, now_ms: i64) {
+        self.forget_prepared(now_ms);
+        if self.prepared.len() >= PREPARED_MAX {
+            // Ids are UUIDv7, so the first is the oldest.
+            self.prepared.pop_first();
+        }
+        prepared.prepared_at_ms = now_ms;
+        prepared.proofs = self.shared_tree(prepared.proofs);
+        self.prepared.insert(prepared.id, prepared);
+    }
+
+    /// Takes a signed order that was prepared here.
+    pub(super) fn submit(&mut self, submission: Submission, moment: Moment) -> Result<InstructionId, EngineError> {
+        self.forget_prepared(moment.now_ms);
+        let key = (submission.operator.clone(), submission.idempotency_key.clone());
+        if let Some((digest, id)) = self.submissions.get(&key) {
+            if *digest == submission.digest {
+                return Ok(*id);
+            }
+            return Err(EngineError::InvalidArgument(format!(
+                "idempotency_key was used for instruction {id}, with another envelope; choose a new key"
+            )));
+        }
+        self.check_submission(&submission, moment)?;
+        let id = InstructionId::try_from(&submission.order.instruction[..]);
+        let id = id.map_err(|error| EngineError::InvalidArgument(error.to_string()))?;
+        let Some(prepared) = self.prepared.remove(&id) else { return Err(not_prepared(id)) };
+        self.accept(prepared, submission, moment.now_ms);
+        metrics::instruction_accepted();
+        Ok(id)
+    }
+
+    fn check_submission(&self, submission: &Submission, moment: Moment) -> Result<(), EngineError> {
+        let order = &submission.order;
+        let id = InstructionId::try_from(&order.instruction[..]);
+        let id = id.map_err(|error| EngineError::InvalidArgument(error.to_string()))?;
+        if order.operator != submission.operator {
+            return Err(EngineError::PermissionDenied(format!(
+                "the order was prepared for operator `{}`, the caller is `{}`; prepare your own",
+                order.operator, submission.operator
+            )));
+        }
+        let prepared = self.prepared.get(&id).ok_or_else(|| not_prepared(id))?;
+        if prepared.bytes != submission.content {
+            return Err(EngineError::InvalidArgument(format!(
+                "the signed bytes are not those prepared as {id}; sign exactly the prepared bytes"
+            )));
+        }
+        if moment.now_ms >= order.expires_at_ms {
+            return Err(EngineError::FailedPrecondition(format!("order {id} has ended; prepare it again")));
+        }
+        let digest = Digest::try_from(&order.definition_digest[..]).ok();
+        let held = digest.and_then(|digest| self.catalogue.definition_by_digest(digest));
+        let held = held.ok_or_else(|| not_prepared(id))?;
+        if let Some(why) = self.catalogue.unlicensed(held, moment.now_ms) {
+            return Err(unlicensed(held, &why));
+        }
+        self.require_disk(submission.envelope.len() + prepared.targets.serialized_size(), moment)
+    }
+
+    fn accept(&mut self, prepared: PreparedOrder, submission: Submission, now_ms: i64) {
+        let PreparedOrder { id, bytes, targets, proofs, grace, .. } = prepared;
+        self.marks.instruction += 1;
+        let position = self.marks.instruction;
+        let record = InstructionRecord {
+            envelope: submission.envelope,
+            order: bytes,
+            created_at_ms: now_ms,
+            grace_until_ms: submission.order.expires_at_ms.saturating_add(millis(grace)),
+            targets: bitmap_bytes(&targets),
+        };
+        let active = Active::new(id, Ledger::queued(targets), &submission.order, &record, Some(proofs));
+        self.out.writes.push(Write::Instruction { position, id, record: Box::new(record) });
+        let record = SubmissionRecord {
+            operator: submission.operator.clone(),
+            idempotency_key: submission.idempotency_key.clone(),
+            envelope_digest: submission.digest.to_vec(),
+            id: id.to_vec(),
+        };
+        let write = Write::Submission { instruction: position, created_at_ms: now_ms, record: Box::new(record) };
+        self.out.writes.push(write);
+        self.submissions.insert((submission.operator, submission.idempotency_key), (submission.digest, id));
+        self.activate(position, active);
+    }
+
+    fn find_definition(&self, name: &str, version: &str, now_ms: i64) -> Result<Arc<HeldDefinition>, EngineError> {
+        let catalogue = &self.catalogue;
+        let refused = |held: &Arc<HeldDefinition>| catalogue.unlicensed(held, now_ms).map(|why| unlicensed(held, &why));
+        if !version.is_empty() {
+            let parsed: Version = version
+                .parse()
+                .map_err(|error| EngineError::InvalidArgument(format!("version `{version}`: {error}")))?;
+            let held = catalogue.definition(name, &parsed);
+            let held = held.ok_or_else(|| EngineError::NotFound(format!("no definition {name} {version} is imported")))?;
+            return refused(held).map_or_else(|| Ok(Arc::clone(held)), Err);
+        }
+        let Some(highest) = catalogue.versions(name).last() else {
+            let names: BTreeSet<&str> = catalogue.all().map(|((name, _), _)| name.as_str()).collect();
+            let near = nearest(name, names).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            return Err(EngineError::NotFound(format!("no definition {name} is imported{near}")));
+        };
+        let licensed = catalogue.versions(name).filter(|held| refused(held).is_none()).last();
+        match (licensed, refused(highest)) {
+            (Some(held), _) => Ok(Arc::clone(held)),
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(Arc::clone(highest)),
+        }
+    }
+
+    /// Returns the devices of an audience expression.
+    fn resolve(&self, audience: &str) -> Result<RoaringBitmap, EngineError> {
+        if audience.is_empty() {
+            return Ok(self.devices.all().clone());
+        }
+        let known = self.attribute_names();
+        let expression = parse_audience(audience, &known)?;
+        let attributes = self.devices.attributes();
+        Ok(attributes.select(self.devices.all(), expression.names(), |values| expression.matches(values)))
+    }
+
+    fn forget_prepared(&mut self, now_ms: i64) {
+        let ttl = self.prepared_ttl_ms;
+        self.prepared.retain(|_, prepared| now_ms < prepared.prepared_at_ms.saturating_add(ttl));
+    }
+}
+
+impl Draft {
+    /// Builds the tree and encodes the order; takes milliseconds of CPU.
+    pub(crate) fn finish(self) -> (PreparedOrder, Prepared) {
+        let mut order = self.order;
+        let mut sample: Vec<DeviceId> = self.members.iter().map(|(device, _)| device.clone()).collect();
+        sample.sort();
+        sample.truncate(SAMPLE);
+        let targets = u64::try_from(self.members.len()).unwrap_or(u64::MAX);
+        let proofs = Proofs::new(self.members);
+        if let Some(audience) = &mut order.audience {
+            audience.members_root = proofs.root().to_vec();
+            audience.members_count = targets;
+        }
+        let bytes = order::encode(&order);
+        let prepared =
+            Prepared { order: bytes.clone(), definition: self.definition, targets, online: self.online, sample };
+        let proofs = Arc::new(proofs);
+        let kept =
+            PreparedOrder { id: self.id, bytes, targets: self.targets, proofs, grace: self.grace, prepared_at_ms: 0 };
+        (kept, prepared)
+    }
+}
+
+/// Parses an audience and refuses names that no device tells.
+pub(crate) fn parse_audience(audience: &str, known: &BTreeSet<String>) -> Result<Expression, EngineError> {
+    let expression = Expression::parse(audience).map_err(|error| invalid(&error))?;
+    let known = known.iter().map(String::as_str).chain(CLIENT_ATTRIBUTES);
+    expression.check_names(known).map_err(|error| invalid(&error))?;
+    Ok(expression)
+}
+
+/// Returns the name that was probably meant, if any is near.
+fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    const NEAR: f64 = 0.7;
+    let scored = known.into_iter().map(|known| (strsim::jaro_winkler(name, known), known));
+    scored.filter(|(score, _)| *score >= NEAR).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+}
+
+/// Checks the arguments, and returns those given, in the definition's order.
+fn bind(held: &HeldDefinition, arguments: Vec<NamedValue>) -> Result<Vec<NamedValue>, EngineError> {
+    let bound = held.definition.bind(&arguments).map_err(|error| EngineError::InvalidArgument(error.to_string()))?;
+    let given: BTreeMap<&str, ()> = arguments.iter().map(|argument| (argument.name.as_str(), ())).collect();
+    Ok(bound.into_iter().filter(|argument| given.contains_key(argument.name.as_str())).collect())
+}
+
+fn gather(held: &HeldDefinition, asked_ms: u64) -> Result<Duration, EngineError> {
+    let allowed = &held.definition.time_to_live().gather;
+    if asked_ms == 0 {
+        return Ok(allowed.default);
+    }
+    let asked = Duration::from_millis(asked_ms);
+    if asked < allowed.min || asked > allowed.max {
+        return Err(EngineError::InvalidArgument(format!(
+            "a gather time of {asked:?}, wanted {:?} to {:?}, as {} says",
+            allowed.min,
+            allowed.max,
+            held.definition.name()
+        )));
+    }
+    Ok(asked)
+}
+
+fn new_id(now_ms: i64) -> InstructionId {
+    let now = Duration::from_millis(u64::try_from(now_ms).unwrap_or_default());
+    let time = Timestamp::from_unix(NoContext, now.as_secs(), now.subsec_nanos());
+    InstructionId::from(Uuid::new_v7(time).into_bytes())
+}
+
+fn not_prepared(id: InstructionId) -> EngineError {
+    EngineError::FailedPrecondition(format!(
+        "order {id} is not one that waits for a signature here (unknown, submitted already, or too old); prepare it again"
+    ))
+}
+
+fn unlicensed(held: &HeldDefinition, why: &str) -> EngineError {
+    let (name, version) = (held.definition.name(), held.definition.version());
+    EngineError::FailedPrecondition(format!("{name} {version} cannot be issued: {why}"))
+}

@@ -1,0 +1,282 @@
+//! What becomes of an instruction: transitions, expiry, and orders that are sent again.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock, Weak};
+
+use bytes::Bytes;
+use muster_proto::common::v1::TargetState;
+use muster_proto::frame;
+use muster_proto::ids::InstructionId;
+use muster_proto::operator::v1::StateCount;
+use muster_proto::order::v1::Order;
+use muster_proto::session::v1::{Frame, OrderDelivery, frame::Body};
+use prost::Message;
+use roaring::RoaringBitmap;
+
+use super::Core;
+use crate::engine::ledger::Ledger;
+use crate::engine::outgoing::To;
+use crate::engine::proofs::Proofs;
+use crate::engine::store::{
+    CountsRecord, InstructionRecord, LoadedInstruction, TransitionRecord, Write, bitmap_bytes,
+};
+use crate::engine::{DueOrder, ShardMessage, metrics};
+
+/// An instruction with targets that are not terminal.
+#[derive(Debug)]
+pub(super) struct Active {
+    id: InstructionId,
+    ledger: Ledger,
+    /// The encoded order, the same for all.
+    frame: Bytes,
+    root: Vec<u8>,
+    /// Made when first needed: after a restart, nobody may ever ask.
+    /// `None`: a device's record is damaged, so that the signed root cannot be had again.
+    proofs: OnceLock<Option<Arc<Proofs>>>,
+    expires_at_ms: i64,
+    grace_until_ms: i64,
+    /// When those who are connected but still queued get the order again.
+    resend_at_ms: i64,
+}
+
+/// What devices entered, as one stored transition. Ordered so that the transitions of a batch replay.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entered {
+    instruction: i64,
+    progress: u8,
+    state: i32,
+    cause: &'static str,
+}
+
+/// How long a connected target stays queued before it gets the order again. It is queued because its order found no
+/// room, or because it connected in the same moment; a client knows an order that it has.
+const RESEND_AFTER_MS: i64 = 1_000;
+
+/// How much longer a target in `SENT` may say that it had taken the order before its end: word of it is under way.
+const SENT_GRACE_MS: i64 = 5_000;
+
+impl Active {
+    pub(super) fn new(
+        id: InstructionId,
+        ledger: Ledger,
+        order: &Order,
+        record: &InstructionRecord,
+        proofs: Option<Arc<Proofs>>,
+    ) -> Self {
+        let delivery = OrderDelivery { envelope: record.envelope.clone() };
+        let encoded = frame::encode(&Frame { body: Some(Body::Order(delivery)), proof: None });
+        let audience = order.audience.clone().unwrap_or_default();
+        Self {
+            id,
+            ledger,
+            frame: encoded,
+            root: audience.members_root,
+            proofs: proofs.map(|proofs| OnceLock::from(Some(proofs))).unwrap_or_default(),
+            expires_at_ms: order.expires_at_ms,
+            grace_until_ms: record.grace_until_ms,
+            resend_at_ms: record.created_at_ms + RESEND_AFTER_MS,
+        }
+    }
+
+    pub(super) fn loaded(loaded: LoadedInstruction) -> Self {
+        // The record's checksum held, so the order in it is what was decoded when it was accepted.
+        let order = Order::decode(&loaded.record.order[..]).unwrap_or_default();
+        Self::new(loaded.id, loaded.ledger, &order, &loaded.record, None)
+    }
+
+    pub(super) fn state_of(&self, number: u32) -> Option<TargetState> {
+        self.ledger.state_of(number)
+    }
+
+    /// Returns those who end now.
+    fn overdue(&self, now_ms: i64) -> RoaringBitmap {
+        let over = self.ends().into_iter().filter(|(_, end)| now_ms >= *end);
+        over.fold(RoaringBitmap::new(), |all, (state, _)| all | self.ledger.in_state(state))
+    }
+
+    /// Returns when the next target ends, or gets its order again.
+    fn next_timeout(&self, online: &RoaringBitmap, now_ms: i64) -> Option<i64> {
+        let end = self.ends().into_iter().filter(|(state, _)| !self.ledger.in_state(*state).is_empty());
+        let end = end.map(|(_, end)| end).min();
+        let unsent = now_ms < self.expires_at_ms && !self.ledger.in_state(TargetState::Queued).is_disjoint(online);
+        end.into_iter().chain(unsent.then_some(self.resend_at_ms)).min()
+    }
+
+    /// Returns until when a target may stay in each state.
+    fn ends(&self) -> [(TargetState, i64); 4] {
+        [
+            (TargetState::Queued, self.expires_at_ms),
+            (TargetState::Sent, self.expires_at_ms.saturating_add(SENT_GRACE_MS)),
+            (TargetState::Acked, self.grace_until_ms),
+            (TargetState::Running, self.grace_until_ms),
+        ]
+    }
+}
+
+impl Core {
+    /// Puts a new instruction among the active, every target queued, and sends its order to all shards.
+    pub(super) fn activate(&mut self, position: i64, active: Active) {
+        let everyone = active.ledger.targets().clone();
+        let entered =
+            Entered { instruction: position, progress: 0, state: TargetState::Queued.into(), cause: "submitted" };
+        self.entered.insert(entered, everyone.clone());
+        metrics::targets_entered(TargetState::Queued.name(), everyone.len());
+        self.positions.insert(active.id, position);
+        self.active.insert(position, active);
+        let connected = &everyone & &self.online;
+        self.send_order(position, connected);
+    }
+
+    /// Notes that an order was written to sessions.
+    pub(super) fn sent(&mut self, instruction: InstructionId, numbers: &RoaringBitmap) {
+        if let Some(position) = self.positions.get(&instruction) {
+            self.advance(*position, numbers, TargetState::Sent, "written");
+        }
+    }
+
+    /// Notes what a client says of itself short of its result.
+    pub(super) fn progress(&mut self, number: u32, instruction: InstructionId, state: TargetState) {
+        let position = self.positions.get(&instruction).copied();
+        if let (Some(position), TargetState::Acked | TargetState::Running) = (position, state) {
+            self.advance(position, &RoaringBitmap::from([number]), state, "progress");
+        }
+    }
+
+    /// Moves those who may; an instruction whose last target became terminal is active no longer.
+    pub(super) fn advance(&mut self, position: i64, devices: &RoaringBitmap, state: TargetState, cause: &'static str) {
+        let Some(active) = self.active.get_mut(&position) else { return };
+        let moved = active.ledger.advance(devices, state);
+        if moved.is_empty() {
+            return;
+        }
+        metrics::targets_entered(state.name(), moved.len());
+        let entered = Entered { instruction: position, progress: state.progress(), state: state.into(), cause };
+        *self.entered.entry(entered).or_default() |= moved;
+    }
+
+    /// Returns the orders a device has yet to answer, oldest first.
+    pub(super) fn due(&mut self, number: u32, now_ms: i64) -> Vec<DueOrder> {
+        let open = |active: &Active| {
+            now_ms < active.expires_at_ms && active.state_of(number).is_some_and(|state| !state.is_terminal())
+        };
+        let positions: Vec<i64> =
+            self.active.iter().filter(|(_, active)| open(active)).map(|(position, _)| *position).collect();
+        positions.into_iter().filter_map(|position| self.due_order(position, number)).collect()
+    }
+
+    fn due_order(&mut self, position: i64, number: u32) -> Option<DueOrder> {
+        let proof = self.proofs(position)?.proof(number)?;
+        let active = self.active.get(&position)?;
+        Some(DueOrder { instruction: active.id, frame: frame::with_proof(&active.frame, &proof) })
+    }
+
+    /// Returns when [`Self::handle_timeout`] should next be called, milliseconds since 1970.
+    pub(crate) fn poll_timeout(&self, now_ms: i64) -> Option<i64> {
+        self.active.values().filter_map(|active| active.next_timeout(&self.online, now_ms)).min()
+    }
+
+    /// Ends what is overdue, and sends again what connected targets have not got.
+    pub(crate) fn handle_timeout(&mut self, now_ms: i64) {
+        let positions: Vec<i64> = self.active.keys().copied().collect();
+        for position in positions {
+            let Some(active) = self.active.get(&position) else { continue };
+            let overdue = active.overdue(now_ms);
+            if !overdue.is_empty() {
+                self.advance(position, &overdue, TargetState::Expired, "deadline");
+            }
+            self.resend(position, now_ms);
+        }
+    }
+
+    fn resend(&mut self, position: i64, now_ms: i64) {
+        let Some(active) = self.active.get_mut(&position) else { return };
+        if now_ms < active.resend_at_ms || now_ms >= active.expires_at_ms {
+            return;
+        }
+        active.resend_at_ms = now_ms + RESEND_AFTER_MS;
+        let waiting = active.ledger.in_state(TargetState::Queued) & &self.online;
+        self.send_order(position, waiting);
+    }
+
+    fn send_order(&mut self, position: i64, targets: RoaringBitmap) {
+        if targets.is_empty() {
+            return;
+        }
+        let Some(proofs) = self.proofs(position) else { return };
+        let Some(active) = self.active.get(&position) else { return };
+        let message = ShardMessage::Order {
+            instruction: active.id,
+            frame: active.frame.clone(),
+            targets: Arc::new(targets),
+            proofs: Some(proofs),
+        };
+        self.out.messages.push((To::All, message));
+    }
+
+    /// Returns the proofs of an instruction's order, shared with every instruction for the same devices.
+    fn proofs(&mut self, position: i64) -> Option<Arc<Proofs>> {
+        let active = self.active.get(&position)?;
+        if let Some(made) = active.proofs.get() {
+            return made.clone();
+        }
+        let root = <[u8; 32]>::try_from(&active.root[..]).ok()?;
+        let shared = self.trees.get(&root).and_then(Weak::upgrade);
+        let made = shared.or_else(|| {
+            let made = Proofs::new(self.devices.members(active.ledger.targets()));
+            (made.root() == root).then(|| Arc::new(made))
+        });
+        if made.is_none() {
+            tracing::warn!(instruction = %active.id, "a target's record is damaged: the order cannot be proved to any");
+        }
+        let made = active.proofs.get_or_init(|| made).clone();
+        self.trees.retain(|_, tree| tree.strong_count() > 0);
+        self.trees.extend(made.iter().map(|made| (root, Arc::downgrade(made))));
+        made
+    }
+
+    /// Returns the tree that an active instruction for the same devices has; else this one, for the next.
+    pub(super) fn shared_tree(&mut self, made: Arc<Proofs>) -> Arc<Proofs> {
+        let root = made.root();
+        if let Some(shared) = self.trees.get(&root).and_then(Weak::upgrade) {
+            return shared;
+        }
+        self.trees.insert(root, Arc::downgrade(&made));
+        made
+    }
+
+    /// Turns what entered a state since the last output into transitions and counts, and lets go of what is complete.
+    pub(super) fn write_ledgers(&mut self, now_ms: i64) {
+        let entered = std::mem::take(&mut self.entered);
+        if entered.is_empty() {
+            return;
+        }
+        self.marks.batch += 1;
+        let mut touched = BTreeSet::new();
+        for (entered, devices) in entered {
+            touched.insert(entered.instruction);
+            self.marks.transition += 1;
+            let record = TransitionRecord {
+                batch: self.marks.batch,
+                state: entered.state,
+                cause: entered.cause.to_owned(),
+                at_ms: now_ms,
+                devices: bitmap_bytes(&devices),
+            };
+            self.out.writes.push(Write::Transition {
+                position: self.marks.transition,
+                instruction: entered.instruction,
+                record: Box::new(record),
+            });
+        }
+        for position in touched {
+            let Some(active) = self.active.get(&position) else { continue };
+            let count = |(state, count): (TargetState, u64)| StateCount { state: state.into(), count };
+            let states = active.ledger.counts().into_iter().map(count).collect();
+            self.out.writes.push(Write::Counts { instruction: position, record: CountsRecord { states } });
+            if active.ledger.is_complete() {
+                self.positions.remove(&active.id);
+                self.active.remove(&position);
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Everything that is decided once, without IO: commands and the time go in, [`Output`] comes out.
+//!
+//! The writer thread commits [`Output::writes`] and only then lets the rest of it out. A command is refused before it
+//! has changed anything; a failed commit ends the process, so nothing is ever taken back.
+//!
+//! `devices` has numbers and sessions, `documents` definitions and licence, `issue` preparing and submitting,
+//! `ledgers` what becomes of an instruction, `intake` results and events.
+
+mod command;
+mod devices;
+mod documents;
+mod intake;
+mod issue;
+mod ledgers;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use muster_pki::DeviceId;
+use muster_proto::ids::{Digest, InstructionId, OutboxId};
+use muster_proto::seen::SeenSet;
+use roaring::RoaringBitmap;
+
+use super::clock::millis;
+use super::outgoing::{Acked, To};
+use super::proofs::Proofs;
+use super::shared::Catalogue;
+use super::store::{Loaded, LoadedMarks, Mark, Write};
+use super::{SessionKey, ShardMessage};
+pub(crate) use command::{Command, EventIn, Reply, ResultIn};
+pub(crate) use devices::Devices;
+pub(crate) use documents::{HeldDefinition, HeldLicence};
+pub(crate) use issue::{Draft, PreparedOrder, Submission, parse_audience};
+use ledgers::{Active, Entered};
+
+/// The state of the engine.
+#[derive(Debug)]
+pub(crate) struct Core {
+    tenant: String,
+    prepared_ttl_ms: i64,
+    disk_reserve_bytes: u64,
+    devices: Devices,
+    sessions: HashMap<u32, SessionKey>,
+    online: RoaringBitmap,
+    seen: HashMap<(u32, OutboxId), SeenSet>,
+    /// Sets that changed since the last output.
+    touched_seen: BTreeSet<(u32, OutboxId)>,
+    /// Instructions with targets that are not terminal, by position.
+    active: BTreeMap<i64, Active>,
+    positions: HashMap<InstructionId, i64>,
+    /// Damaged instructions: their results are still taken, their ledgers are not touched.
+    set_aside: HashMap<InstructionId, i64>,
+    /// What entered a state since the last output.
+    entered: BTreeMap<Entered, RoaringBitmap>,
+    prepared: BTreeMap<InstructionId, PreparedOrder>,
+    /// By operator and idempotency key.
+    submissions: HashMap<(String, String), (Digest, InstructionId)>,
+    /// By root; instructions for the same devices share a tree.
+    trees: HashMap<[u8; 32], Weak<Proofs>>,
+    catalogue: Arc<Catalogue>,
+    marks: LoadedMarks,
+    stored_marks: LoadedMarks,
+    out: Output,
+}
+
+/// What a batch of commands asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    /// To be committed before anything else here happens.
+    pub(crate) writes: Vec<Write>,
+    pub(crate) acks: Vec<Acked>,
+    pub(crate) messages: Vec<(To, ShardMessage)>,
+    pub(crate) replies: Vec<Deferred>,
+    /// Sessions that began (with their address) or ended.
+    pub(crate) presence: Vec<(DeviceId, Option<SocketAddr>)>,
+    /// Definitions or licence changed.
+    pub(crate) catalogue: Option<Arc<Catalogue>>,
+}
+
+/// An answer that waits for the commit.
+pub(crate) struct Deferred(Box<dyn FnOnce() + Send>);
+
+/// What the core knows of the world at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    /// Milliseconds since 1970, UTC.
+    pub(crate) now_ms: i64,
+    /// Free bytes where the store lies.
+    pub(crate) disk_free_bytes: u64,
+}
+
+/// The core's settings.
+#[derive(Debug, Clone)]
+pub(crate) struct CoreConfig {
+    pub(crate) tenant: String,
+    pub(crate) prepared_ttl: Duration,
+    pub(crate) disk_reserve_bytes: u64,
+}
+
+impl Core {
+    /// Makes the core of what was stored.
+    pub(crate) fn new(config: CoreConfig, loaded: Loaded, catalogue: Catalogue) -> Self {
+        let marks = loaded.marks;
+        let mut core = Self {
+            tenant: config.tenant,
+            prepared_ttl_ms: millis(config.prepared_ttl),
+            disk_reserve_bytes: config.disk_reserve_bytes,
+            devices: Devices::new(loaded.devices, &loaded.facts, loaded.next_number),
+            sessions: HashMap::new(),
+            online: RoaringBitmap::new(),
+            seen: loaded.seen.into_iter().map(|(number, outbox, set)| ((number, outbox), set)).collect(),
+            touched_seen: BTreeSet::new(),
+            active: BTreeMap::new(),
+            positions: HashMap::new(),
+            set_aside: loaded.set_aside.iter().map(|(position, id, _)| (*id, *position)).collect(),
+            entered: BTreeMap::new(),
+            prepared: BTreeMap::new(),
+            submissions: HashMap::new(),
+            trees: HashMap::new(),
+            catalogue: Arc::new(catalogue),
+            marks,
+            stored_marks: marks,
+            out: Output::default(),
+        };
+        for instruction in loaded.active {
+            core.positions.insert(instruction.id, instruction.position);
+            core.active.insert(instruction.position, Active::loaded(instruction));
+        }
+        for submission in loaded.submissions {
+            let digest = Digest::try_from(&submission.envelope_digest[..]);
+            if let (Ok(digest), Ok(id)) = (digest, InstructionId::try_from(&submission.id[..])) {
+                core.submissions.insert((submission.operator, submission.idempotency_key), (digest, id));
+            }
+        }
+        core
+    }
+
+    /// Carries out one command.
+    pub(crate) fn handle(&mut self, command: Command, moment: Moment) {
+        match command {
+            Command::Connect(connect, reply) => {
+                let connected = self.connect(*connect, moment.now_ms);
+                self.answer(reply, Ok(connected));
+            }
+            Command::Disconnected { number, epoch } => self.disconnected(number, epoch),
+            Command::Sent { instruction, numbers } => self.sent(instruction, &numbers),
+            Command::Progress { number, instruction, state } => self.progress(number, instruction, state),
+            Command::Result(result) => self.result(*result, moment.now_ms),
+            Command::Event(event) => self.event(*event, moment.now_ms),
+            Command::Relay(events, reply) => {
+                let accepted = self.relay(events, moment.now_ms);
+                self.answer(reply, accepted);
+            }
+            Command::Draft(prepare, reply) => {
+                let draft = self.draft(*prepare, moment);
+                self.answer(reply, draft);
+            }
+            Command::Keep(prepared, reply) => {
+                self.keep(*prepared, moment.now_ms);
+                self.answer(reply, Ok(()));
+            }
+            Command::Submit(submission, reply) => {
+                let accepted = self.submit(*submission, moment);
+                self.answer(reply, accepted);
+            }
+            Command::ImportDefinition(definition, reply) => {
+                let imported = self.import_definition(*definition, moment);
+                self.answer(reply, imported);
+            }
+            Command::ImportLicence(licence, reply) => {
+                let serial = self.import_licence(*licence, moment);
+                self.answer(reply, serial);
+            }
+        }
+    }
+
+    /// Takes what the commands since the last call ask for.
+    pub(crate) fn poll_output(&mut self, now_ms: i64) -> Output {
+        self.write_ledgers(now_ms);
+        for key in std::mem::take(&mut self.touched_seen) {
+            if let Some(set) = self.seen.get(&key) {
+                let (number, outbox) = key;
+                self.out.writes.push(Write::Seen { number, outbox, record: set.encode() });
+            }
+        }
+        let (marks, stored) = (self.marks, self.stored_marks);
+        for (mark, value, before) in [
+            (Mark::Epoch, marks.epoch, stored.epoch),
+            (Mark::OrderSequence, marks.order_sequence, stored.order_sequence),
+            (Mark::Batch, marks.batch, stored.batch),
+        ] {
+            if value != before {
+                self.out.writes.push(Write::Mark { mark, value });
+            }
+        }
+        self.stored_marks = marks;
+        std::mem::take(&mut self.out)
+    }
+
+    /// Returns how many instructions are active, and how many devices known.
+    pub(crate) fn sizes(&self) -> (usize, usize) {
+        (self.active.len(), self.devices.len())
+    }
+
+    /// Returns the names by which an audience may tell devices apart.
+    pub(crate) fn attribute_names(&self) -> BTreeSet<String> {
+        self.devices.attributes().names().map(ToOwned::to_owned).collect()
+    }
+
+    /// Returns how many of them there are.
+    pub(crate) fn attribute_count(&self) -> usize {
+        self.devices.attributes().names().count()
+    }
+
+    fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, answer: Result<T, super::EngineError>) {
+        let send = move || {
+            // Who asked may have gone; what was done stays done.
+            let _gone = reply.send(answer);
+        };
+        self.out.replies.push(Deferred(Box::new(send)));
+    }
+}
+
+impl Deferred {
+    /// Sends the answer.
+    pub(crate) fn send(self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Deferred {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Deferred")
+    }
+}

@@ -1,0 +1,56 @@
+//! Why the engine did not do what it was asked.
+
+/// Why a call was refused. Each variant knows what it means to a caller of the operator API.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum EngineError {
+    /// There is no such instruction, device or definition (`NOT_FOUND`).
+    #[error("{0}")]
+    NotFound(String),
+    /// What was sent is wrong and stays wrong, such as an audience that doesn't parse (`INVALID_ARGUMENT`). The text
+    /// may have several lines and point into what was typed.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// It may work later, after what the text says is done (`FAILED_PRECONDITION`).
+    #[error("{0}")]
+    FailedPrecondition(String),
+    /// The signer or caller may not do it (`PERMISSION_DENIED`).
+    #[error("{0}")]
+    PermissionDenied(String),
+    /// The disk or a queue is full (`RESOURCE_EXHAUSTED`).
+    #[error("{0}")]
+    ResourceExhausted(String),
+    /// What is asked for is damaged on disk and was set aside (`DATA_LOSS`).
+    #[error("{0}")]
+    Damaged(String),
+    /// The engine stops or has stopped (`UNAVAILABLE`).
+    #[error("the switch is stopping; try again when it is back")]
+    Closed,
+    /// The engine failed on its own account (`INTERNAL`).
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl EngineError {
+    /// Returns whether the same call may succeed later without anyone changing it.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::ResourceExhausted(_) | Self::Closed => true,
+            Self::NotFound(_)
+            | Self::InvalidArgument(_)
+            | Self::FailedPrecondition(_)
+            | Self::PermissionDenied(_)
+            | Self::Damaged(_)
+            | Self::Internal(_) => false,
+        }
+    }
+}
+
+/// Says what is wrong with something that a person typed, with the place pointed at.
+pub(crate) fn invalid(error: &dyn miette::Diagnostic) -> EngineError {
+    let mut text = String::new();
+    let handler = miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor());
+    match handler.with_links(false).render_report(&mut text, error) {
+        Ok(()) => EngineError::InvalidArgument(text.trim().to_owned()),
+        Err(_) => EngineError::InvalidArgument(error.to_string()),
+    }
+}

@@ -1,0 +1,260 @@
+//! What the rest of the Switch calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use muster_pki::DeviceId;
+use muster_proto::common::v1::TargetState;
+use muster_proto::ids::{Digest, Epoch, InstructionId, OutboxId};
+use muster_proto::operator::v1::Definition;
+use muster_proto::relay::v1::RelayedEvent;
+use muster_proto::session::v1::{DocumentKind, Event, Result as SessionResult};
+use roaring::RoaringBitmap;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::core::{Command, EventIn, Reply, ResultIn};
+use super::reader::Reader;
+use super::shared::Shared;
+use super::trust::Trust;
+use super::writer::{self, Life};
+use super::{Connect, Connected, EngineConfig, EngineError, Prepare, Prepared, SessionKey, ShardMessage};
+use super::{metrics, shared};
+
+/// Opens engines.
+#[derive(Debug)]
+pub(crate) struct Engine;
+
+/// Talks to a running engine. Clones talk to the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct EngineHandle {
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+    reader: Reader,
+    life: Arc<Life>,
+}
+
+impl Engine {
+    /// Opens the store, loads what it holds and starts the writer thread. Blocks until the store is loaded; call it on
+    /// the main thread, before any shard separates its descriptors.
+    ///
+    /// # Errors
+    /// [`EngineError::Internal`] if the store cannot be opened, is of a later version, or another process holds it.
+    pub(crate) fn open(
+        config: EngineConfig,
+        shards: Vec<mpsc::Sender<ShardMessage>>,
+    ) -> Result<EngineHandle, EngineError> {
+        let (commands, queue) = mpsc::channel(config.queue_items_max.max(1));
+        let (shared, reader, life) = writer::start(config, shards, queue)?;
+        Ok(EngineHandle { commands, shared, reader, life })
+    }
+}
+
+impl EngineHandle {
+    /// Begins a session: number, epoch, attributes and time are on disk when it returns. An older session of the
+    /// device is told to close.
+    ///
+    /// # Errors
+    /// [`EngineError::ResourceExhausted`] if the engine is too busy, [`EngineError::Closed`] if it stops.
+    pub(crate) async fn connect(&self, connect: Connect) -> Result<Connected, EngineError> {
+        self.ask(|reply| Command::Connect(Box::new(connect), reply)).await
+    }
+
+    /// Ends a session. A later session of the device is not touched.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub(crate) async fn disconnected(&self, number: u32, epoch: Epoch) -> Result<(), EngineError> {
+        self.tell(Command::Disconnected { number, epoch }).await
+    }
+
+    /// Notes that an order was written to these devices' sessions.
+    ///
+    /// # Errors
+    /// As [`Self::connect`]. Nothing is lost by it: the targets stay queued and get the order again.
+    pub(crate) async fn sent(&self, instruction: InstructionId, numbers: RoaringBitmap) -> Result<(), EngineError> {
+        self.tell(Command::Sent { instruction, numbers }).await
+    }
+
+    /// Notes how far a client has come.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub(crate) async fn progress(
+        &self,
+        number: u32,
+        instruction: InstructionId,
+        state: TargetState,
+    ) -> Result<(), EngineError> {
+        self.tell(Command::Progress { number, instruction, state }).await
+    }
+
+    /// Takes a result; the session gets [`ShardMessage::Ack`] after it is on disk. A repeated one is acked again and
+    /// stored once.
+    ///
+    /// # Errors
+    /// As [`Self::connect`]; then the result was not taken, and ending the session makes the client send it again.
+    pub(crate) async fn result(
+        &self,
+        number: u32,
+        outbox: OutboxId,
+        session: SessionKey,
+        result: SessionResult,
+        encoded_len: u32,
+    ) -> Result<(), EngineError> {
+        let result = ResultIn { number, outbox, session, result, encoded_len };
+        self.tell(Command::Result(Box::new(result))).await
+    }
+
+    /// Takes an event, as [`Self::result`].
+    ///
+    /// # Errors
+    /// As [`Self::result`].
+    pub(crate) async fn event(
+        &self,
+        number: u32,
+        outbox: OutboxId,
+        session: SessionKey,
+        event: Event,
+        encoded_len: u32,
+    ) -> Result<(), EngineError> {
+        let event = EventIn { number, outbox, session, event, encoded_len };
+        self.tell(Command::Event(Box::new(event))).await
+    }
+
+    /// Takes events from a Background Channel; all are on disk when it returns. Returns how many were new.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidArgument`] if an event is not well-formed; then none was taken. Else as [`Self::connect`].
+    pub(crate) async fn relay(&self, events: Vec<RelayedEvent>) -> Result<u32, EngineError> {
+        self.ask(|reply| Command::Relay(events, reply)).await
+    }
+
+    /// Returns a signed document; `None` if the Switch doesn't have it.
+    pub(crate) fn document(&self, kind: DocumentKind, digest: Digest) -> Option<Bytes> {
+        self.shared.catalogue().document(kind, digest)
+    }
+
+    /// Resolves an audience and makes the order to be signed. Stores nothing but the order's sequence.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`] (definition), [`EngineError::InvalidArgument`] (audience, arguments, gather time),
+    /// [`EngineError::FailedPrecondition`] (licence, nobody in the audience), or as [`Self::connect`].
+    pub(crate) async fn prepare(&self, prepare: Prepare) -> Result<Prepared, EngineError> {
+        let draft = self.ask(|reply| Command::Draft(Box::new(prepare), reply)).await?;
+        let (kept, prepared) = blocking(move || draft.finish()).await?;
+        self.ask(|reply| Command::Keep(Box::new(kept), reply)).await?;
+        Ok(prepared)
+    }
+
+    /// Takes a signed order. When it returns, instruction, targets and signature are on disk.
+    ///
+    /// # Errors
+    /// [`EngineError::PermissionDenied`] (signature, another operator's order), [`EngineError::FailedPrecondition`]
+    /// (not prepared here, or too long ago), [`EngineError::ResourceExhausted`] (disk), or as [`Self::connect`].
+    pub(crate) async fn submit(
+        &self,
+        envelope: Vec<u8>,
+        idempotency_key: String,
+        operator: &str,
+    ) -> Result<InstructionId, EngineError> {
+        let (shared, operator) = (Arc::clone(&self.shared), operator.to_owned());
+        let submission =
+            blocking(move || shared::verify_order(&shared, envelope, idempotency_key, operator)).await??;
+        self.ask(|reply| Command::Submit(Box::new(submission), reply)).await
+    }
+
+    /// Imports a signed definition. The same bytes again change nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::PermissionDenied`] (G1 of signing.md), [`EngineError::InvalidArgument`] (its text),
+    /// [`EngineError::FailedPrecondition`] (the version is held with other content), disk, or as [`Self::connect`].
+    pub(crate) async fn import_definition(&self, envelope: Vec<u8>) -> Result<Definition, EngineError> {
+        let shared = Arc::clone(&self.shared);
+        let definition = blocking(move || shared::verify_definition(&shared, envelope)).await??;
+        self.ask(|reply| Command::ImportDefinition(Box::new(definition), reply)).await
+    }
+
+    /// Imports a signed licence and tells every session of it. Returns its serial.
+    ///
+    /// # Errors
+    /// [`EngineError::PermissionDenied`] (signature), [`EngineError::InvalidArgument`] (its text),
+    /// [`EngineError::FailedPrecondition`] (G6: a lower serial, another tenant), disk, or as [`Self::connect`].
+    pub(crate) async fn import_licence(&self, envelope: Vec<u8>) -> Result<u64, EngineError> {
+        let shared = Arc::clone(&self.shared);
+        let licence = blocking(move || shared::verify_licence(&shared, envelope)).await??;
+        self.ask(|reply| Command::ImportLicence(Box::new(licence), reply)).await
+    }
+
+    /// Replaces whom the engine believes, such as after a CRL was loaded.
+    pub(crate) fn set_trust(&self, trust: Arc<Trust>) {
+        self.shared.set_trust(trust);
+    }
+
+    /// Returns the way to read what is committed. Its calls block: use `spawn_blocking`.
+    pub(crate) fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    /// Returns a number that grows with each commit, so that who waits for more can read on from its cursor.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes()
+    }
+
+    /// Returns how many devices have a session.
+    pub(crate) fn online(&self) -> u64 {
+        self.shared.online_count()
+    }
+
+    /// Returns whether the device has a session.
+    pub(crate) fn is_online(&self, device: &DeviceId) -> bool {
+        self.shared.address(device).is_some()
+    }
+
+    /// Returns why the engine ended, when it does: [`EngineError::Closed`] after [`Self::close`].
+    pub(crate) async fn failed(&self) -> EngineError {
+        self.life.failed().await
+    }
+
+    /// Commits what is queued and ends the engine; blocks until it has. Calls made later return
+    /// [`EngineError::Closed`].
+    pub(crate) fn close(self) {
+        self.life.close();
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(command(reply)).await?;
+        match tokio::time::timeout(ANSWER_DEADLINE, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(EngineError::Closed),
+            Err(_) => Err(EngineError::ResourceExhausted(format!(
+                "the store gave no answer within {ANSWER_DEADLINE:?}: look at the disk, then try again"
+            ))),
+        }
+    }
+
+    async fn tell(&self, command: Command) -> Result<(), EngineError> {
+        match self.commands.send_timeout(command, QUEUE_DEADLINE).await {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(EngineError::Closed),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
+                metrics::queue_full();
+                Err(EngineError::ResourceExhausted(format!(
+                    "the store's queue was full for {QUEUE_DEADLINE:?}: look at the disk, then try again"
+                )))
+            }
+        }
+    }
+}
+
+/// How long a call waits for room in the engine's queue: several fsyncs of a slow disk, well below a session's deadline.
+const QUEUE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a call waits for its commit; below the 60 s that an operator's call may take.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Runs what takes milliseconds of CPU away from the runtime's threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, EngineError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Closed)
+}

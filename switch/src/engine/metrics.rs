@@ -1,0 +1,115 @@
+//! Names of the engine's metrics, and the few functions that write them. Labels have few values, never a device.
+
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+/// Items in one batch.
+const BATCH_ITEMS: &str = "muster_switch_store_batch_items";
+/// From a batch's first statement until it is on disk.
+const COMMIT_SECONDS: &str = "muster_switch_store_commit_seconds";
+/// Results committed.
+const RESULTS: &str = "muster_switch_results_total";
+/// Events committed, by road.
+const EVENTS: &str = "muster_switch_events_total";
+/// Results and events that came again, by lane.
+const REPEATED: &str = "muster_switch_repeated_total";
+/// Results and events that were acked but not stored, by reason.
+const DROPPED: &str = "muster_switch_store_dropped_total";
+/// Stored records that failed their checksum, by table.
+const DAMAGED: &str = "muster_switch_store_damaged_records_total";
+/// Instructions accepted.
+const INSTRUCTIONS: &str = "muster_switch_instructions_total";
+/// Instructions with targets that are not terminal.
+const ACTIVE: &str = "muster_switch_active_instructions";
+/// Devices known.
+const DEVICES: &str = "muster_switch_devices";
+/// Calls that found the engine's queue full to the end of their patience.
+const QUEUE_FULL: &str = "muster_switch_store_queue_full_total";
+/// Messages that wait because a shard's mailbox was full, by shard.
+const BACKLOG: &str = "muster_switch_shard_backlog_messages";
+/// Free bytes where the store lies.
+const DISK_FREE: &str = "muster_switch_disk_free_bytes";
+/// Targets that entered a state.
+const TARGETS: &str = "muster_switch_targets_total";
+
+/// Tells the recorder what the names mean.
+pub(crate) fn describe() {
+    describe_histogram!(BATCH_ITEMS, "items of one commit");
+    describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "from a batch's first statement until it is on disk");
+    describe_counter!(RESULTS, "results committed");
+    describe_counter!(EVENTS, "events committed, by road");
+    describe_counter!(REPEATED, "results and events that came again and were acked again, by lane");
+    describe_counter!(DROPPED, "results and events acked but not stored, by reason");
+    describe_counter!(DAMAGED, "stored records that failed their checksum and were set aside, by table");
+    describe_counter!(INSTRUCTIONS, "instructions accepted");
+    describe_gauge!(ACTIVE, "instructions with targets that are not terminal");
+    describe_gauge!(DEVICES, "devices known");
+    describe_counter!(QUEUE_FULL, "calls refused because the store's queue stayed full");
+    describe_gauge!(BACKLOG, "messages that wait because a shard's mailbox was full");
+    describe_gauge!(DISK_FREE, Unit::Bytes, "free bytes where the store lies");
+    describe_counter!(TARGETS, "targets that entered a state, by state");
+}
+
+/// Records one commit.
+pub(crate) fn committed(items: usize, took: Duration) {
+    histogram!(BATCH_ITEMS).record(f64::from(u32::try_from(items).unwrap_or(u32::MAX)));
+    histogram!(COMMIT_SECONDS).record(took);
+}
+
+/// Counts a stored result.
+pub(crate) fn result_stored() {
+    counter!(RESULTS).increment(1);
+}
+
+/// Counts a stored event by its road.
+pub(crate) fn event_stored(road: &'static str) {
+    counter!(EVENTS, "road" => road).increment(1);
+}
+
+/// Counts a repeated result or event.
+pub(crate) fn repeated(lane: &'static str) {
+    counter!(REPEATED, "lane" => lane).increment(1);
+}
+
+/// Counts a result or event that was not stored, and why.
+pub(crate) fn dropped(reason: &'static str) {
+    counter!(DROPPED, "reason" => reason).increment(1);
+}
+
+/// Counts a damaged record.
+pub(crate) fn damaged(table: &'static str) {
+    counter!(DAMAGED, "table" => table).increment(1);
+}
+
+/// Counts an accepted instruction.
+pub(crate) fn instruction_accepted() {
+    counter!(INSTRUCTIONS).increment(1);
+}
+
+/// Counts targets that entered a state.
+pub(crate) fn targets_entered(state: &'static str, count: u64) {
+    counter!(TARGETS, "state" => state).increment(count);
+}
+
+/// Sets how many instructions are active and devices known.
+pub(crate) fn sizes(active: usize, devices: usize) {
+    gauge!(ACTIVE).set(f64::from(u32::try_from(active).unwrap_or(u32::MAX)));
+    gauge!(DEVICES).set(f64::from(u32::try_from(devices).unwrap_or(u32::MAX)));
+}
+
+/// Counts a call that found no room.
+pub(crate) fn queue_full() {
+    counter!(QUEUE_FULL).increment(1);
+}
+
+/// Sets how many messages wait for a shard.
+pub(crate) fn backlog(shard: usize, messages: usize) {
+    gauge!(BACKLOG, "shard" => shard.to_string()).set(f64::from(u32::try_from(messages).unwrap_or(u32::MAX)));
+}
+
+/// Sets the free bytes of the store's disk.
+pub(crate) fn disk_free(bytes: u64) {
+    // Whole MiB are exact in a double, and finer than anybody looks.
+    gauge!(DISK_FREE).set(f64::from(u32::try_from(bytes >> 20).unwrap_or(u32::MAX)) * 1_048_576.0);
+}

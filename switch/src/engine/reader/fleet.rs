@@ -1,0 +1,170 @@
+//! Reads devices, definitions and events.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use muster_pki::DeviceId;
+use muster_proto::common::v1::Value;
+use muster_proto::operator::v1::{Client, Definition, LoggedEvent};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use semver::Version;
+
+use super::pool::{Pool, failed};
+use super::{Cursor, Page};
+use crate::engine::EngineError;
+use crate::engine::core::parse_audience;
+use crate::engine::shared::Shared;
+use crate::engine::store::{checked, key};
+
+/// Lists devices by name.
+pub(super) fn clients(
+    pool: &Pool,
+    shared: &Shared,
+    audience: &str,
+    after: &Cursor,
+    limit: u32,
+) -> Result<Page<Client>, EngineError> {
+    let expression = match audience {
+        "" => None,
+        audience => Some(parse_audience(audience, &shared.attributes())?),
+    };
+    pool.read(|connection| {
+        let sql = "SELECT d.device, f.number, f.record, f.crc FROM devices d JOIN facts f ON f.number = d.number \
+                   WHERE d.device > ?1 ORDER BY d.device";
+        let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+        let mut rows = statement.query([&after.0]).map_err(failed)?;
+        let mut page = Page { items: Vec::new(), cursor: after.clone(), more: false };
+        while let Some(row) = rows.next().map_err(failed)? {
+            let Some(client) = facts(row, shared)? else { continue };
+            let matches = expression.as_ref().is_none_or(|expression| expression.matches(&attributes(&client)));
+            if !matches {
+                continue;
+            }
+            if page.items.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
+                page.more = true;
+                break;
+            }
+            page.cursor = Cursor(row.get(0).map_err(failed)?);
+            page.items.push(client);
+        }
+        Ok(page)
+    })
+}
+
+/// Returns one device.
+pub(super) fn client(pool: &Pool, shared: &Shared, device: &DeviceId) -> Result<Client, EngineError> {
+    pool.read(|connection| {
+        let sql = "SELECT d.device, f.number, f.record, f.crc FROM devices d JOIN facts f ON f.number = d.number \
+                   WHERE d.device = ?1";
+        let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+        let mut rows = statement.query([device.as_str()]).map_err(failed)?;
+        let row = rows.next().map_err(failed)?;
+        let row = row.ok_or_else(|| EngineError::NotFound(format!("no device {device}")))?;
+        facts(row, shared)?.ok_or_else(|| EngineError::Damaged(format!("what is known of {device} is damaged")))
+    })
+}
+
+/// Lists definitions by name, then version.
+pub(super) fn definitions(shared: &Shared, after: &Cursor, limit: u32) -> Page<Definition> {
+    let (catalogue, now_ms) = (shared.catalogue(), shared.clock.now_ms());
+    let from = after.0.rsplit_once('@').and_then(|(name, version)| Some((name.to_owned(), version.parse().ok()?)));
+    let mut page = Page { items: Vec::new(), cursor: after.clone(), more: false };
+    for (place, held) in catalogue.all().filter(|(place, _)| from.as_ref().is_none_or(|from| *place > from)) {
+        if page.items.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
+            page.more = true;
+            break;
+        }
+        page.cursor = Cursor(format!("{}@{}", place.0, place.1));
+        page.items.push(catalogue.shown(held, now_ms));
+    }
+    page
+}
+
+/// Returns one definition and its envelope.
+pub(super) fn definition(shared: &Shared, name: &str, version: &str) -> Result<(Definition, Bytes), EngineError> {
+    let catalogue = shared.catalogue();
+    let held = if version.is_empty() {
+        catalogue.versions(name).last()
+    } else {
+        let parsed: Version =
+            version.parse().map_err(|error| EngineError::InvalidArgument(format!("version `{version}`: {error}")))?;
+        catalogue.definition(name, &parsed)
+    };
+    let held = held.ok_or_else(|| EngineError::NotFound(format!("no definition {name} {version} is imported")))?;
+    Ok((catalogue.shown(held, shared.clock.now_ms()), held.envelope.clone()))
+}
+
+/// Lists events in the order of commitment.
+pub(super) fn events(
+    pool: &Pool,
+    shared: &Shared,
+    device: Option<&DeviceId>,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<LoggedEvent>, EngineError> {
+    let after = i64::try_from(after).unwrap_or(i64::MAX);
+    pool.read(|connection| {
+        let number = match device {
+            None => None,
+            Some(device) => match number(connection, device)? {
+                None => return Ok(Vec::new()),
+                number => number,
+            },
+        };
+        let sql = match number {
+            None => "SELECT position, number, record, crc FROM events WHERE position > ?1 ORDER BY position",
+            Some(_) => {
+                "SELECT position, number, record, crc FROM events WHERE number = ?2 AND position > ?1 ORDER BY position"
+            }
+        };
+        let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+        let mut rows = match number {
+            None => statement.query([after]),
+            Some(number) => statement.query(params![after, number]),
+        }
+        .map_err(failed)?;
+        let mut events = Vec::new();
+        while let Some(row) = rows.next().map_err(failed)? {
+            events.extend(event(row, shared)?);
+            if events.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
+                break;
+            }
+        }
+        Ok(events)
+    })
+}
+
+/// Returns the event of a row (position, number, record, crc); `None` if it is damaged.
+pub(super) fn event(row: &Row<'_>, shared: &Shared) -> Result<Option<LoggedEvent>, EngineError> {
+    let position: i64 = row.get(0).map_err(failed)?;
+    let number: u32 = row.get(1).map_err(failed)?;
+    let record = row.get_ref(2).map_err(failed)?.as_blob().map_err(failed)?;
+    let read = checked("events", &[&key(position), &key(number)], record, row.get(3).map_err(failed)?);
+    Ok(read.inspect_err(|what| shared.damage.note("events", &position.to_string(), what)).ok())
+}
+
+/// Returns what is known of a device of a row (name, number, record, crc); `None` if it is damaged.
+fn facts(row: &Row<'_>, shared: &Shared) -> Result<Option<Client>, EngineError> {
+    let number: u32 = row.get(1).map_err(failed)?;
+    let record = row.get_ref(2).map_err(failed)?.as_blob().map_err(failed)?;
+    let read = checked::<Client>("facts", &[&key(number)], record, row.get(3).map_err(failed)?);
+    let Ok(mut client) = read.inspect_err(|what| shared.damage.note("facts", &number.to_string(), what)) else {
+        return Ok(None);
+    };
+    let address = client.device.parse().ok().and_then(|device| shared.address(&device));
+    client.online = address.is_some();
+    client.address = address.map(|address| address.to_string()).unwrap_or_default();
+    Ok(Some(client))
+}
+
+fn attributes(client: &Client) -> BTreeMap<String, Value> {
+    let pair = |named: &muster_proto::common::v1::NamedValue| {
+        (named.name.clone(), named.value.clone().unwrap_or_default())
+    };
+    client.attributes.iter().map(pair).collect()
+}
+
+fn number(connection: &Connection, device: &DeviceId) -> Result<Option<u32>, EngineError> {
+    let mut statement = connection.prepare_cached("SELECT number FROM devices WHERE device = ?1").map_err(failed)?;
+    statement.query_row([device.as_str()], |row| row.get(0)).optional().map_err(failed)
+}

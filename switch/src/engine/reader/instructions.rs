@@ -1,0 +1,239 @@
+//! Reads instructions, their results and targets.
+
+use muster_proto::common::v1::TargetState;
+use muster_proto::ids::InstructionId;
+use muster_proto::operator::v1::{DeviceResult, ExportedResult, Instruction, StateCount, Target};
+use muster_proto::order::v1::Order;
+use prost::Message;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::pool::{Pool, failed};
+use super::{Cursor, Page};
+use crate::engine::EngineError;
+use crate::engine::ledger::Ledger;
+use crate::engine::shared::Shared;
+use crate::engine::store::{self, CountsRecord, InstructionRecord, checked, key};
+
+/// Bytes of a page of results at most (instruction.proto), so that it fits a 4 MiB message.
+const PAGE_BYTES_MAX: usize = 3 << 20;
+
+/// An instruction's row.
+pub(super) struct Stored {
+    pub(super) position: i64,
+    pub(super) id: InstructionId,
+    pub(super) record: InstructionRecord,
+}
+
+/// Returns one instruction.
+pub(super) fn one(pool: &Pool, shared: &Shared, id: InstructionId) -> Result<Instruction, EngineError> {
+    pool.read(|connection| {
+        let stored = find(connection, shared, id)?;
+        shown(connection, shared, &stored)
+    })
+}
+
+/// Lists instructions, newest first.
+pub(super) fn list(
+    pool: &Pool,
+    shared: &Shared,
+    after: &Cursor,
+    limit: u32,
+) -> Result<Page<Instruction>, EngineError> {
+    let before = if after.is_start() { i64::MAX } else { after.number()? };
+    pool.read(|connection| {
+        let sql = "SELECT position, id, record, crc FROM instructions WHERE position < ?1 ORDER BY position DESC LIMIT ?2";
+        let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+        let mut rows = statement.query(params![before, i64::from(limit) + 1]).map_err(failed)?;
+        let mut page = Page { items: Vec::new(), cursor: after.clone(), more: false };
+        let mut read = 0;
+        while let Some(row) = rows.next().map_err(failed)? {
+            if read == limit {
+                page.more = true;
+                break;
+            }
+            read += 1;
+            let position: i64 = row.get(0).map_err(failed)?;
+            page.cursor = Cursor(position.to_string());
+            if let Ok(stored) = stored(row, shared)?
+                && let Ok(shown) = shown(connection, shared, &stored)
+            {
+                page.items.push(shown);
+            }
+        }
+        Ok(page)
+    })
+}
+
+/// Lists results in the order of commitment.
+pub(super) fn results(
+    pool: &Pool,
+    shared: &Shared,
+    id: InstructionId,
+    after: &Cursor,
+    limit: u32,
+) -> Result<Page<DeviceResult>, EngineError> {
+    let from = after.number()?;
+    pool.read(|connection| {
+        let instruction = position(connection, id)?;
+        let sql = "SELECT position, instruction, number, record, crc FROM results WHERE instruction = ?1 AND position > ?2 \
+                   ORDER BY position";
+        let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+        let mut rows = statement.query([instruction, from]).map_err(failed)?;
+        let mut page = Page { items: Vec::new(), cursor: after.clone(), more: false };
+        let mut bytes = 0;
+        while let Some(row) = rows.next().map_err(failed)? {
+            let length = row.get_ref(3).map_err(failed)?.as_blob().map_or(0, <[u8]>::len);
+            let full = bytes + length > PAGE_BYTES_MAX && !page.items.is_empty();
+            if full || page.items.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
+                page.more = true;
+                break;
+            }
+            bytes += length;
+            let position: i64 = row.get(0).map_err(failed)?;
+            page.cursor = Cursor(position.to_string());
+            page.items.extend(result(row, shared)?.and_then(|result| result.result));
+        }
+        Ok(page)
+    })
+}
+
+/// Lists targets by device number.
+pub(super) fn targets(
+    pool: &Pool,
+    shared: &Shared,
+    id: InstructionId,
+    state: Option<TargetState>,
+    after: &Cursor,
+    limit: u32,
+) -> Result<Page<Target>, EngineError> {
+    // A device's number may be 0, so the cursor holds the next one.
+    let from = u32::try_from(after.number()?).unwrap_or(u32::MAX);
+    pool.read(|connection| {
+        let stored = find(connection, shared, id)?;
+        let ledger = ledger(connection, shared, &stored)?;
+        let wanted = state.map_or(ledger.targets(), |state| ledger.in_state(state));
+        let mut page = Page { items: Vec::new(), cursor: after.clone(), more: false };
+        for number in wanted.range(from..) {
+            if page.items.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
+                page.more = true;
+                break;
+            }
+            page.cursor = Cursor((u64::from(number) + 1).to_string());
+            let device = device_name(connection, number)?;
+            let state = ledger.state_of(number).unwrap_or_default().into();
+            page.items.push(Target { device, state });
+        }
+        Ok(page)
+    })
+}
+
+/// Returns an instruction's row, unless it is damaged.
+pub(super) fn find(connection: &Connection, shared: &Shared, id: InstructionId) -> Result<Stored, EngineError> {
+    if let Some(why) = shared.why_set_aside(id) {
+        return Err(EngineError::Damaged(format!("instruction {id} was set aside: {why}")));
+    }
+    let sql = "SELECT position, id, record, crc FROM instructions WHERE id = ?1";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut rows = statement.query([id.as_bytes()]).map_err(failed)?;
+    let row = rows.next().map_err(failed)?.ok_or_else(|| unknown(id))?;
+    stored(row, shared)?.map_err(|what| EngineError::Damaged(format!("instruction {id} is damaged: {what}")))
+}
+
+/// Returns the instruction of a row (position, id, record, crc); the text says why it is damaged.
+pub(super) fn stored(row: &Row<'_>, shared: &Shared) -> Result<Result<Stored, String>, EngineError> {
+    let position: i64 = row.get(0).map_err(failed)?;
+    let id: Vec<u8> = row.get(1).map_err(failed)?;
+    let record: Vec<u8> = row.get(2).map_err(failed)?;
+    let keys = [&key(position)[..], &id];
+    let read = checked("instructions", &keys, &record, row.get(3).map_err(failed)?).and_then(|record| {
+        let id = InstructionId::try_from(&id[..]).map_err(|error| error.to_string())?;
+        Ok(Stored { position, id, record })
+    });
+    if let Err(what) = &read {
+        shared.damage.note("instructions", &position.to_string(), what);
+    }
+    Ok(read)
+}
+
+/// Returns the result of a row (position, instruction, number, record, crc); `None` if it is damaged.
+pub(super) fn result(row: &Row<'_>, shared: &Shared) -> Result<Option<ExportedResult>, EngineError> {
+    let position: i64 = row.get(0).map_err(failed)?;
+    let instruction: i64 = row.get(1).map_err(failed)?;
+    let number: u32 = row.get(2).map_err(failed)?;
+    let record = row.get_ref(3).map_err(failed)?.as_blob().map_err(failed)?;
+    let keys = [&key(position)[..], &key(instruction), &key(number)];
+    let read = checked("results", &keys, record, row.get(4).map_err(failed)?);
+    Ok(read.inspect_err(|what| shared.damage.note("results", &position.to_string(), what)).ok())
+}
+
+/// Replays an instruction's stored transitions.
+pub(super) fn ledger(connection: &Connection, shared: &Shared, stored: &Stored) -> Result<Ledger, EngineError> {
+    let replayed = store::replay(connection, stored.position, &stored.record.targets).map_err(failed)?;
+    replayed.map_err(|what| {
+        shared.damage.note("transitions", &stored.id.to_string(), &what);
+        EngineError::Damaged(format!("the ledger of instruction {} is damaged: {what}", stored.id))
+    })
+}
+
+/// Returns an instruction as shown, with the counts committed beside its transitions.
+fn shown(connection: &Connection, shared: &Shared, stored: &Stored) -> Result<Instruction, EngineError> {
+    let sql = "SELECT record, crc FROM counts WHERE instruction = ?1";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let read = |row: &Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?));
+    let counts = statement.query_row([stored.position], read).optional().map_err(failed)?;
+    let counts = counts.and_then(|(record, crc)| {
+        checked::<CountsRecord>("counts", &[&key(stored.position)], &record, crc)
+            .inspect_err(|what| shared.damage.note("counts", &stored.position.to_string(), what))
+            .ok()
+    });
+    // Counts can be had again from what they were counted of.
+    let states = match counts {
+        Some(counts) => counts.states,
+        None => counted(&ledger(connection, shared, stored)?),
+    };
+    instruction(stored, states)
+}
+
+/// Returns the counts of a ledger.
+pub(super) fn counted(ledger: &Ledger) -> Vec<StateCount> {
+    ledger.counts().into_iter().map(|(state, count)| StateCount { state: state.into(), count }).collect()
+}
+
+/// Returns an instruction as shown, with these counts.
+pub(super) fn instruction(stored: &Stored, states: Vec<StateCount>) -> Result<Instruction, EngineError> {
+    let order = Order::decode(&stored.record.order[..]).map_err(failed)?;
+    Ok(Instruction {
+        id: stored.id.to_string(),
+        definition: order.definition_name,
+        version: order.definition_version,
+        operator: order.operator,
+        audience: order.audience.map(|audience| audience.expression).unwrap_or_default(),
+        arguments: order.arguments,
+        created_at_ms: stored.record.created_at_ms,
+        expires_at_ms: order.expires_at_ms,
+        targets: states.iter().map(|count| count.count).sum(),
+        complete: states.iter().all(|count| count.state().is_terminal()),
+        states,
+    })
+}
+
+/// Returns a device's name; of a damaged record, its number.
+pub(super) fn device_name(connection: &Connection, number: u32) -> Result<String, EngineError> {
+    let sql = "SELECT device, crc FROM devices WHERE number = ?1";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
+    let named = statement.query_row([number], read).optional().map_err(failed)?;
+    let sound =
+        named.filter(|(device, crc)| store::verify("devices", &[&key(number), device.as_bytes()], &[], *crc).is_ok());
+    Ok(sound.map_or_else(|| format!("#{number}"), |(device, _)| device))
+}
+
+fn position(connection: &Connection, id: InstructionId) -> Result<i64, EngineError> {
+    let mut statement = connection.prepare_cached("SELECT position FROM instructions WHERE id = ?1").map_err(failed)?;
+    let found = statement.query_row([id.as_bytes()], |row| row.get(0)).optional().map_err(failed)?;
+    found.ok_or_else(|| unknown(id))
+}
+
+fn unknown(id: InstructionId) -> EngineError {
+    EngineError::NotFound(format!("no instruction {id}"))
+}

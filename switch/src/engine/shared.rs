@@ -1,0 +1,164 @@
+//! What every thread may look at: what is committed and small, replaced as a whole after each commit.
+
+mod catalogue;
+mod verify;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use dashmap::DashMap;
+use muster_pki::DeviceId;
+use muster_proto::ids::InstructionId;
+use tokio::sync::watch;
+
+use super::clock::{Clock, millis};
+use super::damage::Damage;
+use super::reader::EngineStatus;
+use super::trust::Trust;
+pub(crate) use catalogue::Catalogue;
+pub(crate) use verify::{verify_definition, verify_licence, verify_order};
+
+/// What the engine shows of itself.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) clock: Clock,
+    pub(crate) damage: Arc<Damage>,
+    data_dir: PathBuf,
+    /// Damaged instructions, and why.
+    set_aside: Vec<(InstructionId, String)>,
+    trust: RwLock<Arc<Trust>>,
+    catalogue: RwLock<Arc<Catalogue>>,
+    attributes: RwLock<Arc<BTreeSet<String>>>,
+    sessions: DashMap<DeviceId, SocketAddr>,
+    active: AtomicU64,
+    devices: AtomicU64,
+    changes: watch::Sender<u64>,
+}
+
+/// What [`Shared`] is made of.
+#[derive(Debug)]
+pub(crate) struct SharedParts {
+    pub(crate) clock: Clock,
+    pub(crate) damage: Arc<Damage>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) set_aside: Vec<(InstructionId, String)>,
+    pub(crate) trust: Arc<Trust>,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: SharedParts) -> Self {
+        Self {
+            clock: parts.clock,
+            damage: parts.damage,
+            data_dir: parts.data_dir,
+            set_aside: parts.set_aside,
+            trust: RwLock::new(parts.trust),
+            catalogue: RwLock::default(),
+            attributes: RwLock::default(),
+            sessions: DashMap::new(),
+            active: AtomicU64::new(0),
+            devices: AtomicU64::new(0),
+            changes: watch::Sender::new(0),
+        }
+    }
+
+    pub(crate) fn trust(&self) -> Arc<Trust> {
+        Arc::clone(&self.trust.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_trust(&self, trust: Arc<Trust>) {
+        *self.trust.write().unwrap_or_else(PoisonError::into_inner) = trust;
+    }
+
+    pub(crate) fn catalogue(&self) -> Arc<Catalogue> {
+        Arc::clone(&self.catalogue.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_catalogue(&self, catalogue: Arc<Catalogue>) {
+        *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = catalogue;
+    }
+
+    /// Returns the names by which an audience may tell devices apart.
+    pub(crate) fn attributes(&self) -> Arc<BTreeSet<String>> {
+        Arc::clone(&self.attributes.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_attributes(&self, names: BTreeSet<String>) {
+        *self.attributes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(names);
+    }
+
+    /// Notes that a session began (with its address) or ended.
+    pub(crate) fn set_presence(&self, device: DeviceId, address: Option<SocketAddr>) {
+        match address {
+            Some(address) => self.sessions.insert(device, address),
+            None => self.sessions.remove(&device).map(|(_, address)| address),
+        };
+    }
+
+    /// Returns where the device's session is from; `None` if it has none.
+    pub(crate) fn address(&self, device: &DeviceId) -> Option<SocketAddr> {
+        self.sessions.get(device).map(|held| *held.value())
+    }
+
+    pub(crate) fn online_count(&self) -> u64 {
+        u64::try_from(self.sessions.len()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn set_sizes(&self, active: usize, devices: usize) {
+        self.active.store(u64::try_from(active).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.devices.store(u64::try_from(devices).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Tells who waits that something was committed.
+    pub(crate) fn changed(&self) {
+        self.changes.send_modify(|commits| *commits += 1);
+    }
+
+    /// Returns why an instruction was set aside; `None` if it wasn't.
+    pub(crate) fn why_set_aside(&self, id: InstructionId) -> Option<&str> {
+        self.set_aside.iter().find(|(damaged, _)| *damaged == id).map(|(_, why)| why.as_str())
+    }
+
+    /// Returns the free bytes where the store lies; 0 if nobody can tell.
+    pub(crate) fn disk_free_bytes(&self) -> u64 {
+        let Ok(disk) = nix::sys::statvfs::statvfs(&self.data_dir) else { return 0 };
+        disk.blocks_available().saturating_mul(disk.fragment_size())
+    }
+
+    pub(crate) fn status(&self) -> EngineStatus {
+        let catalogue = self.catalogue();
+        let mut warnings = self.damage.warnings();
+        for (id, why) in &self.set_aside {
+            warnings.push(format!(
+                "instruction {id} was set aside: {why}; its results are kept, issue it again for those who are missing"
+            ));
+        }
+        if catalogue.licence.is_none() {
+            warnings.push("there is no licence, so nothing can be issued; import one".to_owned());
+        }
+        let licence = catalogue.licence.as_ref();
+        if licence.is_some_and(|licence| licence.licence.is_refresh_due(self.clock.unix_time())) {
+            warnings.push("the licence is due to be refreshed; import the newer one".to_owned());
+        }
+        if licence.is_some_and(|licence| !licence.is_valid_at(self.clock.now_ms())) {
+            warnings.push("the licence has lapsed, so nothing can be issued; import a newer one".to_owned());
+        }
+        let expires = licence.map(|held| std::time::Duration::from_secs(held.licence.terms().not_after.as_secs()));
+        EngineStatus {
+            devices: self.devices.load(Ordering::Relaxed),
+            online: self.online_count(),
+            active_instructions: self.active.load(Ordering::Relaxed),
+            licence_serial: licence.map_or(0, |held| held.licence.serial()),
+            licence_expires_at_ms: expires.map_or(0, millis),
+            disk_free_bytes: self.disk_free_bytes(),
+            warnings,
+        }
+    }
+}

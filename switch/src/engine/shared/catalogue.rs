@@ -1,0 +1,113 @@
+//! The definitions and the licence that are held.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use muster_proto::ids::Digest;
+use muster_proto::operator::v1::Definition as ShownDefinition;
+use muster_proto::session::v1::DocumentKind;
+use muster_signing::definition::Kind;
+use semver::Version;
+
+use crate::engine::core::{HeldDefinition, HeldLicence};
+use crate::engine::damage::Damage;
+use crate::engine::store::DocumentRecord;
+
+/// The documents held. Cloning is cheap enough for an import.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Catalogue {
+    by_version: BTreeMap<(String, Version), Arc<HeldDefinition>>,
+    /// Also those that a newer signature of the same text replaced: orders may name them.
+    by_digest: HashMap<Digest, Arc<HeldDefinition>>,
+    /// The one in force; older ones are kept on disk only.
+    pub(crate) licence: Option<Arc<HeldLicence>>,
+}
+
+impl Catalogue {
+    /// Makes it of what was stored, in the order of import.
+    pub(crate) fn stored(definitions: Vec<DocumentRecord>, licences: Vec<DocumentRecord>, damage: &Damage) -> Self {
+        let mut catalogue = Self::default();
+        for record in definitions {
+            match HeldDefinition::stored(record) {
+                Ok(held) => catalogue.insert(Arc::new(held)),
+                Err(what) => damage.note("definitions", "text", &what),
+            }
+        }
+        for record in licences {
+            match HeldLicence::stored(record) {
+                Ok(held) => catalogue.licence = Some(Arc::new(held)),
+                Err(what) => damage.note("licences", "text", &what),
+            }
+        }
+        catalogue
+    }
+
+    pub(crate) fn insert(&mut self, held: Arc<HeldDefinition>) {
+        let key = (held.definition.name().to_string(), held.definition.version().clone());
+        self.by_digest.insert(held.digest, Arc::clone(&held));
+        self.by_version.insert(key, held);
+    }
+
+    pub(crate) fn definition_by_digest(&self, digest: Digest) -> Option<&Arc<HeldDefinition>> {
+        self.by_digest.get(&digest)
+    }
+
+    pub(crate) fn definition(&self, name: &str, version: &Version) -> Option<&Arc<HeldDefinition>> {
+        self.by_version.get(&(name.to_owned(), version.clone()))
+    }
+
+    /// Returns every version of a name, ascending.
+    pub(crate) fn versions<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Arc<HeldDefinition>> {
+        self.by_version.iter().filter(move |((held, _), _)| held == name).map(|(_, held)| held)
+    }
+
+    /// Returns all, by name, then version.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&(String, Version), &Arc<HeldDefinition>)> {
+        self.by_version.iter()
+    }
+
+    /// Returns a document by its digest.
+    pub(crate) fn document(&self, kind: DocumentKind, digest: Digest) -> Option<Bytes> {
+        match kind {
+            DocumentKind::Definition => self.by_digest.get(&digest).map(|held| held.envelope.clone()),
+            DocumentKind::Licence => {
+                self.licence.as_ref().filter(|held| held.digest == digest).map(|held| held.envelope.clone())
+            }
+            DocumentKind::Unspecified => None,
+        }
+    }
+
+    /// Returns why a definition may not be issued; `None` if it may.
+    pub(crate) fn unlicensed(&self, held: &HeldDefinition, now_ms: i64) -> Option<String> {
+        let Some(licence) = &self.licence else {
+            return Some("there is no licence; import one".to_owned());
+        };
+        if !licence.is_valid_at(now_ms) {
+            return Some("the licence is outside its validity; import a newer one".to_owned());
+        }
+        let definition = &held.definition;
+        let admitted =
+            licence.licence.admits(definition.name(), definition.version(), &held.signer, held.signing_time);
+        admitted.err().map(|refusal| refusal.to_string())
+    }
+
+    /// Returns a definition as shown to people.
+    pub(crate) fn shown(&self, held: &HeldDefinition, now_ms: i64) -> ShownDefinition {
+        let kind = match held.definition.kind() {
+            Kind::Question => "question",
+            Kind::Action => "action",
+        };
+        ShownDefinition {
+            name: held.definition.name().to_string(),
+            version: held.definition.version().to_string(),
+            kind: kind.to_owned(),
+            says: held.definition.says().to_owned(),
+            digest: held.digest.to_string(),
+            signer_thumbprint: held.signer.to_string(),
+            signer: held.signer_subject.clone(),
+            licensed: self.unlicensed(held, now_ms).is_none(),
+            imported_at_ms: held.imported_at_ms,
+        }
+    }
+}

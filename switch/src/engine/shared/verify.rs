@@ -1,0 +1,112 @@
+//! Signatures, checked on the caller's thread before the writer sees a document.
+
+use std::fmt::Display;
+
+use bytes::Bytes;
+use muster_pki::{Certificate, Facts, Role, Roots};
+use muster_proto::limits::ENVELOPE_BYTES_MAX;
+use muster_signing::definition::Definition;
+use muster_signing::envelope::{self, ContentType, Verified};
+use muster_signing::licence::Licence;
+use muster_signing::order;
+
+use super::Shared;
+use crate::engine::EngineError;
+use crate::engine::error::invalid as invalid_text;
+use crate::engine::core::{HeldDefinition, HeldLicence, Submission};
+
+/// Longest idempotency key in bytes (instruction.proto).
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 64;
+
+/// Checks a definition: signer (G1, G5), then text.
+pub(crate) fn verify_definition(shared: &Shared, envelope: Vec<u8>) -> Result<HeldDefinition, EngineError> {
+    let trust = shared.trust();
+    let (verified, signer) = verify(shared, &envelope, ContentType::Definition, Role::Author, &trust.authors)?;
+    let text = text(verified.content, "definition")?;
+    let definition = Definition::parse(&text).map_err(|error| invalid_text(&error))?;
+    Ok(HeldDefinition {
+        digest: envelope::digest(&envelope),
+        envelope: Bytes::from(envelope),
+        text,
+        definition,
+        signer: signer.thumbprint(),
+        signer_subject: signer.subject().to_owned(),
+        signing_time: verified.signing_time,
+        imported_at_ms: 0,
+    })
+}
+
+/// Checks a licence: signer, then text.
+pub(crate) fn verify_licence(shared: &Shared, envelope: Vec<u8>) -> Result<HeldLicence, EngineError> {
+    let trust = shared.trust();
+    let (verified, signer) = verify(shared, &envelope, ContentType::Licence, Role::Licensor, &trust.licences)?;
+    let text = text(verified.content, "licence")?;
+    let licence = Licence::parse(&text).map_err(|error| invalid(&error))?;
+    Ok(HeldLicence {
+        digest: envelope::digest(&envelope),
+        envelope: Bytes::from(envelope),
+        text,
+        licence,
+        signer: signer.thumbprint(),
+        signer_subject: signer.subject().to_owned(),
+        signing_time: verified.signing_time,
+        imported_at_ms: 0,
+    })
+}
+
+/// Checks a signed order: key, signer, then every field.
+pub(crate) fn verify_order(
+    shared: &Shared,
+    envelope: Vec<u8>,
+    idempotency_key: String,
+    operator: String,
+) -> Result<Submission, EngineError> {
+    if idempotency_key.is_empty() || idempotency_key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+        return Err(EngineError::InvalidArgument(format!(
+            "idempotency_key has {} bytes, wanted 1 to {IDEMPOTENCY_KEY_BYTES_MAX}",
+            idempotency_key.len()
+        )));
+    }
+    let trust = shared.trust();
+    let (verified, _) = verify(shared, &envelope, ContentType::Order, Role::OrderSigner, &trust.orders)?;
+    let order = order::decode(&verified.content).map_err(|error| invalid(&error))?;
+    let digest = envelope::digest(&envelope);
+    Ok(Submission {
+        envelope: Bytes::from(envelope),
+        digest,
+        content: verified.content,
+        order,
+        idempotency_key,
+        operator,
+    })
+}
+
+fn verify(
+    shared: &Shared,
+    envelope: &[u8],
+    content_type: ContentType,
+    role: Role,
+    roots: &Roots,
+) -> Result<(Verified, Certificate), EngineError> {
+    if envelope.len() > ENVELOPE_BYTES_MAX {
+        return Err(EngineError::InvalidArgument(format!(
+            "the envelope has {} bytes, at most {ENVELOPE_BYTES_MAX}",
+            envelope.len()
+        )));
+    }
+    let trust = shared.trust();
+    let facts = Facts { revocation: trust.revocation.as_ref(), ..Facts::at(shared.clock.unix_time()) };
+    let verified = envelope::verify(envelope, content_type, role, roots, &facts)
+        .map_err(|error| EngineError::PermissionDenied(error.to_string()))?;
+    let signer = verified.signers.first().cloned();
+    let signer = signer.ok_or_else(|| EngineError::PermissionDenied("the envelope has no signer".to_owned()))?;
+    Ok((verified, signer))
+}
+
+fn text(content: Vec<u8>, what: &str) -> Result<String, EngineError> {
+    String::from_utf8(content).map_err(|error| EngineError::InvalidArgument(format!("the {what}'s text: {error}")))
+}
+
+fn invalid(error: &impl Display) -> EngineError {
+    EngineError::InvalidArgument(error.to_string())
+}

@@ -1,0 +1,373 @@
+//! What the core gets back at start. A damaged record is set aside and counted, never served.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use muster_pki::DeviceId;
+use muster_proto::common::v1::TargetState;
+use muster_proto::ids::{InstructionId, OutboxId, Sequence};
+use muster_proto::operator::v1::{Client, ExportedResult, LoggedEvent, StateCount};
+use muster_proto::seen::{SeenSet, gap_ranges};
+use rusqlite::{Connection, params};
+
+use super::record::{checked, verify};
+use super::{
+    CountsRecord, DocumentRecord, InstructionRecord, Mark, Store, StoreError, SubmissionRecord, TransitionRecord,
+    bitmap, key,
+};
+use crate::engine::damage::Damage;
+use crate::engine::ledger::Ledger;
+
+/// Everything the core needs.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub(crate) devices: Vec<(u32, DeviceId)>,
+    pub(crate) facts: BTreeMap<u32, Client>,
+    /// Greater than every number given before, also than those of damaged records.
+    pub(crate) next_number: u32,
+    pub(crate) seen: Vec<(u32, OutboxId, SeenSet)>,
+    /// In the order of import.
+    pub(crate) definitions: Vec<DocumentRecord>,
+    pub(crate) licences: Vec<DocumentRecord>,
+    /// Those with targets that are not terminal, oldest first.
+    pub(crate) active: Vec<LoadedInstruction>,
+    /// Those that are damaged, and why.
+    pub(crate) set_aside: Vec<(i64, InstructionId, String)>,
+    /// Those since [`Store::load`]'s `submissions_since_ms`.
+    pub(crate) submissions: Vec<SubmissionRecord>,
+    pub(crate) marks: LoadedMarks,
+}
+
+/// An instruction whose transitions add up.
+#[derive(Debug)]
+pub(crate) struct LoadedInstruction {
+    pub(crate) position: i64,
+    pub(crate) id: InstructionId,
+    pub(crate) record: InstructionRecord,
+    pub(crate) ledger: Ledger,
+}
+
+/// Numbers that never go back: the last ones given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct LoadedMarks {
+    pub(crate) epoch: u64,
+    pub(crate) order_sequence: u64,
+    pub(crate) batch: u64,
+    pub(crate) definition: i64,
+    pub(crate) licence: i64,
+    pub(crate) instruction: i64,
+    pub(crate) transition: i64,
+    pub(crate) result: i64,
+    pub(crate) event: i64,
+}
+
+/// By how much a mark is raised above what the other records show, when its own record is damaged: more than can have
+/// been given between two of them.
+const MARK_MARGIN: u64 = 1 << 32;
+
+impl Store {
+    /// Loads what the core needs.
+    pub(crate) fn load(&self, submissions_since_ms: i64, damage: &Damage) -> Result<Loaded, StoreError> {
+        let connection = self.connection();
+        let mut loaded = Loaded::default();
+        load_devices(connection, damage, &mut loaded)?;
+        load_facts(connection, damage, &mut loaded)?;
+        names_from_facts(&mut loaded);
+        load_seen(connection, damage, &mut loaded)?;
+        loaded.definitions = load_documents(connection, damage, "definitions")?;
+        loaded.licences = load_documents(connection, damage, "licences")?;
+        load_instructions(connection, damage, &mut loaded)?;
+        load_submissions(connection, damage, submissions_since_ms, &mut loaded)?;
+        load_marks(connection, damage, &mut loaded)?;
+        Ok(loaded)
+    }
+}
+
+/// Replays the stored transitions of an instruction.
+///
+/// # Errors
+/// The text says what is damaged; the outer error is SQLite's.
+pub(crate) fn replay(
+    connection: &Connection,
+    instruction: i64,
+    targets: &[u8],
+) -> Result<Result<Ledger, String>, StoreError> {
+    let mut ledger = match bitmap(targets) {
+        Ok(targets) => Ledger::empty(targets),
+        Err(what) => return Ok(Err(what)),
+    };
+    let sql = "SELECT position, record, crc FROM transitions WHERE instruction = ?1 ORDER BY position";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([instruction])?;
+    while let Some(row) = rows.next()? {
+        let position: i64 = row.get(0)?;
+        let record = row.get_ref(1)?.as_bytes_or_null().map_err(rusqlite::Error::from)?.unwrap_or_default();
+        let keys = [&key(position)[..], &key(instruction)];
+        let applied = checked::<TransitionRecord>("transitions", &keys, record, row.get(2)?).and_then(|record| {
+            let devices = bitmap(&record.devices)?;
+            ledger.replay(&devices, record.state()).map_err(|error| error.to_string())
+        });
+        if let Err(what) = applied {
+            return Ok(Err(format!("transition {position}: {what}")));
+        }
+    }
+    Ok(ledger.check().map(|()| ledger).map_err(|error| error.to_string()))
+}
+
+fn load_devices(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> Result<(), StoreError> {
+    let mut statement = connection.prepare("SELECT number, device, crc FROM devices ORDER BY number")?;
+    let mut rows = statement.query([])?;
+    let mut known = BTreeSet::new();
+    while let Some(row) = rows.next()? {
+        let number: u32 = row.get(0)?;
+        loaded.next_number = loaded.next_number.max(number.saturating_add(1));
+        let name = row.get_ref(1)?.as_bytes().map_err(rusqlite::Error::from)?;
+        let device = verify("devices", &[&key(number), name], &[], row.get(2)?).and_then(|()| {
+            let text = str::from_utf8(name).map_err(|error| error.to_string())?;
+            text.parse::<DeviceId>().map_err(|error| error.to_string())
+        });
+        match device {
+            Ok(device) if known.insert(device.clone()) => loaded.devices.push((number, device)),
+            Ok(device) => damage.note("devices", &number.to_string(), &format!("{device} has two numbers")),
+            Err(what) => damage.note("devices", &number.to_string(), &what),
+        }
+    }
+    let highest: Option<u32> = connection.query_row("SELECT max(number) FROM facts", [], |row| row.get(0))?;
+    loaded.next_number = loaded.next_number.max(highest.map_or(0, |highest| highest.saturating_add(1)));
+    Ok(())
+}
+
+fn load_facts(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> Result<(), StoreError> {
+    let mut statement = connection.prepare("SELECT number, record, crc FROM facts")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let number: u32 = row.get(0)?;
+        let record: Vec<u8> = row.get(1)?;
+        match checked("facts", &[&key(number)], &record, row.get(2)?) {
+            Ok(facts) => {
+                loaded.facts.insert(number, facts);
+            }
+            Err(what) => damage.note("facts", &number.to_string(), &what),
+        }
+    }
+    Ok(())
+}
+
+/// Gives devices whose own record is damaged the name that their facts have, too.
+fn names_from_facts(loaded: &mut Loaded) {
+    let mut known: BTreeSet<DeviceId> = loaded.devices.iter().map(|(_, device)| device.clone()).collect();
+    let numbers: BTreeSet<u32> = loaded.devices.iter().map(|(number, _)| *number).collect();
+    for (number, facts) in &loaded.facts {
+        if let Ok(device) = facts.device.parse::<DeviceId>()
+            && !numbers.contains(number)
+            && known.insert(device.clone())
+        {
+            loaded.devices.push((*number, device));
+        }
+    }
+}
+
+fn load_seen(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> Result<(), StoreError> {
+    let mut statement = connection.prepare("SELECT number, outbox_id, record, crc FROM seen")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let number: u32 = row.get(0)?;
+        let outbox: Vec<u8> = row.get(1)?;
+        let record: Vec<u8> = row.get(2)?;
+        let Ok(id) = OutboxId::try_from(&outbox[..]) else {
+            damage.note("seen", &format!("{number}/?"), "outbox_id is not 16 bytes");
+            continue;
+        };
+        let set = verify("seen", &[&key(number), &outbox], &record, row.get(3)?)
+            .and_then(|()| SeenSet::decode(&record).map_err(|error| error.to_string()));
+        let set = match set {
+            Ok(set) => set,
+            Err(what) => {
+                damage.note("seen", &format!("{number}/{id}"), &what);
+                seen_again(connection, number, id)?
+            }
+        };
+        loaded.seen.push((number, id, set));
+    }
+    Ok(())
+}
+
+/// Gathers a damaged seen set again from the events and results that it let in. What was acked without being stored is
+/// not in it; if it comes again, it is dropped again.
+fn seen_again(connection: &Connection, number: u32, outbox: OutboxId) -> Result<SeenSet, StoreError> {
+    let mut seen = SeenSet::new();
+    let mut add = |outbox_id: &[u8], sequence: u64| {
+        if outbox_id == outbox.as_bytes()
+            && let Ok(sequence) = Sequence::try_from(sequence)
+        {
+            let _fresh = seen.insert(sequence);
+        }
+    };
+    let mut gaps = Vec::new();
+    let mut events = connection.prepare("SELECT position, record, crc FROM events WHERE number = ?1")?;
+    let mut rows = events.query([number])?;
+    while let Some(row) = rows.next()? {
+        let (position, record): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
+        if let Ok(logged) = checked::<LoggedEvent>("events", &[&key(position), &key(number)], &record, row.get(2)?) {
+            let event = logged.event.unwrap_or_default();
+            add(&logged.outbox_id, event.sequence);
+            if logged.outbox_id == outbox.as_bytes() {
+                gaps.extend(gap_ranges(&event));
+            }
+        }
+    }
+    let mut results = connection.prepare("SELECT position, instruction, record, crc FROM results WHERE number = ?1")?;
+    let mut rows = results.query([number])?;
+    while let Some(row) = rows.next()? {
+        let (position, instruction, record): (i64, i64, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let keys = [&key(position)[..], &key(instruction), &key(number)];
+        if let Ok(result) = checked::<ExportedResult>("results", &keys, &record, row.get(3)?) {
+            add(&result.outbox_id, result.sequence);
+        }
+    }
+    for gap in gaps {
+        let _fresh = seen.insert_range(gap);
+    }
+    Ok(seen)
+}
+
+fn load_documents(
+    connection: &Connection,
+    damage: &Damage,
+    table: &'static str,
+) -> Result<Vec<DocumentRecord>, StoreError> {
+    let mut statement = connection.prepare(&format!("SELECT position, record, crc FROM {table} ORDER BY position"))?;
+    let mut rows = statement.query([])?;
+    let mut documents = Vec::new();
+    while let Some(row) = rows.next()? {
+        let position: i64 = row.get(0)?;
+        let record: Vec<u8> = row.get(1)?;
+        match checked(table, &[&key(position)], &record, row.get(2)?) {
+            Ok(document) => documents.push(document),
+            Err(what) => damage.note(table, &position.to_string(), &what),
+        }
+    }
+    Ok(documents)
+}
+
+/// Replays every instruction that is not known to be complete. Those that are cost one small row each.
+fn load_instructions(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> Result<(), StoreError> {
+    let sql = "SELECT i.position, i.id, c.record, c.crc FROM instructions i LEFT JOIN counts c ON c.instruction = i.position \
+               ORDER BY i.position";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let position: i64 = row.get(0)?;
+        let id: Vec<u8> = row.get(1)?;
+        let Ok(id) = InstructionId::try_from(&id[..]) else {
+            damage.note("instructions", &position.to_string(), "id is not 16 bytes");
+            continue;
+        };
+        let counts = match row.get::<_, Option<Vec<u8>>>(2)? {
+            Some(record) => checked::<CountsRecord>("counts", &[&key(position)], &record, row.get(3)?),
+            None => Err("counts are missing".to_owned()),
+        };
+        let counts = counts.inspect_err(|what| damage.note("counts", &position.to_string(), what)).ok();
+        if counts.as_ref().is_some_and(|counts| counts.states.iter().all(|count| count.state().is_terminal())) {
+            continue;
+        }
+        match load_instruction(connection, position, id, counts)? {
+            Ok(instruction) if instruction.ledger.is_complete() => {}
+            Ok(instruction) => loaded.active.push(instruction),
+            Err(what) => {
+                damage.note("instructions", &id.to_string(), &what);
+                loaded.set_aside.push((position, id, what));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn load_instruction(
+    connection: &Connection,
+    position: i64,
+    id: InstructionId,
+    counts: Option<CountsRecord>,
+) -> Result<Result<LoadedInstruction, String>, StoreError> {
+    let sql = "SELECT record, crc FROM instructions WHERE position = ?1";
+    let (record, crc): (Vec<u8>, i64) =
+        connection.prepare_cached(sql)?.query_row([position], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let keys = [&key(position)[..], id.as_bytes()];
+    let record = match checked::<InstructionRecord>("instructions", &keys, &record, crc) {
+        Ok(record) => record,
+        Err(what) => return Ok(Err(what)),
+    };
+    let ledger = match replay(connection, position, &record.targets)? {
+        Ok(ledger) => ledger,
+        Err(what) => return Ok(Err(what)),
+    };
+    let replayed: Vec<StateCount> =
+        ledger.counts().into_iter().map(|(state, count)| StateCount { state: state.into(), count }).collect();
+    match counts {
+        // A transition that is missing as a whole leaves a partition; only the counts know of it.
+        Some(counts) if counts.states != replayed => Ok(Err(format!(
+            "transitions add up to {}, the counts say {}",
+            told(&replayed),
+            told(&counts.states)
+        ))),
+        _ => Ok(Ok(LoadedInstruction { position, id, record, ledger })),
+    }
+}
+
+fn told(states: &[StateCount]) -> String {
+    let one = |count: &StateCount| format!("{} {}", count.count, TargetState::name(count.state()));
+    states.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn load_submissions(
+    connection: &Connection,
+    damage: &Damage,
+    since_ms: i64,
+    loaded: &mut Loaded,
+) -> Result<(), StoreError> {
+    let sql = "SELECT instruction, created_at_ms, record, crc FROM submissions WHERE created_at_ms >= ?1";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query(params![since_ms])?;
+    while let Some(row) = rows.next()? {
+        let (instruction, created, record): (i64, i64, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        match checked("submissions", &[&key(instruction), &key(created)], &record, row.get(3)?) {
+            Ok(submission) => loaded.submissions.push(submission),
+            Err(what) => damage.note("submissions", &instruction.to_string(), &what),
+        }
+    }
+    Ok(())
+}
+
+fn load_marks(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> Result<(), StoreError> {
+    let last = |table: &str| -> Result<i64, StoreError> {
+        let sql = format!("SELECT coalesce(max(position), 0) FROM {table}");
+        Ok(connection.query_row(&sql, [], |row| row.get(0))?)
+    };
+    let epochs = loaded.facts.values().map(|facts| facts.epoch).max().unwrap_or_default();
+    loaded.marks = LoadedMarks {
+        epoch: mark(connection, damage, Mark::Epoch, epochs)?,
+        order_sequence: mark(connection, damage, Mark::OrderSequence, 0)?,
+        batch: mark(connection, damage, Mark::Batch, 0)?,
+        definition: last("definitions")?,
+        licence: last("licences")?,
+        instruction: last("instructions")?,
+        transition: last("transitions")?,
+        result: last("results")?,
+        event: last("events")?,
+    };
+    Ok(())
+}
+
+/// Returns a mark; of a damaged one, a value that is surely not lower than the one lost.
+fn mark(connection: &Connection, damage: &Damage, mark: Mark, shown: u64) -> Result<u64, StoreError> {
+    let mut statement = connection.prepare("SELECT value, crc FROM marks WHERE name = ?1")?;
+    let mut rows = statement.query([mark.name()])?;
+    let Some(row) = rows.next()? else { return Ok(shown) };
+    let value: i64 = row.get(0)?;
+    match verify("marks", &[mark.name().as_bytes(), &key(value)], &[], row.get(1)?) {
+        Ok(()) => Ok(u64::try_from(value).unwrap_or_default().max(shown)),
+        Err(what) => {
+            damage.note("marks", mark.name(), &what);
+            Ok(shown + MARK_MARGIN)
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Sessions that come and go, and orders that end.
+
+use std::time::Duration;
+
+use muster_proto::common::v1::TargetState;
+use muster_proto::session::v1::CloseReason;
+
+use super::world::*;
+use crate::engine::ShardMessage;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+#[tokio::test]
+async fn an_offline_target_gets_its_order_when_it_connects() {
+    let mut world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    world.engine.disconnected(session.connected.number, session.connected.epoch).await.unwrap();
+    let id = world.issue("").await;
+
+    let back = world.connect("w1.acme.local").await;
+    world.answer(&back, id, 1).await;
+    let again = world.connect("w1.acme.local").await;
+
+    assert_eq!(back.connected.due.iter().map(|due| due.instruction).collect::<Vec<_>>(), [id]);
+    assert!(muster_proto::frame::decode(&back.connected.due[0].frame).unwrap().proof.is_some());
+    assert!(again.connected.due.is_empty());
+}
+
+#[tokio::test]
+async fn a_queued_target_expires_at_the_end() {
+    let world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    world.engine.disconnected(session.connected.number, session.connected.epoch).await.unwrap();
+    let id = world.issue("").await;
+
+    world.advance(HOUR);
+
+    world.until_state(id, TargetState::Expired).await;
+    assert!(world.connect("w1.acme.local").await.connected.due.is_empty());
+}
+
+#[tokio::test]
+async fn a_running_target_may_answer_after_the_end_but_not_for_ever() {
+    let mut world = World::new().await;
+    let (slow, stuck) = (world.connect("w1.acme.local").await, world.connect("w2.acme.local").await);
+    let id = world.issue("").await;
+    for session in [&slow, &stuck] {
+        world.engine.progress(session.connected.number, id, TargetState::Running).await.unwrap();
+    }
+
+    world.advance(HOUR + Duration::from_secs(20));
+    world.answer(&slow, id, 1).await;
+    world.advance(Duration::from_secs(20));
+
+    let shown = world.until(id, |instruction| instruction.complete).await;
+    assert_eq!(counts(&shown), [(TargetState::Answered, 1), (TargetState::Expired, 1)]);
+}
+
+#[tokio::test]
+async fn a_result_after_expiry_is_acked_and_dropped() {
+    let mut world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    let id = world.issue("").await;
+    world.advance(HOUR);
+    world.until_state(id, TargetState::Expired).await;
+
+    world.answer(&session, id, 1).await;
+
+    assert_eq!(world.engine.reader().results(id, &Default::default(), 10).unwrap().items, []);
+    world.until_state(id, TargetState::Expired).await;
+}
+
+#[tokio::test]
+async fn a_later_session_supersedes_the_earlier() {
+    let mut world = World::new().await;
+    let first = world.connect("w1.acme.local").await;
+
+    let second = world.connect("w1.acme.local").await;
+    let closed = world
+        .next(|message| match message {
+            ShardMessage::Close { session, reason, .. } => Some((session, reason)),
+            ShardMessage::Order { .. } | ShardMessage::Ack { .. } | ShardMessage::LicenceNotice { .. } => None,
+        })
+        .await;
+    world.engine.disconnected(first.connected.number, first.connected.epoch).await.unwrap();
+    world.connect("w2.acme.local").await;
+
+    assert_eq!(closed, (first.key, CloseReason::Superseded));
+    assert!(second.connected.epoch > first.connected.epoch);
+    assert_eq!(first.connected.number, second.connected.number);
+    assert!(world.engine.is_online(&"w1.acme.local".parse().unwrap()));
+    assert_eq!(world.engine.online(), 2);
+}
+
+#[tokio::test]
+async fn states_only_move_forward() {
+    let world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    let id = world.issue("").await;
+    let number = session.connected.number;
+
+    world.engine.progress(number, id, TargetState::Running).await.unwrap();
+    world.engine.sent(id, [number].into()).await.unwrap();
+    world.engine.progress(number, id, TargetState::Acked).await.unwrap();
+    world.engine.progress(number, id, TargetState::Answered).await.unwrap();
+    world.connect("w2.acme.local").await;
+
+    let targets = world.engine.reader().targets(id, None, &Default::default(), 10).unwrap();
+    assert_eq!(targets.items.len(), 1);
+    assert_eq!(targets.items[0].state(), TargetState::Running);
+}

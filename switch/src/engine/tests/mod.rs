@@ -1,0 +1,9 @@
+//! The whole engine, with real signatures and a clock turned by hand. `world` has what the tests share.
+
+mod audience;
+mod damage;
+mod expiry;
+mod intake;
+mod issue;
+mod restart;
+mod world;

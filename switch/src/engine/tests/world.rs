@@ -1,0 +1,352 @@
+//! An engine with its organisation: authors, operators, licensor, one shard's mailbox and a clock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use muster_pki::authority::{Authority, Issued, Request};
+use muster_pki::{Role, Roots, UnixTime};
+use muster_proto::common::v1::{NamedValue, TargetState, Value, value::Kind};
+use muster_proto::ids::{InstructionId, OutboxId};
+use muster_proto::operator::v1::Instruction;
+use muster_proto::order::v1::Order;
+use muster_proto::session::v1::{Event, Hello, Lane, Result as SessionResult, SequenceRange};
+use muster_signing::envelope::{self, ContentType, Signer};
+use muster_signing::licence::{Licence, Terms};
+use prost::Message;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use crate::engine::clock::{Clock, unix_time};
+use crate::engine::{
+    Connect, Connected, Engine, EngineConfig, EngineError, EngineHandle, Prepare, Prepared, SessionKey, ShardMessage,
+    Trust,
+};
+
+pub(super) const TENANT: &str = "acme";
+pub(super) const OPERATOR: &str = "anna.acme.local";
+pub(super) const DEFINITION: &str = "Acme-Test-Kernel";
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) struct World {
+    pub(super) dir: TempDir,
+    pub(super) engine: EngineHandle,
+    pub(super) shard: mpsc::Receiver<ShardMessage>,
+    pub(super) author: Party,
+    pub(super) orders: Party,
+    pub(super) licensor: Party,
+    now_ms: Arc<AtomicI64>,
+    trust: Arc<Trust>,
+    disk_reserve_bytes: u64,
+    mailbox: usize,
+}
+
+/// Who signs one kind of document.
+pub(super) struct Party {
+    pub(super) roots: Roots,
+    pub(super) issued: Issued,
+}
+
+/// A session as a shard holds it.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    pub(super) connected: Connected,
+    pub(super) key: SessionKey,
+}
+
+impl World {
+    /// An engine that holds a licence and one licensed definition.
+    pub(super) async fn new() -> Self {
+        let world = Self::empty(Party::new(Role::Author), 64);
+        world.engine.import_licence(world.licence(1)).await.unwrap();
+        world.engine.import_definition(world.definition("1.0.0")).await.unwrap();
+        world
+    }
+
+    /// An engine that holds nothing.
+    pub(super) fn empty(author: Party, mailbox: usize) -> Self {
+        let (orders, licensor) = (Party::new(Role::OrderSigner), Party::new(Role::Licensor));
+        let trust = Trust {
+            authors: author.roots.clone(),
+            orders: orders.roots.clone(),
+            licences: licensor.roots.clone(),
+            revocation: None,
+        };
+        let dir = TempDir::new().unwrap();
+        let now_ms = Arc::new(AtomicI64::new(real_now_ms()));
+        let trust = Arc::new(trust);
+        let (engine, shard) = open(&dir, &trust, &now_ms, 0, mailbox).unwrap();
+        Self { dir, engine, shard, author, orders, licensor, now_ms, trust, disk_reserve_bytes: 0, mailbox }
+    }
+
+    /// Closes the engine, lets `meanwhile` touch the store, and opens it again.
+    pub(super) fn restart(mut self, meanwhile: impl FnOnce(&rusqlite::Connection)) -> Self {
+        self.engine.clone().close();
+        let database = rusqlite::Connection::open(self.dir.path().join("switch.db")).unwrap();
+        meanwhile(&database);
+        drop(database);
+        let (engine, shard) =
+            open(&self.dir, &self.trust, &self.now_ms, self.disk_reserve_bytes, self.mailbox).unwrap();
+        (self.engine, self.shard) = (engine, shard);
+        self
+    }
+
+    /// Opens the engine again with so much disk to be kept free.
+    pub(super) fn with_disk_reserve(mut self, bytes: u64) -> Self {
+        self.disk_reserve_bytes = bytes;
+        self.restart(|_| ())
+    }
+
+    /// Tries to open a second engine on the same store.
+    pub(super) fn open_again(&self) -> Result<EngineHandle, EngineError> {
+        open(&self.dir, &self.trust, &self.now_ms, 0, 1).map(|(engine, _)| engine)
+    }
+
+    pub(super) fn now_ms(&self) -> i64 {
+        self.now_ms.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn advance(&self, by: Duration) {
+        self.now_ms.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    pub(super) async fn connect(&self, device: &str) -> Session {
+        self.connect_with(device, outbox(), vec![text("os", "linux"), integer("cpus", 4)]).await
+    }
+
+    pub(super) async fn connect_with(&self, device: &str, outbox: OutboxId, attributes: Vec<NamedValue>) -> Session {
+        let connect = Connect {
+            device: device.parse().unwrap(),
+            thumbprint: "ab".repeat(32),
+            certificate_not_after_ms: self.now_ms() + 1_000_000,
+            address: "127.0.0.1:4000".parse().unwrap(),
+            shard: 0,
+            slot: 5,
+            hello: Hello { outbox_id: outbox.to_vec(), versions: vec![1], attributes, ..Hello::default() },
+        };
+        let connected = self.engine.connect(connect).await.unwrap();
+        let key = SessionKey { shard: 0, slot: 5, epoch: connected.epoch };
+        Session { connected, key }
+    }
+
+    pub(super) async fn prepare(&self, audience: &str) -> Result<Prepared, EngineError> {
+        let prepare = Prepare {
+            definition: DEFINITION.to_owned(),
+            audience: audience.to_owned(),
+            operator: OPERATOR.to_owned(),
+            ..Prepare::default()
+        };
+        self.engine.prepare(prepare).await
+    }
+
+    /// Prepares, signs and submits.
+    pub(super) async fn issue(&self, audience: &str) -> InstructionId {
+        let prepared = self.prepare(audience).await.unwrap();
+        let envelope = self.orders.sign(&prepared.order, ContentType::Order, self.now_ms());
+        let key = InstructionId::try_from(&Order::decode(&prepared.order[..]).unwrap().instruction[..]).unwrap();
+        self.engine.submit(envelope, key.to_string(), OPERATOR).await.unwrap()
+    }
+
+    /// Lets a session answer, and waits for the ack.
+    pub(super) async fn answer(&mut self, session: &Session, id: InstructionId, sequence: u64) {
+        self.tell_result(session, result(id, sequence, TargetState::Answered)).await;
+        assert_eq!(self.next_ack().await.1, [range(sequence, sequence)]);
+    }
+
+    pub(super) async fn tell_result(&self, session: &Session, result: SessionResult) {
+        self.engine.result(session.connected.number, outbox(), session.key, result, 100).await.unwrap();
+    }
+
+    pub(super) async fn tell_event(&self, session: &Session, event: Event) {
+        self.engine.event(session.connected.number, outbox(), session.key, event, 100).await.unwrap();
+    }
+
+    /// Returns the next message to the shard that `pick` takes; others are passed over.
+    pub(super) async fn next<T>(&mut self, pick: impl Fn(ShardMessage) -> Option<T>) -> T {
+        let search = async {
+            loop {
+                let message = self.shard.recv().await.expect("the engine lives");
+                if let Some(found) = pick(message) {
+                    return found;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, search).await.expect("the message comes")
+    }
+
+    pub(super) async fn next_ack(&mut self) -> (Lane, Vec<SequenceRange>, u64) {
+        self.next(|message| match message {
+            ShardMessage::Ack { lane, ranges, credit_bytes, .. } => Some((lane, ranges, credit_bytes)),
+            ShardMessage::Order { .. } | ShardMessage::Close { .. } | ShardMessage::LicenceNotice { .. } => None,
+        })
+        .await
+    }
+
+    /// Waits until the instruction is as wanted.
+    pub(super) async fn until(&self, id: InstructionId, wanted: impl Fn(&Instruction) -> bool) -> Instruction {
+        let mut changes = self.engine.changes();
+        let search = async {
+            loop {
+                let instruction = self.engine.reader().instruction(id).unwrap();
+                if wanted(&instruction) {
+                    return instruction;
+                }
+                changes.changed().await.expect("the engine lives");
+            }
+        };
+        tokio::time::timeout(PATIENCE, search).await.expect("the instruction gets there")
+    }
+
+    /// Waits until the target is in a state.
+    pub(super) async fn until_state(&self, id: InstructionId, state: TargetState) {
+        self.until(id, |instruction| counts(instruction).contains(&(state, 1))).await;
+    }
+
+    pub(super) fn definition(&self, version: &str) -> Vec<u8> {
+        self.author.sign(definition_text(version, "SELECT 1 AS one").as_bytes(), ContentType::Definition, self.now_ms())
+    }
+
+    /// A licence that binds the prefix to the author.
+    pub(super) fn licence(&self, serial: u64) -> Vec<u8> {
+        self.licence_for(serial, "Acme")
+    }
+
+    pub(super) fn licence_for(&self, serial: u64, prefix: &str) -> Vec<u8> {
+        let terms = Terms {
+            serial,
+            licensee: "Acme Inc.".to_owned(),
+            tenant: TENANT.to_owned(),
+            not_before: at(self.now_ms(), -3_600),
+            not_after: at(self.now_ms(), 90 * 86_400),
+            refresh_by: None,
+            features: [].into(),
+            prefixes: [(prefix.to_owned(), [self.author.issued.certificate.thumbprint()].into())].into(),
+            minimum_versions: [].into(),
+            distrusted: [].into(),
+        };
+        let text = Licence::new(terms).unwrap().to_text().unwrap();
+        self.licensor.sign(text.as_bytes(), ContentType::Licence, self.now_ms())
+    }
+}
+
+impl Party {
+    pub(super) fn new(role: Role) -> Self {
+        let now = real_now_ms();
+        let root = Authority::root("Test root", Duration::from_secs(365 * 86_400), at(now, -7_200)).unwrap();
+        let request = Request {
+            common_name: "signer.acme.local".to_owned(),
+            dns_names: Vec::new(),
+            ip_addresses: Vec::new(),
+            role,
+            not_before: at(now, -3_600),
+            not_after: at(now, 30 * 86_400),
+            crl_url: None,
+        };
+        let issued = root.issue(&request).unwrap();
+        let roots = Roots::from_certificates([root.certificate().clone()]).unwrap();
+        Self { roots, issued }
+    }
+
+    pub(super) fn sign(&self, content: &[u8], content_type: ContentType, now_ms: i64) -> Vec<u8> {
+        let signer = Signer::from_pem(self.issued.chain_pem.as_bytes(), self.issued.key_pem.as_bytes()).unwrap();
+        envelope::sign(content, content_type, &signer, unix_time(now_ms)).unwrap()
+    }
+}
+
+/// The outbox of every session that [`World::connect`] begins.
+pub(super) fn outbox() -> OutboxId {
+    OutboxId::from([7; 16])
+}
+
+pub(super) fn definition_text(version: &str, query: &str) -> String {
+    format!(
+        r#"
+name = "{DEFINITION}"
+version = "{version}"
+kind = "question"
+says = "Which kernel runs?"
+
+[[parameter]]
+name = "days"
+type = "integer"
+min = 1
+max = 365
+default = 30
+
+[[step]]
+query = "{query}"
+
+[[result]]
+name = "one"
+type = "integer"
+
+[limits]
+run_time = "10s"
+rows = 10
+bytes = "64 KiB"
+
+[time_to_live]
+gather = {{ default = "1h", min = "1m", max = "7d" }}
+keep = {{ default = "1d", min = "1h", max = "30d" }}
+"#
+    )
+}
+
+pub(super) fn result(id: InstructionId, sequence: u64, state: TargetState) -> SessionResult {
+    SessionResult {
+        sequence,
+        instruction: id.to_vec(),
+        state: state.into(),
+        detail: format!("number {sequence}"),
+        last: true,
+        ..SessionResult::default()
+    }
+}
+
+pub(super) fn event(sequence: u64) -> Event {
+    Event { sequence, occurred_at_ms: 1, name: "client.started".to_owned(), fields: Vec::new() }
+}
+
+pub(super) fn counts(instruction: &Instruction) -> Vec<(TargetState, u64)> {
+    instruction.states.iter().map(|count| (count.state(), count.count)).collect()
+}
+
+pub(super) fn range(first: u64, last: u64) -> SequenceRange {
+    SequenceRange { first, last }
+}
+
+pub(super) fn text(name: &str, value: &str) -> NamedValue {
+    NamedValue { name: name.to_owned(), value: Some(Value { kind: Some(Kind::Text(value.to_owned())) }) }
+}
+
+pub(super) fn integer(name: &str, value: i64) -> NamedValue {
+    NamedValue { name: name.to_owned(), value: Some(Value { kind: Some(Kind::Integer(value)) }) }
+}
+
+fn open(
+    dir: &TempDir,
+    trust: &Arc<Trust>,
+    now_ms: &Arc<AtomicI64>,
+    disk_reserve_bytes: u64,
+    mailbox: usize,
+) -> Result<(EngineHandle, mpsc::Receiver<ShardMessage>), EngineError> {
+    let (sender, shard) = mpsc::channel(mailbox);
+    let clock = Arc::clone(now_ms);
+    let config = EngineConfig {
+        disk_reserve_bytes,
+        clock: Clock::new(move || clock.load(Ordering::SeqCst)),
+        ..EngineConfig::new(dir.path().to_owned(), TENANT.to_owned(), Arc::clone(trust))
+    };
+    Ok((Engine::open(config, vec![sender])?, shard))
+}
+
+fn at(now_ms: i64, seconds: i64) -> UnixTime {
+    unix_time(now_ms + seconds * 1_000)
+}
+
+fn real_now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_millis()).unwrap()
+}

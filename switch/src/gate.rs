@@ -1,0 +1,337 @@
+//! The gate: the one function that every entry of the gRPC listener passes.
+//!
+//! It asks who calls (the certificate's role and name) and what for. Who may sign for what is not its matter: clients
+//! check signatures themselves, and the licence is the engine's.
+
+use std::net::SocketAddr;
+
+use muster_pki::{Role, Thumbprint};
+
+use crate::config::{Grant, GrantKind, GrantRole};
+use crate::metrics;
+
+/// The peer of a connection, as its certificate says; the post-handshake check has accepted it.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    /// By whose roots the certificate was accepted.
+    pub(crate) role: Role,
+    /// The name in it: first dNSName, else CN.
+    pub(crate) name: String,
+    /// Its SHA-256.
+    pub(crate) thumbprint: Thumbprint,
+    /// Where the peer connected from.
+    pub(crate) address: SocketAddr,
+}
+
+/// What a call is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry<'a> {
+    /// Reads what the store holds.
+    Read,
+    /// Prepares an instruction of this definition; the kind is `None` until the version is resolved.
+    Issue {
+        /// The definition's name.
+        definition: &'a str,
+        /// Its kind.
+        kind: Option<GrantKind>,
+    },
+    /// Submits a signed order, whose definition passed as `Issue` when it was prepared.
+    Submit,
+    /// Imports a definition.
+    ImportDefinition,
+    /// Imports a licence.
+    ImportLicence,
+    /// Reads the whole store.
+    Export,
+    /// Relays events for devices.
+    Relay,
+}
+
+/// Why a call is denied; each names what would admit it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Denied {
+    /// The connection carried no accepted certificate.
+    #[error("no certificate was accepted on this connection: connect with an operator certificate")]
+    Unauthenticated,
+    /// The certificate is of a role that has no business here.
+    #[error(
+        "{name} has a certificate of role {got}, and this call is for role {wanted}: use a certificate that chains to the {wanted} roots"
+    )]
+    WrongRole {
+        /// The caller.
+        name: String,
+        /// Its role.
+        got: Role,
+        /// The role the call is for.
+        wanted: Role,
+    },
+    /// No grant covers the call.
+    #[error(
+        "no [[grant]] of the Switch's configuration lets {name} {act}: add one with role = \"{role}\"{narrowed}"
+    )]
+    NotGranted {
+        /// The caller.
+        name: String,
+        /// What it wanted to do.
+        act: String,
+        /// The least role that may.
+        role: &'static str,
+        /// The prefix and kind the grant has to name, where they matter.
+        narrowed: String,
+    },
+}
+
+/// Decides who may do what.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    grants: Vec<Grant>,
+}
+
+impl Gate {
+    /// Makes one from the configured grants; none: every operator may do all.
+    pub(crate) fn new(grants: Vec<Grant>) -> Self {
+        Self { grants }
+    }
+
+    /// Decides one call.
+    ///
+    /// # Errors
+    /// Why it is denied. Denials are counted here and nowhere else.
+    pub(crate) fn admit<'a>(
+        &self,
+        caller: Option<&'a Caller>,
+        entry: Entry<'_>,
+    ) -> Result<&'a Caller, Denied> {
+        let decided = caller.ok_or(Denied::Unauthenticated).and_then(|caller| {
+            authenticate(caller, entry)?;
+            self.authorise(caller, entry)?;
+            Ok(caller)
+        });
+        if let Err(denied) = &decided {
+            metrics::denied(denied.label());
+            let (address, thumbprint) = caller.map(|caller| (caller.address, caller.thumbprint)).unzip();
+            tracing::warn!(%denied, ?address, ?thumbprint, "call denied");
+        }
+        decided
+    }
+
+    fn authorise(&self, caller: &Caller, entry: Entry<'_>) -> Result<(), Denied> {
+        let Some(wanted) = least_role(entry) else { return Ok(()) };
+        if self.grants.is_empty() || self.grants.iter().any(|grant| covers(grant, caller, wanted, entry)) {
+            return Ok(());
+        }
+        Err(Denied::NotGranted {
+            name: caller.name.clone(),
+            act: act(entry),
+            role: role_name(wanted),
+            narrowed: narrowed(entry),
+        })
+    }
+}
+
+impl Denied {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Unauthenticated => "unauthenticated",
+            Self::WrongRole { .. } => "wrong_role",
+            Self::NotGranted { .. } => "not_granted",
+        }
+    }
+}
+
+/// Checks that the certificate's role may make such calls at all.
+fn authenticate(caller: &Caller, entry: Entry<'_>) -> Result<(), Denied> {
+    let wanted = match entry {
+        Entry::Relay => Role::Service,
+        Entry::Read
+        | Entry::Issue { .. }
+        | Entry::Submit
+        | Entry::ImportDefinition
+        | Entry::ImportLicence
+        | Entry::Export => Role::Operator,
+    };
+    if caller.role == wanted {
+        return Ok(());
+    }
+    Err(Denied::WrongRole { name: caller.name.clone(), got: caller.role, wanted })
+}
+
+/// Returns the least role that may make the call; `None`: grants do not govern it.
+fn least_role(entry: Entry<'_>) -> Option<GrantRole> {
+    match entry {
+        Entry::Read => Some(GrantRole::Viewer),
+        Entry::Issue { .. } | Entry::Submit => Some(GrantRole::Issuer),
+        Entry::ImportDefinition | Entry::ImportLicence | Entry::Export => Some(GrantRole::Administrator),
+        Entry::Relay => None,
+    }
+}
+
+fn covers(grant: &Grant, caller: &Caller, wanted: GrantRole, entry: Entry<'_>) -> bool {
+    let named =
+        grant.operators.iter().any(|operator| operator == "*" || operator.eq_ignore_ascii_case(&caller.name));
+    if !named || grant.role < wanted {
+        return false;
+    }
+    let Entry::Issue { definition, kind } = entry else { return true };
+    let prefix = prefix(definition);
+    let prefix_fits = grant.prefixes.is_empty() || grant.prefixes.iter().any(|granted| granted == prefix);
+    let kind_fits = kind.is_none_or(|kind| grant.kinds.is_empty() || grant.kinds.contains(&kind));
+    prefix_fits && kind_fits
+}
+
+/// The first component of a definition's name (G3 of signing.md).
+fn prefix(definition: &str) -> &str {
+    definition.split('-').next().unwrap_or(definition)
+}
+
+fn act(entry: Entry<'_>) -> String {
+    match entry {
+        Entry::Read => "read".to_owned(),
+        Entry::Issue { definition, .. } => format!("issue `{definition}`"),
+        Entry::Submit => "submit an order".to_owned(),
+        Entry::ImportDefinition => "import a definition".to_owned(),
+        Entry::ImportLicence => "import a licence".to_owned(),
+        Entry::Export => "export the store".to_owned(),
+        Entry::Relay => "relay events".to_owned(),
+    }
+}
+
+fn narrowed(entry: Entry<'_>) -> String {
+    let Entry::Issue { definition, kind } = entry else { return String::new() };
+    let kind = match kind {
+        Some(GrantKind::Question) => " and kinds = [\"question\"]",
+        Some(GrantKind::Action) => " and kinds = [\"action\"]",
+        None => "",
+    };
+    format!(", prefixes = [\"{}\"]{kind}", prefix(definition))
+}
+
+fn role_name(role: GrantRole) -> &'static str {
+    match role {
+        GrantRole::Viewer => "viewer",
+        GrantRole::Issuer => "issuer",
+        GrantRole::Administrator => "administrator",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ASK: Entry<'static> =
+        Entry::Issue { definition: "Acme-Security-Certs", kind: Some(GrantKind::Question) };
+    const ACT: Entry<'static> =
+        Entry::Issue { definition: "Acme-Service-Restart", kind: Some(GrantKind::Action) };
+
+    #[test]
+    fn without_grants_every_operator_may_do_all() {
+        let gate = Gate::new(Vec::new());
+
+        for entry in [
+            Entry::Read,
+            ASK,
+            ACT,
+            Entry::Submit,
+            Entry::ImportDefinition,
+            Entry::ImportLicence,
+            Entry::Export,
+        ] {
+            assert!(gate.admit(Some(&caller(Role::Operator)), entry).is_ok(), "{entry:?}");
+        }
+    }
+
+    #[test]
+    fn a_service_relays_and_nothing_else() {
+        let gate = Gate::new(Vec::new());
+        let service = caller(Role::Service);
+
+        assert!(gate.admit(Some(&service), Entry::Relay).is_ok());
+        assert!(matches!(gate.admit(Some(&service), Entry::Read), Err(Denied::WrongRole { .. })));
+    }
+
+    #[test]
+    fn an_operator_never_relays() {
+        let gate = Gate::new(vec![grant(GrantRole::Administrator)]);
+
+        assert!(matches!(
+            gate.admit(Some(&caller(Role::Operator)), Entry::Relay),
+            Err(Denied::WrongRole { .. })
+        ));
+    }
+
+    #[test]
+    fn a_device_gets_nothing() {
+        let gate = Gate::new(Vec::new());
+
+        for entry in [Entry::Read, ASK, Entry::Export, Entry::Relay] {
+            assert!(gate.admit(Some(&caller(Role::Device)), entry).is_err(), "{entry:?}");
+        }
+        assert_eq!(gate.admit(None, Entry::Read).unwrap_err(), Denied::Unauthenticated);
+    }
+
+    #[test]
+    fn a_viewer_reads_and_issues_nothing() {
+        let gate = Gate::new(vec![grant(GrantRole::Viewer)]);
+
+        assert!(gate.admit(Some(&caller(Role::Operator)), Entry::Read).is_ok());
+        assert!(gate.admit(Some(&caller(Role::Operator)), ASK).is_err());
+    }
+
+    #[test]
+    fn prefixes_are_compared_exactly() {
+        let gate = Gate::new(vec![Grant { prefixes: vec!["Acme".to_owned()], ..grant(GrantRole::Issuer) }]);
+        let issue = |definition| {
+            gate.admit(
+                Some(OPERATOR.get_or_init(|| caller(Role::Operator))),
+                Entry::Issue { definition, kind: None },
+            )
+        };
+
+        assert!(issue("Acme-A-B").is_ok());
+        assert!(issue("AcmeX-A-B").is_err());
+        assert!(issue("acme-A-B").is_err());
+    }
+
+    #[test]
+    fn a_denial_names_the_grant_that_would_help() {
+        let gate = Gate::new(vec![Grant { kinds: vec![GrantKind::Question], ..grant(GrantRole::Issuer) }]);
+
+        let denied = gate.admit(Some(&caller(Role::Operator)), ACT).unwrap_err().to_string();
+
+        assert!(denied.contains("alice.acme.local"), "{denied}");
+        assert!(
+            denied.contains("role = \"issuer\", prefixes = [\"Acme\"] and kinds = [\"action\"]"),
+            "{denied}"
+        );
+    }
+
+    #[test]
+    fn grants_of_others_do_not_count() {
+        let gate = Gate::new(vec![Grant {
+            operators: vec!["bob.acme.local".to_owned()],
+            ..grant(GrantRole::Administrator)
+        }]);
+
+        assert!(gate.admit(Some(&caller(Role::Operator)), Entry::Read).is_err());
+    }
+
+    static OPERATOR: std::sync::OnceLock<Caller> = std::sync::OnceLock::new();
+
+    fn caller(role: Role) -> Caller {
+        Caller {
+            role,
+            name: "alice.acme.local".to_owned(),
+            thumbprint: "00".repeat(32).parse().unwrap(),
+            address: "127.0.0.1:1".parse().unwrap(),
+        }
+    }
+
+    fn grant(role: GrantRole) -> Grant {
+        Grant {
+            operators: vec!["alice.acme.local".to_owned()],
+            role,
+            prefixes: Vec::new(),
+            kinds: Vec::new(),
+        }
+    }
+}

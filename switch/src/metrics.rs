@@ -1,0 +1,89 @@
+//! Names of the Switch's metrics, and the few functions that write them. Labels have few values, never a device.
+
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+/// Sessions held, by shard.
+const SESSIONS: &str = "muster_switch_sessions";
+/// Handshakes ended, by listener and outcome.
+const HANDSHAKES: &str = "muster_switch_handshakes_total";
+/// Bytes that wait for slow clients, by shard.
+const QUEUE_BYTES: &str = "muster_switch_queue_bytes";
+/// Messages to clients dropped, by reason.
+const DROPS: &str = "muster_switch_drops_total";
+/// Sessions ended, by reason.
+const ENDED: &str = "muster_switch_sessions_ended_total";
+/// From the moment an order reaches a shard until it is written to a session.
+const PUSH_SECONDS: &str = "muster_switch_push_seconds";
+/// Certificates refused, by rule of trust.md.
+const REFUSED_CERTIFICATES: &str = "muster_switch_refused_certificates_total";
+/// Calls of the operator API denied by the gate, by reason.
+const DENIED: &str = "muster_switch_denied_calls_total";
+
+/// Tells the recorder what the names mean.
+pub(crate) fn describe() {
+    describe_gauge!(SESSIONS, "sessions held");
+    describe_counter!(HANDSHAKES, "handshakes ended, by listener and outcome");
+    describe_gauge!(QUEUE_BYTES, Unit::Bytes, "bytes that wait for slow clients");
+    describe_counter!(DROPS, "messages to clients dropped, by reason");
+    describe_counter!(ENDED, "sessions ended, by reason");
+    describe_histogram!(
+        PUSH_SECONDS,
+        Unit::Seconds,
+        "from an order's arrival at a shard until it is written"
+    );
+    describe_counter!(REFUSED_CERTIFICATES, "certificates refused, by rule");
+    describe_counter!(DENIED, "operator calls denied by the gate");
+}
+
+/// Sets how many sessions a shard holds.
+pub(crate) fn sessions(shard: u16, count: usize) {
+    gauge!(SESSIONS, "shard" => shard.to_string()).set(u32::try_from(count).unwrap_or(u32::MAX));
+}
+
+/// Which listener a handshake was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listener {
+    Sessions,
+    Operators,
+}
+
+/// Counts a handshake.
+pub(crate) fn handshake(listener: Listener, outcome: &'static str) {
+    let listener = match listener {
+        Listener::Sessions => "sessions",
+        Listener::Operators => "operators",
+    };
+    counter!(HANDSHAKES, "listener" => listener, "outcome" => outcome).increment(1);
+}
+
+/// Sets how much waits in a shard's queues.
+pub(crate) fn queue_bytes(shard: u16, bytes: usize) {
+    gauge!(QUEUE_BYTES, "shard" => shard.to_string()).set(u32::try_from(bytes).unwrap_or(u32::MAX));
+}
+
+/// Counts a message that did not reach its client's queue.
+pub(crate) fn dropped(reason: &'static str) {
+    counter!(DROPS, "reason" => reason).increment(1);
+}
+
+/// Counts a session's end.
+pub(crate) fn session_ended(reason: &'static str) {
+    counter!(ENDED, "reason" => reason).increment(1);
+}
+
+/// Records how long an order took from the shard's mailbox to the session's socket.
+pub(crate) fn pushed(after: Duration) {
+    histogram!(PUSH_SECONDS).record(after);
+}
+
+/// Counts a refused certificate under the rule it breaks.
+pub(crate) fn refused_certificate(rule: String) {
+    counter!(REFUSED_CERTIFICATES, "rule" => rule).increment(1);
+}
+
+/// Counts a call that the gate denied.
+pub(crate) fn denied(reason: &'static str) {
+    counter!(DENIED, "reason" => reason).increment(1);
+}

@@ -1,0 +1,258 @@
+//! `InstructionService`: prepare, submit, show, watch.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::{Stream, stream};
+use muster_proto::common::v1::TargetState;
+use muster_proto::ids::{IdError, InstructionId};
+use muster_proto::operator::v1::watch_instruction_response::Update;
+use muster_proto::operator::v1::{
+    GetInstructionRequest, GetInstructionResponse, Instruction, ListInstructionsRequest,
+    ListInstructionsResponse, ListResultsRequest, ListResultsResponse, ListTargetsRequest,
+    ListTargetsResponse, PrepareInstructionRequest, PrepareInstructionResponse, SubmitInstructionRequest,
+    SubmitInstructionResponse, WatchInstructionRequest, WatchInstructionResponse,
+};
+use muster_proto::order::v1::Order;
+use muster_proto_grpc::operator::v1::instruction_service_server::InstructionService;
+use prost::Message as _;
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use super::state::{Api, page_size};
+use crate::config::GrantKind;
+use crate::engine::{Cursor, Prepare, Reader};
+use crate::gate::Entry;
+
+/// Results read at once for a watch.
+const WATCH_RESULTS: u32 = 100;
+
+/// The shortest time between two looks of a watch: progress for people, and a few reads a second for the store.
+const WATCH_REST: Duration = Duration::from_millis(50);
+
+/// The longest idempotency key.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 64;
+
+type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchInstructionResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl InstructionService for Api {
+    async fn prepare_instruction(
+        &self,
+        request: Request<PrepareInstructionRequest>,
+    ) -> Result<Response<PrepareInstructionResponse>, Status> {
+        let definition = request.get_ref().definition.clone();
+        let caller = self.admit(&request, Entry::Issue { definition: &definition, kind: None })?;
+        let asked = request.into_inner();
+        let prepare = Prepare {
+            definition: asked.definition,
+            version: asked.version,
+            arguments: asked.arguments,
+            audience: asked.audience,
+            gather_ms: asked.gather_ms,
+            operator: caller.name.clone(),
+        };
+        let prepared = self.parts().engine.prepare(prepare).await?;
+        // The kind is known only of the version that was resolved. Nobody gets an order that they may not sign for.
+        let kind = self.kind_of(&prepared.order).await?;
+        self.parts().gate.admit(Some(&caller), Entry::Issue { definition: &definition, kind: Some(kind) })?;
+        Ok(Response::new(PrepareInstructionResponse {
+            order: prepared.order,
+            definition: prepared.definition.into(),
+            targets: prepared.targets,
+            online: prepared.online,
+            sample: prepared.sample.iter().map(ToString::to_string).collect(),
+        }))
+    }
+
+    async fn submit_instruction(
+        &self,
+        request: Request<SubmitInstructionRequest>,
+    ) -> Result<Response<SubmitInstructionResponse>, Status> {
+        // Prefix and kind were decided when the order was prepared; the engine takes only the bytes that it prepared for
+        // this operator.
+        let caller = self.admit(&request, Entry::Submit)?;
+        let SubmitInstructionRequest { envelope, idempotency_key } = request.into_inner();
+        if idempotency_key.is_empty() || idempotency_key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+            return Err(Status::invalid_argument(format!(
+                "idempotency_key has {} bytes, wanted 1 to {IDEMPOTENCY_KEY_BYTES_MAX}: choose one for each order, such as a UUID",
+                idempotency_key.len()
+            )));
+        }
+        let instruction = self.parts().engine.submit(envelope, idempotency_key, &caller.name).await?;
+        tracing::info!(%instruction, operator = %caller.name, "instruction accepted");
+        Ok(Response::new(SubmitInstructionResponse { instruction: instruction.to_string() }))
+    }
+
+    async fn get_instruction(
+        &self,
+        request: Request<GetInstructionRequest>,
+    ) -> Result<Response<GetInstructionResponse>, Status> {
+        self.admit(&request, Entry::Read)?;
+        let id = instruction_id(&request.get_ref().instruction)?;
+        let instruction = self.read(move |reader| reader.instruction(id)).await?;
+        Ok(Response::new(GetInstructionResponse { instruction: Some(instruction) }))
+    }
+
+    async fn list_instructions(
+        &self,
+        request: Request<ListInstructionsRequest>,
+    ) -> Result<Response<ListInstructionsResponse>, Status> {
+        self.admit(&request, Entry::Read)?;
+        let ListInstructionsRequest { page_size: asked, page_token } = request.into_inner();
+        let limit = page_size(asked, 50, 1000);
+        let page =
+            self.read(move |reader| reader.instructions(&Cursor::from_token(&page_token), limit)).await?;
+        let next_page_token = page.next_page_token();
+        Ok(Response::new(ListInstructionsResponse { instructions: page.items, next_page_token }))
+    }
+
+    type WatchInstructionStream = WatchStream;
+
+    async fn watch_instruction(
+        &self,
+        request: Request<WatchInstructionRequest>,
+    ) -> Result<Response<WatchStream>, Status> {
+        self.admit(&request, Entry::Read)?;
+        let id = instruction_id(&request.get_ref().instruction)?;
+        let watch = Watch {
+            api: self.clone(),
+            id,
+            changes: self.parts().engine.changes(),
+            cursor: Cursor::default(),
+            updates: VecDeque::new(),
+            shown: None,
+            phase: Phase::Look,
+        };
+        // The first look is made here, so that an unknown instruction is an error of the call.
+        let watch = watch.look().await?;
+        let updates = stream::try_unfold(watch, Watch::next);
+        Ok(Response::new(Box::pin(updates)))
+    }
+
+    async fn list_results(
+        &self,
+        request: Request<ListResultsRequest>,
+    ) -> Result<Response<ListResultsResponse>, Status> {
+        self.admit(&request, Entry::Read)?;
+        let ListResultsRequest { instruction, page_size: asked, page_token } = request.into_inner();
+        let id = instruction_id(&instruction)?;
+        let limit = page_size(asked, 100, 1000);
+        let page =
+            self.read(move |reader| reader.results(id, &Cursor::from_token(&page_token), limit)).await?;
+        let next_page_token = page.next_page_token();
+        Ok(Response::new(ListResultsResponse { results: page.items, next_page_token }))
+    }
+
+    async fn list_targets(
+        &self,
+        request: Request<ListTargetsRequest>,
+    ) -> Result<Response<ListTargetsResponse>, Status> {
+        self.admit(&request, Entry::Read)?;
+        let state = Some(request.get_ref().state()).filter(|state| *state != TargetState::Unspecified);
+        let ListTargetsRequest { instruction, page_size: asked, page_token, .. } = request.into_inner();
+        let id = instruction_id(&instruction)?;
+        let limit = page_size(asked, 1000, 10_000);
+        let page = self
+            .read(move |reader| reader.targets(id, state, &Cursor::from_token(&page_token), limit))
+            .await?;
+        let next_page_token = page.next_page_token();
+        Ok(Response::new(ListTargetsResponse { targets: page.items, next_page_token }))
+    }
+}
+
+impl Api {
+    /// Returns the kind of the definition that a prepared order names.
+    async fn kind_of(&self, order: &[u8]) -> Result<GrantKind, Status> {
+        let order =
+            Order::decode(order).map_err(|error| Status::internal(format!("prepared order: {error}")))?;
+        let read =
+            move |reader: &Reader| reader.definition(&order.definition_name, &order.definition_version);
+        let (definition, _) = self.read(read).await?;
+        match definition.kind.as_str() {
+            "question" => Ok(GrantKind::Question),
+            // Whatever is not known to only ask is treated as what changes something.
+            _ => Ok(GrantKind::Action),
+        }
+    }
+}
+
+/// Reads an instruction's id.
+fn instruction_id(text: &str) -> Result<InstructionId, Status> {
+    text.parse().map_err(|error: IdError| Status::invalid_argument(error.to_string()))
+}
+
+/// What a watch does next when its results are handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// There may be more to read at once.
+    Look,
+    /// Everything committed was read: wait for a commit.
+    Wait,
+    /// Every target is terminal and every result was handed out.
+    Done,
+}
+
+/// A watch of one instruction: a cursor over its results, and the counts last shown.
+#[derive(Debug)]
+struct Watch {
+    api: Api,
+    id: InstructionId,
+    changes: watch::Receiver<u64>,
+    cursor: Cursor,
+    updates: VecDeque<Update>,
+    shown: Option<Instruction>,
+    phase: Phase,
+}
+
+impl Watch {
+    /// Returns the next update, waiting for one if need be; `None` at the end.
+    async fn next(mut self) -> Result<Option<(WatchInstructionResponse, Self)>, Status> {
+        loop {
+            if let Some(update) = self.updates.pop_front() {
+                return Ok(Some((WatchInstructionResponse { update: Some(update) }, self)));
+            }
+            match self.phase {
+                Phase::Done => return Ok(None),
+                Phase::Look => {}
+                Phase::Wait => self.wait().await?,
+            }
+            self = self.look().await?;
+        }
+    }
+
+    /// Waits for a commit.
+    async fn wait(&mut self) -> Result<(), Status> {
+        let stopped = || Status::unavailable("the Switch stops: watch again when it is back");
+        tokio::select! {
+            biased;
+            () = self.api.parts().stop.cancelled() => return Err(stopped()),
+            changed = self.changes.changed() => changed.map_err(|_| stopped())?,
+        }
+        tokio::time::sleep(WATCH_REST).await;
+        Ok(())
+    }
+
+    /// Reads counts and results. The counts are read first: if they say that all is over, the results read after them
+    /// are all there are.
+    async fn look(mut self) -> Result<Self, Status> {
+        self.changes.mark_unchanged();
+        let (id, after) = (self.id, self.cursor.clone());
+        let read =
+            move |reader: &Reader| Ok((reader.instruction(id)?, reader.results(id, &after, WATCH_RESULTS)?));
+        let (instruction, page) = self.api.read(read).await?;
+        self.phase = match (page.more, instruction.complete) {
+            (true, _) => Phase::Look,
+            (false, true) => Phase::Done,
+            (false, false) => Phase::Wait,
+        };
+        self.cursor = page.cursor;
+        self.updates.extend(page.items.into_iter().map(Update::Result));
+        if self.shown.as_ref() != Some(&instruction) {
+            self.shown = Some(instruction.clone());
+            self.updates.push_back(Update::Instruction(instruction));
+        }
+        Ok(self)
+    }
+}

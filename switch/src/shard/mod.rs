@@ -1,0 +1,341 @@
+//! Shards: threads that hold the sessions of clients.
+//!
+//! Each is one current-thread runtime with its own listener on the shared address, so a session stays on one thread
+//! from its first byte to its last. What the engine says to a shard comes in one bounded queue and is done in one loop:
+//! an order is encoded once and given to every selected session as the same bytes.
+
+mod drive;
+mod handshake;
+mod session;
+mod table;
+mod talk;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use muster_proto::ids::InstructionId;
+use muster_proto::limits::SessionLimits;
+use muster_proto::session::switch::{SwitchSession, SwitchSessionConfig};
+use muster_proto::session::v1::CloseReason;
+use muster_service::credentials::ServerCredentials;
+use muster_service::shutdown::Shutdown;
+use rand::Rng as _;
+use roaring::RoaringBitmap;
+use tokio::runtime::Runtime;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::handshake::{Admitted, Rejected};
+use self::session::{Ending, Session};
+use self::table::Table;
+use crate::config::Config;
+use crate::engine::{EngineHandle, SessionKey, ShardMessage};
+use crate::registry::Registry;
+use crate::{metrics, refusal};
+
+/// How long the accept loop rests when the process is out of descriptors or memory.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// How often the bytes that wait are added up; scrapers come every 15 s or less often.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Messages of the engine done in one go, before sessions get their turn.
+const MESSAGES_PER_TURN: usize = 64;
+
+/// Pings of different sessions are spread by this part of the interval, either way (promises.md: "60 s with jitter").
+const PING_JITTER: f64 = 0.1;
+
+/// What a shard is made of; everything in it was opened on the main thread.
+#[derive(Debug)]
+pub(crate) struct ShardParts {
+    /// Its number, from 0.
+    pub(crate) index: u16,
+    /// Its runtime.
+    pub(crate) runtime: Runtime,
+    /// Its listener.
+    pub(crate) listener: TcpListener,
+    /// What the engine says.
+    pub(crate) messages: mpsc::Receiver<ShardMessage>,
+    /// What all shards share.
+    pub(crate) common: Common,
+}
+
+/// What all shards share.
+#[derive(Debug, Clone)]
+pub(crate) struct Common {
+    /// Settings.
+    pub(crate) config: Arc<Config>,
+    /// The engine.
+    pub(crate) engine: EngineHandle,
+    /// The Switch's certificate, and who is trusted as a device.
+    pub(crate) credentials: Arc<ServerCredentials>,
+    /// Every session of the Switch.
+    pub(crate) registry: Arc<Registry>,
+    /// The Switch stops: accept nothing, send everyone away.
+    pub(crate) stop: CancellationToken,
+    /// The process, which ends when a shard does so by itself.
+    pub(crate) shutdown: Shutdown,
+}
+
+/// One shard, as its tasks see it.
+#[derive(Debug)]
+struct Shard {
+    index: u16,
+    config: Arc<Config>,
+    limits: Arc<SessionLimits>,
+    engine: EngineHandle,
+    credentials: Arc<ServerCredentials>,
+    registry: Arc<Registry>,
+    table: Table,
+    tasks: TaskTracker,
+    stopping: Cell<bool>,
+    sent: RefCell<BTreeMap<InstructionId, RoaringBitmap>>,
+    sent_some: Notify,
+}
+
+/// Starts a shard's thread. It ends when the Switch stops and its sessions are gone or `drain_timeout` is over.
+///
+/// # Errors
+/// The system gave no thread.
+pub(crate) fn spawn(parts: ShardParts) -> io::Result<JoinHandle<io::Result<()>>> {
+    std::thread::Builder::new().name(format!("shard-{}", parts.index)).spawn(move || {
+        let ShardParts { index, runtime, listener, messages, common } = parts;
+        let _alarm = Alarm { index, stop: common.stop.clone(), shutdown: common.shutdown.clone() };
+        let local = LocalSet::new();
+        local.block_on(&runtime, serve(index, listener, messages, common))
+    })
+}
+
+/// Ends the process when a shard's thread ends before it was told to: half of the sessions gone is worse than a restart.
+struct Alarm {
+    index: u16,
+    stop: CancellationToken,
+    shutdown: Shutdown,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if !self.stop.is_cancelled() {
+            self.shutdown.fail(format!("shard {} ended by itself", self.index));
+        }
+    }
+}
+
+async fn serve(
+    index: u16,
+    listener: TcpListener,
+    mut messages: mpsc::Receiver<ShardMessage>,
+    common: Common,
+) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let Common { config, engine, credentials, registry, stop, .. } = common;
+    let drain_timeout = config.shutdown.drain_timeout;
+    let shard = Rc::new(Shard {
+        index,
+        limits: Arc::new(config.sessions.protocol()),
+        config,
+        engine,
+        credentials,
+        registry,
+        table: Table::default(),
+        tasks: TaskTracker::new(),
+        stopping: Cell::new(false),
+        sent: RefCell::new(BTreeMap::new()),
+        sent_some: Notify::new(),
+    });
+    let helpers = TaskTracker::new();
+    let done = CancellationToken::new();
+    helpers.spawn_local(report_sent(Rc::clone(&shard), done.clone()));
+    helpers.spawn_local(accept(Rc::clone(&shard), listener, stop.clone()));
+    helpers.spawn_local(measure(Rc::clone(&shard), done.clone()));
+    helpers.spawn_local(follow_trust(Rc::clone(&shard), stop.clone()));
+    while let Some(()) = stop.run_until_cancelled(shard.listen_to_engine(&mut messages)).await.flatten() {}
+
+    shard.send_all_away();
+    shard.tasks.close();
+    let drained = async {
+        let acks = async {
+            while let Some(()) = shard.listen_to_engine(&mut messages).await {}
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            biased;
+            () = shard.tasks.wait() => {}
+            () = acks => {}
+        }
+    };
+    if tokio::time::timeout(drain_timeout, drained).await.is_err() {
+        tracing::warn!(
+            shard = index,
+            sessions = shard.table.len(),
+            "sessions were still open after drain_timeout"
+        );
+    }
+    done.cancel();
+    helpers.close();
+    helpers.wait().await;
+    Ok(())
+}
+
+impl Shard {
+    /// Does what the engine says; `None` when the engine is gone.
+    async fn listen_to_engine(&self, messages: &mut mpsc::Receiver<ShardMessage>) -> Option<()> {
+        let mut batch = Vec::new();
+        if messages.recv_many(&mut batch, MESSAGES_PER_TURN).await == 0 {
+            return None;
+        }
+        for message in batch {
+            self.table.handle(message);
+        }
+        Some(())
+    }
+
+    /// Tells every client when to come back: each at its own moment, so that they do not all come at once.
+    fn send_all_away(&self) {
+        self.stopping.set(true);
+        self.table.for_each(|session| session.end(&self.farewell()));
+    }
+
+    fn farewell(&self) -> Ending {
+        let reconnect_after =
+            self.config.shutdown.reconnect_spread.mul_f64(rand::rng().random_range(0.0..1.0));
+        Ending { reason: CloseReason::Shutdown, reconnect_after, detail: "the Switch stops".to_owned() }
+    }
+
+    fn session_config(&self) -> SwitchSessionConfig {
+        let jitter = rand::rng().random_range(1.0 - PING_JITTER..1.0 + PING_JITTER);
+        SwitchSessionConfig {
+            limits: Arc::clone(&self.limits),
+            ping_interval: self.limits.ping_interval.mul_f64(jitter),
+        }
+    }
+
+    /// Notes that everything given to a session is in its socket.
+    fn written(&self, session: &Session) {
+        let written = session.take_written();
+        let Some(identity) = session.identity() else { return };
+        if written.is_empty() {
+            return;
+        }
+        let mut sent = self.sent.borrow_mut();
+        for (instruction, since) in written {
+            metrics::pushed(since.elapsed());
+            sent.entry(instruction).or_default().insert(identity.number);
+        }
+        self.sent_some.notify_one();
+    }
+}
+
+/// Takes connections in, no more at once than there are handshake permits; the others wait in the kernel's backlog.
+async fn accept(shard: Rc<Shard>, listener: tokio::net::TcpListener, stop: CancellationToken) {
+    let shards = u32::from(shard.config.shard_count());
+    let handshakes =
+        usize::try_from(shard.config.sessions.handshakes_max.div_ceil(shards).max(1)).unwrap_or(1);
+    let permits = Arc::new(Semaphore::new(handshakes));
+    loop {
+        let connection = async {
+            let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
+            Some((listener.accept().await, permit))
+        };
+        let Some((accepted, permit)) = stop.run_until_cancelled(connection).await.flatten() else { return };
+        match accepted {
+            Ok((stream, address)) => {
+                let shard_of_task = Rc::clone(&shard);
+                let handshake = async move {
+                    // The handshake's future is some kilobytes; boxed, it is gone before the session begins.
+                    let admitted = Box::pin(handshake::admit(&shard_of_task, stream, address)).await;
+                    drop(permit);
+                    settle(shard_of_task, address, admitted).await;
+                };
+                shard.tasks.spawn_local(handshake);
+            }
+            Err(error) => {
+                tracing::warn!(shard = shard.index, %error, "no connection could be accepted; see LimitNOFILE");
+                metrics::handshake(metrics::Listener::Sessions, "accept");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+}
+
+/// Runs the session of an admitted client, or says why there is none.
+async fn settle(shard: Rc<Shard>, address: SocketAddr, admitted: Result<Admitted, Rejected>) {
+    let admitted = match admitted {
+        Ok(admitted) => admitted,
+        Err(rejected) => {
+            metrics::handshake(metrics::Listener::Sessions, rejected.label());
+            if let Rejected::Certificate(refused) = &rejected {
+                refusal::note(refused, address);
+            }
+            tracing::debug!(%address, %rejected, "no session");
+            return;
+        }
+    };
+    metrics::handshake(metrics::Listener::Sessions, "ok");
+    let half = SwitchSession::new(shard.session_config(), std::time::Instant::now());
+    let Some(session) =
+        shard.table.insert(admitted.visitor.device.clone(), half, shard.limits.outbound_bytes_max)
+    else {
+        return;
+    };
+    metrics::sessions(shard.index, shard.table.len());
+    if shard.stopping.get() {
+        session.end(&shard.farewell());
+    }
+    let end = drive::run(&shard, &session, admitted).await;
+    shard.table.remove(&session);
+    metrics::sessions(shard.index, shard.table.len());
+    metrics::session_ended(end.label());
+    if let Some(identity) = session.identity() {
+        let key = SessionKey { shard: shard.index, slot: session.slot, epoch: identity.epoch };
+        shard.registry.remove(&session.device, key);
+        if let Err(error) = shard.engine.disconnected(identity.number, identity.epoch).await {
+            tracing::debug!(%error, "the engine was not told of a session's end");
+        }
+    }
+    tracing::debug!(device = %session.device, %address, end = end.label(), "session ended");
+}
+
+/// Tells the engine which orders were written; what gathers meanwhile goes in one message.
+async fn report_sent(shard: Rc<Shard>, done: CancellationToken) {
+    loop {
+        let more = done.run_until_cancelled(shard.sent_some.notified()).await;
+        let sent = shard.sent.take();
+        for (instruction, numbers) in sent {
+            if let Err(error) = shard.engine.sent(instruction, numbers).await {
+                tracing::debug!(%error, %instruction, "targets stay queued although they were written to");
+            }
+        }
+        if more.is_none() {
+            return;
+        }
+    }
+}
+
+/// Keeps the gauges of what waits up to date.
+async fn measure(shard: Rc<Shard>, done: CancellationToken) {
+    loop {
+        let mut bytes = 0_usize;
+        shard.table.for_each(|session| bytes = bytes.saturating_add(session.waiting_bytes()));
+        metrics::queue_bytes(shard.index, bytes);
+        if done.run_until_cancelled(tokio::time::sleep(MEASURE_INTERVAL)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Has every live session's certificate checked again when trust or revocation changes (R3 of trust.md).
+async fn follow_trust(shard: Rc<Shard>, stop: CancellationToken) {
+    let mut changes = shard.credentials.changes();
+    while stop.run_until_cancelled(changes.changed()).await.is_some_and(|changed| changed.is_ok()) {
+        shard.table.for_each(Session::ask_recheck);
+    }
+}

@@ -1,0 +1,205 @@
+//! One session as its shard's table sees it: the protocol's half, who it is, and what waits for it.
+//!
+//! The table puts orders and acks in; the session's task, in `drive`, takes frames out. Both are on one thread, so
+//! `RefCell` borrows are short and never cross an await.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use muster_pki::DeviceId;
+use muster_proto::ids::{Digest, Epoch, InstructionId, OutboxId};
+use muster_proto::session::PushError;
+use muster_proto::session::switch::SwitchSession;
+use muster_proto::session::v1::{CloseReason, Lane, SequenceRange};
+
+use crate::metrics;
+
+/// How long a client that reads too slowly is told to stay away.
+const SLOW_RECONNECT_AFTER: Duration = Duration::from_secs(10);
+
+/// A session's identity at the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// The device's number.
+    pub(super) number: u32,
+    /// The session's epoch.
+    pub(super) epoch: Epoch,
+    /// The client's outbox.
+    pub(super) outbox: OutboxId,
+}
+
+/// An order on its way to one client.
+#[derive(Debug)]
+pub(super) struct Due {
+    /// Whose it is.
+    pub(super) instruction: InstructionId,
+    /// The encoded frame, with the device's proof where the order needs one.
+    pub(super) frame: Bytes,
+    /// When it reached the shard.
+    pub(super) since: Instant,
+}
+
+/// Ends a session from outside its task.
+#[derive(Debug, Clone)]
+pub(super) struct Ending {
+    /// Told to the client.
+    pub(super) reason: CloseReason,
+    /// How long the client shall stay away.
+    pub(super) reconnect_after: Duration,
+    /// For people.
+    pub(super) detail: String,
+}
+
+/// A session, shared by the table and its task.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Its place in the table.
+    pub(super) slot: u32,
+    /// Whose it is, by the certificate.
+    pub(super) device: DeviceId,
+    /// Wakes the task: something was put in.
+    pub(super) waker: AtomicWaker,
+    half: RefCell<SwitchSession>,
+    identity: Cell<Option<Identity>>,
+    /// Orders that wait for room in the protocol's queue.
+    due: RefCell<VecDeque<Due>>,
+    due_bytes: Cell<usize>,
+    due_bytes_max: Cell<usize>,
+    unwritten: RefCell<Vec<(InstructionId, Instant)>>,
+    recheck: Cell<bool>,
+}
+
+impl Session {
+    /// Makes one that awaits its Hello.
+    ///
+    /// `due_bytes_max` is what may wait besides the protocol's own queue and what was due at connect.
+    pub(super) fn new(slot: u32, device: DeviceId, half: SwitchSession, due_bytes_max: usize) -> Self {
+        Self {
+            slot,
+            device,
+            waker: AtomicWaker::new(),
+            half: RefCell::new(half),
+            identity: Cell::new(None),
+            due: RefCell::new(VecDeque::new()),
+            due_bytes: Cell::new(0),
+            due_bytes_max: Cell::new(due_bytes_max),
+            unwritten: RefCell::new(Vec::new()),
+            recheck: Cell::new(false),
+        }
+    }
+
+    /// Calls the protocol's half. The closure must not call the session again.
+    pub(super) fn half<T>(&self, call: impl FnOnce(&mut SwitchSession) -> T) -> T {
+        call(&mut self.half.borrow_mut())
+    }
+
+    /// Returns its identity, once the engine gave it one.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        self.identity.get()
+    }
+
+    /// Notes its identity.
+    pub(super) fn identify(&self, identity: Identity) {
+        self.identity.set(Some(identity));
+    }
+
+    /// Hands over what was due when the client connected, however much it is.
+    pub(super) fn push_due(&self, due: Vec<Due>) {
+        let bytes: usize = due.iter().map(|order| order.frame.len()).sum();
+        self.due_bytes_max.set(self.due_bytes_max.get().saturating_add(bytes));
+        due.into_iter().for_each(|order| self.push_order(order));
+    }
+
+    /// Hands over one order. A client whose queue is full loses its session, never others' time; its target stays queued.
+    pub(super) fn push_order(&self, order: Due) {
+        let bytes = self.due_bytes.get().saturating_add(order.frame.len());
+        if bytes > self.due_bytes_max.get() {
+            self.end_slow();
+            return;
+        }
+        self.due_bytes.set(bytes);
+        self.due.borrow_mut().push_back(order);
+        self.waker.wake();
+    }
+
+    /// Moves waiting orders into the protocol's queue while there is room.
+    pub(super) fn fill(&self) {
+        let mut due = self.due.borrow_mut();
+        let mut half = self.half.borrow_mut();
+        while let Some(order) = due.front() {
+            match half.push_order(order.frame.clone()) {
+                Ok(()) => {
+                    self.unwritten.borrow_mut().push((order.instruction, order.since));
+                    self.due_bytes.set(self.due_bytes.get().saturating_sub(order.frame.len()));
+                    due.pop_front();
+                }
+                Err(PushError::Busy { .. }) => return,
+                Err(error) => {
+                    tracing::debug!(device = %self.device, %error, "orders stay queued");
+                    break;
+                }
+            }
+        }
+        // An idle session owns no buffer.
+        if due.capacity() > 0 {
+            *due = VecDeque::new();
+            self.due_bytes.set(0);
+        }
+    }
+
+    /// Returns the bytes that wait for the client.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.half(|half| half.outbound_bytes()).saturating_add(self.due_bytes.get())
+    }
+
+    /// Takes the orders that the last complete flush wrote.
+    pub(super) fn take_written(&self) -> Vec<(InstructionId, Instant)> {
+        self.unwritten.take()
+    }
+
+    /// Hands over an ack.
+    pub(super) fn push_ack(&self, lane: Lane, ranges: Vec<SequenceRange>, credit_bytes: u64) {
+        self.half(|half| half.push_ack(lane, ranges, credit_bytes));
+        self.waker.wake();
+    }
+
+    /// Says that the Switch holds another licence.
+    pub(super) fn push_licence_notice(&self, digest: Digest) {
+        self.half(|half| half.push_licence_notice(digest));
+        self.waker.wake();
+    }
+
+    /// Ends the session; the task writes the last frame and closes.
+    pub(super) fn end(&self, ending: &Ending) {
+        self.half(|half| half.push_close(ending.reason, ending.reconnect_after, &ending.detail));
+        self.due.take();
+        self.due_bytes.set(0);
+        self.waker.wake();
+    }
+
+    /// Ends a session whose client reads too slowly.
+    pub(super) fn end_slow(&self) {
+        metrics::dropped("slow");
+        let detail = "the outbound queue is full: the client reads too slowly".to_owned();
+        self.end(&Ending { reason: CloseReason::Slow, reconnect_after: SLOW_RECONNECT_AFTER, detail });
+    }
+
+    /// Asks the task to check the certificate again: what is trusted or revoked has changed.
+    pub(super) fn ask_recheck(&self) {
+        self.recheck.set(true);
+        self.waker.wake();
+    }
+
+    /// Returns whether the certificate has to be checked again.
+    pub(super) fn awaits_recheck(&self) -> bool {
+        self.recheck.get()
+    }
+
+    /// Returns whether the certificate has to be checked again, and forgets the request.
+    pub(super) fn take_recheck(&self) -> bool {
+        self.recheck.replace(false)
+    }
+}

@@ -1,0 +1,206 @@
+//! The sessions of one shard, by slot and by device number, and what the engine says to them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use muster_pki::DeviceId;
+use muster_proto::frame;
+use muster_proto::ids::{Epoch, InstructionId};
+use muster_proto::session::switch::SwitchSession;
+use roaring::RoaringBitmap;
+use slab::Slab;
+
+use super::session::{Due, Ending, Identity, Session};
+use crate::engine::{Proofs, SessionKey, ShardMessage};
+use crate::metrics;
+
+/// Orders kept for sessions whose connect is under way; beyond it the oldest go, and their targets stay queued.
+const RECENT_MAX: usize = 1024;
+
+/// An order for many, as the engine sent it.
+#[derive(Debug, Clone)]
+struct Broadcast {
+    instruction: InstructionId,
+    frame: Bytes,
+    targets: Arc<RoaringBitmap>,
+    proofs: Option<Arc<Proofs>>,
+    since: Instant,
+}
+
+/// A session that the engine closed before its own answer to connect was read.
+#[derive(Debug)]
+struct EarlyClose {
+    epoch: Epoch,
+    ending: Ending,
+}
+
+/// The sessions of one shard.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    sessions: RefCell<Slab<Rc<Session>>>,
+    numbers: RefCell<HashMap<u32, Rc<Session>>>,
+    online: RefCell<RoaringBitmap>,
+    /// Connects that the engine has not answered. While there are any, orders are kept in `recent`: the engine may
+    /// count a device as online before its session knows its number.
+    connecting: Cell<u32>,
+    recent: RefCell<VecDeque<Broadcast>>,
+    early: RefCell<HashMap<u32, EarlyClose>>,
+}
+
+impl Table {
+    /// Takes in a session that awaits its Hello; `None` only beyond 2³² slots.
+    pub(super) fn insert(
+        &self,
+        device: DeviceId,
+        half: SwitchSession,
+        due_bytes_max: usize,
+    ) -> Option<Rc<Session>> {
+        let mut sessions = self.sessions.borrow_mut();
+        let entry = sessions.vacant_entry();
+        let slot = u32::try_from(entry.key()).ok()?;
+        let session = Rc::new(Session::new(slot, device, half, due_bytes_max));
+        entry.insert(Rc::clone(&session));
+        Some(session)
+    }
+
+    /// Forgets a session.
+    pub(super) fn remove(&self, session: &Session) {
+        self.sessions.borrow_mut().try_remove(usize::try_from(session.slot).unwrap_or(usize::MAX));
+        self.early.borrow_mut().remove(&session.slot);
+        let Some(Identity { number, epoch, .. }) = session.identity() else { return };
+        let mut numbers = self.numbers.borrow_mut();
+        // The device's next session may be here already, under the same number.
+        let is_mine =
+            numbers.get(&number).and_then(|held| held.identity()).is_some_and(|held| held.epoch == epoch);
+        if is_mine {
+            numbers.remove(&number);
+            self.online.borrow_mut().remove(number);
+        }
+    }
+
+    /// Returns how many sessions there are.
+    pub(super) fn len(&self) -> usize {
+        self.sessions.borrow().len()
+    }
+
+    /// Calls `each` for every session.
+    pub(super) fn for_each(&self, mut each: impl FnMut(&Session)) {
+        let sessions: Vec<Rc<Session>> =
+            self.sessions.borrow().iter().map(|(_, session)| Rc::clone(session)).collect();
+        for session in sessions {
+            each(&session);
+        }
+    }
+
+    /// Says that a session asks the engine for its identity. Followed by [`Self::connected`] or [`Self::not_connected`].
+    pub(super) fn connecting(&self) {
+        self.connecting.set(self.connecting.get() + 1);
+    }
+
+    /// Says that the engine refused a connect.
+    pub(super) fn not_connected(&self) {
+        self.settled();
+    }
+
+    /// Gives a session its identity and the orders that came in between. Orders that were due come first: the caller
+    /// has pushed them.
+    pub(super) fn connected(&self, session: &Rc<Session>, identity: Identity, had: &[InstructionId]) {
+        session.identify(identity);
+        self.numbers.borrow_mut().insert(identity.number, Rc::clone(session));
+        self.online.borrow_mut().insert(identity.number);
+        for order in self.recent.borrow().iter() {
+            if order.targets.contains(identity.number) && !had.contains(&order.instruction) {
+                deliver(order, identity.number, session);
+            }
+        }
+        self.settled();
+        if let Some(early) = self.early.borrow_mut().remove(&session.slot)
+            && early.epoch == identity.epoch
+        {
+            session.end(&early.ending);
+        }
+    }
+
+    /// Does what the engine says.
+    pub(super) fn handle(&self, message: ShardMessage) {
+        match message {
+            ShardMessage::Ack { session, lane, ranges, credit_bytes } => match self.find(session) {
+                Some(held) => held.push_ack(lane, ranges, credit_bytes),
+                None => metrics::dropped("session_gone"),
+            },
+            ShardMessage::Order { instruction, frame, targets, proofs } => {
+                self.broadcast(Broadcast { instruction, frame, targets, proofs, since: Instant::now() });
+            }
+            ShardMessage::Close { session, reason, reconnect_after, detail } => {
+                self.close(session, Ending { reason, reconnect_after, detail });
+            }
+            ShardMessage::LicenceNotice { digest } => {
+                self.for_each(|session| session.push_licence_notice(digest))
+            }
+        }
+    }
+
+    fn find(&self, key: SessionKey) -> Option<Rc<Session>> {
+        let slot = usize::try_from(key.slot).ok()?;
+        let held = self.sessions.borrow().get(slot).map(Rc::clone)?;
+        held.identity().is_some_and(|identity| identity.epoch == key.epoch).then_some(held)
+    }
+
+    /// Selects this shard's sessions and gives the same encoded frame to each.
+    fn broadcast(&self, order: Broadcast) {
+        let selected = &*order.targets & &*self.online.borrow();
+        for number in &selected {
+            let session = self.numbers.borrow().get(&number).map(Rc::clone);
+            if let Some(session) = session {
+                deliver(&order, number, &session);
+            }
+        }
+        if self.connecting.get() > 0 {
+            let mut recent = self.recent.borrow_mut();
+            if recent.len() >= RECENT_MAX {
+                recent.pop_front();
+                metrics::dropped("connecting");
+            }
+            recent.push_back(order);
+        }
+    }
+
+    fn close(&self, key: SessionKey, ending: Ending) {
+        if let Some(session) = self.find(key) {
+            session.end(&ending);
+            return;
+        }
+        let slot = usize::try_from(key.slot).unwrap_or(usize::MAX);
+        let awaits_identity = self.sessions.borrow().get(slot).is_some_and(|held| held.identity().is_none());
+        if awaits_identity {
+            self.early.borrow_mut().insert(key.slot, EarlyClose { epoch: key.epoch, ending });
+        }
+    }
+
+    fn settled(&self) {
+        let left = self.connecting.get().saturating_sub(1);
+        self.connecting.set(left);
+        if left == 0 {
+            *self.recent.borrow_mut() = VecDeque::new();
+        }
+    }
+}
+
+fn deliver(order: &Broadcast, number: u32, session: &Session) {
+    let frame = match &order.proofs {
+        None => order.frame.clone(),
+        Some(proofs) => match proofs.proof(number) {
+            Some(proof) => frame::with_proof(&order.frame, &proof),
+            None => {
+                // Every target of an order with a root has a proof; without one the client would refuse the order.
+                metrics::dropped("no_proof");
+                return;
+            }
+        },
+    };
+    session.push_order(Due { instruction: order.instruction, frame, since: order.since });
+}

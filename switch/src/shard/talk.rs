@@ -1,0 +1,123 @@
+//! What a client said, told to the engine; and the engine's answers, told to the client.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use muster_proto::ids::{Digest, InstructionId, OutboxId};
+use muster_proto::session::switch::{SwitchEvent, WelcomeArgs};
+use muster_proto::session::v1::{CloseReason, Document, DocumentKind, Hello};
+
+use super::Shard;
+use super::handshake::Visitor;
+use super::session::{Due, Ending, Identity, Session};
+use crate::engine::{Connect, Connected, EngineError, SessionKey};
+use crate::{metrics, wall};
+
+/// How long a client is told to stay away when the engine could not take it.
+const REFUSED_RECONNECT_AFTER: Duration = Duration::from_secs(10);
+
+/// Tells the engine everything that the protocol's half has understood.
+///
+/// Waiting for the engine here is the backpressure: meanwhile nothing more is read from this client. The engine
+/// answers within its own deadlines, or dies, and then every answer is an error.
+pub(super) async fn converse(shard: &Shard, session: &Rc<Session>, visitor: &Visitor) {
+    // The end is left for the pump, which writes the last frames first.
+    while !session.half(|half| half.is_closed()) {
+        let Some(event) = session.half(|half| half.poll_event()) else { return };
+        if let SwitchEvent::Hello(hello) = event {
+            greet(shard, session, visitor, hello).await;
+        } else {
+            report(shard, session, event).await;
+        }
+    }
+}
+
+async fn greet(shard: &Shard, session: &Rc<Session>, visitor: &Visitor, hello: Hello) {
+    let Ok(outbox) = OutboxId::try_from(hello.outbox_id.as_slice()) else {
+        let detail = "outbox_id must be 16 bytes".to_owned();
+        session.end(&Ending {
+            reason: CloseReason::ProtocolError,
+            reconnect_after: REFUSED_RECONNECT_AFTER,
+            detail,
+        });
+        return;
+    };
+    let connect = Connect {
+        device: session.device.clone(),
+        thumbprint: visitor.thumbprint.to_string(),
+        certificate_not_after_ms: visitor.not_after_ms,
+        address: visitor.address,
+        shard: shard.index,
+        slot: session.slot,
+        hello,
+    };
+    shard.table.connecting();
+    match shard.engine.connect(connect).await {
+        Ok(connected) => welcome(shard, session, visitor.address, outbox, connected),
+        Err(error) => {
+            shard.table.not_connected();
+            unwelcome(session, &error);
+        }
+    }
+}
+
+/// Nothing here waits, so no message of the engine comes between the session's identity and its due orders.
+fn welcome(
+    shard: &Shard,
+    session: &Rc<Session>,
+    address: SocketAddr,
+    outbox: OutboxId,
+    connected: Connected,
+) {
+    let Connected { number, epoch, licence_digest, due } = connected;
+    let args = WelcomeArgs { epoch, time_ms: wall::now_ms(), licence_digest };
+    session.half(|half| half.push_welcome(args, Instant::now()));
+    let since = Instant::now();
+    let had: Vec<InstructionId> = due.iter().map(|order| order.instruction).collect();
+    session.push_due(
+        due.into_iter()
+            .map(|order| Due { instruction: order.instruction, frame: order.frame, since })
+            .collect(),
+    );
+    let key = SessionKey { shard: shard.index, slot: session.slot, epoch };
+    shard.registry.insert(session.device.clone(), key);
+    shard.table.connected(session, Identity { number, epoch, outbox }, &had);
+    tracing::debug!(device = %session.device, %address, %epoch, due = had.len(), "session established");
+}
+
+fn unwelcome(session: &Session, error: &EngineError) {
+    tracing::warn!(device = %session.device, %error, "client refused by the engine");
+    let reason = if error.is_transient() { CloseReason::Shutdown } else { CloseReason::ProtocolError };
+    session.end(&Ending { reason, reconnect_after: REFUSED_RECONNECT_AFTER, detail: error.to_string() });
+}
+
+async fn report(shard: &Shard, session: &Session, said: SwitchEvent) {
+    // The protocol's half lets nothing through before its Welcome, which comes after the identity.
+    let Some(Identity { number, epoch, outbox }) = session.identity() else { return };
+    let key = SessionKey { shard: shard.index, slot: session.slot, epoch };
+    let taken = match said {
+        SwitchEvent::Progress { instruction, state } => {
+            shard.engine.progress(number, instruction, state).await
+        }
+        SwitchEvent::Result(result, bytes) => shard.engine.result(number, outbox, key, result, bytes).await,
+        SwitchEvent::Event(event, bytes) => shard.engine.event(number, outbox, key, event, bytes).await,
+        SwitchEvent::DocumentRequest { kind, digest } => {
+            hand_over(shard, session, kind, digest);
+            Ok(())
+        }
+        SwitchEvent::Hello(_) | SwitchEvent::Closed { .. } => Ok(()),
+    };
+    if let Err(error) = taken {
+        // The client keeps what was not acked and sends it again in its next session.
+        unwelcome(session, &error);
+    }
+}
+
+fn hand_over(shard: &Shard, session: &Session, kind: DocumentKind, digest: Digest) {
+    let envelope = shard.engine.document(kind, digest).unwrap_or_default();
+    let document = Document { kind: kind.into(), digest: digest.to_vec(), envelope };
+    if session.half(|half| half.push_document(document)).is_err() {
+        metrics::dropped("document");
+    }
+}

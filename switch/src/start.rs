@@ -1,0 +1,208 @@
+//! Starts the Switch: opens everything on the calling thread, then starts the threads that use it.
+//!
+//! The order matters. Certificates and roots are read first and every mistake is told at once; then addresses, store and
+//! runtimes are opened, all before the first thread that might separate its descriptors from the others'.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use muster_service::config::{Invalid, Validate as _};
+use muster_service::health::Health;
+use muster_service::listen::BindError;
+use muster_service::shutdown::Shutdown;
+use muster_service::{exit, telemetry};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::control::{self, ControlParts, ShardThread};
+use crate::credentials::{self, CredentialProblem, Loaded};
+use crate::engine::{self, Engine, EngineConfig, EngineError};
+use crate::listen::Listeners;
+use crate::metrics;
+use crate::registry::Registry;
+use crate::shard::{self, Common, ShardParts};
+
+/// Threads of the control runtime: the operator API waits for the store, it does not compute.
+const CONTROL_THREADS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
+
+/// Why the Switch did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] Invalid),
+    /// Certificates, keys or roots are missing or unfit; all findings.
+    #[error("certificates and roots:{}", list(.0))]
+    Credentials(Vec<CredentialProblem>),
+    /// Addresses cannot be listened on; all of them.
+    #[error("{}", lines(.0))]
+    Listen(Vec<BindError>),
+    /// The store cannot be opened.
+    #[error("store: {0}")]
+    Store(String),
+    /// The system gave no runtime or thread.
+    #[error("no thread could be started: {0}")]
+    System(#[from] std::io::Error),
+}
+
+impl StartError {
+    /// Returns the exit code that tells service managers whether a restart may help.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Credentials(_) => exit::CONFIG,
+            Self::Listen(_) => exit::UNAVAILABLE,
+            Self::Store(_) | Self::System(_) => exit::FAILURE,
+        }
+    }
+}
+
+/// Why a running Switch ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The store cannot promise anything any more: the disk is full, or an fsync failed. Nothing unpromised was acked.
+    #[error("store: {0}")]
+    Store(String),
+    /// The operator API ended.
+    #[error("{0}")]
+    OperatorApi(String),
+    /// The admin listener ended.
+    #[error("admin: {0}")]
+    Admin(String),
+    /// A thread panicked, or could not use what it was given.
+    #[error("thread: {0}")]
+    Thread(String),
+}
+
+/// A running Switch. Dropping it does not stop it; its [`Shutdown`] does.
+#[derive(Debug)]
+pub struct Running {
+    session_addr: SocketAddr,
+    operator_addr: SocketAddr,
+    admin_addr: SocketAddr,
+    control: JoinHandle<Result<(), Failure>>,
+}
+
+impl Running {
+    /// Returns where clients connect.
+    #[must_use]
+    pub fn session_addr(&self) -> SocketAddr {
+        self.session_addr
+    }
+
+    /// Returns where operators connect.
+    #[must_use]
+    pub fn operator_addr(&self) -> SocketAddr {
+        self.operator_addr
+    }
+
+    /// Returns where metrics and health are read.
+    #[must_use]
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr
+    }
+
+    /// Blocks until the Switch has ended: after its [`Shutdown`] was triggered and it has drained, or because it failed.
+    ///
+    /// # Errors
+    /// Why it ended by itself.
+    pub fn wait(self) -> Result<(), Failure> {
+        self.control.join().unwrap_or_else(|_| Err(Failure::Thread("the control thread panicked".to_owned())))
+    }
+}
+
+/// Starts the Switch. Blocks until it listens; call it outside of any runtime's `block_on`, since the store is loaded
+/// meanwhile.
+///
+/// When `shutdown` is triggered, the Switch drains; when the Switch fails, it triggers `shutdown` with the cause.
+///
+/// # Errors
+/// Why it does not start; nothing is left running.
+pub fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> {
+    config.validate()?;
+    telemetry::metrics();
+    metrics::describe();
+    engine::describe_metrics();
+    let health = Health::new();
+    let loaded = credentials::load(&config).map_err(StartError::Credentials)?;
+    let listeners = Listeners::open(&config).map_err(StartError::Listen)?;
+    let session_addr = address(&listeners.sessions, config.listen);
+    let operator_addr = listeners.operators.local_addr()?;
+    let admin_addr = listeners.admin.local_addr()?;
+    let runtime = muster_service::runtime("control", CONTROL_THREADS)?;
+    let shard_runtimes: Vec<Runtime> =
+        listeners.sessions.iter().map(|_| shard_runtime()).collect::<Result<_, _>>()?;
+
+    let (senders, mailboxes) = mailboxes(&config);
+    let engine = Engine::open(engine_config(&config, &loaded), senders).map_err(store_error)?;
+    let config = Arc::new(config);
+    let stop = shutdown.token().child_token();
+    let common = Common {
+        registry: Registry::new(config.sessions.sessions_max),
+        config,
+        engine,
+        credentials: loaded.sessions,
+        stop,
+        shutdown,
+    };
+    let parts = listeners.sessions.into_iter().zip(mailboxes).zip(shard_runtimes).zip(0..);
+    let shards = parts.map(|(((listener, messages), runtime), index)| {
+        shard::spawn(ShardParts { index, runtime, listener, messages, common: common.clone() })
+    });
+    let stop = common.stop.clone();
+    let control = shards.collect::<Result<Vec<ShardThread>, _>>().and_then(|shards| {
+        let parts = ControlParts {
+            operators: listeners.operators,
+            admin: listeners.admin,
+            operator_credentials: loaded.operators,
+            common,
+            health,
+        };
+        control::spawn(runtime, shards, parts)
+    });
+    // Threads that did start end by themselves.
+    let control = control.inspect_err(|_| stop.cancel())?;
+    tracing::info!(%session_addr, %operator_addr, %admin_addr, "the Switch listens");
+    Ok(Running { session_addr, operator_addr, admin_addr, control })
+}
+
+fn address(listeners: &[std::net::TcpListener], asked: SocketAddr) -> SocketAddr {
+    listeners.first().and_then(|listener| listener.local_addr().ok()).unwrap_or(asked)
+}
+
+fn shard_runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+type Mailboxes = (Vec<mpsc::Sender<engine::ShardMessage>>, Vec<mpsc::Receiver<engine::ShardMessage>>);
+
+fn mailboxes(config: &Config) -> Mailboxes {
+    let messages_max = usize::try_from(config.engine.shard_messages_max).unwrap_or(1).max(1);
+    (0..config.shard_count()).map(|_| mpsc::channel(messages_max)).unzip()
+}
+
+fn engine_config(config: &Config, loaded: &Loaded) -> EngineConfig {
+    let count = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
+    EngineConfig {
+        batch_items_max: count(config.engine.batch_items_max),
+        queue_items_max: count(config.engine.queue_items_max),
+        disk_reserve_bytes: config.engine.disk_reserve,
+        prepared_ttl: config.engine.prepared_ttl,
+        ..EngineConfig::new(config.data_dir.clone(), config.tenant.clone(), Arc::clone(&loaded.trust))
+    }
+}
+
+fn store_error(error: EngineError) -> StartError {
+    StartError::Store(error.to_string())
+}
+
+fn list(problems: &[CredentialProblem]) -> String {
+    problems.iter().map(|problem| format!("\n  {problem}")).collect()
+}
+
+fn lines(errors: &[BindError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,355 @@
+//! An instruction's whole way, with real signatures, and what a restart does to it.
+
+use std::time::Duration;
+
+use muster_pki::{Role, UnixTime};
+use muster_proto::common::v1::{Column, ColumnType, Row, TargetState, Value, value::Kind};
+use muster_proto::ids::InstructionId;
+use muster_proto::operator::v1::watch_instruction_response::Update;
+use muster_proto::operator::v1::{
+    DeviceResult, GetClientRequest, GetInstructionRequest, ImportDefinitionRequest, ImportLicenceRequest,
+    Instruction, ListEventsRequest, PrepareInstructionRequest, SubmitInstructionRequest,
+    WatchInstructionRequest,
+};
+use muster_proto::session::client::ClientEvent;
+use muster_proto::session::v1::{Event, Lane, Result as InstructionResult};
+use muster_proto_grpc::operator::v1::client_service_client::ClientServiceClient;
+use muster_proto_grpc::operator::v1::definition_service_client::DefinitionServiceClient;
+use muster_proto_grpc::operator::v1::event_service_client::EventServiceClient;
+use muster_proto_grpc::operator::v1::instruction_service_client::InstructionServiceClient;
+use muster_proto_grpc::operator::v1::licence_service_client::LicenceServiceClient;
+use muster_signing::envelope::{ContentType, Signer, sign};
+use tonic::Code;
+use tonic::transport::Channel;
+
+use crate::client::Client;
+use crate::operators::connect_as;
+use crate::pki::Ends;
+use crate::world::{PATIENCE, Switch, World};
+
+const DEVICE: &str = "w701.acme.local";
+
+const DEFINITION: &str = r#"
+name = "Acme-Test-One"
+version = "1.0.0"
+kind = "question"
+says = "One?"
+
+[[step]]
+query = "SELECT 1 AS one"
+
+[[result]]
+name = "one"
+type = "integer"
+
+[time_to_live]
+gather = { default = "1h", min = "1m", max = "7d" }
+"#;
+
+#[tokio::test]
+async fn a_question_is_asked_and_answered() {
+    let world = World::new();
+    let switch = world.start().await;
+    let operator = operator(&world, &switch).await;
+    publish(&world, &operator).await;
+    let mut client = device(&world, &switch).await;
+
+    let instruction = ask(&world, &operator).await;
+    let ordered = receive_order(&world, &mut client).await;
+    answer(&mut client, ordered, 1).await;
+    let (results, last) = watch(&operator, &instruction).await;
+
+    assert_eq!(ordered.to_string(), instruction);
+    assert!(last.complete);
+    assert_eq!(results.len(), 1);
+    assert_eq!(results[0].device, DEVICE);
+    assert_eq!(results[0].state(), TargetState::Answered);
+    assert_eq!(results[0].rows, [row(1)]);
+    switch.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_restarted_switch_hands_the_order_over_again() {
+    let world = World::new();
+    let switch = world.start().await;
+    let operator = operator(&world, &switch).await;
+    publish(&world, &operator).await;
+    let mut client = device(&world, &switch).await;
+    let instruction = ask(&world, &operator).await;
+    let first = receive_order(&world, &mut client).await;
+    client.vanish();
+    switch.stop().await.unwrap();
+
+    let switch = world.start().await;
+    let mut client = device(&world, &switch).await;
+    let second = receive_order(&world, &mut client).await;
+    answer(&mut client, second, 1).await;
+    let operator = self::operator(&world, &switch).await;
+    let (results, last) = watch(&operator, &instruction).await;
+
+    assert_eq!(first, second);
+    assert!(last.complete);
+    assert_eq!(results.len(), 1);
+    switch.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_device_that_was_away_gets_what_is_due() {
+    let world = World::new();
+    let switch = world.start().await;
+    let operator = operator(&world, &switch).await;
+    publish(&world, &operator).await;
+    device(&world, &switch).await.vanish();
+    until_offline(&operator).await;
+
+    let instruction = ask(&world, &operator).await;
+    let mut client = device(&world, &switch).await;
+    let ordered = receive_order(&world, &mut client).await;
+
+    assert_eq!(ordered.to_string(), instruction);
+    switch.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_written_order_counts_as_sent() {
+    let world = World::new();
+    let switch = world.start().await;
+    let operator = operator(&world, &switch).await;
+    publish(&world, &operator).await;
+    let mut client = device(&world, &switch).await;
+
+    let instruction = ask(&world, &operator).await;
+    receive_order(&world, &mut client).await;
+
+    let request = WatchInstructionRequest { instruction };
+    let mut updates =
+        InstructionServiceClient::new(operator).watch_instruction(request).await.unwrap().into_inner();
+    let seen = async {
+        while let Some(update) = updates.message().await.unwrap() {
+            if let Some(Update::Instruction(instruction)) = update.update
+                && instruction
+                    .states
+                    .iter()
+                    .any(|count| count.state() == TargetState::Sent && count.count == 1)
+            {
+                return;
+            }
+        }
+        panic!("the watch ended before the order counted as sent");
+    };
+    tokio::time::timeout(PATIENCE, seen).await.unwrap();
+    drop(updates);
+    switch.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn events_are_acked_and_read_by_who_follows_the_log() {
+    let world = World::new();
+    let switch = world.start().await;
+    let operator = operator(&world, &switch).await;
+    let request = ListEventsRequest { device: DEVICE.to_owned(), after: 0, limit: 1, follow: true };
+    let mut log = EventServiceClient::new(operator).list_events(request).await.unwrap().into_inner();
+    let mut client = device(&world, &switch).await;
+
+    let event =
+        Event { sequence: 1, occurred_at_ms: 1, name: "client.started".to_owned(), fields: Vec::new() };
+    client.session.push_event(event.clone()).unwrap();
+    acked(&mut client, Lane::Events).await;
+    let logged =
+        tokio::time::timeout(PATIENCE, log.message()).await.unwrap().unwrap().unwrap().event.unwrap();
+
+    assert_eq!(logged.device, DEVICE);
+    assert_eq!(logged.event, Some(event));
+    assert_eq!(log.message().await.unwrap(), None, "the limit ends the stream");
+    switch.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_mistake_is_told_with_what_would_fix_it() {
+    let world = World::new();
+    let switch = world.start().await;
+    let operator = operator(&world, &switch).await;
+    publish(&world, &operator).await;
+    device(&world, &switch).await.vanish();
+    let mut instructions = InstructionServiceClient::new(operator);
+
+    let audience = PrepareInstructionRequest {
+        definition: "Acme-Test-One".to_owned(),
+        audience: "oss == 'linux'".to_owned(),
+        ..PrepareInstructionRequest::default()
+    };
+    let audience = instructions.prepare_instruction(audience).await.unwrap_err();
+    let unknown = GetInstructionRequest { instruction: "018f4f9a-7a3c-7000-8000-000000000001".to_owned() };
+    let unknown = instructions.get_instruction(unknown).await.unwrap_err();
+    let unread = GetInstructionRequest { instruction: "that one".to_owned() };
+    let unread = instructions.get_instruction(unread).await.unwrap_err();
+
+    assert_eq!(audience.code(), Code::InvalidArgument);
+    assert!(audience.message().contains("`os`"), "{audience}");
+    assert_eq!(unknown.code(), Code::NotFound);
+    assert_eq!(unread.code(), Code::InvalidArgument);
+    switch.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_order_of_another_operator_is_not_taken() {
+    let world = World::new();
+    let switch = world.start().await;
+    let alice = operator(&world, &switch).await;
+    publish(&world, &alice).await;
+    device(&world, &switch).await.vanish();
+    let bob = connect_as(&world, &switch, Role::Operator, "bob.acme.local").await;
+    let prepared =
+        InstructionServiceClient::new(alice).prepare_instruction(question()).await.unwrap().into_inner();
+
+    let stolen = SubmitInstructionRequest {
+        envelope: signed(&world, &prepared.order, ContentType::Order, Role::OrderSigner),
+        idempotency_key: "stolen".to_owned(),
+    };
+    let refused = InstructionServiceClient::new(bob).submit_instruction(stolen).await.unwrap_err();
+
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    switch.stop().await.unwrap();
+}
+
+async fn operator(world: &World, switch: &Switch) -> Channel {
+    connect_as(world, switch, Role::Operator, "alice.acme.local").await
+}
+
+/// Imports a licence and a definition.
+async fn publish(world: &World, operator: &Channel) {
+    let author = world.pki.issue(Role::Author, "Acme author", Ends::InAYear);
+    let definition = sign_with(&author, DEFINITION.as_bytes(), ContentType::Definition);
+    let licence = format!(
+        "serial = 1\nlicensee = \"Acme\"\ntenant = \"acme\"\nnot_before = 2020-01-01T00:00:00Z\n\
+         not_after = 2099-01-01T00:00:00Z\n\n[[prefix]]\nname = \"Acme\"\nsigners = [\"{}\"]\n",
+        author.certificate.thumbprint()
+    );
+    let envelope = signed(world, licence.as_bytes(), ContentType::Licence, Role::Licensor);
+    LicenceServiceClient::new(operator.clone())
+        .import_licence(ImportLicenceRequest { envelope })
+        .await
+        .unwrap();
+    let request = ImportDefinitionRequest { envelope: definition };
+    let imported =
+        DefinitionServiceClient::new(operator.clone()).import_definition(request).await.unwrap().into_inner();
+    assert!(imported.definition.unwrap().licensed);
+}
+
+fn question() -> PrepareInstructionRequest {
+    PrepareInstructionRequest {
+        definition: "Acme-Test-One".to_owned(),
+        ..PrepareInstructionRequest::default()
+    }
+}
+
+/// Prepares, signs and submits the question.
+async fn ask(world: &World, operator: &Channel) -> String {
+    let mut instructions = InstructionServiceClient::new(operator.clone());
+    let prepared = instructions.prepare_instruction(question()).await.unwrap().into_inner();
+    assert_eq!(prepared.targets, 1);
+    let request = SubmitInstructionRequest {
+        envelope: signed(world, &prepared.order, ContentType::Order, Role::OrderSigner),
+        idempotency_key: "test".to_owned(),
+    };
+    instructions.submit_instruction(request).await.unwrap().into_inner().instruction
+}
+
+async fn device(world: &World, switch: &Switch) -> Client {
+    let own = world.pki.issue(Role::Device, DEVICE, Ends::InAYear);
+    Client::connect(switch.running.session_addr(), world.pki.tls(Some(&own), &[]), 7).await.0
+}
+
+/// Waits for an order and verifies its signature, as a client does.
+async fn receive_order(world: &World, client: &mut Client) -> InstructionId {
+    let envelope = client
+        .until(|event| match event {
+            ClientEvent::Order { envelope, proof } => {
+                assert!(proof.is_some(), "every order has its members' root");
+                Some(envelope)
+            }
+            _ => None,
+        })
+        .await;
+    let facts = muster_pki::Facts { now: UnixTime::now(), name: None, intermediates: &[], revocation: None };
+    let roots = world.pki.roots(Role::OrderSigner);
+    let verified =
+        muster_signing::envelope::verify(&envelope, ContentType::Order, Role::OrderSigner, &roots, &facts)
+            .unwrap();
+    let order = muster_signing::order::decode(&verified.content).unwrap();
+    InstructionId::try_from(order.instruction.as_slice()).unwrap()
+}
+
+/// Runs the question, as it were, and waits until the answer is on the Switch's disk.
+async fn answer(client: &mut Client, instruction: InstructionId, sequence: u64) {
+    client.session.push_progress(instruction, TargetState::Acked).unwrap();
+    client.session.push_progress(instruction, TargetState::Running).unwrap();
+    let column = Column { name: "one".to_owned(), r#type: ColumnType::Integer.into() };
+    let result = InstructionResult {
+        sequence,
+        instruction: instruction.to_vec(),
+        state: TargetState::Answered.into(),
+        columns: vec![column],
+        rows: vec![row(1)],
+        last: true,
+        started_at_ms: 1,
+        finished_at_ms: 2,
+        ..InstructionResult::default()
+    };
+    client.session.push_result(result).unwrap();
+    acked(client, Lane::Results).await;
+}
+
+async fn acked(client: &mut Client, wanted: Lane) {
+    client
+        .until(|event| match event {
+            ClientEvent::Acked { lane, .. } if lane == wanted => Some(()),
+            _ => None,
+        })
+        .await;
+}
+
+/// Watches an instruction to its end.
+async fn watch(operator: &Channel, instruction: &str) -> (Vec<DeviceResult>, Instruction) {
+    let request = WatchInstructionRequest { instruction: instruction.to_owned() };
+    let mut updates = InstructionServiceClient::new(operator.clone())
+        .watch_instruction(request)
+        .await
+        .unwrap()
+        .into_inner();
+    let (mut results, mut last) = (Vec::new(), None);
+    while let Some(update) = tokio::time::timeout(PATIENCE, updates.message()).await.unwrap().unwrap() {
+        match update.update.unwrap() {
+            Update::Instruction(instruction) => last = Some(instruction),
+            Update::Result(result) => results.push(result),
+        }
+    }
+    (results, last.unwrap())
+}
+
+async fn until_offline(operator: &Channel) {
+    let mut clients = ClientServiceClient::new(operator.clone());
+    let offline = async {
+        loop {
+            let request = GetClientRequest { device: DEVICE.to_owned() };
+            if !clients.get_client(request).await.unwrap().into_inner().client.unwrap().online {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, offline).await.unwrap();
+}
+
+fn row(one: i64) -> Row {
+    Row { values: vec![Value { kind: Some(Kind::Integer(one)) }] }
+}
+
+fn signed(world: &World, content: &[u8], kind: ContentType, role: Role) -> Vec<u8> {
+    sign_with(&world.pki.issue(role, "signer", Ends::InAYear), content, kind)
+}
+
+fn sign_with(own: &muster_pki::authority::Issued, content: &[u8], kind: ContentType) -> Vec<u8> {
+    let signer = Signer::from_pem(&own.chain_pem, &own.key_pem).unwrap();
+    sign(content, kind, &signer, UnixTime::now()).unwrap()
+}

@@ -1,0 +1,15 @@
+//! The whole Switch over real TLS and WebSocket on loopback, with a minimal client of the protocol's own half.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests"
+)]
+
+mod client;
+mod instructions;
+mod operators;
+mod pki;
+mod sessions;
+mod world;
