@@ -1,1 +1,41 @@
 //! The client: connection, verification, journal, outbox, content.
+//!
+//! [`start`] assembles it. [`Instructions`](instructions) decides what becomes of an order, [`store`] keeps what was
+//! promised, [`connection`] holds the session, [`content`] gets resources, [`background`] is the other road of events,
+//! [`local`] answers to this machine's users. SQL runs in helper processes of `muster-endpoint`.
+
+mod attributes;
+mod background;
+mod backoff;
+pub mod cli;
+mod clock;
+mod config;
+mod connection;
+mod content;
+mod dial;
+mod events;
+mod files;
+mod https;
+mod instructions;
+pub mod local;
+mod metrics;
+mod running;
+mod status;
+mod store;
+mod url;
+mod value;
+
+pub use backoff::Backoff;
+pub use config::{
+    Config, EventsConfig, HelperConfig, InstructionsConfig, OutboxConfig, ResourcesConfig, SessionConfig,
+    TlsConfig, TrustConfig, socket_in,
+};
+pub use content::{ContentError, LieError};
+pub use dial::DialError;
+pub use events::PostError;
+pub use https::HttpsError;
+pub use instructions::TrustError;
+pub use running::{DRAIN_TIMEOUT, RunError, Running, StartError, start};
+pub use status::Status;
+pub use store::{OutboxCounts, StoreError};
+pub use url::{ServiceUrl, UrlError};

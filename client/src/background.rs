@@ -1,0 +1,138 @@
+//! The other road of events: without a session for a while, they are posted to the Background Channel.
+//!
+//! Both roads may carry the same event; who keeps them knows each by (device, outbox_id, sequence).
+
+use std::time::Duration;
+
+use muster_proto::ids::OutboxId;
+use muster_proto::limits::EVENT_BATCH_EVENTS_MAX;
+use muster_proto::session::v1::{Event, EventBatch, EventBatchAck, SequenceRange};
+use prost::Message;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::connection::Link;
+use crate::https::{Https, HttpsError};
+use crate::store::{QueueLane, Queued, Store, StoreError};
+
+/// Bytes of events in one request: below the body's megabyte by what the list itself takes.
+const BATCH_BYTES: usize = 960 * 1024;
+
+/// Bytes of an answer: 1,000 ranges.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+const PATH: &str = "/events";
+
+/// Posts events while there is no session.
+#[derive(Debug)]
+pub(crate) struct Poster {
+    /// The Background Channel.
+    pub(crate) https: Https,
+    /// The events.
+    pub(crate) store: Store,
+    /// Whether there is a session.
+    pub(crate) link: watch::Receiver<Link>,
+    /// How long there is none before this begins.
+    pub(crate) after: Duration,
+    /// The pauses between failures.
+    pub(crate) backoff: Backoff,
+    /// Ends the task.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Poster {
+    /// Runs until it is stopped or the store fails.
+    pub(crate) async fn run(mut self) -> Result<(), StoreError> {
+        let mut appended = self.store.appended();
+        loop {
+            let due = match *self.link.borrow_and_update() {
+                Link::Up { .. } => None,
+                Link::Down { since, .. } => Some(Instant::from_std(since) + self.after),
+            };
+            let Some(due) = due.filter(|due| *due <= Instant::now()) else {
+                tokio::select! {
+                    biased;
+                    () = self.stop.cancelled() => return Ok(()),
+                    changed = self.link.changed() => if changed.is_err() { return Ok(()) },
+                    () = wait_until(due) => {}
+                }
+                continue;
+            };
+            appended.mark_unchanged();
+            let now_ms = crate::clock::wall_ms();
+            let mut queued = self
+                .store
+                .write(move |tables| tables.queued(QueueLane::Events, 0, BATCH_BYTES, now_ms))
+                .await?;
+            queued.truncate(EVENT_BATCH_EVENTS_MAX);
+            let pause = if queued.is_empty() { None } else { self.post(queued).await? };
+            tracing::trace!(?pause, ?due, "posting");
+            self.rest(pause, &mut appended).await;
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for the end of a pause, or, without one, for something to do.
+    async fn rest(&mut self, pause: Option<Duration>, appended: &mut watch::Receiver<u64>) {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => {}
+            // A session carries them faster.
+            _ = self.link.changed() => {}
+            () = sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+            _ = appended.changed(), if pause.is_none() => {}
+        }
+    }
+
+    /// Posts a batch; returns how long to wait, none after a success.
+    async fn post(&mut self, queued: Vec<Queued>) -> Result<Option<Duration>, StoreError> {
+        let count = queued.len() as u64;
+        let (first, last) = (
+            queued.first().map_or(0, |event| event.sequence),
+            queued.last().map_or(0, |event| event.sequence),
+        );
+        let outbox = self.store.outbox_id();
+        match self.exchange(outbox, queued).await {
+            Ok(ranges) if ranges.iter().any(|range| range.first <= last && range.last >= first) => {
+                metrics::counter!(crate::metrics::EVENTS_POSTED).increment(count);
+                self.store.write(move |tables| tables.acked(QueueLane::Events, &ranges)).await?;
+                self.backoff.reset();
+                Ok(Some(Duration::ZERO))
+            }
+            Ok(_) => {
+                tracing::warn!("the Background Channel acknowledged nothing of what was posted");
+                Ok(Some(self.backoff.next_pause()))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "events were not posted");
+                let pause =
+                    if error.is_transient() { self.backoff.next_pause() } else { self.backoff.long_pause() };
+                Ok(Some(pause))
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        outbox: OutboxId,
+        queued: Vec<Queued>,
+    ) -> Result<Vec<SequenceRange>, HttpsError> {
+        let events = queued.iter().filter_map(|queued| Event::decode(&queued.record[..]).ok()).collect();
+        let batch = EventBatch { outbox_id: outbox.to_vec(), events };
+        let response = self.https.post(PATH, batch.encode_to_vec()).await?;
+        let body = self.https.body(PATH, response, ANSWER_BYTES_MAX).await?;
+        let ack = EventBatchAck::decode(body).map_err(|error| self.https.broken(PATH, error.to_string()))?;
+        Ok(ack.ranges)
+    }
+}
+
+async fn wait_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,385 @@
+//! What the client is told by its configuration file. Every field's documentation is its manual.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use muster_service::config::{Invalid, Validate, human};
+use muster_service::telemetry::LogConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::url::ServiceUrl;
+
+/// The configuration of one client (`client.toml`).
+///
+/// Unknown keys are refused. Durations are text such as `"10s"`, sizes are text such as `"64 MiB"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The Switch's session endpoint, `wss://HOST:PORT/v1/session`. The certificate of the Switch must be for HOST.
+    pub switch: String,
+    /// The Background Channel's base, `https://HOST:PORT/Background/v1`. Empty: none; then instructions with
+    /// resources are refused and events wait for a session.
+    pub background_channel: String,
+    /// The organisation: orders of another tenant are refused with `WRONG_TENANT`. 1 to 64 bytes.
+    pub tenant: String,
+    /// Where the store, the cached resources and the local socket lie. Made with mode 0700 where it is missing. The
+    /// path is at most 90 bytes, since the socket's path may have 107.
+    pub data_dir: PathBuf,
+    /// The computer's name. Empty: whatever the certificate says. A name that is not the certificate's DeviceId stops the
+    /// client at start (trust.md C7).
+    pub computer_name: String,
+    /// Certificate revocation lists, PEM or DER: of signers and of servers.
+    pub crls: Vec<PathBuf>,
+    /// The device's own certificate.
+    pub tls: TlsConfig,
+    /// The roots that this client trusts, one file for each role; none may serve two roles.
+    pub trust: TrustConfig,
+    /// The program that runs SQL apart from the client.
+    pub helper: HelperConfig,
+    /// The session with the Switch.
+    pub session: SessionConfig,
+    /// How instructions are run.
+    pub instructions: InstructionsConfig,
+    /// The durable queue of results and events.
+    pub outbox: OutboxConfig,
+    /// The road of events over the Background Channel.
+    pub events: EventsConfig,
+    /// Content that instructions need.
+    pub resources: ResourcesConfig,
+    /// Where and how the client logs.
+    pub log: LogConfig,
+}
+
+/// The device's own certificate; its first SAN dNSName (else its CN) is the DeviceId.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// PEM: the leaf, then its issuers without the root.
+    pub certificate: PathBuf,
+    /// PEM: the leaf's private key.
+    pub key: PathBuf,
+}
+
+/// PEM files of roots by role.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrustConfig {
+    /// Who may be a Switch or a Background Channel.
+    pub switch: PathBuf,
+    /// Who may sign definitions.
+    pub authors: PathBuf,
+    /// Who may sign orders.
+    pub orders: PathBuf,
+    /// Who may sign licences.
+    pub licences: PathBuf,
+}
+
+/// The program that runs SQL apart from the client.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HelperConfig {
+    /// Empty: the running program itself.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+}
+
+/// Deadlines of a session, and how the client comes back after one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionConfig {
+    /// For the TCP connection. Default 10 s.
+    #[serde(with = "human::duration")]
+    pub connect_timeout: Duration,
+    /// For the TLS handshake. Default 10 s (promises.md, "Limits").
+    #[serde(with = "human::duration")]
+    pub tls_timeout: Duration,
+    /// For the WebSocket upgrade. Default 10 s.
+    #[serde(with = "human::duration")]
+    pub upgrade_timeout: Duration,
+    /// For one write to a Switch that does not read. Default 30 s.
+    #[serde(with = "human::duration")]
+    pub write_timeout: Duration,
+    /// The first pause before a new attempt is between nothing and this; it doubles with every attempt. Default 1 s.
+    #[serde(with = "human::duration")]
+    pub reconnect_base: Duration,
+    /// No pause of the client's own choice is longer. Default 60 s.
+    #[serde(with = "human::duration")]
+    pub reconnect_cap: Duration,
+}
+
+/// How instructions are run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InstructionsConfig {
+    /// Instructions that run at once, 1 to 64. Default 4.
+    pub parallel: usize,
+    /// Instructions that wait, 1 to 4,096; a further one fails with the advice to issue it later. Default 256.
+    pub queued: usize,
+    /// How long a definition that an order names may take to arrive. Default 30 s.
+    #[serde(with = "human::duration")]
+    pub definition_timeout: Duration,
+    /// How long an instruction is remembered after its window ended. Default 7 d.
+    #[serde(with = "human::duration")]
+    pub remember: Duration,
+}
+
+/// Bounds of the durable queue of results and events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutboxConfig {
+    /// Bytes of events on disk; beyond, the oldest are dropped and counted in an `outbox.gap` event. Default 64 MiB.
+    #[serde(with = "human::bytes")]
+    pub events_bytes_max: u64,
+    /// Bytes of results on disk; beyond, a result is stored without its rows, as failed. Default 256 MiB.
+    #[serde(with = "human::bytes")]
+    pub results_bytes_max: u64,
+    /// What is older is dropped and counted in an `outbox.gap` event. Default 30 d.
+    #[serde(with = "human::duration")]
+    pub age_max: Duration,
+}
+
+/// The road of events over the Background Channel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EventsConfig {
+    /// How long the client is without a session before it posts its events. Default 30 s.
+    #[serde(with = "human::duration")]
+    pub background_after: Duration,
+    /// For one request. Default 30 s.
+    #[serde(with = "human::duration")]
+    pub request_timeout: Duration,
+}
+
+/// Content that instructions need.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ResourcesConfig {
+    /// The largest resource this client takes. Default 4 GiB.
+    #[serde(with = "human::bytes")]
+    pub bytes_max: u64,
+    /// What the cache may hold; the longest unused goes first. Default 16 GiB.
+    #[serde(with = "human::bytes")]
+    pub cache_bytes_max: u64,
+    /// The longest silence of the Background Channel while it sends. Default 30 s.
+    #[serde(with = "human::duration")]
+    pub stall_timeout: Duration,
+    /// Connections tried for one resource before the instruction is refused with `RESOURCE`. Default 5.
+    pub attempts: u32,
+}
+
+/// The longest `data_dir`: a Unix socket's path has at most 107 bytes, and its name needs room.
+const DATA_DIR_BYTES_MAX: usize = 90;
+
+/// The longest tenant that an order may name.
+const TENANT_BYTES_MAX: usize = 64;
+
+/// Helper processes at once; each may take a processor and the memory of its rows.
+const PARALLEL_MAX: usize = 64;
+
+/// Instructions that wait in memory, each with two envelopes of at most 256 KiB.
+const QUEUED_MAX: usize = 4_096;
+
+impl Validate for Config {
+    fn validate(&self) -> Result<(), Invalid> {
+        let refuse = |key: &str, problem: String| Err(Invalid::new(key, problem));
+        if let Err(error) = ServiceUrl::parse(&self.switch, "wss") {
+            return refuse("switch", format!("{error}; wanted wss://HOST:PORT/v1/session"));
+        }
+        if !self.background_channel.is_empty()
+            && let Err(error) = ServiceUrl::parse(&self.background_channel, "https")
+        {
+            let problem = format!("{error}; wanted https://HOST:PORT/Background/v1, or nothing for none");
+            return refuse("background_channel", problem);
+        }
+        if self.tenant.is_empty() || self.tenant.len() > TENANT_BYTES_MAX {
+            return refuse(
+                "tenant",
+                format!("has {} bytes; wanted 1 to {TENANT_BYTES_MAX}", self.tenant.len()),
+            );
+        }
+        let path_bytes = self.data_dir.as_os_str().len();
+        if path_bytes == 0 || path_bytes > DATA_DIR_BYTES_MAX {
+            return refuse("data_dir", format!("has {path_bytes} bytes; wanted 1 to {DATA_DIR_BYTES_MAX}"));
+        }
+        for (key, got, max) in [
+            ("instructions.parallel", self.instructions.parallel, PARALLEL_MAX),
+            ("instructions.queued", self.instructions.queued, QUEUED_MAX),
+        ] {
+            if !(1..=max).contains(&got) {
+                return refuse(key, format!("is {got}; wanted 1 to {max}"));
+            }
+        }
+        if self.resources.attempts == 0 {
+            return refuse("resources.attempts", "is 0; wanted at least 1".to_owned());
+        }
+        self.validate_durations()?;
+        self.log.validate().map_err(|invalid| invalid.within("log"))
+    }
+}
+
+impl Config {
+    fn validate_durations(&self) -> Result<(), Invalid> {
+        let session = &self.session;
+        for (key, got) in [
+            ("session.connect_timeout", session.connect_timeout),
+            ("session.tls_timeout", session.tls_timeout),
+            ("session.upgrade_timeout", session.upgrade_timeout),
+            ("session.write_timeout", session.write_timeout),
+            ("session.reconnect_base", session.reconnect_base),
+            ("session.reconnect_cap", session.reconnect_cap),
+            ("events.request_timeout", self.events.request_timeout),
+            ("resources.stall_timeout", self.resources.stall_timeout),
+            ("instructions.definition_timeout", self.instructions.definition_timeout),
+            ("outbox.age_max", self.outbox.age_max),
+        ] {
+            if got.is_zero() {
+                return Err(Invalid::new(key, "is nothing; wanted a duration such as \"10s\""));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns where the local socket lies.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        socket_in(&self.data_dir)
+    }
+}
+
+/// Returns where the local socket of the client with this `data_dir` lies.
+#[must_use]
+pub fn socket_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("client.sock")
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            switch: "wss://localhost:4000/v1/session".to_owned(),
+            background_channel: "https://localhost:4443/Background/v1".to_owned(),
+            tenant: "default".to_owned(),
+            data_dir: "/var/lib/muster/client".into(),
+            computer_name: String::new(),
+            crls: Vec::new(),
+            tls: TlsConfig::default(),
+            trust: TrustConfig::default(),
+            helper: HelperConfig::default(),
+            session: SessionConfig::default(),
+            instructions: InstructionsConfig::default(),
+            outbox: OutboxConfig::default(),
+            events: EventsConfig::default(),
+            resources: ResourcesConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+impl Default for TlsConfig {
+    fn default() -> Self {
+        Self { certificate: "/etc/muster/client/tls.pem".into(), key: "/etc/muster/client/tls.key".into() }
+    }
+}
+
+impl Default for TrustConfig {
+    fn default() -> Self {
+        Self {
+            switch: "/etc/muster/trust/servers.pem".into(),
+            authors: "/etc/muster/trust/authors.pem".into(),
+            orders: "/etc/muster/trust/orders.pem".into(),
+            licences: "/etc/muster/trust/licences.pem".into(),
+        }
+    }
+}
+
+impl Default for HelperConfig {
+    fn default() -> Self {
+        Self { program: PathBuf::new(), arguments: vec!["sql-helper".to_owned()] }
+    }
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            tls_timeout: Duration::from_secs(10),
+            upgrade_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
+            reconnect_base: Duration::from_secs(1),
+            reconnect_cap: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for InstructionsConfig {
+    fn default() -> Self {
+        Self {
+            parallel: 4,
+            queued: 256,
+            definition_timeout: Duration::from_secs(30),
+            remember: Duration::from_secs(7 * 86_400),
+        }
+    }
+}
+
+impl Default for OutboxConfig {
+    fn default() -> Self {
+        Self {
+            events_bytes_max: 64 << 20,
+            results_bytes_max: 256 << 20,
+            age_max: Duration::from_secs(30 * 86_400),
+        }
+    }
+}
+
+impl Default for EventsConfig {
+    fn default() -> Self {
+        Self { background_after: Duration::from_secs(30), request_timeout: Duration::from_secs(30) }
+    }
+}
+
+impl Default for ResourcesConfig {
+    fn default() -> Self {
+        Self {
+            bytes_max: 4 << 30,
+            cache_bytes_max: 16 << 30,
+            stall_timeout: Duration::from_secs(30),
+            attempts: 5,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_service::config::{Sources, load_with};
+
+    use super::*;
+
+    #[test]
+    fn the_example_shows_the_defaults() {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/config/client.toml");
+        let sources = Sources { file: Some(example), ..Sources::default() };
+
+        let loaded = load_with::<Config>("muster-client", &sources, []).unwrap();
+
+        assert_eq!(*loaded.config(), Config::default());
+    }
+
+    #[test]
+    fn refuses_values_that_cannot_work_and_names_their_key() {
+        let check = |key: &str, change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            assert_eq!(config.validate().unwrap_err().key(), key);
+        };
+        check("switch", |config| config.switch = "https://localhost".to_owned());
+        check("background_channel", |config| config.background_channel = "http://localhost".to_owned());
+        check("tenant", |config| config.tenant.clear());
+        check("data_dir", |config| config.data_dir = "/x".repeat(60).into());
+        check("instructions.parallel", |config| config.instructions.parallel = 0);
+        check("instructions.queued", |config| config.instructions.queued = 5_000);
+        check("resources.attempts", |config| config.resources.attempts = 0);
+        check("session.tls_timeout", |config| config.session.tls_timeout = Duration::ZERO);
+        check("log.filter", |config| config.log.filter = "=,=".to_owned());
+    }
+}

@@ -1,0 +1,167 @@
+//! The connection to the Switch: attempt after attempt, session after session, for as long as the client lives.
+//!
+//! [`session`] drives one session; here is what lies between two of them.
+
+mod drain;
+mod session;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use muster_proto::common::v1::NamedValue;
+use muster_proto::session::v1::CloseReason;
+use muster_service::credentials::ClientCredentials;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::config::SessionConfig;
+use crate::dial::DialError;
+use crate::instructions::shell::{Inbound, Outbound, Workload};
+use crate::store::{Store, StoreError};
+use crate::url::ServiceUrl;
+
+/// A session that lasted this long counts as a success: the next pause is short again. A Switch that welcomes and then
+/// drops everybody is thus not stormed.
+const SETTLED_AFTER: Duration = Duration::from_secs(30);
+
+/// Whether there is a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// A session was welcomed.
+    Up {
+        /// Its epoch.
+        epoch: u64,
+        /// When, milliseconds since 1970.
+        since_ms: i64,
+    },
+    /// There is none.
+    Down {
+        /// Since when.
+        since: Instant,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How a session or an attempt ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum End {
+    /// The client stops.
+    #[error("the client stops")]
+    Stopped,
+    /// There was no connection.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The WebSocket could not be opened, or broke.
+    #[error("WebSocket: {0}")]
+    WebSocket(String),
+    /// The Switch said why.
+    #[error("the Switch ended the session: {} {detail}", reason.as_str_name())]
+    GoneAway {
+        /// Why.
+        reason: CloseReason,
+        /// How long to stay away.
+        reconnect_after: Duration,
+        /// For people.
+        detail: String,
+    },
+    /// The protocol's state machine ended the session.
+    #[error("the session ended: {}", .0.as_str_name())]
+    Closed(CloseReason),
+    /// Instructions were not taken in time.
+    #[error("this device is too busy to take orders")]
+    Busy,
+    /// The store broke; the client cannot go on.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Everything a session needs.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// Where the Switch is.
+    pub(crate) url: ServiceUrl,
+    /// Certificate and roots.
+    pub(crate) credentials: Arc<ClientCredentials>,
+    /// Deadlines.
+    pub(crate) config: SessionConfig,
+    /// Results and events.
+    pub(crate) store: Store,
+    /// What the client tells of itself.
+    pub(crate) attributes: Vec<NamedValue>,
+    /// To the instructions.
+    pub(crate) inbox: mpsc::Sender<Inbound>,
+    /// From the instructions.
+    pub(crate) outbound: mpsc::Receiver<Outbound>,
+    /// Which licence is held.
+    pub(crate) workload: watch::Receiver<Workload>,
+    /// To whom asks.
+    pub(crate) link: watch::Sender<Link>,
+    /// Ends the task.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Connection {
+    /// Runs until it is stopped or the store fails.
+    pub(crate) async fn run(mut self) -> Result<(), StoreError> {
+        let mut backoff = Backoff::new(self.config.reconnect_base, self.config.reconnect_cap, rand::random());
+        loop {
+            let end = self.session().await;
+            if let End::Store(error) = end {
+                return Err(error);
+            }
+            if matches!(end, End::Stopped) || self.stop.is_cancelled() {
+                return Ok(());
+            }
+            let pause = self.pause(&end, &mut backoff);
+            tracing::debug!(?pause, "next attempt");
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Says how the session ended, and returns how long to stay away.
+    fn pause(&self, end: &End, backoff: &mut Backoff) -> Duration {
+        let was_up = matches!(*self.link.borrow(), Link::Up { .. });
+        let lasted = match *self.link.borrow() {
+            Link::Up { since_ms, .. } => crate::clock::wall_ms().saturating_sub(since_ms),
+            Link::Down { .. } => 0,
+        };
+        if u128::try_from(lasted).is_ok_and(|lasted| lasted >= SETTLED_AFTER.as_millis()) {
+            backoff.reset();
+        }
+        let reason = end.to_string();
+        if was_up {
+            self.link.send_replace(Link::Down { since: Instant::now(), reason: reason.clone() });
+        } else {
+            metrics::counter!(crate::metrics::CONNECT_FAILURES).increment(1);
+            self.link.send_modify(|link| {
+                if let Link::Down { reason: known, .. } = link {
+                    known.clone_from(&reason);
+                }
+            });
+        }
+        match end {
+            End::GoneAway { reason: CloseReason::Superseded, .. } | End::Closed(CloseReason::Superseded) => {
+                tracing::error!(
+                    "another client took this session over with the same certificate; \
+                     two machines, or two clients on one, use one identity: stop one of them"
+                );
+                backoff.long_pause()
+            }
+            End::GoneAway { reconnect_after, .. } => {
+                tracing::warn!(reason, ?reconnect_after, "session ended");
+                backoff.next_pause_after(*reconnect_after)
+            }
+            End::Stopped | End::Store(_) => Duration::ZERO,
+            End::Dial(_) | End::WebSocket(_) | End::Closed(_) | End::Busy => {
+                tracing::warn!(reason, "no session");
+                backoff.next_pause()
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Resources by BLAKE3 root: the cache, and the download that fills it.
+//!
+//! Nothing is written that was not verified: the outboard first, then every 16 KiB against it ([`verify`]). A download that
+//! broke goes on where it ended; a file counts once it was synced and renamed into place.
+
+mod download;
+mod verify;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
+
+use muster_proto::ids::Digest;
+use tokio::task::spawn_blocking;
+
+pub use verify::LieError;
+
+use crate::backoff::Backoff;
+use crate::config::ResourcesConfig;
+use crate::https::{Https, HttpsError};
+use crate::instructions::PlanResource;
+
+/// A file used within this time is never removed to make room: it may be in use.
+const IN_USE: Duration = Duration::from_secs(3_600);
+
+/// First bound of the pause between two attempts of a download.
+const RETRY_BASE: Duration = Duration::from_millis(500);
+
+/// Longest pause between two attempts of a download.
+const RETRY_CAP: Duration = Duration::from_secs(15);
+
+/// Why a resource cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentError {
+    /// It is larger than this client takes.
+    #[error("it has {got} bytes, this device takes at most {max} (resources.bytes_max)")]
+    TooLarge {
+        /// Its signed size.
+        got: u64,
+        /// The bound.
+        max: u64,
+    },
+    /// There is nowhere to get it from.
+    #[error("it is not in the cache, and no background_channel is configured")]
+    NoSource,
+    /// The server gave other bytes than the signed ones.
+    #[error("the Background Channel gave other bytes than the signed ones: {0}")]
+    Lie(#[from] LieError),
+    /// The server told another length than the signed one.
+    #[error("the Background Channel gave {got} bytes, {wanted} were signed")]
+    Length {
+        /// What it told or sent.
+        got: u64,
+        /// What was signed, or what is left of it.
+        wanted: u64,
+    },
+    /// The exchange broke.
+    #[error(transparent)]
+    Http(#[from] HttpsError),
+    /// The server ended before the content did.
+    #[error("the Background Channel ended at byte {at} of {size}")]
+    Short {
+        /// What is verified.
+        at: u64,
+        /// The signed size.
+        size: u64,
+    },
+    /// The disk refused.
+    #[error("{path}: {cause}")]
+    Disk {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        cause: io::Error,
+    },
+}
+
+impl ContentError {
+    /// Returns whether another attempt may succeed.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Short { .. } => true,
+            Self::Http(error) => error.is_transient(),
+            Self::TooLarge { .. }
+            | Self::NoSource
+            | Self::Lie(_)
+            | Self::Length { .. }
+            | Self::Disk { .. } => false,
+        }
+    }
+}
+
+/// The cache of resources.
+#[derive(Debug, Clone)]
+pub(crate) struct Content {
+    directory: PathBuf,
+    config: ResourcesConfig,
+    source: Option<Https>,
+    /// One lock for each root that somebody wants at the moment.
+    wanted: Arc<Mutex<BTreeMap<Digest, Weak<tokio::sync::Mutex<()>>>>>,
+}
+
+impl Content {
+    /// Opens the cache below `data_dir`.
+    pub(crate) fn open(data_dir: &Path, config: ResourcesConfig, source: Option<Https>) -> io::Result<Self> {
+        let directory = data_dir.join("resources");
+        crate::files::make_private_dir(&directory)?;
+        Ok(Self { directory, config, source, wanted: Arc::default() })
+    }
+
+    /// Returns the path of a file whose bytes are those that were signed, downloading it if need be.
+    ///
+    /// # Errors
+    /// Says what the cache, the server or the disk did.
+    pub(crate) async fn fetch(&self, resource: &PlanResource) -> Result<PathBuf, ContentError> {
+        if resource.size > self.config.bytes_max {
+            return Err(ContentError::TooLarge { got: resource.size, max: self.config.bytes_max });
+        }
+        let lock = self.lock(resource.root);
+        let _held = lock.lock().await;
+        let path = self.directory.join(resource.root.to_string());
+        if self.is_cached(&path, resource).await? {
+            return Ok(path);
+        }
+        let source = self.source.as_ref().ok_or(ContentError::NoSource)?;
+        self.make_room(resource.size).await?;
+        let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP, rand::random());
+        let mut attempt = 1;
+        let mut hashes = None;
+        loop {
+            let error = match download::attempt(source, resource, &self.directory, &path, &mut hashes).await {
+                Ok(()) => return Ok(path),
+                Err(error) => error,
+            };
+            if let ContentError::Lie(_) | ContentError::Length { .. } = error {
+                metrics::counter!(crate::metrics::RESOURCE_LIES).increment(1);
+            }
+            if !error.is_transient() || attempt >= self.config.attempts {
+                return Err(error);
+            }
+            tracing::debug!(%error, attempt, root = %resource.root, "download goes on later");
+            attempt += 1;
+            tokio::time::sleep(backoff.next_pause()).await;
+        }
+    }
+
+    fn lock(&self, root: Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = wanted.get(&root).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::default();
+        wanted.insert(root, Arc::downgrade(&lock));
+        lock
+    }
+
+    /// Hashes a cached file again: a disk may lie, and a file may have been changed.
+    async fn is_cached(&self, path: &Path, resource: &PlanResource) -> Result<bool, ContentError> {
+        let (path, resource) = (path.to_owned(), resource.clone());
+        blocking(path.clone(), move || {
+            let Ok(mut file) = std::fs::File::open(&path) else { return Ok(false) };
+            let mut hasher = blake3::Hasher::new();
+            hasher.update_reader(&mut file)?;
+            if file.metadata()?.len() == resource.size
+                && hasher.finalize().as_bytes() == resource.root.as_bytes()
+            {
+                // Marks the file as used; without the mark it goes earlier, nothing worse.
+                drop(file.set_modified(SystemTime::now()));
+                return Ok(true);
+            }
+            tracing::error!(root = %resource.root, "a cached resource is damaged; it is removed");
+            metrics::counter!(crate::metrics::RECORDS_DAMAGED).increment(1);
+            std::fs::remove_file(&path)?;
+            Ok(false)
+        })
+        .await
+    }
+
+    /// Removes the longest unused files until there is room below the cap.
+    async fn make_room(&self, size: u64) -> Result<(), ContentError> {
+        let (directory, cap) = (self.directory.clone(), self.config.cache_bytes_max);
+        blocking(directory.clone(), move || {
+            let mut files = Vec::new();
+            for entry in std::fs::read_dir(&directory)? {
+                let entry = entry?;
+                let metadata = entry.metadata()?;
+                files.push((metadata.modified()?, metadata.len(), entry.path()));
+            }
+            files.sort();
+            let mut total = files.iter().map(|(_, bytes, _)| bytes).sum::<u64>().saturating_add(size);
+            for (used, bytes, path) in files {
+                if total <= cap || used.elapsed().unwrap_or_default() < IN_USE {
+                    break;
+                }
+                std::fs::remove_file(path)?;
+                total = total.saturating_sub(bytes);
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Runs what touches the disk apart from the runtime.
+async fn blocking<T: Send + 'static>(
+    path: PathBuf,
+    job: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, ContentError> {
+    match spawn_blocking(job).await {
+        Ok(answer) => answer.map_err(|cause| ContentError::Disk { path, cause }),
+        Err(cause) => Err(ContentError::Disk { path, cause: io::Error::other(cause) }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

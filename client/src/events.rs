@@ -1,0 +1,33 @@
+//! Events that the client or a local program adds.
+
+use muster_proto::common::v1::NamedValue;
+use muster_proto::frame::{self, FrameError};
+use muster_proto::session::v1::{Event, Frame, frame::Body};
+
+use crate::clock;
+use crate::store::{Store, StoreError, event_record};
+
+/// Why an event was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PostError {
+    /// It breaks a bound of the protocol.
+    #[error("not an event: {0}")]
+    Invalid(#[from] FrameError),
+    /// It could not be stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Appends an event; it is on disk when this returns its sequence.
+pub(crate) async fn post(store: &Store, name: &str, fields: Vec<NamedValue>) -> Result<u64, PostError> {
+    let now_ms = clock::wall_ms();
+    let event = event_record(now_ms, name, fields);
+    check(event.clone())?;
+    Ok(store.write(move |tables| tables.append_event(event, now_ms)).await?)
+}
+
+/// Refuses what a Switch would refuse, before it gets a number.
+fn check(event: Event) -> Result<(), FrameError> {
+    let body = Body::Event(Event { sequence: 1, ..event });
+    frame::check(&Frame { body: Some(body), proof: None })
+}

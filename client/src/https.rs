@@ -1,0 +1,155 @@
+//! HTTP/1.1 over TLS to the Background Channel: one connection for each request, since requests are rare.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST, RANGE};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use muster_service::credentials::ClientCredentials;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+use crate::dial::{DialError, DialTimeouts, dial};
+use crate::url::ServiceUrl;
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpsError {
+    /// There is no connection.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The exchange broke.
+    #[error("{url}: {cause}")]
+    Broken {
+        /// What was asked for.
+        url: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// The server was silent for too long.
+    #[error("{url}: silent for {limit:?}")]
+    Silent {
+        /// What was asked for.
+        url: String,
+        /// The deadline.
+        limit: Duration,
+    },
+    /// The server answered with another status than one that helps.
+    #[error("{url}: {status}")]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// The answer.
+        status: StatusCode,
+    },
+}
+
+impl HttpsError {
+    /// Returns whether the same request may succeed later.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Dial(_) | Self::Broken { .. } | Self::Silent { .. } => true,
+            Self::Status { status, .. } => {
+                status.is_server_error()
+                    || *status == StatusCode::TOO_MANY_REQUESTS
+                    || *status == StatusCode::REQUEST_TIMEOUT
+            }
+        }
+    }
+}
+
+/// A client of one base address.
+#[derive(Debug, Clone)]
+pub(crate) struct Https {
+    /// The base.
+    pub(crate) base: ServiceUrl,
+    /// The device's certificate and the servers' roots.
+    pub(crate) credentials: Arc<ClientCredentials>,
+    /// Deadlines of a connection.
+    pub(crate) dial: DialTimeouts,
+    /// The longest silence.
+    pub(crate) silence: Duration,
+    /// Owns the tasks that drive connections; each ends with its response.
+    pub(crate) tracker: TaskTracker,
+}
+
+impl Https {
+    /// Gets `path` below the base, from byte `offset` on.
+    pub(crate) async fn get(&self, path: &str, offset: u64) -> Result<Response<Incoming>, HttpsError> {
+        let mut request = Request::new(Full::new(Bytes::new()));
+        if offset > 0 {
+            let range = format!("bytes={offset}-");
+            // Digits and ASCII only; a value that cannot be a header is never made here.
+            if let Ok(range) = range.parse() {
+                request.headers_mut().insert(RANGE, range);
+            }
+        }
+        self.send(path, request).await
+    }
+
+    /// Posts protobuf to `path` below the base.
+    pub(crate) async fn post(&self, path: &str, body: Vec<u8>) -> Result<Response<Incoming>, HttpsError> {
+        let mut request = Request::new(Full::new(Bytes::from(body)));
+        *request.method_mut() = Method::POST;
+        let kind = http::HeaderValue::from_static("application/x-protobuf");
+        request.headers_mut().insert(CONTENT_TYPE, kind);
+        self.send(path, request).await
+    }
+
+    /// Returns the whole body, of at most `bytes_max`.
+    pub(crate) async fn body(
+        &self,
+        path: &str,
+        response: Response<Incoming>,
+        bytes_max: usize,
+    ) -> Result<Bytes, HttpsError> {
+        let body = Limited::new(response.into_body(), bytes_max).collect();
+        match timeout(self.silence, body).await {
+            Err(_) => Err(self.silent(path)),
+            Ok(Err(cause)) => Err(self.broken(path, cause.to_string())),
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+        }
+    }
+
+    pub(crate) fn silent(&self, path: &str) -> HttpsError {
+        HttpsError::Silent { url: self.url(path), limit: self.silence }
+    }
+
+    pub(crate) fn broken(&self, path: &str, cause: String) -> HttpsError {
+        HttpsError::Broken { url: self.url(path), cause }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    async fn send(
+        &self,
+        path: &str,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, HttpsError> {
+        let target = format!("{}{path}", self.base.path());
+        *request.uri_mut() = target.parse().map_err(|_| self.broken(path, "not a path".to_owned()))?;
+        let host = self.base.authority().parse().map_err(|_| self.broken(path, "not a host".to_owned()))?;
+        request.headers_mut().insert(HOST, host);
+        let stream = dial(&self.base, &self.credentials, self.dial).await?;
+        let broken = |cause: hyper::Error| self.broken(path, cause.to_string());
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        self.tracker.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection to the Background Channel broke");
+            }
+        });
+        let response = timeout(self.silence, sender.send_request(request)).await;
+        let response = response.map_err(|_| self.silent(path))?.map_err(broken)?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(HttpsError::Status { url: self.url(path), status: response.status() })
+    }
+}

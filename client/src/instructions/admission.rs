@@ -1,0 +1,126 @@
+//! Everything a client checks before it runs something (signing.md G8), over muster-signing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use muster_endpoint::{SandboxProfile, SqlValue};
+use muster_proto::common::v1::{ColumnType, Refusal};
+use muster_proto::ids::{Digest, InstructionId};
+use muster_proto::session::v1::InclusionProof;
+
+/// Why an order is not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// The stable code.
+    pub(crate) refusal: Refusal,
+    /// What was wrong and what would fix it.
+    pub(crate) detail: String,
+}
+
+/// An order whose envelope was verified.
+#[derive(Debug, Clone)]
+pub(crate) struct Opened {
+    /// Its instruction.
+    pub(crate) instruction: InstructionId,
+    /// The definition it names.
+    pub(crate) definition: Digest,
+    /// The licence it was prepared under.
+    pub(crate) licence_serial: u64,
+    /// The end of its window, milliseconds since 1970.
+    pub(crate) expires_at_ms: i64,
+    /// The whole order.
+    pub(crate) order: muster_proto::order::v1::Order,
+}
+
+/// What is run, with everything decided.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// The definition's name.
+    pub(crate) name: String,
+    /// Its version.
+    pub(crate) version: semver::Version,
+    /// The SQL of each step.
+    pub(crate) steps: Vec<String>,
+    /// What SQL binds.
+    pub(crate) parameters: Vec<(String, SqlValue)>,
+    /// The declared columns; none: any.
+    pub(crate) columns: Option<Vec<PlanColumn>>,
+    /// What it needs.
+    pub(crate) resources: Vec<PlanResource>,
+    /// For all steps together.
+    pub(crate) run_time: Duration,
+    /// Rows at most.
+    pub(crate) rows: u32,
+    /// Bytes of rows at most.
+    pub(crate) bytes: u32,
+    /// How the helper is confined.
+    pub(crate) sandbox: SandboxProfile,
+}
+
+/// A declared column.
+#[derive(Debug, Clone)]
+pub(crate) struct PlanColumn {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its type.
+    pub(crate) kind: ColumnType,
+    /// Bytes of a text at most.
+    pub(crate) max_length: Option<usize>,
+}
+
+/// A resource that a signed definition names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PlanResource {
+    /// Its name in the definition.
+    pub(crate) name: String,
+    /// Its bytes.
+    pub(crate) size: u64,
+    /// Its BLAKE3 root.
+    pub(crate) root: Digest,
+}
+
+/// What a client remembers against rollback.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Memory {
+    /// The highest version seen of every definition.
+    pub(crate) versions: BTreeMap<String, semver::Version>,
+    /// The latest wall clock seen, milliseconds since 1970.
+    pub(crate) time_floor_ms: i64,
+}
+
+impl Memory {
+    /// Takes in what was admitted.
+    pub(crate) fn remember(&mut self, plan: &Plan, now_ms: i64) {
+        self.time_floor_ms = self.time_floor_ms.max(now_ms);
+        let highest = self.versions.entry(plan.name.clone()).or_insert_with(|| plan.version.clone());
+        if *highest < plan.version {
+            *highest = plan.version.clone();
+        }
+    }
+}
+
+/// Judges orders. Tests of the machine have one without signatures.
+pub(crate) trait Admission {
+    /// Verifies an order's envelope.
+    fn open(&self, envelope: &[u8], now_ms: i64) -> Result<Opened, Refused>;
+
+    /// Returns the instruction that an order claims to be, verified or not.
+    fn claimed_instruction(&self, envelope: &[u8]) -> Option<InstructionId>;
+
+    /// Verifies everything else.
+    fn admit(
+        &self,
+        opened: &Opened,
+        definition: &[u8],
+        licence: &[u8],
+        proof: Option<&InclusionProof>,
+        memory: &Memory,
+        now_ms: i64,
+    ) -> Result<Plan, Refused>;
+
+    /// Verifies a licence and returns its serial.
+    fn licence(&self, envelope: &[u8], now_ms: i64) -> Result<u64, Refused>;
+
+    /// Reads again what signatures are judged by; what cannot be used keeps the old.
+    fn refresh(&self) {}
+}

@@ -1,0 +1,371 @@
+//! Carries out what [`Instructions`] decides: disk, session, downloads, helper processes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use muster_endpoint::{Answer, HelperCommand, Query, QueryError, QueryLimits, SqlValue};
+use muster_proto::common::v1::TargetState;
+use muster_proto::ids::{Digest, InstructionId};
+use muster_proto::session::v1::{DocumentKind, InclusionProof};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{Admission, Effect, Instructions, Plan};
+use crate::clock;
+use crate::content::Content;
+use crate::store::{Store, StoreError, Tables, event_record};
+use crate::value;
+
+/// What came over the session.
+#[derive(Debug)]
+pub(crate) enum Inbound {
+    /// An order.
+    Order {
+        /// Its envelope.
+        envelope: Bytes,
+        /// The proof beside it.
+        proof: Option<InclusionProof>,
+    },
+    /// A document that was asked for.
+    Document {
+        /// What it is.
+        kind: DocumentKind,
+        /// As asked.
+        digest: Digest,
+        /// Empty: the Switch does not have it.
+        envelope: Bytes,
+    },
+    /// Which licence the Switch holds.
+    LicenceNotice(Digest),
+    /// The session ended.
+    Disconnected,
+}
+
+/// What goes out over the session, if there is one.
+#[derive(Debug)]
+pub(crate) enum Outbound {
+    /// How far an instruction is.
+    Progress(InstructionId, TargetState),
+    /// A document is wanted.
+    Ask(DocumentKind, Digest),
+}
+
+/// What others may know of the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Workload {
+    /// Instructions that wait.
+    pub(crate) waiting: usize,
+    /// Instructions that run.
+    pub(crate) running: usize,
+    /// SHA-256 of the licence held.
+    pub(crate) licence: Option<Digest>,
+    /// Its serial, 0 without one.
+    pub(crate) licence_serial: u64,
+}
+
+/// Pause before a write is tried again that found the disk full.
+const DISK_FULL_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long what runs may take to end when the client stops; what takes longer is reported as interrupted at the next
+/// start.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// How often what is out of date is forgotten.
+const UPKEEP: Duration = Duration::from_secs(3_600);
+
+/// How often roots and revocation lists are read again.
+const REFRESH: Duration = Duration::from_secs(30);
+
+/// Everything an instruction may need.
+#[derive(Debug)]
+pub(crate) struct Shell<A> {
+    /// The machine.
+    pub(crate) machine: Instructions<A>,
+    /// The store.
+    pub(crate) store: Store,
+    /// The cache of resources.
+    pub(crate) content: Content,
+    /// What runs SQL.
+    pub(crate) helper: HelperCommand,
+    /// From the session.
+    pub(crate) inbox: mpsc::Receiver<Inbound>,
+    /// To the session.
+    pub(crate) session: mpsc::Sender<Outbound>,
+    /// To whom asks.
+    pub(crate) workload: watch::Sender<Workload>,
+    /// How long ended instructions are remembered.
+    pub(crate) remember: Duration,
+    /// Downloads and runs.
+    pub(crate) work: JoinSet<Done>,
+    /// Ends the task.
+    pub(crate) stop: CancellationToken,
+}
+
+/// A download or a run that ended.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// The resources, by parameter name.
+    Fetched(InstructionId, Result<Vec<(String, PathBuf)>, String>),
+    /// The rows of the last step.
+    Ran(InstructionId, Result<Answer, QueryError>),
+}
+
+impl<A: Admission> Shell<A> {
+    /// Runs until it is stopped or the store fails.
+    pub(crate) async fn run(mut self) -> Result<(), StoreError> {
+        let mut upkeep = Instant::now();
+        let mut refresh = Instant::now() + REFRESH;
+        loop {
+            self.settle().await?;
+            let next = upkeep.min(refresh);
+            let timeout = self.machine.poll_timeout().map_or(next, |at| next.min(at.into()));
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return self.drain().await,
+                Some(done) = self.work.join_next() => self.handle_done(done),
+                Some(inbound) = self.inbox.recv() => self.handle_inbound(inbound),
+                () = sleep_until(timeout) => {
+                    self.machine.handle_timeout(clock::now());
+                    if Instant::now() >= upkeep {
+                        self.upkeep().await?;
+                        upkeep = Instant::now() + UPKEEP;
+                    }
+                    if Instant::now() >= refresh {
+                        self.machine.refresh();
+                        refresh = Instant::now() + REFRESH;
+                    }
+                }
+            }
+        }
+    }
+
+    fn handle_inbound(&mut self, inbound: Inbound) {
+        let now = clock::now();
+        match inbound {
+            Inbound::Order { envelope, proof } => self.machine.handle_order(&envelope, proof, now),
+            Inbound::Document { kind: DocumentKind::Licence, digest, envelope } => {
+                self.machine.handle_licence(digest, &envelope, now);
+            }
+            Inbound::Document {
+                kind: DocumentKind::Definition | DocumentKind::Unspecified,
+                digest,
+                envelope,
+            } => {
+                self.machine.handle_definition(digest, &envelope, now);
+            }
+            Inbound::LicenceNotice(digest) => self.machine.handle_licence_notice(digest),
+            Inbound::Disconnected => self.machine.handle_disconnected(),
+        }
+    }
+
+    fn handle_done(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        match done {
+            Ok(Done::Fetched(instruction, fetched)) => {
+                self.machine.handle_fetched(instruction, fetched, clock::now());
+            }
+            Ok(Done::Ran(instruction, answer)) => {
+                self.machine.handle_finished(instruction, answer, clock::now())
+            }
+            // The task panicked or was aborted: the journal says that it started, so the next start reports it.
+            Err(error) => tracing::error!(%error, "an instruction's task broke"),
+        }
+    }
+
+    /// Carries out every effect, in order.
+    async fn settle(&mut self) -> Result<(), StoreError> {
+        while let Some(effect) = self.machine.poll_effect() {
+            self.perform(effect).await?;
+        }
+        let (waiting, running) = self.machine.counts();
+        let licence = self.machine.licence();
+        let workload = Workload {
+            waiting,
+            running,
+            licence: licence.map(|licence| licence.digest),
+            licence_serial: licence.map_or(0, |licence| licence.serial),
+        };
+        self.workload.send_if_modified(|current| {
+            let changed = *current != workload;
+            *current = workload;
+            changed
+        });
+        Ok(())
+    }
+
+    async fn perform(&mut self, effect: Effect) -> Result<(), StoreError> {
+        let now_ms = clock::wall_ms();
+        match effect {
+            Effect::Recall { instruction, definition } => {
+                let (recalled, definition) = self
+                    .durable(move |tables| {
+                        Ok((tables.recall(instruction)?, tables.definition(definition, now_ms)?))
+                    })
+                    .await?;
+                self.machine.handle_recalled(instruction, recalled, definition, clock::now());
+            }
+            Effect::AskDefinition { digest } => self.send(Outbound::Ask(DocumentKind::Definition, digest)),
+            Effect::AskLicence { digest } => self.send(Outbound::Ask(DocumentKind::Licence, digest)),
+            Effect::SendProgress { instruction, state } => self.send(Outbound::Progress(instruction, state)),
+            Effect::KeepDefinition { digest, envelope } => {
+                self.durable(move |tables| tables.keep_definition(digest, &envelope, now_ms)).await?;
+            }
+            Effect::KeepLicence { envelope, serial } => {
+                tracing::info!(serial, "licence taken");
+                self.durable(move |tables| tables.keep_licence(&envelope, serial)).await?;
+            }
+            Effect::RecordIntent { entry, name, version } => {
+                self.durable(move |tables| {
+                    tables.record_intent(&entry)?;
+                    tables.keep_version(&name, &version)?;
+                    tables.raise_time_floor(now_ms)
+                })
+                .await?;
+            }
+            Effect::RecordStart { instruction, at_ms } => {
+                self.durable(move |tables| tables.record_start(instruction, at_ms)).await?;
+            }
+            Effect::Fetch { instruction, plan } => self.fetch(instruction, *plan),
+            Effect::Run { instruction, plan, resources } => self.start(instruction, *plan, resources),
+            Effect::RecordResult { result } => {
+                self.durable(move |tables| tables.record_result((*result).clone(), now_ms)).await?;
+            }
+            Effect::RecordRefusal { order_digest, entry, result } => {
+                metrics::counter!(crate::metrics::ORDERS_REFUSED).increment(1);
+                tracing::warn!(
+                    refusal = result.refusal().as_str_name(),
+                    detail = result.detail,
+                    "order refused"
+                );
+                self.durable(move |tables| {
+                    tables.record_refusal(order_digest, entry.as_deref(), (*result).clone(), now_ms)
+                })
+                .await?;
+            }
+            Effect::ReportUnreadable { order_digest, refused } => {
+                metrics::counter!(crate::metrics::ORDERS_REFUSED).increment(1);
+                tracing::warn!(%order_digest, detail = refused.detail, "an order cannot be read");
+                let fields = vec![
+                    value::text("order", &order_digest.to_string()),
+                    value::text("refusal", refused.refusal.as_str_name()),
+                    value::text("detail", &refused.detail),
+                ];
+                let event = event_record(now_ms, "order.unreadable", fields);
+                self.durable(move |tables| tables.append_event(event.clone(), now_ms)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes, and waits for room on a full disk: nothing goes on before it is written.
+    async fn durable<T, F>(&self, job: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tables) -> rusqlite::Result<T> + Clone + Send + 'static,
+    {
+        loop {
+            match self.store.write(job.clone()).await {
+                Err(StoreError::DiskFull) if !self.stop.is_cancelled() => {
+                    tracing::error!("the disk of the store is full; instructions wait for room");
+                    tokio::select! {
+                        () = self.stop.cancelled() => {}
+                        () = sleep(DISK_FULL_PAUSE) => {}
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Sends if there is a session with room; the Switch asks again for what it does not hear.
+    fn send(&self, outbound: Outbound) {
+        if let Err(error) = self.session.try_send(outbound) {
+            tracing::debug!(%error, "not sent");
+        }
+    }
+
+    fn fetch(&mut self, instruction: InstructionId, plan: Plan) {
+        let content = self.content.clone();
+        self.work.spawn(async move {
+            let mut paths = Vec::new();
+            for resource in &plan.resources {
+                match content.fetch(resource).await {
+                    Ok(path) => paths.push((format!("resource_{}", resource.name), path)),
+                    Err(error) => {
+                        let detail = format!("resource {:?}: {error}", resource.name);
+                        return Done::Fetched(instruction, Err(detail));
+                    }
+                }
+            }
+            Done::Fetched(instruction, Ok(paths))
+        });
+    }
+
+    fn start(&mut self, instruction: InstructionId, plan: Plan, resources: Vec<(String, PathBuf)>) {
+        tracing::info!(%instruction, definition = plan.name, version = %plan.version, "instruction started");
+        metrics::counter!(crate::metrics::INSTRUCTIONS_STARTED).increment(1);
+        let helper = self.helper.clone();
+        self.work.spawn(async move { Done::Ran(instruction, run_steps(&helper, &plan, &resources).await) });
+    }
+
+    async fn upkeep(&mut self) -> Result<(), StoreError> {
+        let now_ms = clock::wall_ms();
+        let remember_ms = i64::try_from(self.remember.as_millis()).unwrap_or(i64::MAX);
+        let forgotten = self
+            .durable(move |tables| {
+                tables.raise_time_floor(now_ms)?;
+                tables.drop_beyond_bounds(now_ms)?;
+                tables.forget(now_ms.saturating_sub(remember_ms))
+            })
+            .await?;
+        tracing::debug!(forgotten, "upkeep");
+        Ok(())
+    }
+
+    /// Gives what runs a moment to end.
+    async fn drain(mut self) -> Result<(), StoreError> {
+        self.machine.handle_stopping();
+        let deadline = Instant::now() + DRAIN;
+        while self.machine.counts().1 > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(Some(done)) = timeout(left, self.work.join_next()).await else { break };
+            self.handle_done(done);
+            self.settle().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs every step within the time of all; the last one's rows are the answer.
+async fn run_steps(
+    helper: &HelperCommand,
+    plan: &Plan,
+    resources: &[(String, PathBuf)],
+) -> Result<Answer, QueryError> {
+    let deadline = Instant::now() + plan.run_time;
+    let mut parameters = plan.parameters.clone();
+    parameters.extend(
+        resources
+            .iter()
+            .map(|(name, path)| (name.clone(), SqlValue::Text(path.to_string_lossy().into_owned()))),
+    );
+    let mut answer =
+        Answer { columns: Vec::new(), rows: Vec::new(), truncated: false, sandbox_missing: Vec::new() };
+    for sql in &plan.steps {
+        let query = Query {
+            sql: sql.clone(),
+            parameters: parameters.clone(),
+            limits: QueryLimits {
+                run_time: deadline.saturating_duration_since(Instant::now()),
+                rows: plan.rows,
+                bytes: plan.bytes,
+            },
+            sandbox: plan.sandbox,
+            readable: resources.iter().map(|(_, path)| path.clone()).collect(),
+        };
+        answer = muster_endpoint::run(helper, query).await?;
+    }
+    Ok(answer)
+}

@@ -1,0 +1,217 @@
+//! Admission by signatures: everything of `muster_signing`, with the trust that this client is configured with.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use muster_endpoint::{SandboxProfile, SqlValue};
+use muster_pki::{DeviceId, UnixTime};
+use muster_proto::common::v1::{NamedValue, Refusal, Value, value::Kind};
+use muster_proto::ids::{Digest, InstructionId};
+use muster_proto::session::v1::InclusionProof;
+use muster_signing::admit::{self, Admitted, RefusalReason};
+use muster_signing::definition::{Sandbox, Step};
+use muster_signing::envelope;
+
+use super::admission::{Admission, Memory, Opened, Plan, PlanColumn, PlanResource, Refused};
+use super::trust::{SigningFiles, SigningTrust, TrustError};
+
+/// Judges orders by their signatures.
+#[derive(Debug, Clone)]
+pub(crate) struct SignedAdmission {
+    files: SigningFiles,
+    /// Read anew now and then; a judgement takes the whole of it once.
+    trust: Arc<RwLock<Arc<SigningTrust>>>,
+    device: DeviceId,
+    tenant: String,
+    attributes: BTreeMap<String, Value>,
+    version: semver::Version,
+    platform: String,
+}
+
+impl SignedAdmission {
+    /// Reads roots and revocation lists.
+    pub(crate) fn load(
+        files: SigningFiles,
+        device: DeviceId,
+        tenant: String,
+        attributes: &BTreeMap<String, SqlValue>,
+    ) -> Result<Self, TrustError> {
+        let trust = files.read(UnixTime::now())?;
+        let attributes = attributes
+            .iter()
+            .filter_map(|(name, value)| Some((name.clone(), crate::attributes::wire(value)?)))
+            .collect();
+        let version = semver::Version::parse(env!("CARGO_PKG_VERSION"));
+        Ok(Self {
+            files,
+            trust: Arc::new(RwLock::new(Arc::new(trust))),
+            device,
+            tenant,
+            attributes,
+            version: version.unwrap_or_else(|_| semver::Version::new(0, 0, 0)),
+            platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
+        })
+    }
+
+    fn trust(&self) -> Arc<SigningTrust> {
+        Arc::clone(&self.trust.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Admission for SignedAdmission {
+    fn open(&self, envelope: &[u8], now_ms: i64) -> Result<Opened, Refused> {
+        let trust = self.trust();
+        let order = admit::order(envelope, &trust.as_trust(), unix_time(now_ms)).map_err(refused)?;
+        let unreadable = |field| Refused {
+            refusal: Refusal::BadSignature,
+            detail: format!("the signed order has no usable {field}"),
+        };
+        Ok(Opened {
+            instruction: InstructionId::try_from(&order.instruction[..])
+                .map_err(|_| unreadable("instruction"))?,
+            definition: Digest::try_from(&order.definition_digest[..])
+                .map_err(|_| unreadable("definition"))?,
+            licence_serial: order.licence_serial,
+            expires_at_ms: order.expires_at_ms,
+            order,
+        })
+    }
+
+    fn claimed_instruction(&self, envelope: &[u8]) -> Option<InstructionId> {
+        let inspection = envelope::inspect(envelope).ok()?;
+        let order = muster_signing::order::decode(&inspection.content).ok()?;
+        InstructionId::try_from(&order.instruction[..]).ok()
+    }
+
+    fn admit(
+        &self,
+        opened: &Opened,
+        definition: &[u8],
+        licence: &[u8],
+        proof: Option<&InclusionProof>,
+        memory: &Memory,
+        now_ms: i64,
+    ) -> Result<Plan, Refused> {
+        let trust = self.trust();
+        let device = admit::Device {
+            id: &self.device,
+            tenant: &self.tenant,
+            attributes: &self.attributes,
+            client_version: &self.version,
+            platform: &self.platform,
+        };
+        let memory = admit::Memory {
+            highest_version: memory.versions.get(&opened.order.definition_name),
+            time_floor: unix_time(memory.time_floor_ms),
+        };
+        admit::admit(
+            &opened.order,
+            definition,
+            licence,
+            proof,
+            &trust.as_trust(),
+            &device,
+            &memory,
+            unix_time(now_ms),
+        )
+        .map_err(refused)
+        .and_then(plan)
+    }
+
+    fn licence(&self, envelope: &[u8], now_ms: i64) -> Result<u64, Refused> {
+        let trust = self.trust();
+        let licence = admit::licence(envelope, &trust.as_trust(), unix_time(now_ms)).map_err(refused)?;
+        Ok(licence.serial())
+    }
+
+    fn refresh(&self) {
+        match self.files.read(UnixTime::now()) {
+            Ok(trust) => *self.trust.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(trust),
+            Err(error) => {
+                tracing::warn!(%error, "changed roots or lists of signers cannot be used; the old ones stay")
+            }
+        }
+    }
+}
+
+impl SigningTrust {
+    fn as_trust(&self) -> admit::Trust<'_> {
+        admit::Trust {
+            authors: &self.authors,
+            orders: &self.orders,
+            licences: &self.licences,
+            revocation: Some(&self.revocation),
+        }
+    }
+}
+
+fn plan(admitted: Admitted) -> Result<Plan, Refused> {
+    let Admitted { definition, arguments, .. } = admitted;
+    let mut steps = Vec::new();
+    for step in definition.steps() {
+        steps.push(sql(step, &arguments)?);
+    }
+    let columns = definition.result().iter().map(|column| PlanColumn {
+        name: column.name.clone(),
+        kind: column.kind,
+        max_length: column.max_length,
+    });
+    let resources = definition.resources().iter().map(|resource| PlanResource {
+        name: resource.name.clone(),
+        size: resource.size,
+        root: resource.root,
+    });
+    let limits = definition.limits();
+    Ok(Plan {
+        name: definition.name().to_string(),
+        version: definition.version().clone(),
+        steps,
+        columns: (!definition.result().is_empty()).then(|| columns.collect()),
+        resources: resources.collect(),
+        run_time: limits.run_time,
+        rows: limits.rows,
+        bytes: limits.bytes,
+        sandbox: match definition.sandbox() {
+            Sandbox::Standard => SandboxProfile::Standard,
+            Sandbox::Strict => SandboxProfile::Strict,
+        },
+        parameters: arguments.into_iter().map(bound).collect(),
+    })
+}
+
+/// Returns the SQL of a step: the signed text, or, for the platform's free question, the one argument that is it.
+fn sql(step: &Step, arguments: &[NamedValue]) -> Result<String, Refused> {
+    let unsupported = |detail: String| Refused { refusal: Refusal::Unsupported, detail };
+    match step {
+        Step::Query { sql } => Ok(sql.clone()),
+        Step::QueryParameter { parameter } => {
+            let argument = arguments.iter().find(|argument| argument.name == *parameter);
+            match argument.and_then(|argument| argument.value.clone()?.kind) {
+                Some(Kind::Text(sql)) => Ok(sql),
+                Some(Kind::Integer(_) | Kind::Real(_) | Kind::Blob(_)) | None => {
+                    Err(unsupported(format!("its step is parameter {parameter:?}, which has no text")))
+                }
+            }
+        }
+        _ => Err(unsupported("it has a step of a kind that this version does not run".to_owned())),
+    }
+}
+
+fn bound(argument: NamedValue) -> (String, SqlValue) {
+    let value = match argument.value.and_then(|value| value.kind) {
+        None => SqlValue::Null,
+        Some(Kind::Integer(number)) => SqlValue::Integer(number),
+        Some(Kind::Real(number)) => SqlValue::Real(number),
+        Some(Kind::Text(text)) => SqlValue::Text(text),
+        Some(Kind::Blob(bytes)) => SqlValue::Blob(bytes.to_vec()),
+    };
+    (argument.name, value)
+}
+
+fn refused(reason: RefusalReason) -> Refused {
+    Refused { refusal: reason.refusal, detail: reason.detail }
+}
+
+fn unix_time(ms: i64) -> UnixTime {
+    UnixTime::since_unix_epoch(std::time::Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
+}

@@ -1,0 +1,214 @@
+//! The local socket: `client.sock` in `data_dir`, for users of this machine who may enter that folder.
+//!
+//! One request and one answer a connection, each a line of JSON:
+//!
+//! | request | answer |
+//! |---|---|
+//! | `{"status":{}}` | `{"status":{…}}` |
+//! | `{"event":{"name":"app.started","fields":{"port":80,"user":"w"}}}` | `{"sequence":17}`, once it is on disk |
+//! | anything else | `{"error":"…"}` |
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_proto::common::v1::NamedValue;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::events;
+use crate::status::{Status, StatusSource};
+use crate::value;
+
+/// Callers served at once; a further one waits.
+const CALLERS_MAX: usize = 32;
+
+/// Bytes of a request: the largest event and its names.
+const REQUEST_BYTES_MAX: u64 = 128 * 1024;
+
+/// For a request and its answer together, an fsync included.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A request.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// How the client is.
+    Status {},
+    /// Add an event.
+    Event {
+        /// What happened: 1 to 64 bytes of lower-case ASCII, digits, `_` and `.`.
+        name: String,
+        /// The particulars.
+        #[serde(default)]
+        fields: BTreeMap<String, Field>,
+    },
+}
+
+/// A field of an event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Field {
+    /// A number.
+    Integer(i64),
+    /// Text.
+    Text(String),
+}
+
+/// An answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// How the client is.
+    Status(Box<Status>),
+    /// The event is on disk, under this number.
+    Sequence(u64),
+    /// It was not done.
+    Error(String),
+}
+
+/// Why the running client did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// Nobody listens.
+    #[error("{path}: {cause}; is the client running, and may you enter its data_dir?")]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// The system's words.
+        cause: io::Error,
+    },
+    /// The exchange broke or took too long.
+    #[error("{path}: {cause}")]
+    Broken {
+        /// The socket.
+        path: PathBuf,
+        /// What went wrong.
+        cause: String,
+    },
+    /// The client refused.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Asks the client that runs on `socket`.
+///
+/// # Errors
+/// Says whether nobody listens, the exchange broke, or the client refused.
+pub async fn ask(socket: &Path, request: &Request) -> Result<Reply, LocalError> {
+    let broken = |cause: String| LocalError::Broken { path: socket.to_owned(), cause };
+    let exchange = async {
+        let mut stream = UnixStream::connect(socket)
+            .await
+            .map_err(|cause| LocalError::Unreachable { path: socket.to_owned(), cause })?;
+        let mut line = serde_json::to_vec(request).map_err(|error| broken(error.to_string()))?;
+        line.push(b'\n');
+        stream.write_all(&line).await.map_err(|error| broken(error.to_string()))?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.map_err(|error| broken(error.to_string()))?;
+        serde_json::from_str(&answer).map_err(|error| broken(error.to_string()))
+    };
+    match timeout(DEADLINE, exchange)
+        .await
+        .map_err(|_| broken(format!("no answer within {DEADLINE:?}")))??
+    {
+        Reply::Error(error) => Err(LocalError::Refused(error)),
+        reply @ (Reply::Status(_) | Reply::Sequence(_)) => Ok(reply),
+    }
+}
+
+/// Opens the socket. A stale one is removed: the lock on `data_dir` says that nobody listens there.
+pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until it is stopped.
+pub(crate) async fn serve(listener: UnixListener, source: StatusSource, stop: CancellationToken) {
+    let callers = Arc::new(Semaphore::new(CALLERS_MAX));
+    let mut served = JoinSet::new();
+    loop {
+        let stream = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            Some(_) = served.join_next() => continue,
+            stream = accept(&listener, &callers) => stream,
+        };
+        let Some((stream, permit)) = stream else { continue };
+        let source = source.clone();
+        served.spawn(async move {
+            if timeout(DEADLINE, serve_one(stream, source)).await.is_err() {
+                tracing::debug!("a local caller was too slow");
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn accept(
+    listener: &UnixListener,
+    callers: &Arc<Semaphore>,
+) -> Option<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(callers).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => Some((stream, permit)),
+        Err(error) => {
+            tracing::warn!(%error, "a local caller was not accepted");
+            // Such as no free descriptor: it passes, and must not be tried in a tight loop.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
+        }
+    }
+}
+
+async fn serve_one(mut stream: UnixStream, source: StatusSource) {
+    let mut line = String::new();
+    let (read, mut write) = stream.split();
+    let reply = match BufReader::new(read.take(REQUEST_BYTES_MAX)).read_line(&mut line).await {
+        Ok(_) => answer(&line, &source).await,
+        Err(error) => Reply::Error(error.to_string()),
+    };
+    let Ok(mut bytes) = serde_json::to_vec(&reply) else { return };
+    bytes.push(b'\n');
+    if let Err(error) = write.write_all(&bytes).await {
+        tracing::debug!(%error, "a local caller went away");
+    }
+}
+
+async fn answer(line: &str, source: &StatusSource) -> Reply {
+    match serde_json::from_str(line) {
+        Err(error) => Reply::Error(format!("not a request: {error}")),
+        Ok(Request::Status {}) => match source.read().await {
+            Ok(status) => Reply::Status(Box::new(status)),
+            Err(error) => Reply::Error(error.to_string()),
+        },
+        Ok(Request::Event { name, fields }) => {
+            let fields = fields.into_iter().map(named_value).collect();
+            match events::post(&source.store, &name, fields).await {
+                Ok(sequence) => Reply::Sequence(sequence),
+                Err(error) => Reply::Error(error.to_string()),
+            }
+        }
+    }
+}
+
+fn named_value((name, field): (String, Field)) -> NamedValue {
+    match field {
+        Field::Integer(number) => value::integer(&name, number),
+        Field::Text(text) => value::text(&name, &text),
+    }
+}

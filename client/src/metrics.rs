@@ -1,0 +1,22 @@
+//! Names of the client's metrics. Labels would have few values; there are none.
+
+/// Times the store was full and a batch was refused.
+pub(crate) const STORE_FULL: &str = "muster_client_store_full_total";
+/// Stored records whose checksum was wrong.
+pub(crate) const RECORDS_DAMAGED: &str = "muster_client_records_damaged_total";
+/// Records dropped at the bounds of the outbox.
+pub(crate) const OUTBOX_DROPPED: &str = "muster_client_outbox_dropped_total";
+/// Sessions that were welcomed.
+pub(crate) const SESSIONS: &str = "muster_client_sessions_total";
+/// Attempts to connect that failed.
+pub(crate) const CONNECT_FAILURES: &str = "muster_client_connect_failures_total";
+/// Instructions that were started.
+pub(crate) const INSTRUCTIONS_STARTED: &str = "muster_client_instructions_started_total";
+/// Orders that were refused.
+pub(crate) const ORDERS_REFUSED: &str = "muster_client_orders_refused_total";
+/// Events that the Background Channel took.
+pub(crate) const EVENTS_POSTED: &str = "muster_client_events_posted_total";
+/// Bytes of resources that were verified and written.
+pub(crate) const RESOURCE_BYTES: &str = "muster_client_resource_bytes_total";
+/// Groups of 16 KiB that were not what was signed.
+pub(crate) const RESOURCE_LIES: &str = "muster_client_resource_lies_total";

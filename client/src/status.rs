@@ -1,0 +1,80 @@
+//! How a client is, for people and programs that ask over the local socket.
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::connection::Link;
+use crate::instructions::shell::Workload;
+use crate::store::{OutboxCounts, Store, StoreError};
+
+/// How a client is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The client's version.
+    pub version: String,
+    /// Its DeviceId.
+    pub device: String,
+    /// The name of its outbox, hex.
+    pub outbox_id: String,
+    /// The Switch it is told to connect to.
+    pub switch: String,
+    /// There is a session.
+    pub connected: bool,
+    /// The epoch of the session, or of the last one; 0 if there never was one.
+    pub epoch: u64,
+    /// When the session began, milliseconds since 1970; 0 without one.
+    pub connected_since_ms: i64,
+    /// Why there is no session; empty with one.
+    pub disconnected_because: String,
+    /// What waits to be acknowledged.
+    pub outbox: OutboxCounts,
+    /// Instructions that wait to start.
+    pub waiting: usize,
+    /// Instructions that run.
+    pub running: usize,
+    /// The serial of the licence held, 0 without one.
+    pub licence_serial: u64,
+    /// Stored records that were ever found damaged.
+    pub damaged_records: u64,
+}
+
+/// Where a [`Status`] comes from.
+#[derive(Debug, Clone)]
+pub(crate) struct StatusSource {
+    pub(crate) device: String,
+    pub(crate) switch: String,
+    pub(crate) store: Store,
+    pub(crate) link: watch::Receiver<Link>,
+    pub(crate) workload: watch::Receiver<Workload>,
+}
+
+impl StatusSource {
+    /// Asks everyone.
+    pub(crate) async fn read(&self) -> Result<Status, StoreError> {
+        let now_ms = crate::clock::wall_ms();
+        let (outbox, damaged_records, last_epoch) = self
+            .store
+            .write(move |tables| Ok((tables.outbox_counts(), tables.damaged()?, tables.epoch(now_ms)?)))
+            .await?;
+        let (connected, epoch, connected_since_ms, disconnected_because) = match &*self.link.borrow() {
+            Link::Up { epoch, since_ms } => (true, *epoch, *since_ms, String::new()),
+            Link::Down { reason, .. } => (false, last_epoch, 0, reason.clone()),
+        };
+        let workload = self.workload.borrow();
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            device: self.device.clone(),
+            outbox_id: self.store.outbox_id().to_string(),
+            switch: self.switch.clone(),
+            connected,
+            epoch,
+            connected_since_ms,
+            disconnected_because,
+            outbox,
+            waiting: workload.waiting,
+            running: workload.running,
+            licence_serial: workload.licence_serial,
+            damaged_records,
+        })
+    }
+}

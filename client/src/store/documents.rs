@@ -1,0 +1,135 @@
+//! Definitions by digest, the licence, and what must never go back: licence serial, versions, the time floor, the epoch.
+
+use std::collections::BTreeMap;
+
+use muster_proto::ids::Digest;
+use rusqlite::{OptionalExtension, params};
+
+use super::tables::{Tables, checksum};
+
+/// Definitions kept; the longest unused goes first. 512 × 256 KiB = 128 MiB at worst, a few MiB in practice.
+const DEFINITIONS_MAX: i64 = 512;
+
+impl Tables {
+    /// Returns a definition's envelope.
+    pub(crate) fn definition(&mut self, digest: Digest, now_ms: i64) -> rusqlite::Result<Option<Vec<u8>>> {
+        let key = digest.as_bytes().as_slice();
+        let envelope: Option<Vec<u8>> = self
+            .connection
+            .prepare_cached("SELECT envelope FROM definitions WHERE digest = ?1")?
+            .query_row([key], |row| row.get(0))
+            .optional()?;
+        let Some(envelope) = envelope else { return Ok(None) };
+        if muster_signing::envelope::digest(&envelope) != digest {
+            self.set_aside("definitions", key, &envelope, now_ms)?;
+            self.connection.execute("DELETE FROM definitions WHERE digest = ?1", [key])?;
+            return Ok(None);
+        }
+        self.connection
+            .prepare_cached("UPDATE definitions SET used_at_ms = ?2 WHERE digest = ?1")?
+            .execute(params![key, now_ms])?;
+        Ok(Some(envelope))
+    }
+
+    /// Keeps a definition whose digest was compared.
+    pub(crate) fn keep_definition(
+        &mut self,
+        digest: Digest,
+        envelope: &[u8],
+        now_ms: i64,
+    ) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO definitions (digest, envelope, used_at_ms) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![digest.as_bytes().as_slice(), envelope, now_ms])?;
+        self.connection.execute(
+            "DELETE FROM definitions WHERE rowid IN
+             (SELECT rowid FROM definitions ORDER BY used_at_ms DESC LIMIT -1 OFFSET ?1)",
+            [DEFINITIONS_MAX],
+        )?;
+        Ok(())
+    }
+
+    /// Returns the licence's envelope.
+    pub(crate) fn licence(&self, now_ms: i64) -> rusqlite::Result<Option<Vec<u8>>> {
+        self.meta("licence", now_ms)
+    }
+
+    /// Returns the highest licence serial ever kept; it outlives the licence's own record.
+    pub(crate) fn licence_serial(&self, now_ms: i64) -> rusqlite::Result<u64> {
+        self.meta_number("licence_serial", now_ms)
+    }
+
+    /// Keeps a licence that was verified.
+    pub(crate) fn keep_licence(&mut self, envelope: &[u8], serial: u64) -> rusqlite::Result<()> {
+        self.set_meta("licence", envelope)?;
+        self.set_meta("licence_serial", &serial.to_be_bytes())
+    }
+
+    /// Returns the latest wall clock seen, milliseconds since 1970 (signing.md, "clock set back").
+    pub(crate) fn time_floor_ms(&self, now_ms: i64) -> rusqlite::Result<i64> {
+        Ok(i64::try_from(self.meta_number("time_floor", now_ms)?).unwrap_or(i64::MAX))
+    }
+
+    /// Raises the floor; it never sinks.
+    pub(crate) fn raise_time_floor(&mut self, now_ms: i64) -> rusqlite::Result<()> {
+        if now_ms <= self.time_floor_ms(now_ms)? {
+            return Ok(());
+        }
+        self.set_meta("time_floor", &u64::try_from(now_ms).unwrap_or(0).to_be_bytes())
+    }
+
+    /// Returns the epoch of the last session, 0 if there was none.
+    pub(crate) fn epoch(&self, now_ms: i64) -> rusqlite::Result<u64> {
+        self.meta_number("epoch", now_ms)
+    }
+
+    /// Keeps the epoch of a session.
+    pub(crate) fn keep_epoch(&mut self, epoch: u64) -> rusqlite::Result<()> {
+        self.set_meta("epoch", &epoch.to_be_bytes())
+    }
+
+    /// Returns the highest version seen of every definition.
+    pub(crate) fn versions(&mut self, now_ms: i64) -> rusqlite::Result<BTreeMap<String, semver::Version>> {
+        let rows: Vec<(String, String, i64)> = {
+            let mut statement = self.connection.prepare("SELECT name, version, crc FROM versions")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            rows.collect::<rusqlite::Result<_>>()?
+        };
+        let mut versions = BTreeMap::new();
+        for (name, text, crc) in rows {
+            let sound = crc == version_checksum(&name, &text);
+            match semver::Version::parse(&text) {
+                Ok(version) if sound => {
+                    versions.insert(name, version);
+                }
+                Ok(_) | Err(_) => {
+                    self.set_aside("versions", name.as_bytes(), text.as_bytes(), now_ms)?;
+                    self.connection.execute("DELETE FROM versions WHERE name = ?1", [&name])?;
+                }
+            }
+        }
+        Ok(versions)
+    }
+
+    /// Keeps the highest version of a definition; the caller compared.
+    pub(crate) fn keep_version(&mut self, name: &str, version: &semver::Version) -> rusqlite::Result<()> {
+        let text = version.to_string();
+        self.connection
+            .prepare_cached("INSERT OR REPLACE INTO versions (name, version, crc) VALUES (?1, ?2, ?3)")?
+            .execute(params![name, text, version_checksum(name, &text)])?;
+        Ok(())
+    }
+
+    fn meta_number(&self, name: &str, now_ms: i64) -> rusqlite::Result<u64> {
+        Ok(self
+            .meta(name, now_ms)?
+            .and_then(|value| Some(u64::from_be_bytes(value.as_slice().try_into().ok()?)))
+            .unwrap_or(0))
+    }
+}
+
+fn version_checksum(name: &str, version: &str) -> i64 {
+    checksum("versions", &[name.as_bytes(), version.as_bytes()])
+}

@@ -1,0 +1,287 @@
+//! The journal: which instructions this device has taken on, started and ended. It is what "at most one start" rests on.
+
+use muster_proto::common::v1::Refusal;
+use muster_proto::ids::{Digest, InstructionId};
+use muster_proto::session::v1::InclusionProof;
+use muster_proto::session::v1::{Frame, OrderDelivery, Result as InstructionResult, frame::Body};
+use prost::Message;
+use rusqlite::{OptionalExtension, params};
+
+use super::outbox::interrupted;
+use super::tables::{Tables, checksum};
+
+/// How far an instruction has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JournalState {
+    /// It was taken on and has not started.
+    Intent,
+    /// It started, and its end is not recorded.
+    Started,
+    /// Its result was put into the outbox.
+    Done,
+}
+
+impl JournalState {
+    fn number(self) -> i64 {
+        match self {
+            Self::Intent => 1,
+            Self::Started => 2,
+            Self::Done => 3,
+        }
+    }
+
+    fn from_number(number: i64) -> Option<Self> {
+        [Self::Intent, Self::Started, Self::Done].into_iter().find(|state| state.number() == number)
+    }
+}
+
+/// One instruction as it was taken on.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Entry {
+    /// Its id.
+    pub(crate) instruction: InstructionId,
+    /// SHA-256 of the order's envelope: the same id under another digest is a replay.
+    pub(crate) order_digest: Digest,
+    /// SHA-256 of the definition's envelope.
+    pub(crate) definition: Digest,
+    /// The end of its window, milliseconds since 1970.
+    pub(crate) expires_at_ms: i64,
+    /// The order as it came.
+    pub(crate) envelope: Vec<u8>,
+    /// The proof beside it.
+    pub(crate) proof: Option<InclusionProof>,
+}
+
+/// What the journal knows of an instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Recalled {
+    /// The order it came with.
+    pub(crate) order_digest: Digest,
+    /// How far it has come.
+    pub(crate) state: JournalState,
+}
+
+impl Tables {
+    /// Returns what is known of an instruction.
+    pub(crate) fn recall(&mut self, instruction: InstructionId) -> rusqlite::Result<Option<Recalled>> {
+        Ok(self.row(instruction)?.and_then(|row| {
+            let order_digest = Digest::try_from(row.order_digest.as_slice()).ok()?;
+            Some(Recalled { order_digest, state: JournalState::from_number(row.state)? })
+        }))
+    }
+
+    /// Takes an instruction on.
+    pub(crate) fn record_intent(&mut self, entry: &Entry) -> rusqlite::Result<()> {
+        let frame = Frame {
+            body: Some(Body::Order(OrderDelivery { envelope: entry.envelope.clone().into() })),
+            proof: entry.proof.clone(),
+        };
+        self.put(&Row {
+            instruction: entry.instruction.as_bytes().to_vec(),
+            order_digest: entry.order_digest.to_vec(),
+            definition: entry.definition.to_vec(),
+            state: JournalState::Intent.number(),
+            expires_at_ms: entry.expires_at_ms,
+            started_at_ms: 0,
+            delivery: frame.encode_to_vec(),
+            crc: 0,
+        })
+    }
+
+    /// Marks the start. It is on disk before anything of the instruction runs.
+    pub(crate) fn record_start(&mut self, instruction: InstructionId, now_ms: i64) -> rusqlite::Result<()> {
+        let Some(mut row) = self.row(instruction)? else { return Ok(()) };
+        row.state = JournalState::Started.number();
+        row.started_at_ms = now_ms;
+        self.put(&row)
+    }
+
+    /// Puts the result into the outbox and marks the end, together.
+    pub(crate) fn record_result(&mut self, result: InstructionResult, now_ms: i64) -> rusqlite::Result<u64> {
+        if let Ok(instruction) = InstructionId::try_from(result.instruction.as_slice())
+            && let Some(mut row) = self.row(instruction)?
+        {
+            row.state = JournalState::Done.number();
+            row.delivery = Vec::new();
+            self.put(&row)?;
+        }
+        self.append_result(result, now_ms)
+    }
+
+    /// Answers an order that was never taken on: the order's digest is remembered, and `None` says that it was
+    /// answered before. With an entry, the instruction is remembered as ended. An order that proves nothing about an
+    /// instruction which the journal knows (anything but a replay) is not answered: that one has its own result.
+    pub(crate) fn record_refusal(
+        &mut self,
+        order_digest: Digest,
+        entry: Option<&Entry>,
+        result: InstructionResult,
+        now_ms: i64,
+    ) -> rusqlite::Result<Option<u64>> {
+        if entry.is_none()
+            && result.refusal() != Refusal::Replayed
+            && let Ok(instruction) = InstructionId::try_from(result.instruction.as_slice())
+            && self.row(instruction)?.is_some()
+        {
+            return Ok(None);
+        }
+        let new = self
+            .connection
+            .prepare_cached("INSERT OR IGNORE INTO refused (order_digest, at_ms) VALUES (?1, ?2)")?
+            .execute(params![order_digest.as_bytes().as_slice(), now_ms])?;
+        if new == 0 {
+            return Ok(None);
+        }
+        if let Some(entry) = entry {
+            self.record_intent(entry)?;
+            return self.record_result(result, now_ms).map(Some);
+        }
+        self.append_result(result, now_ms).map(Some)
+    }
+
+    /// Ends what had started and never ended, and returns what was taken on and never started.
+    pub(crate) fn recover(&mut self, now_ms: i64) -> rusqlite::Result<Vec<Entry>> {
+        let open: Vec<Row> = {
+            let mut statement = self.connection.prepare(&format!("{SELECT} WHERE state IN (1, 2)"))?;
+            statement.query_map([], Row::read)?.collect::<rusqlite::Result<_>>()?
+        };
+        let mut intents = Vec::new();
+        for row in open {
+            let Ok(instruction) = InstructionId::try_from(row.instruction.as_slice()) else { continue };
+            if row.state == JournalState::Started.number() {
+                let detail = "the client ended between its start and its result; it is not run again";
+                self.record_result(interrupted(instruction, detail, row.started_at_ms, now_ms), now_ms)?;
+            } else if let Some(entry) = row.entry(instruction) {
+                intents.push(entry);
+            }
+        }
+        intents.sort_by_key(|entry| entry.instruction);
+        Ok(intents)
+    }
+
+    /// Forgets instructions whose window ended before `before_ms`.
+    pub(crate) fn forget(&mut self, before_ms: i64) -> rusqlite::Result<usize> {
+        let journal = self
+            .connection
+            .execute("DELETE FROM journal WHERE state = 3 AND expires_at_ms < ?1", [before_ms])?;
+        let refused = self.connection.execute("DELETE FROM refused WHERE at_ms < ?1", [before_ms])?;
+        Ok(journal + refused)
+    }
+
+    /// Sets damaged records aside. Their instructions count as ended, so that none of them can start a second time.
+    pub(super) fn examine_journal(&mut self, now_ms: i64) -> rusqlite::Result<()> {
+        let damaged: Vec<Row> = {
+            let mut statement = self.connection.prepare(SELECT)?;
+            let rows = statement.query_map([], Row::read)?;
+            rows.filter(|row| row.as_ref().map_or(true, |row| !row.is_sound()))
+                .collect::<rusqlite::Result<_>>()?
+        };
+        for mut row in damaged {
+            self.set_aside("journal", &row.instruction, &row.delivery, now_ms)?;
+            let Ok(instruction) = InstructionId::try_from(row.instruction.as_slice()) else {
+                self.connection.execute("DELETE FROM journal WHERE instruction = ?1", [&row.instruction])?;
+                continue;
+            };
+            row.state = JournalState::Done.number();
+            row.expires_at_ms = row.expires_at_ms.max(now_ms);
+            row.delivery = Vec::new();
+            self.put(&row)?;
+            if !self.has_result(instruction)? {
+                let detail = "its journal record was damaged on this device's disk; it is not run again";
+                self.append_result(interrupted(instruction, detail, 0, now_ms), now_ms)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn has_result(&self, instruction: InstructionId) -> rusqlite::Result<bool> {
+        self.connection.query_row(
+            "SELECT EXISTS (SELECT 1 FROM outbox WHERE lane = 1 AND instruction = ?1)",
+            [instruction.as_bytes().as_slice()],
+            |row| row.get(0),
+        )
+    }
+
+    fn row(&self, instruction: InstructionId) -> rusqlite::Result<Option<Row>> {
+        self.connection
+            .prepare_cached(&format!("{SELECT} WHERE instruction = ?1"))?
+            .query_row([instruction.as_bytes().as_slice()], Row::read)
+            .optional()
+    }
+
+    fn put(&self, row: &Row) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached("INSERT OR REPLACE INTO journal VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
+            .execute(params![
+                row.instruction,
+                row.order_digest,
+                row.definition,
+                row.state,
+                row.expires_at_ms,
+                row.started_at_ms,
+                row.delivery,
+                row.checksum(),
+            ])?;
+        Ok(())
+    }
+}
+
+const SELECT: &str = "SELECT instruction, order_digest, definition, state, expires_at_ms, started_at_ms, delivery, crc FROM journal";
+
+struct Row {
+    instruction: Vec<u8>,
+    order_digest: Vec<u8>,
+    definition: Vec<u8>,
+    state: i64,
+    expires_at_ms: i64,
+    started_at_ms: i64,
+    delivery: Vec<u8>,
+    crc: i64,
+}
+
+impl Row {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            instruction: row.get(0)?,
+            order_digest: row.get(1)?,
+            definition: row.get(2)?,
+            state: row.get(3)?,
+            expires_at_ms: row.get(4)?,
+            started_at_ms: row.get(5)?,
+            delivery: row.get(6)?,
+            crc: row.get(7)?,
+        })
+    }
+
+    fn checksum(&self) -> i64 {
+        checksum(
+            "journal",
+            &[
+                &self.instruction,
+                &self.order_digest,
+                &self.definition,
+                &self.state.to_be_bytes(),
+                &self.expires_at_ms.to_be_bytes(),
+                &self.started_at_ms.to_be_bytes(),
+                &self.delivery,
+            ],
+        )
+    }
+
+    fn is_sound(&self) -> bool {
+        self.crc == self.checksum() && JournalState::from_number(self.state).is_some()
+    }
+
+    fn entry(&self, instruction: InstructionId) -> Option<Entry> {
+        let frame = Frame::decode(self.delivery.as_slice()).ok()?;
+        let Some(Body::Order(OrderDelivery { envelope })) = frame.body else { return None };
+        Some(Entry {
+            instruction,
+            order_digest: Digest::try_from(self.order_digest.as_slice()).ok()?,
+            definition: Digest::try_from(self.definition.as_slice()).ok()?,
+            expires_at_ms: self.expires_at_ms,
+            envelope: envelope.to_vec(),
+            proof: frame.proof,
+        })
+    }
+}

@@ -1,0 +1,250 @@
+//! The client's one store: journal, outbox, documents, and what must never go back.
+//!
+//! SQLite in WAL mode with `synchronous=FULL`, written by one thread. A batch is whatever queued during the previous
+//! fsync; answers leave after the commit, so an answer means "on disk" (promises.md). An error of the disk ends the
+//! thread and with it the client, except a full disk: that batch is rolled back and refused, and nothing was promised.
+//! Start reading at [`Store::open`] and [`tables::Tables`].
+
+mod documents;
+mod journal;
+mod outbox;
+mod tables;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use muster_proto::ids::OutboxId;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub(crate) use journal::{Entry, JournalState, Recalled};
+pub use outbox::OutboxCounts;
+pub(crate) use outbox::{QueueLane, Queued, event_record};
+pub(crate) use tables::Tables;
+
+use crate::config::OutboxConfig;
+
+/// Jobs that wait for the writer; a further one waits for room.
+///
+/// Everything the client writes passes here: at most a few for each running instruction and one for each caller of the
+/// local socket.
+const JOBS_MAX: usize = 256;
+
+/// Jobs committed together, so that one answer never waits for an endless batch.
+const BATCH_MAX: usize = 256;
+
+/// The file's name in `data_dir`.
+const FILE: &str = "client.db";
+
+/// Why something could not be written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The file cannot be used.
+    #[error(
+        "store {path}: {cause}; if the disk is sound, move the file away: the client then starts with an empty journal"
+    )]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's words.
+        cause: String,
+    },
+    /// The store was made by a newer version of this program.
+    #[error(
+        "store {path}: has layout {got}, this version knows layouts up to {wanted}; install the newer version again"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its layout.
+        got: i64,
+        /// The newest that is known here.
+        wanted: i64,
+    },
+    /// The disk is full. Nothing of the batch was written.
+    #[error("the disk of the store is full; free some space, the client then goes on by itself")]
+    DiskFull,
+    /// The disk or the file broke. The client ends.
+    #[error("store: {0}")]
+    Broken(String),
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// A write whose effects nobody sees before they are on disk. Gives back what tells its caller.
+type Job = Box<dyn FnOnce(&mut Tables) -> rusqlite::Result<Answer> + Send>;
+
+/// Tells a caller, after the commit, or why there was none.
+type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+enum Request {
+    Run(Job),
+    Close,
+}
+
+/// A handle on the writer thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    requests: mpsc::Sender<Request>,
+    outbox_id: OutboxId,
+    /// Counts what was ever appended to the outbox.
+    appended: watch::Receiver<u64>,
+    /// Why the thread ended, once it did.
+    ended: watch::Receiver<Option<Arc<StoreError>>>,
+}
+
+impl Store {
+    /// Opens or makes the store in a folder that exists, sets damaged records aside, and starts the writer.
+    pub(crate) fn open(data_dir: &Path, limits: &OutboxConfig, now_ms: i64) -> Result<Self, StoreError> {
+        let tables = Tables::open(&data_dir.join(FILE), limits.clone(), now_ms)?;
+        let outbox_id = tables.outbox_id();
+        let (requests, incoming) = mpsc::channel(JOBS_MAX);
+        let (append, appended) = watch::channel(0);
+        let (end, ended) = watch::channel(None);
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || {
+                let error = Writer { tables, incoming, append }.run();
+                end.send_replace(Some(Arc::new(error)));
+            })
+            .map_err(|error| StoreError::Broken(error.to_string()))?;
+        Ok(Self { requests, outbox_id, appended, ended })
+    }
+
+    /// Returns what names this store in every session.
+    pub(crate) fn outbox_id(&self) -> OutboxId {
+        self.outbox_id
+    }
+
+    /// Returns a counter that moves when something was appended to the outbox and is on disk.
+    pub(crate) fn appended(&self) -> watch::Receiver<u64> {
+        self.appended.clone()
+    }
+
+    /// Runs a job on the writer thread; when this returns `Ok`, its effects are on disk.
+    pub(crate) async fn write<T, F>(&self, job: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tables) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (tell, told) = oneshot::channel();
+        let job: Job = Box::new(move |tables| {
+            // A refused job must answer too, so the value waits here until the commit is known.
+            let value = job(tables)?;
+            Ok(Box::new(move |committed: Result<(), StoreError>| {
+                // A caller that went away does not need its answer.
+                drop(tell.send(committed.map(|()| value)));
+            }) as Answer)
+        });
+        self.requests.send(Request::Run(job)).await.map_err(|_| self.cause())?;
+        told.await.map_err(|_| self.cause())?
+    }
+
+    /// Resolves with the cause when the writer has ended.
+    pub(crate) async fn failed(&self) -> StoreError {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(error) => error.as_deref().cloned().unwrap_or(StoreError::Closed),
+            Err(_) => StoreError::Closed,
+        }
+    }
+
+    /// Writes what is queued and ends the thread.
+    pub(crate) async fn close(&self) -> StoreError {
+        // A writer that has ended already cannot be told.
+        drop(self.requests.send(Request::Close).await);
+        self.failed().await
+    }
+
+    fn cause(&self) -> StoreError {
+        self.ended.borrow().as_deref().cloned().unwrap_or(StoreError::DiskFull)
+    }
+}
+
+struct Writer {
+    tables: Tables,
+    incoming: mpsc::Receiver<Request>,
+    append: watch::Sender<u64>,
+}
+
+impl Writer {
+    /// Commits batch after batch; returns why it ended.
+    fn run(mut self) -> StoreError {
+        let mut batch = Vec::new();
+        loop {
+            let Some(first) = self.incoming.blocking_recv() else { return StoreError::Closed };
+            let mut closing = Self::take(first, &mut batch);
+            while !closing && batch.len() < BATCH_MAX {
+                let Ok(next) = self.incoming.try_recv() else { break };
+                closing = Self::take(next, &mut batch);
+            }
+            if let Err(error) = self.commit(&mut batch) {
+                tracing::error!(%error, "the store broke");
+                return error;
+            }
+            if closing {
+                return StoreError::Closed;
+            }
+        }
+    }
+
+    /// Puts a request into the batch; returns whether it was the last.
+    fn take(request: Request, batch: &mut Vec<Job>) -> bool {
+        match request {
+            Request::Run(job) => {
+                batch.push(job);
+                false
+            }
+            Request::Close => true,
+        }
+    }
+
+    fn commit(&mut self, batch: &mut Vec<Job>) -> Result<(), StoreError> {
+        let mut answers = Vec::with_capacity(batch.len());
+        match self.apply(batch, &mut answers) {
+            Ok(()) => {
+                for answer in answers {
+                    answer(Ok(()));
+                }
+                let appended = self.tables.appended();
+                self.append.send_if_modified(|known| std::mem::replace(known, appended) != appended);
+                Ok(())
+            }
+            Err(error) if is_full(&error) => {
+                self.tables.roll_back().map_err(|error| StoreError::Broken(error.to_string()))?;
+                metrics::counter!(crate::metrics::STORE_FULL).increment(1);
+                for answer in answers {
+                    answer(Err(StoreError::DiskFull));
+                }
+                // The jobs that did not run are dropped; `Store::cause` tells their callers the same.
+                batch.clear();
+                Ok(())
+            }
+            Err(error) => {
+                let broken = StoreError::Broken(error.to_string());
+                for answer in answers {
+                    answer(Err(broken.clone()));
+                }
+                Err(broken)
+            }
+        }
+    }
+
+    fn apply(&mut self, batch: &mut Vec<Job>, answers: &mut Vec<Answer>) -> rusqlite::Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.tables.begin()?;
+        for job in batch.drain(..) {
+            answers.push(job(&mut self.tables)?);
+        }
+        self.tables.commit()
+    }
+}
+
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+}
+
+#[cfg(test)]
+mod tests;

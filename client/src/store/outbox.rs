@@ -1,0 +1,504 @@
+//! The outbox: results and events until somebody else has them on disk.
+
+use muster_proto::common::v1::{NamedValue, TargetState, Value, value::Kind};
+use muster_proto::ids::{InstructionId, OutboxId};
+use muster_proto::seen::{GAP_EVENT, gap_field, gap_ranges};
+use muster_proto::session::v1::{Event, Result as InstructionResult, SequenceRange};
+use prost::Message;
+use rusqlite::{Row, params};
+
+use super::tables::{Tables, checksum};
+
+/// After a drop the queue is this much of its bound (in eighths), so that a flood does not leave a gap for each event.
+const KEPT_EIGHTHS: u64 = 7;
+
+/// Which queue a record waits in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QueueLane {
+    /// Results.
+    Results,
+    /// Events.
+    Events,
+}
+
+impl QueueLane {
+    fn number(self) -> i64 {
+        match self {
+            Self::Results => 1,
+            Self::Events => 2,
+        }
+    }
+}
+
+/// A record that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Queued {
+    /// Its number.
+    pub(crate) sequence: u64,
+    /// The encoded `Result` or `Event`.
+    pub(crate) record: Vec<u8>,
+}
+
+/// What waits, and how much of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct OutboxCounts {
+    /// Results that wait.
+    pub results: u64,
+    /// Their bytes.
+    pub results_bytes: u64,
+    /// Events that wait.
+    pub events: u64,
+    /// Their bytes.
+    pub events_bytes: u64,
+}
+
+/// What the writer remembers of the outbox between batches.
+#[derive(Debug)]
+pub(super) struct OutboxState {
+    pub(super) id: OutboxId,
+    pub(super) next_sequence: u64,
+    counts: OutboxCounts,
+    /// Records appended since the store was opened.
+    appended: u64,
+}
+
+impl Default for OutboxState {
+    fn default() -> Self {
+        Self { id: OutboxId::from([0; 16]), next_sequence: 1, counts: OutboxCounts::default(), appended: 0 }
+    }
+}
+
+/// Makes an event without its number.
+pub(crate) fn event_record(occurred_at_ms: i64, name: &str, fields: Vec<NamedValue>) -> Event {
+    Event { sequence: 0, occurred_at_ms, name: name.to_owned(), fields }
+}
+
+impl Tables {
+    /// Appends an event and returns its number. Beyond the bounds the oldest go, counted.
+    pub(crate) fn append_event(&mut self, event: Event, now_ms: i64) -> rusqlite::Result<u64> {
+        let sequence = self.append_event_unbounded(event, now_ms)?;
+        self.drop_beyond_bounds(now_ms)?;
+        Ok(sequence)
+    }
+
+    /// Appends a result and returns its number. A result that has no room is stored as failed, without its rows: every
+    /// started instruction has one.
+    pub(crate) fn append_result(
+        &mut self,
+        mut result: InstructionResult,
+        now_ms: i64,
+    ) -> rusqlite::Result<u64> {
+        let room = self.limits.results_bytes_max.saturating_sub(self.outbox.counts.results_bytes);
+        if result.encoded_len() as u64 > room && !result.rows.is_empty() {
+            result.rows = Vec::new();
+            result.columns = Vec::new();
+            result.truncated = true;
+            result.state = TargetState::Failed.into();
+            result.detail = format!(
+                "it ran, but the outbox of this device is full ({} bytes of results wait); its rows were left out",
+                self.outbox.counts.results_bytes
+            );
+        }
+        let sequence = self.take_sequence()?;
+        result.sequence = sequence;
+        self.insert(sequence, QueueLane::Results, &result.instruction, now_ms, &result.encode_to_vec())?;
+        Ok(sequence)
+    }
+
+    /// Returns what waits in a lane behind `after`, oldest first: at least one record if there is one, else as many as
+    /// fit. Damaged ones are set aside.
+    pub(crate) fn queued(
+        &mut self,
+        lane: QueueLane,
+        after: u64,
+        bytes_max: usize,
+        now_ms: i64,
+    ) -> rusqlite::Result<Vec<Queued>> {
+        let mut found = Vec::new();
+        let mut damaged = Vec::new();
+        {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT sequence, instruction, at_ms, record, crc FROM outbox WHERE lane = ?1 AND sequence > ?2 ORDER BY sequence",
+            )?;
+            let mut rows = statement.query(params![lane.number(), stored(after)])?;
+            let mut bytes = 0_usize;
+            while let Some(row) = rows.next()? {
+                let stored = StoredRecord::read(row, lane)?;
+                if !stored.is_sound() {
+                    damaged.push(stored);
+                    continue;
+                }
+                bytes = bytes.saturating_add(stored.record.len());
+                if bytes > bytes_max && !found.is_empty() {
+                    break;
+                }
+                found.push(Queued { sequence: stored.sequence, record: stored.record });
+            }
+        }
+        for record in damaged {
+            self.set_record_aside(record, now_ms)?;
+        }
+        Ok(found)
+    }
+
+    /// Deletes what somebody else has on disk.
+    pub(crate) fn acked(&mut self, lane: QueueLane, ranges: &[SequenceRange]) -> rusqlite::Result<()> {
+        for range in ranges {
+            self.connection
+                .prepare_cached("DELETE FROM outbox WHERE lane = ?1 AND sequence BETWEEN ?2 AND ?3")?
+                .execute(params![lane.number(), stored(range.first), stored(range.last)])?;
+        }
+        self.count_outbox()
+    }
+
+    /// Replaces a result that the peer would refuse by one that says so.
+    pub(crate) fn replace_result(
+        &mut self,
+        sequence: u64,
+        detail: &str,
+        now_ms: i64,
+    ) -> rusqlite::Result<()> {
+        let Some(queued) = self.queued(QueueLane::Results, sequence.saturating_sub(1), 1, now_ms)?.pop()
+        else {
+            return Ok(());
+        };
+        let instruction = InstructionResult::decode(&queued.record[..]).map(|result| result.instruction);
+        self.acked(QueueLane::Results, &[SequenceRange { first: sequence, last: sequence }])?;
+        let Ok(Ok(instruction)) = instruction.map(|bytes| InstructionId::try_from(bytes.as_slice())) else {
+            return Ok(());
+        };
+        let mut result = interrupted(instruction, detail, 0, now_ms);
+        result.state = TargetState::Failed.into();
+        self.append_result(result, now_ms)?;
+        Ok(())
+    }
+
+    /// Returns what waits.
+    pub(crate) fn outbox_counts(&self) -> OutboxCounts {
+        self.outbox.counts
+    }
+
+    /// Returns how many records were appended since the store was opened.
+    pub(super) fn appended(&self) -> u64 {
+        self.outbox.appended
+    }
+
+    /// Drops what is too old or too much, and tells of it in one event.
+    pub(crate) fn drop_beyond_bounds(&mut self, now_ms: i64) -> rusqlite::Result<()> {
+        let age_ms = i64::try_from(self.limits.age_max.as_millis()).unwrap_or(i64::MAX);
+        let oldest_ms = now_ms.saturating_sub(age_ms);
+        let mut gap = Gap::default();
+        self.collect(&mut gap, "at_ms < ?1", oldest_ms)?;
+        if self.outbox.counts.events_bytes > self.limits.events_bytes_max {
+            let kept = self.limits.events_bytes_max / 8 * KEPT_EIGHTHS;
+            if let Some(last) = self.last_to_drop(kept)? {
+                self.collect(&mut gap, "lane = 2 AND sequence <= ?1", last)?;
+            }
+        }
+        if gap.dropped == 0 {
+            return Ok(());
+        }
+        tracing::warn!(
+            dropped = gap.dropped,
+            first = gap.first,
+            last = gap.last,
+            "the outbox is over its bounds"
+        );
+        metrics::counter!(crate::metrics::OUTBOX_DROPPED).increment(gap.dropped);
+        let event = event_record(now_ms, GAP_EVENT, gap.fields());
+        self.append_event_unbounded(event, now_ms)?;
+        self.count_outbox()
+    }
+
+    fn append_event_unbounded(&mut self, mut event: Event, now_ms: i64) -> rusqlite::Result<u64> {
+        let sequence = self.take_sequence()?;
+        event.sequence = sequence;
+        self.insert(sequence, QueueLane::Events, &[], now_ms, &event.encode_to_vec())?;
+        Ok(sequence)
+    }
+
+    fn insert(
+        &mut self,
+        sequence: u64,
+        lane: QueueLane,
+        instruction: &[u8],
+        at_ms: i64,
+        record: &[u8],
+    ) -> rusqlite::Result<()> {
+        let crc = record_checksum(sequence, lane, instruction, at_ms, record);
+        self.connection
+            .prepare_cached(
+                "INSERT INTO outbox (sequence, lane, instruction, at_ms, record, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![stored(sequence), lane.number(), instruction, at_ms, record, crc])?;
+        self.outbox.appended += 1;
+        let counts = &mut self.outbox.counts;
+        match lane {
+            QueueLane::Results => {
+                counts.results += 1;
+                counts.results_bytes += record.len() as u64;
+            }
+            QueueLane::Events => {
+                counts.events += 1;
+                counts.events_bytes += record.len() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the sequence up to which the oldest events must go so that at most `kept` bytes stay.
+    fn last_to_drop(&self, kept: u64) -> rusqlite::Result<Option<i64>> {
+        let mut excess = self.outbox.counts.events_bytes.saturating_sub(kept);
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT sequence, length(record) FROM outbox WHERE lane = 2 ORDER BY sequence")?;
+        let mut rows = statement.query([])?;
+        let mut last = None;
+        while let Some(row) = rows.next()? {
+            if excess == 0 {
+                break;
+            }
+            last = Some(row.get(0)?);
+            excess = excess.saturating_sub(unsigned(row, 1)?);
+        }
+        Ok(last)
+    }
+
+    /// Moves records from the table into a gap. `condition` is a constant of this file.
+    fn collect(&mut self, gap: &mut Gap, condition: &str, bound: i64) -> rusqlite::Result<()> {
+        {
+            let mut statement = self.connection.prepare_cached(&format!(
+                "SELECT sequence, lane, record FROM outbox WHERE {condition} ORDER BY sequence"
+            ))?;
+            let mut rows = statement.query([bound])?;
+            while let Some(row) = rows.next()? {
+                gap.add(unsigned(row, 0)?, row.get(1)?, &row.get::<_, Vec<u8>>(2)?);
+            }
+        }
+        self.connection.prepare_cached(&format!("DELETE FROM outbox WHERE {condition}"))?.execute([bound])?;
+        self.count_outbox()
+    }
+
+    fn take_sequence(&mut self) -> rusqlite::Result<u64> {
+        let sequence = self.outbox.next_sequence;
+        self.outbox.next_sequence = sequence + 1;
+        self.store_sequence()?;
+        Ok(sequence)
+    }
+
+    fn store_sequence(&self) -> rusqlite::Result<()> {
+        let mut value = self.outbox.id.as_bytes().to_vec();
+        value.extend_from_slice(&self.outbox.next_sequence.to_be_bytes());
+        self.set_meta("outbox", &value)
+    }
+
+    pub(super) fn stored_sequence(&self) -> rusqlite::Result<Option<u64>> {
+        Ok(self
+            .meta("outbox", 0)?
+            .and_then(|value| Some(u64::from_be_bytes(value.get(16..)?.try_into().ok()?))))
+    }
+
+    /// Loads id and next number. If they are lost, the outbox takes another id: numbers used twice under one id would
+    /// make the Switch drop records it never saw.
+    pub(super) fn load_outbox(&mut self, now_ms: i64) -> rusqlite::Result<()> {
+        let known = self.meta("outbox", now_ms)?.and_then(|value| {
+            let (id, next) = value.split_at_checked(16)?;
+            Some((OutboxId::try_from(id).ok()?, u64::from_be_bytes(next.try_into().ok()?)))
+        });
+        if let Some((id, next_sequence)) = known {
+            self.outbox.id = id;
+            self.outbox.next_sequence = next_sequence;
+        } else {
+            self.outbox.id = OutboxId::from(rand::random::<[u8; 16]>());
+            let highest = "SELECT coalesce(max(sequence), 0) FROM outbox";
+            self.outbox.next_sequence = self.connection.query_row(highest, [], |row| unsigned(row, 0))? + 1;
+            self.store_sequence()?;
+        }
+        self.count_outbox()
+    }
+
+    /// Sets damaged records aside.
+    pub(super) fn examine_outbox(&mut self, now_ms: i64) -> rusqlite::Result<()> {
+        for lane in [QueueLane::Results, QueueLane::Events] {
+            let mut after = 0;
+            loop {
+                let batch = self.queued(lane, after, EXAMINED_BYTES, now_ms)?;
+                let Some(last) = batch.last() else { break };
+                after = last.sequence;
+            }
+        }
+        // A record whose lane is damaged is in neither queue.
+        let strays: Vec<StoredRecord> = {
+            let mut statement = self.connection.prepare(
+                "SELECT sequence, instruction, at_ms, record, crc FROM outbox WHERE lane NOT IN (1, 2)",
+            )?;
+            let rows = statement.query_map([], |row| StoredRecord::read(row, QueueLane::Events))?;
+            rows.collect::<rusqlite::Result<_>>()?
+        };
+        for stray in strays {
+            self.set_record_aside(stray, now_ms)?;
+        }
+        self.count_outbox()
+    }
+
+    /// Moves a damaged record away. A result leaves `INTERRUPTED` behind, so that its target does not wait for ever.
+    fn set_record_aside(&mut self, record: StoredRecord, now_ms: i64) -> rusqlite::Result<()> {
+        self.set_aside("outbox", &record.sequence.to_be_bytes(), &record.record, now_ms)?;
+        self.connection.execute("DELETE FROM outbox WHERE sequence = ?1", [stored(record.sequence)])?;
+        self.count_outbox()?;
+        if let Ok(instruction) = InstructionId::try_from(record.instruction.as_slice()) {
+            let detail = "it ran, but its result was damaged on this device's disk";
+            self.append_result(interrupted(instruction, detail, 0, now_ms), now_ms)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn count_outbox(&mut self) -> rusqlite::Result<()> {
+        let count = |lane: QueueLane| {
+            self.connection
+                .prepare_cached(
+                    "SELECT count(*), coalesce(sum(length(record)), 0) FROM outbox WHERE lane = ?1",
+                )?
+                .query_row([lane.number()], |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)))
+        };
+        let (results, results_bytes) = count(QueueLane::Results)?;
+        let (events, events_bytes) = count(QueueLane::Events)?;
+        self.outbox.counts = OutboxCounts { results, results_bytes, events, events_bytes };
+        Ok(())
+    }
+}
+
+/// How many bytes are examined at once when the store is opened.
+const EXAMINED_BYTES: usize = 4 << 20;
+
+/// Makes the result of an instruction that started and whose end nobody knows.
+pub(super) fn interrupted(
+    instruction: InstructionId,
+    detail: &str,
+    started_at_ms: i64,
+    now_ms: i64,
+) -> InstructionResult {
+    InstructionResult {
+        instruction: instruction.as_bytes().to_vec(),
+        state: TargetState::Interrupted.into(),
+        detail: detail.to_owned(),
+        last: true,
+        started_at_ms,
+        finished_at_ms: now_ms,
+        ..InstructionResult::default()
+    }
+}
+
+struct StoredRecord {
+    sequence: u64,
+    lane: QueueLane,
+    instruction: Vec<u8>,
+    at_ms: i64,
+    record: Vec<u8>,
+    crc: i64,
+}
+
+impl StoredRecord {
+    fn read(row: &Row<'_>, lane: QueueLane) -> rusqlite::Result<Self> {
+        Ok(Self {
+            sequence: unsigned(row, 0)?,
+            lane,
+            instruction: row.get(1)?,
+            at_ms: row.get(2)?,
+            record: row.get(3)?,
+            crc: row.get(4)?,
+        })
+    }
+
+    fn is_sound(&self) -> bool {
+        self.crc == record_checksum(self.sequence, self.lane, &self.instruction, self.at_ms, &self.record)
+    }
+}
+
+fn record_checksum(sequence: u64, lane: QueueLane, instruction: &[u8], at_ms: i64, record: &[u8]) -> i64 {
+    checksum(
+        "outbox",
+        &[&sequence.to_be_bytes(), &lane.number().to_be_bytes(), instruction, &at_ms.to_be_bytes(), record],
+    )
+}
+
+/// What was dropped.
+#[derive(Debug, Default)]
+struct Gap {
+    dropped: u64,
+    results: u64,
+    bytes: u64,
+    first: u64,
+    last: u64,
+    /// Exactly what is gone, ascending: what still waits between the dropped events must not count as seen.
+    ranges: Vec<SequenceRange>,
+}
+
+impl Gap {
+    /// Adds a record. A gap that is dropped itself hands its count and its ranges on.
+    fn add(&mut self, sequence: u64, lane: i64, record: &[u8]) {
+        self.join(SequenceRange { first: sequence, last: sequence });
+        if self.first == 0 {
+            self.first = sequence;
+        }
+        self.last = sequence;
+        if lane == QueueLane::Results.number() {
+            self.results += 1;
+        } else if let Ok(event) = Event::decode(record)
+            && event.name == GAP_EVENT
+        {
+            self.inherit(&event);
+            return;
+        }
+        self.dropped += 1;
+        self.bytes += record.len() as u64;
+    }
+
+    /// Adds a range to those before it.
+    fn join(&mut self, range: SequenceRange) {
+        match self.ranges.last_mut() {
+            Some(last) if last.last.checked_add(1) == Some(range.first) => last.last = range.last,
+            _ => self.ranges.push(range),
+        }
+    }
+
+    fn inherit(&mut self, older: &Event) {
+        self.ranges.extend(gap_ranges(older));
+        for field in &older.fields {
+            let Some(Value { kind: Some(Kind::Integer(count)) }) = field.value else { continue };
+            let count = u64::try_from(count).unwrap_or(0);
+            match field.name.as_str() {
+                "dropped" => self.dropped += count,
+                "results" => self.results += count,
+                "bytes" => self.bytes += count,
+                "first" if count > 0 => self.first = self.first.min(count),
+                _ => {}
+            }
+        }
+    }
+
+    fn fields(&self) -> Vec<NamedValue> {
+        let field = |name: &str, value: u64| NamedValue {
+            name: name.to_owned(),
+            value: Some(Value { kind: Some(Kind::Integer(stored(value))) }),
+        };
+        vec![
+            field("dropped", self.dropped),
+            field("results", self.results),
+            field("bytes", self.bytes),
+            field("first", self.first),
+            field("last", self.last),
+            gap_field(&self.ranges),
+        ]
+    }
+}
+
+/// Returns a number that is never negative unless it is damaged; its checksum tells then.
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
+}
+
+/// SQLite's integers are signed; no outbox reaches 2^63.
+fn stored(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,459 @@
+use std::time::Duration;
+
+use muster_proto::common::v1::{NamedValue, Refusal, TargetState};
+use muster_proto::ids::{Digest, InstructionId};
+use muster_proto::session::v1::{Event, InclusionProof, Result as InstructionResult, SequenceRange};
+use prost::Message;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::*;
+use crate::value;
+
+const NOW: i64 = 1_800_000_000_000;
+
+#[tokio::test]
+async fn events_survive_a_restart_in_order_under_the_same_outbox_id() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    for name in ["a", "b", "c"] {
+        post(&store, name).await;
+    }
+    let id = store.outbox_id();
+
+    let store = reopen(store, &folder).await;
+
+    assert_eq!(store.outbox_id(), id);
+    assert_eq!(event_names(&store).await, [(1, "a".to_owned()), (2, "b".to_owned()), (3, "c".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_number_is_never_used_twice_even_after_everything_was_acked() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    post(&store, "a").await;
+    post(&store, "b").await;
+    ack(&store, QueueLane::Events, 1, 2).await;
+
+    let store = reopen(store, &folder).await;
+
+    assert_eq!(post(&store, "c").await, 3);
+}
+
+#[tokio::test]
+async fn an_ack_deletes_its_own_lane_only() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    post(&store, "a").await;
+    store.write(|tables| tables.append_result(result(7), NOW)).await.unwrap();
+    post(&store, "b").await;
+
+    ack(&store, QueueLane::Events, 1, 3).await;
+
+    let counts = store.write(|tables| Ok(tables.outbox_counts())).await.unwrap();
+    assert_eq!((counts.results, counts.events, counts.events_bytes), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn concurrent_writers_share_commits_and_get_distinct_numbers() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    let mut writers = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let store = store.clone();
+        writers.spawn(async move { post(&store, "x").await });
+    }
+
+    let mut numbers = writers.join_all().await;
+
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=200).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn an_intent_without_start_may_start_after_a_crash() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    store.write(|tables| tables.record_intent(&entry(1))).await.unwrap();
+
+    let store = reopen(store, &folder).await;
+
+    let recovered = store.write(|tables| tables.recover(NOW)).await.unwrap();
+    assert_eq!(recovered, [entry(1)]);
+    assert_eq!(results(&store).await, []);
+}
+
+#[tokio::test]
+async fn a_start_without_result_is_interrupted_once_and_never_recovered() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    store
+        .write(|tables| {
+            tables.record_intent(&entry(1))?;
+            tables.record_start(id(1), NOW)
+        })
+        .await
+        .unwrap();
+
+    let mut store = reopen(store, &folder).await;
+    for _ in 0..3 {
+        let recovered = store.write(|tables| tables.recover(NOW + 5)).await.unwrap();
+        assert_eq!(recovered, []);
+        store = reopen(store, &folder).await;
+    }
+
+    let results = results(&store).await;
+    assert_eq!(results.len(), 1);
+    assert_eq!(results[0].state(), TargetState::Interrupted);
+    assert_eq!((results[0].started_at_ms, results[0].finished_at_ms), (NOW, NOW + 5));
+    assert_eq!(recall(&store, 1).await, Some(JournalState::Done));
+}
+
+#[tokio::test]
+async fn a_result_and_the_end_of_its_instruction_are_one() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    store
+        .write(|tables| {
+            tables.record_intent(&entry(1))?;
+            tables.record_start(id(1), NOW)?;
+            tables.record_result(result(1), NOW)
+        })
+        .await
+        .unwrap();
+
+    let store = reopen(store, &folder).await;
+
+    let recovered = store.write(|tables| tables.recover(NOW)).await.unwrap();
+    assert_eq!(recovered, []);
+    assert_eq!(results(&store).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_is_answered_once_for_each_order() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+
+    let first = refuse(&store, 1, Refusal::BadSignature).await;
+    let again = refuse(&store, 1, Refusal::BadSignature).await;
+
+    assert_eq!((first, again), (Some(1), None));
+}
+
+#[tokio::test]
+async fn a_forged_order_says_nothing_about_an_instruction_that_the_journal_knows() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    store.write(|tables| tables.record_intent(&entry(1))).await.unwrap();
+
+    assert_eq!(refuse(&store, 1, Refusal::BadSignature).await, None);
+    assert_eq!(refuse(&store, 1, Refusal::Expired).await, None);
+    assert_eq!(refuse(&store, 1, Refusal::Replayed).await, Some(1));
+}
+
+#[tokio::test]
+async fn ended_instructions_are_forgotten_after_their_time_and_open_ones_never() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    store
+        .write(|tables| {
+            tables.record_intent(&entry(1))?;
+            tables.record_intent(&entry(2))?;
+            tables.record_result(result(1), NOW)
+        })
+        .await
+        .unwrap();
+
+    store.write(|tables| tables.forget(entry(1).expires_at_ms + 1)).await.unwrap();
+
+    assert_eq!((recall(&store, 1).await, recall(&store, 2).await), (None, Some(JournalState::Intent)));
+}
+
+#[tokio::test]
+async fn too_many_events_leave_one_gap_that_counts_them() {
+    let folder = TempDir::new().unwrap();
+    let limits = OutboxConfig { events_bytes_max: 4_000, ..OutboxConfig::default() };
+    let store = Store::open(folder.path(), &limits, NOW).unwrap();
+
+    for _ in 0..1_000 {
+        post(&store, "some.event.of.a.certain.length").await;
+    }
+
+    let counts = store.write(|tables| Ok(tables.outbox_counts())).await.unwrap();
+    let events = events(&store).await;
+    let gaps: Vec<&Event> = events.iter().filter(|event| event.name == "outbox.gap").collect();
+    let told: i64 = gaps.iter().map(|gap| field(gap, "dropped")).sum();
+    let kept = i64::try_from(events.len() - gaps.len()).unwrap();
+    assert!(counts.events_bytes <= 4_000 + 200, "{counts:?}");
+    assert_eq!(told + kept, 1_000, "every event is there or counted");
+    assert_eq!(gaps.iter().map(|gap| field(gap, "first")).min(), Some(1));
+}
+
+#[tokio::test]
+async fn a_gap_names_exactly_what_is_gone_and_never_a_result_that_waits() {
+    let folder = TempDir::new().unwrap();
+    let limits = OutboxConfig { events_bytes_max: 400, ..OutboxConfig::default() };
+    let store = Store::open(folder.path(), &limits, NOW).unwrap();
+
+    for n in 1..=20 {
+        post(&store, "some.event.of.a.certain.length").await;
+        store.write(move |tables| tables.append_result(result(n), NOW)).await.unwrap();
+    }
+
+    let gone: Vec<u64> = events(&store)
+        .await
+        .iter()
+        .flat_map(muster_proto::seen::gap_ranges)
+        .flat_map(|range| range.first..=range.last)
+        .collect();
+    let waiting: Vec<u64> = results(&store).await.iter().map(|result| result.sequence).collect();
+    assert!(!gone.is_empty());
+    assert!(waiting.iter().all(|sequence| !gone.contains(sequence)), "{gone:?} {waiting:?}");
+}
+
+#[tokio::test]
+async fn what_is_too_old_leaves_a_gap() {
+    let folder = TempDir::new().unwrap();
+    let limits = OutboxConfig { age_max: Duration::from_secs(60), ..OutboxConfig::default() };
+    let store = Store::open(folder.path(), &limits, NOW).unwrap();
+    post(&store, "old").await;
+
+    store.write(|tables| tables.drop_beyond_bounds(NOW + 61_000)).await.unwrap();
+
+    assert_eq!(event_names(&store).await, [(2, "outbox.gap".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_result_without_room_is_kept_without_its_rows() {
+    let folder = TempDir::new().unwrap();
+    let limits = OutboxConfig { results_bytes_max: 100, ..OutboxConfig::default() };
+    let store = Store::open(folder.path(), &limits, NOW).unwrap();
+    let mut large = result(1);
+    large.rows = vec![muster_proto::common::v1::Row::default(); 200];
+
+    store.write(|tables| tables.append_result(large, NOW)).await.unwrap();
+
+    let results = results(&store).await;
+    assert_eq!(
+        (results[0].state(), results[0].rows.len(), results[0].truncated),
+        (TargetState::Failed, 0, true)
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_event_is_set_aside_and_the_others_are_served() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    for name in ["a", "b", "c"] {
+        post(&store, name).await;
+    }
+
+    let store = damage(
+        store,
+        &folder,
+        "UPDATE outbox SET record = CAST(x'00' || substr(record, 2) AS BLOB) WHERE sequence = 2",
+    )
+    .await;
+
+    assert_eq!(event_names(&store).await, [(1, "a".to_owned()), (3, "c".to_owned())]);
+    assert_eq!(store.write(|tables| tables.damaged()).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_record_that_was_moved_to_another_number_is_damaged() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    post(&store, "a").await;
+
+    let store = damage(store, &folder, "UPDATE outbox SET sequence = 77").await;
+
+    assert_eq!(event_names(&store).await, []);
+}
+
+#[tokio::test]
+async fn a_damaged_result_leaves_interrupted_behind() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    store.write(|tables| tables.append_result(result(9), NOW)).await.unwrap();
+
+    let store = damage(store, &folder, "UPDATE outbox SET crc = crc + 1").await;
+
+    let results = results(&store).await;
+    assert_eq!(results.len(), 1);
+    assert_eq!(
+        (results[0].state(), results[0].instruction.as_slice()),
+        (TargetState::Interrupted, &id(9).as_bytes()[..])
+    );
+}
+
+#[tokio::test]
+async fn an_instruction_whose_journal_record_is_damaged_never_starts() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    store.write(|tables| tables.record_intent(&entry(1))).await.unwrap();
+
+    let store = damage(store, &folder, "UPDATE journal SET expires_at_ms = expires_at_ms + 1").await;
+
+    assert_eq!(store.write(|tables| tables.recover(NOW)).await.unwrap(), []);
+    assert_eq!(recall(&store, 1).await, Some(JournalState::Done));
+    assert_eq!(results(&store).await[0].state(), TargetState::Interrupted);
+}
+
+#[tokio::test]
+async fn an_outbox_that_lost_its_name_takes_another_and_higher_numbers() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    post(&store, "a").await;
+    let before = store.outbox_id();
+
+    let store = damage(store, &folder, "UPDATE meta SET value = zeroblob(24) WHERE name = 'outbox'").await;
+
+    assert_ne!(store.outbox_id(), before);
+    assert_eq!(post(&store, "b").await, 2);
+}
+
+#[tokio::test]
+async fn definitions_are_kept_by_digest_and_a_damaged_one_is_not_served() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    let digest = muster_signing::envelope::digest(b"definition");
+    store.write(move |tables| tables.keep_definition(digest, b"definition", NOW)).await.unwrap();
+    let found = store.write(move |tables| tables.definition(digest, NOW)).await.unwrap();
+    assert_eq!(found.as_deref(), Some(&b"definition"[..]));
+
+    let store = damage(store, &folder, "UPDATE definitions SET envelope = x'00'").await;
+
+    assert_eq!(store.write(move |tables| tables.definition(digest, NOW)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_time_floor_never_sinks_and_versions_survive() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    store
+        .write(|tables| {
+            tables.raise_time_floor(NOW)?;
+            tables.raise_time_floor(NOW - 1)?;
+            tables.keep_version("Acme-A", &semver::Version::new(1, 2, 3))?;
+            tables.keep_epoch(5)
+        })
+        .await
+        .unwrap();
+
+    let store = reopen(store, &folder).await;
+
+    let (floor, versions, epoch) = store
+        .write(|tables| Ok((tables.time_floor_ms(NOW)?, tables.versions(NOW)?, tables.epoch(NOW)?)))
+        .await
+        .unwrap();
+    assert_eq!((floor, epoch), (NOW, 5));
+    assert_eq!(versions["Acme-A"], semver::Version::new(1, 2, 3));
+}
+
+#[tokio::test]
+async fn a_store_of_a_newer_version_is_refused() {
+    let folder = TempDir::new().unwrap();
+    open(&folder).close().await;
+    Connection::open(folder.path().join(FILE)).unwrap().pragma_update(None, "user_version", 99).unwrap();
+
+    let error = Store::open(folder.path(), &OutboxConfig::default(), NOW).unwrap_err();
+
+    assert!(matches!(error, StoreError::Newer { got: 99, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_store_is_refused_and_left_alone() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join(FILE);
+    std::fs::write(&path, vec![7; 8192]).unwrap();
+
+    let error = Store::open(folder.path(), &OutboxConfig::default(), NOW).unwrap_err();
+
+    assert!(matches!(error, StoreError::Unusable { .. }), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), vec![7; 8192]);
+}
+
+fn open(folder: &TempDir) -> Store {
+    Store::open(folder.path(), &OutboxConfig::default(), NOW).unwrap()
+}
+
+async fn reopen(store: Store, folder: &TempDir) -> Store {
+    store.close().await;
+    open(folder)
+}
+
+async fn damage(store: Store, folder: &TempDir, sql: &str) -> Store {
+    store.close().await;
+    Connection::open(folder.path().join(FILE)).unwrap().execute_batch(sql).unwrap();
+    open(folder)
+}
+
+async fn post(store: &Store, name: &str) -> u64 {
+    let event = event_record(NOW, name, vec![value::integer("n", 1)]);
+    store.write(move |tables| tables.append_event(event, NOW)).await.unwrap()
+}
+
+async fn ack(store: &Store, lane: QueueLane, first: u64, last: u64) {
+    store.write(move |tables| tables.acked(lane, &[SequenceRange { first, last }])).await.unwrap();
+}
+
+async fn events(store: &Store) -> Vec<Event> {
+    let queued = store.write(|tables| tables.queued(QueueLane::Events, 0, 1 << 30, NOW)).await.unwrap();
+    queued.iter().map(|queued| Event::decode(&queued.record[..]).unwrap()).collect()
+}
+
+async fn event_names(store: &Store) -> Vec<(u64, String)> {
+    events(store).await.into_iter().map(|event| (event.sequence, event.name)).collect()
+}
+
+async fn results(store: &Store) -> Vec<InstructionResult> {
+    let queued = store.write(|tables| tables.queued(QueueLane::Results, 0, 1 << 30, NOW)).await.unwrap();
+    queued.iter().map(|queued| InstructionResult::decode(&queued.record[..]).unwrap()).collect()
+}
+
+async fn recall(store: &Store, number: u8) -> Option<JournalState> {
+    store.write(move |tables| tables.recall(id(number))).await.unwrap().map(|recalled| recalled.state)
+}
+
+async fn refuse(store: &Store, number: u8, refusal: Refusal) -> Option<u64> {
+    let mut result = result(number);
+    result.state = TargetState::Refused.into();
+    result.refusal = refusal.into();
+    let digest = Digest::from([number; 32]);
+    store.write(move |tables| tables.record_refusal(digest, None, result, NOW)).await.unwrap()
+}
+
+fn id(number: u8) -> InstructionId {
+    InstructionId::from([number; 16])
+}
+
+fn entry(number: u8) -> Entry {
+    Entry {
+        instruction: id(number),
+        order_digest: Digest::from([number; 32]),
+        definition: Digest::from([0xd0; 32]),
+        expires_at_ms: NOW + 60_000,
+        envelope: vec![1, 2, 3],
+        proof: Some(InclusionProof { leaf_index: 4, hashes: vec![vec![5; 32]] }),
+    }
+}
+
+fn result(number: u8) -> InstructionResult {
+    InstructionResult {
+        instruction: id(number).to_vec(),
+        state: TargetState::Answered.into(),
+        last: true,
+        ..InstructionResult::default()
+    }
+}
+
+fn field(event: &Event, name: &str) -> i64 {
+    let found = event.fields.iter().find(|field| field.name == name).cloned().unwrap_or_default();
+    match found {
+        NamedValue { value: Some(value), .. } => match value.kind {
+            Some(muster_proto::common::v1::value::Kind::Integer(number)) => number,
+            _ => 0,
+        },
+        NamedValue { value: None, .. } => 0,
+    }
+}

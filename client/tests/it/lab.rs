@@ -1,0 +1,230 @@
+//! Certificates, signed documents, and the configuration of one client.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use muster_client::{Config, Running, start};
+use muster_pki::authority::{Authority, Issued, Request};
+use muster_pki::{Role, UnixTime};
+use muster_proto::ids::{Digest, InstructionId};
+use muster_proto::order::v1::{Audience, Order};
+use muster_service::shutdown::Shutdown;
+use muster_signing::envelope::{self, ContentType, Signer};
+use muster_signing::licence::{Licence, Terms};
+use muster_signing::order;
+use tempfile::TempDir;
+
+/// The device of every test.
+pub(crate) const DEVICE: &str = "w701.acme.local";
+
+/// The tenant of every test.
+pub(crate) const TENANT: &str = "acme";
+
+/// Longer than anything takes; a test that waits so long has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+const DEFINITION: &str = r#"
+name = "Acme-Test-Answer"
+version = "1.0.0"
+kind = "question"
+says = "What is the answer?"
+
+[[step]]
+query = "SELECT 41 + 1 AS answer"
+
+[[result]]
+name = "answer"
+type = "integer"
+
+[limits]
+run_time = "10s"
+rows = 10
+bytes = "16 KiB"
+
+[time_to_live]
+gather = { default = "1h", min = "1m", max = "7d" }
+keep = { default = "1d", min = "1h", max = "30d" }
+"#;
+
+/// Everything that signs.
+pub(crate) struct Lab {
+    pub(crate) folder: TempDir,
+    pub(crate) server: Issued,
+    pub(crate) definition: Vec<u8>,
+    pub(crate) licence: Vec<u8>,
+    operator: Signer,
+    config: Config,
+}
+
+impl Lab {
+    /// Makes it, for a Switch on this port and a Background Channel on that.
+    pub(crate) fn new(switch: u16, background: u16) -> Self {
+        let folder = TempDir::new().unwrap();
+        let root = |name: &str, file: &str| {
+            let root = Authority::root(name, Duration::from_secs(86_400), UnixTime::now()).unwrap();
+            std::fs::write(folder.path().join(file), root.certificate_pem()).unwrap();
+            root
+        };
+        let servers = root("Servers", "servers.pem");
+        let devices = root("Devices", "devices.pem");
+        let server = issue(&servers, "localhost", Role::Switch);
+        let device = issue(&devices, DEVICE, Role::Device);
+        let author = issue(&root("Authors", "authors.pem"), "author", Role::Author);
+        let operator = issue(&root("Orders", "orders.pem"), "operator", Role::OrderSigner);
+        let licensor = issue(&root("Licences", "licences.pem"), "licensor", Role::Licensor);
+        std::fs::write(folder.path().join("device.pem"), &device.chain_pem).unwrap();
+        std::fs::write(folder.path().join("device.key"), &device.key_pem).unwrap();
+        std::fs::write(folder.path().join("server.pem"), &server.chain_pem).unwrap();
+        std::fs::write(folder.path().join("server.key"), &server.key_pem).unwrap();
+        let definition = sign(DEFINITION.as_bytes(), ContentType::Definition, &signer(&author));
+        let licence = licence(&author, &licensor);
+        let config = config(&folder, switch, background);
+        Self { folder, server, definition, licence, operator: signer(&operator), config }
+    }
+
+    /// Returns the client's configuration, to be changed.
+    pub(crate) fn config(&self) -> Config {
+        self.config.clone()
+    }
+
+    /// Starts the client.
+    pub(crate) async fn start(&self) -> Client {
+        let shutdown = Shutdown::new();
+        let running = start(self.config(), shutdown.clone()).await.unwrap();
+        Client { running, shutdown }
+    }
+
+    /// Signs an order for everybody.
+    pub(crate) fn order(&self, number: u8) -> Vec<u8> {
+        self.order_with(number, |_| {})
+    }
+
+    /// Signs an order that differs.
+    pub(crate) fn order_with(&self, number: u8, change: impl FnOnce(&mut Order)) -> Vec<u8> {
+        let now_ms = now_ms();
+        let mut order = Order {
+            tenant: TENANT.to_owned(),
+            instruction: instruction(number).to_vec(),
+            definition_name: "Acme-Test-Answer".to_owned(),
+            definition_version: "1.0.0".to_owned(),
+            definition_digest: self.definition_digest().to_vec(),
+            licence_serial: 1,
+            arguments: Vec::new(),
+            audience: Some(Audience::default()),
+            not_before_ms: now_ms - 1_000,
+            expires_at_ms: now_ms + 600_000,
+            sequence: u64::from(number),
+            operator: "operator".to_owned(),
+        };
+        change(&mut order);
+        sign(&order::encode(&order), ContentType::Order, &self.operator)
+    }
+
+    pub(crate) fn definition_digest(&self) -> Digest {
+        envelope::digest(&self.definition)
+    }
+
+    pub(crate) fn licence_digest(&self) -> Digest {
+        envelope::digest(&self.licence)
+    }
+}
+
+/// A client that runs.
+pub(crate) struct Client {
+    pub(crate) running: Running,
+    shutdown: Shutdown,
+}
+
+impl Client {
+    /// Stops it as a signal does.
+    pub(crate) async fn stop(self) {
+        let outcome = self.shutdown.drain(PATIENCE).await;
+        assert_eq!(outcome, muster_service::shutdown::DrainOutcome::Drained);
+        self.running.wait().await.unwrap();
+    }
+
+    /// Waits until what it tells of itself fits.
+    pub(crate) async fn wait_for(&self, fits: impl Fn(&muster_client::Status) -> bool) {
+        let wait = async {
+            while !fits(&self.running.status().await.unwrap()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("the client never came to that");
+    }
+}
+
+/// Returns an instruction's id: a UUIDv7 that ends with the number.
+pub(crate) fn instruction(number: u8) -> InstructionId {
+    let mut bytes = [0x11; 16];
+    bytes[6] = 0x70;
+    bytes[8] = 0x80;
+    bytes[15] = number;
+    InstructionId::from(bytes)
+}
+
+pub(crate) fn now_ms() -> i64 {
+    i64::try_from(UnixTime::now().as_secs()).unwrap() * 1_000
+}
+
+fn config(folder: &TempDir, switch: u16, background: u16) -> Config {
+    let file = |name: &str| folder.path().join(name);
+    let mut config = Config {
+        switch: format!("wss://localhost:{switch}/v1/session"),
+        background_channel: format!("https://localhost:{background}/Background/v1"),
+        tenant: TENANT.to_owned(),
+        data_dir: file("data"),
+        ..Config::default()
+    };
+    config.tls.certificate = file("device.pem");
+    config.tls.key = file("device.key");
+    config.trust.switch = file("servers.pem");
+    config.trust.authors = file("authors.pem");
+    config.trust.orders = file("orders.pem");
+    config.trust.licences = file("licences.pem");
+    config.helper.program = PathBuf::from(env!("CARGO_BIN_EXE_muster-client"));
+    config.session.reconnect_base = Duration::from_millis(10);
+    config.events.background_after = Duration::ZERO;
+    config
+}
+
+fn issue(authority: &Authority, name: &str, role: Role) -> Issued {
+    let now = UnixTime::now().as_secs();
+    authority
+        .issue(&Request {
+            common_name: name.to_owned(),
+            dns_names: vec![name.to_owned()],
+            ip_addresses: Vec::new(),
+            role,
+            not_before: UnixTime::since_unix_epoch(Duration::from_secs(now - 3_000)),
+            not_after: UnixTime::since_unix_epoch(Duration::from_secs(now + 3_600)),
+            crl_url: Some("http://localhost/crl".to_owned()),
+        })
+        .unwrap()
+}
+
+fn licence(author: &Issued, licensor: &Issued) -> Vec<u8> {
+    let now = UnixTime::now().as_secs();
+    let terms = Terms {
+        serial: 1,
+        licensee: "Acme".to_owned(),
+        tenant: TENANT.to_owned(),
+        not_before: UnixTime::since_unix_epoch(Duration::from_secs(now - 1_000)),
+        not_after: UnixTime::since_unix_epoch(Duration::from_secs(now + 3_000)),
+        refresh_by: None,
+        features: [].into(),
+        prefixes: [("Acme".to_owned(), [author.certificate.thumbprint()].into())].into(),
+        minimum_versions: [].into(),
+        distrusted: [].into(),
+    };
+    let text = Licence::new(terms).unwrap().to_text().unwrap();
+    sign(text.as_bytes(), ContentType::Licence, &signer(licensor))
+}
+
+fn signer(issued: &Issued) -> Signer {
+    Signer::from_pem(&issued.chain_pem, &issued.key_pem).unwrap()
+}
+
+fn sign(content: &[u8], kind: ContentType, signer: &Signer) -> Vec<u8> {
+    envelope::sign(content, kind, signer, UnixTime::now()).unwrap()
+}

@@ -1,0 +1,9 @@
+//! A whole client against a fake Switch and a fake Background Channel on loopback.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod events;
+mod instructions;
+mod lab;
+mod start;
+mod switch;

@@ -1,0 +1,200 @@
+//! A Switch with one session at a time, whose every step the test decides.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt, StreamExt};
+use muster_proto::frame;
+use muster_proto::ids::Epoch;
+use muster_proto::session::switch::{SwitchEvent, SwitchSession, SwitchSessionConfig, WelcomeArgs};
+use muster_proto::session::v1::frame::Body;
+use muster_proto::session::v1::{
+    CloseReason, Document, DocumentKind, Event, Frame, Hello, Lane, OrderDelivery,
+    Result as InstructionResult, SequenceRange,
+};
+use muster_service::credentials::provider;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+
+use crate::lab::{Lab, PATIENCE, now_ms};
+
+/// The listener.
+pub(crate) struct FakeSwitch {
+    listener: TcpListener,
+}
+
+impl FakeSwitch {
+    pub(crate) async fn listen() -> Self {
+        Self { listener: TcpListener::bind("localhost:0").await.unwrap() }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.listener.local_addr().unwrap().port()
+    }
+
+    /// Takes the client's next session and welcomes it.
+    pub(crate) async fn accept(&self, lab: &Lab) -> Session {
+        tokio::time::timeout(PATIENCE, self.accept_one(lab)).await.expect("the client did not connect")
+    }
+
+    async fn accept_one(&self, lab: &Lab) -> Session {
+        let (stream, _) = self.listener.accept().await.unwrap();
+        let stream = acceptor(lab).accept(stream).await.unwrap();
+        let socket = tokio_tungstenite::accept_hdr_async(stream, check_upgrade).await.unwrap();
+        let protocol = SwitchSession::new(SwitchSessionConfig::default(), Instant::now());
+        let mut session = Session {
+            socket,
+            protocol,
+            hello: Hello::default(),
+            licence: lab.licence.clone(),
+            definition: lab.definition.clone(),
+        };
+        let SwitchEvent::Hello(hello) = session.next_raw().await else { panic!("no Hello") };
+        let welcome = WelcomeArgs {
+            epoch: Epoch(hello.last_epoch + 1),
+            time_ms: now_ms(),
+            licence_digest: Some(lab.licence_digest()),
+        };
+        session.protocol.push_welcome(welcome, Instant::now());
+        session.hello = hello;
+        session.flush().await;
+        session
+    }
+}
+
+/// One session.
+pub(crate) struct Session {
+    socket: WebSocketStream<TlsStream<TcpStream>>,
+    protocol: SwitchSession,
+    pub(crate) hello: Hello,
+    /// What is answered when the licence is asked for.
+    licence: Vec<u8>,
+    /// What is answered when a definition is asked for.
+    pub(crate) definition: Vec<u8>,
+}
+
+impl Session {
+    /// Hands an order over.
+    pub(crate) async fn order(&mut self, envelope: &[u8]) {
+        let body = Body::Order(OrderDelivery { envelope: envelope.to_vec().into() });
+        self.protocol.push_order(frame::encode(&Frame { body: Some(body), proof: None })).unwrap();
+        self.flush().await;
+    }
+
+    /// Acknowledges a sequence.
+    pub(crate) async fn ack(&mut self, lane: Lane, sequence: u64) {
+        self.protocol.push_ack(lane, vec![SequenceRange { first: sequence, last: sequence }], 10_000);
+        self.flush().await;
+    }
+
+    /// Ends the session as a Switch does.
+    pub(crate) async fn close(&mut self, reason: CloseReason) {
+        self.protocol.push_close(reason, Duration::ZERO, "as the test wants it");
+        self.flush().await;
+    }
+
+    /// Returns the next result, and the progress before it. Events are acknowledged.
+    pub(crate) async fn result(&mut self) -> (InstructionResult, Vec<String>) {
+        let mut progress = Vec::new();
+        loop {
+            match self.next().await {
+                SwitchEvent::Result(result, _) => return (result, progress),
+                SwitchEvent::Progress { state, .. } => progress.push(format!("{state:?}")),
+                SwitchEvent::Event(event, _) => self.ack(Lane::Events, event.sequence).await,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Returns the next progress. Events are acknowledged.
+    pub(crate) async fn progress(&mut self) -> String {
+        loop {
+            match self.next().await {
+                SwitchEvent::Progress { state, .. } => return format!("{state:?}"),
+                SwitchEvent::Event(event, _) => self.ack(Lane::Events, event.sequence).await,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Returns the next event.
+    pub(crate) async fn event(&mut self) -> Event {
+        match self.next().await {
+            SwitchEvent::Event(event, _) => event,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Returns what comes next, answering requests for documents.
+    async fn next(&mut self) -> SwitchEvent {
+        loop {
+            match self.next_raw().await {
+                SwitchEvent::DocumentRequest { kind, digest } => {
+                    let envelope = if kind == DocumentKind::Licence {
+                        self.licence.clone()
+                    } else {
+                        self.definition.clone()
+                    };
+                    let document =
+                        Document { kind: kind.into(), digest: digest.to_vec(), envelope: envelope.into() };
+                    self.protocol.push_document(document).unwrap();
+                    self.flush().await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn next_raw(&mut self) -> SwitchEvent {
+        loop {
+            if let Some(event) = self.protocol.poll_event() {
+                return event;
+            }
+            let message = tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("nothing came");
+            match message.expect("the client hung up").unwrap() {
+                Message::Binary(bytes) => self.protocol.handle_message(&bytes, Instant::now()),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    async fn flush(&mut self) {
+        while let Some(bytes) = self.protocol.poll_transmit() {
+            self.socket.send(Message::Binary(bytes)).await.unwrap();
+        }
+    }
+}
+
+pub(crate) fn acceptor(lab: &Lab) -> TlsAcceptor {
+    let chain = CertificateDer::pem_slice_iter(lab.server.chain_pem.as_bytes()).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(lab.server.key_pem.as_bytes()).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    let devices = std::fs::read(lab.folder.path().join("devices.pem")).unwrap();
+    roots.add(CertificateDer::from_pem_slice(&devices).unwrap()).unwrap();
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(chain, key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+#[expect(clippy::result_large_err, reason = "the library's signature")]
+#[expect(clippy::unnecessary_wraps, reason = "the library's signature")]
+fn check_upgrade(
+    request: &Request,
+    mut response: Response,
+) -> Result<Response, tokio_tungstenite::tungstenite::handshake::server::ErrorResponse> {
+    assert_eq!(request.uri().path(), "/v1/session");
+    assert_eq!(request.headers()["Sec-WebSocket-Protocol"], "muster.v1");
+    response.headers_mut().insert("Sec-WebSocket-Protocol", "muster.v1".parse().unwrap());
+    Ok(response)
+}
