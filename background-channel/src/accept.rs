@@ -1,0 +1,132 @@
+//! Connections: TLS, the check of the certificate, then HTTP/1.1 or 2 by ALPN. Every stage has a deadline.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::{Extension, Router};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use muster_service::credentials::{Peer, ServerCredentials};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Limits;
+use crate::metrics;
+
+/// Request lines and headers together (promises.md, HTTP).
+const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// Headers of an HTTP/2 request.
+const H2_HEADER_BYTES_MAX: u32 = 16 * 1024;
+/// A pause after an accept that failed for want of descriptors, so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What every connection needs.
+pub(crate) struct Acceptor {
+    pub(crate) credentials: Arc<ServerCredentials>,
+    pub(crate) router: Router,
+    pub(crate) limits: Limits,
+    pub(crate) cancelled: CancellationToken,
+    pub(crate) connections: TaskTracker,
+}
+
+impl Acceptor {
+    /// Accepts until cancelled; open connections then finish what they are at.
+    pub(crate) async fn run(self, listener: TcpListener) {
+        let places = Arc::new(Semaphore::new(self.limits.connections_max));
+        let this = Arc::new(self);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = this.cancelled.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                metrics::refused("full");
+                continue;
+            };
+            let connection = Arc::clone(&this);
+            this.connections.spawn(async move {
+                connection.serve(stream, address).await;
+                drop(place);
+            });
+        }
+    }
+
+    async fn serve(&self, stream: TcpStream, address: SocketAddr) {
+        let (stream, peer) = match self.handshake(stream).await {
+            Ok(accepted) => accepted,
+            Err(Refusal { cause, detail }) => {
+                metrics::refused(cause);
+                tracing::info!(%address, cause, detail, "connection refused");
+                return;
+            }
+        };
+        let service = TowerToHyperService::new(self.router.clone().layer(Extension(Arc::new(peer))));
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.header_deadline)
+            .max_buf_size(HEADER_BYTES_MAX);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(self.limits.streams_max)
+            .max_header_list_size(H2_HEADER_BYTES_MAX)
+            .keep_alive_interval(Some(self.limits.header_deadline));
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.cancelled.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::time::timeout(self.limits.drain_timeout, connection).await.unwrap_or(Ok(()))
+            }
+            () = tokio::time::sleep(self.limits.connection_max) => {
+                connection.as_mut().graceful_shutdown();
+                tokio::time::timeout(self.limits.drain_timeout, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%address, %error, "connection ended");
+        }
+    }
+
+    /// TLS, then the check that also holds for resumed sessions (R2).
+    async fn handshake(&self, stream: TcpStream) -> Result<(TlsStream<TcpStream>, Peer), Refusal> {
+        let accept = TlsAcceptor::from(self.credentials.config()).accept(stream);
+        let stream = tokio::time::timeout(self.limits.tls_deadline, accept)
+            .await
+            .map_err(|_| Refusal {
+                cause: "tls_deadline",
+                detail: format!("no handshake within {:?}", self.limits.tls_deadline),
+            })?
+            .map_err(|error| Refusal { cause: "tls", detail: error.to_string() })?;
+        let certificates = stream.get_ref().1.peer_certificates();
+        let peer = self
+            .credentials
+            .check_peer(certificates, muster_pki::UnixTime::now())
+            .map_err(|refused| Refusal { cause: "certificate", detail: refused.to_string() })?;
+        Ok((stream, peer))
+    }
+}
+
+/// Why a connection ended before its first request.
+struct Refusal {
+    cause: &'static str,
+    detail: String,
+}

@@ -1,0 +1,193 @@
+//! Configuration of the Background Channel: every key, its meaning, unit and default.
+//!
+//! The defaults are [`Default`]; `deploy/config/background-channel.toml` shows them and is tested to be equal.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use muster_service::config::{Invalid, Validate, human};
+use muster_service::telemetry::LogConfig;
+use serde::{Deserialize, Serialize};
+
+/// Everything the Background Channel can be told. Unknown keys are refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where clients and operators connect (HTTPS, HTTP/1.1 and 2). Port 0 takes a free one. Default `0.0.0.0:4443`.
+    pub listen: SocketAddr,
+    /// Where metrics and health are read (plain HTTP); loopback only. Default `127.0.0.1:4442`.
+    pub admin_listen: SocketAddr,
+    /// Folder of resources and spool; made if it is missing. Default `/var/lib/muster/background-channel`.
+    pub data_dir: PathBuf,
+    /// The server certificate.
+    pub tls: TlsConfig,
+    /// Who is trusted, as what. One root in two roles is refused.
+    pub trust: TrustConfig,
+    /// Certificate revocation lists, PEM or DER, watched for changes. Default: none.
+    pub crls: Vec<PathBuf>,
+    /// How spooled events reach the Switch.
+    pub relay: RelayConfig,
+    /// Bounds.
+    pub limits: Limits,
+    /// What is logged, and how.
+    pub log: LogConfig,
+}
+
+/// A certificate and its key: files, never values.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// PEM: the certificate (serverAuth), then its intermediates. Default `/etc/muster/background-channel/tls.pem`.
+    pub certificate: PathBuf,
+    /// PEM: its private key. Default `/etc/muster/background-channel/tls.key`.
+    pub key: PathBuf,
+}
+
+/// PEM files with the roots of each role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrustConfig {
+    /// Roots of clients' certificates. Default `/etc/muster/trust/devices.pem`.
+    pub devices: PathBuf,
+    /// Roots of operators' TLS certificates. Default `/etc/muster/trust/operators.pem`.
+    pub operators: PathBuf,
+    /// Roots of the Switch's server certificate. Default `/etc/muster/trust/servers.pem`.
+    pub servers: PathBuf,
+}
+
+/// The road to the Switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RelayConfig {
+    /// `HOST:PORT` of the Switch's operator API; its certificate is for HOST. Default `localhost:4001`.
+    pub switch: String,
+    /// PEM: the service certificate (clientAuth) shown to the Switch. Default
+    /// `/etc/muster/background-channel/service.pem`.
+    pub certificate: PathBuf,
+    /// PEM: its private key. Default `/etc/muster/background-channel/service.key`.
+    pub key: PathBuf,
+}
+
+/// Bounds (spec/promises.md).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections at most; further ones are closed at once. Default 1024.
+    pub connections_max: usize,
+    /// From the TCP connection to the end of the TLS handshake. Default `10s`.
+    #[serde(with = "human::duration")]
+    pub tls_deadline: Duration,
+    /// From one request's first byte to its headers' end. Default `15s`.
+    #[serde(with = "human::duration")]
+    pub header_deadline: Duration,
+    /// The longest life of a connection; a client that still transfers comes back with a range. Default `30m`.
+    #[serde(with = "human::duration")]
+    pub connection_max: Duration,
+    /// Requests of one HTTP/2 connection under way at once. Default 128.
+    pub streams_max: u32,
+    /// The largest resource. Default `4 GiB`.
+    #[serde(with = "human::bytes")]
+    pub resource_bytes_max: u64,
+    /// Events that wait for the Switch; beyond it posts are told to come back. Default `1 GiB`.
+    #[serde(with = "human::bytes")]
+    pub spool_bytes_max: u64,
+    /// How long open requests may take when the service stops. Default `10s`.
+    #[serde(with = "human::duration")]
+    pub drain_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 4443)),
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 4442)),
+            data_dir: PathBuf::from("/var/lib/muster/background-channel"),
+            tls: TlsConfig::default(),
+            trust: TrustConfig::default(),
+            crls: Vec::new(),
+            relay: RelayConfig::default(),
+            limits: Limits::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+impl Default for TlsConfig {
+    fn default() -> Self {
+        Self { certificate: own_file("tls.pem"), key: own_file("tls.key") }
+    }
+}
+
+impl Default for TrustConfig {
+    fn default() -> Self {
+        let file = |name: &str| PathBuf::from("/etc/muster/trust").join(name);
+        Self { devices: file("devices.pem"), operators: file("operators.pem"), servers: file("servers.pem") }
+    }
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            switch: "localhost:4001".to_owned(),
+            certificate: own_file("service.pem"),
+            key: own_file("service.key"),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 1_024,
+            tls_deadline: Duration::from_secs(10),
+            header_deadline: Duration::from_secs(15),
+            connection_max: Duration::from_secs(30 * 60),
+            streams_max: 128,
+            resource_bytes_max: 4 << 30,
+            spool_bytes_max: 1 << 30,
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Result<(), Invalid> {
+        let is_address = self
+            .relay
+            .switch
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        if !is_address {
+            return Err(Invalid::new(
+                "relay.switch",
+                format!("`{}` is not HOST:PORT, such as localhost:4001", self.relay.switch),
+            ));
+        }
+        if self.limits.connections_max == 0 {
+            return Err(Invalid::new(
+                "limits.connections_max",
+                "0 connections would serve nobody; expected at least 1",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn own_file(name: &str) -> PathBuf {
+    PathBuf::from("/etc/muster/background-channel").join(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_file_equals_the_defaults() {
+        let text = include_str!("../../deploy/config/background-channel.toml");
+
+        let parsed: Config = toml::from_str(text).unwrap();
+
+        assert_eq!(parsed, Config::default());
+    }
+}

@@ -1,0 +1,46 @@
+//! Names of the Background Channel's metrics, in one place.
+
+use metrics::{counter, gauge};
+
+/// A request was answered; the status is its class, such as `2xx`.
+pub(crate) fn request(route: &'static str, status: u16) {
+    let class = match status {
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    };
+    counter!("muster_background_requests_total", "route" => route, "status" => class).increment(1);
+}
+
+/// Content was sent.
+pub(crate) fn sent_bytes(bytes: u64) {
+    counter!("muster_background_sent_bytes_total").increment(bytes);
+}
+
+/// The spool's size.
+pub(crate) fn spool_bytes(bytes: u64) {
+    // A gauge is a float; beyond 2^53 bytes its last digits would not matter to anyone.
+    #[expect(clippy::cast_precision_loss, reason = "see above")]
+    gauge!("muster_background_spool_bytes").set(bytes as f64);
+}
+
+/// Events the Switch has committed.
+pub(crate) fn relayed(events: u64) {
+    counter!("muster_background_relayed_events_total").increment(events);
+}
+
+/// A relay attempt that did not work.
+pub(crate) fn relay_failure() {
+    counter!("muster_background_relay_failures_total").increment(1);
+}
+
+/// A stored record whose checksum is wrong.
+pub(crate) fn damaged_record() {
+    counter!("muster_background_damaged_records_total").increment(1);
+}
+
+/// A connection was refused before a request, by cause.
+pub(crate) fn refused(cause: &'static str) {
+    counter!("muster_background_connections_refused_total", "cause" => cause).increment(1);
+}

@@ -1,0 +1,367 @@
+//! The durable spool: events that clients posted and the Switch has not yet committed.
+//!
+//! One thread owns the connection. A batch is what queued during the fsync before it; posts are acked after the commit,
+//! and spooled events are removed after the Switch's ack. A failed commit ends the thread, and with it the service: an
+//! fsync that failed once is never retried as success (promises.md).
+
+use std::path::{Path, PathBuf};
+
+use muster_proto::relay::v1::RelayedEvent;
+use prost::Message as _;
+use rusqlite::{Connection, params};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::metrics;
+
+/// Posts waiting for the writer; beyond it a post is told to come back.
+const QUEUE_MAX: usize = 1_024;
+/// Posts and removals committed together.
+const BATCH_MAX: usize = 1_000;
+
+/// Why events could not be spooled.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The spool holds all that it may.
+    #[error(
+        "the spool holds {held} bytes of at most {max}; the Switch has been away for too long, or raise `limits.spool_bytes_max`"
+    )]
+    Full {
+        /// Bytes held.
+        held: u64,
+        /// The bound in force.
+        max: u64,
+    },
+    /// Too many posts wait already.
+    #[error("too many posts are waiting; come back")]
+    Busy,
+    /// The writer has ended; the service is about to end, too.
+    #[error("the spool's writer has ended")]
+    Closed,
+    /// SQLite did not take it.
+    #[error("spool {path}: {source}{hint}")]
+    Store {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+        /// What to do, or nothing.
+        hint: &'static str,
+    },
+}
+
+/// A spooled event and its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spooled {
+    /// Ascending in the order of commitment.
+    pub position: i64,
+    /// The event.
+    pub event: RelayedEvent,
+}
+
+enum Command {
+    Append { events: Vec<RelayedEvent>, reply: oneshot::Sender<Result<(), SpoolError>> },
+    Remove { positions: Vec<i64> },
+}
+
+/// A handle to the spool.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    commands: mpsc::Sender<Command>,
+    appended: watch::Receiver<u64>,
+    path: PathBuf,
+}
+
+/// The writer's thread.
+#[derive(Debug)]
+pub struct SpoolWriter {
+    thread: std::thread::JoinHandle<Result<(), SpoolError>>,
+}
+
+impl Spool {
+    /// Opens the database and starts its writer.
+    ///
+    /// # Errors
+    /// The database cannot be opened.
+    pub fn open(folder: &Path, bytes_max: u64) -> Result<(Self, SpoolWriter), SpoolError> {
+        let path = folder.join("spool.sqlite");
+        let connection = open_connection(&path).map_err(|source| store_error(&path, source))?;
+        let held = held_bytes(&connection).map_err(|source| store_error(&path, source))?;
+        let (commands, queue) = mpsc::channel(QUEUE_MAX);
+        let (bump, appended) = watch::channel(0);
+        let writer = Writer { connection, path: path.clone(), bytes_max, held, queue, bump };
+        let thread = std::thread::Builder::new()
+            .name("spool".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|error| store_error(&path, rusqlite::Error::ToSqlConversionFailure(error.into())))?;
+        Ok((Self { commands, appended, path }, SpoolWriter { thread }))
+    }
+
+    /// Appends events; OK means that they are on disk. Repeats are kept once.
+    ///
+    /// # Errors
+    /// The spool is full, busy, or its writer has ended.
+    pub async fn append(&self, events: Vec<RelayedEvent>) -> Result<(), SpoolError> {
+        let (reply, replied) = oneshot::channel();
+        self.commands.try_send(Command::Append { events, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => SpoolError::Busy,
+            mpsc::error::TrySendError::Closed(_) => SpoolError::Closed,
+        })?;
+        replied.await.map_err(|_| SpoolError::Closed)?
+    }
+
+    /// Removes events that the Switch has committed. They come again if the process dies first, and the Switch knows them.
+    pub async fn remove(&self, positions: Vec<i64>) {
+        // The writer has ended only if the service is ending.
+        drop(self.commands.send(Command::Remove { positions }).await);
+    }
+
+    /// Changes whenever events were appended.
+    #[must_use]
+    pub fn appended(&self) -> watch::Receiver<u64> {
+        self.appended.clone()
+    }
+
+    /// The first events above a position. Blocks. A damaged record is set aside and counted.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn read(&self, after: i64, limit: usize) -> Result<Vec<Spooled>, SpoolError> {
+        let failed = |source| store_error(&self.path, source);
+        let connection = Connection::open(&self.path).map_err(failed)?;
+        let mut statement = connection
+            .prepare("SELECT position, record, crc FROM event WHERE position > ?1 AND damaged = 0 ORDER BY position LIMIT ?2")
+            .map_err(failed)?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = statement
+            .query_map(params![after, limit], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, u32>(2)?))
+            })
+            .map_err(failed)?;
+        let mut found = Vec::new();
+        for row in rows {
+            let (position, record, crc) = row.map_err(failed)?;
+            match (crc32c::crc32c(&record) == crc, RelayedEvent::decode(record.as_slice())) {
+                (true, Ok(event)) => found.push(Spooled { position, event }),
+                _ => {
+                    metrics::damaged_record();
+                    tracing::error!(position, path = %self.path.display(), "spooled event is damaged; set aside");
+                    connection
+                        .execute("UPDATE event SET damaged = 1 WHERE position = ?1", [position])
+                        .map_err(failed)?;
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl SpoolWriter {
+    /// Waits for the writer to end, which it does when every [`Spool`] is dropped, or when a commit failed. Blocks.
+    ///
+    /// # Errors
+    /// The commit that failed.
+    pub fn join(self) -> Result<(), SpoolError> {
+        self.thread.join().unwrap_or(Err(SpoolError::Closed))
+    }
+
+    /// Whether the writer has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+struct Writer {
+    connection: Connection,
+    path: PathBuf,
+    bytes_max: u64,
+    held: u64,
+    queue: mpsc::Receiver<Command>,
+    bump: watch::Sender<u64>,
+}
+
+impl Writer {
+    fn run(mut self) -> Result<(), SpoolError> {
+        let mut batch = Vec::new();
+        while let Some(first) = self.queue.blocking_recv() {
+            batch.push(first);
+            while batch.len() < BATCH_MAX
+                && let Ok(next) = self.queue.try_recv()
+            {
+                batch.push(next);
+            }
+            self.commit(std::mem::take(&mut batch))?;
+        }
+        Ok(())
+    }
+
+    /// Commits a batch and only then replies.
+    fn commit(&mut self, batch: Vec<Command>) -> Result<(), SpoolError> {
+        let path = self.path.clone();
+        let failed = |source| store_error(&path, source);
+        let mut replies = Vec::new();
+        let transaction = self.connection.transaction().map_err(failed)?;
+        for command in batch {
+            match command {
+                Command::Append { events, reply } => {
+                    let size: u64 = events.iter().map(record_size).sum();
+                    if self.held.saturating_add(size) > self.bytes_max {
+                        let full = SpoolError::Full { held: self.held, max: self.bytes_max };
+                        replies.push((reply, Err(full)));
+                        continue;
+                    }
+                    for event in &events {
+                        self.held += append(&transaction, event).map_err(failed)?;
+                    }
+                    replies.push((reply, Ok(())));
+                }
+                Command::Remove { positions } => {
+                    for position in positions {
+                        self.held = self.held.saturating_sub(remove(&transaction, position).map_err(failed)?);
+                    }
+                }
+            }
+        }
+        transaction.commit().map_err(failed)?;
+        metrics::spool_bytes(self.held);
+        for (reply, outcome) in replies {
+            // A client that went away asks again.
+            drop(reply.send(outcome));
+        }
+        self.bump.send_modify(|generation| *generation += 1);
+        Ok(())
+    }
+}
+
+fn open_connection(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.execute_batch(
+        "CREATE TABLE IF NOT EXISTS event (
+           position INTEGER PRIMARY KEY AUTOINCREMENT,
+           device TEXT NOT NULL,
+           outbox_id BLOB NOT NULL,
+           sequence INTEGER NOT NULL,
+           record BLOB NOT NULL,
+           crc INTEGER NOT NULL,
+           damaged INTEGER NOT NULL DEFAULT 0,
+           UNIQUE (device, outbox_id, sequence)
+         ) STRICT",
+    )?;
+    Ok(connection)
+}
+
+fn held_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let held: i64 =
+        connection.query_row("SELECT coalesce(sum(length(record)), 0) FROM event", [], |row| row.get(0))?;
+    Ok(u64::try_from(held).unwrap_or(0))
+}
+
+/// Returns how many bytes it added: none for a repeat.
+fn append(connection: &Connection, event: &RelayedEvent) -> rusqlite::Result<u64> {
+    let record = event.encode_to_vec();
+    let sequence = event.event.as_ref().map_or(0, |event| event.sequence);
+    let added = connection.execute(
+        "INSERT INTO event (device, outbox_id, sequence, record, crc) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (device, outbox_id, sequence) DO NOTHING",
+        params![
+            event.device,
+            event.outbox_id,
+            i64::try_from(sequence).unwrap_or(i64::MAX),
+            record,
+            crc32c::crc32c(&record)
+        ],
+    )?;
+    Ok(if added == 0 { 0 } else { record_size(event) })
+}
+
+/// Returns how many bytes it freed.
+fn remove(connection: &Connection, position: i64) -> rusqlite::Result<u64> {
+    let mut statement =
+        connection.prepare_cached("DELETE FROM event WHERE position = ?1 RETURNING length(record)")?;
+    let mut rows = statement.query([position])?;
+    let freed: i64 = rows.next()?.map_or(Ok(0), |row| row.get(0))?;
+    Ok(u64::try_from(freed).unwrap_or(0))
+}
+
+fn record_size(event: &RelayedEvent) -> u64 {
+    u64::try_from(event.encoded_len()).unwrap_or(u64::MAX)
+}
+
+fn store_error(path: &Path, source: rusqlite::Error) -> SpoolError {
+    let hint = match source.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => {
+            "; free space there, then start the service again: nothing that was acked is lost"
+        }
+        Some(rusqlite::ErrorCode::CannotOpen) => {
+            "; does the folder exist, and may the service's user write it?"
+        }
+        _ => "",
+    };
+    SpoolError::Store { path: path.to_owned(), source, hint }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_proto::session::v1::Event;
+
+    use super::*;
+
+    fn event(device: &str, sequence: u64) -> RelayedEvent {
+        let event = Event { sequence, name: "test.happened".to_owned(), ..Event::default() };
+        RelayedEvent { device: device.to_owned(), outbox_id: vec![7; 16], event: Some(event) }
+    }
+
+    #[tokio::test]
+    async fn an_acked_event_is_there_after_a_restart_and_a_repeat_is_kept_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, writer) = Spool::open(folder.path(), 1_000_000).unwrap();
+        spool.append(vec![event("a", 1), event("a", 2)]).await.unwrap();
+        spool.append(vec![event("a", 2), event("b", 2)]).await.unwrap();
+        drop(spool);
+        writer.join().unwrap();
+
+        let (spool, _writer) = Spool::open(folder.path(), 1_000_000).unwrap();
+
+        let found: Vec<RelayedEvent> =
+            spool.read(0, 10).unwrap().into_iter().map(|spooled| spooled.event).collect();
+        assert_eq!(found, [event("a", 1), event("a", 2), event("b", 2)]);
+    }
+
+    #[tokio::test]
+    async fn a_full_spool_refuses_and_takes_again_what_fits_after_a_removal() {
+        let folder = tempfile::tempdir().unwrap();
+        let size = record_size(&event("a", 1));
+        let (spool, _writer) = Spool::open(folder.path(), size).unwrap();
+        spool.append(vec![event("a", 1)]).await.unwrap();
+        assert!(matches!(spool.append(vec![event("a", 2)]).await, Err(SpoolError::Full { .. })));
+
+        let position = spool.read(0, 1).unwrap()[0].position;
+        spool.remove(vec![position]).await;
+
+        spool.append(vec![event("a", 2)]).await.unwrap();
+        assert_eq!(spool.read(0, 10).unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_record_is_set_aside_and_the_others_are_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, _writer) = Spool::open(folder.path(), 1_000_000).unwrap();
+        spool.append(vec![event("a", 1), event("a", 2)]).await.unwrap();
+        let connection = Connection::open(folder.path().join("spool.sqlite")).unwrap();
+        connection
+            .execute("UPDATE event SET record = zeroblob(length(record)) WHERE sequence = 1", [])
+            .unwrap();
+
+        let found = spool.read(0, 10).unwrap();
+
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].event, event("a", 2));
+        let kept: i64 = connection
+            .query_row("SELECT count(*) FROM event WHERE damaged = 1", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(kept, 1, "set aside, not deleted");
+    }
+}

@@ -1,0 +1,203 @@
+//! Assembles the service: store, spool, listeners, relay; and ends it in order.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use muster_pki::Role;
+use muster_service::credentials::{
+    self, ClientCredentials, Clock, CredentialError, CredentialFiles, ServerCredentials,
+};
+use muster_service::health::{Health, State};
+use muster_service::listen::{self, BindError};
+use muster_service::shutdown::{DrainOutcome, Shutdown};
+use muster_service::{admin, telemetry};
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+
+use crate::accept::Acceptor;
+use crate::config::Config;
+use crate::http::{self, Shared};
+use crate::relay;
+use crate::resources::{ResourceError, Resources};
+use crate::spool::{Spool, SpoolError, SpoolWriter};
+
+/// How often the writer is looked at; its failure is found by the next post at the latest.
+const WRITER_CHECK: Duration = Duration::from_millis(500);
+
+/// Why the service did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be made.
+    #[error("data_dir {path}: {source}; make the folder, or change `data_dir`")]
+    DataDir {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The resources cannot be opened.
+    #[error("resources: {0}")]
+    Resources(#[from] ResourceError),
+    /// The spool cannot be opened.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// A certificate, key or root does not do.
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
+    /// An address is taken.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+/// Why a running service ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A task or the store failed.
+    #[error("{0}")]
+    Failed(String),
+    /// Connections were still open at the deadline.
+    #[error("{tasks} tasks were still open after `limits.drain_timeout`")]
+    NotDrained {
+        /// How many.
+        tasks: usize,
+    },
+}
+
+/// A running Background Channel.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    admin_address: SocketAddr,
+    shutdown: Shutdown,
+    connections: TaskTracker,
+    writer: SpoolWriter,
+    drain_timeout: Duration,
+}
+
+/// Starts the service: opens the store, binds its addresses, and spawns its tasks on `shutdown`. The Switch need not
+/// be there.
+///
+/// # Errors
+/// Says what of configuration, credentials, addresses or store does not do.
+pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> {
+    let health = Health::new();
+    let (resources, spool, writer) = open_stores(&config)?;
+    let (server, relay_credentials) = credentials(&config)?;
+    let listener = listen::bind(config.listen, "listen").await?;
+    let admin_listener = listen::bind(config.admin_listen, "admin_listen").await?;
+    let local = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
+    let (address, admin_address) =
+        (local(&listener, config.listen), local(&admin_listener, config.admin_listen));
+    server.watch(&shutdown, &health, "server certificate");
+    relay_credentials.watch(&shutdown, &health, "service certificate");
+    let connections = TaskTracker::new();
+    let acceptor = Acceptor {
+        credentials: server,
+        router: http::router(Shared { resources: Arc::new(resources), spool: spool.clone(), now_ms }),
+        limits: config.limits.clone(),
+        cancelled: shutdown.token(),
+        connections: connections.clone(),
+    };
+    shutdown.spawn("accept", acceptor.run(listener));
+    let target = relay::Target { address: config.relay.switch.clone(), credentials: relay_credentials };
+    shutdown.spawn("relay", relay::run(spool, target, shutdown.token()));
+    let (admin_health, token) = (health.clone(), shutdown.token());
+    shutdown.spawn("admin", async move {
+        if let Err(error) = admin::serve(admin_listener, admin_health, telemetry::metrics(), token).await {
+            tracing::error!(%error, "admin address");
+        }
+    });
+    health.component("service").set(State::Ready);
+    tracing::info!(%address, %admin_address, "background channel serves");
+    Ok(Running {
+        address,
+        admin_address,
+        shutdown,
+        connections,
+        writer,
+        drain_timeout: config.limits.drain_timeout,
+    })
+}
+
+impl Running {
+    /// Where clients and operators connect.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where metrics and health are read.
+    #[must_use]
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Waits until the shutdown is triggered or the store fails, then drains and closes the store.
+    ///
+    /// # Errors
+    /// Says what failed, or that connections outlived the deadline.
+    pub async fn wait(self) -> Result<(), RunError> {
+        while !self.writer.is_finished() {
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => break,
+                () = tokio::time::sleep(WRITER_CHECK) => {}
+            }
+        }
+        let drained = self.shutdown.drain(self.drain_timeout).await;
+        self.connections.close();
+        let closed = tokio::time::timeout(self.drain_timeout, self.connections.wait()).await;
+        if closed.is_err() {
+            return Err(RunError::NotDrained { tasks: self.connections.len() });
+        }
+        if let DrainOutcome::TimedOut { tasks } = drained {
+            return Err(RunError::NotDrained { tasks });
+        }
+        let writer = self.writer;
+        let joined = tokio::task::spawn_blocking(move || writer.join()).await;
+        match (joined, self.shutdown.failure()) {
+            (Ok(Ok(())), None) => Ok(()),
+            (Ok(Err(error)), _) => Err(RunError::Failed(error.to_string())),
+            (Err(error), _) => Err(RunError::Failed(error.to_string())),
+            (Ok(Ok(())), Some(reason)) => Err(RunError::Failed(reason.to_owned())),
+        }
+    }
+}
+
+fn open_stores(config: &Config) -> Result<(Resources, Spool, SpoolWriter), StartError> {
+    let folder: &Path = &config.data_dir;
+    std::fs::create_dir_all(folder)
+        .map_err(|source| StartError::DataDir { path: folder.to_owned(), source })?;
+    let resources = Resources::open(folder.join("resources"), config.limits.resource_bytes_max)?;
+    let (spool, writer) = Spool::open(folder, config.limits.spool_bytes_max)?;
+    Ok((resources, spool, writer))
+}
+
+pub(crate) fn credentials(
+    config: &Config,
+) -> Result<(Arc<ServerCredentials>, Arc<ClientCredentials>), CredentialError> {
+    let own = CredentialFiles { certificate: config.tls.certificate.clone(), key: config.tls.key.clone() };
+    let client_roles =
+        vec![(Role::Device, config.trust.devices.clone()), (Role::Operator, config.trust.operators.clone())];
+    let alpn = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let server =
+        credentials::server(own, client_roles, config.crls.clone(), alpn, Role::Switch, Clock::system())?;
+    let service =
+        CredentialFiles { certificate: config.relay.certificate.clone(), key: config.relay.key.clone() };
+    let relay = credentials::client(
+        Some(service),
+        config.trust.servers.clone(),
+        config.crls.clone(),
+        vec![b"h2".to_vec()],
+        Role::Service,
+        Clock::system(),
+    )?;
+    Ok((server, relay))
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
