@@ -1,2 +1,26 @@
 //! The operators' command line, and a development fleet in one command.
-fn main() {}
+//!
+//! `cli` says what can be typed, `command` does it, `operator` talks to the Switch, `output` prints.
+
+mod cli;
+mod command;
+mod dev;
+mod exit;
+mod home;
+mod issue;
+mod operator;
+mod output;
+mod pki_home;
+mod provision;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let arguments = cli::Cli::parse();
+    match command::dispatch(arguments) {
+        Ok(code) => code.into(),
+        Err(failure) => failure.report(),
+    }
+}

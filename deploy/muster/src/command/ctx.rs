@@ -1,0 +1,55 @@
+//! `muster ctx`: where the Switches are.
+
+use crate::cli::Ctx;
+use crate::exit::{Exit, Failure};
+use crate::home::{Context, Home};
+use crate::operator::host_of;
+use crate::output::{self, Cell, Flag, Table};
+
+/// Runs a verb.
+pub(crate) fn run(home: &Home, verb: Ctx) -> Result<Exit, Failure> {
+    match verb {
+        Ctx::List { output } => list(home, output)?,
+        Ctx::Use { name } => {
+            let context = home.context(Some(&name))?;
+            let mut contexts = home.contexts()?;
+            contexts.current.clone_from(&context.name);
+            home.save_contexts(&contexts)?;
+            output::note(&format!("using {name}: the Switch at {}", context.switch));
+        }
+        Ctx::Add { name, switch, background_channel, admin } => {
+            host_of(&switch)?;
+            home.use_context(Context { name: name.clone(), switch, background_channel, admin })?;
+            output::note(&format!("added {name} and using it; try: muster doctor"));
+        }
+        Ctx::Remove { name } => {
+            home.context(Some(&name))?;
+            let mut contexts = home.contexts()?;
+            contexts.contexts.retain(|context| context.name != name);
+            if contexts.current == name {
+                contexts.current.clear();
+            }
+            home.save_contexts(&contexts)?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn list(home: &Home, format: output::Format) -> Result<(), Failure> {
+    let contexts = home.contexts()?;
+    let mut table = Table::new(["name", "current", "switch", "background_channel", "admin"]);
+    for context in &contexts.contexts {
+        table.push(vec![
+            Cell::text(&context.name),
+            Cell::flag(Flag::from(context.name == contexts.current)),
+            Cell::text(&context.switch),
+            Cell::text(&context.background_channel),
+            Cell::text(&context.admin),
+        ]);
+    }
+    table.print(format)?;
+    if contexts.contexts.is_empty() {
+        output::note("no context yet; try: muster dev   or   muster ctx add NAME --switch HOST:4001");
+    }
+    Ok(())
+}

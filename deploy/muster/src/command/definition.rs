@@ -1,0 +1,142 @@
+//! `muster definition`: signed documents of what may be run.
+
+use std::path::Path;
+
+use muster_proto::operator::v1::{
+    Definition as Shown, GetDefinitionRequest, ImportDefinitionRequest, ListDefinitionsRequest,
+};
+use serde_json::json;
+
+use crate::cli::{Definition, Listing};
+use crate::exit::{Exit, Failure};
+use crate::home::{Home, read_file};
+use crate::issue::verified_definition_text;
+use crate::operator::Operator;
+use crate::output::{self, Cell, Flag, Format, Table};
+
+/// Runs a verb.
+pub(crate) async fn run(operator: &Operator, home: &Home, verb: Definition) -> Result<Exit, Failure> {
+    match verb {
+        Definition::Import { files, output } => import(operator, &files, output).await,
+        Definition::List(listing) => list(operator, &listing).await,
+        Definition::Show { name, definition_version, output } => {
+            show(operator, home, name, definition_version, output).await
+        }
+    }
+}
+
+async fn import(operator: &Operator, files: &[std::path::PathBuf], format: Format) -> Result<Exit, Failure> {
+    let mut table = table();
+    for file in files {
+        let imported = import_one(operator, file).await?;
+        if !imported.licensed {
+            output::note(&format!(
+                "{}: imported, but unlicensed: the licence does not bind its prefix to {}, so it cannot be issued\n  \
+                 try: muster-sign licence issue … --prefix PREFIX=CERT, then import the licence",
+                imported.name, imported.signer
+            ));
+        }
+        table.push(row(&imported));
+    }
+    table.print(format)?;
+    Ok(Exit::Ok)
+}
+
+async fn import_one(operator: &Operator, file: &Path) -> Result<Shown, Failure> {
+    let bytes = read_file(file, "muster-sign definition sign FILE.toml --key F --cert F --out FILE.cms")?;
+    let envelope = muster_sign::read_envelope(&bytes)
+        .map_err(|error| Failure::usage(error.to_string()).in_file(file))?;
+    let response =
+        operator.definitions().import_definition(ImportDefinitionRequest { envelope }).await.map_err(
+            |status| {
+                let failure = Failure::from(status);
+                failure.in_file(file)
+            },
+        )?;
+    Ok(response.into_inner().definition.unwrap_or_default())
+}
+
+async fn list(operator: &Operator, listing: &Listing) -> Result<Exit, Failure> {
+    let mut table = table();
+    let mut page_token = String::new();
+    let limit = usize::try_from(listing.limit).unwrap_or(usize::MAX);
+    loop {
+        let left = u32::try_from(limit.saturating_sub(table.len())).unwrap_or(u32::MAX);
+        let request = ListDefinitionsRequest { page_size: left.min(1_000), page_token };
+        let page = operator.definitions().list_definitions(request).await?.into_inner();
+        for definition in &page.definitions {
+            table.push(row(definition));
+        }
+        page_token = page.next_page_token;
+        if page_token.is_empty() || table.len() >= limit {
+            break;
+        }
+    }
+    table.print(listing.output)?;
+    Ok(Exit::Ok)
+}
+
+fn table() -> Table {
+    Table::new([
+        "name",
+        "version",
+        "kind",
+        "licensed",
+        "says",
+        "signer",
+        "imported",
+        "digest",
+        "signer_thumbprint",
+    ])
+    .wide_only(&["signer", "imported", "digest", "signer_thumbprint"])
+}
+
+fn row(definition: &Shown) -> Vec<Cell> {
+    vec![
+        Cell::text(&definition.name),
+        Cell::text(&definition.version),
+        Cell::text(&definition.kind),
+        Cell::flag(Flag::from(definition.licensed)),
+        Cell::text(&definition.says),
+        Cell::text(&definition.signer),
+        Cell::moment(definition.imported_at_ms),
+        Cell::text(&definition.digest),
+        Cell::text(&definition.signer_thumbprint),
+    ]
+}
+
+async fn show(
+    operator: &Operator,
+    home: &Home,
+    name: String,
+    version: String,
+    format: Format,
+) -> Result<Exit, Failure> {
+    let found =
+        operator.definitions().get_definition(GetDefinitionRequest { name, version }).await?.into_inner();
+    let text = verified_definition_text(home, &found.envelope)?;
+    let shown = found.definition.unwrap_or_default();
+    match format {
+        Format::Json | Format::Jsonl => output::print_json(&json!({
+            "name": shown.name,
+            "version": shown.version,
+            "kind": shown.kind,
+            "licensed": shown.licensed,
+            "signer": shown.signer,
+            "signer_thumbprint": shown.signer_thumbprint,
+            "digest": shown.digest,
+            "text": text,
+        }))?,
+        Format::Table | Format::Wide | Format::Csv => {
+            output::note(&format!(
+                "# {} {} · signed by {} · {}",
+                shown.name,
+                shown.version,
+                shown.signer,
+                if shown.licensed { "licensed" } else { "unlicensed" }
+            ));
+            output::print_line(text.trim_end())?;
+        }
+    }
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,160 @@
+//! `muster doctor`: looks for what is wrong along the way from this home to the devices, and says what would fix it.
+
+use std::time::Duration;
+
+use muster_pki::{Certificate, Facts, Role, Roots};
+use muster_proto::operator::v1::{GetStatusRequest, GetStatusResponse};
+use rustls_pki_types::UnixTime;
+
+use crate::cli::Doctor;
+use crate::exit::{Exit, Failure};
+use crate::home::{Context, Home};
+use crate::operator::Operator;
+use crate::output::{self, Cell, Table};
+
+/// Certificates are announced this long before they end (trust.md N3).
+const EXPIRY_NOTICE: Duration = Duration::from_secs(30 * 86_400);
+/// Free space at the Switch below which the doctor speaks up.
+const DISK_FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
+
+/// What a check found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Ok,
+    Warning,
+    Broken,
+}
+
+/// The checks that were made.
+struct Report {
+    table: Table,
+    worst: Exit,
+}
+
+impl Report {
+    fn add(&mut self, check: &str, verdict: Verdict, found: impl Into<String>, fix: impl Into<String>) {
+        let verdict_text = match verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warning => "warning",
+            Verdict::Broken => "broken",
+        };
+        if verdict == Verdict::Broken && self.worst == Exit::Ok {
+            self.worst = Exit::Refused;
+        }
+        self.table.push(vec![
+            Cell::text(check),
+            Cell::text(verdict_text),
+            Cell::text(found),
+            Cell::text(fix),
+        ]);
+    }
+}
+
+/// Runs the checks in the order in which they depend on each other.
+pub(crate) async fn run(home: &Home, context: Option<&str>, arguments: &Doctor) -> Result<Exit, Failure> {
+    let mut report = Report { table: Table::new(["check", "verdict", "found", "fix"]), worst: Exit::Ok };
+    certificate(&mut report, home, "operator certificate", "operator/tls.pem", Role::Operator, "operators");
+    certificate(
+        &mut report,
+        home,
+        "order-signing certificate",
+        "operator/order.pem",
+        Role::OrderSigner,
+        "orders",
+    );
+    match home.context(context) {
+        Ok(context) => {
+            report.add("context", Verdict::Ok, format!("{} → {}", context.name, context.switch), "");
+            switch(&mut report, home, &context).await;
+        }
+        Err(failure) => {
+            report.add("context", Verdict::Broken, failure.to_string(), "muster dev, or muster ctx add")
+        }
+    }
+    report.table.print(arguments.output)?;
+    if report.worst != Exit::Ok {
+        output::note("something is broken; the last column says what to do");
+    }
+    Ok(report.worst)
+}
+
+/// Holds one of the home's certificates against the rules.
+fn certificate(report: &mut Report, home: &Home, check: &str, file: &str, role: Role, roots: &str) {
+    let fix = "muster pki init, or put the file there";
+    let path = home.path(file);
+    let read =
+        |path: &std::path::Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    let checked = read(&path).and_then(|bytes| {
+        let chain = muster_pki::pem::certificates(&bytes, file).map_err(|error| error.to_string())?;
+        let roots_path = home.roots(roots);
+        let roots = Roots::from_pem(&read(&roots_path)?, &roots_path.display().to_string())
+            .map_err(|error| error.to_string())?;
+        let facts = Facts { now: UnixTime::now(), name: None, intermediates: &[], revocation: None };
+        muster_pki::check(role, &chain, &roots, &facts).into_result().map_err(|refused| refused.to_string())
+    });
+    match checked {
+        Ok(leaf) => {
+            let (verdict, fix) = match expires_soon(&leaf) {
+                true => (Verdict::Warning, "renew it"),
+                false => (Verdict::Ok, ""),
+            };
+            report.add(check, verdict, format!("{} until {}", leaf.subject(), until(&leaf)), fix);
+        }
+        Err(problem) => report.add(check, Verdict::Broken, problem, fix),
+    }
+}
+
+fn expires_soon(leaf: &Certificate) -> bool {
+    leaf.not_after().as_secs() < UnixTime::now().as_secs() + EXPIRY_NOTICE.as_secs()
+}
+
+fn until(leaf: &Certificate) -> String {
+    output::moment(i64::try_from(leaf.not_after().as_secs().saturating_mul(1_000)).unwrap_or(i64::MAX))
+}
+
+async fn switch(report: &mut Report, home: &Home, context: &Context) {
+    let asked = async {
+        let operator = Operator::connect(home, context).await?;
+        Ok::<_, Failure>(operator.status().get_status(GetStatusRequest {}).await?.into_inner())
+    };
+    match asked.await {
+        Ok(status) => healthy(report, &status),
+        Err(failure) => {
+            report.worst = Exit::Unreachable;
+            report.add(
+                "switch",
+                Verdict::Broken,
+                failure.to_string(),
+                "start it: muster dev, or systemctl start muster-switch",
+            );
+        }
+    }
+}
+
+fn healthy(report: &mut Report, status: &GetStatusResponse) {
+    let found =
+        format!("version {}, {} sessions, {} devices", status.version, status.sessions, status.devices);
+    report.add("switch", Verdict::Ok, found, "");
+    match status.licence_serial {
+        0 => report.add(
+            "licence",
+            Verdict::Broken,
+            "none",
+            "muster-sign licence issue, then start the Switch with it",
+        ),
+        serial => {
+            let until = output::moment(status.licence_expires_at_ms);
+            report.add("licence", Verdict::Ok, format!("serial {serial} until {until}"), "");
+        }
+    }
+    let disk = format!("{} MiB free at the Switch", status.disk_free_bytes / 1024 / 1024);
+    let (verdict, fix) = if status.disk_free_bytes < DISK_FREE_BYTES_MIN {
+        (Verdict::Warning, "free space there")
+    } else {
+        (Verdict::Ok, "")
+    };
+    report.add("disk", verdict, disk, fix);
+    for warning in &status.warnings {
+        report.add("switch says", Verdict::Warning, warning, "");
+    }
+}

@@ -1,0 +1,97 @@
+//! `muster export`: everything the Switch holds, one JSON object a line, for a history checker.
+
+use muster_proto::common::v1::{ColumnType, TargetState};
+use muster_proto::operator::v1::export_response::Record;
+use muster_proto::operator::v1::{DeviceResult, ExportRequest, Instruction};
+use serde_json::{Value, json};
+
+use super::event;
+use crate::exit::{Exit, Failure};
+use crate::operator::Operator;
+use crate::output::{self, Cell};
+
+/// Streams the export to standard output.
+pub(crate) async fn run(operator: &Operator) -> Result<Exit, Failure> {
+    let mut stream = operator.export().export(ExportRequest {}).await?.into_inner();
+    while let Some(response) = stream.message().await? {
+        if let Some(record) = response.record {
+            output::print_line(&as_json(record).to_string())?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn as_json(record: Record) -> Value {
+    match record {
+        Record::Definition(definition) => json!({
+            "kind": "definition",
+            "name": definition.name,
+            "version": definition.version,
+            "definition_kind": definition.kind,
+            "digest": definition.digest,
+            "signer_thumbprint": definition.signer_thumbprint,
+            "licensed": definition.licensed,
+            "imported_at_ms": definition.imported_at_ms,
+        }),
+        Record::Instruction(instruction) => json!({
+            "kind": "instruction",
+            "id": instruction.id,
+            "definition": instruction.definition,
+            "version": instruction.version,
+            "operator": instruction.operator,
+            "audience": instruction.audience,
+            "created_at_ms": instruction.created_at_ms,
+            "expires_at_ms": instruction.expires_at_ms,
+            "targets": instruction.targets,
+            "states": states(&instruction),
+            "complete": instruction.complete,
+        }),
+        Record::Transition(transition) => json!({
+            "kind": "transition",
+            "instruction": transition.instruction,
+            "batch": transition.batch,
+            "state": transition.state().name(),
+            "devices": transition.devices,
+            "cause": transition.cause,
+            "at_ms": transition.at_ms,
+        }),
+        Record::Result(exported) => result(
+            &exported.instruction,
+            &exported.outbox_id,
+            exported.sequence,
+            &exported.result.unwrap_or_default(),
+        ),
+        Record::Event(logged) => event::as_json(&logged),
+    }
+}
+
+fn states(instruction: &Instruction) -> Value {
+    let pairs = instruction.states.iter().map(|count| (count.state().name().to_owned(), json!(count.count)));
+    Value::Object(pairs.collect())
+}
+
+fn result(instruction: &str, outbox_id: &[u8], sequence: u64, result: &DeviceResult) -> Value {
+    let rows: Vec<Vec<Value>> = result
+        .rows
+        .iter()
+        .map(|row| row.values.iter().map(|value| Cell::value(value, ColumnType::Unspecified).json).collect())
+        .collect();
+    let columns: Vec<&str> = result.columns.iter().map(|column| column.name.as_str()).collect();
+    let refusal = (result.state() == TargetState::Refused).then(|| result.refusal().name());
+    json!({
+        "kind": "result",
+        "instruction": instruction,
+        "device": result.device,
+        "outbox_id": hex::encode(outbox_id),
+        "sequence": sequence,
+        "part": result.part,
+        "state": result.state().name(),
+        "refusal": refusal,
+        "detail": result.detail,
+        "columns": columns,
+        "rows": rows,
+        "truncated": result.truncated,
+        "started_at_ms": result.started_at_ms,
+        "finished_at_ms": result.finished_at_ms,
+    })
+}

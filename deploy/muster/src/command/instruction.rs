@@ -1,0 +1,162 @@
+//! `muster instruction`: what was issued, and what came of it.
+
+use muster_proto::common::v1::TargetState;
+use muster_proto::operator::v1::{
+    GetInstructionRequest, Instruction as Shown, ListInstructionsRequest, ListResultsRequest,
+    ListTargetsRequest,
+};
+use serde_json::json;
+
+use super::issue;
+use crate::cli::{Instruction, Listing};
+use crate::exit::{Exit, Failure};
+use crate::issue::Outcome;
+use crate::operator::Operator;
+use crate::output::{self, Cell, Flag, Format, Table};
+
+/// Runs a verb.
+pub(crate) async fn run(operator: &Operator, verb: Instruction) -> Result<Exit, Failure> {
+    match verb {
+        Instruction::List(listing) => list(operator, &listing).await,
+        Instruction::Show { id, output } => show(operator, &id, output).await,
+        Instruction::Watch { id, wait, output } => {
+            let outcome = issue::watch_with_progress(operator, &id, wait).await?;
+            issue::show(&id, &outcome, output)?;
+            Ok(outcome.exit())
+        }
+        Instruction::Results { id, output } => {
+            let outcome = results(operator, &id).await?;
+            issue::show(&id, &outcome, output)?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+async fn list(operator: &Operator, listing: &Listing) -> Result<Exit, Failure> {
+    let mut table = Table::new([
+        "id",
+        "definition",
+        "version",
+        "created",
+        "targets",
+        "states",
+        "complete",
+        "operator",
+        "audience",
+    ])
+    .wide_only(&["version", "operator", "audience"]);
+    let mut page_token = String::new();
+    loop {
+        let left = listing.limit.saturating_sub(u32::try_from(table.len()).unwrap_or(u32::MAX));
+        let request = ListInstructionsRequest { page_size: left.min(1_000), page_token };
+        let page = operator.instructions().list_instructions(request).await?.into_inner();
+        for instruction in &page.instructions {
+            table.push(row(instruction));
+        }
+        page_token = page.next_page_token;
+        if page_token.is_empty() || table.len() >= usize::try_from(listing.limit).unwrap_or(usize::MAX) {
+            break;
+        }
+    }
+    table.print(listing.output)?;
+    Ok(Exit::Ok)
+}
+
+fn row(instruction: &Shown) -> Vec<Cell> {
+    vec![
+        Cell::text(&instruction.id),
+        Cell::text(&instruction.definition),
+        Cell::text(&instruction.version),
+        Cell::moment(instruction.created_at_ms),
+        Cell::number(instruction.targets),
+        states(instruction),
+        Cell::flag(Flag::from(instruction.complete)),
+        Cell::text(&instruction.operator),
+        Cell::text(&instruction.audience),
+    ]
+}
+
+fn states(instruction: &Shown) -> Cell {
+    let named = |count: &muster_proto::operator::v1::StateCount| (count.state().name(), count.count);
+    let text: Vec<String> =
+        instruction.states.iter().map(named).map(|(state, count)| format!("{count} {state}")).collect();
+    let json: serde_json::Map<_, _> =
+        instruction.states.iter().map(named).map(|(state, count)| (state.to_owned(), json!(count))).collect();
+    Cell { text: text.join(", "), json: serde_json::Value::Object(json) }
+}
+
+async fn show(operator: &Operator, id: &str, format: Format) -> Result<Exit, Failure> {
+    let request = GetInstructionRequest { instruction: id.to_owned() };
+    let instruction =
+        operator.instructions().get_instruction(request).await?.into_inner().instruction.unwrap_or_default();
+    let mut pairs = vec![
+        ("id", Cell::text(&instruction.id)),
+        ("definition", Cell::text(&instruction.definition)),
+        ("version", Cell::text(&instruction.version)),
+        ("operator", Cell::text(&instruction.operator)),
+        ("audience", Cell::text(&instruction.audience)),
+        ("arguments", arguments(&instruction)),
+        ("created", Cell::moment(instruction.created_at_ms)),
+        ("expires", Cell::moment(instruction.expires_at_ms)),
+        ("targets", Cell::number(instruction.targets)),
+        ("states", states(&instruction)),
+        ("complete", Cell::flag(Flag::from(instruction.complete))),
+    ];
+    let waiting = waiting(operator, id).await?;
+    if !waiting.is_empty() {
+        pairs.push(("waiting_for", Cell { text: waiting.join(", "), json: json!(waiting) }));
+    }
+    output::print_pairs(pairs.into_iter().map(|(name, cell)| (name.to_owned(), cell)).collect(), format)?;
+    Ok(Exit::Ok)
+}
+
+fn arguments(instruction: &Shown) -> Cell {
+    let object: serde_json::Map<_, _> = instruction
+        .arguments
+        .iter()
+        .map(|argument| {
+            let value = argument.value.clone().unwrap_or_default();
+            (
+                argument.name.clone(),
+                Cell::value(&value, muster_proto::common::v1::ColumnType::Unspecified).json,
+            )
+        })
+        .collect();
+    let text: Vec<String> = object.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    Cell { text: text.join(" "), json: serde_json::Value::Object(object) }
+}
+
+/// The first targets that have not come to an end.
+async fn waiting(operator: &Operator, id: &str) -> Result<Vec<String>, Failure> {
+    let mut waiting = Vec::new();
+    for state in [TargetState::Running, TargetState::Acked, TargetState::Sent, TargetState::Queued] {
+        let request = ListTargetsRequest {
+            instruction: id.to_owned(),
+            state: state.into(),
+            page_size: 10,
+            page_token: String::new(),
+        };
+        let page = operator.instructions().list_targets(request).await?.into_inner();
+        let name = state.name();
+        waiting.extend(page.targets.into_iter().map(|target| format!("{} ({name})", target.device)));
+    }
+    waiting.truncate(10);
+    Ok(waiting)
+}
+
+async fn results(operator: &Operator, id: &str) -> Result<Outcome, Failure> {
+    let request = GetInstructionRequest { instruction: id.to_owned() };
+    let instruction =
+        operator.instructions().get_instruction(request).await?.into_inner().instruction.unwrap_or_default();
+    let mut outcome = Outcome { instruction, results: Vec::new() };
+    let mut page_token = String::new();
+    loop {
+        let request = ListResultsRequest { instruction: id.to_owned(), page_size: 1_000, page_token };
+        let page = operator.instructions().list_results(request).await?.into_inner();
+        outcome.results.extend(page.results);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(outcome);
+        }
+    }
+}

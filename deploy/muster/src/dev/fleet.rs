@@ -1,0 +1,269 @@
+//! Assembles the fleet, keeps it, and ends it in order: clients, Switch, Background Channel.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use muster_pki::{Role, UnixTime};
+use muster_proto::operator::v1::{ImportDefinitionRequest, ImportLicenceRequest};
+use muster_service::exit::describe;
+use muster_service::shutdown::{self, Shutdown};
+use muster_service::telemetry::{self, LogConfig};
+
+use super::clients::{self, DevClient};
+use super::ready::{Addresses, Ready};
+use crate::cli::{Dev, Ports};
+use crate::command::devices;
+use crate::exit::{Exit, Failure};
+use crate::home::{Context, Home, read_file};
+use crate::operator::Operator;
+use crate::output;
+use crate::pki_home::{PkiHome, Wanted};
+use crate::provision;
+
+/// The organisation of a development fleet.
+pub(super) const TENANT: &str = "dev";
+/// A server's certificate in a development fleet lives this long.
+const SERVER_DAYS: i32 = 90;
+/// From the start of the clients until all of them have sessions.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// How often the sessions are counted meanwhile.
+const READY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Runs a fleet until SIGINT or SIGTERM, or until one of its parts fails.
+pub(super) fn run(home: Option<PathBuf>, arguments: &Dev) -> Result<Exit, Failure> {
+    let home = match (home, &arguments.dir) {
+        (None, Some(dir)) => Home::locate(Some(dir.join("home")))?,
+        (home, _) => Home::locate(home)?,
+    };
+    let folder = arguments.dir.clone().unwrap_or_else(|| home.path("dev"));
+    let folder = std::path::absolute(&folder)
+        .map_err(|error| Failure::usage(format!("{}: {error}", folder.display())))?;
+    let _lock = lock(&folder)?;
+    let log = LogConfig { filter: "warn".to_owned(), ..LogConfig::default() };
+    telemetry::init(&log).map_err(|error| refused(&error))?;
+    if !PkiHome::of(&home).exists() {
+        output::note(&format!("making a development CA in {}", home.folder().display()));
+        provision::provision(&home, TENANT, UnixTime::now())?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| refused(&error))?;
+    let shutdown = Shutdown::new();
+    let fleet = Fleet { home, folder, shutdown, runtime };
+    fleet.run(arguments)
+}
+
+/// Two fleets in one folder would share stores; the lock ends with the process.
+fn lock(folder: &Path) -> Result<File, Failure> {
+    std::fs::create_dir_all(folder)
+        .map_err(|error| Failure::usage(format!("{}: {error}", folder.display())))?;
+    let path = folder.join("lock");
+    let file = File::create(&path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(Failure::usage(format!("another `muster dev` runs in {}", folder.display()))
+                .with_next("stop it, or choose another folder: muster dev --dir DIR --ports auto"))
+        }
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(Failure::usage(format!("{}: {error}", path.display())))
+        }
+    }
+}
+
+struct Fleet {
+    home: Home,
+    folder: PathBuf,
+    shutdown: Shutdown,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Fleet {
+    fn run(self, arguments: &Dev) -> Result<Exit, Failure> {
+        let switch = muster_switch::start(self.switch_config(arguments.ports)?, self.shutdown.clone())
+            .map_err(|error| refused(&error).with_next("muster dev --ports auto"))?;
+        let background_config = self.background_config(arguments.ports, switch.operator_addr())?;
+        let background = self
+            .runtime
+            .block_on(Box::pin(muster_background_channel::start(background_config, self.shutdown.clone())))
+            .map_err(|error| refused(&error).with_next("muster dev --ports auto"))?;
+        let addresses = Addresses {
+            sessions: switch.session_addr(),
+            operator: switch.operator_addr(),
+            admin: switch.admin_addr(),
+            background: background.addr(),
+        };
+        let outcome = self.runtime.block_on(Box::pin(self.serve(arguments, &addresses)));
+        self.shutdown.trigger();
+        let background_ended = self.runtime.block_on(background.wait());
+        let switch_ended = switch.wait();
+        outcome?;
+        switch_ended.map_err(|error| refused(&error))?;
+        background_ended.map_err(|error| refused(&error))?;
+        output::note("stopped");
+        Ok(Exit::Ok)
+    }
+
+    /// From a Switch that listens to a fleet that is told to stop.
+    async fn serve(&self, arguments: &Dev, addresses: &Addresses) -> Result<(), Failure> {
+        let context = Context {
+            name: "dev".to_owned(),
+            switch: addresses.operator(),
+            background_channel: addresses.background_url(),
+            admin: addresses.admin_url(),
+        };
+        self.home.use_context(context.clone())?;
+        let operator = Operator::connect(&self.home, &context).await?;
+        self.import(&operator).await?;
+        let mut clients = Vec::new();
+        for n in 1..=arguments.clients {
+            clients.push(clients::start(&self.home, &self.folder, n, addresses)?);
+        }
+        let ended = self.until_stopped(arguments, addresses, &operator, &clients).await;
+        clients::stop(clients).await;
+        ended
+    }
+
+    async fn until_stopped(
+        &self,
+        arguments: &Dev,
+        addresses: &Addresses,
+        operator: &Operator,
+        clients: &[DevClient],
+    ) -> Result<(), Failure> {
+        let signal = shutdown::signal();
+        let mut signal = std::pin::pin!(signal);
+        tokio::select! {
+            biased;
+            _ = signal.as_mut() => return Ok(()),
+            () = self.shutdown.cancelled() => return Ok(()),
+            connected = tokio::time::timeout(READY_DEADLINE, all_connected(operator, clients)) => match connected {
+                Ok(connected) => connected?,
+                Err(_) => return Err(not_connected(&self.folder)),
+            },
+        }
+        let ready = Ready::new(&self.home, addresses, clients.iter().map(|client| client.pid).collect());
+        if let Some(path) = &arguments.ready_file {
+            ready.write(path)?;
+        }
+        ready.banner(&clients.iter().map(|client| client.name.clone()).collect::<Vec<_>>())?;
+        tokio::select! {
+            biased;
+            _ = signal.as_mut() => output::note("\nstopping …"),
+            () = self.shutdown.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    /// Hands the licence and the signed definitions to the Switch, as an operator would.
+    async fn import(&self, operator: &Operator) -> Result<(), Failure> {
+        let envelope = read_file(&self.home.path("licence.cms"), "muster pki init")?;
+        operator.licence().import_licence(ImportLicenceRequest { envelope }).await?;
+        let folder = self.home.path("definitions");
+        let entries = std::fs::read_dir(&folder).map_err(|error| {
+            Failure::usage(format!("{}: {error}", folder.display())).with_next("muster pki init")
+        })?;
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "cms") {
+                let envelope = read_file(&path, "muster pki init")?;
+                let imported =
+                    operator.definitions().import_definition(ImportDefinitionRequest { envelope }).await;
+                imported.map_err(|status| Failure::from(status).in_file(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn switch_config(&self, ports: Ports) -> Result<muster_switch::Config, Failure> {
+        let certificate = self.folder.join("certificates/switch");
+        self.server_certificate(&certificate, "switch")?;
+        let mut config = muster_switch::Config {
+            listen: local(ports, 4000),
+            operator_listen: local(ports, 4001),
+            admin_listen: local(ports, 4002),
+            data_dir: self.folder.join("switch"),
+            tenant: TENANT.to_owned(),
+            crls: vec![self.home.path("pki/devices/crl.pem"), self.home.path("pki/operators/crl.pem")],
+            ..muster_switch::Config::default()
+        };
+        config.tls.certificate = certificate.with_extension("pem");
+        config.tls.key = certificate.with_extension("key");
+        config.trust.devices = self.home.roots("devices");
+        config.trust.operators = self.home.roots("operators");
+        config.trust.services = self.home.roots("services");
+        config.trust.authors = self.home.roots("authors");
+        config.trust.orders = self.home.roots("orders");
+        config.trust.licences = self.home.roots("licences");
+        Ok(config)
+    }
+
+    fn background_config(
+        &self,
+        ports: Ports,
+        operator: SocketAddr,
+    ) -> Result<muster_background_channel::Config, Failure> {
+        let certificate = self.folder.join("certificates/background-channel");
+        self.server_certificate(&certificate, "background-channel")?;
+        let service = self.folder.join("certificates/relay");
+        let wanted = Wanted::named(Role::Service, "background-channel.dev.muster", SERVER_DAYS);
+        clients::ensure_certificate(&self.home, &service, &wanted)?;
+        let mut config = muster_background_channel::Config {
+            listen: local(ports, 4443),
+            admin_listen: local(ports, 4442),
+            data_dir: self.folder.join("background-channel"),
+            crls: vec![self.home.path("pki/devices/crl.pem"), self.home.path("pki/operators/crl.pem")],
+            ..muster_background_channel::Config::default()
+        };
+        config.tls.certificate = certificate.with_extension("pem");
+        config.tls.key = certificate.with_extension("key");
+        config.trust.devices = self.home.roots("devices");
+        config.trust.operators = self.home.roots("operators");
+        config.trust.servers = self.home.roots("servers");
+        config.relay.switch = format!("localhost:{}", operator.port());
+        config.relay.certificate = service.with_extension("pem");
+        config.relay.key = service.with_extension("key");
+        Ok(config)
+    }
+
+    fn server_certificate(&self, path: &Path, name: &str) -> Result<(), Failure> {
+        let mut wanted = Wanted::named(Role::Switch, "localhost", SERVER_DAYS);
+        wanted.dns_names = vec![format!("{name}.dev.muster")];
+        wanted.ip_addresses = vec![Ipv4Addr::LOCALHOST.into()];
+        clients::ensure_certificate(&self.home, path, &wanted)
+    }
+}
+
+async fn all_connected(operator: &Operator, clients: &[DevClient]) -> Result<(), Failure> {
+    loop {
+        let known = devices(operator, "", u32::MAX).await?;
+        let online =
+            |client: &DevClient| known.iter().any(|device| device.online && device.device == client.name);
+        if clients.iter().all(online) {
+            return Ok(());
+        }
+        tokio::time::sleep(READY_INTERVAL).await;
+    }
+}
+
+fn not_connected(folder: &Path) -> Failure {
+    let logs = folder.join("clients/*/client.log");
+    Failure::new(Exit::Refused, format!("not every client connected within {READY_DEADLINE:?}"))
+        .with_next(format!("look into {}", logs.display()))
+}
+
+fn local(ports: Ports, port: u16) -> SocketAddr {
+    let port = match ports {
+        Ports::Default => port,
+        Ports::Auto => 0,
+    };
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+fn refused(error: &dyn std::error::Error) -> Failure {
+    Failure::new(Exit::Refused, describe(error))
+}

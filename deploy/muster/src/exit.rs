@@ -1,0 +1,127 @@
+//! What the command line's exit codes mean, and how a failure becomes one.
+
+use std::process::ExitCode;
+
+use crate::output;
+
+/// The exit codes that scripts may rely on (DESIGN.md, CLI).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Everything asked for was done.
+    Ok,
+    /// What was asked about was refused or unhealthy (`pki check`, `doctor`).
+    Refused,
+    /// What was typed is wrong.
+    Usage,
+    /// Not every target answered.
+    Partial,
+    /// Permission, licence or trust forbids it.
+    Denied,
+    /// The Switch or the Background Channel does not answer.
+    Unreachable,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Ok => 0_u8,
+            Exit::Refused => 1,
+            Exit::Usage => 2,
+            Exit::Partial => 3,
+            Exit::Denied => 4,
+            Exit::Unreachable => 5,
+        })
+    }
+}
+
+/// A command that could not be done: the exit code, what was wrong, and what to do.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    message: String,
+    next: Option<String>,
+}
+
+impl Failure {
+    /// Creates a failure.
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), next: None }
+    }
+
+    /// What was typed is wrong.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// Forbidden.
+    pub(crate) fn denied(message: impl Into<String>) -> Self {
+        Self::new(Exit::Denied, message)
+    }
+
+    /// Nobody answers.
+    pub(crate) fn unreachable(message: impl Into<String>) -> Self {
+        Self::new(Exit::Unreachable, message)
+    }
+
+    /// Adds the next thing to type or do.
+    pub(crate) fn with_next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+
+    /// Says which file it is about.
+    pub(crate) fn in_file(mut self, file: &std::path::Path) -> Self {
+        self.message = format!("{}: {}", file.display(), self.message);
+        self
+    }
+
+    /// Prints it to standard error and gives the process's exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        output::note(&format!("error: {}", self.message.trim()));
+        if let Some(next) = &self.next {
+            output::note(&format!("  try: {next}"));
+        }
+        self.exit.into()
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        match error.downcast::<Self>() {
+            Ok(failure) => failure,
+            Err(error) => Self::new(Exit::Refused, format!("{error:#}")),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<tonic::Status> for Failure {
+    /// Maps what the Switch said; its messages already name the fix.
+    fn from(status: tonic::Status) -> Self {
+        use tonic::Code;
+        let exit = match status.code() {
+            Code::InvalidArgument | Code::NotFound | Code::AlreadyExists | Code::OutOfRange => Exit::Usage,
+            Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition => Exit::Denied,
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Exit::Unreachable,
+            Code::ResourceExhausted
+            | Code::Aborted
+            | Code::Internal
+            | Code::Unknown
+            | Code::DataLoss
+            | Code::Unimplemented
+            | Code::Ok => Exit::Refused,
+        };
+        let failure = Self::new(exit, status.message());
+        match exit {
+            Exit::Unreachable => failure.with_next("muster doctor"),
+            Exit::Ok | Exit::Refused | Exit::Usage | Exit::Partial | Exit::Denied => failure,
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Issues one definition: prepare, check what the Switch prepared against what was typed, sign, submit, watch.
+//!
+//! The Switch is not trusted here: it resolves the audience and encodes the order, and this module decodes those bytes
+//! again, holds every field against what the operator typed, and signs only then (DESIGN.md, "Ask and run").
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use muster_pki::{Facts, Role, Roots};
+use muster_proto::common::v1::{ColumnType, NamedValue, TargetState};
+use muster_proto::operator::v1::watch_instruction_response::Update;
+use muster_proto::operator::v1::{
+    DeviceResult, Instruction, PrepareInstructionRequest, PrepareInstructionResponse,
+    SubmitInstructionRequest, WatchInstructionRequest,
+};
+use muster_proto::order::v1::Order;
+use muster_signing::definition::Definition;
+use muster_signing::envelope::{self, ContentType, Signer};
+use rustls_pki_types::UnixTime;
+
+use crate::exit::{Exit, Failure};
+use crate::home::{Home, read_file};
+use crate::operator::Operator;
+use crate::output::{Cell, Table};
+
+/// What the operator wants to issue.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    /// The definition's name.
+    pub(crate) definition: String,
+    /// Its version; empty: the highest.
+    pub(crate) version: String,
+    /// Arguments as typed.
+    pub(crate) arguments: Vec<(String, String)>,
+    /// The audience as typed.
+    pub(crate) audience: String,
+    /// How long clients may start it.
+    pub(crate) gather: Option<Duration>,
+}
+
+/// An order that was prepared by the Switch and checked here.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    bytes: Vec<u8>,
+    /// What the bytes say.
+    pub(crate) order: Order,
+    /// What it issues; its signature is verified.
+    pub(crate) definition: Definition,
+    /// Counts and sample, as the Switch resolved them.
+    pub(crate) prepared: PrepareInstructionResponse,
+}
+
+/// Prepares an order and checks it.
+pub(crate) async fn prepare(operator: &Operator, home: &Home, wish: &Wish) -> Result<Checked, Failure> {
+    let arguments = match wish.definition.as_str() {
+        // The platform's own question has one parameter, known without asking for the definition.
+        QUERY_DEFINITION => wish.arguments.iter().map(|(name, value)| text_argument(name, value)).collect(),
+        _ if wish.arguments.is_empty() => Vec::new(),
+        _ => typed_arguments(operator, home, wish).await?,
+    };
+    let request = PrepareInstructionRequest {
+        definition: wish.definition.clone(),
+        version: wish.version.clone(),
+        arguments: arguments.clone(),
+        audience: wish.audience.clone(),
+        gather_ms: wish.gather.map_or(0, |gather| u64::try_from(gather.as_millis()).unwrap_or(u64::MAX)),
+    };
+    let prepared = operator.instructions().prepare_instruction(request).await?.into_inner();
+    let definition = verified_definition(home, &prepared.definition)?;
+    let bytes = prepared.order.clone();
+    let order = muster_signing::order::decode(&bytes).map_err(|error| {
+        Failure::denied(format!("the Switch prepared an order that does not decode: {error}"))
+    })?;
+    check(&order, &definition, &prepared, wish, &arguments)?;
+    Ok(Checked { bytes, order, definition, prepared })
+}
+
+/// Signs a checked order and submits it; returns the instruction's id.
+pub(crate) async fn submit(operator: &Operator, home: &Home, checked: &Checked) -> Result<String, Failure> {
+    let next = "muster pki init   (a development PKI), or put operator/order.pem and .key into the home";
+    let certificate = read_file(&home.path("operator/order.pem"), next)?;
+    let key = read_file(&home.path("operator/order.key"), next)?;
+    let signer = Signer::from_pem(&certificate, &key)
+        .map_err(|error| Failure::denied(format!("the order-signing key: {error}")).with_next(next))?;
+    let envelope = envelope::sign(&checked.bytes, ContentType::Order, &signer, UnixTime::now())
+        .map_err(|error| Failure::denied(format!("sign the order: {error}")))?;
+    let request = SubmitInstructionRequest { envelope, idempotency_key: uuid::Uuid::now_v7().to_string() };
+    Ok(operator.instructions().submit_instruction(request).await?.into_inner().instruction)
+}
+
+/// The name of the platform's free question.
+pub(crate) const QUERY_DEFINITION: &str = "Muster-Core-Query";
+
+async fn typed_arguments(operator: &Operator, home: &Home, wish: &Wish) -> Result<Vec<NamedValue>, Failure> {
+    let request = muster_proto::operator::v1::GetDefinitionRequest {
+        name: wish.definition.clone(),
+        version: wish.version.clone(),
+    };
+    let found = operator.definitions().get_definition(request).await?.into_inner();
+    let definition = verified_definition(home, &found.envelope)?;
+    wish.arguments
+        .iter()
+        .map(|(name, text)| {
+            definition.parse_argument(name, text).map_err(|error| {
+                Failure::usage(error.to_string())
+                    .with_next(format!("muster definition show {}", wish.definition))
+            })
+        })
+        .collect()
+}
+
+fn text_argument(name: &str, value: &str) -> NamedValue {
+    use muster_proto::common::v1::{Value, value::Kind};
+    NamedValue { name: name.to_owned(), value: Some(Value { kind: Some(Kind::Text(value.to_owned())) }) }
+}
+
+/// Verifies a definition's signature against the home's author roots, and parses it.
+fn verified_definition(home: &Home, bytes: &[u8]) -> Result<Definition, Failure> {
+    let text = verified_definition_text(home, bytes)?;
+    Definition::parse(&text).map_err(|error| Failure::denied(format!("the definition: {error}")))
+}
+
+/// Verifies a definition's signature against the home's author roots; returns the authored text.
+pub(crate) fn verified_definition_text(home: &Home, bytes: &[u8]) -> Result<String, Failure> {
+    let path = home.roots("authors");
+    let roots = Roots::from_pem(&read_file(&path, "muster pki init")?, &path.display().to_string())
+        .map_err(|error| Failure::denied(error.to_string()))?;
+    let facts = Facts { now: UnixTime::now(), name: None, intermediates: &[], revocation: None };
+    let verified = envelope::verify(bytes, ContentType::Definition, Role::Author, &roots, &facts)
+        .map_err(|error| Failure::denied(format!("the definition's signature: {error}")))?;
+    String::from_utf8(verified.content)
+        .map_err(|error| Failure::denied(format!("the definition is not UTF-8: {error}")))
+}
+
+/// Holds the prepared order against what was typed; the first difference is an error, since a Switch that changes
+/// what an operator asked for is either broken or lying.
+fn check(
+    order: &Order,
+    definition: &Definition,
+    prepared: &PrepareInstructionResponse,
+    wish: &Wish,
+    arguments: &[NamedValue],
+) -> Result<(), Failure> {
+    let audience = order.audience.clone().unwrap_or_default();
+    let digest = envelope::digest(&prepared.definition);
+    let asked_ms = wish.gather.map(|gather| i64::try_from(gather.as_millis()).unwrap_or(i64::MAX));
+    let differs = |what: &str, got: String, wanted: String| {
+        Err(Failure::denied(format!(
+            "the Switch prepared another order than was asked for: {what} is {got}, asked was {wanted}; nothing was signed"
+        )))
+    };
+    if order.definition_digest != digest.as_ref() {
+        return differs(
+            "the definition",
+            hex::encode(&order.definition_digest),
+            hex::encode(digest.as_ref()),
+        );
+    }
+    if definition.name().to_string() != wish.definition {
+        return differs("the definition", definition.name().to_string(), wish.definition.clone());
+    }
+    if !wish.version.is_empty() && definition.version().to_string() != wish.version {
+        return differs("the version", definition.version().to_string(), wish.version.clone());
+    }
+    if order.definition_name != wish.definition
+        || order.definition_version != definition.version().to_string()
+    {
+        return differs(
+            "the order's label",
+            format!("{} {}", order.definition_name, order.definition_version),
+            wish.definition.clone(),
+        );
+    }
+    if audience.expression != wish.audience {
+        return differs("the audience", format!("`{}`", audience.expression), format!("`{}`", wish.audience));
+    }
+    if audience.members_count != prepared.targets {
+        return differs(
+            "the number of targets",
+            audience.members_count.to_string(),
+            prepared.targets.to_string(),
+        );
+    }
+    if sorted(&order.arguments) != sorted(arguments) {
+        return differs("the arguments", format!("{:?}", order.arguments), format!("{arguments:?}"));
+    }
+    let window_ms = order.expires_at_ms.saturating_sub(order.not_before_ms);
+    if asked_ms.is_some_and(|asked| window_ms > asked.saturating_add(WINDOW_SLACK_MS)) {
+        return differs("the window", format!("{window_ms} ms"), format!("{} ms", asked_ms.unwrap_or(0)));
+    }
+    definition.bind(&order.arguments).map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(())
+}
+
+/// The order's window may begin a little before it was asked for, so that a slow clock does not refuse it.
+const WINDOW_SLACK_MS: i64 = 5 * 60 * 1000;
+
+fn sorted(arguments: &[NamedValue]) -> Vec<NamedValue> {
+    let mut sorted = arguments.to_vec();
+    sorted.sort_by(|a, b| a.name.cmp(&b.name));
+    sorted
+}
+
+/// What came of an instruction, as far as it was watched.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// The last counts.
+    pub(crate) instruction: Instruction,
+    /// Committed results.
+    pub(crate) results: Vec<DeviceResult>,
+}
+
+/// Follows an instruction until every target is accounted for or the wait ends.
+pub(crate) async fn watch(
+    operator: &Operator,
+    id: &str,
+    wait: Duration,
+    mut progress: impl FnMut(&Instruction),
+) -> Result<Outcome, Failure> {
+    let mut outcome = Outcome::default();
+    let follow = async {
+        let request = WatchInstructionRequest { instruction: id.to_owned() };
+        let mut stream = operator.instructions().watch_instruction(request).await?.into_inner();
+        while let Some(response) = stream.message().await? {
+            match response.update {
+                Some(Update::Instruction(instruction)) => {
+                    progress(&instruction);
+                    let complete = instruction.complete;
+                    outcome.instruction = instruction;
+                    if complete && outcome.results.len() >= results_expected(&outcome.instruction) {
+                        return Ok(());
+                    }
+                }
+                Some(Update::Result(result)) => outcome.results.push(result),
+                None => {}
+            }
+        }
+        Ok::<(), Failure>(())
+    };
+    match tokio::time::timeout(wait, follow).await {
+        Ok(ended) => ended?,
+        Err(_) => {
+            let request = muster_proto::operator::v1::GetInstructionRequest { instruction: id.to_owned() };
+            if let Some(instruction) =
+                operator.instructions().get_instruction(request).await?.into_inner().instruction
+            {
+                outcome.instruction = instruction;
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+/// Every state that ends with a result of the device's own; parts beyond the first only add to it.
+fn results_expected(instruction: &Instruction) -> usize {
+    let own = [TargetState::Answered, TargetState::Failed, TargetState::Refused, TargetState::Interrupted];
+    let count: u64 =
+        instruction.states.iter().filter(|count| own.contains(&count.state())).map(|count| count.count).sum();
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+impl Outcome {
+    /// Counts by the state's name, in the order in which a target passes through them.
+    pub(crate) fn states(&self) -> BTreeMap<&'static str, u64> {
+        self.instruction.states.iter().map(|count| (count.state().name(), count.count)).collect()
+    }
+
+    /// Whether every target answered.
+    pub(crate) fn exit(&self) -> Exit {
+        let answered: u64 = self
+            .instruction
+            .states
+            .iter()
+            .filter(|count| count.state() == TargetState::Answered)
+            .map(|count| count.count)
+            .sum();
+        let refused = |result: &DeviceResult| {
+            TargetState::try_from(result.state).is_ok_and(|state| state == TargetState::Refused)
+        };
+        if answered == self.instruction.targets {
+            Exit::Ok
+        } else if answered == 0 && !self.results.is_empty() && self.results.iter().all(refused) {
+            Exit::Denied
+        } else {
+            Exit::Partial
+        }
+    }
+
+    /// The rows of all devices under the columns that any of them gave, `device` first.
+    pub(crate) fn rows(&self) -> Table {
+        let mut columns: Vec<(String, ColumnType)> = Vec::new();
+        for column in self.results.iter().flat_map(|result| &result.columns) {
+            if !columns.iter().any(|(name, _)| *name == column.name) {
+                columns.push((column.name.clone(), column.r#type()));
+            }
+        }
+        let names = std::iter::once("device".to_owned()).chain(columns.iter().map(|(name, _)| name.clone()));
+        let mut table = Table::new(names);
+        let mut results: Vec<&DeviceResult> = self.results.iter().collect();
+        results.sort_by(|a, b| (&a.device, a.part).cmp(&(&b.device, b.part)));
+        for result in results {
+            for row in &result.rows {
+                let cell = |(name, column): &(String, ColumnType)| {
+                    let position = result.columns.iter().position(|own| own.name == *name);
+                    let value = position.and_then(|position| row.values.get(position));
+                    value.map_or_else(
+                        || Cell { text: String::new(), json: serde_json::Value::Null },
+                        |value| Cell::value(value, *column),
+                    )
+                };
+                table.push(
+                    std::iter::once(Cell::text(&result.device)).chain(columns.iter().map(cell)).collect(),
+                );
+            }
+        }
+        table
+    }
+}

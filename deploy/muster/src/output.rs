@@ -1,0 +1,269 @@
+//! Tables, JSON, JSON lines and CSV of the same rows.
+//!
+//! Rows go to standard output; notes, progress and errors to standard error, so that a pipe sees rows only.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use clap::ValueEnum;
+use comfy_table::{ContentArrangement, Table as Grid, presets};
+use muster_proto::common::v1::{ColumnType, Value, value::Kind};
+use serde_json::{Map, json};
+
+use crate::exit::{Exit, Failure};
+
+/// How rows are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Format {
+    /// A table that fits the terminal.
+    #[default]
+    Table,
+    /// A table with every column, as wide as it needs to be.
+    Wide,
+    /// One JSON document.
+    Json,
+    /// One JSON object a line.
+    Jsonl,
+    /// CSV with a header (RFC 4180).
+    Csv,
+}
+
+/// One cell.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Cell {
+    /// What people read.
+    pub(crate) text: String,
+    /// What programs read.
+    pub(crate) json: serde_json::Value,
+}
+
+/// Rows under named columns.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Table {
+    columns: Vec<String>,
+    rows: Vec<Vec<Cell>>,
+    wide_only: Vec<usize>,
+}
+
+impl Table {
+    /// Creates an empty table.
+    pub(crate) fn new<S: Into<String>>(columns: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            columns: columns.into_iter().map(Into::into).collect(),
+            rows: Vec::new(),
+            wide_only: Vec::new(),
+        }
+    }
+
+    /// Names columns that the plain table leaves out.
+    pub(crate) fn wide_only(mut self, columns: &[&str]) -> Self {
+        self.wide_only =
+            columns.iter().filter_map(|name| self.columns.iter().position(|column| column == name)).collect();
+        self
+    }
+
+    /// Adds a row with one cell a column.
+    pub(crate) fn push(&mut self, row: Vec<Cell>) {
+        self.rows.push(row);
+    }
+
+    /// The names of the columns.
+    pub(crate) fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// How many rows there are.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The rows as JSON objects.
+    pub(crate) fn objects(&self) -> Vec<serde_json::Value> {
+        self.rows.iter().map(|row| self.object(row)).collect()
+    }
+
+    /// Prints the rows; as JSON they are an array.
+    pub(crate) fn print(&self, format: Format) -> Result<(), Failure> {
+        match format {
+            Format::Table => print_line(&self.grid(&self.wide_only, ContentArrangement::Dynamic)),
+            Format::Wide => print_line(&self.grid(&[], ContentArrangement::Disabled)),
+            Format::Json => print_json(&serde_json::Value::Array(self.objects())),
+            Format::Jsonl => self.rows.iter().try_for_each(|row| print_line(&self.object(row).to_string())),
+            Format::Csv => self.print_csv(),
+        }
+    }
+
+    fn object(&self, row: &[Cell]) -> serde_json::Value {
+        let pairs = self.columns.iter().zip(row).map(|(name, cell)| (name.clone(), cell.json.clone()));
+        serde_json::Value::Object(pairs.collect::<Map<_, _>>())
+    }
+
+    fn grid(&self, left_out: &[usize], arrangement: ContentArrangement) -> String {
+        let keep = |index: &usize| !left_out.contains(index);
+        let mut grid = Grid::new();
+        grid.load_preset(presets::NOTHING).set_content_arrangement(arrangement);
+        grid.set_header((0..self.columns.len()).filter(keep).map(|index| self.columns[index].to_uppercase()));
+        for row in &self.rows {
+            grid.add_row((0..row.len()).filter(keep).map(|index| printable(&row[index].text)));
+        }
+        grid.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    }
+
+    fn print_csv(&self) -> Result<(), Failure> {
+        let mut writer = csv::Writer::from_writer(std::io::stdout().lock());
+        let header = writer.write_record(&self.columns);
+        let rows = self
+            .rows
+            .iter()
+            .try_for_each(|row| writer.write_record(row.iter().map(|cell| cell.text.as_str())));
+        header
+            .and(rows)
+            .and_then(|()| writer.flush().map_err(Into::into))
+            .map_err(|error| Failure::new(Exit::Refused, format!("write to standard output: {error}")))
+    }
+}
+
+impl Cell {
+    /// A cell of text.
+    pub(crate) fn text(text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { json: json!(text), text }
+    }
+
+    /// A cell with a whole number.
+    pub(crate) fn number(number: u64) -> Self {
+        Self { text: number.to_string(), json: json!(number) }
+    }
+
+    /// A moment, in milliseconds since 1970; 0 is never.
+    pub(crate) fn moment(at_ms: i64) -> Self {
+        if at_ms == 0 {
+            return Self { text: "-".to_owned(), json: serde_json::Value::Null };
+        }
+        Self::text(moment(at_ms))
+    }
+
+    /// Yes or no.
+    pub(crate) fn flag(flag: Flag) -> Self {
+        match flag {
+            Flag::Yes => Self { text: "yes".to_owned(), json: json!(true) },
+            Flag::No => Self { text: "no".to_owned(), json: json!(false) },
+        }
+    }
+
+    /// A value of a result, read by its column's type.
+    pub(crate) fn value(value: &Value, column: ColumnType) -> Self {
+        match (&value.kind, column) {
+            (None, _) => Self { text: String::new(), json: serde_json::Value::Null },
+            (Some(Kind::Integer(seconds)), ColumnType::Datetime) => {
+                Self::text(moment(seconds.saturating_mul(1000)))
+            }
+            (Some(Kind::Integer(number)), ColumnType::Boolean) => Self::flag(Flag::from(*number != 0)),
+            (Some(Kind::Integer(number)), _) => Self { text: number.to_string(), json: json!(number) },
+            (Some(Kind::Real(number)), _) => Self { text: number.to_string(), json: json!(number) },
+            (Some(Kind::Text(text)), _) => Self::text(text),
+            (Some(Kind::Blob(bytes)), _) => Self::text(hex::encode(bytes)),
+        }
+    }
+}
+
+/// Yes or no, for [`Cell::flag`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flag {
+    /// Yes.
+    Yes,
+    /// No.
+    No,
+}
+
+impl From<bool> for Flag {
+    fn from(flag: bool) -> Self {
+        if flag { Self::Yes } else { Self::No }
+    }
+}
+
+/// Prints named values: as JSON one object, else a row each.
+pub(crate) fn print_pairs(pairs: Vec<(String, Cell)>, format: Format) -> Result<(), Failure> {
+    if matches!(format, Format::Json | Format::Jsonl) {
+        let object: Map<_, _> = pairs.into_iter().map(|(name, cell)| (name, cell.json)).collect();
+        return match format {
+            Format::Jsonl => print_line(&serde_json::Value::Object(object).to_string()),
+            Format::Json | Format::Table | Format::Wide | Format::Csv => {
+                print_json(&serde_json::Value::Object(object))
+            }
+        };
+    }
+    let mut table = Table::new(["field", "value"]);
+    for (name, cell) in pairs {
+        table.push(vec![Cell::text(name), cell]);
+    }
+    table.print(format)
+}
+
+/// A moment in UTC, as RFC 3339 with seconds.
+pub(crate) fn moment(at_ms: i64) -> String {
+    let since = std::time::Duration::from_millis(u64::try_from(at_ms).unwrap_or(0));
+    // Humantime's range ends in the year 9999; what lies beyond is shown as a number.
+    match std::time::UNIX_EPOCH.checked_add(since).filter(|_| since.as_secs() < 253_402_300_800) {
+        Some(time) => humantime::format_rfc3339_seconds(time).to_string(),
+        None => format!("{at_ms} ms"),
+    }
+}
+
+/// Replaces control characters, so that a device's text cannot drive the operator's terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Whether a person looks at standard error, so that progress may be drawn there.
+pub(crate) fn is_watched() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// Prints one JSON document, indented.
+pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
+    print_line(&format!("{value:#}"))
+}
+
+/// Prints a line of output.
+pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        // `muster … | head` closes the pipe; that is no error of ours.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure::new(Exit::Refused, format!("write to standard output: {error}"))),
+    }
+}
+
+/// Prints a line for the person, on standard error.
+pub(crate) fn note(line: &str) {
+    // Nobody can be told that standard error is closed.
+    drop(writeln!(std::io::stderr().lock(), "{line}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_of_a_device_never_reach_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
+    }
+
+    #[test]
+    fn a_datetime_is_shown_in_utc_and_a_null_as_nothing() {
+        let value = Value { kind: Some(Kind::Integer(0)) };
+
+        assert_eq!(Cell::value(&value, ColumnType::Datetime).text, "1970-01-01T00:00:00Z");
+        assert_eq!(Cell::value(&Value { kind: None }, ColumnType::Text).json, serde_json::Value::Null);
+    }
+
+    #[test]
+    fn the_plain_table_leaves_out_what_only_the_wide_one_shows() {
+        let mut table = Table::new(["name", "thumbprint"]).wide_only(&["thumbprint"]);
+        table.push(vec![Cell::text("a"), Cell::text("ff")]);
+
+        assert!(!table.grid(&table.wide_only, ContentArrangement::Disabled).contains("ff"));
+        assert!(table.grid(&[], ContentArrangement::Disabled).contains("ff"));
+    }
+}

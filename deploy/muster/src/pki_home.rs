@@ -1,0 +1,284 @@
+//! The development CA of a home: a root and an issuing CA for each role, what they issued, and what is revoked.
+//!
+//! ```text
+//! pki/ROLES/root.{pem,key}      the role's root
+//! pki/ROLES/issuing.{pem,key}   the CA below it that issues
+//! pki/ROLES/index.json          what was issued and revoked, and the CRL's number
+//! pki/ROLES/crl.pem             the current CRL, and the CA that signed it
+//! trust/ROLES.pem               the root again, where programs and tools look for it
+//! ```
+//! Roles have separate roots, so that no certificate opens a door of another role (DESIGN.md, Contracts).
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use muster_pki::authority::{Authority, Issued, Request, Revoked};
+use muster_pki::{Role, UnixTime};
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{Exit, Failure};
+use crate::home::{Home, Secrecy, read_file};
+
+/// The roles that a development CA has, and their folders.
+pub(crate) const ROLES: [(Role, &str); 7] = [
+    (Role::Device, "devices"),
+    (Role::Operator, "operators"),
+    (Role::Service, "services"),
+    (Role::Switch, "servers"),
+    (Role::Author, "authors"),
+    (Role::OrderSigner, "orders"),
+    (Role::Licensor, "licences"),
+];
+
+/// A development root and its issuing CA live this long.
+const AUTHORITY_VALIDITY: Duration = Duration::from_secs(3_650 * 86_400);
+/// A CRL is fresh this long; `muster pki crl` and `revoke` write a new one.
+const CRL_VALIDITY: Duration = Duration::from_secs(30 * 86_400);
+/// Certificates begin this long before they are issued, so that a clock a little behind accepts them.
+const BACKDATE: Duration = Duration::from_secs(3_600);
+
+/// What a role's CA issued.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Index {
+    /// Number of the newest CRL.
+    crl_number: u64,
+    /// Certificates, oldest first.
+    issued: Vec<Entry>,
+}
+
+/// One issued certificate.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    /// The name it was issued for.
+    pub(crate) name: String,
+    /// Its serial, hex.
+    pub(crate) serial: String,
+    /// When it ends, seconds since 1970.
+    pub(crate) not_after: u64,
+    /// When it was revoked, seconds since 1970.
+    pub(crate) revoked_at: Option<u64>,
+}
+
+/// What to issue.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// Whose certificate: decides the CA and the usages.
+    pub(crate) role: Role,
+    /// The common name, and the first DNS name where the role has one.
+    pub(crate) name: String,
+    /// Further DNS names.
+    pub(crate) dns_names: Vec<String>,
+    /// Addresses.
+    pub(crate) ip_addresses: Vec<IpAddr>,
+    /// Days from now; negative: it ended that long ago.
+    pub(crate) days: i32,
+}
+
+impl Wanted {
+    /// A certificate for one name.
+    pub(crate) fn named(role: Role, name: &str, days: i32) -> Self {
+        Self { role, name: name.to_owned(), dns_names: Vec::new(), ip_addresses: Vec::new(), days }
+    }
+}
+
+/// The development CA of a home.
+#[derive(Debug)]
+pub(crate) struct PkiHome<'a> {
+    home: &'a Home,
+}
+
+impl<'a> PkiHome<'a> {
+    /// The development CA of `home`, whether it is there yet or not.
+    pub(crate) fn of(home: &'a Home) -> Self {
+        Self { home }
+    }
+
+    /// Whether `muster pki init` was done.
+    pub(crate) fn exists(&self) -> bool {
+        self.home.path("pki/licences/issuing.key").exists()
+    }
+
+    /// Makes roots and issuing CAs for every role, their first CRLs, and the trust folder.
+    pub(crate) fn create(&self, now: UnixTime) -> Result<(), Failure> {
+        for (role, folder) in ROLES {
+            let label = format!("Muster development {folder}");
+            let root = Authority::root(&format!("{label} root"), AUTHORITY_VALIDITY, now).map_err(refused)?;
+            let issuing = root
+                .issue_authority(&format!("{label} issuing CA"), AUTHORITY_VALIDITY, now)
+                .map_err(refused)?;
+            let files = [
+                (format!("pki/{folder}/root.pem"), root.certificate_pem(), Secrecy::Public),
+                (format!("pki/{folder}/root.key"), root.key_pem().to_string(), Secrecy::Private),
+                (format!("trust/{folder}.pem"), root.certificate_pem(), Secrecy::Public),
+                (format!("pki/{folder}/issuing.pem"), issuing.certificate_pem(), Secrecy::Public),
+                (format!("pki/{folder}/issuing.key"), issuing.key_pem().to_string(), Secrecy::Private),
+            ];
+            for (path, text, secrecy) in files {
+                self.home.write(&path, text.as_bytes(), secrecy)?;
+            }
+            self.write_crl(role, now)?;
+        }
+        Ok(())
+    }
+
+    /// Issues a certificate and notes it.
+    pub(crate) fn issue(&self, wanted: &Wanted, now: UnixTime) -> Result<Issued, Failure> {
+        let folder = folder(wanted.role)?;
+        let (not_before, not_after) = validity(now, wanted.days);
+        let has_names = matches!(wanted.role, Role::Device | Role::Switch | Role::Operator | Role::Service);
+        let first = has_names.then(|| wanted.name.clone());
+        let request = Request {
+            common_name: wanted.name.clone(),
+            dns_names: first.into_iter().chain(wanted.dns_names.iter().cloned()).collect(),
+            ip_addresses: wanted.ip_addresses.clone(),
+            role: wanted.role,
+            not_before,
+            not_after,
+            crl_url: None,
+        };
+        let issued = self.authority(folder)?.issue(&request).map_err(refused)?;
+        let mut index = self.index(folder)?;
+        index.issued.push(Entry {
+            name: wanted.name.clone(),
+            serial: issued.certificate.serial_hex(),
+            not_after: not_after.as_secs(),
+            revoked_at: None,
+        });
+        self.write_index(folder, &index)?;
+        Ok(issued)
+    }
+
+    /// Revokes by name or serial, writes a new CRL, and returns what was revoked.
+    pub(crate) fn revoke(&self, role: Role, subject: &str, now: UnixTime) -> Result<Vec<Entry>, Failure> {
+        let folder = folder(role)?;
+        let mut index = self.index(folder)?;
+        let wanted = subject.to_ascii_lowercase();
+        let mut revoked = Vec::new();
+        for entry in index.issued.iter_mut().filter(|entry| entry.revoked_at.is_none()) {
+            if entry.name.eq_ignore_ascii_case(subject)
+                || entry.serial.eq_ignore_ascii_case(&wanted.replace(':', ""))
+            {
+                entry.revoked_at = Some(now.as_secs());
+                revoked.push(entry.clone());
+            }
+        }
+        if revoked.is_empty() {
+            return Err(Failure::usage(format!(
+                "{folder}: nothing issued under `{subject}` that is not revoked already"
+            ))
+            .with_next(format!(
+                "the names are in {}",
+                self.home.path(&format!("pki/{folder}/index.json")).display()
+            )));
+        }
+        self.write_index(folder, &index)?;
+        self.write_crl(role, now)?;
+        Ok(revoked)
+    }
+
+    /// Writes a fresh CRL and returns its path.
+    pub(crate) fn write_crl(&self, role: Role, now: UnixTime) -> Result<std::path::PathBuf, Failure> {
+        let folder = folder(role)?;
+        let mut index = self.index(folder)?;
+        index.crl_number += 1;
+        let revoked: Vec<Revoked> = index
+            .issued
+            .iter()
+            .filter_map(|entry| {
+                let at = UnixTime::since_unix_epoch(Duration::from_secs(entry.revoked_at?));
+                Some(Revoked { serial_hex: entry.serial.clone(), at })
+            })
+            .collect();
+        let next_update = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + CRL_VALIDITY);
+        let authority = self.authority(folder)?;
+        let crl = authority.crl(&revoked, index.crl_number, now, next_update).map_err(refused)?;
+        // The number first: a number that was never published does no harm, one published twice does.
+        self.write_index(folder, &index)?;
+        let path = format!("pki/{folder}/crl.pem");
+        // The CA that signed it goes with it: it is no root, so nobody else who reads the CRL has it.
+        let text = format!("{crl}{}", authority.certificate_pem());
+        self.home.write(&path, text.as_bytes(), Secrecy::Public)?;
+        Ok(self.home.path(&path))
+    }
+
+    fn authority(&self, folder: &str) -> Result<Authority, Failure> {
+        let read = |name: &str| {
+            let bytes = read_file(&self.home.path(&format!("pki/{folder}/{name}")), "muster pki init")?;
+            String::from_utf8(bytes).map_err(|_| Failure::usage(format!("pki/{folder}/{name} is not PEM")))
+        };
+        Authority::from_pem(&read("issuing.pem")?, &read("issuing.key")?).map_err(refused)
+    }
+
+    fn index(&self, folder: &str) -> Result<Index, Failure> {
+        let path = self.home.path(&format!("pki/{folder}/index.json"));
+        match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|error| Failure::new(Exit::Refused, format!("{}: {error}", path.display()))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Index::default()),
+            Err(error) => Err(Failure::new(Exit::Refused, format!("{}: {error}", path.display()))),
+        }
+    }
+
+    fn write_index(&self, folder: &str, index: &Index) -> Result<(), Failure> {
+        let text = serde_json::to_vec_pretty(index)
+            .map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
+        self.home.write(&format!("pki/{folder}/index.json"), &text, Secrecy::Private)
+    }
+}
+
+/// The folder of a role's CA.
+pub(crate) fn folder(role: Role) -> Result<&'static str, Failure> {
+    ROLES.iter().find(|(known, _)| *known == role).map(|(_, folder)| *folder).ok_or_else(|| {
+        Failure::usage(format!("a development CA has no role `{}`", role.name()))
+            .with_next("one of device, operator, service, switch, author, order, licensor")
+    })
+}
+
+fn validity(now: UnixTime, days: i32) -> (UnixTime, UnixTime) {
+    let span = Duration::from_secs(u64::from(days.unsigned_abs()) * 86_400);
+    let now = Duration::from_secs(now.as_secs());
+    if days >= 0 {
+        (UnixTime::since_unix_epoch(now.saturating_sub(BACKDATE)), UnixTime::since_unix_epoch(now + span))
+    } else {
+        let ended = now.saturating_sub(span);
+        let began = ended.saturating_sub(Duration::from_secs(365 * 86_400));
+        (UnixTime::since_unix_epoch(began), UnixTime::since_unix_epoch(ended))
+    }
+}
+
+fn refused(error: muster_pki::authority::AuthorityError) -> Failure {
+    Failure::new(Exit::Refused, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000));
+
+    fn wanted(name: &str, days: i32) -> Wanted {
+        Wanted::named(Role::Device, name, days)
+    }
+
+    #[test]
+    fn a_revoked_device_is_in_the_next_crl_and_the_number_goes_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(folder.path().to_owned())).unwrap();
+        let pki = PkiHome::of(&home);
+        pki.create(NOW).unwrap();
+        let issued = pki.issue(&wanted("web1.example.org", 30), NOW).unwrap();
+
+        let revoked = pki.revoke(Role::Device, "WEB1.example.org", NOW).unwrap();
+
+        assert_eq!(revoked[0].serial, issued.certificate.serial_hex());
+        assert_eq!(pki.index("devices").unwrap().crl_number, 2);
+        assert!(pki.revoke(Role::Device, "web1.example.org", NOW).is_err(), "already revoked");
+    }
+
+    #[test]
+    fn negative_days_make_a_certificate_that_has_ended() {
+        let (not_before, not_after) = validity(NOW, -2);
+
+        assert!(not_before < not_after && not_after < NOW);
+    }
+}
