@@ -1,2 +1,10 @@
-//! The simulated fleet, the history checker, end-to-end tests over the built binaries, house rules.
-fn main() {}
+//! `muster-load`: measures Muster with a simulated fleet, and checks histories.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use muster_load_tests::cli::{Cli, run};
+
+fn main() -> ExitCode {
+    run(Cli::parse())
+}

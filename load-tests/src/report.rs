@@ -1,0 +1,89 @@
+//! How measurements are told: quantiles, memory, tables.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// Latencies in microseconds, up to ten minutes, three digits.
+#[derive(Debug)]
+pub struct Latencies(Histogram<u64>);
+
+/// Quantiles of latencies, in milliseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Quantiles {
+    /// How many were measured.
+    pub count: u64,
+    /// The median.
+    pub p50_ms: f64,
+    /// The 99th percentile.
+    pub p99_ms: f64,
+    /// The last.
+    pub max_ms: f64,
+}
+
+impl Latencies {
+    /// Creates an empty collection.
+    ///
+    /// # Errors
+    /// Never for these bounds.
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self(Histogram::new_with_bounds(1, 600_000_000, 3)?))
+    }
+
+    /// Adds one; above ten minutes it counts as ten minutes.
+    pub fn add(&mut self, latency: Duration) {
+        self.0.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// The quantiles so far.
+    #[must_use]
+    pub fn quantiles(&self) -> Quantiles {
+        let at = |quantile: f64| milliseconds(self.0.value_at_quantile(quantile));
+        Quantiles {
+            count: self.0.len(),
+            p50_ms: at(0.5),
+            p99_ms: at(0.99),
+            max_ms: milliseconds(self.0.max()),
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "at most ten minutes in microseconds, far below 2^53")]
+fn milliseconds(microseconds: u64) -> f64 {
+    microseconds as f64 / 1_000.0
+}
+
+/// The proportional set size of a process in bytes (`/proc/PID/smaps_rollup`).
+///
+/// # Errors
+/// The process is gone or not ours.
+pub fn memory_bytes(pid: u32) -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = text.lines().find(|line| line.starts_with("Pss:"));
+    let kib =
+        line.and_then(|line| line.split_whitespace().nth(1)).and_then(|number| number.parse::<u64>().ok());
+    Ok(kib.ok_or_else(|| anyhow::anyhow!("no Pss in smaps_rollup of {pid}"))? * 1_024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_told_in_milliseconds() {
+        let mut latencies = Latencies::new().unwrap();
+        (1..=100).for_each(|ms| latencies.add(Duration::from_millis(ms)));
+
+        let quantiles = latencies.quantiles();
+
+        assert_eq!(quantiles.count, 100);
+        assert!((quantiles.p50_ms - 50.0).abs() < 0.1, "{quantiles:?}");
+        assert!((quantiles.max_ms - 100.0).abs() < 0.2, "{quantiles:?}");
+    }
+
+    #[test]
+    fn this_process_uses_memory() {
+        assert!(memory_bytes(std::process::id()).unwrap() > 100_000);
+    }
+}

@@ -1,0 +1,92 @@
+//! TLS as a stranger would set it up: rustls with the home's roots, a certificate each.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use muster_pki::authority::{Authority, Request};
+use muster_pki::{Role, UnixTime};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+/// A simulated device's certificate lives this long.
+const VALID_SECONDS: u64 = 7 * 86_400;
+
+/// A certificate chain and its key, PEM.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The name in the certificate.
+    pub name: String,
+    /// Leaf and issuing CA.
+    pub chain_pem: String,
+    /// PKCS#8.
+    pub key_pem: String,
+}
+
+/// The roots that servers of a home chain to.
+///
+/// # Errors
+/// The file is missing or holds no certificate.
+pub fn server_roots(home: &Path) -> anyhow::Result<Arc<RootCertStore>> {
+    let path = home.join("trust/servers.pem");
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(&path).with_context(|| path.display().to_string())? {
+        roots.add(certificate?)?;
+    }
+    Ok(Arc::new(roots))
+}
+
+/// A TLS client with this identity.
+///
+/// # Errors
+/// Certificate and key do not belong together, or are no PEM.
+pub fn client(
+    roots: &Arc<RootCertStore>,
+    identity: &Identity,
+    alpn: &[&[u8]],
+) -> anyhow::Result<Arc<ClientConfig>> {
+    let chain =
+        CertificateDer::pem_slice_iter(identity.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(Arc::clone(roots))
+        .with_client_auth_cert(chain, key)?;
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    // Every session of a benchmark is a full handshake, so that figures compare.
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// Issues device certificates with the home's development CA, each with a key of its own.
+///
+/// # Errors
+/// The home has no development CA.
+pub fn issue_devices(home: &Path, names: &[String]) -> anyhow::Result<Vec<Identity>> {
+    let read = |name: &str| {
+        let path = home.join("pki/devices").join(name);
+        std::fs::read_to_string(&path)
+            .with_context(|| format!("{}: is this a development home?", path.display()))
+    };
+    let authority = Authority::from_pem(&read("issuing.pem")?, &read("issuing.key")?)?;
+    let now = UnixTime::now().as_secs();
+    let at = |seconds: u64| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+    names
+        .iter()
+        .map(|name| {
+            let request = Request {
+                common_name: name.clone(),
+                dns_names: vec![name.clone()],
+                ip_addresses: Vec::new(),
+                role: Role::Device,
+                not_before: at(now - 3_600),
+                not_after: at(now + VALID_SECONDS),
+                crl_url: None,
+            };
+            let issued = authority.issue(&request)?;
+            Ok(Identity { name: name.clone(), chain_pem: issued.chain_pem, key_pem: issued.key_pem })
+        })
+        .collect()
+}

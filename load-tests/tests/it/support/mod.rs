@@ -1,0 +1,178 @@
+//! What the tests share: commands and what they said, waiting for conditions, processes that end with the test.
+
+mod place;
+mod process;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+pub(crate) use place::{Place, Ports};
+pub(crate) use process::{Service, children, kill};
+
+/// Longer than anything that is waited for takes on a slow, busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at a condition.
+const LOOK: Duration = Duration::from_millis(25);
+
+/// What a command said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    /// Its exit code; -1 after a signal.
+    pub(crate) code: i32,
+    /// Standard output.
+    pub(crate) out: String,
+    /// Standard error.
+    pub(crate) err: String,
+    what: String,
+}
+
+impl Said {
+    /// Expects this exit code.
+    #[track_caller]
+    pub(crate) fn with_code(self, code: i32) -> Self {
+        assert_eq!(
+            self.code, code,
+            "exit code of {}\n-- stdout\n{}\n-- stderr\n{}",
+            self.what, self.out, self.err
+        );
+        self
+    }
+
+    /// Expects every one of these words in standard error, in any case.
+    #[track_caller]
+    pub(crate) fn naming(self, words: &[&str]) -> Self {
+        let said = self.err.to_lowercase();
+        for word in words {
+            assert!(
+                said.contains(&word.to_lowercase()),
+                "no `{word}` in what {} said (exit {}):\n{}\n-- stdout\n{}",
+                self.what,
+                self.code,
+                self.err,
+                self.out
+            );
+        }
+        self
+    }
+
+    /// Standard output as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.out)
+            .unwrap_or_else(|error| panic!("{}: {error}\n{}\n{}", self.what, self.out, self.err))
+    }
+
+    /// Standard output as lines of JSON.
+    #[track_caller]
+    pub(crate) fn json_lines(&self) -> Vec<Value> {
+        self.out
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+            .collect()
+    }
+
+    /// Standard output's lines.
+    pub(crate) fn lines(&self) -> Vec<&str> {
+        self.out.lines().collect()
+    }
+}
+
+/// Runs a command to its end.
+#[track_caller]
+pub(crate) fn run(command: &mut Command) -> Said {
+    let what = format!("{command:?}");
+    let Output { status, stdout, stderr } =
+        command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{what}: {error}"));
+    Said {
+        code: status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&stdout).into_owned(),
+        err: String::from_utf8_lossy(&stderr).into_owned(),
+        what,
+    }
+}
+
+/// Runs a program of the system, which must succeed.
+#[track_caller]
+pub(crate) fn system(program: &str, arguments: &[&str]) -> Said {
+    run(Command::new(program).args(arguments).env("LC_ALL", "C")).with_code(0)
+}
+
+/// Runs a command of words.
+#[track_caller]
+pub(crate) fn with<S: AsRef<std::ffi::OsStr>>(
+    mut command: Command,
+    words: impl IntoIterator<Item = S>,
+) -> Said {
+    run(command.args(words))
+}
+
+/// Waits until a condition gives a value.
+#[track_caller]
+pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Waits until a condition holds.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    wait_for(what, || condition().then_some(()));
+}
+
+/// Whether the test runs as root.
+pub(crate) fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// The root of the repository.
+pub(crate) fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository")
+}
+
+/// A built binary of the project.
+pub(crate) fn binary(name: &str) -> Command {
+    Command::new(muster_load_tests::dev_fleet::binary(name))
+}
+
+/// A temporary folder with a short path: sockets lie in it.
+pub(crate) fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("muster-").tempdir_in("/tmp").expect("a temporary folder")
+}
+
+/// The rows of an answer in JSON, each with its device.
+#[track_caller]
+pub(crate) fn rows(answer: &Value) -> Vec<Value> {
+    answer["rows"].as_array().unwrap_or_else(|| panic!("no rows: {answer}")).clone()
+}
+
+/// One column of an answer's rows, as text, sorted.
+#[track_caller]
+pub(crate) fn column(answer: &Value, name: &str) -> Vec<String> {
+    let mut values: Vec<String> = rows(answer)
+        .iter()
+        .map(|row| match &row[name] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        })
+        .collect();
+    values.sort();
+    values
+}
+
+/// Writes a file and its folder.
+#[track_caller]
+pub(crate) fn write(path: &Path, text: &str) {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).expect("a folder");
+    }
+    std::fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}

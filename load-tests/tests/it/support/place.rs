@@ -1,0 +1,295 @@
+//! A place with separate binaries: Switch, Background Channel and clients, each with a configuration file of its own.
+//!
+//! ```text
+//! home/             the operator's home (`muster pki init`, or openssl by hand)
+//! certs/NAME.pem    localhost (server), relay (service), a device each; beside it NAME.key
+//! NAME.toml         configurations
+//! NAME.log          what they logged
+//! NAME/             their stores
+//! ```
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use muster_load_tests::operator::Operator;
+use serde_json::Value;
+
+use super::{Service, binary, folder, rows, run, wait_until, with, write};
+
+/// The organisation of the tests.
+pub(crate) const TENANT: &str = "dev";
+
+/// Ports that were free a moment ago.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ports {
+    pub(crate) sessions: u16,
+    pub(crate) operator: u16,
+    pub(crate) admin: u16,
+    pub(crate) background: u16,
+    pub(crate) background_admin: u16,
+}
+
+/// The folder and the ports of one set of binaries.
+#[derive(Debug)]
+pub(crate) struct Place {
+    folder: tempfile::TempDir,
+    pub(crate) ports: Ports,
+}
+
+impl Ports {
+    /// Takes five free ports at once, so that they differ.
+    pub(crate) fn free() -> Self {
+        let listeners = [(); 5].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
+        let [sessions, operator, admin, background, background_admin] =
+            listeners.map(|listener| listener.local_addr().expect("an address").port());
+        Self { sessions, operator, admin, background, background_admin }
+    }
+}
+
+impl Place {
+    /// A place without any certificate yet.
+    pub(crate) fn empty() -> Self {
+        let place = Self { folder: folder(), ports: Ports::free() };
+        std::fs::create_dir_all(place.path("certs")).expect("a folder");
+        place
+    }
+
+    /// A place with a PKI by `muster pki`, and certificates for servers and these devices.
+    #[track_caller]
+    pub(crate) fn with_pki(devices: &[&str]) -> Self {
+        let place = Self::empty();
+        place.muster(["pki", "init", "--tenant", TENANT]).with_code(0);
+        place.issue(&["localhost", "--role", "switch", "--ip", "127.0.0.1"]);
+        place.issue(&["relay", "--role", "service"]);
+        for device in devices {
+            place.issue(&[device]);
+        }
+        place
+    }
+
+    /// Issues a certificate into `certs/`.
+    #[track_caller]
+    pub(crate) fn issue(&self, arguments: &[&str]) {
+        let certs = self.path("certs");
+        with(self.command(), ["pki", "issue"].iter().chain(arguments).map(Path::new).chain([
+            Path::new("--out"),
+            certs.as_path(),
+        ]))
+        .with_code(0);
+    }
+
+    /// A path below the folder.
+    pub(crate) fn path(&self, relative: &str) -> PathBuf {
+        self.folder.path().join(relative)
+    }
+
+    /// The operator's home.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.path("home")
+    }
+
+    /// A `muster` command in the home.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = binary("muster");
+        command.env("MUSTER_HOME", self.home());
+        command
+    }
+
+    /// Runs `muster` in the home.
+    #[track_caller]
+    pub(crate) fn muster<const N: usize>(&self, words: [&str; N]) -> super::Said {
+        with(self.command(), words)
+    }
+
+    /// Makes the context that names this place's ports.
+    #[track_caller]
+    pub(crate) fn add_context(&self) {
+        let switch = format!("localhost:{}", self.ports.operator);
+        let background = self.background_url();
+        self.muster(["ctx", "add", "here", "--switch", &switch, "--background-channel", &background])
+            .with_code(0);
+    }
+
+    fn background_url(&self) -> String {
+        format!("https://localhost:{}/Background/v1", self.ports.background)
+    }
+
+    /// The Switch's configuration; `more` is TOML that begins with top-level keys.
+    pub(crate) fn switch_config(&self, more: &str) -> PathBuf {
+        let Ports { sessions, operator, admin, .. } = self.ports;
+        let text = format!(
+            "listen = \"127.0.0.1:{sessions}\"\noperator_listen = \"127.0.0.1:{operator}\"\n\
+             admin_listen = \"127.0.0.1:{admin}\"\ndata_dir = {data:?}\ntenant = \"{TENANT}\"\nshards = 1\n\
+             [tls]\ncertificate = {certificate:?}\nkey = {key:?}\n{trust}\n{more}\n",
+            data = self.path("switch"),
+            certificate = self.path("certs/localhost.pem"),
+            key = self.path("certs/localhost.key"),
+            trust = self.trust(&["devices", "operators", "services", "authors", "orders", "licences"]),
+        );
+        self.configuration("switch", &text)
+    }
+
+    /// The Background Channel's configuration.
+    pub(crate) fn background_config(&self) -> PathBuf {
+        let Ports { operator, background, background_admin, .. } = self.ports;
+        let text = format!(
+            "listen = \"127.0.0.1:{background}\"\nadmin_listen = \"127.0.0.1:{background_admin}\"\n\
+             data_dir = {data:?}\n[tls]\ncertificate = {certificate:?}\nkey = {key:?}\n{trust}\n\
+             [relay]\nswitch = \"localhost:{operator}\"\ncertificate = {relay:?}\nkey = {relay_key:?}\n",
+            data = self.path("background"),
+            certificate = self.path("certs/localhost.pem"),
+            key = self.path("certs/localhost.key"),
+            trust = self.trust(&["devices", "operators", "servers"]),
+            relay = self.path("certs/relay.pem"),
+            relay_key = self.path("certs/relay.key"),
+        );
+        self.configuration("background", &text)
+    }
+
+    /// A client's configuration; it comes back quickly, and takes the other road at once.
+    pub(crate) fn client_config(&self, device: &str) -> PathBuf {
+        self.client_config_to(device, self.ports.sessions, &self.background_url())
+    }
+
+    /// A client's configuration, with another Switch's port and Background Channel.
+    pub(crate) fn client_config_to(&self, device: &str, sessions: u16, background: &str) -> PathBuf {
+        let home = self.home();
+        let root = |role: &str| home.join("trust").join(format!("{role}.pem"));
+        let text = format!(
+            "switch = \"wss://localhost:{sessions}/v1/session\"\nbackground_channel = \"{background}\"\n\
+             tenant = \"{TENANT}\"\ndata_dir = {data:?}\n\
+             [tls]\ncertificate = {certificate:?}\nkey = {key:?}\n\
+             [trust]\nswitch = {servers:?}\nauthors = {authors:?}\norders = {orders:?}\nlicences = {licences:?}\n\
+             [session]\nreconnect_base = \"100ms\"\nreconnect_cap = \"500ms\"\n[events]\nbackground_after = \"500ms\"\n",
+            data = self.path(device),
+            certificate = self.path(&format!("certs/{device}.pem")),
+            key = self.path(&format!("certs/{device}.key")),
+            servers = root("servers"),
+            authors = root("authors"),
+            orders = root("orders"),
+            licences = root("licences"),
+        );
+        self.configuration(device, &text)
+    }
+
+    fn trust(&self, roles: &[&str]) -> String {
+        let line = |role: &&str| format!("{role} = {:?}\n", self.home().join(format!("trust/{role}.pem")));
+        format!("[trust]\n{}", roles.iter().map(line).collect::<String>())
+    }
+
+    fn configuration(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(&format!("{name}.toml"));
+        write(&path, text);
+        path
+    }
+
+    /// Starts a program on the configuration of that name.
+    #[track_caller]
+    pub(crate) fn start(&self, program: &str, name: &str) -> Service {
+        let mut command = binary(program);
+        command.arg("run").arg("--config").arg(self.path(&format!("{name}.toml")));
+        Service::start(command, &self.path(&format!("{name}.log")))
+    }
+
+    /// Starts the Switch and waits until it answers operators.
+    #[track_caller]
+    pub(crate) fn start_switch(&self) -> Service {
+        let mut switch = self.start("muster-switch", "switch");
+        wait_until("the Switch to listen", || {
+            assert!(switch.runs(), "the Switch ended:\n{}", switch.log());
+            listens(self.ports.operator)
+        });
+        switch
+    }
+
+    /// Starts the Background Channel and waits until it listens.
+    #[track_caller]
+    pub(crate) fn start_background(&self) -> Service {
+        let mut background = self.start("muster-background-channel", "background");
+        wait_until("the Background Channel to listen", || {
+            assert!(background.runs(), "the Background Channel ended:\n{}", background.log());
+            listens(self.ports.background)
+        });
+        background
+    }
+
+    /// Starts a client and waits until its local socket answers.
+    #[track_caller]
+    pub(crate) fn start_client(&self, device: &str) -> Service {
+        let mut client = self.start("muster-client", device);
+        wait_until("the client's socket", || {
+            assert!(client.runs(), "client {device} ended:\n{}", client.log());
+            self.status(device).is_some()
+        });
+        client
+    }
+
+    /// What `muster-client status` tells of a client, if it answers.
+    pub(crate) fn status(&self, device: &str) -> Option<Value> {
+        let said = self.client_command(device, &["status"], &[]);
+        (said.code == 0).then(|| said.json())
+    }
+
+    /// Runs `muster-client WORDS… --data-dir DEVICE'S MORE…`.
+    pub(crate) fn client_command(&self, device: &str, words: &[&str], more: &[&str]) -> super::Said {
+        let mut command = binary("muster-client");
+        run(command.args(words).arg("--data-dir").arg(self.path(device)).args(more))
+    }
+
+    /// Waits until the Switch shows a device as online.
+    #[track_caller]
+    pub(crate) fn wait_online(&self, device: &str) {
+        wait_until(&format!("{device} to be online"), || {
+            let said = self.muster(["client", "list", "-o", "json"]);
+            let Ok(listed) = serde_json::from_str::<Value>(&said.out) else { return false };
+            listed.as_array().is_some_and(|clients| {
+                clients.iter().any(|client| client["device"] == device && client["online"] == true)
+            })
+        });
+    }
+
+    /// Hands the licence and the platform's definitions to the Switch.
+    #[track_caller]
+    pub(crate) fn import_all(&self) {
+        self.import_licence();
+        let mut command = self.command();
+        command.args(["definition", "import"]);
+        for entry in std::fs::read_dir(self.path("home/definitions")).expect("definitions").flatten() {
+            command.arg(entry.path());
+        }
+        run(&mut command).with_code(0);
+    }
+
+    /// Hands the licence to the Switch.
+    #[track_caller]
+    pub(crate) fn import_licence(&self) {
+        let envelope = std::fs::read(self.path("home/licence.cms")).expect("a licence");
+        let address = format!("localhost:{}", self.ports.operator);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let imported = runtime.block_on(async {
+            Operator::connect(&self.home(), &address).await?.import_licence(envelope).await
+        });
+        imported.unwrap_or_else(|error| panic!("the licence: {error:#}"));
+    }
+
+    /// Asks, and gives the answer in JSON; the exit code must be this one.
+    #[track_caller]
+    pub(crate) fn ask(&self, sql: &str, code: i32) -> Value {
+        self.muster(["ask", sql, "-o", "json", "--wait", "30s"]).with_code(code).json()
+    }
+
+    /// The committed events of one name.
+    #[track_caller]
+    pub(crate) fn events(&self, name: &str) -> Vec<Value> {
+        let said = self.muster(["event", "list", "-o", "json"]).with_code(0);
+        let listed = said.json();
+        let all = listed.as_array().cloned().unwrap_or_else(|| rows(&listed));
+        all.into_iter().filter(|event| event["name"] == name).collect()
+    }
+}
+
+/// Whether somebody listens on a port of this machine.
+pub(crate) fn listens(port: u16) -> bool {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
