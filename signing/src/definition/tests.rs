@@ -148,7 +148,7 @@ fn a_problem_has_its_line_and_what_would_do() {
         ("default = \"/etc/ssl\"", "default = 1", 12, "another type"),
         ("name = \"days\"", "name = \"path\"", 15, "second time"),
         ("name = \"days\"", "name = \"da ys\"", 15, "no name"),
-        ("type = \"integer\"", "type = \"int\"", 16, "wanted string, integer"),
+        ("type = \"integer\"", "type = \"int\"", 16, "wanted one of string, integer"),
         ("min = 1", "min = \"1\"", 17, "another type"),
         ("min = 1", "min = 366", 18, "less than min"),
         ("min = 1", "max_length = 1", 17, "is for parameters of type string"),

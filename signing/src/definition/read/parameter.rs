@@ -15,8 +15,8 @@ use crate::definition::parameter::{Parameter, ParameterKind, Pattern};
 /// Allowed values of an enum at most; more is a list that belongs into a table.
 const VALUES_MAX: usize = 256;
 
-/// Names of the types, for errors.
-const TYPES: &str = "string, integer, number, boolean, datetime or enum";
+/// Names of the types.
+const TYPES: [&str; 6] = ["string", "integer", "number", "boolean", "datetime", "enum"];
 
 pub(super) fn parameters(given: &[Spanned<document::Parameter>]) -> Result<Vec<Parameter>, Fault> {
     check_count(given, "parameters")?;
@@ -43,6 +43,10 @@ fn read(given: &document::Parameter, names: &mut BTreeSet<String>) -> Result<Par
 fn kind(given: &document::Parameter) -> Result<ParameterKind, Fault> {
     let name = given.kind.get_ref().as_str();
     let is = |names: &[&str]| names.contains(&name);
+    if !is(&TYPES) {
+        let wanted = TYPES.join(", ");
+        return Err(fault(&given.kind, format!("no type is called {name:?}; wanted one of {wanted}")));
+    }
     refuse_unless(is(&["string"]), given.pattern.as_ref(), "pattern", "string")?;
     refuse_unless(is(&["string"]), given.max_length.as_ref(), "max_length", "string")?;
     refuse_unless(is(&["enum"]), given.values.as_ref(), "values", "enum")?;
@@ -54,9 +58,8 @@ fn kind(given: &document::Parameter) -> Result<ParameterKind, Fault> {
         "integer" => range(given, Toml::as_integer).map(|(min, max)| ParameterKind::Integer { min, max }),
         "number" => range(given, number).map(|(min, max)| ParameterKind::Number { min, max }),
         "datetime" => range(given, moment).map(|(min, max)| ParameterKind::Datetime { min, max }),
-        "boolean" => Ok(ParameterKind::Boolean),
         "enum" => values(given).map(|values| ParameterKind::Enum { values }),
-        other => Err(fault(&given.kind, format!("no type is called {other:?}; wanted {TYPES}"))),
+        _ => Ok(ParameterKind::Boolean),
     }
 }
 
