@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Write;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use muster_service::config::{ConfigError, Loaded, Sources, load};
+use muster_service::config::{CheckDepth, ConfigError, Loaded, Sources, load};
 use muster_service::exit;
 use muster_service::shutdown::{self, Shutdown};
 use muster_service::{runtime, telemetry};
 
 use crate::config::{Config, socket_in};
 use crate::local::{self, Field, Reply, Request};
-use crate::running::{DRAIN_TIMEOUT, start};
+use crate::running::{DRAIN_TIMEOUT, credentials, start};
 
 const PROGRAM: &str = "muster-client";
 
@@ -109,8 +109,14 @@ pub struct ConfigArguments {
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Say whether it can be used.
-    Check(ConfigFiles),
+    /// Say what is wrong with a file.
+    Check {
+        /// The configuration file.
+        file: PathBuf,
+        /// Also open the certificates, keys and roots that it names.
+        #[arg(long)]
+        files: bool,
+    },
     /// Print every key, its value, and which layer set it.
     Explain(ConfigFiles),
 }
@@ -169,14 +175,26 @@ pub fn event(event: &EventArguments) -> ExitCode {
 /// Checks or explains the configuration.
 #[must_use]
 pub fn config(config: &ConfigArguments) -> ExitCode {
-    let (ConfigCommand::Check(files) | ConfigCommand::Explain(files)) = &config.command;
-    let loaded = match load_config(files) {
-        Ok(loaded) => loaded,
+    match &config.command {
+        ConfigCommand::Check { file, files } => check(file, CheckDepth::from_flag(*files)),
+        ConfigCommand::Explain(files) => match load_config(files) {
+            Ok(loaded) => print(&loaded.explain().to_string()),
+            Err(error) => exit::refuse_config(PROGRAM, &error),
+        },
+    }
+}
+
+fn check(file: &Path, depth: CheckDepth) -> ExitCode {
+    let config = match load_config(&ConfigFiles { config: file.to_owned(), conf_d: None }) {
+        Ok(loaded) => loaded.into_config(),
         Err(error) => return exit::refuse_config(PROGRAM, &error),
     };
-    match config.command {
-        ConfigCommand::Check(_) => print("the configuration can be used"),
-        ConfigCommand::Explain(_) => print(&loaded.explain().to_string()),
+    if depth == CheckDepth::Values {
+        return print(&format!("{}: in order; --files also opens what it names", file.display()));
+    }
+    match credentials(&config) {
+        Ok(_) => print(&format!("{}: in order", file.display())),
+        Err(error) => exit::refuse(PROGRAM, &error, exit::CONFIG),
     }
 }
 

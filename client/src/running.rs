@@ -347,7 +347,7 @@ fn lock(data_dir: &Path) -> Result<Flock<File>, StartError> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| StartError::Taken { path })
 }
 
-fn credentials(config: &Config) -> Result<Arc<ClientCredentials>, CredentialError> {
+pub(crate) fn credentials(config: &Config) -> Result<Arc<ClientCredentials>, CredentialError> {
     let files = CredentialFiles { certificate: config.tls.certificate.clone(), key: config.tls.key.clone() };
     let (roots, crls, alpn) = (config.trust.switch.clone(), config.crls.clone(), vec![b"http/1.1".to_vec()]);
     credentials::client(Some(files), roots, crls, alpn, Role::Device, Clock::system())

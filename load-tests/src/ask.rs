@@ -176,7 +176,7 @@ async fn measure(
     tokio::time::sleep(SETTLE).await;
     let memory_after = pid.map(report::memory_bytes).transpose()?;
     wait_until_known(&operator, sessions, &prefix).await?;
-    let audience = format!("device startsWith '{prefix}'");
+    let audience = format!("device.startsWith('{prefix}')");
     let prepared = operator.prepare("SELECT name, version FROM os", &audience).await?;
     if prepared.targets != u64::from(sessions) {
         bail!("the audience holds {} devices, {sessions} are connected", prepared.targets);
@@ -308,7 +308,7 @@ impl Fleet {
 /// The Switch commits a device before it counts as a target; the last welcome says that it has.
 async fn wait_until_known(operator: &Operator, sessions: u32, prefix: &str) -> anyhow::Result<()> {
     let request = ListClientsRequest {
-        audience: format!("device startsWith '{prefix}'"),
+        audience: format!("device.startsWith('{prefix}')"),
         page_size: 1,
         page_token: String::new(),
     };

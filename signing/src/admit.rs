@@ -130,7 +130,10 @@ pub fn definition(
 ///
 /// # Errors
 /// The first check that fails; each has its own code. The time comes first, since all else is judged by it.
-#[expect(clippy::too_many_arguments, reason = "each is one fact that the judgement needs, and all differ in type")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is one fact that the judgement needs, and all differ in type"
+)]
 pub fn admit(
     order: &Order,
     definition_envelope: &[u8],
@@ -198,7 +201,10 @@ fn check_time(order: &Order, memory: &Memory<'_>, now: UnixTime) -> Result<(), R
         format!("the order begins in {} s by this device's clock", (order.not_before_ms - now_ms) / 1_000)
     })?;
     require(now_ms < order.expires_at_ms, Refusal::Expired, || {
-        format!("the order ended {} s ago by this device's clock; issue it again", (now_ms - order.expires_at_ms) / 1_000)
+        format!(
+            "the order ended {} s ago by this device's clock; issue it again",
+            (now_ms - order.expires_at_ms) / 1_000
+        )
     })
 }
 
@@ -211,25 +217,43 @@ fn check_digest(order: &Order, definition_envelope: &[u8]) -> Result<(), Refusal
 
 fn check_licence(order: &Order, licence: &Licence, device: &Device<'_>) -> Result<(), RefusalReason> {
     require(licence.tenant() == device.tenant, Refusal::Unlicensed, || {
-        format!("the licence is for tenant {:?}; this device belongs to {:?}", licence.tenant(), device.tenant)
+        format!(
+            "the licence is for tenant {:?}; this device belongs to {:?}",
+            licence.tenant(),
+            device.tenant
+        )
     })?;
     require(licence.serial() >= order.licence_serial, Refusal::LicenceStale, || {
-        format!("this device holds licence {}; the order asks for {} or a later one", licence.serial(), order.licence_serial)
+        format!(
+            "this device holds licence {}; the order asks for {} or a later one",
+            licence.serial(),
+            order.licence_serial
+        )
     })
 }
 
 fn check_label(order: &Order, definition: &Definition) -> Result<(), RefusalReason> {
     let (name, version) = (definition.name().as_str(), definition.version().to_string());
-    require(order.definition_name == name && order.definition_version == version, Refusal::WrongDefinition, || {
-        format!("the definition is {name} {version}; the order says {} {}", order.definition_name, order.definition_version)
-    })
+    require(
+        order.definition_name == name && order.definition_version == version,
+        Refusal::WrongDefinition,
+        || {
+            format!(
+                "the definition is {name} {version}; the order says {} {}",
+                order.definition_name, order.definition_version
+            )
+        },
+    )
 }
 
 fn check_version(definition: &Definition, memory: &Memory<'_>) -> Result<(), RefusalReason> {
     match memory.highest_version {
         Some(seen) if definition.version() < seen => {
-            let detail =
-                format!("{} {}; this device has seen {seen} already", definition.name(), definition.version());
+            let detail = format!(
+                "{} {}; this device has seen {seen} already",
+                definition.name(),
+                definition.version()
+            );
             Err(refuse(Refusal::RolledBack, detail))
         }
         Some(_) | None => Ok(()),
@@ -285,7 +309,10 @@ fn check_platform(definition: &Definition, device: &Device<'_>) -> Result<(), Re
     })?;
     match definition.minimum_client_version() {
         Some(least) if device.client_version < least => {
-            let detail = format!("client {}; the definition asks for {least}: update the client", device.client_version);
+            let detail = format!(
+                "client {}; the definition asks for {least}: update the client",
+                device.client_version
+            );
             Err(refuse(Refusal::Unsupported, detail))
         }
         Some(_) | None => Ok(()),

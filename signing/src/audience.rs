@@ -33,7 +33,17 @@ pub const DEPTH_MAX: usize = 32;
 
 /// The attributes that every client tells of itself, by name; `cpus`, `memory_mb` and `virtual` are integers.
 pub const CLIENT_ATTRIBUTES: [&str; 11] = [
-    "device", "os", "os_version", "arch", "host", "domain", "version", "kernel", "cpus", "memory_mb", "virtual",
+    "device",
+    "os",
+    "os_version",
+    "arch",
+    "host",
+    "domain",
+    "version",
+    "kernel",
+    "cpus",
+    "memory_mb",
+    "virtual",
 ];
 
 /// A parsed audience expression. Clones share it.

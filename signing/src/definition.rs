@@ -142,7 +142,9 @@ impl Definition {
     #[must_use]
     pub fn is_for_platform(&self, platform: &str) -> bool {
         let is_for = |wanted: &String| {
-            platform.strip_prefix(wanted.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '/']))
+            platform
+                .strip_prefix(wanted.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '/']))
         };
         self.0.platforms.is_empty() || self.0.platforms.iter().any(is_for)
     }

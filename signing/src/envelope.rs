@@ -196,16 +196,23 @@ fn trusted_path(
     facts: &Facts<'_>,
 ) -> Result<Vec<Certificate>, EnvelopeError> {
     let others = structure.certificates.iter().filter(|certificate| *certificate != signer);
-    let chain: Vec<_> =
-        std::iter::once(signer).chain(others).map(|certificate| certificate.certificate_der().clone()).collect();
+    let chain: Vec<_> = std::iter::once(signer)
+        .chain(others)
+        .map(|certificate| certificate.certificate_der().clone())
+        .collect();
     let verdict = muster_pki::check(role, &chain, roots, facts);
     let mut path = verdict.path().to_vec();
     path.pop();
     if let Err(refused) = verdict.into_result() {
         let is_revoked = refused.findings().iter().any(|finding| {
-            finding.severity == Severity::Refusal && [muster_pki::Rule::R2, muster_pki::Rule::R8].contains(&finding.rule)
+            finding.severity == Severity::Refusal
+                && [muster_pki::Rule::R2, muster_pki::Rule::R8].contains(&finding.rule)
         });
-        return Err(if is_revoked { EnvelopeError::Revoked(refused) } else { EnvelopeError::Untrusted(refused) });
+        return Err(if is_revoked {
+            EnvelopeError::Revoked(refused)
+        } else {
+            EnvelopeError::Untrusted(refused)
+        });
     }
     Ok(path)
 }

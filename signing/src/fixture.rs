@@ -33,7 +33,8 @@ impl Pki {
 
     pub(crate) fn deep(name: &str) -> Self {
         let flat = Self::flat(name);
-        let issuing = flat.root.issue_authority("issuing", Duration::from_secs(365 * 86_400), at(NOW)).unwrap();
+        let issuing =
+            flat.root.issue_authority("issuing", Duration::from_secs(365 * 86_400), at(NOW)).unwrap();
         Self { issuing: Some(issuing), ..flat }
     }
 
@@ -54,7 +55,7 @@ impl Pki {
     }
 
     pub(crate) fn signer_for(&self, name: &str, usage: ExtendedKeyUsage) -> Signer {
-        let overrides = Overrides { extended_key_usages: Some(vec![usage]), ..Overrides::default() };
+        let overrides = Overrides { extended_key_usages: Some(vec![usage]) };
         self.signer_with(name, Role::Author, &overrides)
     }
 

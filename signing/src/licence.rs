@@ -174,7 +174,9 @@ pub enum LicenceRefusal {
         serial: u64,
     },
     /// The signer is not trusted any more.
-    #[error("licence {serial} distrusts signer {signer} since before this was signed; sign again with another certificate")]
+    #[error(
+        "licence {serial} distrusts signer {signer} since before this was signed; sign again with another certificate"
+    )]
     Distrusted {
         /// Who signed it.
         signer: Thumbprint,
@@ -182,7 +184,9 @@ pub enum LicenceRefusal {
         serial: u64,
     },
     /// A newer version is asked for.
-    #[error("{name} {version} is older than {minimum}, the least that the licence allows; issue a newer version")]
+    #[error(
+        "{name} {version} is older than {minimum}, the least that the licence allows; issue a newer version"
+    )]
     Version {
         /// The definition.
         name: DefinitionName,
@@ -205,7 +209,8 @@ impl LicenceError {
 }
 
 fn check(terms: &Terms) -> Result<(), LicenceError> {
-    let is_text = |text: &str, max: usize| !text.is_empty() && text.len() <= max && !text.chars().any(char::is_control);
+    let is_text =
+        |text: &str, max: usize| !text.is_empty() && text.len() <= max && !text.chars().any(char::is_control);
     if terms.serial == 0 {
         return Err(LicenceError::new("serial is 0; wanted 1 or more"));
     }
@@ -219,7 +224,9 @@ fn check(terms: &Terms) -> Result<(), LicenceError> {
         return Err(LicenceError::new("not_after is not after not_before"));
     }
     if let Some(wrong) = terms.prefixes.keys().find(|prefix| !DefinitionName::is_prefix(prefix)) {
-        return Err(LicenceError::new(format!("prefix {wrong:?}; wanted ASCII letters and digits, without hyphen")));
+        return Err(LicenceError::new(format!(
+            "prefix {wrong:?}; wanted ASCII letters and digits, without hyphen"
+        )));
     }
     if let Some((prefix, _)) = terms.prefixes.iter().find(|(_, signers)| signers.is_empty()) {
         return Err(LicenceError::new(format!("prefix {prefix} has no signer; give one, or remove it")));

@@ -144,7 +144,10 @@ mod tests {
 
                 assert!(verify(device, &proof, &root, count), "{index} of {size}");
                 for other in devices.iter().filter(|other| *other != device) {
-                    assert!(!verify(other, &proof, &root, count), "{other} by the proof of {index} of {size}");
+                    assert!(
+                        !verify(other, &proof, &root, count),
+                        "{other} by the proof of {index} of {size}"
+                    );
                 }
             }
             assert_eq!(tree.proof(size), None);

@@ -115,7 +115,12 @@ fn check_arguments(arguments: &[NamedValue]) -> Result<(), OrderError> {
         let name = &argument.name;
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
         let is_valid = !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.bytes().all(is_name);
-        require(is_valid, "arguments", format_args!("{name:?}"), "names of 1 to 64 letters, digits, `_`, `.`, `-`")?;
+        require(
+            is_valid,
+            "arguments",
+            format_args!("{name:?}"),
+            "names of 1 to 64 letters, digits, `_`, `.`, `-`",
+        )?;
         require(names.insert(name), "arguments", format_args!("`{name}` twice"), "each name once")?;
         let is_valid = match argument.value.as_ref().and_then(|value| value.kind.as_ref()) {
             Some(Kind::Integer(_)) => true,
@@ -124,14 +129,20 @@ fn check_arguments(arguments: &[NamedValue]) -> Result<(), OrderError> {
             Some(Kind::Blob(blob)) => blob.len() <= VALUE_BYTES_MAX,
             None => false,
         };
-        require(is_valid, "arguments", format_args!("`{name}` without a usable value"), "a finite number, or at most 64 KiB")?;
+        require(
+            is_valid,
+            "arguments",
+            format_args!("`{name}` without a usable value"),
+            "a finite number, or at most 64 KiB",
+        )?;
     }
     Ok(())
 }
 
 fn check_window(order: &Order) -> Result<(), OrderError> {
     require(order.not_before_ms >= 0, "not_before_ms", order.not_before_ms, "a time since 1970")?;
-    let length = order.expires_at_ms.checked_sub(order.not_before_ms).and_then(|length| u64::try_from(length).ok());
+    let length =
+        order.expires_at_ms.checked_sub(order.not_before_ms).and_then(|length| u64::try_from(length).ok());
     let is_valid = length.is_some_and(|length| length > 0 && Duration::from_millis(length) <= WINDOW_MAX);
     let wanted = "after not_before_ms, by at most 7 days";
     require(is_valid, "expires_at_ms", order.expires_at_ms, wanted)
@@ -141,7 +152,9 @@ fn check_audience(audience: Option<&Audience>) -> Result<(), OrderError> {
     let Some(audience) = audience else { return require(false, "audience", "missing", "an audience") };
     expression(audience).map_err(|error| field("audience", error, "an expression that parses, or none"))?;
     match audience.members_root.len() {
-        0 => require(audience.members_count == 0, "members_count", audience.members_count, "0 without a root"),
+        0 => {
+            require(audience.members_count == 0, "members_count", audience.members_count, "0 without a root")
+        }
         32 => require(audience.members_count > 0, "members_count", 0, "1 or more under a root"),
         other => require(false, "members_root", format_args!("{other} bytes"), "32 bytes, or none"),
     }
@@ -149,7 +162,12 @@ fn check_audience(audience: Option<&Audience>) -> Result<(), OrderError> {
 
 fn text(name: &'static str, value: &str, bytes_max: usize) -> Result<(), OrderError> {
     let is_valid = !value.is_empty() && value.len() <= bytes_max && !value.chars().any(char::is_control);
-    require(is_valid, name, format_args!("{value:?}"), format_args!("1 to {bytes_max} bytes without control characters"))
+    require(
+        is_valid,
+        name,
+        format_args!("{value:?}"),
+        format_args!("1 to {bytes_max} bytes without control characters"),
+    )
 }
 
 fn require(
@@ -193,7 +211,9 @@ mod tests {
         check_field("sequence", |order| order.sequence = 0);
         check_field("arguments", |order| order.arguments = vec![argument("a b")]);
         check_field("arguments", |order| order.arguments = vec![argument("a"), argument("a")]);
-        check_field("arguments", |order| order.arguments = vec![NamedValue { name: "a".to_owned(), value: None }]);
+        check_field("arguments", |order| {
+            order.arguments = vec![NamedValue { name: "a".to_owned(), value: None }]
+        });
         check_field("not_before_ms", |order| order.not_before_ms = -1);
         check_field("expires_at_ms", |order| order.expires_at_ms = order.not_before_ms);
         check_field("expires_at_ms", |order| order.expires_at_ms = order.not_before_ms + 604_800_001);
@@ -216,7 +236,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_an_order_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode(&bytes);
+            drop(decode(&bytes));
         }
     }
 
@@ -255,6 +275,10 @@ mod tests {
     }
 
     fn audience(expression: &str, root_bytes: usize, count: u64) -> Audience {
-        Audience { expression: expression.to_owned(), members_root: vec![1; root_bytes], members_count: count }
+        Audience {
+            expression: expression.to_owned(),
+            members_root: vec![1; root_bytes],
+            members_count: count,
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use muster_service::config::CheckDepth;
 
 /// The Muster Switch: holds the sessions of all clients and carries instructions and results.
 #[derive(Debug, Parser)]
@@ -28,10 +29,13 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Tells every mistake in a file and in the certificates it names.
+    /// Tells what is wrong with a file.
     Check {
         /// The configuration file.
         file: PathBuf,
+        /// Also opens the certificates, keys and roots that it names.
+        #[arg(long)]
+        files: bool,
     },
     /// Shows every key, its value and the layer that set it.
     Explain {
@@ -44,7 +48,9 @@ enum ConfigCommand {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { config } => muster_switch::run(config),
-        Command::Config(ConfigCommand::Check { file }) => muster_switch::check_config(&file),
+        Command::Config(ConfigCommand::Check { file, files }) => {
+            muster_switch::check_config(&file, CheckDepth::from_flag(files))
+        }
         Command::Config(ConfigCommand::Explain { config }) => muster_switch::explain_config(config),
     }
 }

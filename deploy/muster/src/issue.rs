@@ -21,7 +21,7 @@ use rustls_pki_types::UnixTime;
 use crate::exit::{Exit, Failure};
 use crate::home::{Home, read_file};
 use crate::operator::Operator;
-use crate::output::{Cell, Table};
+use crate::output::{self, Cell, Table};
 
 /// What the operator wants to issue.
 #[derive(Debug, Clone)]
@@ -184,16 +184,20 @@ fn check(
     if sorted(&order.arguments) != sorted(arguments) {
         return differs("the arguments", format!("{:?}", order.arguments), format!("{arguments:?}"));
     }
-    let window_ms = order.expires_at_ms.saturating_sub(order.not_before_ms);
-    if asked_ms.is_some_and(|asked| window_ms > asked.saturating_add(WINDOW_SLACK_MS)) {
-        return differs("the window", format!("{window_ms} ms"), format!("{} ms", asked_ms.unwrap_or(0)));
+    let latest = asked_ms.map(|asked| now_ms().saturating_add(asked).saturating_add(CLOCK_SLACK_MS));
+    if let Some(latest) = latest.filter(|latest| order.expires_at_ms > *latest) {
+        return differs("the end of its window", output::moment(order.expires_at_ms), output::moment(latest));
     }
     definition.bind(&order.arguments).map_err(|error| Failure::usage(error.to_string()))?;
     Ok(())
 }
 
-/// The order's window may begin a little before it was asked for, so that a slow clock does not refuse it.
-const WINDOW_SLACK_MS: i64 = 5 * 60 * 1000;
+/// The Switch's clock may be this far ahead of the operator's.
+const CLOCK_SLACK_MS: i64 = 5 * 60 * 1000;
+
+fn now_ms() -> i64 {
+    i64::try_from(UnixTime::now().as_secs().saturating_mul(1_000)).unwrap_or(i64::MAX)
+}
 
 fn sorted(arguments: &[NamedValue]) -> Vec<NamedValue> {
     let mut sorted = arguments.to_vec();

@@ -42,6 +42,23 @@ pub struct Sources {
     pub flags: Vec<(String, String)>,
 }
 
+/// How far `config check` looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckDepth {
+    /// Keys and values only, so that a file can be checked on another machine.
+    Values,
+    /// The certificates, keys and roots that it names, too.
+    Files,
+}
+
+impl CheckDepth {
+    /// Reads the flag `--files`.
+    #[must_use]
+    pub fn from_flag(files: bool) -> Self {
+        if files { Self::Files } else { Self::Values }
+    }
+}
+
 /// Checks what the types of a configuration cannot say.
 pub trait Validate {
     /// Checks ranges and combinations.

@@ -80,7 +80,7 @@ fn the_first_ask_answers_in_table_json_and_csv(fleet: &DevFleet) -> String {
     assert_eq!(heading, ["DEVICE", "NAME", "VERSION"]);
     assert_eq!(table.lines().len(), 4, "{}", table.out);
     for device in DEVICES {
-        let line = table.lines().into_iter().find(|line| line.starts_with(device));
+        let line = table.lines().into_iter().find(|line| line.trim_start().starts_with(device));
         assert!(line.is_some_and(|line| line.contains(&name) && line.ends_with(&version)), "{}", table.out);
     }
     let mut csv_lines = csv.lines();

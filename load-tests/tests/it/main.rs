@@ -5,13 +5,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
 //mod deploy;
-//mod events;
+mod events;
 //mod full_disk;
 mod journey;
 //mod openssl_pki;
 //mod people;
 //mod people_and_certificates;
-//mod processes;
+mod processes;
 mod support;
 mod tables;
 mod tables_of_state;

@@ -118,8 +118,8 @@ fn mounts_are_those_of_findmnt(fleet: &DevFleet) {
         let said = system("findmnt", &["-J", "-l", "-v", "-o", "SOURCE,TARGET,FSTYPE"]).json();
         said["filesystems"].as_array().unwrap().iter().map(|row| line(row, &columns)).collect()
     };
-    let sql = "SELECT device, path, type FROM mounts";
-    same("mounts", findmnt, || asked(fleet, sql, &["device", "path", "type"]));
+    let sql = "SELECT device AS source, path, type FROM mounts";
+    same("mounts", findmnt, || asked(fleet, sql, &["source", "path", "type"]));
     let said = system("df", &["-B1", "--output=size", "/"]);
     let size = ask(fleet, "SELECT size_bytes FROM mounts WHERE path = '/' ORDER BY size_bytes DESC LIMIT 1");
     assert_eq!(size[0]["size_bytes"].to_string(), said.lines()[1].trim());

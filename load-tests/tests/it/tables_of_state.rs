@@ -192,11 +192,11 @@ fn a_mount_has_the_row_that_df_prints(fleet: &DevFleet) {
     system("mount", &["-t", "tmpfs", "-o", "size=4m,nr_inodes=64,nosuid", "muster-it", path]);
     let mounted = undo(&["umount", path]);
     std::fs::write(place.join("taken"), vec![1_u8; 1_000_000]).unwrap();
-    let sql = format!("SELECT * FROM mounts WHERE path = '{path}'");
+    let sql = format!("SELECT *, device AS source FROM mounts WHERE path = '{path}'");
 
     let found = ask(fleet, &sql);
 
-    let columns = ["device", "type", "size_bytes", "free_bytes", "inodes", "inodes_free"];
+    let columns = ["source", "type", "size_bytes", "free_bytes", "inodes", "inodes_free"];
     let df = system("df", &["-B1", "--output=source,fstype,size,avail", path]);
     let inodes = system("df", &["-B1", "--output=itotal,iavail", path]);
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join("|");

@@ -54,10 +54,22 @@ fn each_check_that_fails_has_its_own_code() {
         ("an order of tomorrow", |case| case.move_window(60), Refusal::NotYetValid),
         ("an order of yesterday", |case| case.move_window(-600), Refusal::Expired),
         ("an order at its end", |case| case.order.expires_at_ms = NOW_MS, Refusal::Expired),
-        ("a window that the author did not allow", |case| case.order.expires_at_ms += 7_200_000, Refusal::BadArgument),
+        (
+            "a window that the author did not allow",
+            |case| case.order.expires_at_ms += 7_200_000,
+            Refusal::BadArgument,
+        ),
         ("another definition", |case| case.order.definition_digest = vec![0; 32], Refusal::WrongDefinition),
-        ("a label of another version", |case| case.order.definition_version = "1.3.0".to_owned(), Refusal::WrongDefinition),
-        ("a label of another name", |case| case.order.definition_name = "Acme-Test-All".to_owned(), Refusal::WrongDefinition),
+        (
+            "a label of another version",
+            |case| case.order.definition_version = "1.3.0".to_owned(),
+            Refusal::WrongDefinition,
+        ),
+        (
+            "a label of another name",
+            |case| case.order.definition_name = "Acme-Test-All".to_owned(),
+            Refusal::WrongDefinition,
+        ),
         ("a licence older than the order", |case| case.order.licence_serial = 6, Refusal::LicenceStale),
         ("a licence that lapsed", |case| case.terms.not_after = at(NOW - 1), Refusal::LicenceStale),
         ("a licence of another tenant", |case| case.terms.tenant = "other".to_owned(), Refusal::Unlicensed),
@@ -66,7 +78,11 @@ fn each_check_that_fails_has_its_own_code() {
         ("a licence that asks for a newer version", Case::ask_for_newer, Refusal::RolledBack),
         ("an author that the licence distrusts", Case::distrust_author, Refusal::UntrustedSigner),
         ("a version older than one that was seen", |case| case.highest = Some("1.2.1"), Refusal::RolledBack),
-        ("an expression that is not true", |case| case.audience().expression = "os == 'windows'".to_owned(), Refusal::WrongAudience),
+        (
+            "an expression that is not true",
+            |case| case.audience().expression = "os == 'windows'".to_owned(),
+            Refusal::WrongAudience,
+        ),
         ("a device without proof", |case| case.proof = None, Refusal::WrongAudience),
         ("another device's proof", |case| case.device = "pc-2", Refusal::WrongAudience),
         ("a device that was not asked", |case| case.device = "pc-9", Refusal::WrongAudience),
@@ -92,7 +108,9 @@ fn what_is_at_the_edge_is_admitted() {
         ("an order at its beginning", |case| case.order.not_before_ms = NOW_MS),
         ("the version that was seen", |case| case.highest = Some("1.2.0")),
         ("an argument at the end of its range", |case| case.order.arguments = vec![days(9)]),
-        ("what only the Switch knows, under a root", |case| case.audience().expression = "tag.site == 'hq'".to_owned()),
+        ("what only the Switch knows, under a root", |case| {
+            case.audience().expression = "tag.site == 'hq'".to_owned()
+        }),
         ("an expression alone, for a question", |case| {
             *case.audience() = Audience { expression: "os == 'linux'".to_owned(), ..Audience::default() };
             case.proof = None;
@@ -282,7 +300,12 @@ impl Case {
         self.judge_with(&self.order, &self.definition, &self.licence())
     }
 
-    fn judge_with(&self, order: &Order, definition: &[u8], licence: &[u8]) -> Result<Admitted, RefusalReason> {
+    fn judge_with(
+        &self,
+        order: &Order,
+        definition: &[u8],
+        licence: &[u8],
+    ) -> Result<Admitted, RefusalReason> {
         let text = |text: &str| Value { kind: Some(Wire::Text(text.to_owned())) };
         let device = Device {
             id: &self.device.parse().unwrap(),

@@ -23,7 +23,8 @@ impl AudienceError {
 
     pub(super) fn unknown_name(text: &str, name: &str, span: (usize, usize), known: &[&str]) -> Self {
         let nearest = known.iter().min_by_key(|candidate| strsim::damerau_levenshtein(name, candidate));
-        let is_near = |candidate: &&&str| strsim::damerau_levenshtein(name, candidate) <= name.len().div_ceil(2);
+        let is_near =
+            |candidate: &&&str| strsim::damerau_levenshtein(name, candidate) <= name.len().div_ceil(2);
         let fix = match nearest.filter(is_near) {
             Some(nearest) => format!("did you mean `{nearest}`?"),
             None => format!("known are {}", known.join(", ")),

@@ -50,7 +50,9 @@ pub(super) fn truth<'a>(node: &'a Node, look_up: &impl Fn(&str) -> Found<'a>) ->
             let value = value(attribute, look_up)?;
             Some(list.iter().any(|literal| is_equal(value, literal_scalar(literal))))
         }
-        Node::StartsWith { attribute, prefix } => text(attribute, look_up).map(|text| text.starts_with(prefix.as_str())),
+        Node::StartsWith { attribute, prefix } => {
+            text(attribute, look_up).map(|text| text.starts_with(prefix.as_str()))
+        }
         Node::Matches { attribute, pattern } => text(attribute, look_up).map(|text| pattern.is_match(text)),
         Node::Has(attribute) => match look_up(attribute) {
             Found::Value(_) => Some(true),

@@ -36,7 +36,8 @@ pub(super) struct Spanned {
 }
 
 /// The longer signs come first, since the first that fits is taken.
-const SIGNS: [&str; 16] = ["&&", "||", "==", "!=", "<=", ">=", "<", ">", "!", "(", ")", "[", "]", ",", ".", "-"];
+const SIGNS: [&str; 16] =
+    ["&&", "||", "==", "!=", "<=", ">=", "<", ">", "!", "(", ")", "[", "]", ",", ".", "-"];
 
 /// Signs of other languages, and what they are called here.
 const FOREIGN: [(&str, &str); 4] = [("&", "&&"), ("|", "||"), ("=", "=="), ("<>", "!=")];
@@ -57,7 +58,9 @@ pub(super) fn words(text: &str) -> Result<Vec<Spanned>, AudienceError> {
         let (token, length) = if first.is_ascii_alphabetic() || first == '_' {
             let length = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
             (Token::Word(rest.get(..length).unwrap_or_default().to_owned()), length)
-        } else if first.is_ascii_digit() || (first == '-' && rest[1..].starts_with(|c: char| c.is_ascii_digit())) {
+        } else if first.is_ascii_digit()
+            || (first == '-' && rest[1..].starts_with(|c: char| c.is_ascii_digit()))
+        {
             integer(text, at)?
         } else if first == '"' || first == '\'' {
             string(text, at, first)?
@@ -129,9 +132,11 @@ fn sign(text: &str, at: usize) -> Result<(Token, usize), AudienceError> {
         Some(_) | None => {
             let c = rest.chars().next().unwrap_or_default();
             Err(match foreign {
-                Some((theirs, ours)) => {
-                    AudienceError::new(text, (at, theirs.len()), format!("`{theirs}` is no operator; did you mean `{ours}`?"))
-                }
+                Some((theirs, ours)) => AudienceError::new(
+                    text,
+                    (at, theirs.len()),
+                    format!("`{theirs}` is no operator; did you mean `{ours}`?"),
+                ),
                 None => AudienceError::new(text, (at, c.len_utf8()), format!("unexpected character {c:?}")),
             })
         }

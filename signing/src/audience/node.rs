@@ -93,7 +93,7 @@ pub enum Comparison {
 pub struct Pattern(Regex);
 
 /// Memory of one compiled pattern at most, in bytes; an expression is evaluated for every device of the fleet.
-const PATTERN_BYTES_MAX: usize = 256 * 1024;
+const PATTERN_BYTES_MAX: usize = 64 * 1024;
 
 impl Pattern {
     pub(super) fn new(text: &str) -> Result<Self, regex_lite::Error> {
@@ -137,7 +137,9 @@ impl fmt::Display for Node {
                 f.write_str("]")
             }
             Self::StartsWith { attribute, prefix } => write!(f, "{attribute}.startsWith({})", Quoted(prefix)),
-            Self::Matches { attribute, pattern } => write!(f, "{attribute}.matches({})", Quoted(pattern.as_str())),
+            Self::Matches { attribute, pattern } => {
+                write!(f, "{attribute}.matches({})", Quoted(pattern.as_str()))
+            }
             Self::Has(attribute) => write!(f, "has({attribute})"),
             Self::Attribute(attribute) => f.write_str(attribute),
             Self::Constant(constant) => write!(f, "{constant}"),
@@ -202,7 +204,9 @@ struct Inner<'a>(&'a Node);
 impl fmt::Display for Inner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            node @ (Node::Or(_) | Node::And(_) | Node::Compare { .. } | Node::In { .. }) => write!(f, "({node})"),
+            node @ (Node::Or(_) | Node::And(_) | Node::Compare { .. } | Node::In { .. }) => {
+                write!(f, "({node})")
+            }
             node @ (Node::Not(_)
             | Node::StartsWith { .. }
             | Node::Matches { .. }

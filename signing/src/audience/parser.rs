@@ -27,8 +27,11 @@ pub(super) fn parse(text: &str) -> Result<(Node, Names), AudienceError> {
         return Ok((node, parser.names));
     }
     let is_operator = comparison(next).is_some() || *next == Token::Word("in".to_owned());
-    let hint =
-        if is_operator { "; an operator of comparison stands between an attribute and a literal" } else { "" };
+    let hint = if is_operator {
+        "; an operator of comparison stands between an attribute and a literal"
+    } else {
+        ""
+    };
     Err(parser.wanted(&format!("`&&`, `||` or the end{hint}")))
 }
 
@@ -97,7 +100,9 @@ impl Parser<'_> {
             Operand::Literal(Literal::Boolean(value)) => return Ok(Node::Constant(value)),
             Operand::Literal(literal) => {
                 self.at = start;
-                return Err(self.problem(format!("{literal} is no condition; wanted one such as os == \"linux\"")));
+                return Err(
+                    self.problem(format!("{literal} is no condition; wanted one such as os == \"linux\""))
+                );
             }
         };
         if attribute == "has" && self.takes("(") {
@@ -130,7 +135,9 @@ impl Parser<'_> {
         self.remember(attribute, start);
         self.expect("(")?;
         let place = self.at;
-        let Token::Text(argument) = self.peek().clone() else { return Err(self.wanted("a text between quotes")) };
+        let Token::Text(argument) = self.peek().clone() else {
+            return Err(self.wanted("a text between quotes"));
+        };
         self.at += 1;
         self.expect(")")?;
         let attribute = attribute.to_owned();
@@ -155,7 +162,9 @@ impl Parser<'_> {
             }
             match self.operand()? {
                 Operand::Literal(literal) => list.push(literal),
-                Operand::Attribute(_) => return Err(self.previous("an attribute in a list; wanted literals only")),
+                Operand::Attribute(_) => {
+                    return Err(self.previous("an attribute in a list; wanted literals only"));
+                }
             }
         }
         Ok(list)

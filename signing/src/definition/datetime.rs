@@ -36,7 +36,9 @@ pub(crate) fn from_unix_seconds(seconds: i64) -> Option<Datetime> {
     if !(0..=9_999).contains(&year) {
         return None;
     }
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3_600, rest / 60 % 60, rest % 60).parse().ok()
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3_600, rest / 60 % 60, rest % 60)
+        .parse()
+        .ok()
 }
 
 /// Days from 1 March of year 0 to 1 January 1970.

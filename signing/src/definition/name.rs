@@ -38,7 +38,8 @@ impl FromStr for DefinitionName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let is_component = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let is_component =
+            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
         if text.len() >= Self::LENGTH_BOUND
             || text.split('-').count() < COMPONENTS_MIN
             || !text.split('-').all(is_component)
@@ -83,7 +84,18 @@ mod tests {
     #[test]
     fn g3_refuses_everything_else() {
         let long = format!("Acme-Os-{}", "a".repeat(56));
-        for text in ["", "Acme", "Acme-Os", "Acme--Os", "-Acme-Os", "Acme-Os-", "Acme-Os-V ", "Аcme-Os-Version", "Acme-Os-V.1", &long] {
+        for text in [
+            "",
+            "Acme",
+            "Acme-Os",
+            "Acme--Os",
+            "-Acme-Os",
+            "Acme-Os-",
+            "Acme-Os-V ",
+            "Аcme-Os-Version",
+            "Acme-Os-V.1",
+            &long,
+        ] {
             assert!(text.parse::<DefinitionName>().is_err(), "{text}");
         }
     }

@@ -70,9 +70,8 @@ const PATTERN_BYTES_MAX: usize = 256 * 1024;
 impl Pattern {
     pub(super) fn new(text: &str) -> Result<Self, regex_lite::Error> {
         // The pattern must be one by itself: `a)|(b` would escape from the group that anchors it.
-        Regex::new(text)?;
-        let anchored =
-            regex_lite::RegexBuilder::new(&format!("^(?:{text})$")).size_limit(PATTERN_BYTES_MAX).build()?;
+        builder(text).build()?;
+        let anchored = builder(&format!("^(?:{text})$")).build()?;
         Ok(Self { text: text.to_owned(), anchored })
     }
 
@@ -87,6 +86,12 @@ impl Pattern {
     pub fn is_match(&self, text: &str) -> bool {
         self.anchored.is_match(text)
     }
+}
+
+fn builder(text: &str) -> regex_lite::RegexBuilder {
+    let mut builder = regex_lite::RegexBuilder::new(text);
+    builder.size_limit(PATTERN_BYTES_MAX);
+    builder
 }
 
 impl Parameter {
@@ -196,14 +201,17 @@ impl fmt::Display for ParameterKind {
         match self {
             Self::String { pattern, max_length } => {
                 write!(f, "text of at most {max_length} bytes")?;
-                pattern.as_ref().map_or(Ok(()), |pattern| write!(f, " that matches {} as a whole", pattern.as_str()))
+                pattern
+                    .as_ref()
+                    .map_or(Ok(()), |pattern| write!(f, " that matches {} as a whole", pattern.as_str()))
             }
             Self::Integer { min, max } => write!(f, "an integer{}", Range(min, max)),
             Self::Number { min, max } => write!(f, "a number{}", Range(min, max)),
             Self::Boolean => f.write_str("true or false"),
             Self::Datetime { min, max } => {
                 let moment = |seconds: &i64| {
-                    datetime::from_unix_seconds(*seconds).map_or_else(|| seconds.to_string(), |moment| moment.to_string())
+                    datetime::from_unix_seconds(*seconds)
+                        .map_or_else(|| seconds.to_string(), |moment| moment.to_string())
                 };
                 let (min, max) = (min.as_ref().map(moment), max.as_ref().map(moment));
                 write!(f, "a moment such as 2026-01-31T12:00:00Z{}", Range(&min, &max))

@@ -33,7 +33,8 @@ mod tests {
         assert_eq!(duration("7d"), Some(Duration::from_secs(604_800)));
         assert_eq!(bytes("256 KiB"), Some(262_144));
         assert_eq!(bytes("1MiB"), Some(1_048_576));
-        for text in ["", "10", "s", "-1s", "1 s s", "1.5h", "99999999999999999999s", "18446744073709551615w"] {
+        for text in ["", "10", "s", "-1s", "1 s s", "1.5h", "99999999999999999999s", "18446744073709551615w"]
+        {
             assert_eq!(duration(text), None, "{text}");
         }
         assert_eq!(bytes("1 KB"), None);

@@ -13,7 +13,9 @@ use toml::Spanned;
 use super::document::{self, Document};
 use super::error::Fault;
 use super::parameter::{Parameter, ParameterKind};
-use super::{Content, DefinitionName, ITEMS_MAX, PLATFORM_PREFIX, Resource, ResultColumn, Step, TEXT_BYTES_MAX, sql};
+use super::{
+    Content, DefinitionName, ITEMS_MAX, PLATFORM_PREFIX, Resource, ResultColumn, Step, TEXT_BYTES_MAX, sql,
+};
 
 /// Longest description in bytes; it is shown on one screen.
 const SAYS_BYTES_MAX: usize = 1_024;
@@ -60,7 +62,10 @@ fn refuse_hidden_order(text: &str) -> Result<(), Fault> {
     let is_hidden = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}');
     match text.char_indices().find(|(_, c)| is_hidden(*c)) {
         Some((at, c)) => {
-            let problem = format!("the invisible character U+{:04X} changes the order in which the text reads; remove it", u32::from(c));
+            let problem = format!(
+                "the invisible character U+{:04X} changes the order in which the text reads; remove it",
+                u32::from(c)
+            );
             Err(Fault::new(at..at + c.len_utf8(), problem))
         }
         None => Ok(()),
@@ -95,7 +100,10 @@ fn says(says: &Spanned<String>, parameters: &[Parameter]) -> Result<String, Faul
     for name in text.split('%').skip(1).step_by(2) {
         let is_known = parameters.iter().any(|parameter| parameter.name() == name);
         if is_name(name) && !is_known {
-            return Err(fault(says, format!("`%{name}%` names no parameter; add a [[parameter]] called `{name}`")));
+            return Err(fault(
+                says,
+                format!("`%{name}%` names no parameter; add a [[parameter]] called `{name}`"),
+            ));
         }
     }
     Ok(text)
@@ -111,7 +119,10 @@ fn steps(
         return Err(fault(&document.name, "nothing to run; add a [[step]] with a query"));
     }
     if let Some(further) = document.step.get(STEPS_MAX) {
-        return Err(fault(further, "a second step is not supported by this version; join the queries into one"));
+        return Err(fault(
+            further,
+            "a second step is not supported by this version; join the queries into one",
+        ));
     }
     document.step.iter().map(|given| step(given, name, parameters, resources)).collect()
 }
@@ -144,7 +155,9 @@ fn query_from_parameter(
     parameters: &[Parameter],
 ) -> Result<Step, Fault> {
     if name.prefix() != PLATFORM_PREFIX {
-        let problem = format!("only {PLATFORM_PREFIX}-… definitions may run a parameter as a query; write the query here and bind parameters as :name");
+        let problem = format!(
+            "only {PLATFORM_PREFIX}-… definitions may run a parameter as a query; write the query here and bind parameters as :name"
+        );
         return Err(fault(given, problem));
     }
     let found = parameters.iter().find(|parameter| parameter.name() == given.get_ref());
@@ -174,7 +187,10 @@ fn check_bound(
             let resources = resources.iter().map(|resource| format!(":resource_{}", resource.name));
             let known: Vec<String> = names.chain(resources).collect();
             let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
-            return Err(fault(place, format!("the query uses `{found}`, which nothing binds; known: {known}")));
+            return Err(fault(
+                place,
+                format!("the query uses `{found}`, which nothing binds; known: {known}"),
+            ));
         }
     }
     Ok(())
@@ -207,7 +223,9 @@ fn column_type(given: &Spanned<String>) -> Result<ColumnType, Fault> {
         "datetime" => Ok(ColumnType::Datetime),
         other => Err(fault(
             given,
-            format!("no column type is called {other:?}; wanted text, integer, real, blob, boolean or datetime"),
+            format!(
+                "no column type is called {other:?}; wanted text, integer, real, blob, boolean or datetime"
+            ),
         )),
     }
 }
@@ -215,7 +233,9 @@ fn column_type(given: &Spanned<String>) -> Result<ColumnType, Fault> {
 fn check_columns(document: &Document, steps: &[Step]) -> Result<(), Fault> {
     let is_free = steps.iter().any(|step| matches!(step, Step::QueryParameter { .. }));
     match (is_free, document.result.first()) {
-        (true, Some(column)) => Err(fault(column, "the columns are those of the argument's query; remove [[result]]")),
+        (true, Some(column)) => {
+            Err(fault(column, "the columns are those of the argument's query; remove [[result]]"))
+        }
         (false, None) => Err(fault(&document.name, "no [[result]]; add one for each column of the query")),
         (true, None) | (false, Some(_)) => Ok(()),
     }

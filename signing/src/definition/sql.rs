@@ -14,10 +14,13 @@ pub(super) fn parameters(sql: &str) -> Vec<&str> {
             quote @ (b'\'' | b'"' | b'`') => quoted(bytes.get(index..).unwrap_or_default(), quote),
             b'[' => rest.find(']').map_or(rest.len(), |end| end + 1),
             b'-' if at(index + 1) == b'-' => rest.find('\n').unwrap_or(rest.len()),
-            b'/' if at(index + 1) == b'*' => rest.get(2..).and_then(|body| body.find("*/")).map_or(rest.len(), |end| end + 4),
+            b'/' if at(index + 1) == b'*' => {
+                rest.get(2..).and_then(|body| body.find("*/")).map_or(rest.len(), |end| end + 4)
+            }
             b':' | b'@' | b'$' | b'?' => {
                 let is_name = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
-                let length = 1 + rest.get(1..).map_or(0, |name| name.find(|c| !is_name(c)).unwrap_or(name.len()));
+                let length =
+                    1 + rest.get(1..).map_or(0, |name| name.find(|c| !is_name(c)).unwrap_or(name.len()));
                 found.extend(rest.get(..length));
                 length
             }

@@ -112,7 +112,8 @@ pub(super) fn verifier(
         other => return Err(EnvelopeError::Algorithm(format!("signature algorithm {}", name(&other)))),
     };
     if !is_for_key {
-        let problem = format!("signature algorithm {} with {hash:?} and a key of type {key:?}", name(&algorithm.oid));
+        let problem =
+            format!("signature algorithm {} with {hash:?} and a key of type {key:?}", name(&algorithm.oid));
         return Err(EnvelopeError::Algorithm(problem));
     }
     check_parameters(algorithm)?;
@@ -134,7 +135,10 @@ fn check_parameters(algorithm: &AlgorithmIdentifierOwned) -> Result<(), Envelope
     if algorithm.parameters.as_ref().is_none_or(is_null) {
         return Ok(());
     }
-    Err(EnvelopeError::Form(format!("parameters of {} that are neither absent nor NULL", name(&algorithm.oid))))
+    Err(EnvelopeError::Form(format!(
+        "parameters of {} that are neither absent nor NULL",
+        name(&algorithm.oid)
+    )))
 }
 
 fn name(oid: &ObjectIdentifier) -> String {

@@ -94,10 +94,13 @@ pub(super) fn read(attributes: &Attributes) -> Result<Signed, EnvelopeError> {
     let certificate = certificates.pop().filter(|_| certificates.is_empty());
     Ok(Signed {
         content_type: one(attributes, CONTENT_TYPE, "contentType")?.decode_as()?,
-        message_digest: one(attributes, MESSAGE_DIGEST, "messageDigest")?.decode_as::<OctetString>()?.into_bytes(),
+        message_digest: one(attributes, MESSAGE_DIGEST, "messageDigest")?
+            .decode_as::<OctetString>()?
+            .into_bytes(),
         signing_time: read_time(one(attributes, SIGNING_TIME, "signingTime")?)?,
-        certificate: certificate
-            .ok_or_else(|| EnvelopeError::Form("signingCertificateV2 without exactly one certificate".to_owned()))?,
+        certificate: certificate.ok_or_else(|| {
+            EnvelopeError::Form("signingCertificateV2 without exactly one certificate".to_owned())
+        })?,
     })
 }
 
@@ -107,7 +110,9 @@ impl Signed {
         let EssCertificateId { hash_algorithm, certificate_hash, issuer_serial } = &self.certificate;
         let hash = match hash_algorithm {
             Some(algorithm) if algorithm.oid == rfc5912::ID_SHA_256 => {
-                return Err(EnvelopeError::Form("signingCertificateV2 writes its default, SHA-256, out".to_owned()));
+                return Err(EnvelopeError::Form(
+                    "signingCertificateV2 writes its default, SHA-256, out".to_owned(),
+                ));
             }
             Some(algorithm) => Hash::read(algorithm)?,
             None => Hash::Sha256,
@@ -115,7 +120,8 @@ impl Signed {
         let is_issuer_serial = match issuer_serial {
             Some(IssuerSerial { issuer, serial_number }) => {
                 let parsed = x509_cert::Certificate::from_der(signer.der())?.tbs_certificate;
-                *issuer == [GeneralName::DirectoryName(parsed.issuer)] && *serial_number == parsed.serial_number
+                *issuer == [GeneralName::DirectoryName(parsed.issuer)]
+                    && *serial_number == parsed.serial_number
             }
             None => true,
         };
@@ -135,7 +141,9 @@ fn one<'a>(attributes: &'a Attributes, oid: ObjectIdentifier, name: &str) -> Res
             attribute.values.get(0).ok_or_else(|| EnvelopeError::Form(format!("{name} without value")))
         }
         (None, _) => Err(EnvelopeError::Form(format!("the signed attribute {name} is missing"))),
-        (Some(_), _) => Err(EnvelopeError::Form(format!("the signed attribute {name} has more than one value"))),
+        (Some(_), _) => {
+            Err(EnvelopeError::Form(format!("the signed attribute {name} has more than one value")))
+        }
     }
 }
 

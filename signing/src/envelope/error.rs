@@ -16,7 +16,9 @@ pub enum EnvelopeError {
     #[error("{0} certificates in the envelope; wanted at most {CERTIFICATES_MAX}")]
     TooManyCertificates(usize),
     /// Not CMS in strict DER, or bytes that nothing accounts for.
-    #[error("not a signed envelope in strict DER: {0}; sign it with muster-sign, or `openssl cms -sign -cades -nosmimecap -outform DER`")]
+    #[error(
+        "not a signed envelope in strict DER: {0}; sign it with muster-sign, or `openssl cms -sign -cades -nosmimecap -outform DER`"
+    )]
     Form(String),
     /// Another type of document, or none of ours.
     #[error("the envelope holds a {got}; wanted a {wanted}")]
@@ -48,7 +50,9 @@ pub enum EnvelopeError {
         now: u64,
     },
     /// A certificate that no signer's chain needs.
-    #[error("the envelope holds the certificate {0}, which no signer's chain needs; include the chains without their root, and nothing else")]
+    #[error(
+        "the envelope holds the certificate {0}, which no signer's chain needs; include the chains without their root, and nothing else"
+    )]
     UnusedCertificate(String),
     /// A signer that may not play the role.
     #[error("the signer is not trusted: {0}")]
@@ -92,10 +96,14 @@ pub enum SignError {
     #[error("the signer's certificate: {0}")]
     Certificate(String),
     /// The key cannot be used.
-    #[error("the signer's key is of no supported type; wanted ECDSA P-256 or P-384, or RSA of 2048 to 8192 bits, in PKCS#8, SEC 1 or PKCS#1")]
+    #[error(
+        "the signer's key is of no supported type; wanted ECDSA P-256 or P-384, or RSA of 2048 to 8192 bits, in PKCS#8, SEC 1 or PKCS#1"
+    )]
     Key,
     /// They do not belong together.
-    #[error("the key is not the one of certificate {0}; give the key that the certificate was issued for, and the leaf first")]
+    #[error(
+        "the key is not the one of certificate {0}; give the key that the certificate was issued for, and the leaf first"
+    )]
     Mismatch(String),
     /// More bytes than an envelope may have.
     #[error("the envelope would have {0} bytes; wanted at most {ENVELOPE_BYTES_MAX}")]

@@ -4,8 +4,8 @@ use std::fmt;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256,
-    RsaKeyPair,
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _,
+    RSA_PKCS1_SHA256, RsaKeyPair,
 };
 use muster_pki::{Certificate, PrivateKeyDer, pem};
 
@@ -72,12 +72,14 @@ impl Signer {
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
         let random = SystemRandom::new();
         match &self.key {
-            Key::Ecdsa(_, key) => {
-                key.sign(&random, message).map(|signature| signature.as_ref().to_vec()).map_err(|_| SignError::Unspecified)
-            }
+            Key::Ecdsa(_, key) => key
+                .sign(&random, message)
+                .map(|signature| signature.as_ref().to_vec())
+                .map_err(|_| SignError::Unspecified),
             Key::Rsa(key) => {
                 let mut signature = vec![0; key.public_modulus_len()];
-                key.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).map_err(|_| SignError::Unspecified)?;
+                key.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature)
+                    .map_err(|_| SignError::Unspecified)?;
                 Ok(signature)
             }
         }
@@ -93,12 +95,16 @@ impl fmt::Debug for Signer {
 
 impl Key {
     fn read(key: &PrivateKeyDer<'_>) -> Result<Self, SignError> {
-        let curves =
-            [(KeyType::P256, &ECDSA_P256_SHA256_ASN1_SIGNING), (KeyType::P384, &ECDSA_P384_SHA384_ASN1_SIGNING)];
+        let curves = [
+            (KeyType::P256, &ECDSA_P256_SHA256_ASN1_SIGNING),
+            (KeyType::P384, &ECDSA_P384_SHA384_ASN1_SIGNING),
+        ];
         for (key_type, algorithm) in curves {
             let pair = match key {
                 PrivateKeyDer::Pkcs8(key) => EcdsaKeyPair::from_pkcs8(algorithm, key.secret_pkcs8_der()).ok(),
-                PrivateKeyDer::Sec1(key) => EcdsaKeyPair::from_private_key_der(algorithm, key.secret_sec1_der()).ok(),
+                PrivateKeyDer::Sec1(key) => {
+                    EcdsaKeyPair::from_private_key_der(algorithm, key.secret_sec1_der()).ok()
+                }
                 PrivateKeyDer::Pkcs1(_) | _ => None,
             };
             if let Some(pair) = pair {

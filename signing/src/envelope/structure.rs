@@ -4,7 +4,8 @@ use aws_lc_rs::signature::UnparsedPublicKey;
 use cms::cert::{CertificateChoices, IssuerAndSerialNumber};
 use cms::content_info::{CmsVersion, ContentInfo};
 use cms::signed_data::{
-    CertificateSet, EncapsulatedContentInfo, SignedAttributes, SignedData, SignerIdentifier, SignerInfo, SignerInfos,
+    CertificateSet, EncapsulatedContentInfo, SignedAttributes, SignedData, SignerIdentifier, SignerInfo,
+    SignerInfos,
 };
 use const_oid::db::rfc5911::ID_SIGNED_DATA;
 use der::asn1::{Any, OctetString, OctetStringRef, SetOfVec};
@@ -52,8 +53,10 @@ pub(super) fn sign(
     if content.len() > ENVELOPE_BYTES_MAX {
         return Err(SignError::TooLarge(content.len()));
     }
-    let unique: Vec<_> = signers.iter().filter_map(|signer| signer.certificate()).map(Certificate::thumbprint).collect();
-    let is_repeated = unique.iter().enumerate().any(|(index, own)| unique.iter().skip(index + 1).any(|other| other == own));
+    let unique: Vec<_> =
+        signers.iter().filter_map(|signer| signer.certificate()).map(Certificate::thumbprint).collect();
+    let is_repeated =
+        unique.iter().enumerate().any(|(index, own)| unique.iter().skip(index + 1).any(|other| other == own));
     if signers.is_empty() || signers.len() > content_type.signers_max() || is_repeated {
         return Err(SignError::Signers { got: signers.len(), wanted: content_type.signers_max() });
     }
@@ -62,7 +65,9 @@ pub(super) fn sign(
     certificates.dedup();
     let certificates = certificates
         .into_iter()
-        .map(|certificate| Ok(CertificateChoices::Certificate(x509_cert::Certificate::from_der(certificate.der())?)))
+        .map(|certificate| {
+            Ok(CertificateChoices::Certificate(x509_cert::Certificate::from_der(certificate.der())?))
+        })
         .collect::<Result<Vec<_>, der::Error>>()?;
     let infos = signers
         .iter()
@@ -97,8 +102,7 @@ fn signer_info(
     let certificate = signer.certificate().ok_or(SignError::Key)?;
     let parsed = x509_cert::Certificate::from_der(certificate.der())?.tbs_certificate;
     let hash = signer.key_type().hash();
-    let signed =
-        attributes::make(content_type.oid(), hash.of(content).as_ref(), signing_time, certificate)?;
+    let signed = attributes::make(content_type.oid(), hash.of(content).as_ref(), signing_time, certificate)?;
     let value = signer.sign(&signed.to_der()?)?;
     Ok(SignerInfo {
         version: CmsVersion::V1,
@@ -120,7 +124,10 @@ impl Structure {
         let data = signed_data(envelope)?;
         let got = type_of(&data, content_type.name())?;
         if got != content_type {
-            return Err(EnvelopeError::ContentType { got: got.name().to_owned(), wanted: content_type.name() });
+            return Err(EnvelopeError::ContentType {
+                got: got.name().to_owned(),
+                wanted: content_type.name(),
+            });
         }
         if data.version != CmsVersion::V3 {
             return Err(form("SignedData of a version other than 3"));
@@ -135,7 +142,11 @@ impl Structure {
         let certificates = certificates(data.certificates.as_ref())?;
         let infos = data.signer_infos.0.as_slice();
         if infos.is_empty() || infos.len() > content_type.signers_max() {
-            return Err(EnvelopeError::Form(format!("{} signatures; wanted 1 to {}", infos.len(), content_type.signers_max())));
+            return Err(EnvelopeError::Form(format!(
+                "{} signatures; wanted 1 to {}",
+                infos.len(),
+                content_type.signers_max()
+            )));
         }
         if digest_algorithms(infos.iter().map(|info| &info.digest_alg))? != data.digest_algorithms {
             return Err(form("digest algorithms that are not exactly the signers'"));
@@ -153,7 +164,8 @@ impl Structure {
 
     /// Verifies one signature with the key of its certificate, and returns the time of signing.
     pub(super) fn verify_signature(&self, signature: &Signature) -> Result<UnixTime, EnvelopeError> {
-        let bad = |problem| EnvelopeError::Signature { signer: signature.signer.subject().to_owned(), problem };
+        let bad =
+            |problem| EnvelopeError::Signature { signer: signature.signer.subject().to_owned(), problem };
         let signed = attributes::read(&signature.attributes)?;
         if signed.content_type != self.content_type.oid() {
             return Err(bad("its contentType is another one"));
@@ -186,7 +198,8 @@ impl Signature {
         let is_signer = |certificate: &&Certificate| {
             certificate.issuer_der() == issuer && certificate.serial() == id.serial_number.as_bytes()
         };
-        let signer = certificates.iter().find(is_signer).ok_or_else(|| form("no certificate of the signer"))?;
+        let signer =
+            certificates.iter().find(is_signer).ok_or_else(|| form("no certificate of the signer"))?;
         Ok(Self {
             signer: signer.clone(),
             attributes,
@@ -207,7 +220,8 @@ fn signed_data(envelope: &[u8]) -> Result<SignedData, EnvelopeError> {
         return Err(form("CMS of another kind than SignedData"));
     }
     let data = outer.content.decode_as::<SignedData>()?;
-    let again = ContentInfo { content_type: outer.content_type, content: Any::encode_from(&data)? }.to_der()?;
+    let again =
+        ContentInfo { content_type: outer.content_type, content: Any::encode_from(&data)? }.to_der()?;
     if again != envelope {
         return Err(form("an encoding that is not DER"));
     }
@@ -226,9 +240,8 @@ fn certificates(set: Option<&CertificateSet>) -> Result<Vec<Certificate>, Envelo
         return Err(EnvelopeError::TooManyCertificates(choices.len()));
     }
     let read = |choice: &CertificateChoices| match choice {
-        CertificateChoices::Certificate(certificate) => {
-            Certificate::from_der(&certificate.to_der()?).map_err(|error| EnvelopeError::Form(error.to_string()))
-        }
+        CertificateChoices::Certificate(certificate) => Certificate::from_der(&certificate.to_der()?)
+            .map_err(|error| EnvelopeError::Form(error.to_string())),
         CertificateChoices::Other(_) => Err(form("a certificate that is not X.509")),
     };
     choices.iter().map(read).collect()

@@ -93,8 +93,7 @@ fn g5_refuses_a_revoked_signer() {
     let serial_hex = signer.certificate().unwrap().serial_hex();
     let revoked = [Revoked { serial_hex, at: at(NOW - 60) }];
     let crl = pki.authority().crl(&revoked, 1, at(NOW - 60), at(NOW + 3_600)).unwrap();
-    let index =
-        RevocationIndex::default().with_crl(crl.as_bytes(), &[pki.root().clone()], at(NOW)).unwrap();
+    let index = RevocationIndex::default().with_crl(crl.as_bytes(), &[pki.root().clone()], at(NOW)).unwrap();
     let envelope = sign(CONTENT, ContentType::Order, &signer, at(NOW)).unwrap();
 
     let facts = Facts { revocation: Some(&index), ..facts() };
@@ -137,7 +136,8 @@ fn an_order_may_have_several_signers_and_a_definition_may_not() {
 #[test]
 fn all_signers_of_an_order_must_be_trusted() {
     let pki = Pki::flat("orders");
-    let (ann, eve) = (pki.signer("ann", Role::OrderSigner), Pki::flat("eve").signer("eve", Role::OrderSigner));
+    let (ann, eve) =
+        (pki.signer("ann", Role::OrderSigner), Pki::flat("eve").signer("eve", Role::OrderSigner));
 
     check(
         &sign_by_all(CONTENT, ContentType::Order, &[&ann, &eve], at(NOW)).unwrap(),

@@ -57,11 +57,17 @@ pub(super) fn read(text: &str) -> Result<Terms, LicenceError> {
     for prefix in document.prefix {
         let signers = prefix.signers.into_iter().collect();
         if prefixes.insert(prefix.name.clone(), signers).is_some() {
-            return Err(LicenceError::new(format!("prefix {} stands there twice; list its signers together", prefix.name)));
+            return Err(LicenceError::new(format!(
+                "prefix {} stands there twice; list its signers together",
+                prefix.name
+            )));
         }
     }
     let minimum = |minimum: Minimum| {
-        let name = minimum.name.parse::<DefinitionName>().map_err(|error| LicenceError::new(format!("minimum: {error}")))?;
+        let name = minimum
+            .name
+            .parse::<DefinitionName>()
+            .map_err(|error| LicenceError::new(format!("minimum: {error}")))?;
         let version = semver::Version::parse(&minimum.version)
             .map_err(|error| LicenceError::new(format!("minimum version of {}: {error}", minimum.name)))?;
         Ok((name, version))
@@ -112,12 +118,15 @@ fn moment(written: &Datetime) -> Result<UnixTime, LicenceError> {
     datetime::unix_seconds(written)
         .and_then(|seconds| u64::try_from(seconds).ok())
         .map(|seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
-        .ok_or_else(|| LicenceError::new(format!("{written} is no moment since 1970; wanted one such as 2026-01-31T12:00:00Z")))
+        .ok_or_else(|| {
+            LicenceError::new(format!(
+                "{written} is no moment since 1970; wanted one such as 2026-01-31T12:00:00Z"
+            ))
+        })
 }
 
 fn written(moment: UnixTime) -> Result<Datetime, LicenceError> {
-    i64::try_from(moment.as_secs())
-        .ok()
-        .and_then(datetime::from_unix_seconds)
-        .ok_or_else(|| LicenceError::new(format!("{} seconds since 1970 is after the year 9999", moment.as_secs())))
+    i64::try_from(moment.as_secs()).ok().and_then(datetime::from_unix_seconds).ok_or_else(|| {
+        LicenceError::new(format!("{} seconds since 1970 is after the year 9999", moment.as_secs()))
+    })
 }

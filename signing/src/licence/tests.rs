@@ -11,7 +11,8 @@ fn reads_back_what_it_wrote() {
 #[test]
 fn g3_compares_the_prefix_exactly() {
     let licence = licence();
-    let admits = |name: &str| licence.admits(&name.parse().unwrap(), &version("2.0.0"), &thumbprint(1), at(50));
+    let admits =
+        |name: &str| licence.admits(&name.parse().unwrap(), &version("2.0.0"), &thumbprint(1), at(50));
 
     assert_eq!(admits("Acme-Os-Version"), Ok(()));
     for name in ["AcmeX-Os-Version", "acme-Os-Version", "Acm-Os-Version", "Muster-Os-Version"] {

@@ -37,10 +37,14 @@ pub enum Document {
 #[derive(Debug, Subcommand)]
 pub enum DefinitionCommand {
     /// Check an authored text and sign it.
-    #[command(after_help = "Example:\n  muster-sign definition sign Acme-Os-Version.toml --key author.key --cert author.pem --out Acme-Os-Version.cms")]
+    #[command(
+        after_help = "Example:\n  muster-sign definition sign Acme-Os-Version.toml --key author.key --cert author.pem --out Acme-Os-Version.cms"
+    )]
     Sign(SignDefinition),
     /// Verify a signed definition as a Switch does when it is imported, and look its prefix up in the licence.
-    #[command(after_help = "Example:\n  muster-sign definition verify Acme-Os-Version.cms --home ~/.muster\n\nAn unlicensed definition is accepted (exit code 0): it can be imported, but not issued.")]
+    #[command(
+        after_help = "Example:\n  muster-sign definition verify Acme-Os-Version.cms --home ~/.muster\n\nAn unlicensed definition is accepted (exit code 0): it can be imported, but not issued."
+    )]
     Verify(VerifyDefinition),
     /// Show what a definition, signed or not, says; nothing is verified.
     #[command(after_help = "Example:\n  muster-sign definition inspect Acme-Os-Version.cms -o json")]
@@ -51,7 +55,9 @@ pub enum DefinitionCommand {
 #[derive(Debug, Subcommand)]
 pub enum LicenceCommand {
     /// Issue and sign a licence.
-    #[command(after_help = "Example:\n  muster-sign licence issue --licensee 'Acme Ltd' --tenant acme --prefix Acme=author.pem --prefix Muster=author.pem --serial 2 --valid 365d --key licensor.key --cert licensor.pem --out licence.cms")]
+    #[command(
+        after_help = "Example:\n  muster-sign licence issue --licensee 'Acme Ltd' --tenant acme --prefix Acme=author.pem --prefix Muster=author.pem --serial 2 --valid 365d --key licensor.key --cert licensor.pem --out licence.cms"
+    )]
     Issue(IssueLicence),
     /// Show what a licence says; nothing is verified.
     #[command(after_help = "Example:\n  muster-sign licence inspect licence.cms")]
@@ -173,7 +179,8 @@ fn days(text: &str) -> Result<u64, String> {
         (None, None) => (text, 0),
     };
     let days = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-    days.filter(|days| (1..=36_500).contains(days)).ok_or_else(|| format!("{text:?}; wanted 1d to 100y, such as 365d"))
+    days.filter(|days| (1..=36_500).contains(days))
+        .ok_or_else(|| format!("{text:?}; wanted 1d to 100y, such as 365d"))
 }
 
 #[cfg(test)]

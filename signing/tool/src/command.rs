@@ -14,7 +14,8 @@ use crate::cli::{
     SignerFiles, VerifyDefinition,
 };
 use crate::{
-    LicenceRequest, Licensed, ToolError, Trust, issue_licence, read_envelope, sign_definition, verify_definition,
+    LicenceRequest, Licensed, ToolError, Trust, issue_licence, read_envelope, sign_definition,
+    verify_definition,
 };
 
 /// Runs a command; what it returns goes to standard output.
@@ -25,7 +26,9 @@ pub fn run(cli: &Cli, now: UnixTime) -> anyhow::Result<String> {
     match &cli.document {
         Document::Definition(DefinitionCommand::Sign(arguments)) => sign(arguments, now),
         Document::Definition(DefinitionCommand::Verify(arguments)) => verify(arguments, now),
-        Document::Definition(DefinitionCommand::Inspect(arguments)) => inspect(arguments, ContentType::Definition),
+        Document::Definition(DefinitionCommand::Inspect(arguments)) => {
+            inspect(arguments, ContentType::Definition)
+        }
         Document::Licence(LicenceCommand::Issue(arguments)) => issue(arguments, now),
         Document::Licence(LicenceCommand::Inspect(arguments)) => inspect(arguments, ContentType::Licence),
     }
@@ -71,7 +74,9 @@ fn verify(arguments: &VerifyDefinition, now: UnixTime) -> anyhow::Result<String>
     let revocation = revocation(arguments, &envelope, &authors, now)?;
     let licence_file = arguments.home.join("licence.cms");
     let licence = match licence_file.exists() {
-        true => Some(read_envelope(&read(&licence_file)?).with_context(|| licence_file.display().to_string())?),
+        true => {
+            Some(read_envelope(&read(&licence_file)?).with_context(|| licence_file.display().to_string())?)
+        }
         false => None,
     };
     let trust = Trust {
@@ -105,7 +110,8 @@ fn inspect(arguments: &Inspect, wanted: ContentType) -> anyhow::Result<String> {
         (json!({ "signed": false }), bytes)
     } else {
         let envelope = read_envelope(&bytes).with_context(|| file.to_string())?;
-        let inspection = envelope::inspect(&envelope).map_err(ToolError::from).with_context(|| file.to_string())?;
+        let inspection =
+            envelope::inspect(&envelope).map_err(ToolError::from).with_context(|| file.to_string())?;
         anyhow::ensure!(
             inspection.content_type == wanted,
             "{file}: a {}; wanted a {}",
@@ -271,9 +277,9 @@ fn lines(text: &mut String, value: &Value, depth: usize) {
     for (name, value) in entries {
         let line = match value {
             Value::Object(_) | Value::Array(_) => String::new(),
-            Value::String(value) if value.contains('\n') => {
-                value.lines().fold(String::new(), |body, line| format!("{body}\n{indent}  | {}", printable(line)))
-            }
+            Value::String(value) if value.contains('\n') => value
+                .lines()
+                .fold(String::new(), |body, line| format!("{body}\n{indent}  | {}", printable(line))),
             Value::String(value) => format!(" {}", printable(value)),
             Value::Null => " none".to_owned(),
             Value::Bool(value) => format!(" {value}"),

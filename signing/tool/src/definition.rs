@@ -61,7 +61,11 @@ pub enum Licensed {
 ///
 /// # Errors
 /// The signature does not hold, the signer is not trusted, or the text is no definition.
-pub fn verify_definition(envelope: &[u8], trust: &Trust<'_>, now: UnixTime) -> Result<VerifiedDefinition, ToolError> {
+pub fn verify_definition(
+    envelope: &[u8],
+    trust: &Trust<'_>,
+    now: UnixTime,
+) -> Result<VerifiedDefinition, ToolError> {
     let facts = Facts { now, name: None, intermediates: &[], revocation: trust.revocation };
     let verified = envelope::verify(envelope, ContentType::Definition, Role::Author, trust.authors, &facts)?;
     let text = String::from_utf8(verified.content).map_err(|_| ToolError::NotText)?;
@@ -80,7 +84,11 @@ fn licence(trust: &Trust<'_>, facts: &Facts<'_>) -> Result<Licence, String> {
         .map_err(|error| format!("the licence is refused: {error}"))?;
     let text = String::from_utf8(verified.content).map_err(|_| "the licence is not UTF-8".to_owned())?;
     let licence = Licence::parse(&text).map_err(|error| error.to_string())?;
-    if licence.is_valid_at(facts.now) { Ok(licence) } else { Err(format!("licence {} is not valid now", licence.serial())) }
+    if licence.is_valid_at(facts.now) {
+        Ok(licence)
+    } else {
+        Err(format!("licence {} is not valid now", licence.serial()))
+    }
 }
 
 fn licensed(

@@ -49,7 +49,10 @@ mod tests {
     fn reads_der_and_both_labels_of_pem() {
         assert_eq!(read_envelope(&[0x30, 0]), Ok(vec![0x30, 0]));
         assert_eq!(read_envelope(b"-----BEGIN CMS-----\nMAA=\n-----END CMS-----\n"), Ok(vec![0x30, 0]));
-        assert_eq!(read_envelope(b"\n-----BEGIN PKCS7-----\r\nMAA=\r\n-----END PKCS7-----"), Ok(vec![0x30, 0]));
+        assert_eq!(
+            read_envelope(b"\n-----BEGIN PKCS7-----\r\nMAA=\r\n-----END PKCS7-----"),
+            Ok(vec![0x30, 0])
+        );
     }
 
     #[test]

@@ -33,7 +33,9 @@ pub enum ToolError {
     #[error(transparent)]
     Sign(#[from] SignError),
     /// The signer could sign, but nobody would accept it.
-    #[error("signer {subject}: {problem}; have a certificate issued with the extended key usage codeSigning (`muster pki issue --role author`)")]
+    #[error(
+        "signer {subject}: {problem}; have a certificate issued with the extended key usage codeSigning (`muster pki issue --role author`)"
+    )]
     SignerUnfit {
         /// The certificate's subject.
         subject: String,

@@ -59,7 +59,10 @@ pub fn issue_licence(request: &LicenceRequest, signer: &Signer, now: UnixTime) -
 }
 
 fn thumbprint(certificate_pem: &[u8]) -> Result<Thumbprint, String> {
-    let certificates = pem::certificates(certificate_pem, "certificate").map_err(|error| error.to_string())?;
+    let certificates =
+        pem::certificates(certificate_pem, "certificate").map_err(|error| error.to_string())?;
     let first = certificates.first().ok_or_else(|| "no certificate".to_owned())?;
-    Certificate::from_der(first).map(|certificate| certificate.thumbprint()).map_err(|error| error.to_string())
+    Certificate::from_der(first)
+        .map(|certificate| certificate.thumbprint())
+        .map_err(|error| error.to_string())
 }

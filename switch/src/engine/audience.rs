@@ -96,7 +96,8 @@ impl AttributeIndex {
         let mut rest = members.clone();
         if members.len() < values {
             for device in &members {
-                let slot = self.rows.get(&device).and_then(|row| row.iter().find(|(at, _)| *at == attribute.number));
+                let slot =
+                    self.rows.get(&device).and_then(|row| row.iter().find(|(at, _)| *at == attribute.number));
                 if let Some((_, slot)) = slot {
                     parts.entry(*slot).or_default().insert(device);
                     rest.remove(device);

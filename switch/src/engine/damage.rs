@@ -39,7 +39,11 @@ impl Damage {
     #[cfg(test)]
     pub(crate) fn count(&self) -> u64 {
         let found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        found.tables.values().map(|(keys, beyond)| u64::try_from(keys.len()).unwrap_or(u64::MAX) + beyond).sum()
+        found
+            .tables
+            .values()
+            .map(|(keys, beyond)| u64::try_from(keys.len()).unwrap_or(u64::MAX) + beyond)
+            .sum()
     }
 
     /// Returns a warning for each table with damaged records, with what to do.

@@ -72,7 +72,11 @@ impl EngineHandle {
     ///
     /// # Errors
     /// As [`Self::connect`]. Nothing is lost by it: the targets stay queued and get the order again.
-    pub(crate) async fn sent(&self, instruction: InstructionId, numbers: RoaringBitmap) -> Result<(), EngineError> {
+    pub(crate) async fn sent(
+        &self,
+        instruction: InstructionId,
+        numbers: RoaringBitmap,
+    ) -> Result<(), EngineError> {
         self.tell(Command::Sent { instruction, numbers }).await
     }
 

@@ -121,7 +121,10 @@ impl Ledger {
 
     /// Returns how many are in each state, states with none left out.
     pub(crate) fn counts(&self) -> Vec<(TargetState, u64)> {
-        ALL.into_iter().map(|state| (state, self.in_state(state).len())).filter(|(_, count)| *count > 0).collect()
+        ALL.into_iter()
+            .map(|state| (state, self.in_state(state).len()))
+            .filter(|(_, count)| *count > 0)
+            .collect()
     }
 
     /// Returns whether every target is in a terminal state.

@@ -150,7 +150,8 @@ impl Shared {
         if licence.is_some_and(|licence| !licence.is_valid_at(self.clock.now_ms())) {
             warnings.push("the licence has lapsed, so nothing can be issued; import a newer one".to_owned());
         }
-        let expires = licence.map(|held| std::time::Duration::from_secs(held.licence.terms().not_after.as_secs()));
+        let expires =
+            licence.map(|held| std::time::Duration::from_secs(held.licence.terms().not_after.as_secs()));
         EngineStatus {
             devices: self.devices.load(Ordering::Relaxed),
             online: self.online_count(),

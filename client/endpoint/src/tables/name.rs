@@ -54,6 +54,7 @@ fn attribute(attribute: &AttributeTypeAndValue) -> String {
 }
 
 /// The text of a string type; T.61 strings are read as Latin-1, which is what is in them.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the few string types among all of ASN.1's")]
 fn text(attribute: &AttributeTypeAndValue) -> Option<String> {
     let bytes = attribute.value.value();
     match attribute.value.tag() {

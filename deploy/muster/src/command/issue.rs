@@ -169,14 +169,7 @@ fn draw(bar: &ProgressBar, instruction: &Instruction) {
 pub(crate) fn show(id: &str, outcome: &Outcome, format: Format) -> Result<(), Failure> {
     let rows = outcome.rows();
     match format {
-        Format::Json => output::print_json(&json!({
-            "instruction": id,
-            "targets": outcome.instruction.targets,
-            "states": outcome.states(),
-            "columns": rows.columns(),
-            "rows": rows.objects(),
-            "problems": problems(outcome).objects(),
-        })),
+        Format::Json => output::print_json(&document(id, outcome, &rows)),
         Format::Table | Format::Wide => {
             if rows.len() > 0 {
                 rows.print(format)?;
@@ -190,6 +183,22 @@ pub(crate) fn show(id: &str, outcome: &Outcome, format: Format) -> Result<(), Fa
             Ok(())
         }
     }
+}
+
+/// The JSON of an instruction's outcome; `problems` is there only where there are any.
+fn document(id: &str, outcome: &Outcome, rows: &Table) -> serde_json::Value {
+    let mut document = json!({
+        "instruction": id,
+        "targets": outcome.instruction.targets,
+        "states": outcome.states(),
+        "columns": rows.columns().iter().skip(1).collect::<Vec<_>>(),
+        "rows": rows.objects(),
+    });
+    let problems = problems(outcome);
+    if problems.len() > 0 {
+        document["problems"] = serde_json::Value::Array(problems.objects());
+    }
+    document
 }
 
 fn summary(id: &str, outcome: &Outcome) {

@@ -56,11 +56,21 @@ pub(super) fn time_to_live(given: &document::TimeToLive) -> Result<TimeToLive, F
     })
 }
 
-fn bounds(given: Option<&Spanned<document::Bounds>>, mut bounds: Bounds, most: Duration) -> Result<Bounds, Fault> {
+fn bounds(
+    given: Option<&Spanned<document::Bounds>>,
+    mut bounds: Bounds,
+    most: Duration,
+) -> Result<Bounds, Fault> {
     let Some(place) = given else { return Ok(bounds) };
     let given = place.get_ref();
     if let Some(text) = &given.max {
-        bounds.max = within(text, duration(text)?, Duration::from_secs(1), most, &format!("at most {}d", most.as_secs() / 86_400))?;
+        bounds.max = within(
+            text,
+            duration(text)?,
+            Duration::from_secs(1),
+            most,
+            &format!("at most {}d", most.as_secs() / 86_400),
+        )?;
     }
     if let Some(text) = &given.min {
         bounds.min = duration(text)?;
@@ -83,13 +93,15 @@ fn bounds(given: Option<&Spanned<document::Bounds>>, mut bounds: Bounds, most: D
 }
 
 fn duration(text: &Spanned<String>) -> Result<Duration, Fault> {
-    quantity::duration(text.get_ref())
-        .ok_or_else(|| fault(text, format!("{:?} is no duration; wanted one such as 10s, 5m, 1h or 7d", text.get_ref())))
+    quantity::duration(text.get_ref()).ok_or_else(|| {
+        fault(text, format!("{:?} is no duration; wanted one such as 10s, 5m, 1h or 7d", text.get_ref()))
+    })
 }
 
 fn bytes(text: &Spanned<String>) -> Result<u32, Fault> {
-    let bytes = quantity::bytes(text.get_ref())
-        .ok_or_else(|| fault(text, format!("{:?} is no size; wanted one such as 64 KiB or 1 MiB", text.get_ref())))?;
+    let bytes = quantity::bytes(text.get_ref()).ok_or_else(|| {
+        fault(text, format!("{:?} is no size; wanted one such as 64 KiB or 1 MiB", text.get_ref()))
+    })?;
     // What doesn't fit is above every maximum.
     Ok(u32::try_from(bytes).unwrap_or(u32::MAX))
 }

@@ -27,14 +27,20 @@ pub(super) fn parameters(given: &[Spanned<document::Parameter>]) -> Result<Vec<P
 fn read(given: &document::Parameter, names: &mut BTreeSet<String>) -> Result<Parameter, Fault> {
     let name = item_name(&given.name, names)?;
     if name.starts_with("resource_") {
-        return Err(fault(&given.name, "names that begin with `resource_` belong to resources; choose another"));
+        return Err(fault(
+            &given.name,
+            "names that begin with `resource_` belong to resources; choose another",
+        ));
     }
     let kind = kind(given)?;
     let mut parameter = Parameter { name, kind, default: None, hint: given.hint.clone() };
     if let Some(place) = &given.default {
-        let value = default_value(&parameter.kind, place.get_ref())
-            .ok_or_else(|| fault(place, format!("the default is of another type; wanted {}", parameter.kind)))?;
-        parameter.check(&value).map_err(|error| fault(place, format!("the default does not fit: {error}")))?;
+        let value = default_value(&parameter.kind, place.get_ref()).ok_or_else(|| {
+            fault(place, format!("the default is of another type; wanted {}", parameter.kind))
+        })?;
+        parameter
+            .check(&value)
+            .map_err(|error| fault(place, format!("the default does not fit: {error}")))?;
         parameter.default = Some(value);
     }
     Ok(parameter)
@@ -88,7 +94,11 @@ fn values(given: &document::Parameter) -> Result<Vec<String>, Fault> {
     let values = place.get_ref();
     let unique: BTreeSet<&String> = values.iter().collect();
     let is_valid = |value: &String| !value.is_empty() && value.len() <= 1_024 && !value.contains('\0');
-    if values.is_empty() || values.len() > VALUES_MAX || unique.len() != values.len() || !values.iter().all(is_valid) {
+    if values.is_empty()
+        || values.len() > VALUES_MAX
+        || unique.len() != values.len()
+        || !values.iter().all(is_valid)
+    {
         return Err(fault(place, format!("wanted 1 to {VALUES_MAX} different texts of 1 to 1024 bytes")));
     }
     Ok(values.clone())
@@ -101,11 +111,15 @@ fn range<T: PartialOrd>(
     let bound = |place: Option<&Spanned<Toml>>| {
         let Some(place) = place else { return Ok(None) };
         let kind = given.kind.get_ref();
-        read(place.get_ref()).map(Some).ok_or_else(|| fault(place, format!("a bound of another type; wanted {kind}")))
+        read(place.get_ref())
+            .map(Some)
+            .ok_or_else(|| fault(place, format!("a bound of another type; wanted {kind}")))
     };
     let (min, max) = (bound(given.min.as_ref())?, bound(given.max.as_ref())?);
     match (&min, &max, &given.max) {
-        (Some(least), Some(greatest), Some(place)) if least > greatest => Err(fault(place, "max is less than min")),
+        (Some(least), Some(greatest), Some(place)) if least > greatest => {
+            Err(fault(place, "max is less than min"))
+        }
         _ => Ok((min, max)),
     }
 }
@@ -123,18 +137,27 @@ fn default_value(kind: &ParameterKind, value: &Toml) -> Option<Value> {
 
 fn number(value: &Toml) -> Option<f64> {
     // An integer that a person writes as a bound fits a double, or is rounded to the next one.
-    value.as_float().filter(|number| number.is_finite()).or_else(|| value.as_integer().map(|number| number as f64))
+    value
+        .as_float()
+        .filter(|number| number.is_finite())
+        .or_else(|| value.as_integer().map(|number| number as f64))
 }
 
 fn moment(value: &Toml) -> Option<i64> {
     value.as_datetime().map_or_else(|| value.as_integer(), datetime::unix_seconds)
 }
 
-fn refuse_unless<T>(is_allowed: bool, place: Option<&Spanned<T>>, key: &str, types: &str) -> Result<(), Fault> {
+fn refuse_unless<T>(
+    is_allowed: bool,
+    place: Option<&Spanned<T>>,
+    key: &str,
+    types: &str,
+) -> Result<(), Fault> {
     match place {
-        Some(place) if !is_allowed => {
-            Err(fault(place, format!("`{key}` is for parameters of type {types}; remove it or change the type")))
-        }
+        Some(place) if !is_allowed => Err(fault(
+            place,
+            format!("`{key}` is for parameters of type {types}; remove it or change the type"),
+        )),
         Some(_) | None => Ok(()),
     }
 }

@@ -15,7 +15,8 @@ fn signs_verifies_and_shows_a_definition() {
     let home = home();
     std::fs::write(home.path().join("a.toml"), DEFINITION).unwrap();
 
-    let signed = succeed(home.path(), "definition sign a.toml --key author.key --cert author.pem --out a.cms -o json");
+    let signed =
+        succeed(home.path(), "definition sign a.toml --key author.key --cert author.pem --out a.cms -o json");
     let verified = succeed(home.path(), "definition verify a.cms --home . -o json");
     let shown = succeed(home.path(), "definition inspect a.cms -o json");
     let authored = succeed(home.path(), "definition inspect a.toml");
@@ -44,7 +45,8 @@ fn an_unlicensed_definition_is_accepted_and_says_why_it_cannot_be_issued() {
 #[test]
 fn a_bad_definition_is_refused_with_its_line() {
     let home = home();
-    std::fs::write(home.path().join("a.toml"), DEFINITION.replace("type = \"text\"", "type = \"txt\"")).unwrap();
+    std::fs::write(home.path().join("a.toml"), DEFINITION.replace("type = \"text\"", "type = \"txt\""))
+        .unwrap();
 
     let error = refuse(home.path(), "definition sign a.toml --key author.key --cert author.pem --out a.cms");
 
@@ -119,9 +121,11 @@ fn home() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     let now = UnixTime::now();
     std::fs::create_dir(home.path().join("trust")).unwrap();
-    for (roots, name, role) in
-        [("authors", "author", Role::Author), ("licences", "licensor", Role::Licensor), ("servers", "server", Role::Switch)]
-    {
+    for (roots, name, role) in [
+        ("authors", "author", Role::Author),
+        ("licences", "licensor", Role::Licensor),
+        ("servers", "server", Role::Switch),
+    ] {
         let year = Duration::from_secs(365 * 86_400);
         let root = Authority::root(roots, year, now).unwrap();
         let request = Request {

@@ -23,7 +23,8 @@ fn openssl_verifies_ours() {
         let at = |file: &str| dir.path().join(file);
 
         let envelope =
-            envelope::sign(CONTENT.as_bytes(), ContentType::Definition, &signer(dir.path()), UnixTime::now()).unwrap();
+            envelope::sign(CONTENT.as_bytes(), ContentType::Definition, &signer(dir.path()), UnixTime::now())
+                .unwrap();
         std::fs::write(at("ours.cms"), &envelope).unwrap();
 
         openssl(
@@ -68,7 +69,10 @@ fn openssl_without_the_attributes_or_with_more_than_needed_is_refused() {
         ("-cades -nosmimecap -md sha1 -certfile issuing.pem", "digest algorithm"),
         ("-cades -nosmimecap -md sha256 -keyid -certfile issuing.pem", "issuer and serial"),
         ("-cades -nosmimecap -md sha256 -certfile both.pem", "which no signer's chain needs"),
-        ("-cades -nosmimecap -md sha256 -stream -certfile issuing.pem", "not a signed envelope in strict DER"),
+        (
+            "-cades -nosmimecap -md sha256 -stream -certfile issuing.pem",
+            "not a signed envelope in strict DER",
+        ),
     ] {
         openssl(dir.path(), &format!("{common} {arguments}"));
         let envelope = std::fs::read(dir.path().join("theirs.cms")).unwrap();

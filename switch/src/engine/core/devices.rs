@@ -142,8 +142,12 @@ impl Core {
     }
 
     fn close(&mut self, session: SessionKey, reason: CloseReason, detail: &str) {
-        let message =
-            ShardMessage::Close { session, reason, reconnect_after: Duration::ZERO, detail: detail.to_owned() };
+        let message = ShardMessage::Close {
+            session,
+            reason,
+            reconnect_after: Duration::ZERO,
+            detail: detail.to_owned(),
+        };
         self.out.messages.push((To::Shard(session.shard), message));
     }
 }

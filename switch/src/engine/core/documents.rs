@@ -73,7 +73,11 @@ impl Core {
     }
 
     /// Takes a verified licence and tells every session. The same bytes again change nothing.
-    pub(super) fn import_licence(&mut self, mut held: HeldLicence, moment: Moment) -> Result<u64, EngineError> {
+    pub(super) fn import_licence(
+        &mut self,
+        mut held: HeldLicence,
+        moment: Moment,
+    ) -> Result<u64, EngineError> {
         let serial = held.licence.serial();
         if held.licence.tenant() != self.tenant {
             return Err(EngineError::FailedPrecondition(format!(
@@ -96,7 +100,9 @@ impl Core {
         self.require_disk(held.envelope.len(), moment)?;
         held.imported_at_ms = moment.now_ms;
         self.marks.licence += 1;
-        self.out.writes.push(Write::Licence { position: self.marks.licence, record: Box::new(held.record()) });
+        self.out
+            .writes
+            .push(Write::Licence { position: self.marks.licence, record: Box::new(held.record()) });
         self.out.messages.push((To::All, ShardMessage::LicenceNotice { digest: held.digest }));
         Arc::make_mut(&mut self.catalogue).licence = Some(Arc::new(held));
         self.out.catalogue = Some(Arc::clone(&self.catalogue));

@@ -97,7 +97,12 @@ impl Core {
             sequence: result.sequence,
             result: Some(device_result(device, result)),
         };
-        let write = Write::Result { position: self.marks.result, instruction: position, number, record: Box::new(record) };
+        let write = Write::Result {
+            position: self.marks.result,
+            instruction: position,
+            number,
+            record: Box::new(record),
+        };
         self.out.writes.push(write);
         metrics::result_stored();
         if ledger && last {

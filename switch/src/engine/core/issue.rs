@@ -81,7 +81,7 @@ impl Core {
         let gather = gather(&held, prepare.gather_ms)?;
         let targets = self.resolve(&prepare.audience)?;
         if targets.is_empty() {
-            return Err(EngineError::FailedPrecondition(format!(
+            return Err(EngineError::NotFound(format!(
                 "no device is in the audience `{}`; {} devices are known",
                 prepare.audience,
                 self.devices.len()
@@ -130,7 +130,11 @@ impl Core {
     }
 
     /// Takes a signed order that was prepared here.
-    pub(super) fn submit(&mut self, submission: Submission, moment: Moment) -> Result<InstructionId, EngineError> {
+    pub(super) fn submit(
+        &mut self,
+        submission: Submission,
+        moment: Moment,
+    ) -> Result<InstructionId, EngineError> {
         self.forget_prepared(moment.now_ms);
         let key = (submission.operator.clone(), submission.idempotency_key.clone());
         if let Some((digest, id)) = self.submissions.get(&key) {
@@ -197,26 +201,36 @@ impl Core {
             envelope_digest: submission.digest.to_vec(),
             id: id.to_vec(),
         };
-        let write = Write::Submission { instruction: position, created_at_ms: now_ms, record: Box::new(record) };
+        let write =
+            Write::Submission { instruction: position, created_at_ms: now_ms, record: Box::new(record) };
         self.out.writes.push(write);
         self.submissions.insert((submission.operator, submission.idempotency_key), (submission.digest, id));
         self.activate(position, active);
     }
 
-    fn find_definition(&self, name: &str, version: &str, now_ms: i64) -> Result<Arc<HeldDefinition>, EngineError> {
+    fn find_definition(
+        &self,
+        name: &str,
+        version: &str,
+        now_ms: i64,
+    ) -> Result<Arc<HeldDefinition>, EngineError> {
         let catalogue = &self.catalogue;
-        let refused = |held: &Arc<HeldDefinition>| catalogue.unlicensed(held, now_ms).map(|why| unlicensed(held, &why));
+        let refused =
+            |held: &Arc<HeldDefinition>| catalogue.unlicensed(held, now_ms).map(|why| unlicensed(held, &why));
         if !version.is_empty() {
             let parsed: Version = version
                 .parse()
                 .map_err(|error| EngineError::InvalidArgument(format!("version `{version}`: {error}")))?;
             let held = catalogue.definition(name, &parsed);
-            let held = held.ok_or_else(|| EngineError::NotFound(format!("no definition {name} {version} is imported")))?;
+            let held = held.ok_or_else(|| {
+                EngineError::NotFound(format!("no definition {name} {version} is imported"))
+            })?;
             return refused(held).map_or_else(|| Ok(Arc::clone(held)), Err);
         }
         let Some(highest) = catalogue.versions(name).last() else {
             let names: BTreeSet<&str> = catalogue.all().map(|((name, _), _)| name.as_str()).collect();
-            let near = nearest(name, names).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            let near =
+                nearest(name, names).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
             return Err(EngineError::NotFound(format!("no definition {name} is imported{near}")));
         };
         let licensed = catalogue.versions(name).filter(|held| refused(held).is_none()).last();
@@ -258,11 +272,22 @@ impl Draft {
             audience.members_count = targets;
         }
         let bytes = order::encode(&order);
-        let prepared =
-            Prepared { order: bytes.clone(), definition: self.definition, targets, online: self.online, sample };
+        let prepared = Prepared {
+            order: bytes.clone(),
+            definition: self.definition,
+            targets,
+            online: self.online,
+            sample,
+        };
         let proofs = Arc::new(proofs);
-        let kept =
-            PreparedOrder { id: self.id, bytes, targets: self.targets, proofs, grace: self.grace, prepared_at_ms: 0 };
+        let kept = PreparedOrder {
+            id: self.id,
+            bytes,
+            targets: self.targets,
+            proofs,
+            grace: self.grace,
+            prepared_at_ms: 0,
+        };
         (kept, prepared)
     }
 }
@@ -284,7 +309,8 @@ fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&
 
 /// Checks the arguments, and returns those given, in the definition's order.
 fn bind(held: &HeldDefinition, arguments: Vec<NamedValue>) -> Result<Vec<NamedValue>, EngineError> {
-    let bound = held.definition.bind(&arguments).map_err(|error| EngineError::InvalidArgument(error.to_string()))?;
+    let bound =
+        held.definition.bind(&arguments).map_err(|error| EngineError::InvalidArgument(error.to_string()))?;
     let given: BTreeMap<&str, ()> = arguments.iter().map(|argument| (argument.name.as_str(), ())).collect();
     Ok(bound.into_iter().filter(|argument| given.contains_key(argument.name.as_str())).collect())
 }

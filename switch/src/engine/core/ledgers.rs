@@ -98,7 +98,8 @@ impl Active {
     fn next_timeout(&self, online: &RoaringBitmap, now_ms: i64) -> Option<i64> {
         let end = self.ends().into_iter().filter(|(state, _)| !self.ledger.in_state(*state).is_empty());
         let end = end.map(|(_, end)| end).min();
-        let unsent = now_ms < self.expires_at_ms && !self.ledger.in_state(TargetState::Queued).is_disjoint(online);
+        let unsent =
+            now_ms < self.expires_at_ms && !self.ledger.in_state(TargetState::Queued).is_disjoint(online);
         end.into_iter().chain(unsent.then_some(self.resend_at_ms)).min()
     }
 
@@ -117,8 +118,12 @@ impl Core {
     /// Puts a new instruction among the active, every target queued, and sends its order to all shards.
     pub(super) fn activate(&mut self, position: i64, active: Active) {
         let everyone = active.ledger.targets().clone();
-        let entered =
-            Entered { instruction: position, progress: 0, state: TargetState::Queued.into(), cause: "submitted" };
+        let entered = Entered {
+            instruction: position,
+            progress: 0,
+            state: TargetState::Queued.into(),
+            cause: "submitted",
+        };
         self.entered.insert(entered, everyone.clone());
         metrics::targets_entered(TargetState::Queued.name(), everyone.len());
         self.positions.insert(active.id, position);
@@ -143,14 +148,21 @@ impl Core {
     }
 
     /// Moves those who may; an instruction whose last target became terminal is active no longer.
-    pub(super) fn advance(&mut self, position: i64, devices: &RoaringBitmap, state: TargetState, cause: &'static str) {
+    pub(super) fn advance(
+        &mut self,
+        position: i64,
+        devices: &RoaringBitmap,
+        state: TargetState,
+        cause: &'static str,
+    ) {
         let Some(active) = self.active.get_mut(&position) else { return };
         let moved = active.ledger.advance(devices, state);
         if moved.is_empty() {
             return;
         }
         metrics::targets_entered(state.name(), moved.len());
-        let entered = Entered { instruction: position, progress: state.progress(), state: state.into(), cause };
+        let entered =
+            Entered { instruction: position, progress: state.progress(), state: state.into(), cause };
         *self.entered.entry(entered).or_default() |= moved;
     }
 

@@ -67,7 +67,11 @@ fn each(
 }
 
 /// Returns an instruction with the counts that its transitions add up to; `None` if it is damaged.
-fn instruction(connection: &Connection, row: &Row<'_>, shared: &Shared) -> Result<Option<Record>, EngineError> {
+fn instruction(
+    connection: &Connection,
+    row: &Row<'_>,
+    shared: &Shared,
+) -> Result<Option<Record>, EngineError> {
     let Ok(stored) = instructions::stored(row, shared)? else { return Ok(None) };
     match instructions::ledger(connection, shared, &stored) {
         Ok(ledger) => {
@@ -80,7 +84,11 @@ fn instruction(connection: &Connection, row: &Row<'_>, shared: &Shared) -> Resul
 }
 
 /// Returns a transition with its devices' names; `None` if it is damaged.
-fn transition(connection: &Connection, row: &Row<'_>, shared: &Shared) -> Result<Option<Record>, EngineError> {
+fn transition(
+    connection: &Connection,
+    row: &Row<'_>,
+    shared: &Shared,
+) -> Result<Option<Record>, EngineError> {
     let position: i64 = row.get(0).map_err(failed)?;
     let instruction: i64 = row.get(1).map_err(failed)?;
     let record = row.get_ref(2).map_err(failed)?.as_blob().map_err(failed)?;

@@ -67,7 +67,8 @@ pub(super) fn client(pool: &Pool, shared: &Shared, device: &DeviceId) -> Result<
 /// Lists definitions by name, then version.
 pub(super) fn definitions(shared: &Shared, after: &Cursor, limit: u32) -> Page<Definition> {
     let (catalogue, now_ms) = (shared.catalogue(), shared.clock.now_ms());
-    let from = after.0.rsplit_once('@').and_then(|(name, version)| Some((name.to_owned(), version.parse().ok()?)));
+    let from =
+        after.0.rsplit_once('@').and_then(|(name, version)| Some((name.to_owned(), version.parse().ok()?)));
     let mut page = Page { items: Vec::new(), cursor: after.clone(), more: false };
     for (place, held) in catalogue.all().filter(|(place, _)| from.as_ref().is_none_or(|from| *place > from)) {
         if page.items.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
@@ -81,16 +82,22 @@ pub(super) fn definitions(shared: &Shared, after: &Cursor, limit: u32) -> Page<D
 }
 
 /// Returns one definition and its envelope.
-pub(super) fn definition(shared: &Shared, name: &str, version: &str) -> Result<(Definition, Bytes), EngineError> {
+pub(super) fn definition(
+    shared: &Shared,
+    name: &str,
+    version: &str,
+) -> Result<(Definition, Bytes), EngineError> {
     let catalogue = shared.catalogue();
     let held = if version.is_empty() {
         catalogue.versions(name).last()
     } else {
-        let parsed: Version =
-            version.parse().map_err(|error| EngineError::InvalidArgument(format!("version `{version}`: {error}")))?;
+        let parsed: Version = version
+            .parse()
+            .map_err(|error| EngineError::InvalidArgument(format!("version `{version}`: {error}")))?;
         catalogue.definition(name, &parsed)
     };
-    let held = held.ok_or_else(|| EngineError::NotFound(format!("no definition {name} {version} is imported")))?;
+    let held =
+        held.ok_or_else(|| EngineError::NotFound(format!("no definition {name} {version} is imported")))?;
     Ok((catalogue.shown(held, shared.clock.now_ms()), held.envelope.clone()))
 }
 
@@ -148,7 +155,8 @@ fn facts(row: &Row<'_>, shared: &Shared) -> Result<Option<Client>, EngineError> 
     let number: u32 = row.get(1).map_err(failed)?;
     let record = row.get_ref(2).map_err(failed)?.as_blob().map_err(failed)?;
     let read = checked::<Client>("facts", &[&key(number)], record, row.get(3).map_err(failed)?);
-    let Ok(mut client) = read.inspect_err(|what| shared.damage.note("facts", &number.to_string(), what)) else {
+    let Ok(mut client) = read.inspect_err(|what| shared.damage.note("facts", &number.to_string(), what))
+    else {
         return Ok(None);
     };
     let address = client.device.parse().ok().and_then(|device| shared.address(&device));
@@ -165,6 +173,7 @@ fn attributes(client: &Client) -> BTreeMap<String, Value> {
 }
 
 fn number(connection: &Connection, device: &DeviceId) -> Result<Option<u32>, EngineError> {
-    let mut statement = connection.prepare_cached("SELECT number FROM devices WHERE device = ?1").map_err(failed)?;
+    let mut statement =
+        connection.prepare_cached("SELECT number FROM devices WHERE device = ?1").map_err(failed)?;
     statement.query_row([device.as_str()], |row| row.get(0)).optional().map_err(failed)
 }

@@ -128,7 +128,11 @@ pub(super) fn targets(
 }
 
 /// Returns an instruction's row, unless it is damaged.
-pub(super) fn find(connection: &Connection, shared: &Shared, id: InstructionId) -> Result<Stored, EngineError> {
+pub(super) fn find(
+    connection: &Connection,
+    shared: &Shared,
+    id: InstructionId,
+) -> Result<Stored, EngineError> {
     if let Some(why) = shared.why_set_aside(id) {
         return Err(EngineError::Damaged(format!("instruction {id} was set aside: {why}")));
     }
@@ -167,7 +171,11 @@ pub(super) fn result(row: &Row<'_>, shared: &Shared) -> Result<Option<ExportedRe
 }
 
 /// Replays an instruction's stored transitions.
-pub(super) fn ledger(connection: &Connection, shared: &Shared, stored: &Stored) -> Result<Ledger, EngineError> {
+pub(super) fn ledger(
+    connection: &Connection,
+    shared: &Shared,
+    stored: &Stored,
+) -> Result<Ledger, EngineError> {
     let replayed = store::replay(connection, stored.position, &stored.record.targets).map_err(failed)?;
     replayed.map_err(|what| {
         shared.damage.note("transitions", &stored.id.to_string(), &what);
@@ -223,13 +231,15 @@ pub(super) fn device_name(connection: &Connection, number: u32) -> Result<String
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
     let named = statement.query_row([number], read).optional().map_err(failed)?;
-    let sound =
-        named.filter(|(device, crc)| store::verify("devices", &[&key(number), device.as_bytes()], &[], *crc).is_ok());
+    let sound = named.filter(|(device, crc)| {
+        store::verify("devices", &[&key(number), device.as_bytes()], &[], *crc).is_ok()
+    });
     Ok(sound.map_or_else(|| format!("#{number}"), |(device, _)| device))
 }
 
 fn position(connection: &Connection, id: InstructionId) -> Result<i64, EngineError> {
-    let mut statement = connection.prepare_cached("SELECT position FROM instructions WHERE id = ?1").map_err(failed)?;
+    let mut statement =
+        connection.prepare_cached("SELECT position FROM instructions WHERE id = ?1").map_err(failed)?;
     let found = statement.query_row([id.as_bytes()], |row| row.get(0)).optional().map_err(failed)?;
     found.ok_or_else(|| unknown(id))
 }

@@ -77,7 +77,9 @@ impl Cursor {
         if self.is_start() {
             return Ok(0);
         }
-        self.0.parse().map_err(|_| EngineError::InvalidArgument("page_token is not one that was given".to_owned()))
+        self.0
+            .parse()
+            .map_err(|_| EngineError::InvalidArgument("page_token is not one that was given".to_owned()))
     }
 }
 
@@ -147,7 +149,12 @@ impl Reader {
     ///
     /// # Errors
     /// [`EngineError::InvalidArgument`] for an audience that doesn't parse or names an unknown attribute.
-    pub(crate) fn clients(&self, audience: &str, after: &Cursor, limit: u32) -> Result<Page<Client>, EngineError> {
+    pub(crate) fn clients(
+        &self,
+        audience: &str,
+        after: &Cursor,
+        limit: u32,
+    ) -> Result<Page<Client>, EngineError> {
         fleet::clients(&self.pool, &self.shared, audience, after, limit)
     }
 
@@ -194,7 +201,10 @@ impl Reader {
     ///
     /// # Errors
     /// [`EngineError::Internal`] if the store cannot be read.
-    pub(crate) fn export(&self, take: impl FnMut(ExportResponse) -> ControlFlow<()>) -> Result<(), EngineError> {
+    pub(crate) fn export(
+        &self,
+        take: impl FnMut(ExportResponse) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
         export::run(&self.pool, &self.shared, take)
     }
 

@@ -26,7 +26,11 @@ pub(crate) struct Catalogue {
 
 impl Catalogue {
     /// Makes it of what was stored, in the order of import.
-    pub(crate) fn stored(definitions: Vec<DocumentRecord>, licences: Vec<DocumentRecord>, damage: &Damage) -> Self {
+    pub(crate) fn stored(
+        definitions: Vec<DocumentRecord>,
+        licences: Vec<DocumentRecord>,
+        damage: &Damage,
+    ) -> Self {
         let mut catalogue = Self::default();
         for record in definitions {
             match HeldDefinition::stored(record) {

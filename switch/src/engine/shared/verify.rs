@@ -12,8 +12,8 @@ use muster_signing::order;
 
 use super::Shared;
 use crate::engine::EngineError;
-use crate::engine::error::invalid as invalid_text;
 use crate::engine::core::{HeldDefinition, HeldLicence, Submission};
+use crate::engine::error::invalid as invalid_text;
 
 /// Longest idempotency key in bytes (instruction.proto).
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 64;
@@ -21,7 +21,8 @@ const IDEMPOTENCY_KEY_BYTES_MAX: usize = 64;
 /// Checks a definition: signer (G1, G5), then text.
 pub(crate) fn verify_definition(shared: &Shared, envelope: Vec<u8>) -> Result<HeldDefinition, EngineError> {
     let trust = shared.trust();
-    let (verified, signer) = verify(shared, &envelope, ContentType::Definition, Role::Author, &trust.authors)?;
+    let (verified, signer) =
+        verify(shared, &envelope, ContentType::Definition, Role::Author, &trust.authors)?;
     let text = text(verified.content, "definition")?;
     let definition = Definition::parse(&text).map_err(|error| invalid_text(&error))?;
     Ok(HeldDefinition {
@@ -39,7 +40,8 @@ pub(crate) fn verify_definition(shared: &Shared, envelope: Vec<u8>) -> Result<He
 /// Checks a licence: signer, then text.
 pub(crate) fn verify_licence(shared: &Shared, envelope: Vec<u8>) -> Result<HeldLicence, EngineError> {
     let trust = shared.trust();
-    let (verified, signer) = verify(shared, &envelope, ContentType::Licence, Role::Licensor, &trust.licences)?;
+    let (verified, signer) =
+        verify(shared, &envelope, ContentType::Licence, Role::Licensor, &trust.licences)?;
     let text = text(verified.content, "licence")?;
     let licence = Licence::parse(&text).map_err(|error| invalid(&error))?;
     Ok(HeldLicence {
@@ -99,12 +101,14 @@ fn verify(
     let verified = envelope::verify(envelope, content_type, role, roots, &facts)
         .map_err(|error| EngineError::PermissionDenied(error.to_string()))?;
     let signer = verified.signers.first().cloned();
-    let signer = signer.ok_or_else(|| EngineError::PermissionDenied("the envelope has no signer".to_owned()))?;
+    let signer =
+        signer.ok_or_else(|| EngineError::PermissionDenied("the envelope has no signer".to_owned()))?;
     Ok((verified, signer))
 }
 
 fn text(content: Vec<u8>, what: &str) -> Result<String, EngineError> {
-    String::from_utf8(content).map_err(|error| EngineError::InvalidArgument(format!("the {what}'s text: {error}")))
+    String::from_utf8(content)
+        .map_err(|error| EngineError::InvalidArgument(format!("the {what}'s text: {error}")))
 }
 
 fn invalid(error: &impl Display) -> EngineError {

@@ -11,8 +11,8 @@ use rusqlite::{Connection, params};
 
 use super::record::{checked, verify};
 use super::{
-    CountsRecord, DocumentRecord, InstructionRecord, Mark, Store, StoreError, SubmissionRecord, TransitionRecord,
-    bitmap, key,
+    CountsRecord, DocumentRecord, InstructionRecord, Mark, Store, StoreError, SubmissionRecord,
+    TransitionRecord, bitmap, key,
 };
 use crate::engine::damage::Damage;
 use crate::engine::ledger::Ledger;
@@ -102,10 +102,11 @@ pub(crate) fn replay(
         let position: i64 = row.get(0)?;
         let record = row.get_ref(1)?.as_bytes_or_null().map_err(rusqlite::Error::from)?.unwrap_or_default();
         let keys = [&key(position)[..], &key(instruction)];
-        let applied = checked::<TransitionRecord>("transitions", &keys, record, row.get(2)?).and_then(|record| {
-            let devices = bitmap(&record.devices)?;
-            ledger.replay(&devices, record.state()).map_err(|error| error.to_string())
-        });
+        let applied =
+            checked::<TransitionRecord>("transitions", &keys, record, row.get(2)?).and_then(|record| {
+                let devices = bitmap(&record.devices)?;
+                ledger.replay(&devices, record.state()).map_err(|error| error.to_string())
+            });
         if let Err(what) = applied {
             return Ok(Err(format!("transition {position}: {what}")));
         }
@@ -207,7 +208,9 @@ fn seen_again(connection: &Connection, number: u32, outbox: OutboxId) -> Result<
     let mut rows = events.query([number])?;
     while let Some(row) = rows.next()? {
         let (position, record): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
-        if let Ok(logged) = checked::<LoggedEvent>("events", &[&key(position), &key(number)], &record, row.get(2)?) {
+        if let Ok(logged) =
+            checked::<LoggedEvent>("events", &[&key(position), &key(number)], &record, row.get(2)?)
+        {
             let event = logged.event.unwrap_or_default();
             add(&logged.outbox_id, event.sequence);
             if logged.outbox_id == outbox.as_bytes() {
@@ -215,7 +218,8 @@ fn seen_again(connection: &Connection, number: u32, outbox: OutboxId) -> Result<
             }
         }
     }
-    let mut results = connection.prepare("SELECT position, instruction, record, crc FROM results WHERE number = ?1")?;
+    let mut results =
+        connection.prepare("SELECT position, instruction, record, crc FROM results WHERE number = ?1")?;
     let mut rows = results.query([number])?;
     while let Some(row) = rows.next()? {
         let (position, instruction, record): (i64, i64, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -235,7 +239,8 @@ fn load_documents(
     damage: &Damage,
     table: &'static str,
 ) -> Result<Vec<DocumentRecord>, StoreError> {
-    let mut statement = connection.prepare(&format!("SELECT position, record, crc FROM {table} ORDER BY position"))?;
+    let mut statement =
+        connection.prepare(&format!("SELECT position, record, crc FROM {table} ORDER BY position"))?;
     let mut rows = statement.query([])?;
     let mut documents = Vec::new();
     while let Some(row) = rows.next()? {
@@ -250,7 +255,11 @@ fn load_documents(
 }
 
 /// Replays every instruction that is not known to be complete. Those that are cost one small row each.
-fn load_instructions(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> Result<(), StoreError> {
+fn load_instructions(
+    connection: &Connection,
+    damage: &Damage,
+    loaded: &mut Loaded,
+) -> Result<(), StoreError> {
     let sql = "SELECT i.position, i.id, c.record, c.crc FROM instructions i LEFT JOIN counts c ON c.instruction = i.position \
                ORDER BY i.position";
     let mut statement = connection.prepare(sql)?;
@@ -267,7 +276,8 @@ fn load_instructions(connection: &Connection, damage: &Damage, loaded: &mut Load
             None => Err("counts are missing".to_owned()),
         };
         let counts = counts.inspect_err(|what| damage.note("counts", &position.to_string(), what)).ok();
-        if counts.as_ref().is_some_and(|counts| counts.states.iter().all(|count| count.state().is_terminal())) {
+        if counts.as_ref().is_some_and(|counts| counts.states.iter().all(|count| count.state().is_terminal()))
+        {
             continue;
         }
         match load_instruction(connection, position, id, counts)? {

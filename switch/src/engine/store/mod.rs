@@ -22,7 +22,8 @@ use rusqlite::{CachedStatement, Connection, OpenFlags, Transaction, params};
 
 pub(crate) use load::{Loaded, LoadedInstruction, LoadedMarks, replay};
 pub(crate) use record::{
-    CountsRecord, DocumentRecord, InstructionRecord, SubmissionRecord, TransitionRecord, checked, checksum, verify,
+    CountsRecord, DocumentRecord, InstructionRecord, SubmissionRecord, TransitionRecord, checked, checksum,
+    verify,
 };
 
 /// The writing connection.
@@ -43,7 +44,9 @@ pub(crate) enum StoreError {
     #[error("store: {0}")]
     Sqlite(#[from] rusqlite::Error),
     /// The folder or the lock file cannot be made.
-    #[error("store at {path}: {error}; create the folder and give the Switch's user the right to write there")]
+    #[error(
+        "store at {path}: {error}; create the folder and give the Switch's user the right to write there"
+    )]
     Folder {
         /// Where.
         path: PathBuf,
@@ -57,7 +60,9 @@ pub(crate) enum StoreError {
         path: PathBuf,
     },
     /// A later program wrote it.
-    #[error("store has version {version}, this program knows {today}; use the program that wrote it, or a later one")]
+    #[error(
+        "store has version {version}, this program knows {today}; use the program that wrote it, or a later one"
+    )]
     Later {
         /// The store's.
         version: i64,
@@ -200,14 +205,20 @@ fn write_one(transaction: &Transaction<'_>, write: &Write) -> Result<usize, Stor
         Write::Mark { mark, value } => {
             let value = i64::try_from(*value).unwrap_or(i64::MAX);
             let crc = checksum("marks", &[mark.name().as_bytes(), &key(value)], &[]);
-            cached(transaction, "INSERT OR REPLACE INTO marks VALUES (?1, ?2, ?3)")?
-                .execute(params![mark.name(), value, crc])?;
+            cached(transaction, "INSERT OR REPLACE INTO marks VALUES (?1, ?2, ?3)")?.execute(params![
+                mark.name(),
+                value,
+                crc
+            ])?;
             Ok(32)
         }
         Write::Device { number, device } => {
             let crc = checksum("devices", &[&key(*number), device.as_str().as_bytes()], &[]);
-            cached(transaction, "INSERT INTO devices VALUES (?1, ?2, ?3)")?
-                .execute(params![number, device.as_str(), crc])?;
+            cached(transaction, "INSERT INTO devices VALUES (?1, ?2, ?3)")?.execute(params![
+                number,
+                device.as_str(),
+                crc
+            ])?;
             Ok(64)
         }
         Write::Facts { number, facts } => {
@@ -216,17 +227,25 @@ fn write_one(transaction: &Transaction<'_>, write: &Write) -> Result<usize, Stor
         }
         Write::Seen { number, outbox, record } => {
             let crc = checksum("seen", &[&key(*number), outbox.as_bytes()], record);
-            cached(transaction, "INSERT OR REPLACE INTO seen VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![number, outbox.as_bytes(), record, crc])?;
+            cached(transaction, "INSERT OR REPLACE INTO seen VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+                number,
+                outbox.as_bytes(),
+                record,
+                crc
+            ])?;
             Ok(record.len() + 32)
         }
         Write::Definition { position, record } => {
             let sql = "INSERT INTO definitions VALUES (?1, ?2, ?3)";
             write_keyed(transaction, sql, "definitions", *position, record.as_ref())
         }
-        Write::Licence { position, record } => {
-            write_keyed(transaction, "INSERT INTO licences VALUES (?1, ?2, ?3)", "licences", *position, record.as_ref())
-        }
+        Write::Licence { position, record } => write_keyed(
+            transaction,
+            "INSERT INTO licences VALUES (?1, ?2, ?3)",
+            "licences",
+            *position,
+            record.as_ref(),
+        ),
         Write::Counts { instruction, record } => {
             let sql = "INSERT OR REPLACE INTO counts VALUES (?1, ?2, ?3)";
             write_keyed(transaction, sql, "counts", *instruction, record)
@@ -245,8 +264,12 @@ fn write_logged(transaction: &Transaction<'_>, write: &Write) -> Result<usize, S
         Write::Instruction { position, id, record } => {
             let record = record.encode_to_vec();
             let crc = checksum("instructions", &[&key(*position), id.as_bytes()], &record);
-            cached(transaction, "INSERT INTO instructions VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![position, id.as_bytes(), record, crc])?;
+            cached(transaction, "INSERT INTO instructions VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+                position,
+                id.as_bytes(),
+                record,
+                crc
+            ])?;
             Ok(record.len())
         }
         Write::Submission { instruction, created_at_ms, record } => {
@@ -262,13 +285,24 @@ fn write_logged(transaction: &Transaction<'_>, write: &Write) -> Result<usize, S
         Write::Result { position, instruction, number, record } => {
             let record = record.encode_to_vec();
             let crc = checksum("results", &[&key(*position), &key(*instruction), &key(*number)], &record);
-            cached(transaction, "INSERT INTO results VALUES (?1, ?2, ?3, ?4, ?5)")?
-                .execute(params![position, instruction, number, record, crc])?;
+            cached(transaction, "INSERT INTO results VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
+                position,
+                instruction,
+                number,
+                record,
+                crc
+            ])?;
             Ok(record.len())
         }
         Write::Event { position, number, record } => {
             let keys = (*position, i64::from(*number));
-            write_two_keys(transaction, "INSERT INTO events VALUES (?1, ?2, ?3, ?4)", "events", keys, record.as_ref())
+            write_two_keys(
+                transaction,
+                "INSERT INTO events VALUES (?1, ?2, ?3, ?4)",
+                "events",
+                keys,
+                record.as_ref(),
+            )
         }
         Write::Mark { .. }
         | Write::Device { .. }

@@ -24,7 +24,11 @@ async fn an_audience_holds_those_whose_attributes_match() {
         let prepared = world.prepare(audience).await.unwrap();
         let shown = world.engine.reader().clients(audience, &Cursor::default(), 10).unwrap();
         assert_eq!(prepared.sample.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), wanted, "{audience}");
-        assert_eq!(shown.items.iter().map(|client| &client.device[..]).collect::<Vec<_>>(), wanted, "{audience}");
+        assert_eq!(
+            shown.items.iter().map(|client| &client.device[..]).collect::<Vec<_>>(),
+            wanted,
+            "{audience}"
+        );
     }
 }
 
@@ -40,7 +44,7 @@ async fn refuses_an_audience_that_is_wrong_or_empty() {
     let Err(EngineError::InvalidArgument(text)) = unknown else { panic!("{unknown:?}") };
     assert!(text.contains("osx") && text.contains("os"), "{text}");
     assert!(matches!(broken, Err(EngineError::InvalidArgument(_))), "{broken:?}");
-    assert!(matches!(nobody, Err(EngineError::FailedPrecondition(_))), "{nobody:?}");
+    assert!(matches!(nobody, Err(EngineError::NotFound(_))), "{nobody:?}");
 }
 
 #[tokio::test]
@@ -101,7 +105,8 @@ async fn refuses_a_definition_of_a_stranger_and_a_version_with_other_content() {
     let other = definition_text("1.0.0", "SELECT 2 AS one");
     let other = world.author.sign(other.as_bytes(), ContentType::Definition, world.now_ms());
     let stranger = definition_text("2.0.0", "SELECT 1 AS one");
-    let stranger = Party::new(Role::Author).sign(stranger.as_bytes(), ContentType::Definition, world.now_ms());
+    let stranger =
+        Party::new(Role::Author).sign(stranger.as_bytes(), ContentType::Definition, world.now_ms());
 
     let other = world.engine.import_definition(other).await;
     let stranger = world.engine.import_definition(stranger).await;
@@ -125,7 +130,13 @@ async fn the_highest_version_is_issued_and_a_near_name_is_told() {
     assert_eq!(Some(prepared.definition), world.engine.document(DocumentKind::Definition, digest));
     let Err(EngineError::NotFound(text)) = misspelt else { panic!("{misspelt:?}") };
     assert!(text.contains(DEFINITION), "{text}");
-    let versions: Vec<_> =
-        world.engine.reader().definitions(&Cursor::default(), 10).items.into_iter().map(|shown| shown.version).collect();
+    let versions: Vec<_> = world
+        .engine
+        .reader()
+        .definitions(&Cursor::default(), 10)
+        .items
+        .into_iter()
+        .map(|shown| shown.version)
+        .collect();
     assert_eq!(versions, ["1.0.0", "1.9.0", "1.10.0"]);
 }

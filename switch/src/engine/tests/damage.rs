@@ -75,7 +75,8 @@ async fn a_damaged_seen_set_is_gathered_again() {
 #[tokio::test]
 async fn damaged_facts_and_names_keep_the_devices_number() {
     let world = World::new().await;
-    let numbers = [world.connect("w1.a").await.connected.number, world.connect("w2.a").await.connected.number];
+    let numbers =
+        [world.connect("w1.a").await.connected.number, world.connect("w2.a").await.connected.number];
 
     let world = world.restart(|database| {
         flip(database, "facts", "number = 0");

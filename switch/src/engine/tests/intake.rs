@@ -45,7 +45,10 @@ async fn events_by_both_roads_are_stored_once() {
     assert_eq!(sequences, [50, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49]);
     assert_eq!(events[0].road, "session");
     assert_eq!(events[1].road, "background");
-    assert_eq!(world.engine.reader().events(Some(&"w1.acme.local".parse().unwrap()), 10, 5).unwrap().len(), 1);
+    assert_eq!(
+        world.engine.reader().events(Some(&"w1.acme.local".parse().unwrap()), 10, 5).unwrap().len(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -91,13 +94,19 @@ async fn what_waits_between_dropped_events_is_stored_when_it_comes() {
     let mut world = World::new().await;
     let session = world.connect("w1.acme.local").await;
     let fields = vec![integer("first", 1), integer("last", 8), gap_field(&[range(1, 4), range(6, 8)])];
-    world.tell_event(&session, Event { sequence: 9, occurred_at_ms: 1, name: GAP_EVENT.to_owned(), fields }).await;
+    world
+        .tell_event(&session, Event { sequence: 9, occurred_at_ms: 1, name: GAP_EVENT.to_owned(), fields })
+        .await;
     world.next_ack().await;
 
     world.tell_event(&session, event(5)).await;
     world.next_ack().await;
 
-    assert_eq!(world.engine.reader().events(None, 0, 10).unwrap().len(), 2, "the gap and the event within it");
+    assert_eq!(
+        world.engine.reader().events(None, 0, 10).unwrap().len(),
+        2,
+        "the gap and the event within it"
+    );
 }
 
 #[tokio::test]
@@ -146,7 +155,8 @@ async fn results_are_paged_in_the_order_of_commitment() {
     let first = reader.results(id, &Default::default(), 3).unwrap();
     let second = reader.results(id, &first.cursor, 3).unwrap();
 
-    let devices: Vec<_> = first.items.iter().chain(&second.items).map(|result| result.device.clone()).collect();
+    let devices: Vec<_> =
+        first.items.iter().chain(&second.items).map(|result| result.device.clone()).collect();
     assert_eq!(devices, (0..5).map(|number| format!("w{number}.acme.local")).collect::<Vec<_>>());
     assert!(first.more && !second.more);
     assert_eq!(second.next_page_token(), "");

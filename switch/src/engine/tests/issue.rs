@@ -22,7 +22,10 @@ async fn an_instruction_goes_from_prepare_to_its_answers() {
     let id = world.engine.submit(envelope.clone(), "key".to_owned(), OPERATOR).await.unwrap();
 
     assert_eq!((prepared.targets, prepared.online), (2, 2));
-    assert_eq!(prepared.sample.iter().map(ToString::to_string).collect::<Vec<_>>(), ["w1.acme.local", "w2.acme.local"]);
+    assert_eq!(
+        prepared.sample.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["w1.acme.local", "w2.acme.local"]
+    );
     let order = world.next(order_message).await;
     assert_eq!(order.envelope, envelope);
     assert_eq!(order.targets, [first.connected.number, second.connected.number]);
@@ -74,7 +77,10 @@ async fn refuses_an_order_that_its_operator_did_not_sign_as_prepared() {
     assert!(matches!(submit(changed, OPERATOR).await, Err(EngineError::InvalidArgument(_))));
     assert!(matches!(submit(stranger, OPERATOR).await, Err(EngineError::PermissionDenied(_))));
     assert!(matches!(submit(as_definition, OPERATOR).await, Err(EngineError::PermissionDenied(_))));
-    assert!(matches!(submit(envelope.clone(), "eve.acme.local").await, Err(EngineError::PermissionDenied(_))));
+    assert!(matches!(
+        submit(envelope.clone(), "eve.acme.local").await,
+        Err(EngineError::PermissionDenied(_))
+    ));
     submit(envelope, OPERATOR).await.unwrap();
 }
 
@@ -140,7 +146,8 @@ async fn a_full_mailbox_gets_its_order_later() {
 
     let (first, second) = (world.issue("").await, world.issue("").await);
 
-    let mut seen = vec![world.next(order_message).await.instruction, world.next(order_message).await.instruction];
+    let mut seen =
+        vec![world.next(order_message).await.instruction, world.next(order_message).await.instruction];
     seen.sort();
     assert_eq!(seen, [first.min(second), first.max(second)]);
     world.engine.sent(first, [session.connected.number].into()).await.unwrap();

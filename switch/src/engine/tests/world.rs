@@ -19,8 +19,8 @@ use tokio::sync::mpsc;
 
 use crate::engine::clock::{Clock, unix_time};
 use crate::engine::{
-    Connect, Connected, Engine, EngineConfig, EngineError, EngineHandle, Prepare, Prepared, SessionKey, ShardMessage,
-    Trust,
+    Connect, Connected, Engine, EngineConfig, EngineError, EngineHandle, Prepare, Prepared, SessionKey,
+    ShardMessage, Trust,
 };
 
 pub(super) const TENANT: &str = "acme";
@@ -116,7 +116,12 @@ impl World {
         self.connect_with(device, outbox(), vec![text("os", "linux"), integer("cpus", 4)]).await
     }
 
-    pub(super) async fn connect_with(&self, device: &str, outbox: OutboxId, attributes: Vec<NamedValue>) -> Session {
+    pub(super) async fn connect_with(
+        &self,
+        device: &str,
+        outbox: OutboxId,
+        attributes: Vec<NamedValue>,
+    ) -> Session {
         let connect = Connect {
             device: device.parse().unwrap(),
             thumbprint: "ab".repeat(32),
@@ -145,7 +150,8 @@ impl World {
     pub(super) async fn issue(&self, audience: &str) -> InstructionId {
         let prepared = self.prepare(audience).await.unwrap();
         let envelope = self.orders.sign(&prepared.order, ContentType::Order, self.now_ms());
-        let key = InstructionId::try_from(&Order::decode(&prepared.order[..]).unwrap().instruction[..]).unwrap();
+        let key =
+            InstructionId::try_from(&Order::decode(&prepared.order[..]).unwrap().instruction[..]).unwrap();
         self.engine.submit(envelope, key.to_string(), OPERATOR).await.unwrap()
     }
 
@@ -179,13 +185,19 @@ impl World {
     pub(super) async fn next_ack(&mut self) -> (Lane, Vec<SequenceRange>, u64) {
         self.next(|message| match message {
             ShardMessage::Ack { lane, ranges, credit_bytes, .. } => Some((lane, ranges, credit_bytes)),
-            ShardMessage::Order { .. } | ShardMessage::Close { .. } | ShardMessage::LicenceNotice { .. } => None,
+            ShardMessage::Order { .. } | ShardMessage::Close { .. } | ShardMessage::LicenceNotice { .. } => {
+                None
+            }
         })
         .await
     }
 
     /// Waits until the instruction is as wanted.
-    pub(super) async fn until(&self, id: InstructionId, wanted: impl Fn(&Instruction) -> bool) -> Instruction {
+    pub(super) async fn until(
+        &self,
+        id: InstructionId,
+        wanted: impl Fn(&Instruction) -> bool,
+    ) -> Instruction {
         let mut changes = self.engine.changes();
         let search = async {
             loop {
@@ -205,7 +217,11 @@ impl World {
     }
 
     pub(super) fn definition(&self, version: &str) -> Vec<u8> {
-        self.author.sign(definition_text(version, "SELECT 1 AS one").as_bytes(), ContentType::Definition, self.now_ms())
+        self.author.sign(
+            definition_text(version, "SELECT 1 AS one").as_bytes(),
+            ContentType::Definition,
+            self.now_ms(),
+        )
     }
 
     /// A licence that binds the prefix to the author.
@@ -250,7 +266,8 @@ impl Party {
     }
 
     pub(super) fn sign(&self, content: &[u8], content_type: ContentType, now_ms: i64) -> Vec<u8> {
-        let signer = Signer::from_pem(self.issued.chain_pem.as_bytes(), self.issued.key_pem.as_bytes()).unwrap();
+        let signer =
+            Signer::from_pem(self.issued.chain_pem.as_bytes(), self.issued.key_pem.as_bytes()).unwrap();
         envelope::sign(content, content_type, &signer, unix_time(now_ms)).unwrap()
     }
 }
