@@ -83,6 +83,7 @@ pub struct Running {
 /// Says what of configuration, credentials, addresses or store does not do.
 pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> {
     let health = Health::new();
+    let metrics = telemetry::metrics();
     let (resources, spool, writer) = open_stores(&config)?;
     let (server, relay_credentials) = credentials(&config)?;
     let listener = listen::bind(config.listen, "listen").await?;
@@ -105,7 +106,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartE
     shutdown.spawn("relay", relay::run(spool, target, shutdown.token()));
     let (admin_health, token) = (health.clone(), shutdown.token());
     shutdown.spawn("admin", async move {
-        if let Err(error) = admin::serve(admin_listener, admin_health, telemetry::metrics(), token).await {
+        if let Err(error) = admin::serve(admin_listener, admin_health, metrics, token).await {
             tracing::error!(%error, "admin address");
         }
     });

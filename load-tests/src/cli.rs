@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::ask::{self, AskOptions};
 use crate::history::{History, Promise};
+use crate::report;
 
 /// Load-tests Muster with a simulated fleet, and checks histories.
 #[derive(Debug, Parser)]
@@ -44,6 +45,9 @@ struct Ask {
     /// How many devices, each with its own key and certificate
     #[arg(long, default_value_t = 2_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=18_000))]
     sessions: u32,
+    /// How often to put the question; the median round is told
+    #[arg(long, default_value_t = 1, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
     /// The home of a running development fleet; without it one is started and stopped
     #[arg(long, value_name = "DIR", requires = "operator", requires = "switch")]
     home: Option<PathBuf>,
@@ -95,7 +99,13 @@ fn run_ask(arguments: Ask) -> anyhow::Result<ExitCode> {
         }
         _ => ask::Target::Own,
     };
-    let options = AskOptions { sessions: arguments.sessions, target, promises: arguments.promises };
+    report::allow_descriptors(arguments.sessions)?;
+    let options = AskOptions {
+        sessions: arguments.sessions,
+        rounds: arguments.rounds,
+        target,
+        promises: arguments.promises,
+    };
     let report = runtime.block_on(Box::pin(ask::run(options)))?;
     match arguments.output {
         Format::Json => print(&serde_json::to_string_pretty(&report)?)?,

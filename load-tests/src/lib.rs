@@ -8,6 +8,7 @@ pub mod ask;
 pub mod cli;
 pub mod dev_fleet;
 pub mod history;
+pub mod journal;
 pub mod operator;
 pub mod report;
 pub mod simulated;

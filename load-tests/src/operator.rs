@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use hyper_util::rt::TokioIo;
 use muster_proto::common::v1::{NamedValue, Value, value::Kind};
+use muster_proto::operator::v1::watch_instruction_response::Update;
 use muster_proto::operator::v1::{
-    ImportLicenceRequest, PrepareInstructionRequest, PrepareInstructionResponse, SubmitInstructionRequest,
+    ImportLicenceRequest, Instruction, PrepareInstructionRequest, PrepareInstructionResponse,
+    SubmitInstructionRequest, WatchInstructionRequest,
 };
 use muster_proto_grpc::operator::v1::client_service_client::ClientServiceClient;
 use muster_proto_grpc::operator::v1::instruction_service_client::InstructionServiceClient;
@@ -90,21 +92,47 @@ impl Operator {
         Ok(self.instructions().prepare_instruction(request).await?.into_inner())
     }
 
-    /// Signs prepared bytes with the home's order key and submits them.
+    /// Signs prepared bytes with the home's order key; gives the envelope.
     ///
     /// # Errors
-    /// The key does not sign, or the Switch refuses the order.
-    pub async fn submit(&self, order: &[u8], idempotency_key: &str) -> anyhow::Result<String> {
+    /// The key does not sign.
+    pub fn sign(&self, order: &[u8]) -> anyhow::Result<Vec<u8>> {
         let certificate = read(&self.home, "operator/order.pem")?;
         let key = read(&self.home, "operator/order.key")?;
         let signer = Signer::from_pem(certificate.as_bytes(), key.as_bytes())?;
-        let envelope = envelope::sign(order, ContentType::Order, &signer, UnixTime::now())?;
+        Ok(envelope::sign(order, ContentType::Order, &signer, UnixTime::now())?)
+    }
+
+    /// Submits a signed order; the same envelope under the same key gives the same id, however often.
+    ///
+    /// # Errors
+    /// The Switch refuses the order, or does not answer.
+    pub async fn submit(&self, envelope: Vec<u8>, idempotency_key: &str) -> Result<String, tonic::Status> {
         let request = SubmitInstructionRequest { envelope, idempotency_key: idempotency_key.to_owned() };
         let id = self.instructions().submit_instruction(request).await?.into_inner().instruction;
         if id.is_empty() {
-            bail!("the Switch accepted an order and gave it no id");
+            return Err(tonic::Status::internal("the Switch accepted an order and gave it no id"));
         }
         Ok(id)
+    }
+
+    /// Waits until every target of an instruction is accounted for.
+    ///
+    /// # Errors
+    /// The Switch ends the watch before.
+    pub async fn complete(&self, instruction: &str) -> anyhow::Result<Instruction> {
+        let request = WatchInstructionRequest { instruction: instruction.to_owned() };
+        let mut updates = self.instructions().watch_instruction(request).await?.into_inner();
+        let mut last = None;
+        while let Some(response) = updates.message().await? {
+            if let Some(Update::Instruction(shown)) = response.update {
+                if shown.complete {
+                    return Ok(shown);
+                }
+                last = Some(shown);
+            }
+        }
+        bail!("the watch ended before the instruction was complete: {last:?}")
     }
 }
 

@@ -1,9 +1,17 @@
 //! How measurements are told: quantiles, memory, tables.
 
-use std::time::Duration;
+use std::io::{IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use hdrhistogram::Histogram;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
+
+/// Descriptors beside the sessions: listeners, stores, logs, runtimes.
+const DESCRIPTORS_SPARE: u64 = 256;
+/// Between two updates of a progress line.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// Latencies in microseconds, up to ten minutes, three digits.
 #[derive(Debug)]
@@ -66,6 +74,65 @@ pub fn memory_bytes(pid: u32) -> anyhow::Result<u64> {
     Ok(kib.ok_or_else(|| anyhow::anyhow!("no Pss in smaps_rollup of {pid}"))? * 1_024)
 }
 
+/// Lets this process, and those it starts, have a descriptor for each session.
+///
+/// # Errors
+/// The machine's hard limit is lower; the text says what to do.
+pub fn allow_descriptors(sessions: u32) -> anyhow::Result<()> {
+    let needed = u64::from(sessions) + DESCRIPTORS_SPARE;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if hard < needed {
+        bail!(
+            "{sessions} sessions need {needed} file descriptors, the hard limit is {hard}; raise it \
+             (`ulimit -Hn {needed}` as root, LimitNOFILE= in a unit) or ask for fewer sessions"
+        );
+    }
+    if soft < needed {
+        setrlimit(Resource::RLIMIT_NOFILE, needed, hard)?;
+    }
+    Ok(())
+}
+
+/// A line that counts up on standard error, where that is a terminal; it is wiped when it is dropped.
+#[derive(Debug)]
+pub struct Progress {
+    what: &'static str,
+    of: u32,
+    shown_at: Option<Instant>,
+}
+
+impl Progress {
+    /// Shows the line at nothing.
+    #[must_use]
+    pub fn new(what: &'static str, of: u32) -> Self {
+        let mut progress = Self { what, of, shown_at: None };
+        progress.show(0);
+        progress
+    }
+
+    /// Shows how far it is, at most ten times a second.
+    pub fn show(&mut self, done: u32) {
+        let recent = self.shown_at.is_some_and(|at| at.elapsed() < PROGRESS_EVERY);
+        if !recent && std::io::stderr().is_terminal() {
+            self.shown_at = Some(Instant::now());
+            self.put(&format!("{}: {done} of {}", self.what, self.of));
+        }
+    }
+
+    fn put(&self, text: &str) {
+        // A terminal that is gone shows nothing.
+        drop(write!(std::io::stderr(), "\r\x1b[K{text}"));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.shown_at.is_some() {
+            self.put("");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,5 +152,12 @@ mod tests {
     #[test]
     fn this_process_uses_memory() {
         assert!(memory_bytes(std::process::id()).unwrap() > 100_000);
+    }
+
+    #[test]
+    fn more_sessions_than_descriptors_are_refused_with_what_to_do() {
+        let refused = allow_descriptors(u32::MAX).unwrap_err().to_string();
+
+        assert!(refused.contains("ulimit -Hn"), "{refused}");
     }
 }

@@ -5,16 +5,16 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
 use muster_pki::{Facts, Role, Roots, UnixTime};
-use muster_proto::common::v1::{Column, ColumnType, NamedValue, Row, TargetState, Value, value::Kind};
+use muster_proto::common::v1::{NamedValue, TargetState, Value, value::Kind};
 use muster_proto::ids::InstructionId;
 use muster_proto::limits::SessionLimits;
 use muster_proto::session::client::{ClientEvent, ClientSession, ClientSessionConfig};
-use muster_proto::session::v1::{Hello, Lane, Result as InstructionResult};
+use muster_proto::session::v1::{Hello, Lane};
 use muster_signing::envelope::{self, ContentType};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -28,8 +28,12 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_util::sync::CancellationToken;
 
+use crate::journal::{Journal, Record, Seen};
+
 /// TCP, TLS, upgrade and welcome together.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(60);
+/// A device that comes back does so after a random pause of this many milliseconds: soon, and not all at once.
+const RETURN_AFTER_MS: std::ops::Range<u64> = 10..60;
 /// Read buffer of a session; the default would hold 128 KiB for each of thousands.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 
@@ -49,32 +53,52 @@ pub struct Shared {
 pub enum Told {
     /// It has a session; from the start of the TCP connection.
     Connected {
+        /// Whose.
+        device: String,
         /// How long it took.
         took: Duration,
     },
     /// It holds an order.
     Ordered {
+        /// Whose.
+        device: String,
+        /// Of which instruction.
+        instruction: InstructionId,
+        /// Whether it starts.
+        seen: Seen,
         /// When.
         at: Instant,
     },
-    /// Its result is on the Switch's disk.
+    /// Its result or event is on the Switch's disk.
     Acked {
         /// Whose.
         device: String,
         /// From which outbox, hex.
         outbox_id: String,
+        /// Result or event.
+        lane: Lane,
         /// Which.
         sequence: u64,
         /// When.
         at: Instant,
     },
-    /// It lost its session, or never had one.
+    /// It lost its session, or could not have one.
     Failed {
         /// Whose.
         device: String,
         /// Why.
         problem: String,
     },
+}
+
+/// What a device does when its session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterLoss {
+    /// Tells it and ends: for benchmarks, where a lost session is a failure.
+    End,
+    /// Tells it and comes back until it is cancelled, with what was not acked. It also reports an event for each
+    /// answer, so that both lanes are under load.
+    Return,
 }
 
 impl Shared {
@@ -100,19 +124,30 @@ impl Shared {
     }
 }
 
-/// Runs one device until it is cancelled or loses its session.
+/// Runs one device until it is cancelled, or loses its session and does not return.
 pub async fn run(
     shared: Arc<Shared>,
     name: String,
     tls: Arc<ClientConfig>,
+    after_loss: AfterLoss,
     told: mpsc::Sender<Told>,
     cancelled: CancellationToken,
 ) {
-    let device =
-        Device { shared, name: name.clone(), told: told.clone(), outbox_id: rand::random(), sequence: 0 };
-    if let Err(error) = device.serve(tls, cancelled).await {
+    let mut device = Device { shared, name, told, after_loss, journal: Journal::new(), epoch: 0, sent: 0 };
+    loop {
+        let Err(error) = device.serve(Arc::clone(&tls), &cancelled).await else { return };
+        let failed = Told::Failed { device: device.name.clone(), problem: format!("{error:#}") };
+        let heard = device.told.send(failed).await.is_ok();
+        let pause = Duration::from_millis(rand::random_range(RETURN_AFTER_MS));
         // The fleet has ended if nobody listens.
-        drop(told.send(Told::Failed { device: name, problem: format!("{error:#}") }).await);
+        if !heard || after_loss == AfterLoss::End {
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = cancelled.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
     }
 }
 
@@ -120,14 +155,19 @@ struct Device {
     shared: Arc<Shared>,
     name: String,
     told: mpsc::Sender<Told>,
-    outbox_id: [u8; 16],
-    sequence: u64,
+    after_loss: AfterLoss,
+    journal: Journal,
+    /// Of the latest session.
+    epoch: u64,
+    /// The highest sequence that was sent in this session.
+    sent: u64,
 }
 
 type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
 impl Device {
-    async fn serve(mut self, tls: Arc<ClientConfig>, cancelled: CancellationToken) -> anyhow::Result<()> {
+    /// Holds one session; `Ok` when cancelled, the reason of its end otherwise.
+    async fn serve(&mut self, tls: Arc<ClientConfig>, cancelled: &CancellationToken) -> anyhow::Result<()> {
         let started = Instant::now();
         let opened = tokio::select! {
             biased;
@@ -135,10 +175,12 @@ impl Device {
             opened = tokio::time::timeout(CONNECT_DEADLINE, Box::pin(self.open(tls))) => opened,
         };
         let mut socket = opened.context("no session in time")??;
+        self.sent = 0;
         let config = ClientSessionConfig { limits: Arc::new(SessionLimits::default()) };
         let mut session = ClientSession::new(config, self.hello(), Instant::now());
         loop {
             self.handle_events(&mut session, started).await?;
+            self.drain(&mut session)?;
             while let Some(frame) = session.poll_transmit() {
                 socket.feed(Message::Binary(frame)).await?;
             }
@@ -177,11 +219,15 @@ impl Device {
             name: name.to_owned(),
             value: Some(Value { kind: Some(Kind::Text(value.to_owned())) }),
         };
+        let (queued_results, queued_events) = self.journal.counts();
         Hello {
-            outbox_id: self.outbox_id.to_vec(),
+            outbox_id: self.journal.outbox_id().to_vec(),
+            last_epoch: self.epoch,
             versions: vec![1],
             client_version: env!("CARGO_PKG_VERSION").to_owned(),
             attributes: vec![text("os", "linux"), text("host", &self.name), text("arch", "simulated")],
+            queued_results,
+            queued_events,
             ..Hello::default()
         }
     }
@@ -189,49 +235,62 @@ impl Device {
     async fn handle_events(&mut self, session: &mut ClientSession, started: Instant) -> anyhow::Result<()> {
         while let Some(event) = session.poll_event() {
             match event {
-                ClientEvent::Welcome(_) => {
-                    self.told.send(Told::Connected { took: started.elapsed() }).await?
+                ClientEvent::Welcome(welcome) => {
+                    self.epoch = welcome.epoch;
+                    let device = self.name.clone();
+                    self.told.send(Told::Connected { device, took: started.elapsed() }).await?;
                 }
                 ClientEvent::Order { envelope, .. } => {
                     let instruction = self.shared.verify(&envelope)?;
-                    self.told.send(Told::Ordered { at: Instant::now() }).await?;
-                    session.push_progress(instruction, TargetState::Acked)?;
-                    session.push_result(self.answer(instruction))?;
+                    self.handle_order(session, instruction).await?;
                 }
-                ClientEvent::Acked { lane: Lane::Results, ranges } => {
-                    for sequence in ranges.iter().flat_map(|range| range.first..=range.last) {
-                        let (device, outbox_id) = (self.name.clone(), hex::encode(self.outbox_id));
-                        self.told
-                            .send(Told::Acked { device, outbox_id, sequence, at: Instant::now() })
-                            .await?;
+                ClientEvent::Acked { lane, ranges } => {
+                    let outbox_id = hex::encode(self.journal.outbox_id());
+                    for sequence in self.journal.acked(&ranges) {
+                        let (device, outbox_id) = (self.name.clone(), outbox_id.clone());
+                        let told = Told::Acked { device, outbox_id, lane, sequence, at: Instant::now() };
+                        self.told.send(told).await?;
                     }
                 }
                 ClientEvent::GoAway { reason, detail, .. } => bail!("told to go away: {reason:?} {detail}"),
-                ClientEvent::Acked { .. }
-                | ClientEvent::Document(_)
-                | ClientEvent::LicenceNotice(_)
-                | ClientEvent::Closed { .. } => {}
+                ClientEvent::Document(_) | ClientEvent::LicenceNotice(_) | ClientEvent::Closed { .. } => {}
             }
         }
         Ok(())
     }
 
-    fn answer(&mut self, instruction: InstructionId) -> InstructionResult {
-        self.sequence += 1;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let now = i64::try_from(now).unwrap_or(i64::MAX);
-        let value = |text: &str| Value { kind: Some(Kind::Text(text.to_owned())) };
-        let column = |name: &str| Column { name: name.to_owned(), r#type: ColumnType::Text.into() };
-        InstructionResult {
-            sequence: self.sequence,
-            instruction: instruction.to_vec(),
-            state: TargetState::Answered.into(),
-            columns: vec![column("name"), column("version")],
-            rows: vec![Row { values: vec![value("Simulated Linux"), value("1")] }],
-            last: true,
-            started_at_ms: now,
-            finished_at_ms: now,
-            ..InstructionResult::default()
+    async fn handle_order(
+        &mut self,
+        session: &mut ClientSession,
+        instruction: InstructionId,
+    ) -> anyhow::Result<()> {
+        let seen = self.journal.start(instruction);
+        let device = self.name.clone();
+        self.told.send(Told::Ordered { device, instruction, seen, at: Instant::now() }).await?;
+        session.push_progress(instruction, TargetState::Acked)?;
+        if seen == Seen::First {
+            self.journal.answer(instruction);
+            if self.after_loss == AfterLoss::Return {
+                self.journal.report(instruction);
+            }
         }
+        Ok(())
+    }
+
+    /// Sends what this session has not sent yet, as far as the credit goes.
+    fn drain(&mut self, session: &mut ClientSession) -> anyhow::Result<()> {
+        while let Some((sequence, record)) = self.journal.waiting_after(self.sent) {
+            let pushed = match record {
+                Record::Result(result) => session.push_result(*result),
+                Record::Event(event) => session.push_event(*event),
+            };
+            match pushed {
+                Ok(()) => self.sent = sequence,
+                // Not yet welcome, or no credit left: an ack or the welcome brings more.
+                Err(error) if error.is_transient() => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 }

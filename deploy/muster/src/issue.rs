@@ -298,8 +298,12 @@ impl Outcome {
                 columns.push((column.name.clone(), column.r#type()));
             }
         }
-        let names = std::iter::once("device".to_owned()).chain(columns.iter().map(|(name, _)| name.clone()));
-        let mut table = Table::new(names);
+        // A column of the result that is called `device`, as `mounts` has one, must not hide whose row it is.
+        let shown = |(name, _): &(String, ColumnType)| match name.as_str() {
+            "device" => "device_1".to_owned(),
+            _ => name.clone(),
+        };
+        let mut table = Table::new(std::iter::once("device".to_owned()).chain(columns.iter().map(shown)));
         let mut results: Vec<&DeviceResult> = self.results.iter().collect();
         results.sort_by(|a, b| (&a.device, a.part).cmp(&(&b.device, b.part)));
         for result in results {

@@ -79,6 +79,8 @@ pub enum TelemetryError {
 /// # Errors
 /// Returns [`TelemetryError`] when the filter is wrong or a subscriber is already there.
 pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
+    // What is counted before a recorder is there is lost.
+    drop(metrics());
     let filter = config
         .parsed_filter()
         .map_err(|source| TelemetryError::Filter { filter: config.filter.clone(), source })?;

@@ -7,7 +7,7 @@ use muster_load_tests::dev_fleet::DevFleet;
 use muster_load_tests::history::{History, Promise, Violation};
 use serde_json::{Value, json};
 
-use crate::support::{Said, binary, column, rows, run, system, with, write};
+use crate::support::{Said, binary, rows, run, system, with, write};
 
 const DEVICES: [&str; 3] = ["client-1.dev.muster", "client-2.dev.muster", "client-3.dev.muster"];
 
@@ -92,16 +92,21 @@ fn the_first_ask_answers_in_table_json_and_csv(fleet: &DevFleet) -> String {
     assert_eq!(keys.len(), 5, "{keys:?}");
     assert_eq!(answer["targets"], 3);
     assert_eq!(answer["states"], json!({"answered": 3}));
-    assert_eq!(answer["columns"], json!(["device", "name", "version"]));
+    assert_eq!(answer["columns"], json!(["name", "version"]));
     let wanted = DEVICES.map(|device| json!({"device": device, "name": name, "version": version}));
     assert_eq!(answer["rows"], json!(wanted));
+    // A column of the question that is called `device` does not hide whose row it is.
+    let sql = "SELECT 'mine' AS device";
+    let clash = with(fleet.muster(), ["ask", sql, "-o", "json"]).with_code(0).json();
+    assert_eq!(clash["rows"], json!(DEVICES.map(|device| json!({"device": device, "device_1": "mine"}))));
     answer["instruction"].as_str().unwrap().to_owned()
 }
 
 fn the_second_ask_counts_processes_of_an_audience(fleet: &DevFleet) {
     let sql = "SELECT name, count(*) AS n FROM processes GROUP BY name ORDER BY n DESC LIMIT 5";
 
-    let answer = with(fleet.muster(), ["ask", sql, "--on", "os == \"linux\"", "-o", "json"]).with_code(0).json();
+    let answer =
+        with(fleet.muster(), ["ask", sql, "--on", "os == \"linux\"", "-o", "json"]).with_code(0).json();
 
     assert_eq!(answer["states"], json!({"answered": 3}));
     for device in DEVICES {
@@ -140,16 +145,19 @@ fn a_definition_of_ones_own_runs_with_a_parameter_and_a_resource(fleet: &DevFlee
     let csv = run_definition(fleet, "Acme-Journey-Marker", "csv").with_code(0);
     let answer = run_definition(fleet, "Acme-Journey-Marker", "json").with_code(0).json();
 
-    let wanted = DEVICES.map(|device| {
-        json!({"device": device, "label": "blue", "next": 8, "size": 100_000, "sha256": sha256})
-    });
+    let wanted = DEVICES.map(
+        |device| json!({"device": device, "label": "blue", "next": 8, "size": 100_000, "sha256": sha256}),
+    );
     assert_eq!(answer["rows"], json!(wanted));
     assert_eq!(table.lines().len(), 4, "{}", table.out);
     assert_eq!(csv.lines().len(), 4, "{}", csv.out);
-    for (argument, word) in [("count=ten", "count"), ("count=10", "9"), ("label=BLUE", "label"), ("lable=x", "label")] {
+    for (argument, word) in
+        [("count=ten", "count"), ("count=10", "9"), ("label=BLUE", "label"), ("lable=x", "label")]
+    {
         with(fleet.muster(), ["run", "Acme-Journey-Marker", "-p", argument]).with_code(2).naming(&[word]);
     }
-    let shown = with(fleet.muster(), ["definition", "show", "Acme-Journey-Marker", "-o", "json"]).with_code(0);
+    let shown =
+        with(fleet.muster(), ["definition", "show", "Acme-Journey-Marker", "-o", "json"]).with_code(0);
     assert_eq!(shown.json()["text"], text.as_str());
     let listed = with(fleet.muster(), ["definition", "list", "-o", "json"]).with_code(0).json();
     let names: Vec<&str> = listed.as_array().unwrap().iter().filter_map(|one| one["name"].as_str()).collect();
@@ -159,14 +167,16 @@ fn a_definition_of_ones_own_runs_with_a_parameter_and_a_resource(fleet: &DevFlee
 fn listings_show_what_there_is(fleet: &DevFleet, instruction: &str) {
     let listed = instructions(fleet);
     let shown = with(fleet.muster(), ["instruction", "show", instruction, "-o", "json"]).with_code(0).json();
-    let results = with(fleet.muster(), ["instruction", "results", instruction, "-o", "json"]).with_code(0).json();
+    let results =
+        with(fleet.muster(), ["instruction", "results", instruction, "-o", "json"]).with_code(0).json();
     let clients = with(fleet.muster(), ["client", "list", "-o", "json"]).with_code(0).json();
     let client = with(fleet.muster(), ["client", "show", DEVICES[2], "-o", "json"]).with_code(0).json();
 
     assert!(listed.iter().any(|one| one["id"] == instruction), "{listed:?}");
     assert_eq!((&shown["states"], &shown["complete"]), (&json!({"answered": 3}), &json!(true)));
     assert_eq!(rows(&results).len(), 3);
-    let names: Vec<&str> = clients.as_array().unwrap().iter().filter_map(|one| one["device"].as_str()).collect();
+    let names: Vec<&str> =
+        clients.as_array().unwrap().iter().filter_map(|one| one["device"].as_str()).collect();
     assert_eq!(names, DEVICES);
     assert_eq!((&client["online"], &client["host"]), (&json!(true), &json!("client-3")));
     with(fleet.muster(), ["client", "show", "nobody.dev.muster"]).with_code(2).naming(&["nobody.dev.muster"]);
@@ -196,7 +206,9 @@ fn the_export_holds_and_a_removed_member_is_found(fleet: &DevFleet, instruction:
     let event = export
         .json_lines()
         .into_iter()
-        .find(|record| record["kind"] == "event" && record["sequence"] == sequence && record["name"] == "journey.done")
+        .find(|record| {
+            record["kind"] == "event" && record["sequence"] == sequence && record["name"] == "journey.done"
+        })
         .expect("the event is in the export");
     let promises = [
         Promise::Accepted { instruction: instruction.to_owned() },
@@ -212,7 +224,10 @@ fn the_export_holds_and_a_removed_member_is_found(fleet: &DevFleet, instruction:
 
     assert_eq!(violations, []);
     let (asks, results, events) = history.counts();
-    assert!(asks >= 7 && results >= 19 && events >= 1, "{asks} instructions, {results} results, {events} events");
+    assert!(
+        asks >= 7 && results >= 19 && events >= 1,
+        "{asks} instructions, {results} results, {events} events"
+    );
     let found = History::read(&without_member(&export, instruction, DEVICES[1])).check(&[]);
     assert!(
         found.iter().any(|one| matches!(one, Violation::DoesNotAddUp { counted: 2, targets: 3, .. })),
@@ -298,7 +313,8 @@ max_length = 64
 }
 
 fn sign_and_import(fleet: &DevFleet, name: &str, text: &str) {
-    let (authored, signed) = (fleet.folder().join(format!("{name}.toml")), fleet.folder().join(format!("{name}.cms")));
+    let (authored, signed) =
+        (fleet.folder().join(format!("{name}.toml")), fleet.folder().join(format!("{name}.cms")));
     write(&authored, text);
     let mut sign: Command = binary("muster-sign");
     sign.args(["definition", "sign"]).arg(&authored);

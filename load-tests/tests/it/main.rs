@@ -4,13 +4,13 @@
 //! modules are a subject each. They need the binaries: `cargo build --workspace --bins`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
-//mod deploy;
+mod deploy;
 mod events;
-//mod full_disk;
+mod full_disk;
 mod journey;
-//mod openssl_pki;
-//mod people;
-//mod people_and_certificates;
+mod openssl_pki;
+mod people;
+mod people_and_certificates;
 mod processes;
 mod support;
 mod tables;

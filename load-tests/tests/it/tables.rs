@@ -54,11 +54,7 @@ fn asked(fleet: &DevFleet, sql: &str, columns: &[&str]) -> BTreeSet<String> {
 /// Compares two sets on a machine that changes meanwhile: what the tool shows before and after must be in the table, and
 /// what only the table shows, time after time, should not be there.
 #[track_caller]
-fn same<T: Ord + Clone + Debug>(
-    what: &str,
-    tool: impl Fn() -> BTreeSet<T>,
-    table: impl Fn() -> BTreeSet<T>,
-) {
+fn same<T: Ord + Clone + Debug>(what: &str, tool: impl Fn() -> BTreeSet<T>, table: impl Fn() -> BTreeSet<T>) {
     let mut invented: Option<BTreeSet<T>> = None;
     for _ in 0..LOOKS {
         let before = tool();
@@ -89,7 +85,8 @@ fn processes_are_those_of_ps(fleet: &DevFleet) {
             let numbers = [words.next()?, words.next()?, words.next()?].join("|");
             let name = words.collect::<Vec<_>>().join(" ");
             // A worker of the kernel changes its name with its work.
-            (!name.starts_with("kworker")).then(|| format!("{numbers}|{}", name.trim_end_matches(" <defunct>")))
+            (!name.starts_with("kworker"))
+                .then(|| format!("{numbers}|{}", name.trim_end_matches(" <defunct>")))
         };
         said.lines().into_iter().filter_map(process).collect()
     };
@@ -145,12 +142,15 @@ fn packages_are_those_of_dpkg(fleet: &DevFleet) {
         said.lines().into_iter().map(str::to_owned).collect()
     };
     let columns = ["name", "version", "architecture", "status", "source"];
-    same("packages", dpkg, || asked(fleet, "SELECT name, version, architecture, status, source FROM packages", &columns));
+    same("packages", dpkg, || {
+        asked(fleet, "SELECT name, version, architecture, status, source FROM packages", &columns)
+    });
 }
 
 fn services_are_those_of_systemctl(fleet: &DevFleet) {
     let systemctl = || {
-        let said = system("systemctl", &["list-unit-files", "--type=service", "--root=/", "--no-legend", "--full"]);
+        let said =
+            system("systemctl", &["list-unit-files", "--type=service", "--root=/", "--no-legend", "--full"]);
         let unit = |line: &str| line.split_whitespace().take(2).collect::<Vec<_>>().join("|");
         said.lines().into_iter().map(unit).collect()
     };
@@ -168,7 +168,10 @@ fn interfaces_and_routes_are_those_of_ip(fleet: &DevFleet) {
             let (name, state, mtu) = (text("ifname"), text("operstate").to_lowercase(), &interface["mtu"]);
             let own = interface["addr_info"].as_array().unwrap();
             for address in own {
-                found.insert(format!("{name}|{mtu}|{state}|{}", line(address, &["local", "prefixlen", "family"])));
+                found.insert(format!(
+                    "{name}|{mtu}|{state}|{}",
+                    line(address, &["local", "prefixlen", "family"])
+                ));
             }
             if own.is_empty() {
                 found.insert(format!("{name}|{mtu}|{state}|-|-|-"));
@@ -186,7 +189,9 @@ fn interfaces_and_routes_are_those_of_ip(fleet: &DevFleet) {
                 let (whole, bits) = if family == "inet" { (all, "32") } else { (all, "128") };
                 let destination = match route["dst"].as_str().unwrap() {
                     "default" => format!("{whole}|0"),
-                    given => given.split_once('/').map_or(format!("{given}|{bits}"), |(net, bits)| format!("{net}|{bits}")),
+                    given => given
+                        .split_once('/')
+                        .map_or(format!("{given}|{bits}"), |(net, bits)| format!("{net}|{bits}")),
                 };
                 format!("{destination}|{}|{family}", line(route, &["gateway", "dev"]))
             };

@@ -53,7 +53,8 @@ fn a_process_has_the_row_that_ps_prints(fleet: &DevFleet) {
     command.arg("3607");
     let process = Service::start(command, &folder.path().join("log"));
     let pid = process.pid().to_string();
-    let ps = |column: &str| system("ps", &["-ww", "-o", &format!("{column}="), "-p", &pid]).out.trim().to_owned();
+    let ps =
+        |column: &str| system("ps", &["-ww", "-o", &format!("{column}="), "-p", &pid]).out.trim().to_owned();
     let by_name = format!("SELECT * FROM processes WHERE cmdline LIKE '%{} 3607'", program.display());
 
     let found = ask(fleet, &by_name);
@@ -123,7 +124,10 @@ fn files_of_every_type_have_the_rows_that_find_prints(fleet: &DevFleet) {
         .collect();
 
     let format = "%p|%y|%s|%m|%U|%u|%G|%Ts\n";
-    let said = system("find", &[folder.path().to_str().unwrap(), "-mindepth", "1", "-maxdepth", "1", "-printf", format]);
+    let said = system(
+        "find",
+        &[folder.path().to_str().unwrap(), "-mindepth", "1", "-maxdepth", "1", "-printf", format],
+    );
     let long = |line: &&str| {
         let types = [("|f|", "|file|"), ("|d|", "|directory|"), ("|l|", "|symlink|"), ("|p|", "|fifo|")];
         types.iter().fold((*line).to_owned(), |line, (short, long)| line.replacen(short, long, 1))
@@ -146,20 +150,27 @@ fn certificates_have_the_rows_that_openssl_prints(fleet: &DevFleet) {
     let bundle = folder.path().join("bundle.pem");
     let mut files = Vec::new();
     for (name, days, key, basic) in [("one", "30", "ec", "CA:TRUE"), ("two", "400", "rsa", "CA:FALSE")] {
-        let (pem, private) = (folder.path().join(format!("{name}.crt")), folder.path().join(format!("{name}.key")));
+        let (pem, private) =
+            (folder.path().join(format!("{name}.crt")), folder.path().join(format!("{name}.key")));
         let subject = format!("/C=DE/O=Muster, it/CN={name}.example.org");
         let basic = format!("basicConstraints=critical,{basic}");
-        let key: &[&str] =
-            if key == "ec" { &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"] } else { &["-newkey", "rsa:2048"] };
+        let key: &[&str] = if key == "ec" {
+            &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+        } else {
+            &["-newkey", "rsa:2048"]
+        };
         let mut request = Command::new("openssl");
-        request.args(["req", "-x509", "-nodes", "-days", days, "-subj", &subject, "-addext", &basic]).args(key);
+        request
+            .args(["req", "-x509", "-nodes", "-days", days, "-subj", &subject, "-addext", &basic])
+            .args(key);
         run(request.arg("-keyout").arg(&private).arg("-out").arg(&pem)).with_code(0);
         files.push(pem);
     }
     let both: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
     write(&bundle, &both);
 
-    let columns = ["subject", "issuer", "serial", "not_before", "not_after", "sha256", "key_type", "key_bits", "is_ca"];
+    let columns =
+        ["subject", "issuer", "serial", "not_before", "not_after", "sha256", "key_type", "key_bits", "is_ca"];
     let found = ask(fleet, &format!("SELECT * FROM certificates WHERE path = '{}'", bundle.display()));
 
     let mut found: Vec<String> = found.iter().map(|row| line(row, &columns)).collect();
@@ -173,7 +184,10 @@ fn certificates_have_the_rows_that_openssl_prints(fleet: &DevFleet) {
 /// What openssl prints of a certificate, joined as [`line`] does.
 fn printed(file: &Path) -> String {
     let x509 = |option: &str| {
-        let said = system("openssl", &["x509", "-in", file.to_str().unwrap(), "-noout", "-nameopt", "RFC2253", option]);
+        let said = system(
+            "openssl",
+            &["x509", "-in", file.to_str().unwrap(), "-noout", "-nameopt", "RFC2253", option],
+        );
         said.out.trim().split_once('=').unwrap().1.trim().to_owned()
     };
     let seconds = |option: &str| system("date", &["-d", &x509(option), "+%s"]).out.trim().to_owned();
@@ -181,7 +195,8 @@ fn printed(file: &Path) -> String {
     let (input, output) = (file.to_str().unwrap(), der.to_str().unwrap());
     system("openssl", &["x509", "-in", input, "-outform", "DER", "-out", output]);
     let sha256 = system("sha256sum", &[output]).out[..64].to_owned();
-    [x509("-subject"), x509("-issuer"), x509("-serial"), seconds("-startdate"), seconds("-enddate"), sha256].join("|")
+    [x509("-subject"), x509("-issuer"), x509("-serial"), seconds("-startdate"), seconds("-enddate"), sha256]
+        .join("|")
 }
 
 fn a_mount_has_the_row_that_df_prints(fleet: &DevFleet) {
@@ -231,7 +246,10 @@ fn a_unit_file_has_a_row_as_long_as_it_exists(fleet: &DevFleet) {
     let made = (!folder.exists()).then(|| undo(&["rmdir", "/run/systemd/system"]));
     let name = format!("{}.service", unique("muster-it-"));
     let file = folder.join(&name);
-    write(&file, "[Unit]\nDescription=Muster, just made\n[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n");
+    write(
+        &file,
+        "[Unit]\nDescription=Muster, just made\n[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n",
+    );
     let written = undo(&["rm", "-f", file.to_str().unwrap()]);
     let sql = format!("SELECT * FROM services WHERE name = '{name}'");
 

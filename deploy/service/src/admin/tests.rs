@@ -94,8 +94,9 @@ impl Served {
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         let token = shutdown.token();
+        let metrics = telemetry::metrics();
         shutdown.spawn("admin", async move {
-            serve(listener, health, telemetry::metrics(), token).await.unwrap();
+            serve(listener, health, metrics, token).await.unwrap();
         });
         Self { address, shutdown }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub(crate) use place::{Place, Ports};
+pub(crate) use place::Place;
 pub(crate) use process::{Service, children, kill};
 
 /// Longer than anything that is waited for takes on a slow, busy machine.
@@ -154,20 +154,6 @@ pub(crate) fn rows(answer: &Value) -> Vec<Value> {
     answer["rows"].as_array().unwrap_or_else(|| panic!("no rows: {answer}")).clone()
 }
 
-/// One column of an answer's rows, as text, sorted.
-#[track_caller]
-pub(crate) fn column(answer: &Value, name: &str) -> Vec<String> {
-    let mut values: Vec<String> = rows(answer)
-        .iter()
-        .map(|row| match &row[name] {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        })
-        .collect();
-    values.sort();
-    values
-}
-
 /// Writes a file and its folder.
 #[track_caller]
 pub(crate) fn write(path: &Path, text: &str) {
@@ -175,4 +161,14 @@ pub(crate) fn write(path: &Path, text: &str) {
         std::fs::create_dir_all(folder).expect("a folder");
     }
     std::fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
+/// The answer to a plain HTTP request, its head included.
+pub(crate) fn http(port: u16, path: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut answer = String::new();
+    let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) else { return answer };
+    let asked = write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    asked.and_then(|()| stream.read_to_string(&mut answer)).expect("an answer");
+    answer
 }

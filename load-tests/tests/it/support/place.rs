@@ -72,10 +72,14 @@ impl Place {
     #[track_caller]
     pub(crate) fn issue(&self, arguments: &[&str]) {
         let certs = self.path("certs");
-        with(self.command(), ["pki", "issue"].iter().chain(arguments).map(Path::new).chain([
-            Path::new("--out"),
-            certs.as_path(),
-        ]))
+        with(
+            self.command(),
+            ["pki", "issue"]
+                .iter()
+                .chain(arguments)
+                .map(Path::new)
+                .chain([Path::new("--out"), certs.as_path()]),
+        )
         .with_code(0);
     }
 

@@ -1,0 +1,118 @@
+//! What `muster-load ask` measured, and how it is told.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::report::Quantiles;
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+pub struct AskReport {
+    /// Devices with a session.
+    pub sessions: u32,
+    /// Devices that were lost.
+    pub dead_sessions: u32,
+    /// Sessions that resumed an earlier one's TLS: none, all handshakes are full ones.
+    pub resumed_share: f64,
+    /// From the first connection's start to the last welcome.
+    pub connect_seconds: f64,
+    /// Sessions a second meanwhile.
+    pub connects_per_second: f64,
+    /// From TCP to welcome.
+    pub connect: Quantiles,
+    /// Growth of the Switch process' PSS, idle, divided by the sessions; absent where its process is not known.
+    pub bytes_per_session: Option<u64>,
+    /// How often the question was put.
+    pub rounds: u32,
+    /// The shortest of them, from submission until the operator saw every target accounted for.
+    pub complete_seconds_min: f64,
+    /// The longest of them.
+    pub complete_seconds_max: f64,
+    /// The median of them.
+    #[serde(flatten)]
+    pub round: Round,
+}
+
+/// One question put to all devices. Latencies count from the call that submits the order.
+#[derive(Debug, Clone, Serialize)]
+pub struct Round {
+    /// Until a device holds the order.
+    pub order_at_device: Quantiles,
+    /// Until a device knows that its answer is on the Switch's disk.
+    pub answer_acked: Quantiles,
+    /// Until the operator saw every target accounted for.
+    pub complete_seconds: f64,
+    /// Targets that answered.
+    pub answered: u64,
+}
+
+impl AskReport {
+    /// Whether every session lived and every device answered.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.dead_sessions == 0 && self.round.answered == u64::from(self.sessions)
+    }
+}
+
+impl Round {
+    /// Of several rounds the median by the time until complete, or the first in which somebody did not answer: a
+    /// median hides no failure. `None` without a round.
+    #[must_use]
+    pub fn median(rounds: &[Self], sessions: u32) -> Option<&Self> {
+        if let Some(failed) = rounds.iter().find(|round| round.answered != u64::from(sessions)) {
+            return Some(failed);
+        }
+        let mut sorted: Vec<&Self> = rounds.iter().collect();
+        sorted.sort_by(|a, b| a.complete_seconds.total_cmp(&b.complete_seconds));
+        sorted.get(sorted.len().saturating_sub(1) / 2).copied()
+    }
+}
+
+impl fmt::Display for AskReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quantiles = |q: &Quantiles| {
+            format!("p50 {:.1} ms, p99 {:.1} ms, last {:.1} ms", q.p50_ms, q.p99_ms, q.max_ms)
+        };
+        let Self { sessions, dead_sessions, connect_seconds, connects_per_second, round, .. } = self;
+        writeln!(f, "sessions            {sessions} ({dead_sessions} dead), all full handshakes")?;
+        writeln!(f, "connected           in {connect_seconds:.2} s, {connects_per_second:.0} a second")?;
+        writeln!(f, "  each              {}", quantiles(&self.connect))?;
+        match self.bytes_per_session {
+            Some(bytes) => writeln!(f, "memory a session    {bytes} bytes (PSS of the Switch, idle)")?,
+            None => writeln!(f, "memory a session    not known; give --pid")?,
+        }
+        writeln!(f, "order at devices    {}", quantiles(&round.order_at_device))?;
+        writeln!(f, "answer acked        {}", quantiles(&round.answer_acked))?;
+        write!(
+            f,
+            "answered            {} of {sessions}, complete after {:.3} s",
+            round.answered, round.complete_seconds
+        )?;
+        if self.rounds > 1 {
+            let (min, max) = (self.complete_seconds_min, self.complete_seconds_max);
+            write!(f, " (median of {} rounds, {min:.3} to {max:.3} s)", self.rounds)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(complete_seconds: f64, answered: u64) -> Round {
+        let none = Quantiles { count: 0, p50_ms: 0.0, p99_ms: 0.0, max_ms: 0.0 };
+        Round { order_at_device: none, answer_acked: none, complete_seconds, answered }
+    }
+
+    #[test]
+    fn the_median_round_is_told_unless_one_failed() {
+        let good = [round(3.0, 5), round(1.0, 5), round(2.0, 5)];
+        let failed = [round(3.0, 5), round(1.0, 4), round(2.0, 5)];
+
+        assert!((Round::median(&good, 5).unwrap().complete_seconds - 2.0).abs() < 1e-9);
+        assert_eq!(Round::median(&failed, 5).unwrap().answered, 4);
+        assert!(Round::median(&[], 5).is_none());
+    }
+}
