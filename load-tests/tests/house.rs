@@ -63,8 +63,16 @@ const IO_CRATES: &[&str] =
     &["tokio", "mio", "hyper", "quinn", "tokio-rustls", "tonic", "axum", "rusqlite", "socket2", "notify"];
 
 /// What a pure crate's own code may not say. `rand` and clocks included: randomness and time are arguments.
-const IO_WORDS: &[&str] =
-    &["std::net::", "std::fs", "std::process", "std::thread", "SystemTime::now", "Instant::now"];
+const IO_WORDS: &[&str] = &[
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "std::fs",
+    "std::process",
+    "std::thread",
+    "SystemTime::now",
+    "Instant::now",
+];
 
 /// What nothing in the workspace may depend on (DESIGN.md, Decisions).
 const BANNED: &[&str] = &["ring", "openssl-sys", "rsa", "rustls-pemfile", "sqlx"];

@@ -5,17 +5,12 @@ use std::net::SocketAddr;
 
 use muster_pki::Severity;
 use muster_service::credentials::PeerRefused;
-use rustls::{CertificateError, Error as TlsError};
 
 use crate::metrics;
 
 /// Returns why a certificate was refused during the handshake, if that is why it ended.
 pub(crate) fn of_handshake(error: &io::Error) -> Option<&PeerRefused> {
-    let error = error.get_ref()?.downcast_ref::<TlsError>()?;
-    if let TlsError::InvalidCertificate(CertificateError::Other(other)) = error {
-        return other.0.downcast_ref();
-    }
-    None
+    PeerRefused::of(error)
 }
 
 /// Logs and counts a refusal.

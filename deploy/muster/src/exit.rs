@@ -106,14 +106,10 @@ impl From<tonic::Status> for Failure {
     /// Maps what the Switch said; its messages already name the fix.
     fn from(status: tonic::Status) -> Self {
         use tonic::Code;
-        if let Some(alert) = alert(&status) {
-            return Self::denied(format!(
-                "the Switch refused the operator's certificate (TLS alert {alert:?})"
-            ))
-            .with_next("muster doctor   (the Switch's log and metrics have the rule that it breaks)");
-        }
         let exit = match status.code() {
-            Code::InvalidArgument | Code::NotFound | Code::AlreadyExists | Code::OutOfRange => Exit::Usage,
+            Code::InvalidArgument | Code::NotFound | Code::AlreadyExists => Exit::Usage,
+            // The audience holds no device: nothing is wrong, and nobody answers.
+            Code::OutOfRange => Exit::Partial,
             Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition => Exit::Denied,
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Exit::Unreachable,
             Code::ResourceExhausted
@@ -130,17 +126,4 @@ impl From<tonic::Status> for Failure {
             Exit::Ok | Exit::Refused | Exit::Usage | Exit::Partial | Exit::Denied => failure,
         }
     }
-}
-
-/// The alert by which the other side refused our certificate; with TLS 1.3 it comes in place of the first answer.
-fn alert(status: &tonic::Status) -> Option<rustls::AlertDescription> {
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(rustls::Error::AlertReceived(alert)) = inner.and_then(|inner| inner.downcast_ref()) {
-            return Some(*alert);
-        }
-        cause = error.source();
-    }
-    None
 }

@@ -14,8 +14,10 @@ use muster_proto_grpc::operator::v1::licence_service_client::LicenceServiceClien
 use muster_proto_grpc::operator::v1::status_service_client::StatusServiceClient;
 use muster_service::credentials::{self, ClientCredentials, Clock, CredentialFiles};
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::exit::Failure;
@@ -39,7 +41,7 @@ impl Operator {
         let address = context.switch.clone();
         let host = host_of(&address)?.to_owned();
         // The first connection is made here, so that its error is whole; tonic would flatten it.
-        let first = connect_tls(&credentials, &host, &address).await?;
+        let first = admitted(connect_tls(&credentials, &host, &address).await?, &address).await?;
         let mut first = Some(first);
         let connector = tower::service_fn(move |_: Uri| {
             let (credentials, host, address) = (Arc::clone(&credentials), host.clone(), address.clone());
@@ -47,7 +49,9 @@ impl Operator {
             async move {
                 match ready {
                     Some(stream) => Ok(TokioIo::new(stream)),
-                    None => connect_tls(&credentials, &host, &address).await.map(TokioIo::new),
+                    None => connect_tls(&credentials, &host, &address)
+                        .await
+                        .map(|stream| TokioIo::new(BufReader::new(stream))),
                 }
             }
         });
@@ -119,7 +123,7 @@ pub(crate) async fn connect_tls(
     credentials: &ClientCredentials,
     host: &str,
     address: &str,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
+) -> Result<TlsStream<TcpStream>, Failure> {
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| Failure::usage(format!("`{host}` is no host name")).with_next("muster ctx list"))?;
     let connect = async {
@@ -136,6 +140,25 @@ pub(crate) async fn connect_tls(
     tokio::time::timeout(CONNECT_DEADLINE, connect)
         .await
         .map_err(|_| Failure::unreachable(format!("{address} did not answer within {CONNECT_DEADLINE:?}")))?
+}
+
+/// Waits for the server's first bytes: with TLS 1.3 the refusal of our certificate comes in their place.
+async fn admitted(
+    stream: TlsStream<TcpStream>,
+    address: &str,
+) -> Result<BufReader<TlsStream<TcpStream>>, Failure> {
+    let mut stream = BufReader::new(stream);
+    match tokio::time::timeout(CONNECT_DEADLINE, stream.fill_buf()).await {
+        Ok(Ok(bytes)) if !bytes.is_empty() => Ok(stream),
+        Ok(Ok(_)) => Err(Failure::unreachable(format!("the Switch at {address} closed the connection"))
+            .with_next("muster doctor")),
+        Ok(Err(error)) => Err(Failure::denied(format!(
+            "the Switch at {address} refused the operator's certificate operator/tls.pem: {error}"
+        ))
+        .with_next("muster doctor   (the Switch's log and metrics have the rule that it breaks)")),
+        Err(_) => Err(Failure::unreachable(format!("{address} did not answer within {CONNECT_DEADLINE:?}"))
+            .with_next("muster doctor")),
+    }
 }
 
 /// The host of `host:port`, without an IPv6 address's brackets.

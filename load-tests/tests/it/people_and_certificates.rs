@@ -142,7 +142,7 @@ fn a_revoked_client_is_refused_once_the_switch_has_the_list() {
     let metrics = http(place.ports.admin, "/metrics");
     let counted = metrics.lines().any(|line| {
         line.starts_with("muster_switch_refused_certificates_total{")
-            && line.contains("C14")
+            && line.contains("rule=\"R2\"")
             && !line.ends_with(" 0")
     });
     assert!(counted, "{metrics}");

@@ -42,7 +42,7 @@ pub(crate) fn line(row: &Value, columns: &[&str]) -> String {
     let text = |name: &&str| match &row[*name] {
         Value::String(text) => text.clone(),
         Value::Null => "-".to_owned(),
-        other => other.to_string(),
+        other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => other.to_string(),
     };
     columns.iter().map(text).collect::<Vec<_>>().join("|")
 }

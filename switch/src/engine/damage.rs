@@ -35,17 +35,6 @@ impl Damage {
         tracing::error!(table, key, what, "damaged record set aside");
     }
 
-    /// Returns how many records of all tables are damaged.
-    #[cfg(test)]
-    pub(crate) fn count(&self) -> u64 {
-        let found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        found
-            .tables
-            .values()
-            .map(|(keys, beyond)| u64::try_from(keys.len()).unwrap_or(u64::MAX) + beyond)
-            .sum()
-    }
-
     /// Returns a warning for each table with damaged records, with what to do.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let found = self.0.lock().unwrap_or_else(PoisonError::into_inner);

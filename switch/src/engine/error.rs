@@ -6,6 +6,9 @@ pub(crate) enum EngineError {
     /// There is no such instruction, device or definition (`NOT_FOUND`).
     #[error("{0}")]
     NotFound(String),
+    /// The audience is well written and holds no device (`OUT_OF_RANGE`, so that a caller can tell it from a mistake).
+    #[error("{0}")]
+    NoTargets(String),
     /// What was sent is wrong and stays wrong, such as an audience that doesn't parse (`INVALID_ARGUMENT`). The text
     /// may have several lines and point into what was typed.
     #[error("{0}")]
@@ -36,6 +39,7 @@ impl EngineError {
         match self {
             Self::ResourceExhausted(_) | Self::Closed => true,
             Self::NotFound(_)
+            | Self::NoTargets(_)
             | Self::InvalidArgument(_)
             | Self::FailedPrecondition(_)
             | Self::PermissionDenied(_)

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use muster_pki::DeviceId;
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::{Digest, Epoch, InstructionId, OutboxId};
 use muster_proto::operator::v1::Definition;
@@ -206,12 +205,14 @@ impl EngineHandle {
     }
 
     /// Returns how many devices have a session.
+    #[cfg(test)]
     pub(crate) fn online(&self) -> u64 {
         self.shared.online_count()
     }
 
     /// Returns whether the device has a session.
-    pub(crate) fn is_online(&self, device: &DeviceId) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_online(&self, device: &muster_pki::DeviceId) -> bool {
         self.shared.address(device).is_some()
     }
 

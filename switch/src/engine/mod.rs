@@ -35,5 +35,5 @@ pub(crate) use handle::{Engine, EngineHandle};
 pub(crate) use message::{Connect, Connected, DueOrder, Prepare, Prepared, SessionKey, ShardMessage};
 pub(crate) use metrics::describe as describe_metrics;
 pub(crate) use proofs::Proofs;
-pub(crate) use reader::{Cursor, EngineStatus, Page, Reader};
+pub(crate) use reader::{Cursor, EngineStatus, Reader};
 pub(crate) use trust::Trust;

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::clock::{Clock, millis};
 use super::damage::Damage;
+use super::metrics;
 use super::reader::EngineStatus;
 use super::trust::Trust;
 pub(crate) use catalogue::Catalogue;
@@ -129,7 +130,9 @@ impl Shared {
     /// Returns the free bytes where the store lies; 0 if nobody can tell.
     pub(crate) fn disk_free_bytes(&self) -> u64 {
         let Ok(disk) = nix::sys::statvfs::statvfs(&self.data_dir) else { return 0 };
-        disk.blocks_available().saturating_mul(disk.fragment_size())
+        let free = disk.blocks_available().saturating_mul(disk.fragment_size());
+        metrics::disk_free(free);
+        free
     }
 
     pub(crate) fn status(&self) -> EngineStatus {

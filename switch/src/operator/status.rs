@@ -9,6 +9,7 @@ impl From<EngineError> for Status {
     fn from(error: EngineError) -> Self {
         let code = match &error {
             EngineError::NotFound(_) => Code::NotFound,
+            EngineError::NoTargets(_) => Code::OutOfRange,
             EngineError::InvalidArgument(_) => Code::InvalidArgument,
             EngineError::FailedPrecondition(_) => Code::FailedPrecondition,
             EngineError::PermissionDenied(_) => Code::PermissionDenied,

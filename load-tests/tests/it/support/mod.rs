@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub(crate) use place::Place;
+pub(crate) use place::{Place, listens};
 pub(crate) use process::{Service, children, kill};
 
 /// Longer than anything that is waited for takes on a slow, busy machine.

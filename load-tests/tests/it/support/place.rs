@@ -38,9 +38,14 @@ pub(crate) struct Place {
 }
 
 impl Ports {
-    /// Takes five free ports at once, so that they differ.
+    /// Takes five free ports at once, so that they differ. They are below those that the kernel gives to outgoing
+    /// connections, which other tests make all the time.
     pub(crate) fn free() -> Self {
-        let listeners = [(); 5].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
+        let listeners = [(); 5].map(|()| {
+            std::iter::repeat_with(|| rand::random_range(10_000..30_000))
+                .find_map(|port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok())
+                .expect("a free port")
+        });
         let [sessions, operator, admin, background, background_admin] =
             listeners.map(|listener| listener.local_addr().expect("an address").port());
         Self { sessions, operator, admin, background, background_admin }

@@ -81,7 +81,7 @@ impl Core {
         let gather = gather(&held, prepare.gather_ms)?;
         let targets = self.resolve(&prepare.audience)?;
         if targets.is_empty() {
-            return Err(EngineError::NotFound(format!(
+            return Err(EngineError::NoTargets(format!(
                 "no device is in the audience `{}`; {} devices are known",
                 prepare.audience,
                 self.devices.len()

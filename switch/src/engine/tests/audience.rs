@@ -44,7 +44,7 @@ async fn refuses_an_audience_that_is_wrong_or_empty() {
     let Err(EngineError::InvalidArgument(text)) = unknown else { panic!("{unknown:?}") };
     assert!(text.contains("osx") && text.contains("os"), "{text}");
     assert!(matches!(broken, Err(EngineError::InvalidArgument(_))), "{broken:?}");
-    assert!(matches!(nobody, Err(EngineError::NotFound(_))), "{nobody:?}");
+    assert!(matches!(nobody, Err(EngineError::NoTargets(_))), "{nobody:?}");
 }
 
 #[tokio::test]
