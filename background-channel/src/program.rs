@@ -67,6 +67,7 @@ fn load_config(file: Option<PathBuf>) -> Result<Loaded<Config>, ConfigError> {
 
 async fn until_stopped(config: Config) -> ExitCode {
     let shutdown = Shutdown::new();
+    let signalled = signal();
     let running = match start::start(config, shutdown.clone()).await {
         Ok(running) => running,
         Err(error) => {
@@ -80,7 +81,7 @@ async fn until_stopped(config: Config) -> ExitCode {
     };
     let stop = shutdown.clone();
     let signals = async move {
-        match signal().await {
+        match signalled.await {
             Ok(signal) => tracing::info!(?signal, "the Background Channel is told to stop"),
             Err(error) => tracing::error!(%error, "signals cannot be waited for"),
         }

@@ -139,12 +139,13 @@ pub fn run(files: &ConfigFiles) -> ExitCode {
 
 async fn serve(config: Config) -> ExitCode {
     let shutdown = Shutdown::new();
+    let signalled = shutdown::signal();
     let running = match start(config, shutdown.clone()).await {
         Ok(running) => running,
         Err(error) => return exit::refuse(PROGRAM, &error, exit::CONFIG),
     };
     tokio::select! {
-        signal = shutdown::signal() => match signal {
+        signal = signalled => match signal {
             Ok(signal) => tracing::info!(?signal, "stopping"),
             Err(error) => tracing::error!(%error, "signals cannot be received; stopping"),
         },

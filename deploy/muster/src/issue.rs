@@ -21,7 +21,8 @@ use rustls_pki_types::UnixTime;
 use crate::exit::{Exit, Failure};
 use crate::home::{Home, read_file};
 use crate::operator::Operator;
-use crate::output::{self, Cell, Table};
+use crate::order_check::{self, Asked};
+use crate::output::{Cell, Table};
 
 /// What the operator wants to issue.
 #[derive(Debug, Clone)]
@@ -71,7 +72,16 @@ pub(crate) async fn prepare(operator: &Operator, home: &Home, wish: &Wish) -> Re
     let order = muster_signing::order::decode(&bytes).map_err(|error| {
         Failure::denied(format!("the Switch prepared an order that does not decode: {error}"))
     })?;
-    check(&order, &definition, &prepared, wish, &arguments)?;
+    let asked = Asked {
+        wish,
+        arguments: &arguments,
+        operator: operator.name(),
+        definition: &definition,
+        definition_envelope: &prepared.definition,
+        targets: prepared.targets,
+        now_ms: now_ms(),
+    };
+    order_check::check(&order, &asked)?;
     Ok(Checked { bytes, order, definition, prepared })
 }
 
@@ -132,77 +142,8 @@ pub(crate) fn verified_definition_text(home: &Home, bytes: &[u8]) -> Result<Stri
         .map_err(|error| Failure::denied(format!("the definition is not UTF-8: {error}")))
 }
 
-/// Holds the prepared order against what was typed; the first difference is an error, since a Switch that changes
-/// what an operator asked for is either broken or lying.
-fn check(
-    order: &Order,
-    definition: &Definition,
-    prepared: &PrepareInstructionResponse,
-    wish: &Wish,
-    arguments: &[NamedValue],
-) -> Result<(), Failure> {
-    let audience = order.audience.clone().unwrap_or_default();
-    let digest = envelope::digest(&prepared.definition);
-    let asked_ms = wish.gather.map(|gather| i64::try_from(gather.as_millis()).unwrap_or(i64::MAX));
-    let differs = |what: &str, got: String, wanted: String| {
-        Err(Failure::denied(format!(
-            "the Switch prepared another order than was asked for: {what} is {got}, asked was {wanted}; nothing was signed"
-        )))
-    };
-    if order.definition_digest != digest.as_ref() {
-        return differs(
-            "the definition",
-            hex::encode(&order.definition_digest),
-            hex::encode(digest.as_ref()),
-        );
-    }
-    if definition.name().to_string() != wish.definition {
-        return differs("the definition", definition.name().to_string(), wish.definition.clone());
-    }
-    if !wish.version.is_empty() && definition.version().to_string() != wish.version {
-        return differs("the version", definition.version().to_string(), wish.version.clone());
-    }
-    if order.definition_name != wish.definition
-        || order.definition_version != definition.version().to_string()
-    {
-        return differs(
-            "the order's label",
-            format!("{} {}", order.definition_name, order.definition_version),
-            wish.definition.clone(),
-        );
-    }
-    if audience.expression != wish.audience {
-        return differs("the audience", format!("`{}`", audience.expression), format!("`{}`", wish.audience));
-    }
-    if audience.members_count != prepared.targets {
-        return differs(
-            "the number of targets",
-            audience.members_count.to_string(),
-            prepared.targets.to_string(),
-        );
-    }
-    if sorted(&order.arguments) != sorted(arguments) {
-        return differs("the arguments", format!("{:?}", order.arguments), format!("{arguments:?}"));
-    }
-    let latest = asked_ms.map(|asked| now_ms().saturating_add(asked).saturating_add(CLOCK_SLACK_MS));
-    if let Some(latest) = latest.filter(|latest| order.expires_at_ms > *latest) {
-        return differs("the end of its window", output::moment(order.expires_at_ms), output::moment(latest));
-    }
-    definition.bind(&order.arguments).map_err(|error| Failure::usage(error.to_string()))?;
-    Ok(())
-}
-
-/// The Switch's clock may be this far ahead of the operator's.
-const CLOCK_SLACK_MS: i64 = 5 * 60 * 1000;
-
 fn now_ms() -> i64 {
     i64::try_from(UnixTime::now().as_secs().saturating_mul(1_000)).unwrap_or(i64::MAX)
-}
-
-fn sorted(arguments: &[NamedValue]) -> Vec<NamedValue> {
-    let mut sorted = arguments.to_vec();
-    sorted.sort_by(|a, b| a.name.cmp(&b.name));
-    sorted
 }
 
 /// What came of an instruction, as far as it was watched.

@@ -9,6 +9,7 @@ mod exit;
 mod home;
 mod issue;
 mod operator;
+mod order_check;
 mod output;
 mod pki_home;
 mod provision;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use muster_pki::Role;
+use muster_pki::{Certificate, Role};
 use muster_proto_grpc::operator::v1::client_service_client::ClientServiceClient;
 use muster_proto_grpc::operator::v1::definition_service_client::DefinitionServiceClient;
 use muster_proto_grpc::operator::v1::event_service_client::EventServiceClient;
@@ -32,12 +32,14 @@ const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Operator {
     channel: Channel,
+    name: String,
 }
 
 impl Operator {
     /// Connects to the Switch of a context, and says what to do if that is not possible.
     pub(crate) async fn connect(home: &Home, context: &Context) -> Result<Self, Failure> {
         let credentials = client_credentials(home, b"h2")?;
+        let name = credentials.own().map(|own| own_name(&own)).unwrap_or_default();
         let address = context.switch.clone();
         let host = host_of(&address)?.to_owned();
         // The first connection is made here, so that its error is whole; tonic would flatten it.
@@ -60,7 +62,12 @@ impl Operator {
             Failure::unreachable(format!("the Switch at {}: {error}", context.switch))
                 .with_next("muster doctor")
         })?;
-        Ok(Self { channel })
+        Ok(Self { channel, name })
+    }
+
+    /// The name in the operator's certificate, as orders carry it: first dNSName, else CN.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Instructions.
@@ -159,6 +166,11 @@ async fn admitted(
         Err(_) => Err(Failure::unreachable(format!("{address} did not answer within {CONNECT_DEADLINE:?}"))
             .with_next("muster doctor")),
     }
+}
+
+fn own_name(certificate: &Certificate) -> String {
+    let first = certificate.dns_names().first().map(String::as_str);
+    first.or_else(|| certificate.common_name()).unwrap_or_else(|| certificate.subject()).to_owned()
 }
 
 /// The host of `host:port`, without an IPv6 address's brackets.

@@ -111,17 +111,21 @@ pub enum Signal {
     Interrupt,
 }
 
-/// Waits for SIGTERM or SIGINT.
+/// Waits for SIGTERM or SIGINT. The call installs the handlers, inside a runtime: make it before anything listens, so that
+/// whoever sees the service answer can stop it in order.
 ///
 /// # Errors
-/// Returns the operating system's error when the handlers cannot be installed.
-pub async fn signal() -> std::io::Result<Signal> {
-    let mut terminate = unix_signal(SignalKind::terminate())?;
-    let mut interrupt = unix_signal(SignalKind::interrupt())?;
-    tokio::select! {
-        biased;
-        _ = terminate.recv() => Ok(Signal::Terminate),
-        _ = interrupt.recv() => Ok(Signal::Interrupt),
+/// The future returns the operating system's error when the handlers cannot be installed.
+pub fn signal() -> impl Future<Output = std::io::Result<Signal>> {
+    let installed = unix_signal(SignalKind::terminate())
+        .and_then(|terminate| Ok((terminate, unix_signal(SignalKind::interrupt())?)));
+    async move {
+        let (mut terminate, mut interrupt) = installed?;
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => Ok(Signal::Terminate),
+            _ = interrupt.recv() => Ok(Signal::Interrupt),
+        }
     }
 }
 

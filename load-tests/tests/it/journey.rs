@@ -1,13 +1,12 @@
 //! The whole way once: what README promises of a fleet of three, as a person would type it.
 
 use std::path::Path;
-use std::process::Command;
 
 use muster_load_tests::dev_fleet::DevFleet;
 use muster_load_tests::history::{History, Promise, Violation};
 use serde_json::{Value, json};
 
-use crate::support::{Said, binary, rows, run, system, with, write};
+use crate::support::{Said, binary, rows, run, sign_definition, system, with};
 
 const DEVICES: [&str; 3] = ["client-1.dev.muster", "client-2.dev.muster", "client-3.dev.muster"];
 
@@ -15,6 +14,9 @@ const DEVICES: [&str; 3] = ["client-1.dev.muster", "client-2.dev.muster", "clien
 fn a_fleet_of_three_answers_and_accounts_for_everything() {
     let fleet = DevFleet::start(3).unwrap();
     assert_eq!(fleet.ready.pid.clients.len(), 3, "{:?}", fleet.ready);
+    let publisher = fleet.ready.home.join("publisher");
+    assert_eq!(fleet.ready.publisher_key, publisher.join("key.pem"));
+    assert_eq!(fleet.ready.publisher_cert, publisher.join("cert.pem"));
 
     let instruction = the_first_ask_answers_in_table_json_and_csv(&fleet);
     the_second_ask_counts_processes_of_an_audience(&fleet);
@@ -122,7 +124,7 @@ fn the_second_ask_counts_processes_of_an_audience(fleet: &DevFleet) {
     let answer = with(fleet.muster(), ["ask", sql, "--on", &one, "-o", "json"]).with_code(0).json();
     assert_eq!(answer["targets"], 1);
     with(fleet.muster(), ["ask", sql, "--on", "os == \"plan9\""])
-        .with_code(2)
+        .with_code(3)
         .naming(&["no device", "plan9"]);
 }
 
@@ -315,13 +317,7 @@ max_length = 64
 }
 
 fn sign_and_import(fleet: &DevFleet, name: &str, text: &str) {
-    let (authored, signed) =
-        (fleet.folder().join(format!("{name}.toml")), fleet.folder().join(format!("{name}.cms")));
-    write(&authored, text);
-    let mut sign: Command = binary("muster-sign");
-    sign.args(["definition", "sign"]).arg(&authored);
-    sign.arg("--key").arg(&fleet.ready.publisher_key).arg("--cert").arg(&fleet.ready.publisher_cert);
-    run(sign.arg("--out").arg(&signed)).with_code(0);
+    let signed = sign_definition(fleet.folder(), name, text, &fleet.ready.home);
     let mut verify = binary("muster-sign");
     verify.args(["definition", "verify"]).arg(&signed).arg("--home").arg(&fleet.ready.home);
     run(&mut verify).with_code(0);

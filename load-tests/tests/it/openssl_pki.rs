@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::support::{Place, binary, repository, rows, run, system, write};
+use crate::support::{Place, binary, repository, rows, run, sign_definition, system, write};
 
 const DEVICE: &str = "web1.example.org";
 
@@ -206,13 +206,14 @@ fn the_checker_accepts_every_certificate(place: &Place) {
 }
 
 fn sign_documents(place: &Place) {
-    let (certificate, key) = (place.path("home/publisher/cert.pem"), place.path("home/publisher/key.pem"));
+    let certificate = place.path("home/publisher/cert.pem");
     std::fs::create_dir_all(place.path("home/definitions")).unwrap();
     for entry in std::fs::read_dir(repository().join("signing/definitions")).unwrap().flatten() {
         let authored = entry.path();
         if authored.extension().is_some_and(|extension| extension == "toml") {
-            let name = format!("home/definitions/{}.cms", authored.file_stem().unwrap().to_str().unwrap());
-            sign_definition(place, &authored, &place.path(&name));
+            let (name, text) = (authored.file_stem().unwrap(), std::fs::read_to_string(&authored).unwrap());
+            let folder = place.path("home/definitions");
+            sign_definition(&folder, name.to_str().unwrap(), &text, &place.home());
         }
     }
     let mut licence = binary("muster-sign");
@@ -237,31 +238,18 @@ fn sign_documents(place: &Place) {
         .arg("--cert")
         .arg(place.path("home/licensor/cert.pem"));
     run(licence.arg("--out").arg(place.path("home/licence.cms"))).with_code(0);
-    assert!(key.exists());
-}
-
-fn sign_definition(place: &Place, authored: &Path, signed: &Path) {
-    let mut sign = binary("muster-sign");
-    sign.args(["definition", "sign"]).arg(authored).arg("--out").arg(signed);
-    sign.arg("--key").arg(place.path("home/publisher/key.pem"));
-    run(sign.arg("--cert").arg(place.path("home/publisher/cert.pem"))).with_code(0);
 }
 
 fn a_resource_and_an_event_go_by_the_background_channel(place: &Place) {
     write(&place.path("words"), &"some words\n".repeat(5_000));
     let file = place.path("words");
     let lines = place.muster(["resource", "put", file.to_str().unwrap(), "--name", "words"]).with_code(0).out;
-    let authored = place.path("Acme-Words-Size.toml");
-    write(
-        &authored,
-        &format!(
-            "name = \"Acme-Words-Size\"\nversion = \"1.0.0\"\nkind = \"question\"\nsays = \"How large are the words?\"\n{lines}\n\
-             [[step]]\nquery = \"SELECT size FROM files WHERE path = :resource_words\"\n\
-             [[result]]\nname = \"size\"\ntype = \"integer\"\n"
-        ),
+    let text = format!(
+        "name = \"Acme-Words-Size\"\nversion = \"1.0.0\"\nkind = \"question\"\nsays = \"How large are the words?\"\n{lines}\n\
+         [[step]]\nquery = \"SELECT size FROM files WHERE path = :resource_words\"\n\
+         [[result]]\nname = \"size\"\ntype = \"integer\"\n"
     );
-    let signed = place.path("Acme-Words-Size.cms");
-    sign_definition(place, &authored, &signed);
+    let signed = sign_definition(&place.path(""), "Acme-Words-Size", &text, &place.home());
     place.muster(["definition", "import", signed.to_str().unwrap()]).with_code(0);
 
     let answer = place.muster(["run", "Acme-Words-Size", "-o", "json", "--wait", "30s"]).with_code(0).json();

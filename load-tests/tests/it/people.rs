@@ -1,11 +1,11 @@
 //! Mistakes of people: each has one clear error that names the fix, and the right exit code.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use muster_load_tests::dev_fleet::DevFleet;
 
-use crate::support::{Place, Said, binary, folder, run, with, write};
+use crate::support::{Place, binary, folder, run, sign_definition, with};
 
 #[test]
 fn mistakes_of_operators_have_clear_errors_and_exit_codes() {
@@ -204,18 +204,10 @@ fn a_second_fleet_in_the_folder_is_refused(fleet: &DevFleet) {
 }
 
 /// Signs a small definition of this name with the publisher's key of a home.
-fn sign(fleet: &DevFleet, name: &str, home: &std::path::Path) -> PathBuf {
-    let authored = fleet.folder().join(format!("{name}.toml"));
-    let signed = authored.with_extension("cms");
+fn sign(fleet: &DevFleet, name: &str, home: &Path) -> PathBuf {
     let text = format!(
         "name = \"{name}\"\nversion = \"1.0.0\"\nkind = \"question\"\nsays = \"Which system is it?\"\n\
          [[step]]\nquery = \"SELECT name FROM os\"\n[[result]]\nname = \"name\"\ntype = \"text\"\nmax_length = 64\n"
     );
-    write(&authored, &text);
-    let mut sign = binary("muster-sign");
-    sign.args(["definition", "sign"]).arg(&authored).arg("--out").arg(&signed);
-    sign.arg("--key").arg(home.join("publisher/key.pem")).arg("--cert").arg(home.join("publisher/cert.pem"));
-    let said: Said = run(&mut sign);
-    said.with_code(0);
-    signed
+    sign_definition(fleet.folder(), name, &text, home)
 }

@@ -6,7 +6,7 @@ use muster_load_tests::history::{History, Promise};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Place, Service, children, kill, rows, wait_for, wait_until};
+use crate::support::{Place, Service, children, kill, rows, sign_definition, wait_for, wait_until};
 
 const DEVICE: &str = "web1.example.org";
 
@@ -38,10 +38,16 @@ fn a_killed_helper_fails_its_instruction_and_the_client_lives() {
 #[test]
 fn a_query_over_its_time_is_ended_with_its_helper() {
     let (place, _switch, client) = running();
-    let ask = start_ask(&place, SLOW);
+    let text = format!(
+        "name = \"Acme-Slow-Count\"\nversion = \"1.0.0\"\nkind = \"question\"\nsays = \"Does it ever end?\"\n\
+         [[step]]\nquery = \"{SLOW}\"\n[[result]]\nname = \"n\"\ntype = \"integer\"\n[limits]\nrun_time = \"2s\"\n"
+    );
+    let signed = sign_definition(&place.path(""), "Acme-Slow-Count", &text, &place.home());
+    place.muster(["definition", "import", signed.to_str().unwrap()]).with_code(0);
+    let run = start(&place, &["run", "Acme-Slow-Count"]);
     let helper = wait_for("the helper", || helper_of(&client));
 
-    let (code, answer, errors) = ended(ask);
+    let (code, answer, errors) = ended(run);
 
     assert_eq!(code, 3, "{answer} {errors}");
     assert_eq!(answer["states"], json!({"failed": 1}));
@@ -107,8 +113,12 @@ fn running() -> (Place, Service, Service) {
 
 /// Starts an ask that is left to wait.
 fn start_ask(place: &Place, sql: &str) -> Child {
+    start(place, &["ask", sql])
+}
+
+fn start(place: &Place, words: &[&str]) -> Child {
     let mut command: Command = place.command();
-    command.args(["ask", sql, "-o", "json", "--wait", "60s"]).stdin(Stdio::null());
+    command.args(words).args(["-o", "json", "--wait", "60s"]).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 

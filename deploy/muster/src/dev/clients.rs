@@ -158,12 +158,13 @@ pub(super) fn run_one(path: &Path) -> Result<Exit, Failure> {
         .map_err(|error| refused(&error))?;
     runtime.block_on(async {
         let shutdown = Shutdown::new();
+        let signalled = shutdown::signal();
         let running =
             muster_client::start(config, shutdown.clone()).await.map_err(|error| refused(&error))?;
         let stop = shutdown.clone();
         let ended = tokio::select! {
             biased;
-            signal = shutdown::signal() => { drop(signal); stop.trigger(); Ok(()) }
+            signal = signalled => { drop(signal); stop.trigger(); Ok(()) }
             () = shutdown.cancelled() => Ok(()),
         };
         running.wait().await.and(ended).map_err(|error| refused(&error))?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub(crate) use place::{Place, listens};
+pub(crate) use place::Place;
 pub(crate) use process::{Service, children, kill};
 
 /// Longer than anything that is waited for takes on a slow, busy machine.
@@ -161,6 +161,19 @@ pub(crate) fn write(path: &Path, text: &str) {
         std::fs::create_dir_all(folder).expect("a folder");
     }
     std::fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
+/// Signs a definition's text with the publisher's key of a home: `FOLDER/NAME.toml` becomes `FOLDER/NAME.cms`.
+#[track_caller]
+pub(crate) fn sign_definition(folder: &Path, name: &str, text: &str, home: &Path) -> PathBuf {
+    let authored = folder.join(format!("{name}.toml"));
+    let signed = authored.with_extension("cms");
+    write(&authored, text);
+    let mut sign = binary("muster-sign");
+    sign.args(["definition", "sign"]).arg(&authored).arg("--out").arg(&signed);
+    sign.arg("--key").arg(home.join("publisher/key.pem")).arg("--cert").arg(home.join("publisher/cert.pem"));
+    run(&mut sign).with_code(0);
+    signed
 }
 
 /// The answer to a plain HTTP request, its head included.

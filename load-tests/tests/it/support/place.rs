@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::{Service, binary, folder, rows, run, wait_until, with, write};
 
 /// The organisation of the tests.
-pub(crate) const TENANT: &str = "dev";
+const TENANT: &str = "dev";
 
 /// Ports that were free a moment ago.
 #[derive(Debug, Clone, Copy)]
@@ -265,7 +265,9 @@ impl Place {
         let mut command = self.command();
         command.args(["definition", "import"]);
         for entry in std::fs::read_dir(self.path("home/definitions")).expect("definitions").flatten() {
-            command.arg(entry.path());
+            if entry.path().extension().is_some_and(|extension| extension == "cms") {
+                command.arg(entry.path());
+            }
         }
         run(&mut command).with_code(0);
     }
@@ -299,6 +301,6 @@ impl Place {
 }
 
 /// Whether somebody listens on a port of this machine.
-pub(crate) fn listens(port: u16) -> bool {
+fn listens(port: u16) -> bool {
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
 }

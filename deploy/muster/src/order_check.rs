@@ -1,0 +1,190 @@
+//! Holds an order that the Switch prepared against what the operator typed, before it is signed.
+//!
+//! The first difference refuses it: a Switch that changes what an operator asked for is broken, or lies.
+
+use muster_proto::common::v1::NamedValue;
+use muster_proto::order::v1::Order;
+use muster_signing::definition::Definition;
+use muster_signing::envelope;
+
+use crate::exit::Failure;
+use crate::issue::Wish;
+use crate::output;
+
+/// The Switch's clock may be this far from the operator's.
+const CLOCK_SLACK_MS: i64 = 5 * 60 * 1000;
+
+/// What the operator's side knows by itself.
+#[derive(Debug)]
+pub(crate) struct Asked<'a> {
+    /// What was typed.
+    pub(crate) wish: &'a Wish,
+    /// The arguments, typed by the definition's parameters.
+    pub(crate) arguments: &'a [NamedValue],
+    /// The name in the operator's own certificate.
+    pub(crate) operator: &'a str,
+    /// The definition that came with the order; its signature is verified.
+    pub(crate) definition: &'a Definition,
+    /// The definition's envelope.
+    pub(crate) definition_envelope: &'a [u8],
+    /// How many devices the Switch says there are.
+    pub(crate) targets: u64,
+    /// This machine's clock, milliseconds since 1970.
+    pub(crate) now_ms: i64,
+}
+
+/// Compares every field that decides what is run, by whom it is issued, for whom and until when.
+///
+/// # Errors
+/// Names the first difference; nothing may be signed then.
+pub(crate) fn check(order: &Order, asked: &Asked<'_>) -> Result<(), Failure> {
+    let (wish, definition) = (asked.wish, asked.definition);
+    let audience = order.audience.clone().unwrap_or_default();
+    let digest = hex::encode(envelope::digest(asked.definition_envelope));
+    let (name, version) = (definition.name().to_string(), definition.version().to_string());
+    let wanted_version = if wish.version.is_empty() { &version } else { &wish.version };
+    let text = |value: &dyn std::fmt::Display| value.to_string();
+    let compared = [
+        ("the definition", hex::encode(&order.definition_digest), digest),
+        ("the definition", name, wish.definition.clone()),
+        ("the version", version.clone(), wanted_version.clone()),
+        ("the order's definition", order.definition_name.clone(), wish.definition.clone()),
+        ("the order's version", order.definition_version.clone(), version.clone()),
+        ("the audience", format!("`{}`", audience.expression), format!("`{}`", wish.audience)),
+        ("the number of targets", text(&audience.members_count), text(&asked.targets)),
+        ("the operator", order.operator.to_lowercase(), asked.operator.to_lowercase()),
+        (
+            "the arguments",
+            format!("{:?}", sorted(&order.arguments)),
+            format!("{:?}", sorted(asked.arguments)),
+        ),
+    ];
+    for (what, got, wanted) in compared {
+        if got != wanted {
+            return differs(what, &got, &wanted);
+        }
+    }
+    check_window(order, asked)?;
+    definition.bind(&order.arguments).map(drop).map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// An order begins now and ends when the operator, or the definition's default, says. The Switch must not be able to put
+/// a signed order aside for later.
+fn check_window(order: &Order, asked: &Asked<'_>) -> Result<(), Failure> {
+    let gather = asked.wish.gather.unwrap_or_else(|| asked.definition.time_to_live().gather.default);
+    let gather_ms = i64::try_from(gather.as_millis()).unwrap_or(i64::MAX);
+    let first = asked.now_ms.saturating_add(CLOCK_SLACK_MS);
+    let last = first.saturating_add(gather_ms);
+    if order.not_before_ms > first {
+        return differs("the start of its window", &output::moment(order.not_before_ms), "now");
+    }
+    if order.expires_at_ms > last {
+        return differs("the end of its window", &output::moment(order.expires_at_ms), &output::moment(last));
+    }
+    Ok(())
+}
+
+fn differs(what: &str, got: &str, wanted: &str) -> Result<(), Failure> {
+    Err(Failure::denied(format!(
+        "the Switch prepared another order than was asked for: {what} is {got}, asked was {wanted}; nothing was signed"
+    ))
+    .with_next("muster doctor   (is it the right Switch, and is its clock right?)"))
+}
+
+fn sorted(arguments: &[NamedValue]) -> Vec<NamedValue> {
+    let mut sorted = arguments.to_vec();
+    sorted.sort_by(|a, b| a.name.cmp(&b.name));
+    sorted
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use muster_proto::common::v1::{Value, value::Kind};
+    use muster_proto::order::v1::Audience;
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000_000;
+    const MINUTE: i64 = 60_000;
+    const ENVELOPE: &[u8] = b"the definition's envelope";
+
+    fn definition() -> Definition {
+        Definition::parse(include_str!("../../../signing/definitions/Muster-Port-Listeners.toml")).unwrap()
+    }
+
+    fn port(number: i64) -> NamedValue {
+        NamedValue { name: "port".to_owned(), value: Some(Value { kind: Some(Kind::Integer(number)) }) }
+    }
+
+    fn order() -> Order {
+        Order {
+            tenant: "acme".to_owned(),
+            definition_name: "Muster-Port-Listeners".to_owned(),
+            definition_version: "1.0.0".to_owned(),
+            definition_digest: envelope::digest(ENVELOPE).to_vec(),
+            arguments: vec![port(22)],
+            audience: Some(Audience {
+                expression: "cpus > 2".to_owned(),
+                members_count: 3,
+                ..Audience::default()
+            }),
+            not_before_ms: NOW - MINUTE,
+            expires_at_ms: NOW + 10 * MINUTE,
+            operator: "jane".to_owned(),
+            ..Order::default()
+        }
+    }
+
+    fn verdict(order: &Order) -> Result<(), String> {
+        let definition = definition();
+        let wish = Wish {
+            definition: "Muster-Port-Listeners".to_owned(),
+            version: String::new(),
+            arguments: Vec::new(),
+            audience: "cpus > 2".to_owned(),
+            gather: Some(Duration::from_secs(600)),
+        };
+        let arguments = [port(22)];
+        let asked = Asked {
+            wish: &wish,
+            arguments: &arguments,
+            operator: "jane",
+            definition: &definition,
+            definition_envelope: ENVELOPE,
+            targets: 3,
+            now_ms: NOW,
+        };
+        check(order, &asked).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn what_was_asked_for_may_be_signed() {
+        assert_eq!(verdict(&order()), Ok(()));
+    }
+
+    #[test]
+    fn a_switch_that_changes_anything_gets_no_signature() {
+        type Lie = (&'static str, fn(&mut Order));
+        let lies: [Lie; 9] = [
+            ("the definition", |order| order.definition_digest[0] ^= 1),
+            ("the order's definition", |order| order.definition_name = "Muster-Process-Top".to_owned()),
+            ("the order's version", |order| order.definition_version = "2.0.0".to_owned()),
+            ("the audience", |order| order.audience.as_mut().unwrap().expression.clear()),
+            ("the number of targets", |order| order.audience.as_mut().unwrap().members_count = 4),
+            ("the operator", |order| order.operator = "eve".to_owned()),
+            ("the arguments", |order| order.arguments = vec![port(23)]),
+            ("the start of its window", |order| order.not_before_ms = NOW + 24 * 60 * MINUTE),
+            ("the end of its window", |order| order.expires_at_ms = NOW + 60 * MINUTE),
+        ];
+        for (what, lie) in lies {
+            let mut order = order();
+            lie(&mut order);
+
+            let refused = verdict(&order).unwrap_err();
+
+            assert!(refused.contains(what) && refused.contains("nothing was signed"), "{what}: {refused}");
+        }
+    }
+}
