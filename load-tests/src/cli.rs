@@ -128,6 +128,9 @@ fn check(export: &std::path::Path, promises: Option<&std::path::Path>) -> anyhow
             .collect::<Result<_, _>>()?,
         None => Vec::new(),
     };
+    if text.trim().is_empty() {
+        anyhow::bail!("{}: empty; an export has one JSON object a line", export.display());
+    }
     let history = History::read(&text);
     let violations = history.check(&promises);
     let (instructions, results, events) = history.counts();

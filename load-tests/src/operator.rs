@@ -7,12 +7,11 @@ use hyper_util::rt::TokioIo;
 use muster_proto::common::v1::{NamedValue, Value, value::Kind};
 use muster_proto::operator::v1::watch_instruction_response::Update;
 use muster_proto::operator::v1::{
-    ImportLicenceRequest, Instruction, PrepareInstructionRequest, PrepareInstructionResponse,
-    SubmitInstructionRequest, WatchInstructionRequest,
+    Instruction, PrepareInstructionRequest, PrepareInstructionResponse, SubmitInstructionRequest,
+    WatchInstructionRequest,
 };
 use muster_proto_grpc::operator::v1::client_service_client::ClientServiceClient;
 use muster_proto_grpc::operator::v1::instruction_service_client::InstructionServiceClient;
-use muster_proto_grpc::operator::v1::licence_service_client::LicenceServiceClient;
 use muster_signing::envelope::{self, ContentType, Signer};
 use rustls_pki_types::{ServerName, UnixTime};
 use tokio::net::TcpStream;
@@ -64,16 +63,6 @@ impl Operator {
     #[must_use]
     pub fn clients(&self) -> ClientServiceClient<Channel> {
         ClientServiceClient::new(self.channel.clone()).max_decoding_message_size(4 << 20)
-    }
-
-    /// Hands a signed licence to the Switch; returns its serial.
-    ///
-    /// # Errors
-    /// The Switch refuses it.
-    pub async fn import_licence(&self, envelope: Vec<u8>) -> anyhow::Result<u64> {
-        let request = ImportLicenceRequest { envelope };
-        let mut service = LicenceServiceClient::new(self.channel.clone());
-        Ok(service.import_licence(request).await?.into_inner().serial)
     }
 
     /// Prepares the platform's free question for an audience.

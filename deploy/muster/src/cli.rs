@@ -50,6 +50,9 @@ pub(crate) enum Command {
     /// Import and show signed definitions
     #[command(subcommand)]
     Definition(Definition),
+    /// Import and show the licence
+    #[command(subcommand)]
+    Licence(Licence),
     /// Put and list resources of the Background Channel
     #[command(subcommand)]
     Resource(Resource),
@@ -117,7 +120,7 @@ pub(crate) struct Issue {
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) wait: Duration,
     /// How long clients may start it, such as 1h [default: the definition's]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = gather)]
     pub(crate) gather: Option<Duration>,
     /// Show whom it would reach, and send nothing
     #[arg(long)]
@@ -239,6 +242,22 @@ pub(crate) enum Definition {
         /// Its version [default: the highest]
         #[arg(long, value_name = "V", default_value = "", hide_default_value = true)]
         definition_version: String,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+}
+
+/// `muster licence`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Licence {
+    /// Hand a signed licence to the Switch (made by `muster-sign licence issue`)
+    Import {
+        /// The file
+        file: PathBuf,
+    },
+    /// Show the licence that the Switch holds
+    Show {
         /// How to print
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
@@ -376,7 +395,7 @@ pub(crate) enum Pki {
         #[arg(long, default_value = "device")]
         role: String,
     },
-    /// Show what a certificate, CRL or signed document says
+    /// Show what the certificates of a file say
     Inspect {
         /// The file
         file: PathBuf,
@@ -410,6 +429,9 @@ pub(crate) struct PkiIssue {
     /// Folder for NAME.pem (leaf and issuing CA) and NAME.key
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) out: PathBuf,
+    /// Replace files that are there
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// `muster pki check`
@@ -439,6 +461,12 @@ pub(crate) struct PkiCheck {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Format,
+}
+
+/// Nothing can be gathered in no time; the definition's own bounds are the Switch's to check.
+fn gather(text: &str) -> Result<Duration, String> {
+    let gather = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if gather < Duration::from_secs(1) { Err("expected at least 1s".to_owned()) } else { Ok(gather) }
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {

@@ -75,6 +75,16 @@ impl Failure {
         self
     }
 
+    /// The next thing to type or do, where there is one.
+    pub(crate) fn next(&self) -> Option<&str> {
+        self.next.as_deref()
+    }
+
+    /// The exit code.
+    pub(crate) fn exit(&self) -> Exit {
+        self.exit
+    }
+
     /// Prints it to standard error and gives the process's exit code.
     pub(crate) fn report(&self) -> ExitCode {
         output::note(&format!("error: {}", self.message.trim()));

@@ -101,7 +101,9 @@ impl Table {
         let keep = |index: &usize| !left_out.contains(index);
         let mut grid = Grid::new();
         grid.load_preset(presets::NOTHING).set_content_arrangement(arrangement);
-        grid.set_header((0..self.columns.len()).filter(keep).map(|index| self.columns[index].to_uppercase()));
+        grid.set_header(
+            (0..self.columns.len()).filter(keep).map(|index| printable(&self.columns[index]).to_uppercase()),
+        );
         for row in &self.rows {
             grid.add_row((0..row.len()).filter(keep).map(|index| printable(&row[index].text)));
         }
@@ -109,16 +111,19 @@ impl Table {
     }
 
     fn print_csv(&self) -> Result<(), Failure> {
-        let mut writer = csv::Writer::from_writer(std::io::stdout().lock());
-        let header = writer.write_record(&self.columns);
+        // A file gets the values as they are; a terminal must not be driven by them.
+        let shown =
+            |text: &str| if std::io::stdout().is_terminal() { printable(text) } else { text.to_owned() };
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let header = writer.write_record(self.columns.iter().map(|column| shown(column)));
         let rows = self
             .rows
             .iter()
-            .try_for_each(|row| writer.write_record(row.iter().map(|cell| cell.text.as_str())));
-        header
-            .and(rows)
-            .and_then(|()| writer.flush().map_err(Into::into))
-            .map_err(|error| Failure::new(Exit::Refused, format!("write to standard output: {error}")))
+            .try_for_each(|row| writer.write_record(row.iter().map(|cell| shown(&cell.text))));
+        let failed = |error: String| Failure::new(Exit::Refused, format!("write CSV: {error}"));
+        header.and(rows).map_err(|error| failed(error.to_string()))?;
+        let bytes = writer.into_inner().map_err(|error| failed(error.to_string()))?;
+        print_bytes(&bytes)
     }
 }
 
@@ -211,7 +216,12 @@ pub(crate) fn moment(at_ms: i64) -> String {
 
 /// Replaces control characters, so that a device's text cannot drive the operator's terminal.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() || is_misleading(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// Characters that reorder text or look like nothing.
+fn is_misleading(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Whether a person looks at standard error, so that progress may be drawn there.
@@ -226,8 +236,12 @@ pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
 
 /// Prints a line of output.
 pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
+    print_bytes(format!("{line}\n").as_bytes())
+}
+
+fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
         // `muster … | head` closes the pipe; that is no error of ours.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
@@ -247,7 +261,9 @@ mod tests {
 
     #[test]
     fn control_characters_of_a_device_never_reach_the_terminal() {
-        assert_eq!(printable("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
+        assert_eq!(printable("a\u{1b}[2Jb\n\u{202e}"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}");
+        let table = Table::new(["a\u{1b}]0;title\u{7}"]);
+        assert!(!table.grid(&[], ContentArrangement::Disabled).contains('\u{1b}'));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::path::Path;
 use muster_proto::operator::v1::{
     Definition as Shown, GetDefinitionRequest, ImportDefinitionRequest, ListDefinitionsRequest,
 };
-use serde_json::json;
 
+use super::licence;
 use crate::cli::{Definition, Listing};
 use crate::exit::{Exit, Failure};
 use crate::home::{Home, read_file};
@@ -30,16 +30,29 @@ async fn import(operator: &Operator, files: &[std::path::PathBuf], format: Forma
     for file in files {
         let imported = import_one(operator, file).await?;
         if !imported.licensed {
-            output::note(&format!(
-                "{}: imported, but unlicensed: the licence does not bind its prefix to {}, so it cannot be issued\n  \
-                 try: muster-sign licence issue … --prefix PREFIX=CERT, then import the licence",
-                imported.name, imported.signer
-            ));
+            explain_unlicensed(operator, &imported).await?;
         }
         table.push(row(&imported));
     }
     table.print(format)?;
     Ok(Exit::Ok)
+}
+
+/// Says why a definition cannot be issued yet, and what to do.
+async fn explain_unlicensed(operator: &Operator, imported: &Shown) -> Result<(), Failure> {
+    let (why, next) = if licence::is_held(operator).await? {
+        (
+            format!("the licence does not bind its prefix to {}", imported.signer),
+            "muster-sign licence issue … --prefix PREFIX=CERT, then muster licence import FILE",
+        )
+    } else {
+        ("the Switch holds no licence".to_owned(), "muster licence import FILE")
+    };
+    output::note(&format!(
+        "{}: imported, but unlicensed: {why}, so it cannot be issued\n  try: {next}",
+        imported.name
+    ));
+    Ok(())
 }
 
 async fn import_one(operator: &Operator, file: &Path) -> Result<Shown, Failure> {
@@ -117,17 +130,20 @@ async fn show(
     let text = verified_definition_text(home, &found.envelope)?;
     let shown = found.definition.unwrap_or_default();
     match format {
-        Format::Json | Format::Jsonl => output::print_json(&json!({
-            "name": shown.name,
-            "version": shown.version,
-            "kind": shown.kind,
-            "licensed": shown.licensed,
-            "signer": shown.signer,
-            "signer_thumbprint": shown.signer_thumbprint,
-            "digest": shown.digest,
-            "text": text,
-        }))?,
-        Format::Table | Format::Wide | Format::Csv => {
+        Format::Json | Format::Jsonl | Format::Csv => {
+            let pairs = [
+                ("name", Cell::text(shown.name)),
+                ("version", Cell::text(shown.version)),
+                ("kind", Cell::text(shown.kind)),
+                ("licensed", Cell::flag(Flag::from(shown.licensed))),
+                ("signer", Cell::text(shown.signer)),
+                ("signer_thumbprint", Cell::text(shown.signer_thumbprint)),
+                ("digest", Cell::text(shown.digest)),
+                ("text", Cell::text(text)),
+            ];
+            output::print_pairs(pairs.map(|(name, cell)| (name.to_owned(), cell)).to_vec(), format)?;
+        }
+        Format::Table | Format::Wide => {
             output::note(&format!(
                 "# {} {} · signed by {} · {}",
                 shown.name,

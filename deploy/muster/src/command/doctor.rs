@@ -66,6 +66,7 @@ pub(crate) async fn run(home: &Home, context: Option<&str>, arguments: &Doctor) 
         Ok(context) => {
             report.add("context", Verdict::Ok, format!("{} → {}", context.name, context.switch), "");
             switch(&mut report, home, &context).await;
+            background_channel(&mut report, home, &context).await;
         }
         Err(failure) => {
             report.add("context", Verdict::Broken, failure.to_string(), "muster dev, or muster ctx add")
@@ -80,7 +81,8 @@ pub(crate) async fn run(home: &Home, context: Option<&str>, arguments: &Doctor) 
 
 /// Holds one of the home's certificates against the rules.
 fn certificate(report: &mut Report, home: &Home, check: &str, file: &str, role: Role, roots: &str) {
-    let fix = "muster pki init, or put the file there";
+    let fix =
+        format!("put a fresh one there; with a development CA: muster pki issue NAME --role {}", role.name());
     let path = home.path(file);
     let read =
         |path: &std::path::Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
@@ -100,7 +102,7 @@ fn certificate(report: &mut Report, home: &Home, check: &str, file: &str, role: 
             };
             report.add(check, verdict, format!("{} until {}", leaf.subject(), until(&leaf)), fix);
         }
-        Err(problem) => report.add(check, Verdict::Broken, problem, fix),
+        Err(problem) => report.add(check, Verdict::Broken, first_line(&problem), fix),
     }
 }
 
@@ -120,15 +122,44 @@ async fn switch(report: &mut Report, home: &Home, context: &Context) {
     match asked.await {
         Ok(status) => healthy(report, &status),
         Err(failure) => {
-            report.worst = Exit::Unreachable;
+            report.worst = failure.exit();
             report.add(
                 "switch",
                 Verdict::Broken,
-                failure.to_string(),
-                "start it: muster dev, or systemctl start muster-switch",
+                first_line(&failure.to_string()),
+                failure.next().unwrap_or_default(),
             );
         }
     }
+}
+
+/// The Background Channel answers HTTPS, and takes the operator's certificate.
+async fn background_channel(report: &mut Report, home: &Home, context: &Context) {
+    if context.background_channel.is_empty() {
+        return;
+    }
+    match super::resource::count(home, context).await {
+        Ok(resources) => {
+            let found = format!("{}, {resources} resources", context.background_channel);
+            report.add("background channel", Verdict::Ok, found, "");
+        }
+        Err(failure) => {
+            report.worst = failure.exit();
+            let fix = failure.next().unwrap_or("systemctl start muster-background-channel").to_owned();
+            report.add("background channel", Verdict::Broken, first_line(&failure.to_string()), fix);
+        }
+    }
+}
+
+/// Long explanations have their place in the command that failed; a table shows their beginning.
+fn first_line(text: &str) -> String {
+    const CHARACTERS_MAX: usize = 120;
+    let line =
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).take(2).collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= CHARACTERS_MAX {
+        return line;
+    }
+    line.chars().take(CHARACTERS_MAX).chain(['…']).collect()
 }
 
 fn healthy(report: &mut Report, status: &GetStatusResponse) {
@@ -136,12 +167,7 @@ fn healthy(report: &mut Report, status: &GetStatusResponse) {
         format!("version {}, {} sessions, {} devices", status.version, status.sessions, status.devices);
     report.add("switch", Verdict::Ok, found, "");
     match status.licence_serial {
-        0 => report.add(
-            "licence",
-            Verdict::Broken,
-            "none",
-            "muster-sign licence issue, then start the Switch with it",
-        ),
+        0 => report.add("licence", Verdict::Broken, "none", "muster licence import FILE"),
         serial => {
             let until = output::moment(status.licence_expires_at_ms);
             report.add("licence", Verdict::Ok, format!("serial {serial} until {until}"), "");

@@ -246,7 +246,7 @@ fn problems(outcome: &Outcome) -> Table {
 fn problem(result: &DeviceResult) -> Option<(&str, String)> {
     let what = match (result.state(), result.truncated) {
         (TargetState::Answered, false) => return None,
-        (TargetState::Answered, true) => "rows were left out at a limit of the definition".to_owned(),
+        (TargetState::Answered, true) => "rows or values were cut at a limit of the definition".to_owned(),
         (TargetState::Refused, _) => {
             format!("refused {}: {}", result.refusal().name(), result.detail)
         }

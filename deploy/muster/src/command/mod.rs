@@ -8,6 +8,7 @@ mod event;
 mod export;
 mod instruction;
 mod issue;
+mod licence;
 mod pki;
 mod resource;
 
@@ -33,6 +34,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         | Command::Instruction(_)
         | Command::Client(_)
         | Command::Definition(_)
+        | Command::Licence(_)
         | Command::Resource(_)
         | Command::Event(_)
         | Command::Export(_)
@@ -65,6 +67,7 @@ async fn remote(home: &Home, context: Option<&str>, command: Command) -> Result<
         Command::Instruction(verb) => instruction::run(&operator, verb).await,
         Command::Client(verb) => client::run(&operator, verb).await,
         Command::Definition(verb) => definition::run(&operator, home, verb).await,
+        Command::Licence(verb) => licence::run(&operator, home, verb).await,
         Command::Event(verb) => event::run(&operator, verb).await,
         Command::Export(_) => export::run(&operator).await,
         Command::Dev(_)

@@ -60,13 +60,30 @@ fn issue(home: &Home, arguments: &PkiIssue, now: UnixTime) -> Result<Exit, Failu
         ip_addresses: arguments.ip.clone(),
         days: arguments.days,
     };
-    let is_file_name = !wanted.name.starts_with('.') && !wanted.name.contains(['/', '\0']);
+    let is_file_name =
+        !wanted.name.is_empty() && !wanted.name.starts_with('.') && !wanted.name.contains(['/', '\0']);
     if !is_file_name {
         return Err(Failure::usage(format!("`{}` cannot name a file", wanted.name)));
     }
-    let issued = PkiHome::of(home).issue(&wanted, now)?;
+    if !wanted.ip_addresses.is_empty() && wanted.role != Role::Switch {
+        return Err(
+            Failure::usage("addresses are for servers").with_next("leave out --ip, or use --role switch")
+        );
+    }
     let certificate = arguments.out.join(format!("{}.pem", wanted.name));
     let key = arguments.out.join(format!("{}.key", wanted.name));
+    if !arguments.force && (certificate.exists() || key.exists()) {
+        return Err(Failure::usage(format!(
+            "{} or {} is there already",
+            certificate.display(),
+            key.display()
+        ))
+        .with_next("the same command with --force, or another --out"));
+    }
+    if matches!(wanted.role, Role::Device | Role::Switch) {
+        wanted.name.parse::<muster_pki::DeviceId>().map_err(|error| Failure::usage(error.to_string()))?;
+    }
+    let issued = PkiHome::of(home).issue(&wanted, now)?;
     write_file(&key, issued.key_pem.as_bytes(), Secrecy::Private)?;
     write_file(&certificate, issued.chain_pem.as_bytes(), Secrecy::Public)?;
     output::print_line(&certificate.display().to_string())?;

@@ -17,6 +17,9 @@ use crate::output::{self, Cell, Format, Table};
 /// An answer to a listing or a put.
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// A file is held in memory while it is hashed and sent.
+const FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
 /// Runs a verb.
 pub(crate) async fn run(home: &Home, context: &Context, verb: Resource) -> Result<Exit, Failure> {
     let base = Base::of(context)?;
@@ -53,6 +56,23 @@ impl Base {
     }
 }
 
+/// How many resources the Background Channel of a context holds.
+pub(super) async fn count(home: &Home, context: &Context) -> Result<usize, Failure> {
+    let base = Base::of(context)?;
+    let body = send(home, &base, Method::GET, &format!("{}/resources", base.path), Bytes::new()).await?;
+    let resources: Vec<Value> = serde_json::from_slice(&body)
+        .map_err(|error| Failure::new(Exit::Refused, format!("the Background Channel's list: {error}")))?;
+    Ok(resources.len())
+}
+
+/// The name by which a definition, and its SQL, knows a file: letters, digits and `_`.
+fn identifier(name: &str) -> String {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let name: String = name.chars().map(|c| if fits(c) { c.to_ascii_lowercase() } else { '_' }).collect();
+    let name = name.trim_matches('_');
+    if name.starts_with(|c: char| c.is_ascii_alphabetic()) { name.to_owned() } else { format!("file_{name}") }
+}
+
 async fn put(
     home: &Home,
     base: &Base,
@@ -60,7 +80,7 @@ async fn put(
     name: Option<String>,
     format: Format,
 ) -> Result<Exit, Failure> {
-    let bytes = read_file(file, "muster resource put FILE")?;
+    let bytes = regular_file(file)?;
     let size = bytes.len();
     let name =
         name.or_else(|| file.file_name().map(|name| name.to_string_lossy().into_owned())).unwrap_or_default();
@@ -80,14 +100,30 @@ async fn put(
     ];
     match format {
         Format::Table => {
-            output::note("stored; a definition names it so:");
+            let identifier = identifier(&name);
+            output::note(&format!(
+                "stored; a definition names it so, and its SQL gets the path as :resource_{identifier}"
+            ));
             output::print_line(&format!(
-                "[[resource]]\nname = \"{name}\"\nsize = {size}\nroot = \"{root}\""
+                "[[resource]]\nname = \"{identifier}\"\nsize = {size}\nroot = \"{root}\""
             ))?;
         }
         Format::Wide | Format::Json | Format::Jsonl | Format::Csv => output::print_pairs(pairs, format)?,
     }
     Ok(Exit::Ok)
+}
+
+/// Reads a file whole; a device or a pipe has no end and no root.
+fn regular_file(file: &Path) -> Result<Vec<u8>, Failure> {
+    let refused = |what: String| Err(Failure::usage(format!("{}: {what}", file.display())));
+    match std::fs::metadata(file) {
+        Ok(metadata) if !metadata.is_file() => refused("not a regular file".to_owned()),
+        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
+            refused(format!("{} bytes; this command sends at most {FILE_BYTES_MAX}", metadata.len()))
+        }
+        Ok(_) => read_file(file, "muster resource put FILE"),
+        Err(error) => refused(error.to_string()),
+    }
 }
 
 async fn list(home: &Home, base: &Base, listing: &Listing) -> Result<Exit, Failure> {
@@ -154,4 +190,18 @@ fn answer(status: StatusCode, body: Bytes) -> Result<Bytes, Failure> {
         StatusCode::SERVICE_UNAVAILABLE => Failure::unreachable(said),
         _ => Failure::new(Exit::Refused, said),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_gets_a_name_that_a_definition_takes() {
+        for (file, name) in
+            [("list.txt", "list_txt"), ("9x", "file_9x"), ("-Weird-", "weird"), ("...", "file_")]
+        {
+            assert_eq!(identifier(file), name);
+        }
+    }
 }

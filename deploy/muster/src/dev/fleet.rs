@@ -41,6 +41,16 @@ pub(super) fn run(home: Option<PathBuf>, arguments: &Dev) -> Result<Exit, Failur
     let folder = std::path::absolute(&folder)
         .map_err(|error| Failure::usage(format!("{}: {error}", folder.display())))?;
     let _lock = lock(&folder)?;
+    // Two fleets of one home would take turns at its context.
+    std::fs::create_dir_all(home.folder())
+        .map_err(|error| Failure::usage(format!("{}: {error}", home.folder().display())))?;
+    let _home_lock = lock(home.folder())?;
+    if let Some(parent) = arguments.ready_file.as_deref().and_then(Path::parent)
+        && !parent.as_os_str().is_empty()
+        && !parent.is_dir()
+    {
+        return Err(Failure::usage(format!("--ready-file: there is no folder {}", parent.display())));
+    }
     let log = LogConfig { filter: "warn".to_owned(), ..LogConfig::default() };
     telemetry::init(&log).map_err(|error| refused(&error))?;
     if !PkiHome::of(&home).exists() {
@@ -143,7 +153,7 @@ impl Fleet {
             () = self.shutdown.cancelled() => return Ok(()),
             connected = tokio::time::timeout(READY_DEADLINE, all_connected(operator, clients)) => match connected {
                 Ok(connected) => connected?,
-                Err(_) => return Err(not_connected(&self.folder)),
+                Err(_) => return Err(not_connected(operator, clients, &self.folder).await),
             },
         }
         let ready = Ready::new(&self.home, addresses, clients.iter().map(|client| client.pid).collect());
@@ -250,10 +260,15 @@ async fn all_connected(operator: &Operator, clients: &[DevClient]) -> Result<(),
     }
 }
 
-fn not_connected(folder: &Path) -> Failure {
-    let logs = folder.join("clients/*/client.log");
-    Failure::new(Exit::Refused, format!("not every client connected within {READY_DEADLINE:?}"))
-        .with_next(format!("look into {}", logs.display()))
+/// Names the clients that are missing; each one's log says why.
+async fn not_connected(operator: &Operator, clients: &[DevClient], folder: &Path) -> Failure {
+    let known = devices(operator, "", u32::MAX).await.unwrap_or_default();
+    let offline =
+        |client: &&DevClient| !known.iter().any(|device| device.online && device.device == client.name);
+    let missing: Vec<&str> = clients.iter().filter(offline).map(|client| client.name.as_str()).collect();
+    let log = folder.join("clients").join(missing.first().unwrap_or(&"NAME")).join("client.log");
+    Failure::new(Exit::Refused, format!("not connected within {READY_DEADLINE:?}: {}", missing.join(", ")))
+        .with_next(format!("look into {}; a device that was revoked stays out", log.display()))
 }
 
 fn local(ports: Ports, port: u16) -> SocketAddr {

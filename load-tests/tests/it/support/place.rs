@@ -12,7 +12,6 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use muster_load_tests::operator::Operator;
 use serde_json::Value;
 
 use super::{Service, binary, folder, rows, run, wait_until, with, write};
@@ -275,13 +274,9 @@ impl Place {
     /// Hands the licence to the Switch.
     #[track_caller]
     pub(crate) fn import_licence(&self) {
-        let envelope = std::fs::read(self.path("home/licence.cms")).expect("a licence");
-        let address = format!("localhost:{}", self.ports.operator);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let imported = runtime.block_on(async {
-            Operator::connect(&self.home(), &address).await?.import_licence(envelope).await
-        });
-        imported.unwrap_or_else(|error| panic!("the licence: {error:#}"));
+        let mut command = self.command();
+        command.args(["licence", "import"]).arg(self.path("home/licence.cms"));
+        run(&mut command).with_code(0);
     }
 
     /// Asks, and gives the answer in JSON; the exit code must be this one.

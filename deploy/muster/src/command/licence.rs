@@ -1,0 +1,74 @@
+//! `muster licence`: who may publish under which prefix.
+
+use std::path::Path;
+
+use muster_pki::{Facts, Role, Roots, UnixTime};
+use muster_proto::operator::v1::{GetLicenceRequest, ImportLicenceRequest};
+use muster_signing::envelope::{self, ContentType};
+use muster_signing::licence::Licence as Document;
+use serde_json::json;
+
+use crate::cli::Licence;
+use crate::exit::{Exit, Failure};
+use crate::home::{Home, read_file};
+use crate::operator::Operator;
+use crate::output::{self, Cell};
+
+/// Runs a verb.
+pub(crate) async fn run(operator: &Operator, home: &Home, verb: Licence) -> Result<Exit, Failure> {
+    match verb {
+        Licence::Import { file } => import(operator, &file).await,
+        Licence::Show { output } => show(operator, home, output).await,
+    }
+}
+
+async fn import(operator: &Operator, file: &Path) -> Result<Exit, Failure> {
+    let bytes = read_file(file, "muster-sign licence issue --help")?;
+    let envelope = muster_sign::read_envelope(&bytes)
+        .map_err(|error| Failure::usage(error.to_string()).in_file(file))?;
+    let imported = operator.licence().import_licence(ImportLicenceRequest { envelope }).await;
+    let serial = imported.map_err(|status| Failure::from(status).in_file(file))?.into_inner().serial;
+    output::note(&format!(
+        "the Switch holds licence {serial}; clients take it at once, or when they connect"
+    ));
+    Ok(Exit::Ok)
+}
+
+/// Whether the Switch holds a licence at all.
+pub(crate) async fn is_held(operator: &Operator) -> Result<bool, Failure> {
+    Ok(!operator.licence().get_licence(GetLicenceRequest {}).await?.into_inner().envelope.is_empty())
+}
+
+async fn show(operator: &Operator, home: &Home, format: output::Format) -> Result<Exit, Failure> {
+    let held = operator.licence().get_licence(GetLicenceRequest {}).await?.into_inner().envelope;
+    if held.is_empty() {
+        return Err(Failure::new(Exit::Refused, "the Switch holds no licence")
+            .with_next("muster licence import FILE"));
+    }
+    let path = home.roots("licences");
+    let roots = Roots::from_pem(&read_file(&path, "muster pki init")?, &path.display().to_string())
+        .map_err(|error| Failure::denied(error.to_string()))?;
+    let facts = Facts { now: UnixTime::now(), name: None, intermediates: &[], revocation: None };
+    let verified = envelope::verify(&held, ContentType::Licence, Role::Licensor, &roots, &facts)
+        .map_err(|error| Failure::denied(format!("the licence's signature: {error}")))?;
+    let text = String::from_utf8(verified.content).map_err(|error| Failure::denied(error.to_string()))?;
+    let licence = Document::parse(&text).map_err(|error| Failure::denied(error.to_string()))?;
+    let pairs = [
+        ("serial", Cell::number(licence.serial())),
+        ("licensee", Cell::text(licence.licensee())),
+        ("tenant", Cell::text(licence.tenant())),
+        ("valid", Cell { text: yes(&licence).to_owned(), json: json!(licence.is_valid_at(UnixTime::now())) }),
+        ("text", Cell::text(text.trim_end())),
+    ];
+    if matches!(format, output::Format::Table | output::Format::Wide) {
+        output::note(&format!("# licence {} of {}, {}", licence.serial(), licence.licensee(), yes(&licence)));
+        output::print_line(text.trim_end())?;
+        return Ok(Exit::Ok);
+    }
+    output::print_pairs(pairs.map(|(name, cell)| (name.to_owned(), cell)).to_vec(), format)?;
+    Ok(Exit::Ok)
+}
+
+fn yes(licence: &Document) -> &'static str {
+    if licence.is_valid_at(UnixTime::now()) { "valid" } else { "not valid now" }
+}
