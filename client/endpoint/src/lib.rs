@@ -2,8 +2,8 @@
 //!
 //! [`run`] starts a helper process ([`helper::main`]), gives it one [`Query`], and returns its [`Answer`]. The helper
 //! reads the kernel's and the system's own files (`/proc`, `/sys`, `/etc`, dpkg's database, unit files), starts no
-//! program, and shuts itself in before it looks at the SQL: see [`helper`] for the layers. [`schema`] lists the tables,
-//! [`check`] prepares SQL without running it, [`attributes::collect`] is what the client tells of itself.
+//! program, and shuts itself in before it looks at the SQL: see [`helper`] for the layers. [`schema()`] lists the tables,
+//! [`check()`] prepares SQL without running it, [`attributes::collect`] is what the client tells of itself.
 //!
 //! The crate knows nothing of sessions, instructions or signatures. Times are Unix seconds (UTC), sizes are bytes and
 //! booleans are 0 or 1 in every table; what the machine doesn't tell is NULL.
