@@ -8,9 +8,10 @@ use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use muster_service::credentials::{Peer, ServerCredentials};
+use muster_pki::{CertificateDer, UnixTime};
+use muster_service::credentials::{Peer, PeerRefused, ServerCredentials};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,9 @@ const HEADER_BYTES_MAX: usize = 64 * 1024;
 const H2_HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// A pause after an accept that failed for want of descriptors, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long the certificate's end goes without a look at the wall clock, which may have been changed.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(60);
 
 /// What every connection needs.
 pub(crate) struct Acceptor {
@@ -67,6 +71,8 @@ impl Acceptor {
     }
 
     async fn serve(&self, stream: TcpStream, address: SocketAddr) {
+        // Before the check, so that no change falls between the two.
+        let changes = self.credentials.changes();
         let (stream, peer) = match self.handshake(stream).await {
             Ok(accepted) => accepted,
             Err(Refusal { cause, detail }) => {
@@ -75,7 +81,11 @@ impl Acceptor {
                 return;
             }
         };
-        let service = TowerToHyperService::new(self.router.clone().layer(Extension(Arc::new(peer))));
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let chain: Vec<_> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        let peer = Arc::new(peer);
+        let refused = self.refused_later(&chain, &peer, changes);
+        let service = TowerToHyperService::new(self.router.clone().layer(Extension(Arc::clone(&peer))));
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
@@ -90,19 +100,52 @@ impl Acceptor {
             .keep_alive_interval(Some(self.limits.header_deadline));
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.cancelled.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                tokio::time::timeout(self.limits.drain_timeout, connection).await.unwrap_or(Ok(()))
+        let served = async {
+            let end = async {
+                tokio::select! {
+                    biased;
+                    () = self.cancelled.cancelled() => {}
+                    () = tokio::time::sleep(self.limits.connection_max) => {}
+                }
+            };
+            tokio::select! {
+                ended = connection.as_mut() => return ended,
+                () = end => connection.as_mut().graceful_shutdown(),
             }
-            () = tokio::time::sleep(self.limits.connection_max) => {
-                connection.as_mut().graceful_shutdown();
-                tokio::time::timeout(self.limits.drain_timeout, connection).await.unwrap_or(Ok(()))
-            }
+            tokio::time::timeout(self.limits.drain_timeout, connection).await.unwrap_or(Ok(()))
         };
-        if let Err(error) = ended {
-            tracing::debug!(%address, %error, "connection ended");
+        tokio::select! {
+            biased;
+            refused = refused => {
+                metrics::ended("certificate");
+                tracing::warn!(%address, %refused, "connection ended: the peer's certificate is no longer accepted");
+            }
+            ended = served => if let Err(error) = ended {
+                tracing::debug!(%address, %error, "connection ended");
+            },
+        }
+    }
+
+    /// Returns why the peer of a live connection is no longer accepted, once it is not: its certificate has expired
+    /// (C9 of trust.md), is revoked, or its root is no longer trusted (R3).
+    async fn refused_later(
+        &self,
+        chain: &[CertificateDer<'static>],
+        peer: &Peer,
+        mut changes: watch::Receiver<u64>,
+    ) -> PeerRefused {
+        let (role, end) = (peer.role(), peer.certificate().not_after().as_secs());
+        loop {
+            let left = end.saturating_sub(UnixTime::now().as_secs()).saturating_add(1);
+            let look = tokio::time::sleep(Duration::from_secs(left).min(CERTIFICATE_LOOK));
+            tokio::select! {
+                biased;
+                Ok(()) = changes.changed() => {}
+                () = look => {}
+            }
+            if let Err(refused) = self.credentials.check_peer_role(Some(chain), &[role], UnixTime::now()) {
+                return refused;
+            }
         }
     }
 
@@ -119,7 +162,7 @@ impl Acceptor {
         let certificates = stream.get_ref().1.peer_certificates();
         let peer = self
             .credentials
-            .check_peer(certificates, muster_pki::UnixTime::now())
+            .check_peer(certificates, UnixTime::now())
             .map_err(|refused| Refusal { cause: "certificate", detail: refused.to_string() })?;
         Ok((stream, peer))
     }

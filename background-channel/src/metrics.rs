@@ -44,3 +44,8 @@ pub(crate) fn damaged_record() {
 pub(crate) fn refused(cause: &'static str) {
     counter!("muster_background_connections_refused_total", "cause" => cause).increment(1);
 }
+
+/// A live connection was ended by us, by cause.
+pub(crate) fn ended(cause: &'static str) {
+    counter!("muster_background_connections_ended_total", "cause" => cause).increment(1);
+}

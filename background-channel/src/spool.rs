@@ -18,6 +18,11 @@ const QUEUE_MAX: usize = 1_024;
 /// Posts and removals committed together.
 const BATCH_MAX: usize = 1_000;
 
+/// Bytes of records after which the write-ahead log is copied into the database: SQLite's own default is about 4 MB.
+const CHECKPOINT_BYTES: u64 = 4 << 20;
+/// Commits after which it is: one writes a page or two even for a small event, or for none.
+const CHECKPOINT_COMMITS: u32 = 500;
+
 /// Why events could not be spooled.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
@@ -88,7 +93,15 @@ impl Spool {
         let held = held_bytes(&connection).map_err(|source| store_error(&path, source))?;
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
         let (bump, appended) = watch::channel(0);
-        let writer = Writer { connection, path: path.clone(), bytes_max, held, queue, bump };
+        let writer = Writer {
+            connection,
+            path: path.clone(),
+            bytes_max,
+            held,
+            unchecked: Unchecked::default(),
+            queue,
+            bump,
+        };
         let thread = std::thread::Builder::new()
             .name("spool".to_owned())
             .spawn(move || writer.run())
@@ -128,6 +141,7 @@ impl Spool {
     pub fn read(&self, after: i64, limit: usize) -> Result<Vec<Spooled>, SpoolError> {
         let failed = |source| store_error(&self.path, source);
         let connection = Connection::open(&self.path).map_err(failed)?;
+        no_autocheckpoint(&connection).map_err(failed)?;
         let mut statement = connection
             .prepare("SELECT position, record, crc FROM event WHERE position > ?1 AND damaged = 0 ORDER BY position LIMIT ?2")
             .map_err(failed)?;
@@ -176,8 +190,16 @@ struct Writer {
     path: PathBuf,
     bytes_max: u64,
     held: u64,
+    unchecked: Unchecked,
     queue: mpsc::Receiver<Command>,
     bump: watch::Sender<u64>,
+}
+
+/// What was committed since the last checkpoint.
+#[derive(Debug, Default)]
+struct Unchecked {
+    bytes: u64,
+    commits: u32,
 }
 
 impl Writer {
@@ -211,7 +233,9 @@ impl Writer {
                         continue;
                     }
                     for event in &events {
-                        self.held += append(&transaction, event).map_err(failed)?;
+                        let added = append(&transaction, event).map_err(failed)?;
+                        self.held += added;
+                        self.unchecked.bytes += added;
                     }
                     replies.push((reply, Ok(())));
                 }
@@ -229,14 +253,32 @@ impl Writer {
             drop(reply.send(outcome));
         }
         self.bump.send_modify(|generation| *generation += 1);
-        Ok(())
+        self.unchecked.commits += 1;
+        self.checkpoint().map_err(failed)
     }
+
+    /// Copies the write-ahead log into the database when enough has gathered. A failed fsync ends the writer: SQLite's
+    /// own checkpoint, after a commit, keeps its error to itself.
+    fn checkpoint(&mut self) -> rusqlite::Result<()> {
+        if self.unchecked.bytes < CHECKPOINT_BYTES && self.unchecked.commits < CHECKPOINT_COMMITS {
+            return Ok(());
+        }
+        self.unchecked = Unchecked::default();
+        self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+    }
+}
+
+/// Leaves checkpoints to [`Writer::checkpoint`]; it is a setting of each connection.
+fn no_autocheckpoint(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "wal_autocheckpoint", 0)
 }
 
 fn open_connection(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    no_autocheckpoint(&connection)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.execute_batch(
         "CREATE TABLE IF NOT EXISTS event (
@@ -306,6 +348,7 @@ fn store_error(path: &Path, source: rusqlite::Error) -> SpoolError {
 #[cfg(test)]
 mod tests {
     use muster_proto::session::v1::Event;
+    use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
     use super::*;
 
@@ -343,6 +386,58 @@ mod tests {
 
         spool.append(vec![event("a", 2)]).await.unwrap();
         assert_eq!(spool.read(0, 10).unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_write_ahead_log_is_copied_into_the_database_before_it_grows_large() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, _writer) = Spool::open(folder.path(), 1 << 30).unwrap();
+        let large = |sequence| {
+            let name = "n".repeat(256 << 10);
+            let event = Event { sequence, name, ..Event::default() };
+            RelayedEvent { device: "a".to_owned(), outbox_id: vec![7; 16], event: Some(event) }
+        };
+
+        for sequence in 1..=64 {
+            spool.append(vec![large(sequence)]).await.unwrap();
+        }
+
+        let log = std::fs::metadata(folder.path().join("spool.sqlite-wal")).unwrap().len();
+        assert!(log < 2 * CHECKPOINT_BYTES, "{log} bytes after 16 MiB of events");
+    }
+
+    #[test]
+    fn sqlite_runs_no_checkpoint_whose_failure_it_would_keep_to_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = open_connection(&folder.path().join("spool.sqlite")).unwrap();
+
+        let pages: i64 = connection.pragma_query_value(None, "wal_autocheckpoint", |row| row.get(0)).unwrap();
+
+        assert_eq!(pages, 0);
+    }
+
+    #[test]
+    fn a_failed_checkpoint_ends_the_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spool.sqlite");
+        let mut connection = open_connection(&path).unwrap();
+        let deny = |context: AuthContext<'_>| {
+            let is_checkpoint =
+                matches!(context.action, AuthAction::Pragma { pragma_name: "wal_checkpoint", .. });
+            if is_checkpoint { Authorization::Deny } else { Authorization::Allow }
+        };
+        connection.authorizer(Some(deny)).unwrap();
+        let (commands, queue) = mpsc::channel(1);
+        let (bump, _appended) = watch::channel(0);
+        let unchecked = Unchecked { bytes: CHECKPOINT_BYTES, commits: 0 };
+        let writer = Writer { connection, path, bytes_max: 1_000, held: 0, unchecked, queue, bump };
+        let (reply, _replied) = oneshot::channel();
+        assert!(commands.try_send(Command::Append { events: vec![event("a", 1)], reply }).is_ok());
+        drop(commands);
+
+        let ended = writer.run();
+
+        assert!(matches!(ended, Err(SpoolError::Store { .. })), "{ended:?}");
     }
 
     #[tokio::test]

@@ -237,6 +237,12 @@ impl Config {
                 return Err(Invalid::new(key, "is nothing; wanted a duration such as \"10s\""));
             }
         }
+        let remember = self.instructions.remember;
+        if remember < REMEMBER_MIN {
+            let problem =
+                format!("is {remember:?}; wanted at least {REMEMBER_MIN:?}, or an order could run twice");
+            return Err(Invalid::new("instructions.remember", problem));
+        }
         Ok(())
     }
 
@@ -246,6 +252,9 @@ impl Config {
         socket_in(&self.data_dir)
     }
 }
+
+/// Twice the five minutes by which a clock may go back and orders are still taken.
+const REMEMBER_MIN: Duration = Duration::from_secs(600);
 
 /// Returns where the local socket of the client with this `data_dir` lies.
 #[must_use]
@@ -378,6 +387,7 @@ mod tests {
         check("data_dir", |config| config.data_dir = "/x".repeat(60).into());
         check("instructions.parallel", |config| config.instructions.parallel = 0);
         check("instructions.queued", |config| config.instructions.queued = 5_000);
+        check("instructions.remember", |config| config.instructions.remember = Duration::from_secs(599));
         check("resources.attempts", |config| config.resources.attempts = 0);
         check("session.tls_timeout", |config| config.session.tls_timeout = Duration::ZERO);
         check("log.filter", |config| config.log.filter = "=,=".to_owned());

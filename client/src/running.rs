@@ -31,7 +31,7 @@ use crate::events::{self, PostError};
 use crate::https::Https;
 use crate::instructions::shell::{Shell, Workload};
 use crate::instructions::{
-    HeldLicence, Instructions, Limits, Memory, SignedAdmission, SigningFiles, TrustError,
+    HeldLicence, Instructions, Limits, Memory, SignedAdmission, SigningFiles, TimeFloor, TrustError, Work,
 };
 use crate::local;
 use crate::status::{Status, StatusSource};
@@ -219,6 +219,7 @@ impl Prepared {
         let (outbound_sender, outbound) = mpsc::channel(OUTBOUND_MAX);
         let mut tasks = Tasks::new();
         let shell = Shell {
+            floor: TimeFloor::new(recovered.memory.time_floor_ms, Instant::now()),
             machine: machine(config, self.admission.clone(), recovered),
             store: self.store.clone(),
             content: self.content.clone(),
@@ -227,7 +228,7 @@ impl Prepared {
             session: outbound_sender,
             workload: workload_sender,
             remember: config.instructions.remember,
-            work: JoinSet::new(),
+            work: Work::default(),
             stop: stop.clone(),
         };
         tasks.spawn(shell.run());
@@ -344,7 +345,18 @@ fn lock(data_dir: &Path) -> Result<Flock<File>, StartError> {
         .truncate(false)
         .open(&path)
         .map_err(|cause| StartError::File { path: path.clone(), cause })?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| StartError::Taken { path })
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    let mut attempt = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+    loop {
+        match attempt {
+            Ok(lock) => return Ok(lock),
+            Err(_) if Instant::now() >= deadline => return Err(StartError::Taken { path }),
+            Err((file, _)) => {
+                std::thread::sleep(LOCK_AGAIN);
+                attempt = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+            }
+        }
+    }
 }
 
 pub(crate) fn credentials(config: &Config) -> Result<Arc<ClientCredentials>, CredentialError> {

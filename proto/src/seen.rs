@@ -33,17 +33,31 @@ pub fn gap_field(dropped: &[SequenceRange]) -> NamedValue {
     NamedValue { name: GAP_RANGES.to_owned(), value: Some(Value { kind: Some(Kind::Blob(blob)) }) }
 }
 
+/// Sequences that one [`GAP_EVENT`] can name at most, taken together.
+///
+/// An outbox of 64 MiB holds far fewer records; what a gap names beyond leaves one hole, which costs one range.
+pub const GAP_SPAN_MAX: u64 = 1 << 24;
+
 /// Returns what a `GAP_EVENT` says was dropped; nothing for any other event, or for one without a readable field.
+///
+/// What is dropped was numbered before the event that tells of it, so whatever it names from its own sequence on is
+/// left out: that is still to come. So is what exceeds [`GAP_SPAN_MAX`].
 #[must_use]
 pub fn gap_ranges(event: &Event) -> Vec<SequenceRange> {
     let field = event.fields.iter().find(|field| event.name == GAP_EVENT && field.name == GAP_RANGES);
     let Some(Kind::Blob(blob)) = field.and_then(|field| field.value.as_ref()?.kind.as_ref()) else {
         return Vec::new();
     };
-    let mut ranges = EventBatchAck::decode(&blob[..]).unwrap_or_default().ranges;
-    ranges.retain(|range| range.first > 0 && range.first <= range.last);
-    ranges.truncate(ACK_RANGES_MAX);
-    ranges
+    let named = EventBatchAck::decode(&blob[..]).unwrap_or_default().ranges;
+    let before = event.sequence.saturating_sub(1);
+    let mut left = GAP_SPAN_MAX;
+    let clamped = named.into_iter().take(ACK_RANGES_MAX).filter_map(|SequenceRange { first, last }| {
+        let last = last.min(before).min(first.saturating_add(left).saturating_sub(1));
+        let fits = first > 0 && first <= last;
+        left -= if fits { last - first + 1 } else { 0 };
+        fits.then_some(SequenceRange { first, last })
+    });
+    clamped.collect()
 }
 
 /// What [`SeenSet::insert`] found.

@@ -18,6 +18,8 @@ const ENDED: &str = "muster_switch_sessions_ended_total";
 const PUSH_SECONDS: &str = "muster_switch_push_seconds";
 /// Certificates refused, by rule of trust.md.
 const REFUSED_CERTIFICATES: &str = "muster_switch_refused_certificates_total";
+/// Connections of operators and services that the Switch ended, by reason.
+const OPERATORS_ENDED: &str = "muster_switch_operator_connections_ended_total";
 /// Calls of the operator API denied by the gate, by reason.
 const DENIED: &str = "muster_switch_denied_calls_total";
 
@@ -34,6 +36,10 @@ pub(crate) fn describe() {
         "from an order's arrival at a shard until it is written"
     );
     describe_counter!(REFUSED_CERTIFICATES, "certificates refused, by rule");
+    describe_counter!(
+        OPERATORS_ENDED,
+        "connections of operators and services ended by the Switch, by reason"
+    );
     describe_counter!(DENIED, "operator calls denied by the gate");
 }
 
@@ -81,6 +87,11 @@ pub(crate) fn pushed(after: Duration) {
 /// Counts a refused certificate under the rule it breaks.
 pub(crate) fn refused_certificate(rule: String) {
     counter!(REFUSED_CERTIFICATES, "rule" => rule).increment(1);
+}
+
+/// Counts a connection of an operator or service that the Switch ended.
+pub(crate) fn operator_connection_ended(reason: &'static str) {
+    counter!(OPERATORS_ENDED, "reason" => reason).increment(1);
 }
 
 /// Counts a call that the gate denied.

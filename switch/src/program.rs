@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use muster_service::config::{CheckDepth, ConfigError, Loaded, Sources, load};
-use muster_service::shutdown::{Shutdown, signal};
+use muster_service::shutdown::{Shutdown, Signal, signal};
 use muster_service::{exit, telemetry};
 
 use crate::config::Config;
@@ -32,8 +32,12 @@ pub fn run(file: Option<PathBuf>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return exit::refuse(PROGRAM, &error, exit::FAILURE),
     };
+    let signalled = {
+        let _inside = runtime.enter();
+        signal()
+    };
     match start(config, shutdown.clone()) {
-        Ok(running) => runtime.block_on(until_stopped(running, &shutdown)),
+        Ok(running) => runtime.block_on(until_stopped(running, &shutdown, signalled)),
         Err(error) => {
             let code = error.exit_code();
             exit::refuse(PROGRAM, &error, code)
@@ -74,11 +78,15 @@ fn load_config(file: Option<PathBuf>) -> Result<Loaded<Config>, ConfigError> {
     load(PROGRAM, &Sources { file, conf_d, env_prefix: ENV_PREFIX.to_owned(), flags: Vec::new() })
 }
 
-async fn until_stopped(running: Running, shutdown: &Shutdown) -> ExitCode {
+async fn until_stopped(
+    running: Running,
+    shutdown: &Shutdown,
+    signalled: impl Future<Output = std::io::Result<Signal>>,
+) -> ExitCode {
     tokio::select! {
         biased;
         () = shutdown.cancelled() => {}
-        signalled = signal() => match signalled {
+        signalled = signalled => match signalled {
             Ok(signal) => tracing::info!(?signal, "the Switch is told to stop"),
             Err(error) => tracing::error!(%error, "signals cannot be waited for"),
         },

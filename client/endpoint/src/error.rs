@@ -14,7 +14,7 @@ pub enum QueryError {
     },
     /// The query took longer than it may.
     #[error(
-        "stopped after {run_time:?}, the longest this query may run; ask for fewer rows or a longer run time"
+        "stopped after {run_time:.0?}, the longest this query may run; ask for fewer rows or a longer run time"
     )]
     Deadline {
         /// [`crate::QueryLimits::run_time`].

@@ -2,6 +2,7 @@
 //!
 //! [`session`] drives one session; here is what lies between two of them.
 
+mod asks;
 mod drain;
 mod session;
 

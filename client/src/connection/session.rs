@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
+use super::asks::Asks;
 use super::drain::LaneDrain;
 use super::{Connection, End, Link};
 use crate::dial::{DialError, DialTimeouts, dial};
@@ -73,6 +74,7 @@ impl Connection {
             socket,
             protocol,
             appended,
+            asks: Asks::default(),
             results: LaneDrain::new(QueueLane::Results),
             events: LaneDrain::new(QueueLane::Events),
         })
@@ -122,6 +124,7 @@ struct Session<'a> {
     socket: Socket,
     protocol: ClientSession,
     appended: watch::Receiver<u64>,
+    asks: Asks,
     results: LaneDrain,
     events: LaneDrain,
 }
@@ -132,7 +135,12 @@ impl Session<'_> {
         loop {
             self.handle_events().await?;
             self.drain().await?;
+            self.asks.send(&mut self.protocol);
             self.transmit().await?;
+            // What was written may have made room.
+            while self.asks.send(&mut self.protocol) > 0 {
+                self.transmit().await?;
+            }
             let deadline = self.protocol.poll_timeout();
             tokio::select! {
                 biased;
@@ -175,13 +183,14 @@ impl Session<'_> {
     }
 
     fn handle_outbound(&mut self, outbound: Outbound) {
-        let pushed = match outbound {
-            Outbound::Progress(instruction, state) => self.protocol.push_progress(instruction, state),
-            Outbound::Ask(kind, digest) => self.protocol.push_document_request(kind, digest),
-        };
-        if let Err(error) = pushed {
-            // A result tells more than a progress, and a document that does not come has a deadline.
-            tracing::debug!(%error, "not sent");
+        match outbound {
+            Outbound::Progress(instruction, state) => {
+                if let Err(error) = self.protocol.push_progress(instruction, state) {
+                    // A result tells more than a progress.
+                    tracing::debug!(%error, "not sent");
+                }
+            }
+            Outbound::Ask(kind, digest) => self.asks.push(kind, digest),
         }
     }
 

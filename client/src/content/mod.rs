@@ -146,7 +146,7 @@ impl Content {
         }
     }
 
-    fn lock(&self, root: Digest) -> Arc<tokio::sync::Mutex<()>> {
+    pub(crate) fn lock(&self, root: Digest) -> Arc<tokio::sync::Mutex<()>> {
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         wanted.retain(|_, lock| lock.strong_count() > 0);
         if let Some(lock) = wanted.get(&root).and_then(Weak::upgrade) {

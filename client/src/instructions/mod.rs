@@ -13,10 +13,12 @@
 //! ```
 
 mod admission;
+mod floor;
 mod outcome;
 pub(crate) mod shell;
 mod signed;
 mod trust;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -28,9 +30,11 @@ use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::session::v1::{InclusionProof, Result as InstructionResult};
 
 pub(crate) use admission::{Admission, Memory, Opened, Plan, PlanResource, Refused};
+pub(crate) use floor::TimeFloor;
 pub(crate) use signed::SignedAdmission;
 pub(crate) use trust::SigningFiles;
 pub use trust::TrustError;
+pub(crate) use work::Work;
 
 use crate::store::{Entry, JournalState, Recalled};
 
@@ -41,8 +45,8 @@ const VERIFIED_FOR: Duration = Duration::from_secs(1);
 /// What the shell does next. It may not do the following one before this one is done.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// Look an instruction and a definition up, and answer with [`Instructions::handle_recalled`].
-    Recall { instruction: InstructionId, definition: Digest },
+    /// Look an instruction, its order and a definition up, and answer with [`Instructions::handle_recalled`].
+    Recall { instruction: InstructionId, order_digest: Digest, definition: Digest },
     /// Ask the Switch for a definition.
     AskDefinition { digest: Digest },
     /// Ask the Switch for a licence.
@@ -55,8 +59,8 @@ pub(crate) enum Effect {
     RecordIntent { entry: Entry, name: String, version: semver::Version },
     /// Tell the Switch, if there is a session.
     SendProgress { instruction: InstructionId, state: TargetState },
-    /// Get what the instruction needs, and answer with [`Instructions::handle_fetched`].
-    Fetch { instruction: InstructionId, plan: Box<Plan> },
+    /// Get what the instruction needs before its window ends, and answer with [`Instructions::handle_fetched`].
+    Fetch { instruction: InstructionId, plan: Box<Plan>, expires_at_ms: i64 },
     /// Put the start on disk.
     RecordStart { instruction: InstructionId, at_ms: i64 },
     /// Run it, and answer with [`Instructions::handle_finished`].
@@ -98,6 +102,14 @@ struct Arriving {
     entry: Entry,
     definition: Option<Vec<u8>>,
     deadline: Instant,
+    asked: Asked,
+}
+
+/// How often the definition of an order may have been asked for: a request can get lost where a queue was full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Once,
+    Twice,
 }
 
 /// An instruction whose intent is on disk.
@@ -130,7 +142,7 @@ pub(crate) struct Instructions<A> {
     memory: Memory,
     arriving: Vec<Arriving>,
     waiting: VecDeque<Waiting>,
-    fetching: BTreeMap<InstructionId, (Waiting, Plan)>,
+    fetching: BTreeMap<InstructionId, Waiting>,
     running: BTreeMap<InstructionId, Started>,
     effects: VecDeque<Effect>,
 }
@@ -230,8 +242,8 @@ impl<A: Admission> Instructions<A> {
         }
         let definition = opened.definition;
         let deadline = now.instant + self.limits.document;
-        self.arriving.push(Arriving { opened, entry, definition: None, deadline });
-        self.effects.push_back(Effect::Recall { instruction, definition });
+        self.arriving.push(Arriving { opened, entry, definition: None, deadline, asked: Asked::Once });
+        self.effects.push_back(Effect::Recall { instruction, order_digest, definition });
     }
 
     /// The store was asked.
@@ -346,12 +358,16 @@ impl<A: Admission> Instructions<A> {
         fetched: Result<Vec<(String, PathBuf)>, String>,
         now: Now,
     ) {
-        let Some((waiting, plan)) = self.fetching.remove(&instruction) else { return };
+        let Some(waiting) = self.fetching.remove(&instruction) else { return };
         match fetched {
-            Ok(_) if now.wall_ms >= waiting.entry.expires_at_ms => {
+            _ if now.wall_ms >= waiting.entry.expires_at_ms => {
                 self.end(outcome::expired(instruction, now.wall_ms));
             }
-            Ok(resources) => self.start(instruction, plan, resources, now),
+            // A download may take hours, so everything is verified again.
+            Ok(resources) => match self.verify_again(&waiting, now) {
+                Ok(plan) => self.start(instruction, plan, resources, now),
+                Err(refused) => self.end(outcome::refused(instruction, &refused, now.wall_ms)),
+            },
             Err(detail) => {
                 let refused = Refused { refusal: Refusal::Resource, detail };
                 self.end(outcome::refused(instruction, &refused, now.wall_ms));
@@ -373,14 +389,39 @@ impl<A: Admission> Instructions<A> {
         self.advance(now);
     }
 
+    /// Its task broke: it has ended, and its slot is free.
+    pub(crate) fn handle_broken(&mut self, instruction: InstructionId, detail: &str, now: Now) {
+        let started_at_ms = match self.running.remove(&instruction) {
+            Some(started) => started.at_ms,
+            None if self.fetching.remove(&instruction).is_some() => 0,
+            None => return,
+        };
+        self.end(outcome::failed(instruction, detail, started_at_ms, now.wall_ms));
+        self.advance(now);
+    }
+
     /// A deadline may have passed.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
-        let late: BTreeSet<Digest> = self
-            .arriving
-            .iter()
-            .filter(|arriving| arriving.deadline <= now.instant && arriving.definition.is_none())
-            .map(|arriving| arriving.opened.definition)
-            .collect();
+        let mut again = BTreeSet::new();
+        let mut late = BTreeSet::new();
+        for arriving in &mut self.arriving {
+            if arriving.deadline > now.instant || arriving.definition.is_some() {
+                continue;
+            }
+            match arriving.asked {
+                Asked::Once => {
+                    again.insert(arriving.opened.definition);
+                    arriving.asked = Asked::Twice;
+                    arriving.deadline = now.instant + self.limits.document;
+                }
+                Asked::Twice => {
+                    late.insert(arriving.opened.definition);
+                }
+            }
+        }
+        for &digest in again.difference(&late) {
+            self.effects.push_back(Effect::AskDefinition { digest });
+        }
         for digest in late {
             self.refuse_undefined(
                 digest,
@@ -453,6 +494,11 @@ impl<A: Admission> Instructions<A> {
         )
     }
 
+    fn verify_again(&self, waiting: &Waiting, now: Now) -> Result<Plan, Refused> {
+        let opened = self.admission.open(&waiting.entry.envelope, now.wall_ms)?;
+        self.verify(&opened, &waiting.definition, &waiting.entry, now)
+    }
+
     /// Fills the slots.
     fn advance(&mut self, now: Now) {
         while self.running.len() + self.fetching.len() < self.limits.parallel {
@@ -466,17 +512,19 @@ impl<A: Admission> Instructions<A> {
                 waiting.verified.take().filter(|(at, _)| now.instant.duration_since(*at) <= VERIFIED_FOR);
             let plan = match fresh {
                 Some((_, plan)) => Ok(plan),
-                None => self
-                    .admission
-                    .open(&waiting.entry.envelope, now.wall_ms)
-                    .and_then(|opened| self.verify(&opened, &waiting.definition, &waiting.entry, now)),
+                None => self.verify_again(&waiting, now),
             };
             match plan {
                 Err(refused) => self.end(outcome::refused(instruction, &refused, now.wall_ms)),
                 Ok(plan) if plan.resources.is_empty() => self.start(instruction, plan, Vec::new(), now),
                 Ok(plan) => {
-                    self.effects.push_back(Effect::Fetch { instruction, plan: Box::new(plan.clone()) });
-                    self.fetching.insert(instruction, (waiting, plan));
+                    let expires_at_ms = waiting.entry.expires_at_ms;
+                    self.effects.push_back(Effect::Fetch {
+                        instruction,
+                        plan: Box::new(plan),
+                        expires_at_ms,
+                    });
+                    self.fetching.insert(instruction, waiting);
                 }
             }
         }

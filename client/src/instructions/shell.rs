@@ -9,11 +9,11 @@ use muster_proto::common::v1::TargetState;
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::session::v1::{DocumentKind, InclusionProof};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Admission, Effect, Instructions, Plan};
+use super::work::{Done, Work, fetch};
+use super::{Admission, Effect, Instructions, Plan, TimeFloor};
 use crate::clock;
 use crate::content::Content;
 use crate::store::{Store, StoreError, Tables, event_record};
@@ -98,19 +98,12 @@ pub(crate) struct Shell<A> {
     pub(crate) workload: watch::Sender<Workload>,
     /// How long ended instructions are remembered.
     pub(crate) remember: Duration,
+    /// The earliest time that it can be.
+    pub(crate) floor: TimeFloor,
     /// Downloads and runs.
-    pub(crate) work: JoinSet<Done>,
+    pub(crate) work: Work,
     /// Ends the task.
     pub(crate) stop: CancellationToken,
-}
-
-/// A download or a run that ended.
-#[derive(Debug)]
-pub(crate) enum Done {
-    /// The resources, by parameter name.
-    Fetched(InstructionId, Result<Vec<(String, PathBuf)>, String>),
-    /// The rows of the last step.
-    Ran(InstructionId, Result<Answer, QueryError>),
 }
 
 impl<A: Admission> Shell<A> {
@@ -125,7 +118,7 @@ impl<A: Admission> Shell<A> {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return self.drain().await,
-                Some(done) = self.work.join_next() => self.handle_done(done),
+                Some(done) = self.work.next() => self.handle_done(done),
                 Some(inbound) = self.inbox.recv() => self.handle_inbound(inbound),
                 () = sleep_until(timeout) => {
                     self.machine.handle_timeout(clock::now());
@@ -161,16 +154,12 @@ impl<A: Admission> Shell<A> {
         }
     }
 
-    fn handle_done(&mut self, done: Result<Done, tokio::task::JoinError>) {
+    fn handle_done(&mut self, done: Done) {
+        let now = clock::now();
         match done {
-            Ok(Done::Fetched(instruction, fetched)) => {
-                self.machine.handle_fetched(instruction, fetched, clock::now());
-            }
-            Ok(Done::Ran(instruction, answer)) => {
-                self.machine.handle_finished(instruction, answer, clock::now())
-            }
-            // The task panicked or was aborted: the journal says that it started, so the next start reports it.
-            Err(error) => tracing::error!(%error, "an instruction's task broke"),
+            Done::Fetched(instruction, fetched) => self.machine.handle_fetched(instruction, fetched, now),
+            Done::Ran(instruction, answer) => self.machine.handle_finished(instruction, answer, now),
+            Done::Broke(instruction, detail) => self.machine.handle_broken(instruction, &detail, now),
         }
     }
 
@@ -198,10 +187,11 @@ impl<A: Admission> Shell<A> {
     async fn perform(&mut self, effect: Effect) -> Result<(), StoreError> {
         let now_ms = clock::wall_ms();
         match effect {
-            Effect::Recall { instruction, definition } => {
+            Effect::Recall { instruction, order_digest, definition } => {
                 let (recalled, definition) = self
                     .durable(move |tables| {
-                        Ok((tables.recall(instruction)?, tables.definition(definition, now_ms)?))
+                        let recalled = tables.recall_order(instruction, order_digest)?;
+                        Ok((recalled, tables.definition(definition, now_ms)?))
                     })
                     .await?;
                 self.machine.handle_recalled(instruction, recalled, definition, clock::now());
@@ -217,17 +207,20 @@ impl<A: Admission> Shell<A> {
                 self.durable(move |tables| tables.keep_licence(&envelope, serial)).await?;
             }
             Effect::RecordIntent { entry, name, version } => {
+                let floor_ms = self.floor.raise(entry.expires_at_ms, clock::now());
                 self.durable(move |tables| {
                     tables.record_intent(&entry)?;
                     tables.keep_version(&name, &version)?;
-                    tables.raise_time_floor(now_ms)
+                    tables.raise_time_floor(floor_ms)
                 })
                 .await?;
             }
             Effect::RecordStart { instruction, at_ms } => {
                 self.durable(move |tables| tables.record_start(instruction, at_ms)).await?;
             }
-            Effect::Fetch { instruction, plan } => self.fetch(instruction, *plan),
+            Effect::Fetch { instruction, plan, expires_at_ms } => {
+                self.fetch(instruction, *plan, expires_at_ms);
+            }
             Effect::Run { instruction, plan, resources } => self.start(instruction, *plan, resources),
             Effect::RecordResult { result } => {
                 self.durable(move |tables| tables.record_result((*result).clone(), now_ms)).await?;
@@ -286,38 +279,32 @@ impl<A: Admission> Shell<A> {
         }
     }
 
-    fn fetch(&mut self, instruction: InstructionId, plan: Plan) {
+    fn fetch(&mut self, instruction: InstructionId, plan: Plan, expires_at_ms: i64) {
         let content = self.content.clone();
-        self.work.spawn(async move {
-            let mut paths = Vec::new();
-            for resource in &plan.resources {
-                match content.fetch(resource).await {
-                    Ok(path) => paths.push((format!("resource_{}", resource.name), path)),
-                    Err(error) => {
-                        let detail = format!("resource {:?}: {error}", resource.name);
-                        return Done::Fetched(instruction, Err(detail));
-                    }
-                }
-            }
-            Done::Fetched(instruction, Ok(paths))
-        });
+        let left = u64::try_from(expires_at_ms.saturating_sub(clock::wall_ms())).unwrap_or(0);
+        let left = Duration::from_millis(left);
+        let task = async move { Done::Fetched(instruction, fetch(&content, &plan, left).await) };
+        self.work.spawn(instruction, task);
     }
 
     fn start(&mut self, instruction: InstructionId, plan: Plan, resources: Vec<(String, PathBuf)>) {
         tracing::info!(%instruction, definition = plan.name, version = %plan.version, "instruction started");
         metrics::counter!(crate::metrics::INSTRUCTIONS_STARTED).increment(1);
         let helper = self.helper.clone();
-        self.work.spawn(async move { Done::Ran(instruction, run_steps(&helper, &plan, &resources).await) });
+        let task = async move { Done::Ran(instruction, run_steps(&helper, &plan, &resources).await) };
+        self.work.spawn(instruction, task);
     }
 
     async fn upkeep(&mut self) -> Result<(), StoreError> {
-        let now_ms = clock::wall_ms();
+        let now = clock::now();
+        let (now_ms, floor_ms) = (now.wall_ms, self.floor.at(now));
         let remember_ms = i64::try_from(self.remember.as_millis()).unwrap_or(i64::MAX);
         let forgotten = self
             .durable(move |tables| {
-                tables.raise_time_floor(now_ms)?;
+                tables.raise_time_floor(floor_ms)?;
                 tables.drop_beyond_bounds(now_ms)?;
-                tables.forget(now_ms.saturating_sub(remember_ms))
+                let certain_ms = tables.certain_ms(now_ms)?;
+                tables.forget(certain_ms.saturating_sub(remember_ms))
             })
             .await?;
         tracing::debug!(forgotten, "upkeep");
@@ -330,7 +317,7 @@ impl<A: Admission> Shell<A> {
         let deadline = Instant::now() + DRAIN;
         while self.machine.counts().1 > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(Some(done)) = timeout(left, self.work.join_next()).await else { break };
+            let Ok(Some(done)) = timeout(left, self.work.next()).await else { break };
             self.handle_done(done);
             self.settle().await?;
         }

@@ -121,6 +121,16 @@ impl Admission for SignedAdmission {
     fn licence(&self, envelope: &[u8], now_ms: i64) -> Result<u64, Refused> {
         let trust = self.trust();
         let licence = admit::licence(envelope, &trust.as_trust(), unix_time(now_ms)).map_err(refused)?;
+        if licence.tenant() != self.tenant {
+            // Its serial says nothing about ours, and would keep every later one of ours out.
+            let detail = format!(
+                "licence {} is for the tenant {:?}, this device belongs to {:?}; import this tenant's licence",
+                licence.serial(),
+                licence.tenant(),
+                self.tenant
+            );
+            return Err(Refused { refusal: Refusal::WrongTenant, detail });
+        }
         Ok(licence.serial())
     }
 

@@ -50,14 +50,16 @@ fn another_definition_than_the_one_asked_for_is_refused() {
 }
 
 #[test]
-fn a_definition_that_does_not_come_in_time_is_refused() {
+fn a_definition_that_does_not_come_in_time_is_asked_for_once_more_and_then_refused() {
     let mut test = Test::new();
     test.order("1 d");
     test.recalled(1, None, None);
     test.effects();
-    let deadline = test.machine.poll_timeout().unwrap();
 
-    test.now.instant = deadline;
+    test.now.instant = test.machine.poll_timeout().unwrap();
+    test.machine.handle_timeout(test.now);
+    assert_eq!(test.effects(), ["ask definition"]);
+    test.now.instant = test.machine.poll_timeout().unwrap();
     test.machine.handle_timeout(test.now);
 
     assert_eq!(test.effects(), ["refuse 1 WrongDefinition journaled"]);
@@ -249,6 +251,45 @@ fn resources_come_before_the_start() {
     test.machine.handle_fetched(id(1), Ok(vec![("resource_a".to_owned(), "/a".into())]), test.now);
 
     assert_eq!(test.effects(), ["start 1", "running 1", "run 1"]);
+}
+
+#[test]
+fn what_was_downloaded_for_is_verified_again_before_it_starts() {
+    let mut test = Test::new();
+    test.order("1 with-resource");
+    test.recalled(1, None, Some("with-resource"));
+    test.effects();
+
+    test.machine.admission.is_revoked = true;
+    test.machine.handle_fetched(id(1), Ok(vec![("resource_a".to_owned(), "/a".into())]), test.now);
+
+    assert_eq!(test.effects(), ["result 1 Refused"]);
+}
+
+#[test]
+fn a_download_that_outlasts_the_window_expires() {
+    let mut test = Test::new();
+    test.order("1 with-resource");
+    test.recalled(1, None, Some("with-resource"));
+    test.effects();
+
+    test.now.wall_ms += 60_000;
+    test.machine.handle_fetched(id(1), Err("its window ended".to_owned()), test.now);
+
+    assert_eq!(test.effects(), ["result 1 Expired"]);
+}
+
+#[test]
+fn a_task_that_breaks_fails_its_instruction_and_frees_its_slot() {
+    let mut test = Test::new();
+    for number in 1..=3 {
+        test.admitted(number);
+    }
+    test.effects();
+
+    test.machine.handle_broken(id(1), "broke", test.now);
+
+    assert_eq!(test.effects(), ["result 1 Failed", "start 3", "running 3", "run 3"]);
 }
 
 #[test]
@@ -468,11 +509,11 @@ fn shown(effect: &Effect) -> String {
     }
 }
 
-fn id(number: u8) -> InstructionId {
+pub(super) fn id(number: u8) -> InstructionId {
     InstructionId::from([number; 16])
 }
 
-fn digest(text: &str) -> Digest {
+pub(super) fn digest(text: &str) -> Digest {
     muster_signing::envelope::digest(text.as_bytes())
 }
 
@@ -481,7 +522,7 @@ fn answer(rows: Vec<Vec<SqlValue>>) -> Answer {
     Answer { columns, rows, truncated: false, sandbox_missing: Vec::new() }
 }
 
-fn plan(name: &str) -> Plan {
+pub(super) fn plan(name: &str) -> Plan {
     Plan {
         name: name.to_owned(),
         version: semver::Version::new(1, 0, 0),

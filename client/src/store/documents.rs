@@ -10,6 +10,9 @@ use super::tables::{Tables, checksum};
 /// Definitions kept; the longest unused goes first. 512 × 256 KiB = 128 MiB at worst, a few MiB in practice.
 const DEFINITIONS_MAX: i64 = 512;
 
+/// How far the wall clock may be ahead of the time floor and still be believed, in milliseconds: an upkeep and some.
+const AHEAD_MS: i64 = 2 * 3_600_000;
+
 impl Tables {
     /// Returns a definition's envelope.
     pub(crate) fn definition(&mut self, digest: Digest, now_ms: i64) -> rusqlite::Result<Option<Vec<u8>>> {
@@ -70,6 +73,12 @@ impl Tables {
     /// Returns the latest wall clock seen, milliseconds since 1970 (signing.md, "clock set back").
     pub(crate) fn time_floor_ms(&self, now_ms: i64) -> rusqlite::Result<i64> {
         Ok(i64::try_from(self.meta_number("time_floor", now_ms)?).unwrap_or(i64::MAX))
+    }
+
+    /// Returns the time by which things are thrown away: the wall clock, unless it is far ahead of the floor. A clock that
+    /// stepped forward by mistake throws nothing away.
+    pub(crate) fn certain_ms(&self, now_ms: i64) -> rusqlite::Result<i64> {
+        Ok(now_ms.min(self.time_floor_ms(now_ms)?.saturating_add(AHEAD_MS)))
     }
 
     /// Raises the floor; it never sinks.

@@ -4,6 +4,7 @@ use muster_proto::common::v1::Refusal;
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::session::v1::InclusionProof;
 use muster_proto::session::v1::{Frame, OrderDelivery, Result as InstructionResult, frame::Body};
+use muster_signing::order::WINDOW_MAX;
 use prost::Message;
 use rusqlite::{OptionalExtension, params};
 
@@ -68,6 +69,25 @@ impl Tables {
             let order_digest = Digest::try_from(row.order_digest.as_slice()).ok()?;
             Some(Recalled { order_digest, state: JournalState::from_number(row.state)? })
         }))
+    }
+
+    /// Returns whether an order was answered without being taken on. The same bytes never start anything.
+    pub(crate) fn is_refused(&self, order_digest: Digest) -> rusqlite::Result<bool> {
+        self.connection
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM refused WHERE order_digest = ?1)")?
+            .query_row([order_digest.as_bytes().as_slice()], |row| row.get(0))
+    }
+
+    /// Returns what is known of an instruction, and of the very order that names it.
+    pub(crate) fn recall_order(
+        &mut self,
+        instruction: InstructionId,
+        order_digest: Digest,
+    ) -> rusqlite::Result<Option<Recalled>> {
+        if let Some(recalled) = self.recall(instruction)? {
+            return Ok(Some(recalled));
+        }
+        Ok(self.is_refused(order_digest)?.then_some(Recalled { order_digest, state: JournalState::Done }))
     }
 
     /// Takes an instruction on.
@@ -164,7 +184,11 @@ impl Tables {
         let journal = self
             .connection
             .execute("DELETE FROM journal WHERE state = 3 AND expires_at_ms < ?1", [before_ms])?;
-        let refused = self.connection.execute("DELETE FROM refused WHERE at_ms < ?1", [before_ms])?;
+        // What could not be opened told no window; no window is longer than this.
+        let window_ms = i64::try_from(WINDOW_MAX.as_millis()).unwrap_or(i64::MAX);
+        let refused = self
+            .connection
+            .execute("DELETE FROM refused WHERE at_ms < ?1", [before_ms.saturating_sub(window_ms)])?;
         Ok(journal + refused)
     }
 

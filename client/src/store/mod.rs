@@ -208,7 +208,7 @@ impl Writer {
                 }
                 let appended = self.tables.appended();
                 self.append.send_if_modified(|known| std::mem::replace(known, appended) != appended);
-                Ok(())
+                self.checkpoint()
             }
             Err(error) if is_full(&error) => {
                 self.tables.roll_back().map_err(|error| StoreError::Broken(error.to_string()))?;
@@ -227,6 +227,15 @@ impl Writer {
                 }
                 Err(broken)
             }
+        }
+    }
+
+    /// The log holds everything until a checkpoint succeeds, so one that finds the disk full is tried again after the
+    /// next commit. Any other error ends the writer.
+    fn checkpoint(&self) -> Result<(), StoreError> {
+        match self.tables.checkpoint() {
+            Err(error) if !is_full(&error) => Err(StoreError::Broken(format!("checkpoint: {error}"))),
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 

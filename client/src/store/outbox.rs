@@ -186,7 +186,7 @@ impl Tables {
     /// Drops what is too old or too much, and tells of it in one event.
     pub(crate) fn drop_beyond_bounds(&mut self, now_ms: i64) -> rusqlite::Result<()> {
         let age_ms = i64::try_from(self.limits.age_max.as_millis()).unwrap_or(i64::MAX);
-        let oldest_ms = now_ms.saturating_sub(age_ms);
+        let oldest_ms = self.certain_ms(now_ms)?.saturating_sub(age_ms);
         let mut gap = Gap::default();
         self.collect(&mut gap, "at_ms < ?1", oldest_ms)?;
         if self.outbox.counts.events_bytes > self.limits.events_bytes_max {

@@ -13,6 +13,8 @@
 //! Every checksum is CRC-32C over the table's name, the key and all fields, so that a record moved elsewhere is damaged, too.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use muster_proto::ids::OutboxId;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -23,6 +25,12 @@ use crate::config::OutboxConfig;
 
 /// The layout that this version writes (`PRAGMA user_version`).
 const LAYOUT: i64 = 1;
+
+/// Pages in the write-ahead log from which it is copied into the file: 4 MiB, as SQLite itself would do it.
+const CHECKPOINT_PAGES: u32 = 1_000;
+
+/// What the write-ahead log is cut to after it was larger, in bytes.
+const LOG_BYTES_KEPT: i64 = 16 << 20;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL) STRICT, WITHOUT ROWID;
@@ -44,6 +52,8 @@ pub(crate) struct Tables {
     pub(super) connection: Connection,
     pub(super) limits: OutboxConfig,
     pub(super) outbox: OutboxState,
+    /// Pages in the write-ahead log after the last commit.
+    log_pages: Arc<AtomicU32>,
 }
 
 impl Tables {
@@ -51,12 +61,13 @@ impl Tables {
     pub(super) fn open(path: &Path, limits: OutboxConfig, now_ms: i64) -> Result<Self, StoreError> {
         let unusable =
             |error: rusqlite::Error| StoreError::Unusable { path: path.to_owned(), cause: error.to_string() };
-        let connection = Connection::open(path).map_err(unusable)?;
+        let mut connection = Connection::open(path).map_err(unusable)?;
         let layout = prepare(&connection).map_err(unusable)?;
         if layout > LAYOUT {
             return Err(StoreError::Newer { path: path.to_owned(), got: layout, wanted: LAYOUT });
         }
-        let mut tables = Self { connection, limits, outbox: OutboxState::default() };
+        let log_pages = count_log_pages(&mut connection).map_err(unusable)?;
+        let mut tables = Self { connection, limits, outbox: OutboxState::default(), log_pages };
         tables.examine(now_ms).map_err(unusable)?;
         Ok(tables)
     }
@@ -82,6 +93,14 @@ impl Tables {
         self.connection.execute_batch("COMMIT")
     }
 
+    /// Copies the write-ahead log into the file when it has grown. After an error nothing more may be promised.
+    pub(super) fn checkpoint(&self) -> rusqlite::Result<()> {
+        if self.log_pages.load(Ordering::Relaxed) < CHECKPOINT_PAGES {
+            return Ok(());
+        }
+        self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+    }
+
     /// Forgets the open transaction and everything remembered of it.
     pub(super) fn roll_back(&mut self) -> rusqlite::Result<()> {
         if !self.connection.is_autocommit() {
@@ -95,9 +114,8 @@ impl Tables {
     pub(super) fn meta(&self, name: &str, now_ms: i64) -> rusqlite::Result<Option<Vec<u8>>> {
         let found = self
             .connection
-            .query_row("SELECT value, crc FROM meta WHERE name = ?1", [name], |row| {
-                Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?))
-            })
+            .prepare_cached("SELECT value, crc FROM meta WHERE name = ?1")?
+            .query_row([name], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?)))
             .optional()?;
         let Some((value, crc)) = found else { return Ok(None) };
         if crc == checksum("meta", &[name.as_bytes(), &value]) {
@@ -149,6 +167,9 @@ impl std::fmt::Debug for Tables {
 fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // Checkpoints run where a failed fsync is seen: SQLite's own, after a commit, keeps its error to itself.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
     connection.pragma_update(None, "trusted_schema", "OFF")?;
     let layout: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if layout < LAYOUT {
@@ -158,6 +179,17 @@ fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
         connection.execute_batch("COMMIT")?;
     }
     Ok(layout)
+}
+
+/// Has every commit tell how long the log is now. Comes after the pragmas: one of them takes the place of the hook.
+fn count_log_pages(connection: &mut Connection) -> rusqlite::Result<Arc<AtomicU32>> {
+    let pages = Arc::new(AtomicU32::new(0));
+    let told = Arc::clone(&pages);
+    connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
+        told.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    }))?;
+    Ok(pages)
 }
 
 /// Returns CRC-32C over a table's name and fields, each preceded by its length so that fields cannot trade bytes.

@@ -141,6 +141,27 @@ async fn a_refusal_is_answered_once_for_each_order() {
 }
 
 #[tokio::test]
+async fn an_order_that_was_answered_refused_counts_as_ended_as_long_as_its_window_may_last() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    assert_eq!(refuse(&store, 1, Refusal::UntrustedSigner).await, Some(1));
+    let digest = |number| Digest::from([number; 32]);
+    let recalled = move |tables: &mut Tables| {
+        Ok((tables.recall_order(id(1), digest(1))?, tables.recall_order(id(1), digest(2))?))
+    };
+    let ended = Some(Recalled { order_digest: digest(1), state: JournalState::Done });
+
+    // The order itself is ended; another order of the instruction is not kept out.
+    assert_eq!(store.write(recalled).await.unwrap(), (ended, None));
+
+    let window_ms = i64::try_from(muster_signing::order::WINDOW_MAX.as_millis()).unwrap();
+    store.write(move |tables| tables.forget(NOW + window_ms)).await.unwrap();
+    assert_eq!(store.write(recalled).await.unwrap(), (ended, None));
+    store.write(move |tables| tables.forget(NOW + window_ms + 1)).await.unwrap();
+    assert_eq!(store.write(recalled).await.unwrap(), (None, None));
+}
+
+#[tokio::test]
 async fn a_forged_order_says_nothing_about_an_instruction_that_the_journal_knows() {
     let folder = TempDir::new().unwrap();
     let store = open(&folder);
@@ -218,9 +239,27 @@ async fn what_is_too_old_leaves_a_gap() {
     let store = Store::open(folder.path(), &limits, NOW).unwrap();
     post(&store, "old").await;
 
-    store.write(|tables| tables.drop_beyond_bounds(NOW + 61_000)).await.unwrap();
+    store
+        .write(|tables| {
+            tables.raise_time_floor(NOW)?;
+            tables.drop_beyond_bounds(NOW + 61_000)
+        })
+        .await
+        .unwrap();
 
     assert_eq!(event_names(&store).await, [(2, "outbox.gap".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_clock_that_steps_forward_makes_nothing_too_old() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    store.write(|tables| tables.raise_time_floor(NOW)).await.unwrap();
+    post(&store, "young").await;
+
+    store.write(|tables| tables.drop_beyond_bounds(NOW + 365 * 86_400_000)).await.unwrap();
+
+    assert_eq!(event_names(&store).await, [(1, "young".to_owned())]);
 }
 
 #[tokio::test]
@@ -348,6 +387,45 @@ async fn the_time_floor_never_sinks_and_versions_survive() {
         .unwrap();
     assert_eq!((floor, epoch), (NOW, 5));
     assert_eq!(versions["Acme-A"], semver::Version::new(1, 2, 3));
+}
+
+#[tokio::test]
+async fn the_log_is_copied_into_the_file_as_it_grows() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+
+    for number in 0..40 {
+        store.write(move |tables| tables.set_meta("large", &vec![number; 1 << 20])).await.unwrap();
+    }
+
+    let log = std::fs::metadata(folder.path().join("client.db-wal")).unwrap().len();
+    assert!(log < 16 << 20, "{log}");
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_fails_ends_the_writer() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    // A log that cannot be copied: another file, attached for reading only.
+    let other = folder.path().join("other.db");
+    let writer = Connection::open(&other).unwrap();
+    writer.pragma_update(None, "journal_mode", "WAL").unwrap();
+    writer.execute_batch("CREATE TABLE t (a)").unwrap();
+    let attach = format!("COMMIT; ATTACH 'file:{}?mode=ro' AS other; BEGIN", other.display());
+    store
+        .write(move |tables| {
+            tables.connection.execute_batch(&attach)?;
+            tables.connection.query_row("SELECT count(*) FROM other.t", [], |_| Ok(()))
+        })
+        .await
+        .unwrap();
+
+    let large = store.write(|tables| tables.set_meta("large", &vec![1; 8 << 20])).await;
+
+    // It was committed before the checkpoint, so it was promised.
+    large.unwrap();
+    let failed = tokio::time::timeout(Duration::from_secs(20), store.failed()).await.unwrap();
+    assert!(matches!(&failed, StoreError::Broken(told) if told.starts_with("checkpoint")), "{failed}");
 }
 
 #[tokio::test]

@@ -190,6 +190,28 @@ async fn a_result_survives_a_restart_under_its_number_and_outbox() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_licence_of_another_tenant_neither_counts_nor_keeps_ours_out() {
+    let (switch, mut lab) = lab().await;
+    let ours = std::mem::take(&mut lab.licence);
+    lab.licence = lab.licence_of("other", 9);
+    let client = lab.start().await;
+    let mut session = switch.accept(&lab).await;
+    session.order(&lab.order(1)).await;
+    let (first, _) = session.result().await;
+    assert_eq!((first.state(), first.refusal()), (TargetState::Refused, Refusal::Unlicensed));
+    session.ack(Lane::Results, first.sequence).await;
+
+    lab.licence = ours;
+    session.close(CloseReason::Shutdown).await;
+    let mut session = switch.accept(&lab).await;
+    session.order(&lab.order(2)).await;
+
+    let (second, _) = session.result().await;
+    assert_eq!(second.state(), TargetState::Answered, "{}", second.detail);
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_definition_is_asked_for_once() {
     let (switch, lab) = lab().await;
     let client = lab.start().await;

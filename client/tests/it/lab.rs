@@ -53,6 +53,8 @@ pub(crate) struct Lab {
     pub(crate) definition: Vec<u8>,
     pub(crate) licence: Vec<u8>,
     operator: Signer,
+    author: Issued,
+    licensor: Issued,
     config: Config,
 }
 
@@ -77,9 +79,9 @@ impl Lab {
         std::fs::write(folder.path().join("server.pem"), &server.chain_pem).unwrap();
         std::fs::write(folder.path().join("server.key"), &server.key_pem).unwrap();
         let definition = sign(DEFINITION.as_bytes(), ContentType::Definition, &signer(&author));
-        let licence = licence(&author, &licensor);
+        let licence = licence(&author, &licensor, TENANT, 1);
         let config = config(&folder, switch, background);
-        Self { folder, server, definition, licence, operator: signer(&operator), config }
+        Self { folder, server, definition, licence, operator: signer(&operator), author, licensor, config }
     }
 
     /// Returns the client's configuration, to be changed.
@@ -92,6 +94,11 @@ impl Lab {
         let shutdown = Shutdown::new();
         let running = start(self.config(), shutdown.clone()).await.unwrap();
         Client { running, shutdown }
+    }
+
+    /// Signs a licence of another tenant or serial than [`Self::licence`].
+    pub(crate) fn licence_of(&self, tenant: &str, serial: u64) -> Vec<u8> {
+        licence(&self.author, &self.licensor, tenant, serial)
     }
 
     /// Signs an order for everybody.
@@ -203,12 +210,12 @@ fn issue(authority: &Authority, name: &str, role: Role) -> Issued {
         .unwrap()
 }
 
-fn licence(author: &Issued, licensor: &Issued) -> Vec<u8> {
+fn licence(author: &Issued, licensor: &Issued, tenant: &str, serial: u64) -> Vec<u8> {
     let now = UnixTime::now().as_secs();
     let terms = Terms {
-        serial: 1,
+        serial,
         licensee: "Acme".to_owned(),
-        tenant: TENANT.to_owned(),
+        tenant: tenant.to_owned(),
         not_before: UnixTime::since_unix_epoch(Duration::from_secs(now - 1_000)),
         not_after: UnixTime::since_unix_epoch(Duration::from_secs(now + 3_000)),
         refresh_by: None,

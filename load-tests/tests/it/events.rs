@@ -74,6 +74,7 @@ fn events_that_took_both_roads_are_committed_once() {
     let background = place.start_background();
     let client = place.start_client(DEVICE);
     wait_until("the Background Channel to have them", || outbox_events(&place) == 0);
+    assert!(spool_bytes(&place).is_some_and(|bytes| bytes > 0.0), "it keeps them for the Switch");
     client.stop();
 
     // The power cut that takes back what the client had noted.
@@ -86,7 +87,7 @@ fn events_that_took_both_roads_are_committed_once() {
     assert_eq!(roads(&place), BTreeSet::from(["session".to_owned()]));
     let background = place.start_background();
 
-    wait_until("the relay to have nothing left", || spool_is_empty(&place));
+    wait_until("the relay to have nothing left", || spool_bytes(&place) == Some(0.0));
     arrived_once(&place, &posted);
     client.stop();
     background.stop();
@@ -152,11 +153,10 @@ fn arrived_once(place: &Place, sequences: &[u64]) {
     assert_eq!(History::read(&export.out).check(&promises), []);
 }
 
-/// Whether the Background Channel has relayed all it took.
-fn spool_is_empty(place: &Place) -> bool {
+/// Bytes of events that the Background Channel has not relayed yet.
+fn spool_bytes(place: &Place) -> Option<f64> {
     let metrics = http(place.ports.background_admin, "/metrics");
-    let bytes = metrics.lines().find_map(|line| line.strip_prefix("muster_background_spool_bytes "));
-    bytes.and_then(|bytes| bytes.parse::<f64>().ok()).is_some_and(|bytes| bytes == 0.0)
+    metrics.lines().find_map(|line| line.strip_prefix("muster_background_spool_bytes "))?.parse().ok()
 }
 
 fn copy(place: &Place, from: &str, to: &str) {

@@ -16,7 +16,7 @@ struct Small(PathBuf);
 impl Small {
     fn mount(path: PathBuf) -> Self {
         std::fs::create_dir_all(&path).unwrap();
-        system("mount", &["-t", "tmpfs", "-o", "size=8m", "muster-it", path.to_str().unwrap()]);
+        system("mount", &["-t", "tmpfs", "-o", "size=4m", "muster-it", path.to_str().unwrap()]);
         Self(path)
     }
 

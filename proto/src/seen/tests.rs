@@ -68,6 +68,31 @@ fn a_gap_names_what_was_dropped_and_not_what_still_waits_in_between() {
 }
 
 #[test]
+fn a_gap_cannot_name_itself_or_what_is_still_to_come() {
+    assert_eq!(
+        gap_ranges(&gap(9, &[(1, 4), (7, 12), (9, 9), (10, u64::MAX)])),
+        [SequenceRange { first: 1, last: 4 }, SequenceRange { first: 7, last: 8 }]
+    );
+    assert_eq!(gap_ranges(&gap(0, &[(1, 4)])), []);
+}
+
+#[test]
+fn a_gap_names_so_many_sequences_and_no_more() {
+    let end = GAP_SPAN_MAX;
+
+    let ranges = gap_ranges(&gap(u64::MAX, &[(1, 2), (11, u64::MAX), (u64::MAX - 9, u64::MAX - 8)]));
+
+    let (first, second) = (SequenceRange { first: 1, last: 2 }, SequenceRange { first: 11, last: end + 8 });
+    assert_eq!(ranges, [first, second]);
+}
+
+fn gap(sequence: u64, dropped: &[(u64, u64)]) -> Event {
+    let dropped: Vec<_> =
+        dropped.iter().map(|(first, last)| SequenceRange { first: *first, last: *last }).collect();
+    Event { sequence, name: GAP_EVENT.to_owned(), fields: vec![gap_field(&dropped)], ..Event::default() }
+}
+
+#[test]
 fn a_range_that_is_none_changes_nothing() {
     let mut set = SeenSet::new();
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use muster_proto::common::v1::{NamedValue, Value, value::Kind};
+use muster_signing::audience::CLIENT_ATTRIBUTES;
 use roaring::RoaringBitmap;
 
 /// Who has which value of which attribute.
@@ -14,9 +15,16 @@ pub(crate) struct AttributeIndex {
     attributes: BTreeMap<String, Attribute>,
     /// By device: its attributes' names and the slots of their values.
     rows: HashMap<u32, Vec<(u32, u32)>>,
-    /// Names by their number in `rows`.
-    names: Vec<String>,
+    /// Names by their number in `rows`; a number without a name is free.
+    names: Vec<Option<String>>,
+    free: Vec<u32>,
+    /// Grows whenever a name comes or goes.
+    version: u64,
 }
+
+/// Names that the devices of a fleet may have together; those of [`CLIENT_ATTRIBUTES`] are taken beyond it, too. A
+/// client's owner chooses further ones, and each costs memory here and a look whenever an audience is written.
+const NAMES_MAX: usize = 1_024;
 
 #[derive(Debug, Default)]
 struct Attribute {
@@ -46,29 +54,36 @@ enum Key {
 type Group = (BTreeMap<String, Value>, RoaringBitmap);
 
 impl AttributeIndex {
-    /// Replaces what is known of a device. Each name stands in `attributes` once.
-    pub(crate) fn set(&mut self, device: u32, attributes: Vec<NamedValue>) {
-        self.forget(device);
-        let mut row = Vec::with_capacity(attributes.len());
-        for NamedValue { name, value } in attributes {
-            let next = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
-            let names = &mut self.names;
-            let attribute = self.attributes.entry(name).or_insert_with_key(|name| {
-                names.push(name.clone());
-                Attribute { number: next, ..Attribute::default() }
-            });
-            let slot = attribute.slot(value.unwrap_or_default());
-            if let Some(held) = usize::try_from(slot).ok().and_then(|slot| attribute.values.get_mut(slot)) {
-                held.holders.insert(device);
+    /// Replaces what is known of a device, and returns what was taken of it: an attribute whose name would be one too
+    /// many is left out. Each name stands in `attributes` once.
+    pub(crate) fn set(&mut self, device: u32, attributes: Vec<NamedValue>) -> Vec<NamedValue> {
+        let before = self.release(device);
+        let (mut taken, new): (Vec<_>, Vec<_>) =
+            attributes.into_iter().partition(|attribute| self.attributes.contains_key(&attribute.name));
+        let mut row: Vec<_> = taken.iter().filter_map(|attribute| self.hold(device, attribute)).collect();
+        // What the device alone had makes room for what it has instead.
+        for number in before {
+            self.forget_unheld(number);
+        }
+        for attribute in new {
+            if self.admit(&attribute.name) {
+                row.extend(self.hold(device, &attribute));
+                taken.push(attribute);
             }
-            row.push((attribute.number, slot));
         }
         self.rows.insert(device, row);
+        taken.sort_by(|one, other| one.name.cmp(&other.name));
+        taken
     }
 
-    /// Returns the names that any device ever told since the start.
+    /// Returns the names that any device has.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.attributes.keys().map(String::as_str)
+    }
+
+    /// Returns a number that is another one whenever a name has come or gone.
+    pub(crate) fn names_version(&self) -> u64 {
+        self.version
     }
 
     /// Returns those of `devices` that match, where `matches` reads no attribute but `names`.
@@ -125,13 +140,60 @@ impl AttributeIndex {
         groups
     }
 
-    fn forget(&mut self, device: u32) {
-        for (number, slot) in self.rows.remove(&device).unwrap_or_default() {
-            let name = usize::try_from(number).ok().and_then(|number| self.names.get(number));
-            if let Some(attribute) = name.and_then(|name| self.attributes.get_mut(name)) {
-                attribute.remove(slot, device);
+    /// Makes the name known, if there is room for it.
+    fn admit(&mut self, name: &str) -> bool {
+        // Everyone's names cannot be crowded out by somebody's.
+        if self.attributes.len() >= NAMES_MAX && !CLIENT_ATTRIBUTES.contains(&name) {
+            return false;
+        }
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.names.push(None);
+            u32::try_from(self.names.len() - 1).unwrap_or(u32::MAX)
+        });
+        if let Some(place) = usize::try_from(number).ok().and_then(|number| self.names.get_mut(number)) {
+            *place = Some(name.to_owned());
+        }
+        self.attributes.insert(name.to_owned(), Attribute { number, ..Attribute::default() });
+        self.version += 1;
+        true
+    }
+
+    /// Notes a device's value of a name that is known.
+    fn hold(&mut self, device: u32, attribute: &NamedValue) -> Option<(u32, u32)> {
+        let known = self.attributes.get_mut(&attribute.name)?;
+        let slot = known.slot(attribute.value.clone().unwrap_or_default());
+        known.values.get_mut(usize::try_from(slot).ok()?)?.holders.insert(device);
+        Some((known.number, slot))
+    }
+
+    /// Takes a device out of its values; returns the names' numbers.
+    fn release(&mut self, device: u32) -> Vec<u32> {
+        let row = self.rows.remove(&device).unwrap_or_default();
+        for (number, slot) in &row {
+            if let Some(name) = self.name(*number).map(ToOwned::to_owned)
+                && let Some(attribute) = self.attributes.get_mut(&name)
+            {
+                attribute.remove(*slot, device);
             }
         }
+        row.into_iter().map(|(number, _)| number).collect()
+    }
+
+    /// Forgets a name that nobody has any more.
+    fn forget_unheld(&mut self, number: u32) {
+        let Some(name) = self.name(number).map(ToOwned::to_owned) else { return };
+        if self.attributes.get(&name).is_some_and(|attribute| attribute.slots.is_empty()) {
+            self.attributes.remove(&name);
+            if let Some(place) = usize::try_from(number).ok().and_then(|number| self.names.get_mut(number)) {
+                *place = None;
+            }
+            self.free.push(number);
+            self.version += 1;
+        }
+    }
+
+    fn name(&self, number: u32) -> Option<&str> {
+        self.names.get(usize::try_from(number).ok()?)?.as_deref()
     }
 }
 
@@ -219,6 +281,48 @@ mod tests {
         }
 
         assert_eq!(index.attributes["version"].values.len(), 1);
+    }
+
+    #[test]
+    fn a_name_that_nobody_has_any_more_is_forgotten() {
+        let mut index = AttributeIndex::default();
+        index.set(1, vec![named("os", 1)]);
+        index.set(2, vec![named("os", 1)]);
+
+        for name in 0..3_000 {
+            assert_eq!(index.set(1, vec![named(&format!("name{name}"), 1)]).len(), 1);
+        }
+
+        assert_eq!(index.names().collect::<Vec<_>>(), ["name2999", "os"]);
+        assert_eq!(index.names.len(), 2);
+    }
+
+    #[test]
+    fn the_same_names_again_are_no_news() {
+        let mut index = AttributeIndex::default();
+        index.set(1, vec![named("os", 1)]);
+        let version = index.names_version();
+
+        index.set(1, vec![named("os", 2)]);
+        let same = index.names_version();
+        index.set(1, vec![named("arch", 2)]);
+
+        assert_eq!(version, same);
+        assert_ne!(version, index.names_version());
+    }
+
+    #[test]
+    fn names_beyond_the_bound_are_refused_but_never_those_of_every_client() {
+        let mut index = AttributeIndex::default();
+        for device in 0..40 {
+            let names = (0..64).map(|name| named(&format!("{device}.{name}"), 1));
+            index.set(device, names.collect());
+        }
+
+        let taken = index.set(99, vec![named("more", 1), named("os", 1), named("0.0", 1)]);
+
+        assert_eq!(taken.iter().map(|attribute| &attribute.name[..]).collect::<Vec<_>>(), ["0.0", "os"]);
+        assert_eq!(index.names().count(), NAMES_MAX + 1);
     }
 
     fn named(name: &str, value: i64) -> NamedValue {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use muster_pki::DeviceId;
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::{Digest, Epoch, InstructionId, OutboxId};
 use muster_proto::operator::v1::Definition;
@@ -65,6 +66,15 @@ impl EngineHandle {
     /// As [`Self::connect`].
     pub(crate) async fn disconnected(&self, number: u32, epoch: Epoch) -> Result<(), EngineError> {
         self.tell(Command::Disconnected { number, epoch }).await
+    }
+
+    /// Ends whatever session [`Self::connect`] may have begun at a place, for who got no answer from it. Without such a
+    /// session nothing happens. The place must not be given to another session before this returns.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub(crate) async fn abandon(&self, device: DeviceId, shard: u16, slot: u32) -> Result<(), EngineError> {
+        self.tell(Command::Abandon { device, shard, slot }).await
     }
 
     /// Notes that an order was written to these devices' sessions.
@@ -212,7 +222,7 @@ impl EngineHandle {
 
     /// Returns whether the device has a session.
     #[cfg(test)]
-    pub(crate) fn is_online(&self, device: &muster_pki::DeviceId) -> bool {
+    pub(crate) fn is_online(&self, device: &DeviceId) -> bool {
         self.shared.address(device).is_some()
     }
 

@@ -16,6 +16,10 @@ const EVENTS: &str = "muster_switch_events_total";
 const REPEATED: &str = "muster_switch_repeated_total";
 /// Results and events that were acked but not stored, by reason.
 const DROPPED: &str = "muster_switch_store_dropped_total";
+/// Attributes of a `Hello` that were left out because the fleet has too many names.
+const ATTRIBUTES_REFUSED: &str = "muster_switch_attributes_refused_total";
+/// Outboxes forgotten because their device has later ones.
+const OUTBOXES_FORGOTTEN: &str = "muster_switch_outboxes_forgotten_total";
 /// Stored records that failed their checksum, by table.
 const DAMAGED: &str = "muster_switch_store_damaged_records_total";
 /// Instructions accepted.
@@ -41,6 +45,8 @@ pub(crate) fn describe() {
     describe_counter!(EVENTS, "events committed, by road");
     describe_counter!(REPEATED, "results and events that came again and were acked again, by lane");
     describe_counter!(DROPPED, "results and events acked but not stored, by reason");
+    describe_counter!(ATTRIBUTES_REFUSED, "attributes left out because the fleet has too many names");
+    describe_counter!(OUTBOXES_FORGOTTEN, "outboxes forgotten because their device has later ones");
     describe_counter!(DAMAGED, "stored records that failed their checksum and were set aside, by table");
     describe_counter!(INSTRUCTIONS, "instructions accepted");
     describe_gauge!(ACTIVE, "instructions with targets that are not terminal");
@@ -75,6 +81,16 @@ pub(crate) fn repeated(lane: &'static str) {
 /// Counts a result or event that was not stored, and why.
 pub(crate) fn dropped(reason: &'static str) {
     counter!(DROPPED, "reason" => reason).increment(1);
+}
+
+/// Counts attributes that were left out.
+pub(crate) fn attributes_refused(count: usize) {
+    counter!(ATTRIBUTES_REFUSED).increment(u64::try_from(count).unwrap_or(u64::MAX));
+}
+
+/// Counts an outbox that was forgotten.
+pub(crate) fn outbox_forgotten() {
+    counter!(OUTBOXES_FORGOTTEN).increment(1);
 }
 
 /// Counts a damaged record.

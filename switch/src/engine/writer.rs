@@ -36,7 +36,8 @@ struct Writer {
     queue: mpsc::Receiver<Command>,
     close: CancellationToken,
     batch_items_max: usize,
-    last_names: usize,
+    /// The version of the attribute names that were published.
+    last_names: u64,
 }
 
 /// How long the writer sleeps at most: wall clocks jump, and orders end by them.
@@ -167,6 +168,11 @@ impl Writer {
         let disk_free_bytes = if issues { self.shared.disk_free_bytes() } else { u64::MAX };
         let items = batch.len();
         for command in batch.drain(..) {
+            if let Some(id) = self.core.to_recall(&command)
+                && let Some(late) = self.store.recall(id, &self.shared.damage)?
+            {
+                self.core.recall(id, late);
+            }
             self.core.handle(command, Moment { now_ms, disk_free_bytes });
         }
         self.core.handle_timeout(now_ms);
@@ -210,8 +216,7 @@ impl Writer {
         let (active, devices) = self.core.sizes();
         self.shared.set_sizes(active, devices);
         metrics::sizes(active, devices);
-        // Names are only ever added, so their number tells whether there are new ones.
-        let names = self.core.attribute_count();
+        let names = self.core.attribute_names_version();
         if names != self.last_names {
             self.last_names = names;
             self.shared.set_attributes(self.core.attribute_names());

@@ -8,13 +8,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use muster_pki::Role;
-use muster_service::credentials::ServerCredentials;
+use muster_service::credentials::{PeerRefused, ServerCredentials};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_stream::Stream as _;
+use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected;
@@ -37,9 +39,35 @@ const CERTIFICATE_LOOK: Duration = Duration::from_secs(60);
 pub(super) struct Connection {
     stream: TlsStream<TcpStream>,
     caller: Caller,
+    credentials: Arc<ServerCredentials>,
+    /// Yields when what is trusted or revoked has changed since the handshake began.
+    changes: WatchStream<u64>,
     certificate_end_ms: i64,
     look: Pin<Box<Sleep>>,
+    /// Set once; from then on nothing is read or written.
+    ended: Option<Ended>,
     _permit: OwnedSemaphorePermit,
+}
+
+/// Why the Switch ended a connection.
+#[derive(Debug, Clone, thiserror::Error)]
+enum Ended {
+    /// C9 of trust.md.
+    #[error("the peer's certificate has expired: renew it")]
+    Expired,
+    /// R3 of trust.md.
+    #[error("the peer's certificate is no longer accepted: {0}")]
+    Refused(PeerRefused),
+}
+
+impl Ended {
+    /// Returns its name in metrics.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Refused(_) => "refused",
+        }
+    }
 }
 
 /// Accepts connections until `stop`, each with its handshake in a task of its own.
@@ -78,7 +106,7 @@ pub(super) fn accept(
             };
             let (credentials, accepted) = (Arc::clone(&credentials), accepted.clone());
             handshakes.spawn(async move {
-                if let Some(connection) = shake(stream, address, &credentials, tls_deadline, permit).await
+                if let Some(connection) = shake(stream, address, credentials, tls_deadline, permit).await
                     && accepted.send(Ok(connection)).await.is_err()
                 {
                     tracing::debug!("the operator API closed before a connection reached it");
@@ -92,11 +120,13 @@ pub(super) fn accept(
 async fn shake(
     stream: TcpStream,
     address: SocketAddr,
-    credentials: &ServerCredentials,
+    credentials: Arc<ServerCredentials>,
     tls_deadline: Duration,
     permit: OwnedSemaphorePermit,
 ) -> Option<Connection> {
     let listener = metrics::Listener::Operators;
+    // Before the check, so that no change falls between the two.
+    let changes = WatchStream::from_changes(credentials.changes());
     let handshake = async {
         stream.set_nodelay(true)?;
         TlsAcceptor::from(credentials.config()).accept(stream).await
@@ -134,24 +164,58 @@ async fn shake(
     let caller = Caller { role: peer.role(), name, thumbprint: certificate.thumbprint(), address };
     let certificate_end_ms = wall::millis(certificate.not_after());
     let look = Box::pin(tokio::time::sleep(Duration::ZERO));
-    Some(Connection { stream, caller, certificate_end_ms, look, _permit: permit })
+    Some(Connection {
+        stream,
+        caller,
+        credentials,
+        changes,
+        certificate_end_ms,
+        look,
+        ended: None,
+        _permit: permit,
+    })
 }
 
 impl Connection {
-    /// Ends the connection with its certificate (C9 of trust.md).
+    /// Ends the connection with its certificate: when it expires (C9 of trust.md), and when it is revoked or its root
+    /// is no longer trusted (R3). Calls in progress, such as watches, end with the connection.
+    ///
+    /// Reading and writing both ask, because a server that waits for a full socket to take its answers reads nothing.
     fn check_certificate(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.ended.is_none() {
+            self.ended = self.changed(context).or_else(|| self.expired(context));
+            if let Some(ended) = &self.ended {
+                metrics::operator_connection_ended(ended.label());
+                let (operator, address) = (&self.caller.name, self.caller.address);
+                tracing::warn!(operator, %address, %ended, "operator connection ended");
+            }
+        }
+        self.ended
+            .clone()
+            .map_or(Ok(()), |ended| Err(io::Error::new(io::ErrorKind::ConnectionAborted, ended)))
+    }
+
+    fn changed(&mut self, context: &mut Context<'_>) -> Option<Ended> {
+        while let Poll::Ready(Some(_)) = Pin::new(&mut self.changes).poll_next(context) {
+            let chain = self.stream.get_ref().1.peer_certificates();
+            if let Err(refused) = self.credentials.check_peer_role(chain, &[self.caller.role], wall::now()) {
+                refusal::note(&refused, self.caller.address);
+                return Some(Ended::Refused(refused));
+            }
+        }
+        None
+    }
+
+    fn expired(&mut self, context: &mut Context<'_>) -> Option<Ended> {
         while self.look.as_mut().poll(context).is_ready() {
             let left_ms = self.certificate_end_ms.saturating_sub(wall::now_ms());
             if left_ms <= 0 {
-                return Err(io::Error::new(
-                    io::ErrorKind::ConnectionAborted,
-                    "the peer's certificate has expired",
-                ));
+                return Some(Ended::Expired);
             }
             let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
             self.look.as_mut().reset(tokio::time::Instant::now() + left.min(CERTIFICATE_LOOK));
         }
-        Ok(())
+        None
     }
 }
 
@@ -169,7 +233,6 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // An HTTP/2 server always reads, so this is where the end of the certificate is noticed.
         self.check_certificate(context)?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
@@ -181,10 +244,12 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check_certificate(context)?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_certificate(context)?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

@@ -15,6 +15,7 @@ mod status;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use muster_proto_grpc::FILE_DESCRIPTOR_SET;
 use muster_proto_grpc::operator::v1::client_service_server::ClientServiceServer;
@@ -35,6 +36,12 @@ use tonic::transport::Server;
 use crate::config::OperatorLimits;
 
 pub(crate) use self::state::{Api, ApiParts};
+
+/// How often a peer is asked for a sign of life: one that vanished without a word must not keep its connection and calls.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long a peer may take to give one.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why the operator API ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +75,8 @@ pub(crate) async fn serve(
     let header_bytes_max = u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX);
     let served = Server::builder()
         .max_concurrent_streams(limits.streams_max)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(header_bytes_max)
         .timeout(limits.call_deadline)
         .add_routes(routes)

@@ -72,7 +72,7 @@ pub(super) async fn run(shard: &Shard, session: &Rc<Session>, admitted: Admitted
         timer: Box::pin(tokio::time::sleep(CERTIFICATE_LOOK)),
         write_deadline: shard.config.sessions.write_deadline,
         dirty: false,
-        stalled_since: None,
+        stall: Stall::default(),
         certificate_end_ms: visitor.not_after_ms,
         certificate_look: Instant::now(),
     };
@@ -102,7 +102,7 @@ struct Pump {
     write_deadline: Duration,
     /// Something was given to the socket and not flushed.
     dirty: bool,
-    stalled_since: Option<Instant>,
+    stall: Stall,
     certificate_end_ms: i64,
     certificate_look: Instant,
 }
@@ -142,26 +142,24 @@ impl Pump {
         loop {
             self.session.fill();
             if Pin::new(&mut *socket).poll_ready(context)?.is_pending() {
-                return Ok(self.stall());
+                self.stall.blocked(Instant::now());
+                return Ok(Written::Some);
             }
+            self.stall.ready();
             let Some(frame) = self.session.half(|half| half.poll_transmit()) else { break };
             self.dirty = true;
             Pin::new(&mut *socket).start_send(Message::Binary(frame))?;
         }
         if self.dirty {
             if Pin::new(&mut *socket).poll_flush(context)?.is_pending() {
-                return Ok(self.stall());
+                self.stall.unflushed(Instant::now());
+                return Ok(Written::Some);
             }
             self.dirty = false;
             shard.written(&self.session);
         }
-        self.stalled_since = None;
+        self.stall = Stall::default();
         Ok(Written::All)
-    }
-
-    fn stall(&mut self) -> Written {
-        self.stalled_since.get_or_insert_with(Instant::now);
-        Written::Some
     }
 
     /// A message that is no message ends the session with a word; a lost connection ends it without.
@@ -178,7 +176,7 @@ impl Pump {
 
     fn time(&mut self, context: &mut Context<'_>) -> Poll<Turn> {
         let now = Instant::now();
-        let stalled_until = self.stalled_since.map(|since| since + self.write_deadline);
+        let stalled_until = self.stall.since.map(|since| since + self.write_deadline);
         if stalled_until.is_some_and(|until| until <= now) {
             return Poll::Ready(Turn::Ended(End::Stalled));
         }
@@ -205,6 +203,38 @@ impl Pump {
             self.timer.as_mut().reset(next.into());
         }
         self.timer.as_mut().poll(context).map(|()| Turn::Woken)
+    }
+}
+
+/// Since when the socket has not taken what was given to it.
+///
+/// A client on a slow line is written to all the time and may never be up to date. It is stalled only if the frame that
+/// blocked the socket stays there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Stall {
+    since: Option<Instant>,
+    /// The socket refused a frame; what it then takes frees it.
+    is_blocked: bool,
+}
+
+impl Stall {
+    /// The socket takes no further frame.
+    fn blocked(&mut self, now: Instant) {
+        self.is_blocked = true;
+        self.since.get_or_insert(now);
+    }
+
+    /// The socket takes a frame. That says something only if it did not before: one that is not blocked takes frames
+    /// into its buffer, whatever became of those before.
+    fn ready(&mut self) {
+        if std::mem::take(&mut self.is_blocked) {
+            self.since = None;
+        }
+    }
+
+    /// What the socket took is still in its buffer.
+    fn unflushed(&mut self, now: Instant) {
+        self.since.get_or_insert(now);
     }
 }
 
@@ -273,5 +303,38 @@ async fn goodbye(socket: &mut Socket) {
     };
     if tokio::time::timeout(CLOSE_LINGER, closing).await.is_err() {
         tracing::trace!("client did not answer the close");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_took_something_after_it_was_blocked_has_not_stalled_since_then() {
+        let begin = Instant::now();
+        let later = begin + Duration::from_secs(20);
+        let mut stall = Stall::default();
+
+        stall.blocked(begin);
+        stall.blocked(later);
+        assert_eq!(stall.since, Some(begin));
+        stall.ready();
+        assert_eq!(stall.since, None);
+        stall.blocked(later);
+
+        assert_eq!(stall.since, Some(later));
+    }
+
+    #[test]
+    fn a_buffer_with_room_says_nothing_about_the_socket_behind_it() {
+        let begin = Instant::now();
+        let mut stall = Stall::default();
+
+        stall.unflushed(begin);
+        stall.ready();
+        stall.unflushed(begin + Duration::from_secs(20));
+
+        assert_eq!(stall.since, Some(begin));
     }
 }

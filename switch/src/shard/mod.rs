@@ -291,15 +291,17 @@ async fn settle(shard: Rc<Shard>, address: SocketAddr, admitted: Result<Admitted
         session.end(&shard.farewell());
     }
     let end = drive::run(&shard, &session, admitted).await;
+    if session.identity().is_none() {
+        // The engine may know the session by its slot alone, so the slot is not free before the engine was told.
+        talk::farewell(&shard, &session).await;
+    }
     shard.table.remove(&session);
     metrics::sessions(shard.index, shard.table.len());
     metrics::session_ended(end.label());
     if let Some(identity) = session.identity() {
         let key = SessionKey { shard: shard.index, slot: session.slot, epoch: identity.epoch };
         shard.registry.remove(&session.device, key);
-        if let Err(error) = shard.engine.disconnected(identity.number, identity.epoch).await {
-            tracing::debug!(%error, "the engine was not told of a session's end");
-        }
+        talk::farewell(&shard, &session).await;
     }
     tracing::debug!(device = %session.device, %address, end = end.label(), "session ended");
 }

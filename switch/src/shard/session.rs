@@ -64,6 +64,8 @@ pub(super) struct Session {
     pub(super) waker: AtomicWaker,
     half: RefCell<SwitchSession>,
     identity: Cell<Option<Identity>>,
+    /// The engine was asked for an identity and gave no answer: it may hold this session all the same.
+    is_unanswered: Cell<bool>,
     /// Orders that wait for room in the protocol's queue.
     due: RefCell<VecDeque<Due>>,
     due_bytes: Cell<usize>,
@@ -83,6 +85,7 @@ impl Session {
             waker: AtomicWaker::new(),
             half: RefCell::new(half),
             identity: Cell::new(None),
+            is_unanswered: Cell::new(false),
             due: RefCell::new(VecDeque::new()),
             due_bytes: Cell::new(0),
             due_bytes_max: Cell::new(due_bytes_max),
@@ -104,6 +107,16 @@ impl Session {
     /// Notes its identity.
     pub(super) fn identify(&self, identity: Identity) {
         self.identity.set(Some(identity));
+    }
+
+    /// Notes that the engine did not answer.
+    pub(super) fn note_unanswered(&self) {
+        self.is_unanswered.set(true);
+    }
+
+    /// Returns whether the engine may hold this session without its identity being known here.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.is_unanswered.get()
     }
 
     /// Hands over what was due when the client connected, however much it is.

@@ -57,6 +57,7 @@ async fn greet(shard: &Shard, session: &Rc<Session>, visitor: &Visitor, hello: H
         Ok(connected) => welcome(shard, session, visitor.address, outbox, connected),
         Err(error) => {
             shard.table.not_connected();
+            session.note_unanswered();
             unwelcome(session, &error);
         }
     }
@@ -92,6 +93,38 @@ fn unwelcome(session: &Session, error: &EngineError) {
     session.end(&Ending { reason, reconnect_after: REFUSED_RECONNECT_AFTER, detail: error.to_string() });
 }
 
+/// Tells the engine that a session has ended, however long its queue is full: a device that it took for online would
+/// stay so until it connects again. A session without an
+/// identity must still have its slot.
+pub(super) async fn farewell(shard: &Shard, session: &Session) {
+    let told = match session.identity() {
+        Some(Identity { number, epoch, .. }) => until_told(|| shard.engine.disconnected(number, epoch)).await,
+        None if session.is_unanswered() => {
+            until_told(|| shard.engine.abandon(session.device.clone(), shard.index, session.slot)).await
+        }
+        None => Ok(()),
+    };
+    if let Err(error) = told {
+        tracing::debug!(%error, "the engine was not told of a session's end");
+    }
+}
+
+/// Tries until the engine has taken it or cannot take it any more. Each attempt waits for the engine's own deadline.
+async fn until_told<F: Future<Output = Result<(), EngineError>>>(
+    mut tell: impl FnMut() -> F,
+) -> Result<(), EngineError> {
+    loop {
+        match tell().await {
+            Err(error @ EngineError::ResourceExhausted(_)) => {
+                // The engine counts its full queue; thousands of sessions may wait here at once.
+                tracing::debug!(%error, "a session's end waits for the engine");
+                tokio::task::yield_now().await;
+            }
+            told => return told,
+        }
+    }
+}
+
 async fn report(shard: &Shard, session: &Session, said: SwitchEvent) {
     // The protocol's half lets nothing through before its Welcome, which comes after the identity.
     let Some(Identity { number, epoch, outbox }) = session.identity() else { return };
@@ -119,5 +152,30 @@ fn hand_over(shard: &Shard, session: &Session, kind: DocumentKind, digest: Diges
     let document = Document { kind: kind.into(), digest: digest.to_vec(), envelope };
     if session.half(|half| half.push_document(document)).is_err() {
         metrics::dropped("document");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_a_session_is_told_until_the_engine_takes_it() {
+        let attempts = Cell::new(0);
+
+        let told = until_told(|| async {
+            attempts.set(attempts.get() + 1);
+            if attempts.get() < 4 { Err(EngineError::ResourceExhausted("full".to_owned())) } else { Ok(()) }
+        })
+        .await;
+
+        assert_eq!((told, attempts.get()), (Ok(()), 4));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_session_is_not_told_to_an_engine_that_is_gone() {
+        assert_eq!(until_told(|| async { Err(EngineError::Closed) }).await, Err(EngineError::Closed));
     }
 }

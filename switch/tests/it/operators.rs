@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
 use muster_pki::Role;
-use muster_proto::operator::v1::{GetStatusRequest, ListClientsRequest};
+use muster_proto::operator::v1::{GetStatusRequest, ListClientsRequest, ListEventsRequest};
 use muster_proto::relay::v1::RelayEventsRequest;
 use muster_proto_grpc::operator::v1::client_service_client::ClientServiceClient;
+use muster_proto_grpc::operator::v1::event_service_client::EventServiceClient;
 use muster_proto_grpc::operator::v1::status_service_client::StatusServiceClient;
 use muster_proto_grpc::relay::v1::event_relay_service_client::EventRelayServiceClient;
 use muster_switch::{Grant, GrantRole, StartError};
@@ -19,7 +20,7 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::pki::Ends;
-use crate::world::{SWITCH_NAME, Switch, World};
+use crate::world::{PATIENCE, SWITCH_NAME, Switch, World};
 
 /// Connects as who has this certificate.
 pub(crate) async fn channel(
@@ -89,6 +90,48 @@ async fn a_service_relays_and_does_nothing_else() {
     assert_eq!(relayed.unwrap().into_inner().accepted, 0);
     assert_eq!(denied.code(), Code::PermissionDenied);
     assert!(denied.message().contains("operator"), "{denied}");
+    switch.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_revoked_operator_loses_the_live_connection_with_its_streams_and_a_colleague_does_not() {
+    let mut world = World::new();
+    world.config.crls = vec![world.pki.write_crl(Role::Operator, &[], 1)];
+    let switch = world.start().await;
+    let address = switch.running.operator_addr();
+    let stolen = world.pki.issue(Role::Operator, "alice.acme.local", Ends::InAYear);
+    let alice = channel(address, world.pki.tls(Some(&stolen), &[b"h2"])).await.unwrap();
+    let bob = connect_as(&world, &switch, Role::Operator, "bob.acme.local").await;
+    let follow = ListEventsRequest { follow: true, ..ListEventsRequest::default() };
+    let mut followed = EventServiceClient::new(alice).list_events(follow).await.unwrap().into_inner();
+
+    world.pki.write_crl(Role::Operator, &[&stolen], 2);
+    let ended = tokio::time::timeout(PATIENCE, followed.message()).await.unwrap();
+    let again = match channel(address, world.pki.tls(Some(&stolen), &[b"h2"])).await {
+        Err(_) => true,
+        Ok(channel) => StatusServiceClient::new(channel).get_status(GetStatusRequest {}).await.is_err(),
+    };
+    let neighbours = StatusServiceClient::new(bob).get_status(GetStatusRequest {}).await;
+
+    assert!(ended.is_err(), "{ended:?}");
+    assert!(again);
+    assert!(neighbours.is_ok(), "{neighbours:?}");
+    switch.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_live_operator_connection_ends_with_its_certificate() {
+    let world = World::new();
+    let switch = world.start().await;
+    let brief = world.pki.issue(Role::Operator, "alice.acme.local", Ends::In(3));
+    let tls = world.pki.tls(Some(&brief), &[b"h2"]);
+    let alice = channel(switch.running.operator_addr(), tls).await.unwrap();
+    let follow = ListEventsRequest { follow: true, ..ListEventsRequest::default() };
+    let mut followed = EventServiceClient::new(alice).list_events(follow).await.unwrap().into_inner();
+
+    let ended = tokio::time::timeout(PATIENCE, followed.message()).await.unwrap();
+
+    assert!(ended.is_err(), "{ended:?}");
     switch.stop().await.unwrap();
 }
 

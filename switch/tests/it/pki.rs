@@ -85,15 +85,20 @@ impl Pki {
         (certificate, key)
     }
 
-    /// Writes the devices' CRL, with the certificate of the CA that signed it; returns its file.
+    /// Writes the devices' CRL; returns its file.
     pub(crate) fn write_device_crl(&self, revoked: &[&Issued], number: u64) -> PathBuf {
+        self.write_crl(Role::Device, revoked, number)
+    }
+
+    /// Writes a role's CRL, with the certificate of the CA that signed it; returns its file.
+    pub(crate) fn write_crl(&self, role: Role, revoked: &[&Issued], number: u64) -> PathBuf {
         let now = UnixTime::now();
         let entry = |issued: &&Issued| Revoked { serial_hex: issued.certificate.serial_hex(), at: now };
         let entries: Vec<Revoked> = revoked.iter().map(entry).collect();
         let next = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs() + DAY));
-        let issuing = &self.role(Role::Device).2;
+        let issuing = &self.role(role).2;
         let crl = issuing.crl(&entries, number, now, next).unwrap() + &issuing.certificate_pem();
-        let (file, fresh) = (self.folder.join("devices.crl.pem"), self.folder.join("fresh.crl.pem"));
+        let (file, fresh) = (self.folder.join(format!("{role}.crl.pem")), self.folder.join("fresh.crl.pem"));
         std::fs::write(&fresh, crl).unwrap();
         std::fs::rename(&fresh, &file).unwrap();
         file

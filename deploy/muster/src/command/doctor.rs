@@ -123,12 +123,13 @@ async fn switch(report: &mut Report, home: &Home, context: &Context) {
         Ok(status) => healthy(report, &status),
         Err(failure) => {
             report.worst = failure.exit();
-            report.add(
-                "switch",
-                Verdict::Broken,
-                first_line(&failure.to_string()),
-                failure.next().unwrap_or_default(),
-            );
+            let fix = match failure.exit() {
+                Exit::Unreachable => "start it: muster dev, or systemctl start muster-switch",
+                Exit::Ok | Exit::Refused | Exit::Usage | Exit::Partial | Exit::Denied => {
+                    failure.next().unwrap_or_default()
+                }
+            };
+            report.add("switch", Verdict::Broken, first_line(&failure.to_string()), fix);
         }
     }
 }

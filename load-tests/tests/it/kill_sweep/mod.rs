@@ -6,6 +6,7 @@
 
 mod asks;
 mod devices;
+mod first_start;
 mod tracer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -251,7 +252,6 @@ impl Sweep {
         self.asks += asks.len();
         match point {
             Some(point) => {
-                assert_eq!(point.nth, nth, "it died at another fsync: {point:?}");
                 self.points.insert(point);
                 // What the question that had come least far was waiting for.
                 if let Some(phase) = asks.iter().map(|ask| ask.phase).min() {

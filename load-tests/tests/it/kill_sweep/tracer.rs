@@ -14,6 +14,7 @@ use crate::support::{Service, kill, wait_until};
 pub(super) struct Tracer {
     strace: Service,
     trace: PathBuf,
+    nth: u32,
 }
 
 /// Where a process died.
@@ -48,7 +49,7 @@ impl Tracer {
             );
             threads.iter().all(|thread| is_traced(pid, *thread))
         });
-        Self { strace, trace }
+        Self { strace, trace, nth }
     }
 
     /// Where the process died, if it did by this tracer; otherwise it is let go.
@@ -66,6 +67,7 @@ impl Tracer {
         let thread = last.split_whitespace().next()?;
         let of_thread = |line: &&str| line.starts_with(thread) && line.contains("sync(");
         let nth = u32::try_from(trace.lines().filter(of_thread).count()).ok()?;
+        assert_eq!(nth, self.nth, "it died at another fsync:\n{trace}");
         let file = last.split_once('<')?.1.split_once('>')?.0.rsplit('/').next()?.to_owned();
         Some(Point { nth, file })
     }

@@ -78,7 +78,7 @@ impl Place {
         let certs = self.path("certs");
         with(
             self.command(),
-            ["pki", "issue"]
+            ["pki", "issue", "--force"]
                 .iter()
                 .chain(arguments)
                 .map(Path::new)

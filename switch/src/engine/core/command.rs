@@ -1,5 +1,6 @@
 //! What the core can be told.
 
+use muster_pki::DeviceId;
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::{Epoch, InstructionId, OutboxId};
 use muster_proto::operator::v1::Definition;
@@ -19,6 +20,7 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 pub(crate) enum Command {
     Connect(Box<Connect>, Reply<Connected>),
     Disconnected { number: u32, epoch: Epoch },
+    Abandon { device: DeviceId, shard: u16, slot: u32 },
     Sent { instruction: InstructionId, numbers: RoaringBitmap },
     Progress { number: u32, instruction: InstructionId, state: TargetState },
     Result(Box<ResultIn>),
@@ -38,6 +40,7 @@ impl Command {
             Self::Draft(..) | Self::Submit(..) | Self::ImportDefinition(..) | Self::ImportLicence(..) => true,
             Self::Connect(..)
             | Self::Disconnected { .. }
+            | Self::Abandon { .. }
             | Self::Sent { .. }
             | Self::Progress { .. }
             | Self::Result(_)

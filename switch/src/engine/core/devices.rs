@@ -14,7 +14,7 @@ use super::Core;
 use crate::engine::audience::AttributeIndex;
 use crate::engine::outgoing::To;
 use crate::engine::store::Write;
-use crate::engine::{Connect, Connected, SessionKey, ShardMessage};
+use crate::engine::{Connect, Connected, SessionKey, ShardMessage, metrics};
 
 /// The devices by number and by name, with what audiences may ask of them.
 #[derive(Debug, Default)]
@@ -73,8 +73,18 @@ impl Devices {
         numbers.iter().filter_map(|number| Some((self.name(number)?.clone(), number))).collect()
     }
 
+    /// Replaces what audiences may ask of a device, and returns what was taken of it.
+    fn set_attributes(&mut self, number: u32, attributes: Vec<NamedValue>) -> Vec<NamedValue> {
+        let told = attributes.len();
+        let taken = self.attributes.set(number, attributes);
+        if taken.len() < told {
+            metrics::attributes_refused(told - taken.len());
+        }
+        taken
+    }
+
     fn insert(&mut self, number: u32, device: DeviceId, first_seen_at_ms: i64, attributes: Vec<NamedValue>) {
-        self.attributes.set(number, with_device(attributes, &device));
+        self.set_attributes(number, with_device(attributes, &device));
         self.numbers.insert(device.clone(), number);
         self.known.insert(number, Known { device, first_seen_at_ms });
         self.all.insert(number);
@@ -94,7 +104,7 @@ impl Core {
         self.online.insert(number);
         self.out.presence.push((connect.device.clone(), Some(connect.address)));
         let attributes = with_device(connect.hello.attributes, &connect.device);
-        self.devices.attributes.set(number, attributes.clone());
+        let attributes = self.devices.set_attributes(number, attributes);
         let facts = Client {
             device: connect.device.to_string(),
             online: false,
@@ -120,6 +130,15 @@ impl Core {
         self.online.remove(number);
         if let Some(device) = self.devices.name(number) {
             self.out.presence.push((device.clone(), None));
+        }
+    }
+
+    /// Ends the session that a device has at a place: its shard never learned of it.
+    pub(super) fn abandon(&mut self, device: &DeviceId, shard: u16, slot: u32) {
+        let Some(number) = self.devices.number(device) else { return };
+        let there = self.sessions.get(&number).filter(|key| key.shard == shard && key.slot == slot);
+        if let Some(epoch) = there.map(|key| key.epoch) {
+            self.disconnected(number, epoch);
         }
     }
 

@@ -1,7 +1,6 @@
 //! Results and events: stored once, acked as often as they come.
 
 use muster_pki::DeviceId;
-use muster_proto::common::v1::TargetState;
 use muster_proto::ids::{InstructionId, OutboxId, Sequence};
 use muster_proto::limits::{EVENT_BYTES_MAX, EVENT_FIELDS_MAX, NAME_BYTES_MAX};
 use muster_proto::operator::v1::{DeviceResult, ExportedResult, LoggedEvent};
@@ -23,6 +22,17 @@ enum Road {
     Background,
 }
 
+/// Where a result falls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Its target has yet to end.
+    Open,
+    /// Its instruction is damaged: the result is kept, the ledger cannot be.
+    SetAside,
+    /// Its target has expired: the result is kept, the state is final.
+    Late,
+}
+
 /// Most events of one call of a Background Channel (relay.proto).
 const RELAYED_MAX: usize = 1_000;
 
@@ -30,12 +40,15 @@ impl Core {
     /// Takes a result of a session.
     pub(super) fn result(&mut self, result: ResultIn, now_ms: i64) {
         let ResultIn { number, outbox, session, result, encoded_len } = result;
-        let fresh = self.see(number, outbox, result.sequence, "results");
+        let fresh = self.see(number, outbox, result.sequence, "results", now_ms);
         let sequence = (fresh != Fresh::Full).then_some(result.sequence);
         let credit_bytes = u64::from(encoded_len);
         self.out.acks.push(Acked { session, lane: Lane::Results, sequence, credit_bytes });
-        if fresh == Fresh::New {
-            self.take_result(number, outbox, result, now_ms);
+        // A gap may have named the sequence of a result that still waited; the ledger knows better. Of parts but the
+        // last it cannot tell a repeat, and a sequence of 0 is none.
+        let unanswered = fresh == Fresh::Repeated && result.last && result.sequence > 0;
+        if fresh == Fresh::New || unanswered {
+            self.take_result(number, outbox, result, fresh, now_ms);
         }
     }
 
@@ -70,7 +83,14 @@ impl Core {
         Ok(accepted)
     }
 
-    fn take_result(&mut self, number: u32, outbox: OutboxId, result: SessionResult, now_ms: i64) {
+    fn take_result(
+        &mut self,
+        number: u32,
+        outbox: OutboxId,
+        result: SessionResult,
+        fresh: Fresh,
+        now_ms: i64,
+    ) {
         let Some(device) = self.devices.name(number).map(ToString::to_string) else {
             return metrics::dropped("unknown_device");
         };
@@ -81,14 +101,12 @@ impl Core {
         if !state.is_terminal() {
             return metrics::dropped("malformed");
         }
-        let (position, ledger) = match (self.positions.get(&id), self.set_aside.get(&id)) {
-            (Some(position), _) => (*position, true),
-            (None, Some(position)) => (*position, false),
-            (None, None) => return metrics::dropped("late_or_unknown"),
+        let (position, place) = match self.place(id, number, result.part) {
+            Some((position, place)) if fresh == Fresh::New || place == Place::Open => (position, place),
+            // What came again has been counted, and was stored or dropped the first time.
+            _ if fresh != Fresh::New => return,
+            _ => return metrics::dropped("late_or_unknown"),
         };
-        if ledger && !self.may_answer(position, number) {
-            return metrics::dropped("late_or_unknown");
-        }
         let last = result.last;
         self.marks.result += 1;
         let record = ExportedResult {
@@ -105,20 +123,29 @@ impl Core {
         };
         self.out.writes.push(write);
         metrics::result_stored();
-        if ledger && last {
-            self.advance(position, &RoaringBitmap::from([number]), state, "result");
+        match place {
+            Place::Open if last => self.advance(position, &RoaringBitmap::from([number]), state, "result"),
+            Place::Late => self.late_taken(id, number),
+            Place::Open | Place::SetAside => {}
         }
-        tracing::trace!(instruction = %id, number, now_ms, "result taken");
+        tracing::trace!(instruction = %id, number, now_ms, ?place, "result taken");
     }
 
-    /// Returns whether the device is a target that has yet to end.
-    fn may_answer(&self, position: i64, number: u32) -> bool {
-        let state = self.active.get(&position).and_then(|active| active.state_of(number));
-        state.is_some_and(|state: TargetState| !state.is_terminal())
+    /// Returns the instruction's position and where a result of the device falls; `None` if it has no place.
+    fn place(&self, id: InstructionId, number: u32, part: u32) -> Option<(i64, Place)> {
+        if let Some(position) = self.positions.get(&id)
+            && self.state_of(*position, number).is_some_and(|state| !state.is_terminal())
+        {
+            return Some((*position, Place::Open));
+        }
+        if let Some(position) = self.set_aside.get(&id) {
+            return Some((*position, Place::SetAside));
+        }
+        self.late_position(id, number, part).map(|position| (position, Place::Late))
     }
 
     fn take_event(&mut self, number: u32, outbox: OutboxId, event: Event, road: Road, now_ms: i64) -> Fresh {
-        let fresh = self.see(number, outbox, event.sequence, "events");
+        let fresh = self.see(number, outbox, event.sequence, "events", now_ms);
         if fresh != Fresh::New {
             return fresh;
         }
@@ -126,12 +153,8 @@ impl Core {
             metrics::dropped("unknown_device");
             return fresh;
         };
-        if let Some(seen) = self.seen.get_mut(&(number, outbox)) {
-            for gap in gap_ranges(&event) {
-                // What the client dropped never comes; without this the set would keep a hole for ever.
-                let _known = seen.insert_range(gap);
-            }
-        }
+        // What the client dropped never comes; without this the set would keep a hole for ever.
+        self.outboxes.drop_ranges(number, outbox, gap_ranges(&event));
         self.marks.event += 1;
         let record = LoggedEvent {
             position: u64::try_from(self.marks.event).unwrap_or_default(),
@@ -147,16 +170,21 @@ impl Core {
     }
 
     /// Adds a sequence to what was seen of an outbox.
-    fn see(&mut self, number: u32, outbox: OutboxId, sequence: u64, lane: &'static str) -> Fresh {
+    fn see(
+        &mut self,
+        number: u32,
+        outbox: OutboxId,
+        sequence: u64,
+        lane: &'static str,
+        now_ms: i64,
+    ) -> Fresh {
         let Ok(sequence) = Sequence::try_from(sequence) else {
             metrics::dropped("malformed");
             return Fresh::Repeated;
         };
-        let fresh = self.seen.entry((number, outbox)).or_default().insert(sequence);
+        let fresh = self.outboxes.insert(number, outbox, sequence, now_ms);
         match fresh {
-            Fresh::New => {
-                self.touched_seen.insert((number, outbox));
-            }
+            Fresh::New => {}
             Fresh::Repeated => metrics::repeated(lane),
             Fresh::Full => metrics::dropped("seen_full"),
         }

@@ -287,6 +287,8 @@ impl Core {
             self.out.writes.push(Write::Counts { instruction: position, record: CountsRecord { states } });
             if active.ledger.is_complete() {
                 self.positions.remove(&active.id);
+                // What was recalled while it was active does not know who expired since.
+                self.late.remove(&active.id);
                 self.active.remove(&position);
             }
         }

@@ -4,14 +4,17 @@
 //! has changed anything; a failed commit ends the process, so nothing is ever taken back.
 //!
 //! `devices` has numbers and sessions, `documents` definitions and licence, `issue` preparing and submitting,
-//! `ledgers` what becomes of an instruction, `intake` results and events.
+//! `ledgers` what becomes of an instruction, `intake` results and events, `outboxes` which of them
+//! were seen, `late` results after an end.
 
 mod command;
 mod devices;
 mod documents;
 mod intake;
 mod issue;
+mod late;
 mod ledgers;
+mod outboxes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -20,21 +23,21 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use muster_pki::DeviceId;
-use muster_proto::ids::{Digest, InstructionId, OutboxId};
-use muster_proto::seen::SeenSet;
+use muster_proto::ids::{Digest, InstructionId};
 use roaring::RoaringBitmap;
 
 use super::clock::millis;
 use super::outgoing::{Acked, To};
 use super::proofs::Proofs;
 use super::shared::Catalogue;
-use super::store::{Loaded, LoadedMarks, Mark, Write};
+use super::store::{Late, Loaded, LoadedMarks, Mark, Write};
 use super::{SessionKey, ShardMessage};
 pub(crate) use command::{Command, EventIn, Reply, ResultIn};
 pub(crate) use devices::Devices;
 pub(crate) use documents::{HeldDefinition, HeldLicence};
 pub(crate) use issue::{Draft, PreparedOrder, Submission, parse_audience};
 use ledgers::{Active, Entered};
+use outboxes::Outboxes;
 
 /// The state of the engine.
 #[derive(Debug)]
@@ -45,14 +48,14 @@ pub(crate) struct Core {
     devices: Devices,
     sessions: HashMap<u32, SessionKey>,
     online: RoaringBitmap,
-    seen: HashMap<(u32, OutboxId), SeenSet>,
-    /// Sets that changed since the last output.
-    touched_seen: BTreeSet<(u32, OutboxId)>,
+    outboxes: Outboxes,
     /// Instructions with targets that are not terminal, by position.
     active: BTreeMap<i64, Active>,
     positions: HashMap<InstructionId, i64>,
     /// Damaged instructions: their results are still taken, their ledgers are not touched.
     set_aside: HashMap<InstructionId, i64>,
+    /// What was last recalled from the store of instructions whose targets have expired.
+    late: HashMap<InstructionId, Late>,
     /// What entered a state since the last output.
     entered: BTreeMap<Entered, RoaringBitmap>,
     prepared: BTreeMap<InstructionId, PreparedOrder>,
@@ -111,11 +114,11 @@ impl Core {
             devices: Devices::new(loaded.devices, &loaded.facts, loaded.next_number),
             sessions: HashMap::new(),
             online: RoaringBitmap::new(),
-            seen: loaded.seen.into_iter().map(|(number, outbox, set)| ((number, outbox), set)).collect(),
-            touched_seen: BTreeSet::new(),
+            outboxes: Outboxes::new(loaded.seen),
             active: BTreeMap::new(),
             positions: HashMap::new(),
             set_aside: loaded.set_aside.iter().map(|(position, id, _)| (*id, *position)).collect(),
+            late: HashMap::new(),
             entered: BTreeMap::new(),
             prepared: BTreeMap::new(),
             submissions: HashMap::new(),
@@ -146,6 +149,7 @@ impl Core {
                 self.answer(reply, Ok(connected));
             }
             Command::Disconnected { number, epoch } => self.disconnected(number, epoch),
+            Command::Abandon { device, shard, slot } => self.abandon(&device, shard, slot),
             Command::Sent { instruction, numbers } => self.sent(instruction, &numbers),
             Command::Progress { number, instruction, state } => self.progress(number, instruction, state),
             Command::Result(result) => self.result(*result, moment.now_ms),
@@ -180,12 +184,8 @@ impl Core {
     /// Takes what the commands since the last call ask for.
     pub(crate) fn poll_output(&mut self, now_ms: i64) -> Output {
         self.write_ledgers(now_ms);
-        for key in std::mem::take(&mut self.touched_seen) {
-            if let Some(set) = self.seen.get(&key) {
-                let (number, outbox) = key;
-                self.out.writes.push(Write::Seen { number, outbox, record: set.encode() });
-            }
-        }
+        self.forget_late();
+        self.out.writes.extend(self.outboxes.poll_writes());
         let (marks, stored) = (self.marks, self.stored_marks);
         for (mark, value, before) in [
             (Mark::Epoch, marks.epoch, stored.epoch),
@@ -210,9 +210,9 @@ impl Core {
         self.devices.attributes().names().map(ToOwned::to_owned).collect()
     }
 
-    /// Returns how many of them there are.
-    pub(crate) fn attribute_count(&self) -> usize {
-        self.devices.attributes().names().count()
+    /// Returns a number that is another one whenever a name has come or gone.
+    pub(crate) fn attribute_names_version(&self) -> u64 {
+        self.devices.attributes().names_version()
     }
 
     fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, answer: Result<T, super::EngineError>) {

@@ -18,7 +18,7 @@ pub(super) fn run(
     mut take: impl FnMut(ExportResponse) -> ControlFlow<()>,
 ) -> Result<(), EngineError> {
     let mut take = |record| take(ExportResponse { record: Some(record) });
-    pool.read(|connection| {
+    pool.read_long(|connection| {
         // One read transaction: what is committed meanwhile is not in it.
         let snapshot = connection.unchecked_transaction().map_err(failed)?;
         let (catalogue, now_ms) = (shared.catalogue(), shared.clock.now_ms());

@@ -24,7 +24,8 @@ pub(crate) struct Loaded {
     pub(crate) facts: BTreeMap<u32, Client>,
     /// Greater than every number given before, also than those of damaged records.
     pub(crate) next_number: u32,
-    pub(crate) seen: Vec<(u32, OutboxId, SeenSet)>,
+    /// With when the outbox was last used.
+    pub(crate) seen: Vec<(u32, OutboxId, i64, SeenSet)>,
     /// In the order of import.
     pub(crate) definitions: Vec<DocumentRecord>,
     pub(crate) licences: Vec<DocumentRecord>,
@@ -168,7 +169,7 @@ fn names_from_facts(loaded: &mut Loaded) {
 }
 
 fn load_seen(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> Result<(), StoreError> {
-    let mut statement = connection.prepare("SELECT number, outbox_id, record, crc FROM seen")?;
+    let mut statement = connection.prepare("SELECT number, outbox_id, record, crc, used FROM seen")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let number: u32 = row.get(0)?;
@@ -187,7 +188,7 @@ fn load_seen(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> R
                 seen_again(connection, number, id)?
             }
         };
-        loaded.seen.push((number, id, set));
+        loaded.seen.push((number, id, row.get(4)?, set));
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! [`Loaded`](load::Loaded). Start reading at [`Store::commit`]; `schema` has the tables, `load` the start.
 
 mod load;
+mod recall;
 mod record;
 mod schema;
 
@@ -21,6 +22,7 @@ use roaring::RoaringBitmap;
 use rusqlite::{CachedStatement, Connection, OpenFlags, Transaction, params};
 
 pub(crate) use load::{Loaded, LoadedInstruction, LoadedMarks, replay};
+pub(crate) use recall::Late;
 pub(crate) use record::{
     CountsRecord, DocumentRecord, InstructionRecord, SubmissionRecord, TransitionRecord, checked, checksum,
     verify,
@@ -88,18 +90,67 @@ pub(crate) enum Mark {
 /// One row to be written.
 #[derive(Debug, Clone)]
 pub(crate) enum Write {
-    Mark { mark: Mark, value: u64 },
-    Device { number: u32, device: DeviceId },
-    Facts { number: u32, facts: Box<Client> },
-    Seen { number: u32, outbox: OutboxId, record: Vec<u8> },
-    Definition { position: i64, record: Box<DocumentRecord> },
-    Licence { position: i64, record: Box<DocumentRecord> },
-    Instruction { position: i64, id: InstructionId, record: Box<InstructionRecord> },
-    Submission { instruction: i64, created_at_ms: i64, record: Box<SubmissionRecord> },
-    Counts { instruction: i64, record: CountsRecord },
-    Transition { position: i64, instruction: i64, record: Box<TransitionRecord> },
-    Result { position: i64, instruction: i64, number: u32, record: Box<ExportedResult> },
-    Event { position: i64, number: u32, record: Box<LoggedEvent> },
+    Mark {
+        mark: Mark,
+        value: u64,
+    },
+    Device {
+        number: u32,
+        device: DeviceId,
+    },
+    Facts {
+        number: u32,
+        facts: Box<Client>,
+    },
+    Seen {
+        number: u32,
+        outbox: OutboxId,
+        used: i64,
+        record: Vec<u8>,
+    },
+    /// The outbox is forgotten.
+    SeenGone {
+        number: u32,
+        outbox: OutboxId,
+    },
+    Definition {
+        position: i64,
+        record: Box<DocumentRecord>,
+    },
+    Licence {
+        position: i64,
+        record: Box<DocumentRecord>,
+    },
+    Instruction {
+        position: i64,
+        id: InstructionId,
+        record: Box<InstructionRecord>,
+    },
+    Submission {
+        instruction: i64,
+        created_at_ms: i64,
+        record: Box<SubmissionRecord>,
+    },
+    Counts {
+        instruction: i64,
+        record: CountsRecord,
+    },
+    Transition {
+        position: i64,
+        instruction: i64,
+        record: Box<TransitionRecord>,
+    },
+    Result {
+        position: i64,
+        instruction: i64,
+        number: u32,
+        record: Box<ExportedResult>,
+    },
+    Event {
+        position: i64,
+        number: u32,
+        record: Box<LoggedEvent>,
+    },
 }
 
 /// Bytes of records after which the WAL is copied into the database: about the 4 MB of SQLite's own default.
@@ -225,15 +276,16 @@ fn write_one(transaction: &Transaction<'_>, write: &Write) -> Result<usize, Stor
             let sql = "INSERT OR REPLACE INTO facts VALUES (?1, ?2, ?3)";
             write_keyed(transaction, sql, "facts", i64::from(*number), facts.as_ref())
         }
-        Write::Seen { number, outbox, record } => {
+        Write::Seen { number, outbox, used, record } => {
             let crc = checksum("seen", &[&key(*number), outbox.as_bytes()], record);
-            cached(transaction, "INSERT OR REPLACE INTO seen VALUES (?1, ?2, ?3, ?4)")?.execute(params![
-                number,
-                outbox.as_bytes(),
-                record,
-                crc
-            ])?;
+            cached(transaction, "INSERT OR REPLACE INTO seen VALUES (?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![number, outbox.as_bytes(), record, crc, used])?;
             Ok(record.len() + 32)
+        }
+        Write::SeenGone { number, outbox } => {
+            let sql = "DELETE FROM seen WHERE number = ?1 AND outbox_id = ?2";
+            cached(transaction, sql)?.execute(params![number, outbox.as_bytes()])?;
+            Ok(32)
         }
         Write::Definition { position, record } => {
             let sql = "INSERT INTO definitions VALUES (?1, ?2, ?3)";
@@ -308,6 +360,7 @@ fn write_logged(transaction: &Transaction<'_>, write: &Write) -> Result<usize, S
         | Write::Device { .. }
         | Write::Facts { .. }
         | Write::Seen { .. }
+        | Write::SeenGone { .. }
         | Write::Definition { .. }
         | Write::Licence { .. }
         | Write::Counts { .. } => Ok(0),

@@ -11,7 +11,7 @@ const APPLICATION_ID: i64 = 0x4d75_5377;
 ///
 /// Each record is a protobuf message beside a CRC32C over the table's name, its key columns and itself. Positions are
 /// given by the core, ascending, and never reused.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = ["
 CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE devices (number INTEGER PRIMARY KEY, device TEXT NOT NULL, crc INTEGER NOT NULL);
 CREATE INDEX devices_by_name ON devices (device);
@@ -34,6 +34,9 @@ CREATE INDEX results_by_instruction ON results (instruction, position);
 CREATE TABLE events (position INTEGER PRIMARY KEY, number INTEGER NOT NULL, record BLOB NOT NULL,
     crc INTEGER NOT NULL);
 CREATE INDEX events_by_device ON events (number, position);
+", "
+-- When the outbox was last used, ascending. Not under the checksum: it only says which outbox is forgotten first.
+ALTER TABLE seen ADD COLUMN used INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Sets up the writing connection and brings the tables up to date.

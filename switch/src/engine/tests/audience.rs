@@ -60,6 +60,22 @@ async fn a_client_cannot_give_itself_another_name() {
 }
 
 #[tokio::test]
+async fn an_audience_can_name_what_somebody_has_and_nothing_that_is_gone() {
+    let world = World::new().await;
+    world.connect_with("w1.acme.local", outbox(), vec![text("room", "a1")]).await;
+    let before = world.prepare("room == \"a1\"").await;
+
+    world.connect_with("w1.acme.local", outbox(), vec![text("hall", "a1")]).await;
+
+    assert_eq!(before.unwrap().targets, 1);
+    assert_eq!(world.prepare("hall == \"a1\"").await.unwrap().targets, 1);
+    let Err(EngineError::InvalidArgument(text)) = world.prepare("room == \"a1\"").await else {
+        panic!("known")
+    };
+    assert!(text.contains("room"), "{text}");
+}
+
+#[tokio::test]
 async fn a_definition_can_be_issued_once_the_licence_binds_its_signer() {
     let world = World::empty(Party::new(Role::Author), 64);
     world.connect("w1.acme.local").await;

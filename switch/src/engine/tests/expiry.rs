@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use muster_proto::common::v1::TargetState;
-use muster_proto::session::v1::CloseReason;
+use muster_proto::ids::InstructionId;
+use muster_proto::session::v1::{CloseReason, Result as SessionResult};
 
 use super::world::*;
 use crate::engine::ShardMessage;
 
 const HOUR: Duration = Duration::from_secs(3_600);
+
+/// More than a target that was reached may take after the end.
+const GRACE: Duration = Duration::from_secs(600);
 
 #[tokio::test]
 async fn an_offline_target_gets_its_order_when_it_connects() {
@@ -57,17 +61,93 @@ async fn a_running_target_may_answer_after_the_end_but_not_for_ever() {
 }
 
 #[tokio::test]
-async fn a_result_after_expiry_is_acked_and_dropped() {
+async fn a_result_after_expiry_is_kept_and_the_target_stays_expired() {
     let mut world = World::new().await;
     let session = world.connect("w1.acme.local").await;
     let id = world.issue("").await;
-    world.advance(HOUR);
+    world.advance(HOUR + GRACE);
     world.until_state(id, TargetState::Expired).await;
 
     world.answer(&session, id, 1).await;
 
-    assert_eq!(world.engine.reader().results(id, &Default::default(), 10).unwrap().items, []);
+    let results = world.engine.reader().results(id, &Default::default(), 10).unwrap().items;
+    assert_eq!(results.iter().map(|result| &result.detail[..]).collect::<Vec<_>>(), ["number 1"]);
+    let shown = world.engine.reader().instruction(id).unwrap();
+    assert_eq!(counts(&shown), [(TargetState::Expired, 1)]);
+}
+
+#[tokio::test]
+async fn a_late_result_is_kept_while_other_targets_are_open() {
+    let mut world = World::new().await;
+    let late = world.connect("w1.acme.local").await;
+    let open = world.connect("w2.acme.local").await;
+    let id = world.issue("").await;
+    world.engine.progress(open.connected.number, id, TargetState::Running).await.unwrap();
+    world.until_state(id, TargetState::Running).await;
+    world.advance(HOUR);
     world.until_state(id, TargetState::Expired).await;
+
+    world.answer(&late, id, 1).await;
+    world.advance(GRACE);
+    world.until(id, |instruction| counts(instruction) == [(TargetState::Expired, 2)]).await;
+    world.answer(&open, id, 1).await;
+
+    assert_eq!(devices_with_results(&world, id), ["w1.acme.local", "w2.acme.local"]);
+}
+
+#[tokio::test]
+async fn a_late_result_is_kept_once_also_after_a_restart() {
+    let mut world = World::new().await;
+    let (first, second) = (world.connect("w1.acme.local").await, world.connect("w2.acme.local").await);
+    let id = world.issue("").await;
+    world.advance(HOUR + GRACE);
+    world.until(id, |instruction| instruction.complete).await;
+    world.answer(&first, id, 1).await;
+    world.answer(&first, id, 2).await;
+
+    let mut world = world.restart(|_| ());
+    world.answer(&first, id, 1).await;
+    world.answer(&first, id, 3).await;
+    world.answer(&second, id, 1).await;
+
+    assert_eq!(devices_with_results(&world, id), ["w1.acme.local", "w2.acme.local"]);
+}
+
+#[tokio::test]
+async fn a_late_result_of_parts_is_kept_whole() {
+    let mut world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    let id = world.issue("").await;
+    world.advance(HOUR + GRACE);
+    world.until_state(id, TargetState::Expired).await;
+    let part = |part: u32| SessionResult {
+        part,
+        last: part == 2,
+        ..result(id, u64::from(part) + 1, TargetState::Answered)
+    };
+
+    for number in 0..3 {
+        world.tell_result(&session, part(number)).await;
+        world.next_ack().await;
+    }
+
+    let results = world.engine.reader().results(id, &Default::default(), 10).unwrap().items;
+    assert_eq!(results.iter().map(|result| result.part).collect::<Vec<_>>(), [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_late_result_of_no_target_or_no_instruction_is_acked_and_dropped() {
+    let mut world = World::new().await;
+    world.connect("w1.acme.local").await;
+    let id = world.issue("").await;
+    let stranger = world.connect("w2.acme.local").await;
+    world.advance(HOUR + GRACE);
+    world.until_state(id, TargetState::Expired).await;
+
+    world.answer(&stranger, id, 1).await;
+    world.answer(&stranger, InstructionId::from([9; 16]), 2).await;
+
+    assert_eq!(devices_with_results(&world, id), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -110,4 +190,9 @@ async fn states_only_move_forward() {
     let targets = world.engine.reader().targets(id, None, &Default::default(), 10).unwrap();
     assert_eq!(targets.items.len(), 1);
     assert_eq!(targets.items[0].state(), TargetState::Running);
+}
+
+fn devices_with_results(world: &World, id: InstructionId) -> Vec<String> {
+    let results = world.engine.reader().results(id, &Default::default(), 10).unwrap();
+    results.items.into_iter().map(|result| result.device).collect()
 }

@@ -3,7 +3,7 @@
 use muster_proto::common::v1::TargetState;
 use muster_proto::relay::v1::RelayedEvent;
 use muster_proto::seen::{GAP_EVENT, gap_field};
-use muster_proto::session::v1::{Event, Lane};
+use muster_proto::session::v1::{Event, Lane, Result as SessionResult};
 
 use super::world::*;
 use crate::engine::EngineError;
@@ -107,6 +107,75 @@ async fn what_waits_between_dropped_events_is_stored_when_it_comes() {
         2,
         "the gap and the event within it"
     );
+}
+
+#[tokio::test]
+async fn a_result_that_a_gap_named_by_mistake_is_stored_once_when_it_comes() {
+    let mut world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    let id = world.issue("").await;
+    let fields = vec![gap_field(&[range(1, 8)])];
+    world
+        .tell_event(&session, Event { sequence: 9, occurred_at_ms: 1, name: GAP_EVENT.to_owned(), fields })
+        .await;
+    world.next_ack().await;
+
+    world.answer(&session, id, 5).await;
+    world.answer(&session, id, 5).await;
+
+    world.until_state(id, TargetState::Answered).await;
+    assert_eq!(world.engine.reader().results(id, &Default::default(), 10).unwrap().items.len(), 1);
+}
+
+#[tokio::test]
+async fn a_gap_does_not_swallow_what_is_still_to_come() {
+    let mut world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    let fields = vec![gap_field(&[range(1, 1_000)])];
+    world
+        .tell_event(&session, Event { sequence: 9, occurred_at_ms: 1, name: GAP_EVENT.to_owned(), fields })
+        .await;
+    world.next_ack().await;
+
+    world.tell_event(&session, event(10)).await;
+    world.next_ack().await;
+
+    assert_eq!(world.engine.reader().events(None, 0, 10).unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_part_that_comes_again_before_the_last_is_stored_once() {
+    let mut world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    let id = world.issue("").await;
+    let part = SessionResult { last: false, ..result(id, 1, TargetState::Answered) };
+
+    world.tell_result(&session, part.clone()).await;
+    world.next_ack().await;
+    world.tell_result(&session, part).await;
+    world.next_ack().await;
+
+    assert_eq!(world.engine.reader().results(id, &Default::default(), 10).unwrap().items.len(), 1);
+}
+
+#[tokio::test]
+async fn only_the_latest_sixteen_outboxes_of_a_device_are_remembered() {
+    let world = World::new().await;
+    let outboxes = |numbers: std::ops::Range<u8>| {
+        numbers.map(|number| RelayedEvent { outbox_id: vec![number; 16], ..relayed(1) }).collect::<Vec<_>>()
+    };
+    world.engine.relay(outboxes(0..16)).await.unwrap();
+    world.engine.relay(outboxes(0..1)).await.unwrap();
+    world.engine.relay(outboxes(16..40)).await.unwrap();
+
+    let mut rows = 0;
+    let world = world.restart(|database| {
+        rows = database.query_row("SELECT count(*) FROM seen", [], |row| row.get(0)).unwrap();
+    });
+
+    assert_eq!(rows, 16);
+    assert_eq!(world.engine.relay(outboxes(24..40)).await.unwrap(), 0, "those are remembered");
+    assert_eq!(world.engine.relay(outboxes(23..24)).await.unwrap(), 1, "this one is forgotten");
 }
 
 #[tokio::test]

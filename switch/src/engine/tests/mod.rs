@@ -1,5 +1,6 @@
 //! The whole engine, with real signatures and a clock turned by hand. `world` has what the tests share.
 
+mod abandon;
 mod audience;
 mod damage;
 mod expiry;

@@ -62,6 +62,26 @@ async fn the_export_adds_up() {
 }
 
 #[tokio::test]
+async fn a_store_of_the_first_version_still_knows_what_it_has_seen() {
+    let mut world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    world.tell_event(&session, event(1)).await;
+    world.next_ack().await;
+
+    let mut world = world.restart(|database| {
+        database.execute_batch("ALTER TABLE seen DROP COLUMN used; PRAGMA user_version = 1;").unwrap();
+    });
+    let session = world.connect("w1.acme.local").await;
+    world.tell_event(&session, event(1)).await;
+    world.next_ack().await;
+    world.tell_event(&session, event(2)).await;
+    world.next_ack().await;
+
+    assert_eq!(world.engine.reader().events(None, 0, 10).unwrap().len(), 2);
+    assert_eq!(world.engine.reader().status().warnings, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_store_serves_one_switch_at_a_time() {
     let world = World::new().await;
 

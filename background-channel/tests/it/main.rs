@@ -1,0 +1,16 @@
+//! The whole Background Channel over real TLS on loopback, with a caller of any role and a Switch that only takes events.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests"
+)]
+
+mod caller;
+mod connections;
+mod events;
+mod pki;
+mod resources;
+mod switch;
+mod world;

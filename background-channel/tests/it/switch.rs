@@ -1,0 +1,121 @@
+//! The Switch as the relay sees it: the operator API's TLS, and a service that keeps what it is given.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use muster_pki::Role;
+use muster_proto::relay::v1::{RelayEventsRequest, RelayEventsResponse, RelayedEvent};
+use muster_proto_grpc::relay::v1::event_relay_service_server::{EventRelayService, EventRelayServiceServer};
+use muster_service::credentials::{self, Clock, CredentialFiles};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+use tonic::{Request, Response, Status};
+
+use crate::pki::{A_MONTH, Pki};
+use crate::world::PATIENCE;
+
+/// Takes events until it is dropped.
+pub(crate) struct Switch {
+    batches: watch::Receiver<Vec<Vec<RelayedEvent>>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Switch {
+    pub(crate) fn serve(pki: &Pki, listener: TcpListener) -> Self {
+        let (certificate, key) = pki.write("switch", &pki.issue(Role::Switch, "localhost", A_MONTH));
+        let credentials = credentials::server(
+            CredentialFiles { certificate, key },
+            vec![(Role::Service, pki.roots_file(Role::Service))],
+            Vec::new(),
+            vec![b"h2".to_vec()],
+            Role::Switch,
+            Clock::system(),
+        )
+        .unwrap();
+        let (accepted, connections) = mpsc::channel(4);
+        let (kept, batches) = watch::channel(Vec::new());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(stream) = TlsAcceptor::from(credentials.config()).accept(stream).await else {
+                    continue;
+                };
+                if accepted.send(Ok::<_, io::Error>(Connection(stream))).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let service = EventRelayServiceServer::new(Keeper(kept));
+        let server =
+            Server::builder().add_service(service).serve_with_incoming(ReceiverStream::new(connections));
+        tasks.spawn(async { server.await.unwrap() });
+        Self { batches, _tasks: tasks }
+    }
+
+    /// Waits until `count` events have arrived; returns all that have, in their order.
+    pub(crate) async fn events(&mut self, count: usize) -> Vec<RelayedEvent> {
+        let enough = |batches: &Vec<Vec<RelayedEvent>>| batches.iter().map(Vec::len).sum::<usize>() >= count;
+        let batches = tokio::time::timeout(PATIENCE, self.batches.wait_for(enough)).await.unwrap().unwrap();
+        batches.concat()
+    }
+}
+
+struct Keeper(watch::Sender<Vec<Vec<RelayedEvent>>>);
+
+#[tonic::async_trait]
+impl EventRelayService for Keeper {
+    async fn relay_events(
+        &self,
+        request: Request<RelayEventsRequest>,
+    ) -> Result<Response<RelayEventsResponse>, Status> {
+        let events = request.into_inner().events;
+        let accepted = u32::try_from(events.len()).unwrap();
+        self.0.send_modify(|batches| batches.push(events));
+        Ok(Response::new(RelayEventsResponse { accepted }))
+    }
+}
+
+/// tonic takes a TLS stream of its own only.
+struct Connection(TlsStream<TcpStream>);
+
+impl Connected for Connection {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,69 @@
+//! Results that come after their target's end.
+//!
+//! What a client started ends with a result, also when the client was cut off until after the deadline. The ledger's
+//! state is final; the result is kept beside it. Instructions that are complete are not in memory, so the writer
+//! recalls from the store what a late result needs: it asks [`Core::to_recall`] before each command.
+
+use muster_proto::common::v1::TargetState;
+use muster_proto::ids::InstructionId;
+
+use super::{Command, Core, ResultIn};
+use crate::engine::store::Late;
+
+/// Instructions whose late results are remembered from one batch to the next; those of a fleet that comes back after a
+/// long outage are of few.
+const REMEMBERED_MAX: usize = 64;
+
+impl Core {
+    /// Returns the instruction that the store must be asked about before the command is carried out.
+    pub(crate) fn to_recall(&self, command: &Command) -> Option<InstructionId> {
+        let Command::Result(result) = command else { return None };
+        let ResultIn { number, outbox, result, .. } = &**result;
+        let id = InstructionId::try_from(&result.instruction[..]).ok()?;
+        let repeated = self.outboxes.contains(*number, *outbox, result.sequence);
+        if repeated || self.set_aside.contains_key(&id) || self.late.contains_key(&id) {
+            return None;
+        }
+        match self.positions.get(&id) {
+            Some(position) => (self.state_of(*position, *number) == Some(TargetState::Expired)).then_some(id),
+            None => Some(id),
+        }
+    }
+
+    /// Takes what the store knows of the instruction.
+    pub(crate) fn recall(&mut self, id: InstructionId, late: Late) {
+        self.late.insert(id, late);
+    }
+
+    /// Returns the position of an instruction that the device, whose time for it is up, may still bring this part of
+    /// its result for; `None` if there is none.
+    pub(super) fn late_position(&self, id: InstructionId, number: u32, part: u32) -> Option<i64> {
+        let late = self.late.get(&id)?;
+        let expired = match self.positions.get(&id) {
+            // The ledger in memory knows who has expired since.
+            Some(position) => self.state_of(*position, number) == Some(TargetState::Expired),
+            None => late.expired.as_ref().is_none_or(|expired| expired.contains(number)),
+        };
+        let stored = late.parts.get(&number).copied().unwrap_or_default();
+        (expired && part >= stored).then_some(late.position)
+    }
+
+    /// Notes that a part of a late result is stored, so that none is shown twice.
+    pub(super) fn late_taken(&mut self, id: InstructionId, number: u32) {
+        if let Some(late) = self.late.get_mut(&id) {
+            *late.parts.entry(number).or_default() += 1;
+        }
+    }
+
+    /// Keeps the memory of what was recalled small. Only between batches: the store must have what was taken.
+    pub(super) fn forget_late(&mut self) {
+        if self.late.len() > REMEMBERED_MAX {
+            self.late.clear();
+        }
+    }
+
+    /// Returns the state of a target of an active instruction.
+    pub(super) fn state_of(&self, position: i64, number: u32) -> Option<TargetState> {
+        self.active.get(&position).and_then(|active| active.state_of(number))
+    }
+}
