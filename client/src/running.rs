@@ -337,6 +337,14 @@ impl Owner {
     }
 }
 
+/// How long another owner of the folder is waited for: a helper that was being made when its client was killed holds a
+/// copy of the client's descriptors, the lock among them, until it becomes another program.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Between two looks at the lock.
+const LOCK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Makes this process the only owner of its folder. Called before anything is served, so it may block.
 fn lock(data_dir: &Path) -> Result<Flock<File>, StartError> {
     let path = data_dir.join("client.lock");
     let file = File::options()

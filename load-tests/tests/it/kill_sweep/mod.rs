@@ -126,7 +126,8 @@ impl World {
         let (helper, starts) = (self.place.path("helper"), self.place.path("starts"));
         let program = muster_load_tests::dev_fleet::binary("muster-client");
         let script = format!(
-            "#!/bin/sh\n/usr/bin/tee \"$(/usr/bin/mktemp {}/XXXXXXXXXX)\" | {} sql-helper\n",
+            // `tee` writes its standard output first: the request is in the file before the helper sees any of it.
+            "#!/bin/sh\n/usr/bin/tee /dev/fd/3 3>&1 >\"$(/usr/bin/mktemp {}/XXXXXXXXXX)\" | {} sql-helper\n",
             starts.display(),
             program.display()
         );

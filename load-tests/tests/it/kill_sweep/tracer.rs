@@ -1,5 +1,6 @@
 //! `strace` on a running process, set to kill it as it enters its N-th fsync.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -62,14 +63,17 @@ impl Tracer {
             return None;
         }
         let trace = std::fs::read_to_string(&self.trace).expect("a trace");
-        // The call at which it was killed never returned.
-        let last = trace.lines().rfind(|line| line.contains("sync("))?;
-        let thread = last.split_whitespace().next()?;
-        let of_thread = |line: &&str| line.starts_with(thread) && line.contains("sync(");
-        let nth = u32::try_from(trace.lines().filter(of_thread).count()).ok()?;
-        assert_eq!(nth, self.nth, "it died at another fsync:\n{trace}");
+        // Strace counts for each thread; of the one that was killed the trace has exactly N calls. Calls of others that it
+        // shows after that are no calls: strace repeats the last one for threads that die meanwhile.
+        let mut calls: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for line in trace.lines().filter(|line| line.contains("sync(")) {
+            calls.entry(line.split_whitespace().next()?).or_default().push(line);
+        }
+        let wanted = usize::try_from(self.nth).ok()?;
+        let last = calls.values().find(|calls| calls.len() == wanted).and_then(|calls| calls.last());
+        let last = last.unwrap_or_else(|| panic!("no thread died at fsync {}:\n{trace}", self.nth));
         let file = last.split_once('<')?.1.split_once('>')?.0.rsplit('/').next()?.to_owned();
-        Some(Point { nth, file })
+        Some(Point { nth: self.nth, file })
     }
 
     fn killed(&self) -> bool {
