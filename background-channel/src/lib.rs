@@ -3,7 +3,7 @@
 //! It serves while the Switch is away: content needs nothing but this process, and events are acked from its own
 //! spool and relayed later. It runs nothing and signs nothing; clients verify all that they take from it.
 //!
-//! Start reading at [`start`]; `http` has the routes, `resources` and `spool` what lies on disk, `relay` the road to
+//! Start reading at [`start()`]; `http` has the routes, `resources` and `spool` what lies on disk, `relay` the road to
 //! the Switch.
 
 mod accept;

@@ -1,7 +1,7 @@
 //! The client: connection, verification, journal, outbox, content.
 //!
-//! [`start`] assembles it. [`Instructions`](instructions) decides what becomes of an order, [`store`] keeps what was
-//! promised, [`connection`] holds the session, [`content`] gets resources, [`background`] is the other road of events,
+//! [`start`] assembles it. `instructions` decides what becomes of an order, `store` keeps what was
+//! promised, `connection` holds the session, `content` gets resources, `background` is the other road of events,
 //! [`local`] answers to this machine's users. SQL runs in helper processes of `muster-endpoint`.
 
 mod attributes;

@@ -4,7 +4,7 @@
 //! around it holds the sockets: shards (threads that hold sessions with clients), the operator API, the admin address.
 //! They speak by bounded messages of ids and bytes.
 //!
-//! Start reading at [`start`], then `shard` for a client's way in and `operator` for an operator's.
+//! Start reading at [`start()`], then `shard` for a client's way in and `operator` for an operator's.
 
 mod config;
 mod control;

@@ -133,7 +133,7 @@ pub(crate) struct Issue {
 /// `muster ask`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  muster ask 'SELECT name, version FROM os'\n  \
-    muster ask \"SELECT path, not_after FROM certificates WHERE path GLOB '/etc/ssl/*.pem'\" --on 'host startsWith \"web\"' --wait 30s\n\n\
+    muster ask \"SELECT path, not_after FROM certificates WHERE path GLOB '/etc/ssl/*.pem'\" --on 'host.startsWith(\"web\")' --wait 30s\n\n\
     The tables: os host cpu memory disks mounts processes listening_ports interfaces routes users packages services\n\
     files certificates time. `muster ask 'SELECT * FROM TABLE LIMIT 1'` shows a table's columns.")]
 pub(crate) struct Ask {

@@ -4,7 +4,7 @@
 //! file, a socket or a clock: bytes and `now` go in, a [`Verdict`] comes out. Rule numbers (`C3`, `G5`, …) are those of
 //! `spec/trust.md` and `spec/signing.md`.
 //!
-//! Start with [`check`]; [`Roots`] and [`Facts`] are what it needs, [`Verdict`] what it answers. [`authority`] makes
+//! Start with [`check()`]; [`Roots`] and [`Facts`] are what it needs, [`Verdict`] what it answers. [`authority`] makes
 //! certificates for development and tests.
 
 pub mod authority;

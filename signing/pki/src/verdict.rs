@@ -1,11 +1,11 @@
-//! [`Verdict`]: everything [`crate::check`] found.
+//! [`Verdict`]: everything [`crate::check()`] found.
 
 use std::fmt;
 
 use crate::certificate::Certificate;
 use crate::finding::{Finding, Severity};
 
-/// The answer of [`crate::check`]: all findings, never the first only (C14).
+/// The answer of [`crate::check()`]: all findings, never the first only (C14).
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Verdict {

@@ -1,7 +1,7 @@
 //! Configuration of the Switch: every key, its meaning, unit and default.
 //!
 //! The defaults are [`Default`]; `deploy/config/switch.toml` shows them with the same words and is tested to be equal.
-//! Values are checked by [`Validate`], so that `config check` and `run` refuse the same files.
+//! Values are checked by `Validate`, so that `config check` and `run` refuse the same files.
 
 mod check;
 mod grants;

@@ -127,7 +127,7 @@ pub mod bytes {
         number.checked_mul(factor).ok_or_else(|| format!("`{text}` is more than 2^64 bytes"))
     }
 
-    /// Largest first, so that [`format`] finds the shortest text.
+    /// Largest first, so that `format` finds the shortest text.
     const BINARY_UNITS: [(u64, &str); 4] =
         [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     const DECIMAL_UNITS: [(u64, &str); 5] =

@@ -1,7 +1,7 @@
 //! What lies on disk: one SQLite database, one connection that writes, a checksum beside every record.
 //!
 //! It decides nothing: the core says what to write, as [`Write`]s, and gets back what was loaded, as
-//! [`Loaded`](load::Loaded). Start reading at [`Store::commit`]; `schema` has the tables, `load` the start.
+//! `Loaded`. Start reading at [`Store::commit`]; `schema` has the tables, `load` the start.
 
 mod load;
 mod recall;
