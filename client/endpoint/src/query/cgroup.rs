@@ -59,7 +59,7 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         // The kernel may let go of a process a moment after it is waited for; the next helper's start sweeps then.
         if let Err(error) = fs::remove_dir(&self.folder) {
-            tracing::debug!(folder = %self.folder.display(), %error, "control group stays for now");
+            tracing::debug!(folder = %self.folder.display(), %error, "control group is busy; the next helper removes it");
         }
     }
 }
