@@ -3,6 +3,7 @@
 mod leaf;
 mod name;
 mod path;
+mod trace;
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 

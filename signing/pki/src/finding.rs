@@ -189,10 +189,8 @@ impl fmt::Display for Finding {
             self.rule, self.severity, self.got, self.wanted, self.fix
         )?;
         let Some(thumbprint) = self.thumbprint else { return Ok(()) };
-        write!(
-            f,
-            " (subject {}, serial {}, thumbprint {thumbprint}, issuer {})",
-            self.subject, self.serial, self.issuer
-        )
+        let named = |name: &str| if name.is_empty() { "(empty)".to_owned() } else { name.to_owned() };
+        let (subject, issuer) = (named(&self.subject), named(&self.issuer));
+        write!(f, " (subject {subject}, serial {}, thumbprint {thumbprint}, issuer {issuer})", self.serial)
     }
 }

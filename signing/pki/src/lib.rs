@@ -10,6 +10,7 @@
 pub mod authority;
 mod certificate;
 mod check;
+mod describe;
 mod device_id;
 mod finding;
 mod instant;
@@ -23,6 +24,7 @@ mod verdict;
 
 pub use certificate::{Certificate, CertificateError};
 pub use check::{CHAIN_CERTIFICATES_MAX, Facts, KeyEncipherment, Policy, check, check_with};
+pub use describe::{CrlSummary, EnvelopeSummary, ITEMS_MAX, Item, KeySummary, RequestSummary, describe};
 pub use device_id::{DeviceId, DeviceIdError};
 pub use finding::{Finding, Rule, Severity};
 pub use revocation::{Coverage, CrlError, RevocationIndex};

@@ -5,6 +5,7 @@
 
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use zeroize::Zeroizing;
 
 /// Largest file that is read, in bytes; a CRL of 100,000 entries has about 5 MiB.
 pub const FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -78,6 +79,32 @@ pub fn read(bytes: &[u8], what: &str) -> Result<Contents, PemError> {
     Ok(contents)
 }
 
+/// A block of any label.
+pub(crate) struct Section {
+    /// The line of its BEGIN, from 1.
+    pub(crate) line: usize,
+    /// Its label, safe to show.
+    pub(crate) label: String,
+    /// It is a private key under a passphrase.
+    pub(crate) is_encrypted: bool,
+    /// Its content, or why there is none. It may be a private key.
+    pub(crate) der: Result<Zeroizing<Vec<u8>>, String>,
+}
+
+/// Returns every block of a file, whatever its label.
+pub(crate) fn sections(bytes: &[u8]) -> Vec<Section> {
+    let section = |block: Block<'_>| {
+        let is_encrypted = block.is_encrypted();
+        let der = match block.is_ended {
+            _ if is_encrypted => Err(ENCRYPTED.to_owned()),
+            true => block.der(),
+            false => Err("no END line".to_owned()),
+        };
+        Section { line: block.line, label: block.label, is_encrypted, der }
+    };
+    blocks(bytes).into_iter().map(section).collect()
+}
+
 /// Encodes `der` as one PEM block with lines of 64 characters.
 pub(crate) fn encode(label: &str, der: &[u8]) -> String {
     // Fails for labels that are no PEM labels only; ours are constants.
@@ -139,13 +166,35 @@ struct Block<'a> {
     is_ended: bool,
 }
 
+impl Block<'_> {
+    fn is_encrypted(&self) -> bool {
+        self.label == "ENCRYPTED PRIVATE KEY" || find(self.text, b"Proc-Type: 4,ENCRYPTED").is_some()
+    }
+
+    /// Decodes the text between BEGIN and END, however its lines are broken.
+    fn der(&self) -> Result<Zeroizing<Vec<u8>>, String> {
+        let lines = self.text.split(|byte| *byte == b'\n').skip(1).map(<[u8]>::trim_ascii);
+        let inside = lines.take_while(|line| !line.starts_with(END));
+        let digits: Zeroizing<Vec<u8>> =
+            Zeroizing::new(inside.flatten().copied().filter(|byte| !byte.is_ascii_whitespace()).collect());
+        let mut block = Zeroizing::new(b"-----BEGIN X-----\n".to_vec());
+        for line in digits.chunks(64) {
+            block.extend_from_slice(line);
+            block.push(b'\n');
+        }
+        block.extend_from_slice(b"-----END X-----\n");
+        let decoded = der::pem::decode_vec(&block).map_err(|error| format!("bad base64: {error}"))?;
+        Ok(Zeroizing::new(decoded.1))
+    }
+}
+
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
 const ENCRYPTED: &str = "the private key is encrypted";
 
 impl Contents {
     fn take(&mut self, block: &Block<'_>) {
-        if block.label == "ENCRYPTED PRIVATE KEY" || find(block.text, b"Proc-Type: 4,ENCRYPTED").is_some() {
+        if block.is_encrypted() {
             return self.skip(block, ENCRYPTED);
         }
         if !block.is_ended {
@@ -228,7 +277,7 @@ fn label_of(mark: &[u8]) -> String {
 }
 
 /// Returns whether DER looks like a PFX: SEQUENCE { INTEGER 3, … } (RFC 7292 §4).
-fn is_pfx(bytes: &[u8]) -> bool {
+pub(crate) fn is_pfx(bytes: &[u8]) -> bool {
     let header = match bytes.get(1) {
         Some(length) if *length < 0x80 => 2,
         Some(0x80) => 2,

@@ -41,8 +41,8 @@ impl Roots {
             }
         }
         match last {
-            Some(source) if store.certificates.is_empty() => {
-                Err(RootsError::Certificate { what: what.to_owned(), source })
+            Some(problem) if store.certificates.is_empty() => {
+                Err(RootsError::Certificate { what: what.to_owned(), problem })
             }
             Some(_) | None => Ok(Self(Arc::new(store))),
         }
@@ -139,11 +139,11 @@ pub enum RootsError {
     #[error(transparent)]
     Pem(#[from] PemError),
     /// None of its certificates can be read.
-    #[error("{what}: {source}")]
+    #[error("{what}: {problem}")]
     Certificate {
         /// The file.
         what: String,
         /// What is wrong with the last of them.
-        source: CertificateError,
+        problem: CertificateError,
     },
 }

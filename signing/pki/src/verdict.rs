@@ -26,10 +26,11 @@ impl Verdict {
         &self.findings
     }
 
-    /// Returns whether no finding is a refusal.
+    /// Returns whether there is a verified path and no finding is a refusal.
     #[must_use]
     pub fn is_accepted(&self) -> bool {
-        self.leaf.is_some() && !self.findings.iter().any(|finding| finding.severity == Severity::Refusal)
+        // The path is asked for on its own: a reason that nobody turned into a finding must refuse, too.
+        !self.path.is_empty() && !self.findings.iter().any(|finding| finding.severity == Severity::Refusal)
     }
 
     /// Returns the leaf, if it could be parsed at all.

@@ -47,18 +47,31 @@ const WEAK_SIGNATURES: [ObjectIdentifier; 7] = [
 
 impl KeyKind {
     pub(crate) fn of(key: &SubjectPublicKeyInfoOwned) -> Self {
-        let oid = key.algorithm.oid;
-        if oid == RSA_ENCRYPTION || oid == RSA_PSS {
-            return Self::Rsa { bits: modulus_bits(key.subject_public_key.raw_bytes()).unwrap_or(0) };
-        }
-        if oid == ED25519 {
-            return Self::Ed25519;
-        }
         let curve = key.algorithm.parameters.as_ref().and_then(|p| p.decode_as::<ObjectIdentifier>().ok());
-        match CURVES.iter().find(|(_, known)| oid == EC_PUBLIC_KEY && Some(*known) == curve) {
-            Some((curve, _)) => Self::Ecdsa { curve },
-            None => Self::Other(oid),
+        let bits = || modulus_bits(key.subject_public_key.raw_bytes()).unwrap_or(0);
+        Self::from_parts(key.algorithm.oid, curve, bits)
+    }
+
+    /// Makes it of an algorithm's OID, the OID of its curve, and the length of the modulus if it is RSA.
+    pub(crate) fn from_parts(
+        oid: ObjectIdentifier,
+        curve: Option<ObjectIdentifier>,
+        bits: impl FnOnce() -> usize,
+    ) -> Self {
+        match curve {
+            _ if oid == RSA_ENCRYPTION || oid == RSA_PSS => Self::Rsa { bits: bits() },
+            _ if oid == ED25519 => Self::Ed25519,
+            Some(curve) if oid == EC_PUBLIC_KEY && CURVES.iter().any(|(_, known)| *known == curve) => {
+                Self::on_curve(curve)
+            }
+            Some(_) | None => Self::Other(oid),
         }
+    }
+
+    /// Returns the kind of an EC key by its curve.
+    pub(crate) fn on_curve(curve: ObjectIdentifier) -> Self {
+        let known = CURVES.iter().find(|(_, known)| *known == curve);
+        known.map_or(Self::Other(curve), |(name, _)| Self::Ecdsa { curve: name })
     }
 
     /// Returns whether the key is too short (C16).

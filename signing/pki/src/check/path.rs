@@ -7,6 +7,7 @@ use webpki::{EndEntityCert, Error, KeyPurposeIdIter, VerifiedPath};
 
 use super::Facts;
 use super::leaf::{list, validity, weak_key, weak_signature};
+use super::trace::{End, Gap, Trace};
 use crate::certificate::Certificate;
 use crate::finding::{Finding, Rule, Severity};
 use crate::instant;
@@ -40,48 +41,22 @@ impl Search<'_> {
         }
         // An expired leaf is told by C9; judging the path within its validity shows what else is wrong.
         let within = self.facts.now.max(self.leaf.not_before()).min(self.leaf.not_after());
-        let mut outcome = self.build(within);
-        if matches!(outcome, Err(Broken::NotValid)) {
-            // Some CA is not valid. A path of another time shows which, and what else is wrong; it is never accepted.
-            let mut others = self.other_times().into_iter().map(|time| self.build(time));
-            let told = others.find(|other| matches!(other, Err(Broken::Elements(_))));
-            outcome = told.unwrap_or(outcome);
-        }
-        match outcome {
+        match self.build(within) {
             Ok(path) => {
                 findings.extend(self.freshness(&path));
-                path
+                return path;
             }
-            Err(Broken::Elements(broken)) => {
-                findings.extend(broken);
-                Vec::new()
-            }
-            Err(Broken::NotValid) => {
-                findings.push(self.finding(
-                    Rule::C9,
-                    "a CA certificate of the chain is not valid at this time".to_owned(),
-                    format!("CA certificates that are valid at {}", instant::text(self.facts.now)),
-                    "renew the CA certificate, and send the new one in the chain",
-                ));
-                Vec::new()
-            }
+            Err(Broken::Elements(broken)) => findings.extend(broken),
             Err(Broken::Chain(error)) => {
-                let more = self.chain_finding(&error, findings);
+                let more = self.explain(&error, findings);
                 findings.extend(more);
-                Vec::new()
+                if !findings.iter().any(|finding| finding.severity == Severity::Refusal) {
+                    // An error that nothing above knows how to explain refuses all the same.
+                    findings.push(self.unverifiable(&error, &[]));
+                }
             }
         }
-    }
-
-    /// Returns times at which a path whose CA is not valid may have held.
-    fn other_times(&self) -> Vec<UnixTime> {
-        let invalid = self.intermediates.iter().filter(|authority| !authority.is_valid_at(self.facts.now));
-        let edge =
-            |authority: &Certificate| self.facts.now.min(authority.not_after()).max(authority.not_before());
-        let mut times = vec![self.leaf.not_before()];
-        times.extend(invalid.map(edge));
-        times.truncate(super::CHAIN_CERTIFICATES_MAX);
-        times
+        Vec::new()
     }
 
     fn build(&self, time: UnixTime) -> Result<Vec<Certificate>, Broken> {
@@ -117,7 +92,6 @@ impl Search<'_> {
         match outcome {
             Ok(_) => Ok(accepted.take()),
             Err(_) if !broken.borrow().is_empty() => Err(Broken::Elements(broken.take())),
-            Err(Error::CertExpired { .. } | Error::CertNotValidYet { .. }) => Err(Broken::NotValid),
             Err(error) => Err(Broken::Chain(error)),
         }
     }
@@ -239,42 +213,87 @@ impl Search<'_> {
     }
 
     /// Explains why webpki found no path; `known` are the findings so far.
-    fn chain_finding(&self, error: &Error, known: &[Finding]) -> Vec<Finding> {
-        let is_told = |rule: Rule| {
-            known.iter().any(|finding| finding.rule == rule && finding.severity == Severity::Refusal)
-        };
-        let rule = self.role.rule(Rule::C2);
+    fn explain(&self, error: &Error, known: &[Finding]) -> Vec<Finding> {
         if self.leaf.is_ca() && *error == Error::CaUsedAsEndEntity {
             return Vec::new(); // Refused by C8.
         }
-        if *error == Error::InvalidCertValidity {
-            return Vec::new(); // notBefore after notAfter: refused by C9.
+        if self.leaf.not_before() > self.leaf.not_after() {
+            return Vec::new(); // Valid at no time: refused by C9.
         }
-        let weak = self.weak_authorities();
+        let is_of_time = matches!(error, Error::CertExpired { .. } | Error::CertNotValidYet { .. });
+        let weak = if is_of_time { Vec::new() } else { self.weak_authorities() };
         if !weak.is_empty() {
             return weak;
         }
-        if is_unsupported_signature(error) {
-            if is_told(Rule::C16) {
-                return Vec::new();
+        let trace = Trace::of(self.leaf, self.intermediates, self.roots);
+        // Of several paths, the one with the least that is wrong is the nearest to one that holds.
+        let judged = trace.paths.iter().map(|path| (self.judge(path), path));
+        match (judged.min_by_key(|(findings, _)| findings.len()), trace.end) {
+            (Some((findings, _)), _) if !findings.is_empty() => findings,
+            // Nothing but the leaf is out of its time: refused by C9.
+            (Some(_), _) if is_of_time && !self.leaf.is_valid_at(self.facts.now) => Vec::new(),
+            (Some((_, path)), _) => vec![self.unverifiable(error, path)],
+            (None, Some(end)) => self.gap(&end, known),
+            (None, None) => vec![self.unverifiable(error, &[])],
+        }
+    }
+
+    /// Tells where a chain breaks off, and what is wrong with the CAs up to there.
+    fn gap(&self, end: &End, known: &[Finding]) -> Vec<Finding> {
+        let rule = self.role.rule(Rule::C2);
+        let broken = &end.certificate;
+        let is_told =
+            |finding: &Finding| finding.rule == Rule::C16 && finding.thumbprint == Some(broken.thumbprint());
+        let mut findings: Vec<Finding> =
+            end.way.iter().skip(1).filter_map(|authority| validity(authority, self.facts)).collect();
+        match end.gap {
+            Gap::NoIssuer => {
+                let (subject, issuer) = (broken.subject(), broken.issuer());
+                let got = if broken == self.leaf {
+                    format!("no path from the issuer {issuer} to a root")
+                } else if broken.subject_der() == broken.issuer_der() {
+                    format!("a chain up to {subject}, which is no root of this role")
+                } else {
+                    format!("a chain up to {subject}, whose issuer {issuer} is not known")
+                };
+                let fix =
+                    "put the intermediates into the chain file, or add the CA's root to this role's roots";
+                findings.push(Finding::refusal(rule, self.leaf, got, self.known_roots(), fix));
             }
-            let got = format!("a signature that is not supported ({})", self.leaf.signature_algorithm());
-            let wanted = "RSA (PKCS#1 or PSS), ECDSA (P-256, P-384, P-521) or Ed25519 with SHA-256 or better";
-            let fix = "let the CA sign with a supported algorithm, then reissue";
-            return vec![self.finding(Rule::C16, got, wanted.to_owned(), fix)];
+            Gap::WrongSignature => {
+                let got = "a signature that the issuer's key did not make";
+                let fix = "use the chain of the CA that issued it; two CAs may have the same name";
+                findings.push(Finding::refusal(rule, broken, got, self.known_roots(), fix));
+            }
+            Gap::Unsupported if known.iter().any(is_told) => {}
+            Gap::Unsupported => {
+                let got = format!("a signature that is not supported ({})", broken.signature_algorithm());
+                let wanted =
+                    "RSA (PKCS#1 or PSS), ECDSA (P-256, P-384, P-521) or Ed25519 with SHA-256 or better";
+                let fix = "let the CA sign with a supported algorithm, then reissue";
+                findings.push(Finding::refusal(Rule::C16, broken, got, wanted, fix));
+            }
         }
-        if *error == Error::UnknownIssuer {
-            let got = format!("no path from the issuer {} to a root", self.leaf.issuer());
-            let fix = "put the intermediates into the chain file, or add the CA's root to this role's roots";
-            return vec![self.finding(rule, got, self.known_roots(), fix)];
-        }
-        if *error == Error::InvalidSignatureForPublicKey {
-            let got = "a signature that the issuer's key did not make".to_owned();
-            let fix = "use the chain of the CA that issued it; two CAs may have the same name";
-            return vec![self.finding(rule, got, self.known_roots(), fix)];
+        findings
+    }
+
+    /// Passes on webpki's reason, where it has none that we would look for ourselves.
+    fn unverifiable(&self, error: &Error, path: &[Certificate]) -> Finding {
+        let rule = self.role.rule(Rule::C2);
+        let constrained: Vec<&str> = path
+            .iter()
+            .filter(|authority| authority.has_name_constraints())
+            .map(Certificate::subject)
+            .collect();
+        if *error == Error::NameConstraintViolation && !constrained.is_empty() {
+            let got = format!("a name outside the name constraints of {}", constrained.join(" and "));
+            let fix = "issue it from a CA that may issue this name, or change the constraints";
+            let wanted = "names that every CA above may issue";
+            return Finding::refusal(rule, self.leaf, got, wanted, fix);
         }
         let got = format!("a chain that cannot be verified: {error}");
-        vec![self.finding(rule, got, self.known_roots(), "correct the CA's profile, then reissue the chain")]
+        let fix = "correct the CA's profile, then reissue the chain";
+        Finding::refusal(rule, self.leaf, got, self.known_roots(), fix)
     }
 
     /// C16 for the CAs that may have issued the leaf, or one another, which webpki's search never reaches.
@@ -307,26 +326,12 @@ impl Search<'_> {
         let more = if self.roots.len() > names.len() { ", …" } else { "" };
         format!("a chain to a root of the {} store: {}{more}", self.role, names.join(" | "))
     }
-
-    fn finding(&self, rule: Rule, got: String, wanted: String, fix: &str) -> Finding {
-        Finding::refusal(rule, self.leaf, got, wanted, fix)
-    }
 }
 
 /// Why there is no path that holds.
 enum Broken {
     /// There is one, but these are wrong with its CAs.
     Elements(Vec<Finding>),
-    /// A certificate of it is not valid at the time.
-    NotValid,
     /// webpki's reason.
     Chain(Error),
-}
-
-fn is_unsupported_signature(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::UnsupportedSignatureAlgorithmContext(_)
-            | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)
-    )
 }

@@ -5,6 +5,12 @@ mod arbitrary;
 #[cfg(test)]
 mod authority;
 #[cfg(test)]
+mod describe;
+#[cfg(test)]
+mod fail_closed;
+#[cfg(test)]
+mod named;
+#[cfg(test)]
 mod openssl;
 #[cfg(test)]
 mod pem;
