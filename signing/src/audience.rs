@@ -14,6 +14,7 @@ mod evaluate;
 mod lexer;
 mod node;
 mod parser;
+mod types;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -56,6 +57,8 @@ struct Parsed {
     node: Node,
     /// Where each attribute is named first: offset and length in bytes.
     names: BTreeMap<String, (usize, usize)>,
+    /// The first operator that does not go with the types of what it stands between.
+    mistake: Option<AudienceError>,
 }
 
 impl Expression {
@@ -64,8 +67,8 @@ impl Expression {
     /// # Errors
     /// What is wrong, where it stands, and what would do instead.
     pub fn parse(text: &str) -> Result<Self, AudienceError> {
-        let (node, names) = parser::parse(text)?;
-        Ok(Self(Arc::new(Parsed { text: text.to_owned(), node, names })))
+        let parser::Parsing { node, names, mistake } = parser::parse(text)?;
+        Ok(Self(Arc::new(Parsed { text: text.to_owned(), node, names, mistake })))
     }
 
     /// Returns whether the expression is true of a device with these attributes; neither true nor false counts as not.
@@ -105,6 +108,15 @@ impl Expression {
             Some((name, span)) => Err(AudienceError::unknown_name(&self.0.text, name, *span, &known)),
             None => Ok(()),
         }
+    }
+
+    /// Checks that every operator goes with the types of what it stands between, as far as [`CLIENT_ATTRIBUTES`] say what
+    /// they are. For who writes an audience; whoever is given a signed one evaluates it as it is.
+    ///
+    /// # Errors
+    /// The first mistake, with its place and what would do.
+    pub fn check_types(&self) -> Result<(), AudienceError> {
+        self.0.mistake.clone().map_or(Ok(()), Err)
     }
 
     /// Returns the tree.

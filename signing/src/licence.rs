@@ -125,7 +125,10 @@ impl Licence {
             return Err(LicenceRefusal::Prefix {
                 prefix: prefix.to_owned(),
                 serial: self.0.serial,
-                licensed: self.0.prefixes.keys().cloned().collect::<Vec<_>>().join(", "),
+                licensed: match self.0.prefixes.is_empty() {
+                    true => "none".to_owned(),
+                    false => self.0.prefixes.keys().cloned().collect::<Vec<_>>().join(", "),
+                },
             });
         };
         if !signers.contains(signer) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::error::AudienceError;
 use super::lexer::{self, Spanned, Token};
 use super::node::{Comparison, Literal, Node, Operand, Pattern};
-use super::{DEPTH_MAX, EXPRESSION_BYTES_MAX};
+use super::{DEPTH_MAX, EXPRESSION_BYTES_MAX, types};
 
 /// Where each attribute is named first.
 pub(super) type Names = BTreeMap<String, (usize, usize)>;
@@ -13,18 +13,26 @@ pub(super) type Names = BTreeMap<String, (usize, usize)>;
 /// Longest name of an attribute (common.proto, `NamedValue.name`).
 const NAME_BYTES_MAX: usize = 64;
 
+/// What a text was parsed to.
+pub(super) struct Parsing {
+    pub(super) node: Node,
+    pub(super) names: Names,
+    /// The first operator that does not go with the types of what it stands between.
+    pub(super) mistake: Option<AudienceError>,
+}
+
 /// Parses a whole expression.
-pub(super) fn parse(text: &str) -> Result<(Node, Names), AudienceError> {
+pub(super) fn parse(text: &str) -> Result<Parsing, AudienceError> {
     if text.len() > EXPRESSION_BYTES_MAX {
         let problem = format!("{} bytes; wanted at most {EXPRESSION_BYTES_MAX}", text.len());
         return Err(AudienceError::new(text, (0, 0), problem));
     }
     let words = lexer::words(text)?;
-    let mut parser = Parser { text, words, at: 0, depth: 0, names: Names::new() };
+    let mut parser = Parser { text, words, at: 0, depth: 0, names: Names::new(), mistake: None };
     let node = parser.any_of()?;
     let next = parser.peek();
     if *next == Token::End {
-        return Ok((node, parser.names));
+        return Ok(Parsing { node, names: parser.names, mistake: parser.mistake });
     }
     let is_operator = comparison(next).is_some() || *next == Token::Word("in".to_owned());
     let hint = if is_operator {
@@ -41,6 +49,7 @@ struct Parser<'a> {
     at: usize,
     depth: usize,
     names: Names,
+    mistake: Option<AudienceError>,
 }
 
 impl Parser<'_> {
@@ -93,10 +102,17 @@ impl Parser<'_> {
         if let Some(operator) = comparison(self.peek()) {
             self.at += 1;
             let right = self.operand()?;
+            self.mistaken(start, types::comparison(&left, operator, &right));
             return Ok(Node::Compare { left, operator, right });
         }
         let attribute = match left {
             Operand::Attribute(attribute) => attribute,
+            Operand::Literal(_) if *self.peek() == Token::Word("in".to_owned()) => {
+                return Err(self.problem(
+                    "`in` stands between an attribute and a list, such as os in [\"linux\"]; a part of a text is found by os.matches(\"lin\")"
+                        .to_owned(),
+                ));
+            }
             Operand::Literal(Literal::Boolean(value)) => return Ok(Node::Constant(value)),
             Operand::Literal(literal) => {
                 self.at = start;
@@ -117,8 +133,9 @@ impl Parser<'_> {
         self.remember(&attribute, start);
         if *self.peek() == Token::Word("in".to_owned()) {
             self.at += 1;
-            return Ok(Node::In { attribute, list: self.list()? });
+            return Ok(Node::In { list: self.list(&attribute)?, attribute });
         }
+        self.mistaken(start, types::condition(&attribute));
         Ok(Node::Attribute(attribute))
     }
 
@@ -140,6 +157,7 @@ impl Parser<'_> {
         };
         self.at += 1;
         self.expect(")")?;
+        self.mistaken(start, types::text_function(attribute, function));
         let attribute = attribute.to_owned();
         if function == "startsWith" {
             return Ok(Node::StartsWith { attribute, prefix: argument });
@@ -153,7 +171,7 @@ impl Parser<'_> {
         }
     }
 
-    fn list(&mut self) -> Result<Vec<Literal>, AudienceError> {
+    fn list(&mut self, attribute: &str) -> Result<Vec<Literal>, AudienceError> {
         self.expect("[")?;
         let mut list = Vec::new();
         while !self.takes("]") {
@@ -161,7 +179,10 @@ impl Parser<'_> {
                 self.expect(",")?;
             }
             match self.operand()? {
-                Operand::Literal(literal) => list.push(literal),
+                Operand::Literal(literal) => {
+                    self.mistaken(self.at - 1, types::member(attribute, &literal));
+                    list.push(literal);
+                }
                 Operand::Attribute(_) => {
                     return Err(self.previous("an attribute in a list; wanted literals only"));
                 }
@@ -213,6 +234,16 @@ impl Parser<'_> {
     fn remember(&mut self, name: &str, word: usize) {
         let offset = self.words.get(word).map_or(0, |word| word.span.0);
         self.names.entry(name.to_owned()).or_insert((offset, name.len()));
+    }
+
+    /// Notes the first mistake of types, from the word where it begins up to the last one that was read.
+    fn mistaken(&mut self, from: usize, problem: Option<String>) {
+        if let (None, Some(problem)) = (&self.mistake, problem) {
+            let begin = self.words.get(from).map_or(0, |word| word.span.0);
+            let last = self.words.get(self.at.saturating_sub(1));
+            let end = last.map_or(begin, |word| word.span.0 + word.span.1);
+            self.mistake = Some(AudienceError::new(self.text, (begin, end.saturating_sub(begin)), problem));
+        }
     }
 
     fn peek(&self) -> &Token {

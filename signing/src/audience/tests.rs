@@ -81,6 +81,8 @@ fn an_error_says_where_and_what_would_do() {
         ("host in 'a'", 9, "wanted `[`"),
         ("host in [os]", 10, "literals only"),
         ("'linux'", 1, "no condition"),
+        ("'a' in os", 5, "stands between an attribute and a list"),
+        ("5 in [5]", 3, "stands between an attribute and a list"),
         ("!os == 'linux'", 8, "put the comparison in parentheses"),
         ("1 < cpus < 3", 10, "stands between"),
         ("ä == 1", 1, "unexpected character"),
@@ -104,6 +106,94 @@ fn an_unknown_attribute_has_its_nearest_one_named() {
     assert_eq!(error.span(), (12, 3));
     assert!(parsed("has(arch) && host.startsWith('a')").check_names(CLIENT_ATTRIBUTES).is_ok());
     assert_eq!(expression.names().collect::<Vec<_>>(), ["cpus", "osx"]);
+}
+
+#[test]
+fn an_unknown_attribute_that_is_near_to_none_has_each_known_one_listed_once() {
+    let twice = CLIENT_ATTRIBUTES.into_iter().chain(["os", "zone", "os"]);
+
+    let error = parsed("wxyzwxyz == 1").check_names(twice).unwrap_err().to_string();
+
+    let listed = error.split_once("known are ").unwrap().1;
+    assert_eq!(
+        listed,
+        "arch, cpus, device, domain, host, kernel, memory_mb, os, os_version, version, virtual, zone"
+    );
+}
+
+#[test]
+fn every_operator_is_held_against_the_types_of_its_operands() {
+    for operator in ["==", "!=", "<", "<=", ">", ">="] {
+        for (left, right, is_fit) in [
+            ("os", "'linux'", true),
+            ("os", "5", false),
+            ("os", "true", false),
+            ("5", "os", false),
+            ("os", "kernel", true),
+            ("os", "cpus", false),
+            ("os", "virtual", false),
+            ("cpus", "5", true),
+            ("cpus", "'5'", false),
+            ("cpus", "true", false),
+            ("cpus", "memory_mb", true),
+            ("virtual", "true", true),
+            ("virtual", "1", true),
+            ("virtual", "'yes'", false),
+            ("tag.site", "5", true),
+            ("tag.site", "'hq'", true),
+            ("tag.site", "true", true),
+            ("tag.site", "os", true),
+            ("1", "2", true),
+            ("1", "'a'", false),
+            ("true", "1", false),
+        ] {
+            let text = format!("{left} {operator} {right}");
+
+            let checked = parsed(&text).check_types();
+
+            assert_eq!(checked.is_ok(), is_fit, "{text}: {checked:?}");
+            if let Err(error) = checked {
+                assert_eq!(error.span(), (0, text.len()), "{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mistake_of_types_says_where_and_what_would_do() {
+    for (text, span, words) in [
+        (
+            "arch == 'a' && os == 5",
+            (15, 7),
+            "`os` is a text, `5` is an integer, and `==` compares values of one type; wanted os == \"…\"",
+        ),
+        ("os < 5", (0, 6), "wanted os < \"…\""),
+        ("5 < os", (0, 6), "wanted \"…\" < os"),
+        ("'a' < 5", (0, 7), "wanted two of one type"),
+        ("os in ['a', 5, 6]", (12, 1), "`os` is a text, `5` is an integer; wanted os in"),
+        ("cpus in [1, 'a']", (12, 3), "wanted cpus in [5]"),
+        ("virtual in [true, 0, 'x']", (21, 3), "`virtual` is 0 or 1"),
+        ("cpus.startsWith('1')", (0, 20), "startsWith is for texts"),
+        ("virtual.matches('1')", (0, 20), "matches is for texts"),
+        ("os && true", (0, 2), "`os` is a text, no condition"),
+        ("!cpus", (1, 4), "`cpus` is an integer, no condition"),
+    ] {
+        let error = parsed(text).check_types().unwrap_err();
+
+        assert_eq!(error.span(), span, "{text}");
+        assert!(error.to_string().contains(words), "{text}: {error}");
+    }
+    for text in [
+        "virtual",
+        "!virtual",
+        "has(os)",
+        "tag.x",
+        "tag.x.matches('a')",
+        "tag.x in [1, 'a', true]",
+        "os in []",
+    ] {
+        assert_eq!(parsed(text).check_types(), Ok(()), "{text}");
+    }
 }
 
 #[test]

@@ -199,9 +199,15 @@ fn check_bound(
 fn columns(given: &[Spanned<document::Column>]) -> Result<Vec<ResultColumn>, Fault> {
     check_count(given, "columns")?;
     let mut names = BTreeSet::new();
-    let mut columns = Vec::new();
+    let mut columns: Vec<ResultColumn> = Vec::new();
     for column in given.iter().map(Spanned::get_ref) {
         let name = item_name(&column.name, &mut names)?;
+        // SQL does not tell them apart, so neither could a query over the result.
+        if let Some(twin) = columns.iter().find(|other| other.name.eq_ignore_ascii_case(&name)) {
+            let problem =
+                format!("`{name}` and `{}` are one name in SQL; give each column its own", twin.name);
+            return Err(fault(&column.name, problem));
+        }
         let kind = column_type(&column.kind)?;
         let has_length = kind == ColumnType::Text || kind == ColumnType::Blob;
         if let Some(length) = column.max_length.as_ref().filter(|_| !has_length) {

@@ -160,6 +160,8 @@ fn a_problem_has_its_line_and_what_would_do() {
         ("query = \"\"\"", "script = \"\"\"", 22, "scripts are not supported"),
         ("query = \"\"\"", "query_parameter = \"\"\"", 22, "only Muster-"),
         ("type = \"datetime\"", "type = \"date\"", 39, "no column type"),
+        ("name = \"not_after\"", "name = \"subject\"", 38, "second time"),
+        ("name = \"not_after\"", "name = \"Subject\"", 38, "are one name in SQL"),
         ("type = \"datetime\"", "type = \"datetime\"\nmax_length = 5", 40, "text or blob"),
         ("\"10s\"", "\"10\"", 45, "no duration"),
         ("\"10s\"", "\"2h\"", 45, "1s to 1h"),

@@ -124,6 +124,9 @@ pub struct IssueLicence {
     /// How long from now on, in days or years: 365d, 2y.
     #[arg(long, value_parser = days)]
     pub valid: u64,
+    /// The home whose trust/licences.pem must accept the signer; without it only its purpose is looked at.
+    #[arg(long, env = "MUSTER_HOME")]
+    pub home: Option<PathBuf>,
     /// Key and certificate.
     #[command(flatten)]
     pub signer: SignerFiles,

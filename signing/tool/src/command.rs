@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use muster_pki::{Certificate, RevocationIndex, Roots, UnixTime};
+use muster_pki::{Certificate, RevocationIndex, Role, Roots, UnixTime};
 use muster_signing::definition::Definition;
 use muster_signing::envelope::{self, ContentType, Inspection, Signer};
 use muster_signing::licence::Licence;
@@ -14,8 +14,8 @@ use crate::cli::{
     SignerFiles, VerifyDefinition,
 };
 use crate::{
-    LicenceRequest, Licensed, ToolError, Trust, issue_licence, read_envelope, sign_definition,
-    verify_definition,
+    LicenceRequest, Licensed, ToolError, Trust, check_signer_role, issue_licence, read_envelope,
+    sign_definition, verify_definition,
 };
 
 /// Runs a command; what it returns goes to standard output.
@@ -43,7 +43,9 @@ pub fn render(error: &anyhow::Error) -> String {
         let handler = miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor());
         let mut report = String::new();
         if handler.render_report(&mut report, &**definition).is_ok() {
-            text.push_str(&report);
+            // The report begins with what was just said; wanted is the place.
+            let place = report.lines().skip_while(|line| !line.contains('╭'));
+            place.for_each(|line| text.extend([line, "\n"]));
         }
     }
     text
@@ -148,6 +150,14 @@ fn issue(arguments: &IssueLicence, now: UnixTime) -> anyhow::Result<String> {
         prefixes,
     };
     let signer = signer(&arguments.signer)?;
+    if let Some(home) = &arguments.home {
+        let others = [(Role::Author, "authors"), (Role::OrderSigner, "orders")];
+        // Only to say what the certificate is instead; a home need not have them.
+        let others: Vec<(Role, Roots)> =
+            others.into_iter().filter_map(|(role, name)| Some((role, roots(home, name).ok()?))).collect();
+        check_signer_role(&signer, Role::Licensor, &roots(home, "licences")?, &others, now)
+            .with_context(|| arguments.signer.cert.display().to_string())?;
+    }
     let envelope = issue_licence(&request, &signer, now)?;
     write(&arguments.out, &envelope)?;
     let content = envelope::inspect(&envelope).map_err(ToolError::from)?.content;

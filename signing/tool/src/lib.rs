@@ -15,7 +15,7 @@ pub use definition::{Licensed, Trust, VerifiedDefinition, sign_definition, verif
 pub use envelope::{ReadError, read_envelope};
 pub use licence::{LicenceRequest, issue_licence};
 
-use muster_pki::{Certificate, ExtendedKeyUsage, UnixTime};
+use muster_pki::{Certificate, ExtendedKeyUsage, Facts, Role, Roots, UnixTime};
 use muster_signing::definition::DefinitionError;
 use muster_signing::envelope::{EnvelopeError, SignError, Signer};
 use muster_signing::licence::LicenceError;
@@ -43,16 +43,38 @@ pub enum ToolError {
         problem: String,
     },
     /// The envelope is refused.
-    #[error("{code}: {source}")]
+    #[error("{code}: {problem}")]
     Envelope {
         /// The code that a client would answer with.
         code: &'static str,
-        /// What is wrong with it.
-        source: EnvelopeError,
+        /// What is wrong with it. No `source`: whoever prints causes would say it twice.
+        problem: EnvelopeError,
     },
     /// A verified content that is no text.
     #[error("the content is not UTF-8")]
     NotText,
+    /// A licence would be signed by one of those that it licenses.
+    #[error(
+        "signer {subject}: expected a licensor's certificate, found the publisher's that --prefix {prefix} names; sign with the licensor's key and certificate (`muster pki issue --role licensor`)"
+    )]
+    SignerIsPublisher {
+        /// The certificate's subject.
+        subject: String,
+        /// The prefix that it is named for.
+        prefix: String,
+    },
+    /// A signer that the roots of its role do not know.
+    #[error(
+        "signer {subject}: expected a certificate of role {wanted}, found {found}; sign with the {wanted}'s key and certificate (`muster pki issue --role {wanted}`)"
+    )]
+    SignerRole {
+        /// The certificate's subject.
+        subject: String,
+        /// The role that the document asks for.
+        wanted: Role,
+        /// The role that it has, or why it has none.
+        found: String,
+    },
     /// A certificate of a licence that cannot be read.
     #[error("prefix {prefix}: {problem}")]
     PrefixCertificate {
@@ -64,8 +86,8 @@ pub enum ToolError {
 }
 
 impl From<EnvelopeError> for ToolError {
-    fn from(source: EnvelopeError) -> Self {
-        Self::Envelope { code: source.refusal().name(), source }
+    fn from(problem: EnvelopeError) -> Self {
+        Self::Envelope { code: problem.refusal().name(), problem }
     }
 }
 
@@ -89,6 +111,29 @@ fn check_signer(signer: &Signer, now: UnixTime) -> Result<(), ToolError> {
         return Ok(());
     };
     Err(ToolError::SignerUnfit { subject: subject(certificate), problem: problem.to_owned() })
+}
+
+/// Refuses a signer whose certificate the roots of `wanted` do not accept; `others` are roots that may tell what it is.
+///
+/// # Errors
+/// [`ToolError::SignerRole`], with the role found.
+pub fn check_signer_role(
+    signer: &Signer,
+    wanted: Role,
+    roots: &Roots,
+    others: &[(Role, Roots)],
+    now: UnixTime,
+) -> Result<(), ToolError> {
+    let chain: Vec<_> = signer.chain().iter().map(|element| element.certificate_der().clone()).collect();
+    let judge =
+        |role: Role, roots: &Roots| muster_pki::check(role, &chain, roots, &Facts::at(now)).into_result();
+    let Err(refused) = judge(wanted, roots) else { return Ok(()) };
+    let other = others.iter().find(|(role, roots)| *role != wanted && judge(*role, roots).is_ok());
+    Err(ToolError::SignerRole {
+        subject: signer.certificate().map(subject).unwrap_or_default(),
+        wanted,
+        found: other.map_or_else(|| refused.to_string(), |(role, _)| format!("one of role {role}")),
+    })
 }
 
 fn subject(certificate: &Certificate) -> String {

@@ -32,13 +32,19 @@ pub struct LicenceRequest {
 /// Issues and signs a licence.
 ///
 /// # Errors
-/// A certificate cannot be read, the terms do not hold together, or the signer is none that clients accept.
+/// A certificate cannot be read, the terms do not hold together, or the signer is none that clients accept, such as one
+/// of the publishers.
 pub fn issue_licence(request: &LicenceRequest, signer: &Signer, now: UnixTime) -> Result<Vec<u8>, ToolError> {
     check_signer(signer, now)?;
     let mut prefixes: BTreeMap<String, BTreeSet<Thumbprint>> = BTreeMap::new();
     for (prefix, certificate_pem) in &request.prefixes {
         let thumbprint = thumbprint(certificate_pem)
             .map_err(|problem| ToolError::PrefixCertificate { prefix: prefix.clone(), problem })?;
+        // Roles have roots of their own (DESIGN.md, "Contracts"): who publishes does not license.
+        if let Some(own) = signer.certificate().filter(|own| own.thumbprint() == thumbprint) {
+            let (subject, prefix) = (own.subject().to_owned(), prefix.clone());
+            return Err(ToolError::SignerIsPublisher { subject, prefix });
+        }
         prefixes.entry(prefix.clone()).or_default().insert(thumbprint);
     }
     let at = |seconds: u64| UnixTime::since_unix_epoch(Duration::from_secs(seconds));

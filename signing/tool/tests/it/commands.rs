@@ -52,6 +52,7 @@ fn a_bad_definition_is_refused_with_its_line() {
 
     assert!(error.starts_with("a.toml: line 11: no column type is called \"txt\""), "{error}");
     assert!(error.contains("type = \"txt\""), "{error}");
+    assert_eq!(error.matches("no column type is called").count(), 1, "{error}");
     assert!(!home.path().join("a.cms").exists());
 }
 
@@ -70,6 +71,9 @@ fn a_changed_or_untrusted_definition_is_refused_with_its_code() {
     let changed = refuse(home.path(), "definition verify c.cms --home .");
 
     assert!(untrusted.contains("UNTRUSTED_SIGNER"), "{untrusted}");
+    for words in ["the signer is not trusted", "certificate refused", "no path from"] {
+        assert_eq!(untrusted.matches(words).count(), 1, "{words}: {untrusted}");
+    }
     assert!(changed.contains("BAD_SIGNATURE") && changed.contains("the content was changed"), "{changed}");
 }
 
@@ -81,6 +85,39 @@ fn a_key_for_servers_signs_nothing() {
     let error = refuse(home.path(), "definition sign a.toml --key server.key --cert server.pem --out a.cms");
 
     assert!(error.contains("not for codeSigning"), "{error}");
+}
+
+#[test]
+fn a_licence_is_signed_by_a_licensor_and_nobody_else() {
+    let home = home();
+    let issue = "licence issue --licensee Acme --tenant acme --serial 4 --valid 30d --out l.cms";
+
+    let publisher =
+        refuse(home.path(), &format!("{issue} --prefix Acme=author.pem --key author.key --cert author.pem"));
+    let author = refuse(
+        home.path(),
+        &format!("{issue} --home . --prefix Acme=licensor.pem --key author.key --cert author.pem"),
+    );
+    let server = refuse(
+        home.path(),
+        &format!("{issue} --home . --prefix Acme=author.pem --key server.key --cert server.pem"),
+    );
+
+    assert!(
+        publisher
+            .contains("expected a licensor's certificate, found the publisher's that --prefix Acme names"),
+        "{publisher}"
+    );
+    assert!(author.contains("expected a certificate of role licensor, found one of role author"), "{author}");
+    assert!(
+        server.contains("expected a certificate of role licensor, found certificate refused: G5"),
+        "{server}"
+    );
+    assert!(!home.path().join("l.cms").exists());
+    succeed(
+        home.path(),
+        &format!("{issue} --home . --prefix Acme=author.pem --key licensor.key --cert licensor.pem"),
+    );
 }
 
 #[test]
