@@ -10,6 +10,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use muster_pki::{CertificateDer, UnixTime};
 use muster_service::credentials::{Peer, PeerRefused, ServerCredentials};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
@@ -24,8 +25,17 @@ use crate::metrics;
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// Headers of an HTTP/2 request.
 const H2_HEADER_BYTES_MAX: u32 = 16 * 1024;
+/// One frame of a put. Each is handed to a blocking thread by itself, which is too much of it for the default of 16 KiB.
+const H2_FRAME_BYTES_MAX: u32 = 256 * 1024;
 /// A pause after an accept that failed for want of descriptors, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a refused peer has to take the alert. A round trip around the world takes 0.4 s.
+const LINGER: Duration = Duration::from_secs(3);
+/// What a refused peer may still send meanwhile: what a kernel's send buffer holds, and more.
+const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// One read of what nobody looks at.
+const LINGER_READ_BYTES: usize = 16 * 1024;
 
 /// How long the certificate's end goes without a look at the wall clock, which may have been changed.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(60);
@@ -97,7 +107,12 @@ impl Acceptor {
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.limits.streams_max)
             .max_header_list_size(H2_HEADER_BYTES_MAX)
+            .max_frame_size(H2_FRAME_BYTES_MAX)
             .keep_alive_interval(Some(self.limits.header_deadline));
+        // ALPN has chosen. Without the choice the server would wait for the client's first bytes to guess it, and over
+        // HTTP/2 a server speaks first: that is how a client knows that it was let in.
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2".as_slice());
+        let builder = if is_http2 { builder.http2_only() } else { builder.http1_only() };
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let served = async {
@@ -149,23 +164,51 @@ impl Acceptor {
         }
     }
 
-    /// TLS, then the check that also holds for resumed sessions (R2).
+    /// TLS, then the check that also holds for resumed sessions (R2). A peer that is refused gets the time to read why.
     async fn handshake(&self, stream: TcpStream) -> Result<(TlsStream<TcpStream>, Peer), Refusal> {
-        let accept = TlsAcceptor::from(self.credentials.config()).accept(stream);
-        let stream = tokio::time::timeout(self.limits.tls_deadline, accept)
-            .await
-            .map_err(|_| Refusal {
-                cause: "tls_deadline",
-                detail: format!("no handshake within {:?}", self.limits.tls_deadline),
-            })?
-            .map_err(|error| Refusal { cause: "tls", detail: error.to_string() })?;
-        let certificates = stream.get_ref().1.peer_certificates();
-        let peer = self
-            .credentials
-            .check_peer(certificates, UnixTime::now())
-            .map_err(|refused| Refusal { cause: "certificate", detail: refused.to_string() })?;
-        Ok((stream, peer))
+        let accept = TlsAcceptor::from(self.credentials.config()).accept(stream).into_fallible();
+        let accepted = tokio::time::timeout(self.limits.tls_deadline, accept).await.map_err(|_| Refusal {
+            cause: "tls_deadline",
+            detail: format!("no handshake within {:?}", self.limits.tls_deadline),
+        })?;
+        let mut stream = match accepted {
+            Ok(stream) => stream,
+            Err((error, stream)) => {
+                linger(stream).await;
+                return Err(Refusal { cause: "tls", detail: error.to_string() });
+            }
+        };
+        match self.credentials.check_peer(stream.get_ref().1.peer_certificates(), UnixTime::now()) {
+            Ok(peer) => Ok((stream, peer)),
+            Err(refused) => {
+                // A close_notify, so that the peer knows the end for one that was meant.
+                drop(tokio::time::timeout(LINGER, stream.shutdown()).await);
+                linger(stream.into_inner().0).await;
+                Err(Refusal { cause: "certificate", detail: refused.to_string() })
+            }
+        }
     }
+}
+
+/// Ends a connection so that what was written last arrives.
+///
+/// With TLS 1.3 a client sends its request before it can know that its certificate was refused. A socket that is closed
+/// with such bytes unread is reset, and a reset throws away the alert that the peer has not read yet (RFC 1122
+/// §4.2.2.13). So our half is closed first, and the peer's is read until it ends, or a bound is reached.
+async fn linger(mut stream: TcpStream) {
+    let drained = async {
+        stream.shutdown().await?;
+        let (mut unread, mut bytes) = (vec![0; LINGER_READ_BYTES], 0);
+        while bytes < LINGER_BYTES_MAX {
+            match stream.read(&mut unread).await? {
+                0 => break,
+                length => bytes += length,
+            }
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    // However it ends, the connection is over.
+    drop(tokio::time::timeout(LINGER, drained).await);
 }
 
 /// Why a connection ended before its first request.

@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use muster_service::admin;
 use muster_service::config::{Invalid, Validate, human};
+use muster_service::credentials::Address;
 use muster_service::telemetry::LogConfig;
 use serde::{Deserialize, Serialize};
 
@@ -152,25 +154,39 @@ impl Default for Limits {
 }
 
 impl Validate for Config {
-    fn validate(&self) -> Result<(), Invalid> {
-        let is_address = self
-            .relay
-            .switch
-            .rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-        if !is_address {
-            return Err(Invalid::new(
-                "relay.switch",
-                format!("`{}` is not HOST:PORT, such as localhost:4001", self.relay.switch),
-            ));
+    fn findings(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
+        found.extend(admin::check_address(self.admin_listen).err());
+        if self.admin_listen == self.listen && self.listen.port() != 0 {
+            let problem = format!("got {}, which `listen` has: give each its own port", self.admin_listen);
+            found.push(Invalid::new("admin_listen", problem).against("listen"));
         }
-        if self.limits.connections_max == 0 {
-            return Err(Invalid::new(
-                "limits.connections_max",
-                "0 connections would serve nobody; expected at least 1",
-            ));
+        if let Err(error) = self.relay.switch.parse::<Address>() {
+            found.push(Invalid::new("relay.switch", error.to_string()));
         }
-        Ok(())
+        let limits = &self.limits;
+        for (key, got) in [
+            ("limits.connections_max", u64::try_from(limits.connections_max).unwrap_or(u64::MAX)),
+            ("limits.streams_max", limits.streams_max.into()),
+            ("limits.resource_bytes_max", limits.resource_bytes_max),
+            ("limits.spool_bytes_max", limits.spool_bytes_max),
+        ] {
+            if got == 0 {
+                found.push(Invalid::new(key, "got 0, wanted at least 1: nothing would be served"));
+            }
+        }
+        for (key, got) in [
+            ("limits.tls_deadline", limits.tls_deadline),
+            ("limits.header_deadline", limits.header_deadline),
+            ("limits.connection_max", limits.connection_max),
+            ("limits.drain_timeout", limits.drain_timeout),
+        ] {
+            if got.is_zero() {
+                found.push(Invalid::new(key, "got 0, wanted a duration such as \"10s\""));
+            }
+        }
+        found.extend(self.log.validate().err().map(|invalid| invalid.within("log")));
+        found
     }
 }
 
@@ -189,5 +205,32 @@ mod tests {
         let parsed: Config = toml::from_str(text).unwrap();
 
         assert_eq!(parsed, Config::default());
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(Config::default().findings(), Vec::new());
+    }
+
+    #[test]
+    fn every_value_that_cannot_work_is_told() {
+        let mut config = Config { admin_listen: "0.0.0.0:4443".parse().unwrap(), ..Config::default() };
+        config.relay.switch = "nowhere".to_owned();
+        config.limits.connections_max = 0;
+        config.limits.connection_max = Duration::ZERO;
+        config.log.filter = "=,=".to_owned();
+
+        let findings = config.findings();
+
+        let keys: Vec<&str> = findings.iter().map(Invalid::key).collect();
+        let wanted = [
+            "admin_listen",
+            "admin_listen",
+            "relay.switch",
+            "limits.connections_max",
+            "limits.connection_max",
+            "log.filter",
+        ];
+        assert_eq!(keys, wanted);
     }
 }

@@ -7,8 +7,10 @@ use std::io::SeekFrom;
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
@@ -23,6 +25,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
+use crate::error_body;
 use crate::metrics;
 use crate::range::{self, Selected};
 use crate::resources::{ResourceError, Resources, Root};
@@ -52,7 +55,9 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/resources/{name}", get(fetch).put(put))
         .route("/events", post(events).layer(DefaultBodyLimit::max(EVENTS_BODY_BYTES_MAX)))
         .with_state(shared);
-    Router::new().nest("/Background/v1", routes).fallback(nothing_here)
+    let all = Router::new().nest("/Background/v1", routes).fallback(nothing_here);
+    // Around the whole router, not its routes: a route adds `Allow` to a 405 only after its layers.
+    Router::new().fallback_service(all).layer(map_response(error_body::one_line))
 }
 
 /// Why a request was not served. It prints as one line of text.
@@ -62,6 +67,7 @@ enum Refused {
     Resource(ResourceError),
     Spool(SpoolError),
     Bad(String),
+    TooLong,
     Range { size: u64 },
 }
 
@@ -87,10 +93,18 @@ impl IntoResponse for Refused {
                 (StatusCode::INTERNAL_SERVER_ERROR, "the spool does not take events".to_owned())
             }
             Self::Bad(text) => (StatusCode::BAD_REQUEST, text),
+            Self::TooLong => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("a post of events has at most {EVENTS_BODY_BYTES_MAX} bytes; post fewer at once"),
+            ),
             Self::Range { size } => {
                 let range = HeaderValue::try_from(format!("bytes */{size}"))
                     .unwrap_or(HeaderValue::from_static("bytes */*"));
-                return (StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, range)]).into_response();
+                let text = format!(
+                    "no byte of the {size} lies in that range; one range `bytes=FIRST-LAST` is taken"
+                );
+                return (StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, range)], text)
+                    .into_response();
             }
         };
         (status, format!("{text}\n")).into_response()
@@ -177,11 +191,15 @@ async fn put(
     State(shared): State<Shared>,
     Extension(peer): Extension<Arc<Peer>>,
     Path(root): Path<String>,
-    Query(query): Query<PutQuery>,
+    query: Result<Query<PutQuery>, QueryRejection>,
     body: Body,
 ) -> Response {
-    let taken = match need(&peer, Role::Operator) {
-        Ok(()) => take(&shared, &root, &query.name, body).await,
+    let named = need(&peer, Role::Operator).and_then(|()| {
+        let expected = |_| Refused::Bad("the address must end in ?name=NAME".to_owned());
+        query.map_err(expected)
+    });
+    let taken = match named {
+        Ok(Query(query)) => take(&shared, &root, &query.name, body).await,
         Err(refused) => Err(refused),
     };
     let answered = match taken {
@@ -226,10 +244,14 @@ async fn list(State(shared): State<Shared>, Extension(peer): Extension<Arc<Peer>
 async fn events(
     State(shared): State<Shared>,
     Extension(peer): Extension<Arc<Peer>>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let acked = async {
         need(&peer, Role::Device)?;
+        let body = body.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Refused::TooLong,
+            _ => Refused::Bad(format!("the body ended early: {rejection}")),
+        })?;
         let batch = checked_batch(&body)?;
         let ranges = ranges(&batch);
         let device = peer.device_id().map(ToString::to_string).unwrap_or_default();

@@ -8,6 +8,7 @@
 
 mod accept;
 mod config;
+mod error_body;
 mod http;
 mod metrics;
 mod program;
@@ -18,7 +19,7 @@ mod spool;
 mod start;
 
 pub use config::{Config, Limits, RelayConfig, TlsConfig, TrustConfig};
-pub use program::{check_config, explain_config, run};
+pub use program::Program;
 pub use resources::{BLOCK_SIZE, Put, ResourceError, ResourceInfo, Resources, Root};
 pub use spool::{Spool, SpoolError, SpoolWriter, Spooled};
 pub use start::{RunError, Running, StartError, start};

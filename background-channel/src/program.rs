@@ -1,107 +1,76 @@
-//! What the binary does, so that tests reach all of it but the parsing of arguments.
+//! The Background Channel as a program: what [`muster_service::program`] has to know of it.
 
-use std::io::Write as _;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
-use muster_service::config::{CheckDepth, ConfigError, Loaded, Sources, load};
-use muster_service::shutdown::{Shutdown, signal};
-use muster_service::{exit, telemetry};
+use muster_service::credentials::CredentialError;
+use muster_service::exit::{self, Ended};
+use muster_service::program::{self, serve};
+use muster_service::telemetry::LogConfig;
 
 use crate::config::Config;
+use crate::spool::SpoolError;
 use crate::start::{self, StartError};
 
-const PROGRAM: &str = "muster-background-channel";
+/// `muster-background-channel`.
+#[derive(Debug)]
+pub struct Program;
 
-/// Environment variables that are keys begin so.
-const ENV_PREFIX: &str = "MUSTER_BACKGROUND_CHANNEL_";
+impl program::Program for Program {
+    type Config = Config;
 
-/// Runs the Background Channel until a signal or a failure ends it.
-#[must_use]
-pub fn run(file: Option<PathBuf>) -> ExitCode {
-    let config = match load_config(file) {
-        Ok(loaded) => loaded.into_config(),
-        Err(error) => return exit::refuse_config(PROGRAM, &error),
-    };
-    if let Err(error) = telemetry::init(&config.log) {
-        return exit::refuse(PROGRAM, &error, exit::CONFIG);
-    }
-    let workers = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    match muster_service::runtime(PROGRAM, workers) {
-        Ok(runtime) => runtime.block_on(Box::pin(until_stopped(config))),
-        Err(error) => exit::refuse(PROGRAM, &error, exit::FAILURE),
-    }
-}
+    const NAME: &'static str = "muster-background-channel";
+    const ABOUT: &'static str =
+        "The Muster Background Channel: serves resources and takes the events that clients post";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const ENV_PREFIX: &'static str = "MUSTER_BACKGROUND_CHANNEL_";
+    const DEFAULT_CONFIG: &'static str = "/etc/muster/background-channel.toml";
 
-/// Checks a configuration file and, if asked, the certificates and roots it names.
-#[must_use]
-pub fn check_config(file: &Path, depth: CheckDepth) -> ExitCode {
-    let config = match load_config(Some(file.to_owned())) {
-        Ok(loaded) => loaded.into_config(),
-        Err(error) => return exit::refuse_config(PROGRAM, &error),
-    };
-    if depth == CheckDepth::Values {
-        return print(&format!("{}: in order; --files also opens what it names\n", file.display()));
+    fn log(config: &Config) -> &LogConfig {
+        &config.log
     }
-    match start::credentials(&config) {
-        Ok(_) => print(&format!("{}: in order\n", file.display())),
-        Err(error) => exit::refuse(PROGRAM, &error, exit::CONFIG),
+
+    fn check_files(config: &Config) -> Vec<String> {
+        let errors = start::credentials(config).err().map(CredentialError::into_each);
+        errors.into_iter().flatten().map(|error| error.to_string()).collect()
+    }
+
+    fn run(config: Config) -> Result<(), Ended> {
+        let workers = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        serve(
+            Self::NAME,
+            workers,
+            |shutdown| async { start::start(config, shutdown).await.map_err(|error| ended(&error)) },
+            |running, _shutdown| async {
+                running.wait().await.map_err(|error| Ended::new(exit::FAILURE, &error))
+            },
+        )
     }
 }
 
-/// Prints every key with its value and the layer that set it.
-#[must_use]
-pub fn explain_config(file: Option<PathBuf>) -> ExitCode {
-    match load_config(file) {
-        Ok(loaded) => print(&loaded.explain().to_string()),
-        Err(error) => exit::refuse_config(PROGRAM, &error),
-    }
-}
-
-fn load_config(file: Option<PathBuf>) -> Result<Loaded<Config>, ConfigError> {
-    let conf_d =
-        file.as_ref().and_then(|file| file.parent()).map(|folder| folder.join("background-channel.d"));
-    load(PROGRAM, &Sources { file, conf_d, env_prefix: ENV_PREFIX.to_owned(), flags: Vec::new() })
-}
-
-async fn until_stopped(config: Config) -> ExitCode {
-    let shutdown = Shutdown::new();
-    let signalled = signal();
-    let running = match start::start(config, shutdown.clone()).await {
-        Ok(running) => running,
-        Err(error) => {
-            let code = match &error {
-                StartError::Bind(_) => exit::UNAVAILABLE,
-                StartError::Credentials(_) | StartError::DataDir { .. } => exit::CONFIG,
-                StartError::Resources(_) | StartError::Spool(_) => exit::FAILURE,
-            };
-            return exit::refuse(PROGRAM, &error, code);
+/// Why it did not start, with the code that tells service managers whether a restart may help.
+fn ended(error: &StartError) -> Ended {
+    let code = match error {
+        StartError::Bind(_) => exit::UNAVAILABLE,
+        StartError::Credentials(_) | StartError::DataDir { .. } => exit::CONFIG,
+        StartError::Spool(SpoolError::Store { source, .. }) if is_damage(source) => {
+            return Ended::new(exit::CONFIG, &Damaged(error));
         }
+        StartError::Resources(_) | StartError::Spool(_) => exit::FAILURE,
     };
-    let stop = shutdown.clone();
-    let signals = async move {
-        match signalled.await {
-            Ok(signal) => tracing::info!(?signal, "the Background Channel is told to stop"),
-            Err(error) => tracing::error!(%error, "signals cannot be waited for"),
-        }
-        stop.trigger();
-        std::future::pending::<()>().await;
-    };
-    let ended = tokio::select! {
-        biased;
-        ended = running.wait() => ended,
-        () = signals => Ok(()),
-    };
-    match ended {
-        Ok(()) => ExitCode::from(exit::OK),
-        Err(error) => exit::refuse(PROGRAM, &error, exit::FAILURE),
-    }
+    Ended::new(code, error)
 }
 
-fn print(text: &str) -> ExitCode {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::from(exit::OK),
-        Err(_) => ExitCode::from(exit::FAILURE),
-    }
+/// A spool that nothing can be read from.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0}; check the disk, keep a copy and restore a backup; without one, move the file and those beside it (-wal, -shm) \
+     away: the spool then starts empty, and events that the Switch did not get yet are lost"
+)]
+struct Damaged<'a>(&'a StartError);
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt)
+    )
 }

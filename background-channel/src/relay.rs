@@ -8,10 +8,11 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use muster_proto::relay::v1::RelayEventsRequest;
 use muster_proto_grpc::relay::v1::event_relay_service_client::EventRelayServiceClient;
-use muster_service::credentials::ClientCredentials;
+use muster_service::credentials::{Address, ClientCredentials, Deadlines, DialError, dial};
+use muster_service::exit::describe;
+use muster_service::health::{Component, State};
 use rand::Rng as _;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
@@ -24,10 +25,16 @@ const BATCH_MAX: usize = 1_000;
 const BATCH_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// One attempt, from connecting to the Switch's ack.
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(30);
+/// For TCP and for TLS, within an attempt.
+const DIAL_DEADLINES: Deadlines =
+    Deadlines { connect: Duration::from_secs(10), tls: Duration::from_secs(10) };
 /// The longest pause between attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// The first pause.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
+
+/// Attempts that fail this long are more than a Switch that starts again: `/readyz` says so.
+const DEGRADED_AFTER: Duration = Duration::from_secs(60);
 
 /// Where the Switch's operator API is, and who we are to it.
 #[derive(Debug, Clone)]
@@ -41,8 +48,8 @@ pub(crate) struct Target {
 /// What is wrong with an attempt.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RelayError {
-    #[error("`{0}` is not HOST:PORT")]
-    Address(String),
+    #[error(transparent)]
+    Dial(#[from] DialError),
     #[error("connect: {0}")]
     Connect(#[from] tonic::transport::Error),
     #[error("{0}")]
@@ -55,11 +62,55 @@ pub(crate) enum RelayError {
     Read(#[from] tokio::task::JoinError),
 }
 
-/// Relays until cancelled.
-pub(crate) async fn run(spool: Spool, target: Target, cancelled: CancellationToken) {
+/// How the road to the Switch is, by what came of the attempts. It knows no clock.
+#[derive(Debug, Default)]
+struct Road {
+    failing_since: Option<Instant>,
+    failures: u32,
+}
+
+/// What an attempt changed.
+#[derive(Debug, PartialEq, Eq)]
+enum Change {
+    /// Nothing that anybody need hear of.
+    Nothing,
+    /// The first failure after success.
+    Interrupted,
+    /// Failing for [`DEGRADED_AFTER`], and how long it is now.
+    Degraded { failing: Duration },
+    /// An attempt worked after failures.
+    Restored { failed: Duration },
+}
+
+impl Road {
+    /// An attempt worked.
+    fn handle_success(&mut self, now: Instant) -> Change {
+        self.failures = 0;
+        match self.failing_since.take() {
+            Some(since) => Change::Restored { failed: now.saturating_duration_since(since) },
+            None => Change::Nothing,
+        }
+    }
+
+    /// An attempt failed.
+    fn handle_failure(&mut self, now: Instant) -> Change {
+        self.failures = self.failures.saturating_add(1);
+        let Some(since) = self.failing_since else {
+            self.failing_since = Some(now);
+            return Change::Interrupted;
+        };
+        let failing = now.saturating_duration_since(since);
+        if failing < DEGRADED_AFTER { Change::Nothing } else { Change::Degraded { failing } }
+    }
+}
+
+/// Relays until cancelled. `component` tells whether the Switch takes events: one that is away for long is a matter for
+/// somebody, but this service serves all the same, so it is degraded and never failed.
+pub(crate) async fn run(spool: Spool, target: Target, component: Component, cancelled: CancellationToken) {
     let mut appended = spool.appended();
     let mut channel: Option<Channel> = None;
-    let mut failures = 0_u32;
+    let mut road = Road::default();
+    component.set(State::Ready);
     loop {
         appended.mark_unchanged();
         let attempt = tokio::time::timeout(ATTEMPT_DEADLINE, relay_batch(&spool, &target, &mut channel));
@@ -70,7 +121,7 @@ pub(crate) async fn run(spool: Spool, target: Target, cancelled: CancellationTok
         };
         let pause = match outcome {
             Ok(0) => {
-                failures = 0;
+                tell(&road.handle_success(Instant::now()), &component, &target.address, "");
                 tokio::select! {
                     biased;
                     () = cancelled.cancelled() => return,
@@ -79,23 +130,52 @@ pub(crate) async fn run(spool: Spool, target: Target, cancelled: CancellationTok
                 continue;
             }
             Ok(relayed) => {
-                failures = 0;
+                tell(&road.handle_success(Instant::now()), &component, &target.address, "");
                 metrics::relayed(u64::try_from(relayed).unwrap_or(u64::MAX));
                 continue;
             }
             Err(error) => {
                 channel = None;
-                failures = failures.saturating_add(1);
                 metrics::relay_failure();
-                let pause = backoff(failures);
-                tracing::warn!(%error, ?pause, switch = target.address, "events wait for the Switch");
-                pause
+                let change = road.handle_failure(Instant::now());
+                let error = describe(&error);
+                tracing::debug!(error, failures = road.failures, "attempt to relay");
+                tell(&change, &component, &target.address, &error);
+                backoff(road.failures)
             }
         };
         tokio::select! {
             biased;
             () = cancelled.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Logs a change once, and keeps the component's state and reason current.
+fn tell(change: &Change, component: &Component, switch: &str, error: &str) {
+    match change {
+        Change::Nothing => {}
+        Change::Interrupted => {
+            tracing::warn!(error, switch, "events wait for the Switch; attempts go on");
+        }
+        Change::Degraded { failing } => {
+            let failing = Duration::from_secs(failing.as_secs());
+            if component.state() == State::Ready {
+                tracing::warn!(
+                    error,
+                    switch,
+                    ?failing,
+                    "events wait for the Switch for long; /readyz says so"
+                );
+            }
+            component.set(State::Degraded(format!(
+                "events wait, relaying to the Switch at {switch} fails for {failing:?}: {error}"
+            )));
+        }
+        Change::Restored { failed } => {
+            tracing::info!(switch, ?failed, "the Switch takes events again");
+            component.set(State::Ready);
         }
     }
 }
@@ -148,21 +228,18 @@ fn within_bytes(batch: Vec<Spooled>) -> Vec<Spooled> {
 }
 
 async fn connect(target: &Target) -> Result<Channel, RelayError> {
-    let address = target.address.clone();
-    let host = address
-        .rsplit_once(':')
-        .map(|(host, _)| host.trim_start_matches('[').trim_end_matches(']').to_owned());
-    let name = host
-        .and_then(|host| ServerName::try_from(host).ok())
-        .ok_or_else(|| RelayError::Address(address.clone()))?;
+    let address: Address = target.address.parse()?;
+    // The first connection is made here, so that its error is whole; tonic would flatten it.
+    let mut first = Some(dial(&target.credentials, &address, DIAL_DEADLINES).await?);
     let credentials = Arc::clone(&target.credentials);
     let connector = tower::service_fn(move |_: http::Uri| {
-        let (address, name, credentials) = (address.clone(), name.clone(), Arc::clone(&credentials));
+        let ready = first.take();
+        let (address, credentials) = (address.clone(), Arc::clone(&credentials));
         async move {
-            let stream = TcpStream::connect(&address).await?;
-            stream.set_nodelay(true)?;
-            let stream = tokio_rustls::TlsConnector::from(credentials.config()).connect(name, stream).await?;
-            Ok::<_, std::io::Error>(TokioIo::new(stream))
+            match ready {
+                Some(stream) => Ok(TokioIo::new(stream)),
+                None => dial(&credentials, &address, DIAL_DEADLINES).await.map(TokioIo::new),
+            }
         }
     });
     Ok(Endpoint::from_static("http://switch.invalid").connect_with_connector(connector).await?)
@@ -173,6 +250,46 @@ mod tests {
     use muster_proto::relay::v1::RelayedEvent;
 
     use super::*;
+
+    #[test]
+    fn a_road_that_fails_for_long_is_degraded_until_an_attempt_works() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut road = Road::default();
+        let long = DEGRADED_AFTER.as_secs();
+
+        assert_eq!(road.handle_success(at(0)), Change::Nothing);
+        assert_eq!(road.handle_failure(at(1)), Change::Interrupted);
+        assert_eq!(road.handle_failure(at(long)), Change::Nothing);
+        for later in [1, 500] {
+            let failing = Duration::from_secs(long + later - 1);
+            assert_eq!(road.handle_failure(at(long + later)), Change::Degraded { failing });
+        }
+        let failed = Duration::from_secs(2 * long);
+        assert_eq!(road.handle_success(at(2 * long + 1)), Change::Restored { failed });
+        assert_eq!(road.handle_success(at(2 * long + 2)), Change::Nothing);
+        assert_eq!(road.handle_failure(at(2 * long + 3)), Change::Interrupted);
+    }
+
+    #[test]
+    fn a_degraded_road_says_why_and_the_service_stays_ready() {
+        let health = muster_service::health::Health::new();
+        let component = health.component("relay");
+        component.set(State::Ready);
+        let tell =
+            |change: &Change| tell(change, &component, "localhost:4001", "connect: connection refused");
+
+        tell(&Change::Interrupted);
+        let interrupted = component.state();
+        tell(&Change::Degraded { failing: Duration::from_millis(75_300) });
+        let (degraded, is_ready) = (component.state(), health.snapshot().is_ready());
+        tell(&Change::Restored { failed: Duration::from_secs(80) });
+
+        assert_eq!(interrupted, State::Ready);
+        let reason = "events wait, relaying to the Switch at localhost:4001 fails for 75s: connect: connection refused";
+        assert_eq!((degraded, is_ready), (State::Degraded(reason.to_owned()), true));
+        assert_eq!(component.state(), State::Ready);
+    }
 
     #[test]
     fn pauses_stay_below_their_cap_and_never_overflow() {

@@ -103,7 +103,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartE
     };
     shutdown.spawn("accept", acceptor.run(listener));
     let target = relay::Target { address: config.relay.switch.clone(), credentials: relay_credentials };
-    shutdown.spawn("relay", relay::run(spool, target, shutdown.token()));
+    shutdown.spawn("relay", relay::run(spool, target, health.component("relay"), shutdown.token()));
     let (admin_health, token) = (health.clone(), shutdown.token());
     shutdown.spawn("admin", async move {
         if let Err(error) = admin::serve(admin_listener, admin_health, metrics, token).await {
@@ -184,7 +184,7 @@ pub(crate) fn credentials(
         vec![(Role::Device, config.trust.devices.clone()), (Role::Operator, config.trust.operators.clone())];
     let alpn = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let server =
-        credentials::server(own, client_roles, config.crls.clone(), alpn, Role::Switch, Clock::system())?;
+        credentials::server(own, client_roles, config.crls.clone(), alpn, Role::Switch, Clock::system());
     let service =
         CredentialFiles { certificate: config.relay.certificate.clone(), key: config.relay.key.clone() };
     let relay = credentials::client(
@@ -194,8 +194,12 @@ pub(crate) fn credentials(
         vec![b"h2".to_vec()],
         Role::Service,
         Clock::system(),
-    )?;
-    Ok((server, relay))
+    );
+    match (server, relay) {
+        (Ok(server), Ok(relay)) => Ok((server, relay)),
+        (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
+        (Err(server), Err(relay)) => Err(CredentialError::Several(vec![server, relay])),
+    }
 }
 
 fn now_ms() -> i64 {

@@ -1,30 +1,27 @@
-//! The command line of `muster-client`.
+//! The commands that only `muster-client` has: asking the client that runs on this machine.
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::io::Write;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use muster_service::config::{CheckDepth, ConfigError, Loaded, Sources, load};
-use muster_service::exit;
-use muster_service::shutdown::{self, Shutdown};
-use muster_service::{runtime, telemetry};
+use muster_proto::common::v1::NamedValue;
+use muster_proto::frame::{self, FrameError};
+use muster_proto::session::v1::{Event, Frame, frame::Body};
+use muster_service::program::{self, ConfigFiles, Standard, print};
+use muster_service::{exit, runtime};
 
-use crate::config::{Config, socket_in};
-use crate::local::{self, Field, Reply, Request};
-use crate::running::{DRAIN_TIMEOUT, credentials, start};
+use crate::config::socket_in;
+use crate::local::{self, Field, LocalError, Reply, Request};
+use crate::program::Program;
+use crate::value;
 
-const PROGRAM: &str = "muster-client";
+const NAME: &str = <Program as program::Program>::NAME;
 
-/// Worker threads: one for the session, one for everything else; helpers are processes of their own.
-const WORKERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
-
-/// The agent on an endpoint.
+/// The command line of `muster-client`.
 #[derive(Debug, Parser)]
-#[command(name = PROGRAM, version, about)]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -34,33 +31,16 @@ pub struct Arguments {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the client.
-    Run(ConfigFiles),
+    /// What every program does.
+    #[command(flatten)]
+    Standard(Standard),
     /// Show how the running client is, as JSON.
     Status(SocketArguments),
     /// Add an event to the running client's outbox.
     Event(EventArguments),
-    /// Check or explain the configuration.
-    Config(ConfigArguments),
     /// Run SQL apart from the client.
     #[command(hide = true)]
     SqlHelper,
-}
-
-/// Where the configuration is.
-#[derive(Debug, Clone, Args)]
-pub struct ConfigFiles {
-    /// The configuration file.
-    #[arg(
-        long,
-        env = "MUSTER_CLIENT_CONFIG",
-        value_name = "FILE",
-        default_value = "/etc/muster/client.toml"
-    )]
-    pub config: PathBuf,
-    /// A folder of files that follow it, by name.
-    #[arg(long, env = "MUSTER_CLIENT_CONF_D", value_name = "FOLDER")]
-    pub conf_d: Option<PathBuf>,
 }
 
 /// Which running client.
@@ -92,71 +72,10 @@ pub enum EventCommand {
         socket: SocketArguments,
         /// What happened, such as `app.started`.
         name: String,
-        /// The particulars; whole numbers become numbers.
+        /// The particulars, each key once; whole numbers become numbers.
         #[arg(value_name = "KEY=VALUE", value_parser = parse_field)]
         fields: Vec<(String, Field)>,
     },
-}
-
-/// What to do with the configuration.
-#[derive(Debug, Args)]
-pub struct ConfigArguments {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: ConfigCommand,
-}
-
-/// What to do with the configuration.
-#[derive(Debug, Subcommand)]
-pub enum ConfigCommand {
-    /// Say what is wrong with a file.
-    Check {
-        /// The configuration file.
-        file: PathBuf,
-        /// Also open the certificates, keys and roots that it names.
-        #[arg(long)]
-        files: bool,
-    },
-    /// Print every key, its value, and which layer set it.
-    Explain(ConfigFiles),
-}
-
-/// Runs the client until a signal or a fault.
-#[must_use]
-pub fn run(files: &ConfigFiles) -> ExitCode {
-    let config = match load_config(files) {
-        Ok(loaded) => loaded.into_config(),
-        Err(error) => return exit::refuse_config(PROGRAM, &error),
-    };
-    if let Err(error) = telemetry::init(&config.log) {
-        return exit::refuse(PROGRAM, &error, exit::CONFIG);
-    }
-    match runtime(PROGRAM, WORKERS) {
-        Ok(runtime) => runtime.block_on(serve(config)),
-        Err(error) => exit::refuse(PROGRAM, &error, exit::UNAVAILABLE),
-    }
-}
-
-async fn serve(config: Config) -> ExitCode {
-    let shutdown = Shutdown::new();
-    let signalled = shutdown::signal();
-    let running = match start(config, shutdown.clone()).await {
-        Ok(running) => running,
-        Err(error) => return exit::refuse(PROGRAM, &error, exit::CONFIG),
-    };
-    tokio::select! {
-        signal = signalled => match signal {
-            Ok(signal) => tracing::info!(?signal, "stopping"),
-            Err(error) => tracing::error!(%error, "signals cannot be received; stopping"),
-        },
-        () = shutdown.cancelled() => {}
-    }
-    let outcome = shutdown.drain(DRAIN_TIMEOUT).await;
-    tracing::info!(?outcome, "stopped");
-    match running.wait().await {
-        Ok(()) => ExitCode::from(exit::OK),
-        Err(error) => exit::refuse(PROGRAM, &*error, exit::FAILURE),
-    }
 }
 
 /// Prints how the running client is.
@@ -169,79 +88,123 @@ pub fn status(socket: &SocketArguments) -> ExitCode {
 #[must_use]
 pub fn event(event: &EventArguments) -> ExitCode {
     let EventCommand::Post { socket, name, fields } = &event.command;
-    let fields: BTreeMap<String, Field> = fields.iter().cloned().collect();
-    ask(socket, &Request::Event { name: name.clone(), fields })
-}
-
-/// Checks or explains the configuration.
-#[must_use]
-pub fn config(config: &ConfigArguments) -> ExitCode {
-    match &config.command {
-        ConfigCommand::Check { file, files } => check(file, CheckDepth::from_flag(*files)),
-        ConfigCommand::Explain(files) => match load_config(files) {
-            Ok(loaded) => print(&loaded.explain().to_string()),
-            Err(error) => exit::refuse_config(PROGRAM, &error),
-        },
+    match event_request(name, fields) {
+        Ok(request) => ask(socket, &request),
+        Err(error) => exit::refuse(NAME, &error, exit::USAGE),
     }
 }
 
-fn check(file: &Path, depth: CheckDepth) -> ExitCode {
-    let config = match load_config(&ConfigFiles { config: file.to_owned(), conf_d: None }) {
-        Ok(loaded) => loaded.into_config(),
-        Err(error) => return exit::refuse_config(PROGRAM, &error),
+/// What is wrong with the arguments of `event post`.
+#[derive(Debug, PartialEq, thiserror::Error)]
+enum ArgumentError {
+    #[error("event post: KEY=VALUE: `{0}` stands twice; give each key once")]
+    Twice(String),
+    #[error("event post: {argument}: {problem}")]
+    Unfit { argument: String, problem: FrameError },
+}
+
+/// Makes the request, of what the Switch would take only.
+fn event_request(name: &str, fields: &[(String, Field)]) -> Result<Request, ArgumentError> {
+    let check = |argument: String, fields: Vec<NamedValue>| {
+        let event = Event { sequence: 1, occurred_at_ms: 1, name: name.to_owned(), fields };
+        frame::check(&Frame { body: Some(Body::Event(event)), proof: None })
+            .map_err(|problem| ArgumentError::Unfit { argument, problem })
     };
-    if depth == CheckDepth::Values {
-        return print(&format!("{}: in order; --files also opens what it names", file.display()));
+    check(format!("NAME `{name}`"), Vec::new())?;
+    let mut named = BTreeMap::new();
+    for (key, field) in fields {
+        check(format!("KEY=VALUE with key `{key}`"), vec![wire(key, field)])?;
+        if named.insert(key.clone(), field.clone()).is_some() {
+            return Err(ArgumentError::Twice(key.clone()));
+        }
     }
-    match credentials(&config) {
-        Ok(_) => print(&format!("{}: in order", file.display())),
-        Err(error) => exit::refuse(PROGRAM, &error, exit::CONFIG),
-    }
+    check("all KEY=VALUE together".to_owned(), fields.iter().map(|(key, field)| wire(key, field)).collect())?;
+    Ok(Request::Event { name: name.to_owned(), fields: named })
 }
 
-fn load_config(files: &ConfigFiles) -> Result<Loaded<Config>, ConfigError> {
-    let sources = Sources {
-        file: Some(files.config.clone()),
-        conf_d: files.conf_d.clone(),
-        env_prefix: "MUSTER_CLIENT_".to_owned(),
-        flags: Vec::new(),
-    };
-    load(PROGRAM, &sources)
+fn wire(key: &str, field: &Field) -> NamedValue {
+    match field {
+        Field::Integer(number) => value::integer(key, *number),
+        Field::Text(text) => value::text(key, text),
+    }
 }
 
 fn ask(socket: &SocketArguments, request: &Request) -> ExitCode {
     let path = match &socket.data_dir {
         Some(data_dir) => socket_in(data_dir),
-        None => match load_config(&socket.files) {
+        None => match program::load::<Program>(&socket.files) {
             Ok(loaded) => loaded.config().socket(),
-            Err(error) => return exit::refuse_config(PROGRAM, &error),
+            Err(errors) => return exit::refuse_config(NAME, &errors),
         },
     };
-    let runtime = match runtime(PROGRAM, NonZeroUsize::MIN) {
+    let refuse = |error: &dyn Error| exit::refuse(NAME, error, exit::UNAVAILABLE);
+    let runtime = match runtime(NAME, NonZeroUsize::MIN) {
         Ok(runtime) => runtime,
-        Err(error) => return exit::refuse(PROGRAM, &error, exit::UNAVAILABLE),
+        Err(error) => return refuse(&error),
     };
-    let refuse = |error: &dyn Error| exit::refuse(PROGRAM, error, exit::UNAVAILABLE);
     match runtime.block_on(local::ask(&path, request)) {
+        Err(LocalError::Unreachable { path, cause }) => refuse(&Unreachable { path, cause }),
         Err(error) => refuse(&error),
         Ok(Reply::Sequence(sequence)) => print(&sequence.to_string()),
         Ok(Reply::Status(status)) => match serde_json::to_string_pretty(&status) {
             Ok(text) => print(&text),
             Err(error) => refuse(&error),
         },
-        Ok(Reply::Error(error)) => refuse(&local::LocalError::Refused(error)),
+        Ok(Reply::Error(error)) => refuse(&LocalError::Refused(error)),
     }
 }
 
-fn print(text: &str) -> ExitCode {
-    match writeln!(std::io::stdout(), "{text}") {
-        Ok(()) => ExitCode::from(exit::OK),
-        Err(_) => ExitCode::from(exit::FAILURE),
-    }
+/// [`LocalError::Unreachable`] for whoever typed the command.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{path}: {cause}; is the client running? `systemctl status muster-client` says; its socket is for root and whoever \
+     may enter its data_dir, --data-dir names another"
+)]
+struct Unreachable {
+    path: PathBuf,
+    cause: std::io::Error,
 }
 
 fn parse_field(text: &str) -> Result<(String, Field), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("got {text:?}, wanted KEY=VALUE"))?;
     let field = value.parse().map_or_else(|_| Field::Text(value.to_owned()), Field::Integer);
     Ok((name.to_owned(), field))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_made_of_its_arguments() {
+        let request = event_request("app.started", &fields(&["port=80", "user=w"])).unwrap();
+
+        let Request::Event { name, fields } = request else { panic!("{request:?}") };
+        assert_eq!(name, "app.started");
+        assert_eq!(fields["port"], Field::Integer(80));
+        assert_eq!(fields["user"], Field::Text("w".to_owned()));
+    }
+
+    #[test]
+    fn a_mistake_names_the_argument() {
+        let many: Vec<String> = (0..33).map(|number| format!("key{number}=1")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let long = format!("key={}", "x".repeat(70_000));
+        for (name, given, wanted) in [
+            ("App Started", &[][..], "NAME `App Started`"),
+            ("", &[], "NAME ``"),
+            ("app.started", &["=1"], "key ``"),
+            ("app.started", &["user=a", long.as_str()], "key `key`"),
+            ("app.started", &["user=a", "user=b"], "`user` stands twice"),
+            ("app.started", many.as_slice(), "all KEY=VALUE together"),
+        ] {
+            let error = event_request(name, &fields(given)).unwrap_err().to_string();
+
+            assert!(error.contains(wanted), "{wanted}: {error}");
+        }
+    }
+
+    fn fields(texts: &[&str]) -> Vec<(String, Field)> {
+        texts.iter().map(|text| parse_field(text).unwrap()).collect()
+    }
 }

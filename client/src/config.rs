@@ -181,45 +181,45 @@ const PARALLEL_MAX: usize = 64;
 const QUEUED_MAX: usize = 4_096;
 
 impl Validate for Config {
-    fn validate(&self) -> Result<(), Invalid> {
-        let refuse = |key: &str, problem: String| Err(Invalid::new(key, problem));
+    fn findings(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
+        let mut refuse = |key: &str, problem: String| found.push(Invalid::new(key, problem));
         if let Err(error) = ServiceUrl::parse(&self.switch, "wss") {
-            return refuse("switch", format!("{error}; wanted wss://HOST:PORT/v1/session"));
+            refuse("switch", format!("{error}; wanted wss://HOST:PORT/v1/session"));
         }
         if !self.background_channel.is_empty()
             && let Err(error) = ServiceUrl::parse(&self.background_channel, "https")
         {
             let problem = format!("{error}; wanted https://HOST:PORT/Background/v1, or nothing for none");
-            return refuse("background_channel", problem);
+            refuse("background_channel", problem);
         }
         if self.tenant.is_empty() || self.tenant.len() > TENANT_BYTES_MAX {
-            return refuse(
-                "tenant",
-                format!("has {} bytes; wanted 1 to {TENANT_BYTES_MAX}", self.tenant.len()),
-            );
+            refuse("tenant", format!("has {} bytes; wanted 1 to {TENANT_BYTES_MAX}", self.tenant.len()));
         }
         let path_bytes = self.data_dir.as_os_str().len();
         if path_bytes == 0 || path_bytes > DATA_DIR_BYTES_MAX {
-            return refuse("data_dir", format!("has {path_bytes} bytes; wanted 1 to {DATA_DIR_BYTES_MAX}"));
+            refuse("data_dir", format!("has {path_bytes} bytes; wanted 1 to {DATA_DIR_BYTES_MAX}"));
         }
         for (key, got, max) in [
             ("instructions.parallel", self.instructions.parallel, PARALLEL_MAX),
             ("instructions.queued", self.instructions.queued, QUEUED_MAX),
         ] {
             if !(1..=max).contains(&got) {
-                return refuse(key, format!("is {got}; wanted 1 to {max}"));
+                refuse(key, format!("is {got}; wanted 1 to {max}"));
             }
         }
         if self.resources.attempts == 0 {
-            return refuse("resources.attempts", "is 0; wanted at least 1".to_owned());
+            refuse("resources.attempts", "is 0; wanted at least 1".to_owned());
         }
-        self.validate_durations()?;
-        self.log.validate().map_err(|invalid| invalid.within("log"))
+        found.extend(self.duration_findings());
+        found.extend(self.log.validate().err().map(|invalid| invalid.within("log")));
+        found
     }
 }
 
 impl Config {
-    fn validate_durations(&self) -> Result<(), Invalid> {
+    fn duration_findings(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
         let session = &self.session;
         for (key, got) in [
             ("session.connect_timeout", session.connect_timeout),
@@ -234,16 +234,16 @@ impl Config {
             ("outbox.age_max", self.outbox.age_max),
         ] {
             if got.is_zero() {
-                return Err(Invalid::new(key, "is nothing; wanted a duration such as \"10s\""));
+                found.push(Invalid::new(key, "is nothing; wanted a duration such as \"10s\""));
             }
         }
         let remember = self.instructions.remember;
         if remember < REMEMBER_MIN {
             let problem =
                 format!("is {remember:?}; wanted at least {REMEMBER_MIN:?}, or an order could run twice");
-            return Err(Invalid::new("instructions.remember", problem));
+            found.push(Invalid::new("instructions.remember", problem));
         }
-        Ok(())
+        found
     }
 
     /// Returns where the local socket lies.
@@ -391,5 +391,18 @@ mod tests {
         check("resources.attempts", |config| config.resources.attempts = 0);
         check("session.tls_timeout", |config| config.session.tls_timeout = Duration::ZERO);
         check("log.filter", |config| config.log.filter = "=,=".to_owned());
+    }
+
+    #[test]
+    fn every_value_that_cannot_work_is_told() {
+        let mut config = Config { switch: "https://localhost".to_owned(), ..Config::default() };
+        config.resources.attempts = 0;
+        config.session.tls_timeout = Duration::ZERO;
+        config.instructions.remember = Duration::ZERO;
+
+        let findings = config.findings();
+
+        let keys: Vec<&str> = findings.iter().map(Invalid::key).collect();
+        assert_eq!(keys, ["switch", "resources.attempts", "session.tls_timeout", "instructions.remember"]);
     }
 }

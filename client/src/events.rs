@@ -1,5 +1,7 @@
 //! Events that the client or a local program adds.
 
+use std::collections::BTreeSet;
+
 use muster_proto::common::v1::NamedValue;
 use muster_proto::frame::{self, FrameError};
 use muster_proto::session::v1::{Event, Frame, frame::Body};
@@ -13,6 +15,9 @@ pub enum PostError {
     /// It breaks a bound of the protocol.
     #[error("not an event: {0}")]
     Invalid(#[from] FrameError),
+    /// Two fields have one name, and readers would differ on which of them counts.
+    #[error("field {0:?} stands twice; name each field once")]
+    Twice(String),
     /// It could not be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -22,8 +27,17 @@ pub enum PostError {
 pub(crate) async fn post(store: &Store, name: &str, fields: Vec<NamedValue>) -> Result<u64, PostError> {
     let now_ms = clock::wall_ms();
     let event = event_record(now_ms, name, fields);
+    distinct(&event)?;
     check(event.clone())?;
     Ok(store.write(move |tables| tables.append_event(event, now_ms)).await?)
+}
+
+fn distinct(event: &Event) -> Result<(), PostError> {
+    let mut names = BTreeSet::new();
+    match event.fields.iter().find(|field| !names.insert(&field.name)) {
+        Some(twice) => Err(PostError::Twice(twice.name.clone())),
+        None => Ok(()),
+    }
 }
 
 /// Refuses what a Switch would refuse, before it gets a number.

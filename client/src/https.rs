@@ -9,11 +9,10 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use muster_service::credentials::ClientCredentials;
+use muster_service::credentials::{ClientCredentials, Deadlines, DialError, dial};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use crate::dial::{DialError, DialTimeouts, dial};
 use crate::url::ServiceUrl;
 
 /// Why a request has no answer.
@@ -70,7 +69,7 @@ pub(crate) struct Https {
     /// The device's certificate and the servers' roots.
     pub(crate) credentials: Arc<ClientCredentials>,
     /// Deadlines of a connection.
-    pub(crate) dial: DialTimeouts,
+    pub(crate) dial: Deadlines,
     /// The longest silence.
     pub(crate) silence: Duration,
     /// Owns the tasks that drive connections; each ends with its response.
@@ -134,9 +133,14 @@ impl Https {
     ) -> Result<Response<Incoming>, HttpsError> {
         let target = format!("{}{path}", self.base.path());
         *request.uri_mut() = target.parse().map_err(|_| self.broken(path, "not a path".to_owned()))?;
-        let host = self.base.authority().parse().map_err(|_| self.broken(path, "not a host".to_owned()))?;
+        let host = self
+            .base
+            .address()
+            .to_string()
+            .parse()
+            .map_err(|_| self.broken(path, "not a host".to_owned()))?;
         request.headers_mut().insert(HOST, host);
-        let stream = dial(&self.base, &self.credentials, self.dial).await?;
+        let stream = dial(&self.credentials, self.base.address(), self.dial).await?;
         let broken = |cause: hyper::Error| self.broken(path, cause.to_string());
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;

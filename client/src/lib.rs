@@ -12,13 +12,13 @@ mod clock;
 mod config;
 mod connection;
 mod content;
-mod dial;
 mod events;
 mod files;
 mod https;
 mod instructions;
 pub mod local;
 mod metrics;
+mod program;
 mod running;
 mod status;
 mod store;
@@ -31,10 +31,11 @@ pub use config::{
     TlsConfig, TrustConfig, socket_in,
 };
 pub use content::{ContentError, LieError};
-pub use dial::DialError;
 pub use events::PostError;
 pub use https::HttpsError;
 pub use instructions::TrustError;
+pub use muster_service::credentials::DialError;
+pub use program::Program;
 pub use running::{DRAIN_TIMEOUT, RunError, Running, StartError, start};
 pub use status::Status;
 pub use store::{OutboxCounts, StoreError};

@@ -6,9 +6,10 @@
 //! |---|---|
 //! | `{"status":{}}` | `{"status":{…}}` |
 //! | `{"event":{"name":"app.started","fields":{"port":80,"user":"w"}}}` | `{"sequence":17}`, once it is on disk |
-//! | anything else | `{"error":"…"}` |
+//! | anything else, such as a field that stands twice | `{"error":"…"}` |
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_proto::common::v1::NamedValue;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -24,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::events;
+use crate::events::{self, PostError};
 use crate::status::{Status, StatusSource};
 use crate::value;
 
@@ -47,8 +49,8 @@ pub enum Request {
     Event {
         /// What happened: 1 to 64 bytes of lower-case ASCII, digits, `_` and `.`.
         name: String,
-        /// The particulars.
-        #[serde(default)]
+        /// The particulars. A name that stands twice is refused.
+        #[serde(default, deserialize_with = "distinct")]
         fields: BTreeMap<String, Field>,
     },
 }
@@ -210,5 +212,54 @@ fn named_value((name, field): (String, Field)) -> NamedValue {
     match field {
         Field::Integer(number) => value::integer(&name, number),
         Field::Text(text) => value::text(&name, &text),
+    }
+}
+
+/// Reads an object whose names are distinct: JSON lets a name stand twice, and every reader keeps another of the two.
+fn distinct<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Field>, D::Error> {
+    struct Distinct;
+    impl<'de> Visitor<'de> for Distinct {
+        type Value = BTreeMap<String, Field>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("an object of names and whole numbers or texts")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut fields = BTreeMap::new();
+            while let Some(name) = map.next_key::<String>()? {
+                if fields.contains_key(&name) {
+                    return Err(A::Error::custom(PostError::Twice(name)));
+                }
+                fields.insert(name, map.next_value()?);
+            }
+            Ok(fields)
+        }
+    }
+    deserializer.deserialize_map(Distinct)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_stands_twice_is_refused_by_its_name() {
+        let twice = r#"{"event":{"name":"app.started","fields":{"port":80,"user":"w","port":81}}}"#;
+
+        let error = serde_json::from_str::<Request>(twice).unwrap_err().to_string();
+
+        assert!(error.contains(r#"field "port" stands twice"#), "{error}");
+    }
+
+    #[test]
+    fn fields_may_be_left_out_and_are_read_as_written() {
+        let without = serde_json::from_str(r#"{"event":{"name":"app.started"}}"#).unwrap();
+        let with = serde_json::from_str(r#"{"event":{"name":"a","fields":{"b":"c","a":1}}}"#).unwrap();
+
+        assert!(matches!(without, Request::Event { fields, .. } if fields.is_empty()));
+        let Request::Event { fields, .. } = with else { panic!("{with:?}") };
+        let wanted = [("a".to_owned(), Field::Integer(1)), ("b".to_owned(), Field::Text("c".to_owned()))];
+        assert_eq!(fields, wanted.into());
     }
 }

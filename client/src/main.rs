@@ -2,15 +2,15 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use muster_client::cli::{Arguments, Command};
+use muster_client::Program;
+use muster_client::cli::{self, Arguments, Command};
+use muster_service::program;
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {
-        Command::Run(files) => muster_client::cli::run(&files),
-        Command::Status(socket) => muster_client::cli::status(&socket),
-        Command::Event(event) => muster_client::cli::event(&event),
-        Command::Config(config) => muster_client::cli::config(&config),
+    match program::parse::<Program, Arguments>().command {
+        Command::Standard(command) => program::standard::<Program>(&command),
+        Command::Status(socket) => cli::status(&socket),
+        Command::Event(event) => cli::event(&event),
         // Before any runtime, thread or file of the client: the helper shuts itself in.
         Command::SqlHelper => muster_endpoint::helper::main(),
     }

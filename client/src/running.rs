@@ -11,7 +11,9 @@ use muster_endpoint::{HelperCommand, SqlValue};
 use muster_pki::{DeviceId, Role};
 use muster_proto::common::v1::NamedValue;
 use muster_service::config::{Invalid, Validate};
-use muster_service::credentials::{self, ClientCredentials, Clock, CredentialError, CredentialFiles};
+use muster_service::credentials::{
+    self, ClientCredentials, Clock, CredentialError, CredentialFiles, Deadlines,
+};
 use muster_service::health::Health;
 use muster_service::shutdown::Shutdown;
 use nix::fcntl::{Flock, FlockArg};
@@ -24,9 +26,8 @@ use crate::attributes;
 use crate::background::Poster;
 use crate::backoff::Backoff;
 use crate::config::Config;
-use crate::connection::{Connection, Link};
+use crate::connection::{self, Connection, Link};
 use crate::content::Content;
-use crate::dial::DialTimeouts;
 use crate::events::{self, PostError};
 use crate::https::Https;
 use crate::instructions::shell::{Shell, Workload};
@@ -235,6 +236,11 @@ impl Prepared {
         let connection = Connection {
             url: ServiceUrl::parse(&config.switch, "wss")?,
             credentials: Arc::clone(&self.credentials),
+            files: connection::Files {
+                certificate: config.tls.certificate.clone(),
+                key: config.tls.key.clone(),
+                roots: config.trust.switch.clone(),
+            },
             config: config.session.clone(),
             store: self.store.clone(),
             attributes: attributes::named(&self.attributes),
@@ -285,7 +291,9 @@ async fn announce(store: &Store) -> Result<(), StartError> {
     match events::post(store, "client.started", fields).await {
         Ok(_) => Ok(()),
         Err(PostError::Store(error)) => Err(StartError::Store(error)),
-        Err(PostError::Invalid(error)) => Err(StartError::Identity(error.to_string())),
+        Err(error @ (PostError::Invalid(_) | PostError::Twice(_))) => {
+            Err(StartError::Identity(error.to_string()))
+        }
     }
 }
 
@@ -397,7 +405,7 @@ fn https(
     Ok(Some(Https {
         base: ServiceUrl::parse(&config.background_channel, "https")?,
         credentials: Arc::clone(credentials),
-        dial: DialTimeouts { connect: config.session.connect_timeout, tls: config.session.tls_timeout },
+        dial: Deadlines { connect: config.session.connect_timeout, tls: config.session.tls_timeout },
         silence: config.resources.stall_timeout,
         tracker: shutdown.tracker().clone(),
     }))

@@ -3,13 +3,13 @@
 use std::fmt;
 
 use http::Uri;
+use muster_service::credentials::Address;
 
 /// A parsed `wss://` or `https://` address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceUrl {
     scheme: String,
-    host: String,
-    port: u16,
+    address: Address,
     path: String,
 }
 
@@ -53,24 +53,16 @@ impl ServiceUrl {
         if host.is_empty() || uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err(UrlError::Malformed(text.to_owned()));
         }
-        Ok(Self {
-            scheme: scheme.to_owned(),
-            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
-            port: uri.port_u16().unwrap_or(DEFAULT_PORT),
-            path: uri.path().trim_end_matches('/').to_owned(),
-        })
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let address = Address::new(host, uri.port_u16().unwrap_or(DEFAULT_PORT))
+            .map_err(|_| UrlError::Malformed(text.to_owned()))?;
+        Ok(Self { scheme: scheme.to_owned(), address, path: uri.path().trim_end_matches('/').to_owned() })
     }
 
-    /// Returns the host: a name, or an address without brackets.
+    /// Returns where it is; in text, `host:port` as a `Host` header has it.
     #[must_use]
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// Returns the TCP port.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Returns the path, without a `/` at its end.
@@ -78,21 +70,11 @@ impl ServiceUrl {
     pub fn path(&self) -> &str {
         &self.path
     }
-
-    /// Returns `host:port` as a `Host` header has it.
-    #[must_use]
-    pub fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
-    }
 }
 
 impl fmt::Display for ServiceUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}{}", self.scheme, self.authority(), self.path)
+        write!(f, "{}://{}{}", self.scheme, self.address, self.path)
     }
 }
 
@@ -104,7 +86,10 @@ mod tests {
     fn reads_host_port_and_path() {
         let url = ServiceUrl::parse("wss://switch.acme.local:4000/v1/session", "wss").unwrap();
 
-        assert_eq!((url.host(), url.port(), url.path()), ("switch.acme.local", 4000, "/v1/session"));
+        assert_eq!(
+            (url.address().to_string().as_str(), url.path()),
+            ("switch.acme.local:4000", "/v1/session")
+        );
         assert_eq!(url.to_string(), "wss://switch.acme.local:4000/v1/session");
     }
 
@@ -113,7 +98,7 @@ mod tests {
         let url = ServiceUrl::parse("https://[::1]/Background/v1/", "https").unwrap();
 
         assert_eq!(
-            (url.host(), url.authority().as_str(), url.path()),
+            (url.address().host(), url.address().to_string().as_str(), url.path()),
             ("::1", "[::1]:443", "/Background/v1")
         );
     }

@@ -156,10 +156,12 @@ async fn follow_health(engine: EngineHandle, health: Health, done: CancellationT
         loop {
             let reader = engine.reader();
             match tokio::task::spawn_blocking(move || reader.status()).await {
-                Ok(status) => licence.set(licence_state(&status, wall::now_ms())),
+                Ok(status) => {
+                    licence.set(licence_state(&status, wall::now_ms()));
+                    store.set(State::Ready);
+                }
                 Err(error) => store.set(State::Degraded(error.to_string())),
             }
-            store.set(State::Ready);
             tokio::time::sleep(HEALTH_INTERVAL).await;
         }
     };

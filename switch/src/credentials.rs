@@ -74,8 +74,8 @@ pub(crate) fn load(config: &Config) -> Result<Loaded, Vec<CredentialProblem>> {
         (Ok(sessions), Ok(operators), Some(trust)) => Ok(Loaded { sessions, operators, trust }),
         (sessions, operators, _) => {
             // Both listeners show the same certificate: what is wrong with it is told once.
-            let found =
-                [sessions.err(), operators.err()].into_iter().flatten().map(|error| error.to_string());
+            let errors = [sessions.err(), operators.err()].into_iter().flatten();
+            let found = errors.flat_map(CredentialError::into_each).map(|error| error.to_string());
             for problem in found {
                 let is_told = problems.iter().any(|told| told.to_string().contains(&problem));
                 if !is_told {
@@ -134,7 +134,8 @@ fn revocation(
     for path in files {
         let name = path.display().to_string();
         let problem = |problem: String| CredentialProblem::Credential(format!("{name}: {problem}"));
-        let bytes = std::fs::read(path).map_err(|error| problem(error.to_string()))?;
+        let unreadable = |source| CredentialError::Read { path: path.clone(), source }.to_string();
+        let bytes = std::fs::read(path).map_err(|error| CredentialProblem::Credential(unreadable(error)))?;
         let mut candidates = issuers.to_vec();
         // A CRL in DER has no certificates beside it.
         if let Ok(beside) = pem::read(&bytes, &name) {
@@ -157,7 +158,8 @@ fn server(
 
 fn read_roots(path: &Path, read_bytes: &mut Vec<u8>) -> Result<Roots, String> {
     let name = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| format!("{name}: {error}"))?;
+    let unreadable = |source| CredentialError::Read { path: path.to_owned(), source }.to_string();
+    let bytes = std::fs::read(path).map_err(unreadable)?;
     let roots = Roots::from_pem(&bytes, &name).map_err(|error| error.to_string());
     read_bytes.extend(bytes);
     roots

@@ -26,5 +26,6 @@ pub use config::{
     TlsConfig, TrustConfig,
 };
 pub use credentials::CredentialProblem;
-pub use program::{check_config, explain_config, run};
+pub use engine::StoreError;
+pub use program::Program;
 pub use start::{Failure, Running, StartError, start};

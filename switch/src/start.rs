@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::control::{self, ControlParts, ShardThread};
 use crate::credentials::{self, CredentialProblem, Loaded};
-use crate::engine::{self, Engine, EngineConfig, EngineError};
+use crate::engine::{self, Engine, EngineConfig, OpenError, StoreError};
 use crate::listen::Listeners;
 use crate::metrics;
 use crate::registry::Registry;
@@ -41,8 +41,8 @@ pub enum StartError {
     #[error("{}", lines(.0))]
     Listen(Vec<BindError>),
     /// The store cannot be opened.
-    #[error("store: {0}")]
-    Store(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The system gave no runtime or thread.
     #[error("no thread could be started: {0}")]
     System(#[from] std::io::Error),
@@ -55,6 +55,8 @@ impl StartError {
         match self {
             Self::Config(_) | Self::Credentials(_) => exit::CONFIG,
             Self::Listen(_) => exit::UNAVAILABLE,
+            Self::Store(error) if error.is_for_people() => exit::CONFIG,
+            Self::Store(StoreError::Held { .. } | StoreError::Full { .. }) => exit::UNAVAILABLE,
             Self::Store(_) | Self::System(_) => exit::FAILURE,
         }
     }
@@ -64,7 +66,7 @@ impl StartError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// The store cannot promise anything any more: the disk is full, or an fsync failed. Nothing unpromised was acked.
-    #[error("store: {0}")]
+    #[error("{0}")]
     Store(String),
     /// The operator API ended.
     #[error("{0}")]
@@ -137,7 +139,7 @@ pub fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> 
         listeners.sessions.iter().map(|_| shard_runtime()).collect::<Result<_, _>>()?;
 
     let (senders, mailboxes) = mailboxes(&config);
-    let engine = Engine::open(engine_config(&config, &loaded), senders).map_err(store_error)?;
+    let engine = Engine::open(engine_config(&config, &loaded), senders)?;
     let config = Arc::new(config);
     let stop = shutdown.token().child_token();
     let common = Common {
@@ -195,8 +197,13 @@ fn engine_config(config: &Config, loaded: &Loaded) -> EngineConfig {
     }
 }
 
-fn store_error(error: EngineError) -> StartError {
-    StartError::Store(error.to_string())
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Store(error) => Self::Store(error),
+            OpenError::Thread(error) => Self::System(error),
+        }
+    }
 }
 
 fn list(problems: &[CredentialProblem]) -> String {

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use muster_pki::Role;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::pki::{A_MONTH, Pki};
-use crate::world::World;
+use crate::world::{CHANNEL_NAME, PATIENCE, World};
 
 const NO_SUCH: &str = "/resources/0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -24,6 +28,25 @@ async fn alpn_chooses_the_protocol() {
     assert!(two.is_http2() && !one.is_http2());
     assert_eq!((by_two.status, by_one.status), (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND));
     drop((one, two));
+    channel.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn over_http2_the_server_speaks_first_so_that_a_client_knows_it_was_let_in() {
+    let world = World::new().await;
+    let channel = world.start().await;
+    let operator = world.pki.issue(Role::Operator, "alice.acme.local", A_MONTH);
+    let stream = TcpStream::connect(channel.running.addr()).await.unwrap();
+    let name = ServerName::try_from(CHANNEL_NAME).unwrap();
+    let connector = TlsConnector::from(world.pki.tls(Some(&operator), b"h2"));
+    let mut stream = connector.connect(name, stream).await.unwrap();
+
+    let mut first = [0; 9];
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut first)).await.unwrap().unwrap();
+
+    // RFC 9113 §6.5: a frame's type is its fourth byte, 4 is SETTINGS.
+    assert_eq!(first[3], 4, "{first:?}");
+    drop(stream);
     channel.stop().await.unwrap();
 }
 
@@ -75,5 +98,78 @@ async fn a_live_connection_ends_with_its_certificate() {
 
     line.ended().await;
 
+    channel.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_client_that_sends_at_once_reads_the_alert_and_no_reset() {
+    let world = World::new().await;
+    let channel = world.start().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let foreign = Pki::new(elsewhere.path()).issue(Role::Device, "w701.acme.local", A_MONTH);
+    let tls = world.pki.tls(Some(&foreign), b"http/1.1");
+
+    // More than the kernels' buffers hold: a client that is reset while it sends never comes to read.
+    let request = vec![b'x'; 4 << 20];
+    for _ in 0..5 {
+        let stream = TcpStream::connect(channel.running.addr()).await.unwrap();
+        let name = ServerName::try_from(CHANNEL_NAME).unwrap();
+        let exchange = async {
+            let mut stream = TlsConnector::from(tls.clone()).connect(name, stream).await?;
+            stream.write_all(&request).await?;
+            stream.read_to_end(&mut Vec::new()).await
+        };
+        let error = tokio::time::timeout(PATIENCE, exchange).await.unwrap().unwrap_err();
+
+        let alert = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        assert!(matches!(alert, Some(rustls::Error::AlertReceived(_))), "{error:?}");
+    }
+    channel.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn every_error_answer_is_one_clear_line_that_drives_no_terminal() {
+    let world = World::new().await;
+    let channel = world.start().await;
+    let device = world.caller(&channel, Role::Device, "w701.acme.local");
+    let operator = world.caller(&channel, Role::Operator, "alice.acme.local");
+    let too_long = vec![0; (1 << 20) + 1];
+    let cases: [(_, Method, &str, &[u8], u16, &str); 8] = [
+        (&device, Method::DELETE, NO_SUCH, b"", 405, "GET"),
+        (&device, Method::GET, "/events", b"", 405, "it takes POST"),
+        (
+            &device,
+            Method::GET,
+            "/resources/a%1b%5b2Jb%0ac",
+            b"",
+            400,
+            "`a\\u{1b}[2Jb\\nc` is not a BLAKE3 root",
+        ),
+        (&device, Method::GET, "/resources/%ff", b"", 400, "UTF-8"),
+        (&device, Method::GET, "/nowhere", b"", 404, "nothing here"),
+        (&device, Method::POST, "/events", &too_long, 413, "at most 1048576 bytes"),
+        (&operator, Method::PUT, NO_SUCH, b"", 400, "?name=NAME"),
+        (
+            &operator,
+            Method::PUT,
+            &format!("{NO_SUCH}?name=%1b"),
+            b"",
+            400,
+            "`\\u{1b}` is not a resource name",
+        ),
+    ];
+
+    for (caller, method, path, body, status, says) in cases {
+        let answer = caller.call(method, path, body.to_vec()).await;
+
+        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        assert_eq!(answer.status.as_u16(), status, "{path}: {text}");
+        assert!(text.contains(says), "{path}: {text}");
+        assert!(text.ends_with('\n') && text.lines().count() == 1, "{path}: {text:?}");
+        assert!(!text.trim_end().chars().any(char::is_control), "{path}: {text:?}");
+        assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
+    }
+    let readiness = world.admin(&channel, "/readyz").await;
+    assert!(readiness.starts_with("HTTP/1.1 200") && readiness.contains("\"relay\""), "{readiness}");
     channel.stop().await.unwrap();
 }

@@ -7,7 +7,8 @@ use muster_pki::Role;
 use muster_pki::authority::Issued;
 use muster_service::shutdown::Shutdown;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::caller::Caller;
 use crate::pki::{A_MONTH, Pki};
@@ -64,6 +65,16 @@ impl World {
     /// Someone of a role, who speaks HTTP/1.1.
     pub(crate) fn caller(&self, channel: &Channel, role: Role, name: &str) -> Caller {
         self.caller_with(channel, Some(&self.pki.issue(role, name, A_MONTH)), b"http/1.1")
+    }
+
+    /// The answer of the admin address, its head included.
+    pub(crate) async fn admin(&self, channel: &Channel, path: &str) -> String {
+        let mut stream = TcpStream::connect(channel.running.admin_addr()).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 
     /// Who has this certificate, and speaks the one protocol named.

@@ -1,9 +1,10 @@
 //! The connection to the Switch: attempt after attempt, session after session, for as long as the client lives.
 //!
-//! [`session`] drives one session; here is what lies between two of them.
+//! [`session`] drives one session, [`pause`] says what lies between two of them.
 
 mod asks;
 mod drain;
+mod pause;
 mod session;
 
 use std::sync::Arc;
@@ -11,20 +12,19 @@ use std::time::{Duration, Instant};
 
 use muster_proto::common::v1::NamedValue;
 use muster_proto::session::v1::CloseReason;
-use muster_service::credentials::ClientCredentials;
+use muster_service::credentials::{ClientCredentials, DialError};
+use rustls::AlertDescription;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::config::SessionConfig;
-use crate::dial::DialError;
 use crate::instructions::shell::{Inbound, Outbound, Workload};
 use crate::store::{Store, StoreError};
 use crate::url::ServiceUrl;
 
-/// A session that lasted this long counts as a success: the next pause is short again. A Switch that welcomes and then
-/// drops everybody is thus not stormed.
-const SETTLED_AFTER: Duration = Duration::from_secs(30);
+pub(crate) use pause::Files;
+use pause::{Cause, CredentialWatch, SETTLED_AFTER};
 
 /// Whether there is a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,9 @@ pub(super) enum End {
     /// There was no connection.
     #[error(transparent)]
     Dial(#[from] DialError),
+    /// The Switch does not take this device's certificate. With TLS 1.3 it says so after the handshake.
+    #[error("the Switch refuses this device's certificate (TLS alert {0:?})")]
+    Refused(AlertDescription),
     /// The WebSocket could not be opened, or broke.
     #[error("WebSocket: {0}")]
     WebSocket(String),
@@ -85,6 +88,8 @@ pub(crate) struct Connection {
     pub(crate) url: ServiceUrl,
     /// Certificate and roots.
     pub(crate) credentials: Arc<ClientCredentials>,
+    /// Where they come from, for advice.
+    pub(crate) files: Files,
     /// Deadlines.
     pub(crate) config: SessionConfig,
     /// Results and events.
@@ -107,7 +112,10 @@ impl Connection {
     /// Runs until it is stopped or the store fails.
     pub(crate) async fn run(mut self) -> Result<(), StoreError> {
         let mut backoff = Backoff::new(self.config.reconnect_base, self.config.reconnect_cap, rand::random());
+        let mut watch = CredentialWatch::new(&self.credentials);
         loop {
+            // What changes while the attempt is made ends the pause after it as well.
+            watch.mark();
             let end = self.session().await;
             if let End::Store(error) = end {
                 return Err(error);
@@ -115,18 +123,21 @@ impl Connection {
             if matches!(end, End::Stopped) || self.stop.is_cancelled() {
                 return Ok(());
             }
-            let pause = self.pause(&end, &mut backoff);
+            let cause = Cause::of(&end);
+            self.tell(&end, &cause, &mut backoff);
+            let pause = cause.pause(&mut backoff);
             tracing::debug!(?pause, "next attempt");
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(()),
+                () = watch.changed(cause.wake()) => tracing::info!("credentials changed; connecting again"),
                 () = tokio::time::sleep(pause) => {}
             }
         }
     }
 
-    /// Says how the session ended, and returns how long to stay away.
-    fn pause(&self, end: &End, backoff: &mut Backoff) -> Duration {
+    /// Says how the session ended, and what is to be done about it.
+    fn tell(&self, end: &End, cause: &Cause, backoff: &mut Backoff) {
         let was_up = matches!(*self.link.borrow(), Link::Up { .. });
         let lasted = match *self.link.borrow() {
             Link::Up { since_ms, .. } => crate::clock::wall_ms().saturating_sub(since_ms),
@@ -135,34 +146,29 @@ impl Connection {
         if u128::try_from(lasted).is_ok_and(|lasted| lasted >= SETTLED_AFTER.as_millis()) {
             backoff.reset();
         }
-        let reason = end.to_string();
+        let reason = match cause.advice(&self.files) {
+            Some(advice) => {
+                let reason = format!("{end}; {advice}");
+                let own = self.credentials.own();
+                let thumbprint = own.as_ref().map(|own| own.thumbprint().to_string());
+                tracing::error!(reason, thumbprint, "no session until somebody acts");
+                reason
+            }
+            None => {
+                let reason = end.to_string();
+                tracing::warn!(reason, "no session");
+                reason
+            }
+        };
         if was_up {
-            self.link.send_replace(Link::Down { since: Instant::now(), reason: reason.clone() });
+            self.link.send_replace(Link::Down { since: Instant::now(), reason });
         } else {
             metrics::counter!(crate::metrics::CONNECT_FAILURES).increment(1);
             self.link.send_modify(|link| {
                 if let Link::Down { reason: known, .. } = link {
-                    known.clone_from(&reason);
+                    *known = reason;
                 }
             });
-        }
-        match end {
-            End::GoneAway { reason: CloseReason::Superseded, .. } | End::Closed(CloseReason::Superseded) => {
-                tracing::error!(
-                    "another client took this session over with the same certificate; \
-                     two machines, or two clients on one, use one identity: stop one of them"
-                );
-                backoff.long_pause()
-            }
-            End::GoneAway { reconnect_after, .. } => {
-                tracing::warn!(reason, ?reconnect_after, "session ended");
-                backoff.next_pause_after(*reconnect_after)
-            }
-            End::Stopped | End::Store(_) => Duration::ZERO,
-            End::Dial(_) | End::WebSocket(_) | End::Closed(_) | End::Busy => {
-                tracing::warn!(reason, "no session");
-                backoff.next_pause()
-            }
         }
     }
 }

@@ -9,20 +9,21 @@ use muster_proto::limits::FRAME_BYTES_MAX;
 use muster_proto::session::PushError;
 use muster_proto::session::client::{ClientEvent, ClientSession, ClientSessionConfig};
 use muster_proto::session::v1::{Event, Hello, Lane, Result as InstructionResult, SequenceRange, Welcome};
+use muster_service::credentials::{Deadlines, DialError, dial};
 use prost::Message as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::asks::Asks;
 use super::drain::LaneDrain;
+use super::pause::certificate_alert;
 use super::{Connection, End, Link};
-use crate::dial::{DialError, DialTimeouts, dial};
 use crate::instructions::shell::{Inbound, Outbound};
 use crate::store::{QueueLane, StoreError};
 
@@ -59,10 +60,11 @@ impl Connection {
     }
 
     async fn open(&mut self) -> Result<Session<'_>, End> {
-        let timeouts = DialTimeouts { connect: self.config.connect_timeout, tls: self.config.tls_timeout };
-        let stream = dial(&self.url, &self.credentials, timeouts).await?;
+        let timeouts = Deadlines { connect: self.config.connect_timeout, tls: self.config.tls_timeout };
+        let stream = dial(&self.credentials, self.url.address(), timeouts).await?;
         let limit = self.config.upgrade_timeout;
-        let late = || DialError::Late { step: "the WebSocket upgrade", address: self.url.authority(), limit };
+        let late =
+            || DialError::Late { step: "the WebSocket upgrade", address: self.url.address().clone(), limit };
         let socket = timeout(limit, upgrade(self.url.to_string(), stream)).await.map_err(|_| late())??;
         let hello = self.hello().await?;
         let protocol = ClientSession::new(ClientSessionConfig::default(), hello, Instant::now());
@@ -98,8 +100,17 @@ impl Connection {
     }
 }
 
+/// Returns how a session ended whose WebSocket broke.
+fn broken(error: tungstenite::Error) -> End {
+    if let tungstenite::Error::Io(io) = &error
+        && let Some(alert) = certificate_alert(io)
+    {
+        return End::Refused(alert);
+    }
+    End::WebSocket(error.to_string())
+}
+
 async fn upgrade(url: String, stream: TlsStream<TcpStream>) -> Result<Socket, End> {
-    let broken = |error: tokio_tungstenite::tungstenite::Error| End::WebSocket(error.to_string());
     let mut request: Request<()> = url.into_client_request().map_err(broken)?;
     request.headers_mut().insert("Sec-WebSocket-Protocol", http::HeaderValue::from_static(SUBPROTOCOL));
     let config = WebSocketConfig::default()
@@ -160,15 +171,12 @@ impl Session<'_> {
         }
     }
 
-    fn handle_message(
-        &mut self,
-        message: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>,
-    ) -> Result<(), End> {
+    fn handle_message(&mut self, message: Option<Result<Message, tungstenite::Error>>) -> Result<(), End> {
         let now = Instant::now();
         let Some(message) = message else {
             return Err(End::WebSocket("the connection was closed".to_owned()));
         };
-        match message.map_err(|error| End::WebSocket(error.to_string()))? {
+        match message.map_err(broken)? {
             Message::Binary(bytes) => {
                 tracing::trace!(bytes = bytes.len(), "frame in");
                 self.protocol.handle_message(&bytes, now);
@@ -296,7 +304,6 @@ impl Session<'_> {
     async fn transmit(&mut self) -> Result<(), End> {
         let limit = self.connection.config.write_timeout;
         let slow = |_| End::WebSocket(format!("the Switch read nothing for {limit:?}"));
-        let broken = |error: tokio_tungstenite::tungstenite::Error| End::WebSocket(error.to_string());
         let mut is_written = false;
         while let Some(bytes) = self.protocol.poll_transmit() {
             timeout(limit, self.socket.feed(Message::Binary(bytes))).await.map_err(slow)?.map_err(broken)?;

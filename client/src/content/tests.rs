@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use muster_pki::authority::Authority;
 use muster_pki::{Role, UnixTime};
-use muster_service::credentials::{self, Clock};
+use muster_service::credentials::{self, Clock, Deadlines};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
@@ -25,7 +25,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::dial::DialTimeouts;
 use crate::url::ServiceUrl;
 
 const SIZE: usize = 300_000;
@@ -228,7 +227,7 @@ impl Lab {
         let https = Https {
             base: ServiceUrl::parse(&format!("https://localhost:{port}/Background/v1"), "https").unwrap(),
             credentials,
-            dial: DialTimeouts { connect: second, tls: second },
+            dial: Deadlines { connect: second, tls: second },
             silence: second,
             tracker,
         };

@@ -99,6 +99,10 @@ impl Memory {
     }
 }
 
+/// Reads what signatures are judged by, and puts to use what is good; what is not keeps the old. It blocks on the disk and
+/// verifies revocation lists, so it has no place on the runtime.
+pub(crate) type RefreshJob = Box<dyn FnOnce() + Send>;
+
 /// Judges orders. Tests of the machine have one without signatures.
 pub(crate) trait Admission {
     /// Verifies an order's envelope.
@@ -121,6 +125,8 @@ pub(crate) trait Admission {
     /// Verifies a licence and returns its serial.
     fn licence(&self, envelope: &[u8], now_ms: i64) -> Result<u64, Refused>;
 
-    /// Reads again what signatures are judged by; what cannot be used keeps the old.
-    fn refresh(&self) {}
+    /// Returns the job that reads again what signatures are judged by, if there is any.
+    fn refresh(&self) -> Option<RefreshJob> {
+        None
+    }
 }

@@ -1,6 +1,6 @@
 //! Terminal results, built within the bounds of the wire.
 
-use muster_endpoint::{Answer, QueryError, SqlValue};
+use muster_endpoint::{Answer, SqlValue};
 use muster_proto::common::v1::{Column, ColumnType, Refusal, Row, TargetState, Value, value::Kind};
 use muster_proto::frame::{self, FrameError};
 use muster_proto::ids::InstructionId;
@@ -9,6 +9,7 @@ use muster_proto::session::v1::frame::Body;
 use muster_proto::session::v1::{Frame, Result as InstructionResult};
 use prost::Message;
 
+use super::run::StepError;
 use super::{Plan, Refused};
 
 /// Room in a result for what is written after its rows were measured: the sequence, and the tags of the row list.
@@ -45,7 +46,7 @@ pub(super) fn failed(
 pub(super) fn finished(
     instruction: InstructionId,
     plan: &Plan,
-    answer: Result<Answer, QueryError>,
+    answer: Result<Answer, StepError>,
     started_at_ms: i64,
     now_ms: i64,
 ) -> InstructionResult {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use muster_endpoint::{Answer, HelperCommand, Query, QueryError, QueryLimits, SqlValue};
+use muster_endpoint::HelperCommand;
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::session::v1::{DocumentKind, InclusionProof};
@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::run::run_steps;
 use super::work::{Done, Work, fetch};
 use super::{Admission, Effect, Instructions, Plan, TimeFloor};
 use crate::clock;
@@ -127,7 +128,7 @@ impl<A: Admission> Shell<A> {
                         upkeep = Instant::now() + UPKEEP;
                     }
                     if Instant::now() >= refresh {
-                        self.machine.refresh();
+                        self.refresh();
                         refresh = Instant::now() + REFRESH;
                     }
                 }
@@ -159,6 +160,7 @@ impl<A: Admission> Shell<A> {
         match done {
             Done::Fetched(instruction, fetched) => self.machine.handle_fetched(instruction, fetched, now),
             Done::Ran(instruction, answer) => self.machine.handle_finished(instruction, answer, now),
+            Done::Refreshed => {}
             Done::Broke(instruction, detail) => self.machine.handle_broken(instruction, &detail, now),
         }
     }
@@ -295,6 +297,15 @@ impl<A: Admission> Shell<A> {
         self.work.spawn(instruction, task);
     }
 
+    /// Reads roots and revocation lists again, unless the last reading has not ended yet.
+    fn refresh(&mut self) {
+        if !self.work.is_refreshing()
+            && let Some(job) = self.machine.refresh()
+        {
+            self.work.refresh(job);
+        }
+    }
+
     async fn upkeep(&mut self) -> Result<(), StoreError> {
         let now = clock::now();
         let (now_ms, floor_ms) = (now.wall_ms, self.floor.at(now));
@@ -311,11 +322,11 @@ impl<A: Admission> Shell<A> {
         Ok(())
     }
 
-    /// Gives what runs a moment to end.
+    /// Gives what runs a moment to end. Downloads are given up: they go on where they ended, after the next start.
     async fn drain(mut self) -> Result<(), StoreError> {
         self.machine.handle_stopping();
         let deadline = Instant::now() + DRAIN;
-        while self.machine.counts().1 > 0 {
+        while self.machine.counts().1 > 0 || self.work.is_refreshing() {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(Some(done)) = timeout(left, self.work.next()).await else { break };
             self.handle_done(done);
@@ -323,36 +334,4 @@ impl<A: Admission> Shell<A> {
         }
         Ok(())
     }
-}
-
-/// Runs every step within the time of all; the last one's rows are the answer.
-async fn run_steps(
-    helper: &HelperCommand,
-    plan: &Plan,
-    resources: &[(String, PathBuf)],
-) -> Result<Answer, QueryError> {
-    let deadline = Instant::now() + plan.run_time;
-    let mut parameters = plan.parameters.clone();
-    parameters.extend(
-        resources
-            .iter()
-            .map(|(name, path)| (name.clone(), SqlValue::Text(path.to_string_lossy().into_owned()))),
-    );
-    let mut answer =
-        Answer { columns: Vec::new(), rows: Vec::new(), truncated: false, sandbox_missing: Vec::new() };
-    for sql in &plan.steps {
-        let query = Query {
-            sql: sql.clone(),
-            parameters: parameters.clone(),
-            limits: QueryLimits {
-                run_time: deadline.saturating_duration_since(Instant::now()),
-                rows: plan.rows,
-                bytes: plan.bytes,
-            },
-            sandbox: plan.sandbox,
-            readable: resources.iter().map(|(_, path)| path.clone()).collect(),
-        };
-        answer = muster_endpoint::run(helper, query).await?;
-    }
-    Ok(answer)
 }

@@ -1,7 +1,7 @@
 //! Admission by signatures: everything of `muster_signing`, with the trust that this client is configured with.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use muster_endpoint::{SandboxProfile, SqlValue};
 use muster_pki::{DeviceId, UnixTime};
@@ -12,15 +12,14 @@ use muster_signing::admit::{self, Admitted, RefusalReason};
 use muster_signing::definition::{Sandbox, Step};
 use muster_signing::envelope;
 
-use super::admission::{Admission, Memory, Opened, Plan, PlanColumn, PlanResource, Refused};
+use super::admission::{Admission, Memory, Opened, Plan, PlanColumn, PlanResource, RefreshJob, Refused};
+use super::live::LiveTrust;
 use super::trust::{SigningFiles, SigningTrust, TrustError};
 
 /// Judges orders by their signatures.
 #[derive(Debug, Clone)]
 pub(crate) struct SignedAdmission {
-    files: SigningFiles,
-    /// Read anew now and then; a judgement takes the whole of it once.
-    trust: Arc<RwLock<Arc<SigningTrust>>>,
+    trust: Arc<LiveTrust>,
     device: DeviceId,
     tenant: String,
     attributes: BTreeMap<String, Value>,
@@ -36,15 +35,14 @@ impl SignedAdmission {
         tenant: String,
         attributes: &BTreeMap<String, SqlValue>,
     ) -> Result<Self, TrustError> {
-        let trust = files.read(UnixTime::now())?;
+        let trust = LiveTrust::load(files, UnixTime::now())?;
         let attributes = attributes
             .iter()
             .filter_map(|(name, value)| Some((name.clone(), crate::attributes::wire(value)?)))
             .collect();
         let version = semver::Version::parse(env!("CARGO_PKG_VERSION"));
         Ok(Self {
-            files,
-            trust: Arc::new(RwLock::new(Arc::new(trust))),
+            trust: Arc::new(trust),
             device,
             tenant,
             attributes,
@@ -52,15 +50,11 @@ impl SignedAdmission {
             platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
         })
     }
-
-    fn trust(&self) -> Arc<SigningTrust> {
-        Arc::clone(&self.trust.read().unwrap_or_else(PoisonError::into_inner))
-    }
 }
 
 impl Admission for SignedAdmission {
     fn open(&self, envelope: &[u8], now_ms: i64) -> Result<Opened, Refused> {
-        let trust = self.trust();
+        let trust = self.trust.current();
         let order = admit::order(envelope, &trust.as_trust(), unix_time(now_ms)).map_err(refused)?;
         let unreadable = |field| Refused {
             refusal: Refusal::BadSignature,
@@ -92,7 +86,7 @@ impl Admission for SignedAdmission {
         memory: &Memory,
         now_ms: i64,
     ) -> Result<Plan, Refused> {
-        let trust = self.trust();
+        let trust = self.trust.current();
         let device = admit::Device {
             id: &self.device,
             tenant: &self.tenant,
@@ -119,7 +113,7 @@ impl Admission for SignedAdmission {
     }
 
     fn licence(&self, envelope: &[u8], now_ms: i64) -> Result<u64, Refused> {
-        let trust = self.trust();
+        let trust = self.trust.current();
         let licence = admit::licence(envelope, &trust.as_trust(), unix_time(now_ms)).map_err(refused)?;
         if licence.tenant() != self.tenant {
             // Its serial says nothing about ours, and would keep every later one of ours out.
@@ -134,22 +128,18 @@ impl Admission for SignedAdmission {
         Ok(licence.serial())
     }
 
-    fn refresh(&self) {
-        match self.files.read(UnixTime::now()) {
-            Ok(trust) => *self.trust.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(trust),
-            Err(error) => {
-                tracing::warn!(%error, "changed roots or lists of signers cannot be used; the old ones stay")
-            }
-        }
+    fn refresh(&self) -> Option<RefreshJob> {
+        let trust = Arc::clone(&self.trust);
+        Some(Box::new(move || drop(trust.refresh(UnixTime::now()))))
     }
 }
 
 impl SigningTrust {
     fn as_trust(&self) -> admit::Trust<'_> {
         admit::Trust {
-            authors: &self.authors,
-            orders: &self.orders,
-            licences: &self.licences,
+            authors: &self.roots.authors,
+            orders: &self.roots.orders,
+            licences: &self.roots.licences,
             revocation: Some(&self.revocation),
         }
     }

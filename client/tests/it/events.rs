@@ -9,9 +9,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use muster_client::local::{Field, LocalError, Reply, Request as LocalRequest, ask};
+use muster_proto::common::v1::value::Kind;
 use muster_proto::session::v1::{EventBatch, EventBatchAck, Lane, SequenceRange};
 use prost::Message;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixStream};
 use tokio::task::JoinSet;
 
 use crate::lab::{Lab, PATIENCE};
@@ -44,6 +46,31 @@ async fn what_is_no_event_is_refused_with_its_reason() {
     let error = ask(client.running.socket(), &event("Not An Event")).await.unwrap_err();
 
     assert!(matches!(&error, LocalError::Refused(reason) if reason.contains("name")), "{error}");
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_with_a_field_that_stands_twice_is_refused_and_not_kept() {
+    let lab = Lab::new(1, 1);
+    let client = lab.start().await;
+    let before = client.running.status().await.unwrap().outbox.events;
+
+    let mut socket = UnixStream::connect(client.running.socket()).await.unwrap();
+    let twice = br#"{"event":{"name":"app.started","fields":{"port":80,"port":81}}}"#;
+    socket.write_all(twice).await.unwrap();
+    socket.write_all(b"\n").await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    let field = |number| muster_proto::common::v1::NamedValue {
+        name: "port".to_owned(),
+        value: Some(muster_proto::common::v1::Value { kind: Some(Kind::Integer(number)) }),
+    };
+    let posted = client.running.post_event("app.started", vec![field(80), field(81)]).await;
+
+    let reply: Reply = serde_json::from_str(&answer).unwrap();
+    assert!(matches!(&reply, Reply::Error(text) if text.contains("\"port\" stands twice")), "{reply:?}");
+    assert!(posted.unwrap_err().to_string().contains("\"port\" stands twice"));
+    assert_eq!(client.running.status().await.unwrap().outbox.events, before);
     client.stop().await;
 }
 
@@ -81,18 +108,54 @@ async fn without_a_session_events_go_to_the_background_channel() {
     tokio::time::timeout(PATIENCE, client.stop()).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_background_channel_whose_certificate_is_revoked_gets_no_more_events() {
+    let listener = TcpListener::bind("localhost:0").await.unwrap();
+    let lab = Lab::new(1, listener.local_addr().unwrap().port());
+    let posted = Posted::default();
+    let mut server = JoinSet::new();
+    server.spawn(serve(listener, acceptor(&lab), Arc::clone(&posted)));
+    let client = lab.start().await;
+    client.wait_for(|status| status.outbox.events == 0).await;
+
+    lab.revoke_server();
+    let is_refused = || posted.lock().unwrap().iter().any(|(_, name)| name == REFUSED);
+    let mut last = 0;
+    let revoked = async {
+        // As long as the list is not read yet, each event arrives.
+        while !is_refused() {
+            last = client.running.post_event("app.one", Vec::new()).await.unwrap();
+            let has = || posted.lock().unwrap().iter().any(|(sequence, _)| *sequence == last);
+            while !has() && !is_refused() {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, revoked).await.expect("the list was never read");
+
+    assert!(!posted.lock().unwrap().iter().any(|(sequence, _)| *sequence == last));
+    assert!(client.running.status().await.unwrap().outbox.events > 0);
+    client.stop().await;
+}
+
 fn event(name: &str) -> LocalRequest {
     let fields = [("port", Field::Integer(80)), ("user", Field::Text("w".to_owned()))];
     let fields: BTreeMap<String, Field> = fields.map(|(name, field)| (name.to_owned(), field)).into();
     LocalRequest::Event { name: name.to_owned(), fields }
 }
 
+/// What a connection that the client gave up leaves, in place of an event.
+const REFUSED: &str = "the client refused";
+
 type Posted = Arc<Mutex<Vec<(u64, String)>>>;
 
 async fn serve(listener: TcpListener, acceptor: tokio_rustls::TlsAcceptor, posted: Posted) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let stream = acceptor.accept(stream).await.unwrap();
+        let Ok(stream) = acceptor.accept(stream).await else {
+            posted.lock().unwrap().push((0, REFUSED.to_owned()));
+            continue;
+        };
         let posted = Arc::clone(&posted);
         let service = service_fn(move |request| answer(request, Arc::clone(&posted)));
         // The client hangs up after each request.

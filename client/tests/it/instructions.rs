@@ -212,6 +212,24 @@ async fn a_licence_of_another_tenant_neither_counts_nor_keeps_ours_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_runs_too_long_is_told_with_the_limit_that_was_signed() {
+    let (switch, mut lab) = lab().await;
+    // By the time that the helper starts, less than a second is left; nobody signed that.
+    let endless =
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) AS answer FROM n";
+    lab.definition = lab.definition_of(endless, "1s");
+    let client = lab.start().await;
+    let mut session = switch.accept(&lab).await;
+
+    session.order(&lab.order(1)).await;
+
+    let (result, _) = session.result().await;
+    assert_eq!(result.state(), TargetState::Failed, "{}", result.detail);
+    assert!(result.detail.starts_with("stopped after 1s, the run time that its definition"), "{result:?}");
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_definition_is_asked_for_once() {
     let (switch, lab) = lab().await;
     let client = lab.start().await;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use muster_client::{Config, Running, start};
-use muster_pki::authority::{Authority, Issued, Request};
-use muster_pki::{Role, UnixTime};
+use muster_pki::authority::{Authority, Issued, Request, Revoked};
+use muster_pki::{Role, Thumbprint, UnixTime};
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::order::v1::{Audience, Order};
 use muster_service::shutdown::Shutdown;
@@ -52,6 +52,8 @@ pub(crate) struct Lab {
     pub(crate) server: Issued,
     pub(crate) definition: Vec<u8>,
     pub(crate) licence: Vec<u8>,
+    servers: Authority,
+    devices: Authority,
     operator: Signer,
     author: Issued,
     licensor: Issued,
@@ -81,7 +83,21 @@ impl Lab {
         let definition = sign(DEFINITION.as_bytes(), ContentType::Definition, &signer(&author));
         let licence = licence(&author, &licensor, TENANT, 1);
         let config = config(&folder, switch, background);
-        Self { folder, server, definition, licence, operator: signer(&operator), author, licensor, config }
+        let operator = signer(&operator);
+        let lab = Self {
+            folder,
+            server,
+            definition,
+            licence,
+            servers,
+            devices,
+            operator,
+            author,
+            licensor,
+            config,
+        };
+        lab.write_servers_list(1, &[]);
+        lab
     }
 
     /// Returns the client's configuration, to be changed.
@@ -94,6 +110,48 @@ impl Lab {
         let shutdown = Shutdown::new();
         let running = start(self.config(), shutdown.clone()).await.unwrap();
         Client { running, shutdown }
+    }
+
+    /// Gives the device another certificate, in its files, and returns its thumbprint.
+    pub(crate) fn renew_device(&self) -> Thumbprint {
+        let device = issue(&self.devices, DEVICE, Role::Device);
+        self.replace("device.key", &device.key_pem);
+        self.replace("device.pem", &device.chain_pem);
+        device.certificate.thumbprint()
+    }
+
+    /// Lets the Switch trust another CA of devices than the one that issued the device's certificate.
+    pub(crate) fn replace_root_of_devices(&mut self) {
+        self.devices =
+            Authority::root("Other devices", Duration::from_secs(86_400), UnixTime::now()).unwrap();
+        self.replace("devices.pem", &self.devices.certificate_pem());
+    }
+
+    /// Revokes the certificate of the Switch and the Background Channel.
+    pub(crate) fn revoke_server(&self) {
+        let serial_hex = self.server.certificate.serial_hex();
+        self.write_servers_list(2, &[Revoked { serial_hex, at: UnixTime::now() }]);
+    }
+
+    fn write_servers_list(&self, number: u64, revoked: &[Revoked]) {
+        let now = UnixTime::now().as_secs();
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let list = self.servers.crl(revoked, number, at(now - 10), at(now + 3_600)).unwrap();
+        self.replace("servers.crl", &list);
+    }
+
+    /// Puts a file in place by renaming.
+    pub(crate) fn replace(&self, name: &str, text: &str) {
+        let written = self.folder.path().join("written");
+        std::fs::write(&written, text).unwrap();
+        std::fs::rename(written, self.folder.path().join(name)).unwrap();
+    }
+
+    /// Signs another definition than [`Self::definition`], of the same name and version.
+    pub(crate) fn definition_of(&self, sql: &str, run_time: &str) -> Vec<u8> {
+        let text = DEFINITION.replace("SELECT 41 + 1 AS answer", sql);
+        let text = text.replace("run_time = \"10s\"", &format!("run_time = {run_time:?}"));
+        sign(text.as_bytes(), ContentType::Definition, &signer(&self.author))
     }
 
     /// Signs a licence of another tenant or serial than [`Self::licence`].
@@ -183,6 +241,7 @@ fn config(folder: &TempDir, switch: u16, background: u16) -> Config {
         data_dir: file("data"),
         ..Config::default()
     };
+    config.crls = vec![file("servers.crl")];
     config.tls.certificate = file("device.pem");
     config.tls.key = file("device.key");
     config.trust.switch = file("servers.pem");

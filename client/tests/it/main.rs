@@ -8,6 +8,7 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod certificates;
 mod events;
 mod instructions;
 mod lab;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
+use muster_pki::Thumbprint;
 use muster_proto::frame;
 use muster_proto::ids::Epoch;
 use muster_proto::session::switch::{SwitchEvent, SwitchSession, SwitchSessionConfig, WelcomeArgs};
@@ -13,6 +14,7 @@ use muster_proto::session::v1::{
     Result as InstructionResult, SequenceRange,
 };
 use muster_service::credentials::provider;
+use rustls::SupportedProtocolVersion;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
@@ -41,6 +43,18 @@ impl FakeSwitch {
     /// Takes the client's next session and welcomes it.
     pub(crate) async fn accept(&self, lab: &Lab) -> Session {
         tokio::time::timeout(PATIENCE, self.accept_one(lab)).await.expect("the client did not connect")
+    }
+
+    /// Takes the client's next connection and does not take its certificate.
+    pub(crate) async fn refuse(&self, lab: &Lab, version: &'static SupportedProtocolVersion) {
+        let refused = async {
+            let (stream, _) = self.listener.accept().await.unwrap();
+            let handshake = acceptor_for(lab, &[version]).accept(stream).into_fallible().await;
+            let Err((_, mut stream)) = handshake else { panic!("the certificate was taken") };
+            // Closed with unread bytes, the connection would be reset, and the alert might be lost.
+            drop(tokio::io::copy(&mut stream, &mut tokio::io::sink()).await);
+        };
+        tokio::time::timeout(PATIENCE, refused).await.expect("the client did not connect");
     }
 
     async fn accept_one(&self, lab: &Lab) -> Session {
@@ -80,6 +94,12 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Returns the thumbprint of the client's certificate.
+    pub(crate) fn thumbprint(&self) -> Thumbprint {
+        let peer = self.socket.get_ref().get_ref().1.peer_certificates();
+        Thumbprint::of(&peer.expect("a certificate")[0])
+    }
+
     /// Hands an order over.
     pub(crate) async fn order(&mut self, envelope: &[u8]) {
         let body = Body::Order(OrderDelivery { envelope: envelope.to_vec().into() });
@@ -172,6 +192,10 @@ impl Session {
 }
 
 pub(crate) fn acceptor(lab: &Lab) -> TlsAcceptor {
+    acceptor_for(lab, rustls::ALL_VERSIONS)
+}
+
+fn acceptor_for(lab: &Lab, versions: &[&'static SupportedProtocolVersion]) -> TlsAcceptor {
     let chain = CertificateDer::pem_slice_iter(lab.server.chain_pem.as_bytes()).map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_slice(lab.server.key_pem.as_bytes()).unwrap();
     let mut roots = rustls::RootCertStore::empty();
@@ -179,7 +203,7 @@ pub(crate) fn acceptor(lab: &Lab) -> TlsAcceptor {
     roots.add(CertificateDer::from_pem_slice(&devices).unwrap()).unwrap();
     let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
     let config = rustls::ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .with_client_cert_verifier(verifier.build().unwrap())
         .with_single_cert(chain, key)

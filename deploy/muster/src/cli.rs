@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::address;
 use crate::output::Format;
 
 /// Ask every machine of a fleet a question, or give it a signed order, and have the answers within a second.
@@ -15,7 +16,7 @@ use crate::output::Format;
     propagate_version = true,
     subcommand_required = true,
     arg_required_else_help = true,
-    after_help = "Exit codes: 0 done · 1 refused or unhealthy · 2 usage · 3 partial · 4 denied · 5 unreachable\n\n\
+    after_help = "Exit codes: 0 done · 1 refused or unhealthy · 2 usage · 3 partial (not every\ntarget answered) · 4 denied · 5 unreachable\n\n\
                   Examples:\n  muster dev --clients 3\n  muster ask 'SELECT name, version FROM os'\n  \
                   muster ask 'SELECT name, count(*) AS n FROM processes GROUP BY name' --on 'os == \"linux\"' -o json\n  \
                   muster run Muster-Package-Version -p name=openssl"
@@ -84,7 +85,11 @@ pub(crate) enum Command {
 /// `muster dev`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  muster dev --clients 3\n  muster dev --dir /tmp/fleet --clients 10 --ports auto --ready-file /tmp/ready.json"
+    after_help = "Certificates, CRLs and the licence that end soon, or have ended, are made anew by the development CA \
+        at every start.\nA client that was revoked (muster pki revoke client-2.dev.muster) stays out, and the fleet \
+        starts without it: --reissue lets it in again, with a new certificate under its old name.\n\n\
+        Examples:\n  muster dev --clients 3\n  muster dev --dir /tmp/fleet --clients 10 --ports auto --ready-file /tmp/ready.json\n  \
+        muster dev --reissue"
 )]
 pub(crate) struct Dev {
     /// Where the fleet keeps its stores; its home is DIR/home unless --home is given [default: HOME/dev]
@@ -99,6 +104,9 @@ pub(crate) struct Dev {
     /// Written, as JSON, when everything answers
     #[arg(long, value_name = "F")]
     pub(crate) ready_file: Option<PathBuf>,
+    /// Give clients and an operator that were revoked new certificates, so that they are let in again
+    #[arg(long)]
+    pub(crate) reissue: bool,
 }
 
 /// `--ports`
@@ -134,8 +142,8 @@ pub(crate) struct Issue {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  muster ask 'SELECT name, version FROM os'\n  \
     muster ask \"SELECT path, not_after FROM certificates WHERE path GLOB '/etc/ssl/*.pem'\" --on 'host.startsWith(\"web\")' --wait 30s\n\n\
-    The tables: os host cpu memory disks mounts processes listening_ports interfaces routes users packages services\n\
-    files certificates time. `muster ask 'SELECT * FROM TABLE LIMIT 1'` shows a table's columns.")]
+    The tables: os host cpu memory disks mounts processes listening_ports interfaces routes users packages services \
+    files certificates time.\n`muster ask 'SELECT * FROM TABLE LIMIT 1'` shows a table's columns.")]
 pub(crate) struct Ask {
     /// The question: one SELECT over the tables of the machine
     #[arg(value_name = "SQL")]
@@ -291,7 +299,7 @@ pub(crate) enum Event {
         #[arg(long, default_value = "", hide_default_value = true)]
         device: String,
         /// Only after this position of the log
-        #[arg(long, default_value_t = 0, hide_default_value = true)]
+        #[arg(long, value_name = "POSITION", default_value_t = 0, hide_default_value = true)]
         after: u64,
         /// Wait for more (prints a line each, as JSON lines)
         #[arg(long)]
@@ -350,17 +358,20 @@ pub(crate) enum Ctx {
         name: String,
     },
     /// Add or replace a context, and make it the current one
+    #[command(after_help = "Example:\n  muster ctx add production --switch switch.example.org:4001 \\\n    \
+        --background-channel https://background.example.org:4443/Background/v1")]
     Add {
         /// Its name
+        #[arg(value_parser = address::context_name)]
         name: String,
-        /// Address of the operator API
-        #[arg(long, value_name = "HOST:PORT")]
+        /// Address of the operator API, such as switch.example.org:4001
+        #[arg(long, value_name = "HOST:PORT", value_parser = address::switch)]
         switch: String,
-        /// Address of the Background Channel
-        #[arg(long, value_name = "URL", default_value = "")]
+        /// Address of the Background Channel, such as https://HOST:4443/Background/v1
+        #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, value_parser = address::background_channel)]
         background_channel: String,
-        /// Admin address of the Switch
-        #[arg(long, value_name = "URL", default_value = "")]
+        /// Admin address of the Switch, such as http://127.0.0.1:4002
+        #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, value_parser = address::admin)]
         admin: String,
     },
     /// Forget a context

@@ -13,7 +13,7 @@ pub(crate) enum Exit {
     Refused,
     /// What was typed is wrong.
     Usage,
-    /// Not every target answered.
+    /// Not every target answered, or something of an answer was left out.
     Partial,
     /// Permission, licence or trust forbids it.
     Denied,

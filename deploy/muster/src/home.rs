@@ -110,18 +110,31 @@ impl Home {
     /// The context to use: the one typed, else the current one.
     pub(crate) fn context(&self, typed: Option<&str>) -> Result<Context, Failure> {
         let contexts = self.contexts()?;
-        let name = typed.unwrap_or(&contexts.current);
-        if name.is_empty() {
+        let known: Vec<&str> = contexts.contexts.iter().map(|context| context.name.as_str()).collect();
+        if known.is_empty() {
+            let wanted = typed.map(|name| format!(" `{name}` or any other")).unwrap_or_default();
             return Err(Failure::usage(format!(
-                "{} has no context, so no Switch is known",
+                "{} has no context{wanted}, so no Switch is known",
                 self.folder.display()
             ))
-            .with_next("muster dev   (a development fleet)   or   muster ctx add NAME --switch HOST:4001"));
+            .with_next("muster dev   (a development fleet)\n   or: muster ctx add NAME --switch HOST:4001"));
         }
-        contexts.contexts.iter().find(|context| context.name == name).cloned().ok_or_else(|| {
-            let known: Vec<&str> = contexts.contexts.iter().map(|context| context.name.as_str()).collect();
-            Failure::usage(format!("no context `{name}`; there is {}", known.join(", ")))
-                .with_next("muster ctx list")
+        let name = typed.unwrap_or(&contexts.current);
+        if let Some(context) = contexts.contexts.iter().find(|context| context.name == name) {
+            return Ok(context.clone());
+        }
+        let nearest = nearest(name, &known);
+        let listed = format!("there is {}", known.join(", "));
+        Err(match (typed, nearest) {
+            (None, _) if name.is_empty() => {
+                Failure::usage(format!("no context is the current one; {listed}"))
+                    .with_next(format!("muster ctx use {}", known[0]))
+            }
+            (_, Some(nearest)) => Failure::usage(format!("no context `{name}`; did you mean `{nearest}`?"))
+                .with_next("muster ctx list"),
+            (_, None) => {
+                Failure::usage(format!("no context `{name}`; {listed}")).with_next("muster ctx list")
+            }
         })
     }
 
@@ -129,6 +142,13 @@ impl Home {
     pub(crate) fn write(&self, relative: &str, bytes: &[u8], secrecy: Secrecy) -> Result<(), Failure> {
         write_file(&self.path(relative), bytes, secrecy)
     }
+}
+
+/// The known name that was probably meant.
+pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let distance = |known: &&str| strsim::damerau_levenshtein(name, known);
+    // A slip in every third letter is still a slip; more is another word.
+    known.iter().copied().min_by_key(distance).filter(|known| distance(known) <= (known.len() / 3).max(1))
 }
 
 /// Who may read a file.
@@ -175,4 +195,40 @@ fn try_write(path: &Path, bytes: &[u8], secrecy: Secrecy) -> std::io::Result<()>
 pub(crate) fn read_file(path: &Path, next: &str) -> Result<Vec<u8>, Failure> {
     std::fs::read(path)
         .map_err(|error| Failure::usage(format!("{}: {error}", path.display())).with_next(next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(current: &str, known: &[&str], typed: Option<&str>) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(folder.path().to_owned())).unwrap();
+        let context = |name: &&str| Context {
+            name: (*name).to_owned(),
+            switch: "localhost:4001".to_owned(),
+            background_channel: String::new(),
+            admin: String::new(),
+        };
+        let contexts = known.iter().map(context).collect();
+        home.save_contexts(&Contexts { current: current.to_owned(), contexts }).unwrap();
+        home.context(typed).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_unknown_context_names_the_nearest_one() {
+        let known = ["dev", "production", "staging"];
+
+        assert_eq!(
+            refused("dev", &known, Some("prodcution")),
+            "no context `prodcution`; did you mean `production`?"
+        );
+        assert_eq!(refused("dev", &known, Some("dve")), "no context `dve`; did you mean `dev`?");
+        assert_eq!(refused("dev", &known, Some("x")), "no context `x`; there is dev, production, staging");
+        assert_eq!(
+            refused("", &known, None),
+            "no context is the current one; there is dev, production, staging"
+        );
+        assert!(refused("", &[], None).contains("has no context, so no Switch is known"));
+    }
 }

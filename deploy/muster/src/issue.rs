@@ -3,7 +3,7 @@
 //! The Switch is not trusted here: it resolves the audience and encodes the order, and this module decodes those bytes
 //! again, holds every field against what the operator typed, and signs only then (DESIGN.md, "Ask and run").
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use muster_pki::{Facts, Role, Roots};
@@ -22,7 +22,7 @@ use crate::exit::{Exit, Failure};
 use crate::home::{Home, read_file};
 use crate::operator::Operator;
 use crate::order_check::{self, Asked};
-use crate::output::{Cell, Table};
+use crate::output::{self, Cell, Table};
 
 /// What the operator wants to issue.
 #[derive(Debug, Clone)]
@@ -146,6 +146,24 @@ fn now_ms() -> i64 {
     i64::try_from(UnixTime::now().as_secs().saturating_mul(1_000)).unwrap_or(i64::MAX)
 }
 
+/// The column that says whose row it is.
+const DEVICE: &str = "device";
+
+/// Which column of a result: its name, and the how-many-eth of that name it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Key<'a> {
+    name: &'a str,
+    before: usize,
+}
+
+fn keys(result: &DeviceResult) -> impl Iterator<Item = Key<'_>> {
+    let names = |count: usize| result.columns.iter().take(count).map(|column| column.name.as_str());
+    result.columns.iter().enumerate().map(move |(at, column)| Key {
+        name: &column.name,
+        before: names(at).filter(|name| *name == column.name).count(),
+    })
+}
+
 /// What came of an instruction, as far as it was watched.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
@@ -210,7 +228,7 @@ impl Outcome {
         self.instruction.states.iter().map(|count| (count.state().name(), count.count)).collect()
     }
 
-    /// Whether every target answered.
+    /// Whether every target answered, and nothing of any answer was left out.
     pub(crate) fn exit(&self) -> Exit {
         let answered: u64 = self
             .instruction
@@ -223,7 +241,7 @@ impl Outcome {
             TargetState::try_from(result.state).is_ok_and(|state| state == TargetState::Refused)
         };
         if answered == self.instruction.targets {
-            Exit::Ok
+            if self.results.iter().any(|result| result.truncated) { Exit::Partial } else { Exit::Ok }
         } else if answered == 0 && !self.results.is_empty() && self.results.iter().all(refused) {
             Exit::Denied
         } else {
@@ -231,37 +249,104 @@ impl Outcome {
         }
     }
 
+    /// The devices of whose answer something was left out, and how many of its rows are there.
+    pub(crate) fn truncated(&self) -> BTreeMap<&str, usize> {
+        let is_cut: BTreeSet<&str> = self
+            .results
+            .iter()
+            .filter(|result| result.truncated)
+            .map(|result| result.device.as_str())
+            .collect();
+        let mut cut = BTreeMap::new();
+        for result in self.results.iter().filter(|result| is_cut.contains(result.device.as_str())) {
+            *cut.entry(result.device.as_str()).or_default() += result.rows.len();
+        }
+        cut
+    }
+
     /// The rows of all devices under the columns that any of them gave, `device` first.
     pub(crate) fn rows(&self) -> Table {
-        let mut columns: Vec<(String, ColumnType)> = Vec::new();
-        for column in self.results.iter().flat_map(|result| &result.columns) {
-            if !columns.iter().any(|(name, _)| *name == column.name) {
-                columns.push((column.name.clone(), column.r#type()));
+        let mut columns: Vec<(Key<'_>, ColumnType)> = Vec::new();
+        for result in &self.results {
+            for (key, column) in keys(result).zip(&result.columns) {
+                if !columns.iter().any(|(known, _)| *known == key) {
+                    columns.push((key, column.r#type()));
+                }
             }
         }
-        // A column of the result that is called `device`, as `mounts` has one, must not hide whose row it is.
-        let shown = |(name, _): &(String, ColumnType)| match name.as_str() {
-            "device" => "device_1".to_owned(),
-            _ => name.clone(),
-        };
-        let mut table = Table::new(std::iter::once("device".to_owned()).chain(columns.iter().map(shown)));
+        // A column of the result that is called `device`, as `mounts` has one, must not hide whose row it is; nor may one
+        // of two columns of one name hide the other.
+        let shown = output::distinct(&[DEVICE], columns.iter().map(|(key, _)| key.name));
+        let mut table = Table::new(std::iter::once(DEVICE.to_owned()).chain(shown));
         let mut results: Vec<&DeviceResult> = self.results.iter().collect();
         results.sort_by(|a, b| (&a.device, a.part).cmp(&(&b.device, b.part)));
         for result in results {
+            let own: Vec<Key<'_>> = keys(result).collect();
+            let positions: Vec<Option<usize>> =
+                columns.iter().map(|(key, _)| own.iter().position(|own| own == key)).collect();
             for row in &result.rows {
-                let cell = |(name, column): &(String, ColumnType)| {
-                    let position = result.columns.iter().position(|own| own.name == *name);
-                    let value = position.and_then(|position| row.values.get(position));
+                let cell = |(at, (_, column)): (usize, &(Key<'_>, ColumnType))| {
+                    let value = positions[at].and_then(|position| row.values.get(position));
                     value.map_or_else(
                         || Cell { text: String::new(), json: serde_json::Value::Null },
                         |value| Cell::value(value, *column),
                     )
                 };
                 table.push(
-                    std::iter::once(Cell::text(&result.device)).chain(columns.iter().map(cell)).collect(),
+                    std::iter::once(Cell::text(&result.device))
+                        .chain(columns.iter().enumerate().map(cell))
+                        .collect(),
                 );
             }
         }
         table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_proto::common::v1::{Column, Row, Value, value::Kind};
+
+    use super::*;
+
+    fn result(device: &str, columns: &[&str], numbers: &[i64]) -> DeviceResult {
+        let column = |name: &&str| Column { name: (*name).to_owned(), r#type: ColumnType::Integer.into() };
+        let value = |number: &i64| Value { kind: Some(Kind::Integer(*number)) };
+        DeviceResult {
+            device: device.to_owned(),
+            state: TargetState::Answered.into(),
+            columns: columns.iter().map(column).collect(),
+            rows: vec![Row { values: numbers.iter().map(value).collect() }],
+            ..DeviceResult::default()
+        }
+    }
+
+    #[test]
+    fn no_column_hides_another_of_its_name_or_the_device() {
+        let results = vec![
+            result("web1", &["a", "a", "device", "device_1"], &[1, 2, 3, 4]),
+            result("web2", &["a", "b"], &[5, 6]),
+        ];
+        let outcome = Outcome { results, ..Outcome::default() };
+
+        let rows = outcome.rows();
+
+        assert_eq!(rows.columns(), ["device", "a", "a_1", "device_2", "device_1", "b"]);
+        let expected = serde_json::json!([
+            { "device": "web1", "a": 1, "a_1": 2, "device_2": 3, "device_1": 4, "b": null },
+            { "device": "web2", "a": 5, "a_1": null, "device_2": null, "device_1": null, "b": 6 },
+        ]);
+        assert_eq!(serde_json::Value::Array(rows.objects()), expected);
+    }
+
+    #[test]
+    fn a_device_with_any_part_cut_counts_once_with_all_its_rows() {
+        let cut = |part| DeviceResult { truncated: part == 1, part, ..result("web1", &["a"], &[1]) };
+        let results = vec![cut(0), cut(1), result("web2", &["a"], &[1])];
+
+        let outcome = Outcome { results, ..Outcome::default() };
+
+        assert_eq!(outcome.truncated(), BTreeMap::from([("web1", 2)]));
+        assert_eq!(outcome.exit(), Exit::Partial, "a script must not take it for the whole answer");
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! `cli` says what can be typed, `command` does it, `operator` talks to the Switch, `output` prints.
 
+mod address;
 mod cli;
 mod command;
 mod dev;
 mod exit;
+mod grid;
 mod home;
 mod issue;
 mod operator;

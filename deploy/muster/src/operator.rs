@@ -12,18 +12,18 @@ use muster_proto_grpc::operator::v1::export_service_client::ExportServiceClient;
 use muster_proto_grpc::operator::v1::instruction_service_client::InstructionServiceClient;
 use muster_proto_grpc::operator::v1::licence_service_client::LicenceServiceClient;
 use muster_proto_grpc::operator::v1::status_service_client::StatusServiceClient;
-use muster_service::credentials::{self, ClientCredentials, Clock, CredentialFiles};
-use rustls_pki_types::ServerName;
+use muster_service::credentials::{
+    self, Address, ClientCredentials, Clock, CredentialFiles, Deadlines, DialError, dial,
+};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::exit::Failure;
 use crate::home::{Context, Home};
 
-/// TCP and TLS to the Switch together.
+/// For TCP, for TLS, and for the first bytes.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Largest gRPC message either way: a page of results, as the Switch bounds it.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -41,17 +41,16 @@ impl Operator {
         let credentials = client_credentials(home, b"h2")?;
         let name = credentials.own().map(|own| own_name(&own)).unwrap_or_default();
         let address = context.switch.clone();
-        let host = host_of(&address)?.to_owned();
         // The first connection is made here, so that its error is whole; tonic would flatten it.
-        let first = admitted(connect_tls(&credentials, &host, &address).await?, &address).await?;
+        let first = admitted(connect_tls(&credentials, &address).await?, "the Switch", &address).await?;
         let mut first = Some(first);
         let connector = tower::service_fn(move |_: Uri| {
-            let (credentials, host, address) = (Arc::clone(&credentials), host.clone(), address.clone());
+            let (credentials, address) = (Arc::clone(&credentials), address.clone());
             let ready = first.take();
             async move {
                 match ready {
                     Some(stream) => Ok(TokioIo::new(stream)),
-                    None => connect_tls(&credentials, &host, &address)
+                    None => connect_tls(&credentials, &address)
                         .await
                         .map(|stream| TokioIo::new(BufReader::new(stream))),
                 }
@@ -125,44 +124,45 @@ pub(crate) fn client_credentials(home: &Home, alpn: &[u8]) -> Result<Arc<ClientC
     })
 }
 
-/// Opens TLS to `address` and expects a certificate for `host`.
+/// Opens TLS to `HOST:PORT` and expects a certificate of a server for that host.
 pub(crate) async fn connect_tls(
     credentials: &ClientCredentials,
-    host: &str,
     address: &str,
 ) -> Result<TlsStream<TcpStream>, Failure> {
-    let name = ServerName::try_from(host.to_owned())
-        .map_err(|_| Failure::usage(format!("`{host}` is no host name")).with_next("muster ctx list"))?;
-    let connect = async {
-        let stream = TcpStream::connect(address).await.map_err(|error| {
-            Failure::unreachable(format!("{address}: {error}"))
-                .with_next("muster dev   (if this is a development fleet), or   muster ctx list")
-        })?;
-        stream.set_nodelay(true).map_err(|error| Failure::unreachable(format!("{address}: {error}")))?;
-        TlsConnector::from(credentials.config()).connect(name, stream).await.map_err(|error| {
-            Failure::denied(format!("TLS with {address}: {error}"))
-                .with_next("muster pki check --role switch --ca HOME/trust/servers.pem FILE")
-        })
+    let deadlines = Deadlines { connect: CONNECT_DEADLINE, tls: CONNECT_DEADLINE };
+    let dialled = match address.parse::<Address>() {
+        Ok(address) => dial(credentials, &address, deadlines).await,
+        Err(error) => Err(error),
     };
-    tokio::time::timeout(CONNECT_DEADLINE, connect)
-        .await
-        .map_err(|_| Failure::unreachable(format!("{address} did not answer within {CONNECT_DEADLINE:?}")))?
+    dialled.map_err(|error| {
+        let said = error.to_string();
+        match error {
+            DialError::Address { .. } => Failure::usage(said).with_next("muster ctx list"),
+            DialError::Late { .. } => Failure::unreachable(said).with_next("muster doctor"),
+            DialError::Tcp { .. } => Failure::unreachable(said)
+                .with_next("muster dev   (if this is a development fleet), or   muster ctx list"),
+            DialError::Tls { .. } | DialError::Refused { .. } => Failure::denied(said)
+                .with_next("muster pki check --role switch --ca HOME/trust/servers.pem FILE"),
+        }
+    })
 }
 
-/// Waits for the server's first bytes: with TLS 1.3 the refusal of our certificate comes in their place.
-async fn admitted(
+/// Waits for the first bytes of an HTTP/2 server, which speaks unasked: with TLS 1.3 the refusal of our certificate comes
+/// in their place. `server` names it in errors.
+pub(crate) async fn admitted(
     stream: TlsStream<TcpStream>,
+    server: &str,
     address: &str,
 ) -> Result<BufReader<TlsStream<TcpStream>>, Failure> {
     let mut stream = BufReader::new(stream);
     match tokio::time::timeout(CONNECT_DEADLINE, stream.fill_buf()).await {
         Ok(Ok(bytes)) if !bytes.is_empty() => Ok(stream),
-        Ok(Ok(_)) => Err(Failure::unreachable(format!("the Switch at {address} closed the connection"))
+        Ok(Ok(_)) => Err(Failure::unreachable(format!("{server} at {address} closed the connection"))
             .with_next("muster doctor")),
         Ok(Err(error)) => Err(Failure::denied(format!(
-            "the Switch at {address} refused the operator's certificate operator/tls.pem: {error}"
+            "{server} at {address} refused the operator's certificate operator/tls.pem: {error}"
         ))
-        .with_next("muster doctor   (the Switch's log and metrics have the rule that it breaks)")),
+        .with_next("muster doctor   (the server's log and metrics have the rule that it breaks)")),
         Err(_) => Err(Failure::unreachable(format!("{address} did not answer within {CONNECT_DEADLINE:?}"))
             .with_next("muster doctor")),
     }
@@ -171,14 +171,4 @@ async fn admitted(
 fn own_name(certificate: &Certificate) -> String {
     let first = certificate.dns_names().first().map(String::as_str);
     first.or_else(|| certificate.common_name()).unwrap_or_else(|| certificate.subject()).to_owned()
-}
-
-/// The host of `host:port`, without an IPv6 address's brackets.
-pub(crate) fn host_of(address: &str) -> Result<&str, Failure> {
-    match address.rsplit_once(':') {
-        Some((host, port)) if port.parse::<u16>().is_ok() && !host.is_empty() => {
-            Ok(host.trim_start_matches('[').trim_end_matches(']'))
-        }
-        _ => Err(Failure::usage(format!("`{address}` is not HOST:PORT")).with_next("muster ctx list")),
-    }
 }

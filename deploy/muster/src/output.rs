@@ -2,14 +2,15 @@
 //!
 //! Rows go to standard output; notes, progress and errors to standard error, so that a pipe sees rows only.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
-use comfy_table::{ContentArrangement, Table as Grid, presets};
 use muster_proto::common::v1::{ColumnType, Value, value::Kind};
 use serde_json::{Map, json};
 
 use crate::exit::{Exit, Failure};
+use crate::grid::{self, Form};
 
 /// How rows are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -84,8 +85,15 @@ impl Table {
     /// Prints the rows; as JSON they are an array.
     pub(crate) fn print(&self, format: Format) -> Result<(), Failure> {
         match format {
-            Format::Table => print_line(&self.grid(&self.wide_only, ContentArrangement::Dynamic)),
-            Format::Wide => print_line(&self.grid(&[], ContentArrangement::Disabled)),
+            Format::Table => {
+                let (text, form) = self.grid(&self.wide_only, grid::terminal_width());
+                print_line(&text)?;
+                if form == Form::Fields {
+                    note("\na field a line, since the terminal is narrow; -o wide shows columns");
+                }
+                Ok(())
+            }
+            Format::Wide => print_line(&self.grid(&[], None).0),
             Format::Json => print_json(&serde_json::Value::Array(self.objects())),
             Format::Jsonl => self.rows.iter().try_for_each(|row| print_line(&self.object(row).to_string())),
             Format::Csv => self.print_csv(),
@@ -97,17 +105,12 @@ impl Table {
         serde_json::Value::Object(pairs.collect::<Map<_, _>>())
     }
 
-    fn grid(&self, left_out: &[usize], arrangement: ContentArrangement) -> String {
-        let keep = |index: &usize| !left_out.contains(index);
-        let mut grid = Grid::new();
-        grid.load_preset(presets::NOTHING).set_content_arrangement(arrangement);
-        grid.set_header(
-            (0..self.columns.len()).filter(keep).map(|index| printable(&self.columns[index]).to_uppercase()),
-        );
-        for row in &self.rows {
-            grid.add_row((0..row.len()).filter(keep).map(|index| printable(&row[index].text)));
-        }
-        grid.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    fn grid(&self, left_out: &[usize], width: Option<usize>) -> (String, Form) {
+        let kept: Vec<usize> = (0..self.columns.len()).filter(|at| !left_out.contains(at)).collect();
+        let header: Vec<String> = kept.iter().map(|at| printable(&self.columns[*at])).collect();
+        let shown = |row: &Vec<Cell>| kept.iter().map(|at| printable(&row[*at].text)).collect();
+        let rows: Vec<Vec<String>> = self.rows.iter().map(shown).collect();
+        grid::render(&header, &rows, width)
     }
 
     fn print_csv(&self) -> Result<(), Failure> {
@@ -184,6 +187,35 @@ impl From<bool> for Flag {
     fn from(flag: bool) -> Self {
         if flag { Self::Yes } else { Self::No }
     }
+}
+
+/// Names for columns that come after `taken` ones: a name that comes again, or is taken, has `_1`, `_2` … after it, but
+/// never the name that another column has of its own.
+pub(crate) fn distinct<'a>(taken: &[&str], names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let names: Vec<&str> = names.into_iter().collect();
+    let mut used: BTreeSet<String> = taken.iter().map(|name| (*name).to_owned()).collect();
+    let own: BTreeSet<&str> = names.iter().copied().collect();
+    let free = |used: &BTreeSet<String>, name: &str| {
+        (1_u64..)
+            .map(|n| format!("{name}_{n}"))
+            .find(|candidate| !used.contains(candidate) && !own.contains(candidate.as_str()))
+    };
+    names
+        .iter()
+        .map(|name| {
+            let chosen = match used.contains(*name) {
+                true => free(&used, name).unwrap_or_default(),
+                false => (*name).to_owned(),
+            };
+            used.insert(chosen.clone());
+            chosen
+        })
+        .collect()
+}
+
+/// Says that a listing ended at its limit, so that it is not taken for whole.
+pub(crate) fn note_more(limit: u32) {
+    note(&format!("only the first {limit}; there are more: --limit N"));
 }
 
 /// Prints named values: as JSON one object, else a row each.
@@ -263,7 +295,7 @@ mod tests {
     fn control_characters_of_a_device_never_reach_the_terminal() {
         assert_eq!(printable("a\u{1b}[2Jb\n\u{202e}"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}");
         let table = Table::new(["a\u{1b}]0;title\u{7}"]);
-        assert!(!table.grid(&[], ContentArrangement::Disabled).contains('\u{1b}'));
+        assert!(!table.grid(&[], None).0.contains('\u{1b}'));
     }
 
     #[test]
@@ -275,11 +307,21 @@ mod tests {
     }
 
     #[test]
+    fn no_two_columns_have_one_name_and_a_name_of_its_own_is_kept() {
+        let names = |given: &[&str]| distinct(&["device"], given.iter().copied());
+
+        assert_eq!(names(&["a", "b"]), ["a", "b"]);
+        assert_eq!(names(&["a", "a", "a"]), ["a", "a_1", "a_2"]);
+        assert_eq!(names(&["a", "a", "a_1"]), ["a", "a_2", "a_1"]);
+        assert_eq!(names(&["device", "device_1", "device"]), ["device_2", "device_1", "device_3"]);
+    }
+
+    #[test]
     fn the_plain_table_leaves_out_what_only_the_wide_one_shows() {
         let mut table = Table::new(["name", "thumbprint"]).wide_only(&["thumbprint"]);
         table.push(vec![Cell::text("a"), Cell::text("ff")]);
 
-        assert!(!table.grid(&table.wide_only, ContentArrangement::Disabled).contains("ff"));
-        assert!(table.grid(&[], ContentArrangement::Disabled).contains("ff"));
+        assert!(!table.grid(&table.wide_only, None).0.contains("ff"));
+        assert!(table.grid(&[], None).0.contains("ff"));
     }
 }

@@ -10,10 +10,11 @@
 //! Roles have separate roots, so that no certificate opens a door of another role (DESIGN.md, Contracts).
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use muster_pki::authority::{Authority, Issued, Request, Revoked};
-use muster_pki::{Role, UnixTime};
+use muster_pki::{Certificate, Role, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure};
@@ -79,6 +80,21 @@ impl Wanted {
     pub(crate) fn named(role: Role, name: &str, days: i32) -> Self {
         Self { role, name: name.to_owned(), dns_names: Vec::new(), ip_addresses: Vec::new(), days }
     }
+}
+
+/// How a certificate of a development PKI stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It can be used.
+    Good,
+    /// There is none that can be read.
+    Missing,
+    /// It ends soon, or has ended.
+    Ending,
+    /// It was revoked.
+    Revoked,
+    /// Another CA issued it.
+    Foreign,
 }
 
 /// The development CA of a home.
@@ -201,6 +217,45 @@ impl<'a> PkiHome<'a> {
         Ok(self.home.path(&path))
     }
 
+    /// How the certificate in a file stands, `soon` before it ends.
+    ///
+    /// A name whose newest certificate was revoked is revoked, too, when its file is gone: deleting it is no way back in.
+    pub(crate) fn standing(
+        &self,
+        wanted: (Role, &str),
+        file: &Path,
+        soon: Duration,
+        now: UnixTime,
+    ) -> Result<Standing, Failure> {
+        let (role, name) = wanted;
+        let folder = folder(role)?;
+        let index = self.index(folder)?;
+        let named = |entry: &&Entry| entry.name.eq_ignore_ascii_case(name);
+        let newest = index.issued.iter().rfind(named);
+        let is_own = |chain: &[Certificate]| {
+            let issuing = read_chain(&self.home.path(&format!("pki/{folder}/issuing.pem")));
+            let issuer = issuing.as_deref().and_then(<[_]>::first).map(Certificate::thumbprint);
+            issuer.is_some() && chain.get(1).map(Certificate::thumbprint) == issuer
+        };
+        let Some((leaf, chain)) = read_chain(file).and_then(|chain| Some((chain.first()?.clone(), chain)))
+        else {
+            let is_revoked = newest.is_some_and(|entry| entry.revoked_at.is_some());
+            return Ok(if is_revoked { Standing::Revoked } else { Standing::Missing });
+        };
+        let serial = leaf.serial_hex();
+        let is_revoked =
+            |entry: &Entry| entry.serial.eq_ignore_ascii_case(&serial) && entry.revoked_at.is_some();
+        Ok(if !is_own(&chain) {
+            Standing::Foreign
+        } else if index.issued.iter().any(is_revoked) {
+            Standing::Revoked
+        } else if leaf.not_after().as_secs() <= now.as_secs() + soon.as_secs() {
+            Standing::Ending
+        } else {
+            Standing::Good
+        })
+    }
+
     fn authority(&self, folder: &str) -> Result<Authority, Failure> {
         let read = |name: &str| {
             let bytes = read_file(&self.home.path(&format!("pki/{folder}/{name}")), "muster pki init")?;
@@ -232,6 +287,12 @@ pub(crate) fn folder(role: Role) -> Result<&'static str, Failure> {
         Failure::usage(format!("a development CA has no role `{}`", role.name()))
             .with_next("one of device, operator, service, switch, author, order, licensor")
     })
+}
+
+fn read_chain(file: &Path) -> Option<Vec<Certificate>> {
+    let bytes = std::fs::read(file).ok()?;
+    let chain = muster_pki::pem::certificates(&bytes, "certificate").ok()?;
+    chain.iter().map(|der| Certificate::from_der(der).ok()).collect()
 }
 
 fn validity(now: UnixTime, days: i32) -> (UnixTime, UnixTime) {
@@ -273,6 +334,35 @@ mod tests {
         assert_eq!(revoked[0].serial, issued.certificate.serial_hex());
         assert_eq!(pki.index("devices").unwrap().crl_number, 2);
         assert!(pki.revoke(Role::Device, "web1.example.org", NOW).is_err(), "already revoked");
+    }
+
+    #[test]
+    fn a_certificate_stands_as_its_ca_and_its_end_say() {
+        const SOON: Duration = Duration::from_secs(7 * 86_400);
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(folder.path().to_owned())).unwrap();
+        let pki = PkiHome::of(&home);
+        pki.create(NOW).unwrap();
+        let file = folder.path().join("web1.pem");
+        let standing = |now| pki.standing((Role::Device, "web1"), &file, SOON, now).unwrap();
+        let after =
+            |days: u64| UnixTime::since_unix_epoch(Duration::from_secs(NOW.as_secs() + days * 86_400));
+        let issue = || std::fs::write(&file, pki.issue(&wanted("web1", 90), NOW).unwrap().chain_pem).unwrap();
+
+        assert_eq!(standing(NOW), Standing::Missing);
+        issue();
+        assert_eq!(
+            (standing(NOW), standing(after(84)), standing(after(400))),
+            (Standing::Good, Standing::Ending, Standing::Ending)
+        );
+        pki.revoke(Role::Device, "web1", NOW).unwrap();
+        assert_eq!((standing(NOW), standing(after(400))), (Standing::Revoked, Standing::Revoked));
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(standing(NOW), Standing::Revoked, "deleting the file is no way back in");
+        issue();
+        assert_eq!(standing(NOW), Standing::Good);
+        pki.create(NOW).unwrap();
+        assert_eq!(standing(NOW), Standing::Foreign);
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! What a fresh home needs to issue its first instruction: CA, operator, publisher, licensor, licence, definitions.
 
-use muster_pki::{Role, UnixTime};
-use muster_signing::envelope::Signer;
+use std::time::Duration;
+
+use muster_pki::{Facts, Role, Roots, UnixTime};
+use muster_signing::envelope::{self, ContentType, Signer};
+use muster_signing::licence::Licence;
 
 use crate::exit::{Exit, Failure};
 use crate::home::{Home, Secrecy};
-use crate::pki_home::{PkiHome, Wanted};
+use crate::pki_home::{PkiHome, ROLES, Standing, Wanted};
 
 /// The platform's own definitions, as their authors wrote them. They ship unsigned; each organisation signs them with
 /// its own publisher key (DESIGN.md, "Payload language").
@@ -36,6 +39,8 @@ const PREFIXES: [&str; 2] = ["Muster", "Acme"];
 const DAYS: i32 = 825;
 /// A development licence lives this long.
 const LICENCE_DAYS: u64 = 365;
+/// What ends sooner than this is made anew when a development fleet starts.
+const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
 
 const fn platform(name: &'static str, text: &'static str) -> (&'static str, &'static str) {
     (name, text)
@@ -45,20 +50,96 @@ const fn platform(name: &'static str, text: &'static str) -> (&'static str, &'st
 pub(crate) fn provision(home: &Home, tenant: &str, now: UnixTime) -> Result<(), Failure> {
     let pki = PkiHome::of(home);
     pki.create(now)?;
-    let user = operator_name();
-    let people = [
-        (Role::Operator, user.as_str(), "operator/tls.pem", "operator/tls.key"),
-        (Role::OrderSigner, user.as_str(), "operator/order.pem", "operator/order.key"),
-        (Role::Author, "publisher", "publisher/cert.pem", "publisher/key.pem"),
-        (Role::Licensor, "licensor", "licensor/cert.pem", "licensor/key.pem"),
-    ];
-    for (role, name, certificate, key) in people {
-        let issued = pki.issue(&Wanted::named(role, name, DAYS), now)?;
-        home.write(key, issued.key_pem.as_bytes(), Secrecy::Private)?;
-        home.write(certificate, issued.chain_pem.as_bytes(), Secrecy::Public)?;
+    for person in people(&operator_name()) {
+        issue(home, &person, now)?;
     }
     write_definitions(home, now)?;
-    write_licence(home, tenant, now)
+    write_licence(home, tenant, 1, now)
+}
+
+/// What becomes of a person's certificate that was revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Revoked {
+    /// It stays so.
+    StaysOut,
+    /// There is a new one.
+    IsReissued,
+}
+
+/// Makes anew what of a home ends soon or has ended: CRLs, the certificates of people, and what those signed. What another
+/// CA issued is not touched. A fleet that was left alone for years starts again.
+pub(crate) fn renew(home: &Home, tenant: &str, revoked: Revoked, now: UnixTime) -> Result<(), Failure> {
+    let pki = PkiHome::of(home);
+    for (role, _) in ROLES {
+        pki.write_crl(role, now)?;
+    }
+    let mut renewed = Vec::new();
+    for person in people(&operator_name()) {
+        let standing =
+            pki.standing((person.role, &person.name), &home.path(person.certificate), RENEW_BEFORE, now)?;
+        let is_due = match standing {
+            Standing::Good | Standing::Foreign => false,
+            Standing::Missing | Standing::Ending => true,
+            Standing::Revoked if revoked == Revoked::IsReissued => true,
+            Standing::Revoked => {
+                return Err(Failure::denied(format!(
+                    "{} is revoked",
+                    home.path(person.certificate).display()
+                ))
+                .with_next("muster dev --reissue   (a new certificate under the same name)"));
+            }
+        };
+        if is_due {
+            issue(home, &person, now)?;
+            renewed.push(person.role);
+        }
+    }
+    if renewed.contains(&Role::Author) {
+        write_definitions(home, now)?;
+    }
+    let licence = held_licence(home, now);
+    let soon = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + RENEW_BEFORE);
+    let is_fresh = licence.as_ref().is_some_and(|held| held.is_valid_at(soon) && !held.is_refresh_due(soon));
+    if !is_fresh || renewed.contains(&Role::Author) || renewed.contains(&Role::Licensor) {
+        // A serial never goes back. One that cannot be read any more was lower than a number of seconds.
+        let serial = licence.map_or(now.as_secs(), |held| held.serial() + 1);
+        write_licence(home, tenant, serial, now)?;
+    }
+    Ok(())
+}
+
+/// The home's licence, if its signature holds.
+fn held_licence(home: &Home, now: UnixTime) -> Option<Licence> {
+    let bytes = std::fs::read(home.path("licence.cms")).ok()?;
+    let roots = Roots::from_pem(&std::fs::read(home.roots("licences")).ok()?, "licences").ok()?;
+    let facts = Facts { now, name: None, intermediates: &[], revocation: None };
+    let verified = envelope::verify(&bytes, ContentType::Licence, Role::Licensor, &roots, &facts).ok()?;
+    Licence::parse(&String::from_utf8(verified.content).ok()?).ok()
+}
+
+/// Someone who has a certificate in a home.
+struct Person {
+    role: Role,
+    name: String,
+    certificate: &'static str,
+    key: &'static str,
+}
+
+fn people(operator: &str) -> [Person; 4] {
+    let person =
+        |role, name: &str, certificate, key| Person { role, name: name.to_owned(), certificate, key };
+    [
+        person(Role::Operator, operator, "operator/tls.pem", "operator/tls.key"),
+        person(Role::OrderSigner, operator, "operator/order.pem", "operator/order.key"),
+        person(Role::Author, "publisher", "publisher/cert.pem", "publisher/key.pem"),
+        person(Role::Licensor, "licensor", "licensor/cert.pem", "licensor/key.pem"),
+    ]
+}
+
+fn issue(home: &Home, person: &Person, now: UnixTime) -> Result<(), Failure> {
+    let issued = PkiHome::of(home).issue(&Wanted::named(person.role, &person.name, DAYS), now)?;
+    home.write(person.key, issued.key_pem.as_bytes(), Secrecy::Private)?;
+    home.write(person.certificate, issued.chain_pem.as_bytes(), Secrecy::Public)
 }
 
 /// The login name, where it can stand in a certificate.
@@ -82,12 +163,12 @@ fn write_definitions(home: &Home, now: UnixTime) -> Result<(), Failure> {
 }
 
 /// Issues a licence that binds the development prefixes to the home's publisher.
-fn write_licence(home: &Home, tenant: &str, now: UnixTime) -> Result<(), Failure> {
+fn write_licence(home: &Home, tenant: &str, serial: u64, now: UnixTime) -> Result<(), Failure> {
     let publisher = crate::home::read_file(&home.path("publisher/cert.pem"), "muster pki init")?;
     let request = muster_sign::LicenceRequest {
         licensee: format!("Development fleet of {}", operator_name()),
         tenant: tenant.to_owned(),
-        serial: 1,
+        serial,
         valid_days: LICENCE_DAYS,
         prefixes: PREFIXES.iter().map(|prefix| ((*prefix).to_owned(), publisher.clone())).collect(),
     };
@@ -101,4 +182,69 @@ fn signer(home: &Home, who: &str) -> Result<Signer, Failure> {
     let key = crate::home::read_file(&home.path(&format!("{who}/key.pem")), "muster pki init")?;
     Signer::from_pem(&certificate, &key)
         .map_err(|error| Failure::new(Exit::Refused, format!("{who}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000));
+
+    fn after(days: u64) -> UnixTime {
+        UnixTime::since_unix_epoch(Duration::from_secs(NOW.as_secs() + days * 86_400))
+    }
+
+    fn fresh() -> (tempfile::TempDir, Home) {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(folder.path().to_owned())).unwrap();
+        provision(&home, "dev", NOW).unwrap();
+        (folder, home)
+    }
+
+    fn read(home: &Home, file: &str) -> Vec<u8> {
+        std::fs::read(home.path(file)).unwrap()
+    }
+
+    #[test]
+    fn a_home_left_alone_is_renewed_as_far_as_it_ended() {
+        let (_folder, home) = fresh();
+        let files = [
+            "operator/tls.pem",
+            "operator/order.pem",
+            "publisher/cert.pem",
+            "licence.cms",
+            "pki/devices/crl.pem",
+        ];
+        let mut before = files.map(|file| read(&home, file));
+        // (days later, which of the files are new then, the licence's serial)
+        for (days, renewed, serial) in [
+            (90, [false, false, false, false, true], 1),
+            (400, [false, false, false, true, true], 2),
+            (900, [true, true, true, true, true], after(900).as_secs()),
+        ] {
+            renew(&home, "dev", Revoked::StaysOut, after(days)).unwrap();
+
+            let now = files.map(|file| read(&home, file));
+            let changed: Vec<bool> = before.iter().zip(&now).map(|(before, now)| before != now).collect();
+            assert_eq!(changed, renewed, "after {days} days");
+            assert_eq!(held_licence(&home, after(days)).unwrap().serial(), serial, "after {days} days");
+            before = now;
+        }
+    }
+
+    #[test]
+    fn a_revoked_operator_stays_out_until_it_is_reissued() {
+        let (_folder, home) = fresh();
+        PkiHome::of(&home).revoke(Role::Operator, &operator_name(), NOW).unwrap();
+        let before = read(&home, "operator/tls.pem");
+
+        let refused = renew(&home, "dev", Revoked::StaysOut, NOW).unwrap_err();
+        let kept = read(&home, "operator/tls.pem");
+        renew(&home, "dev", Revoked::IsReissued, NOW).unwrap();
+
+        assert!(refused.to_string().contains("operator/tls.pem is revoked"), "{refused}");
+        assert!(refused.next().is_some_and(|next| next.contains("--reissue")));
+        assert_eq!(kept, before);
+        assert_ne!(read(&home, "operator/tls.pem"), before);
+    }
 }

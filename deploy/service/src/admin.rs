@@ -6,7 +6,7 @@
 //! | `/healthz` | 200 while no component failed, else 503; JSON with every component |
 //! | `/readyz` | 200 while every component serves, else 503; the same JSON |
 //!
-//! It has no authentication, so it stays on loopback unless told otherwise (spec/trust.md C15). Every
+//! It has no authentication, so it stays on loopback (spec/trust.md C15). Every
 //! connection carries one request and lives at most [`REQUEST_DEADLINE`].
 
 use std::net::SocketAddr;
@@ -42,43 +42,23 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Rest after a failed accept (file descriptors used up), so that the loop doesn't spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who may reach an admin listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exposure {
-    /// Addresses of this machine's loopback only.
-    Loopback,
-    /// Any address: `admin_allow_remote = true` in the configuration.
-    Remote,
-}
-
-impl Exposure {
-    /// Reads the configuration's `admin_allow_remote`.
-    #[must_use]
-    pub fn from_allow_remote(allow_remote: bool) -> Self {
-        if allow_remote { Self::Remote } else { Self::Loopback }
+/// Checks that only this machine reaches `address`, the value of key `admin_listen`.
+///
+/// # Errors
+/// Returns the problem with key `admin_listen`.
+pub fn check_address(address: SocketAddr) -> Result<(), Invalid> {
+    if address.ip().is_loopback() {
+        return Ok(());
     }
-
-    /// Checks that `address` is one this exposure admits.
-    ///
-    /// # Errors
-    /// Returns the problem with key `admin_listen`.
-    pub fn check(self, address: SocketAddr) -> Result<(), Invalid> {
-        match self {
-            Self::Loopback if !address.ip().is_loopback() => {
-                Err(Invalid::new("admin_listen", AdminError::NotLoopback { address }.to_string()))
-            }
-            Self::Loopback | Self::Remote => Ok(()),
-        }
-    }
+    Err(Invalid::new("admin_listen", AdminError::NotLoopback { address }.to_string()))
 }
 
 /// Why the admin listener does not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// The address can be reached from other machines, and nobody allowed that.
+    /// The address can be reached from other machines.
     #[error(
-        "got {address}, wanted a loopback address, for the admin listener has no authentication; use \
-         127.0.0.1 or set `admin_allow_remote = true`"
+        "got {address}, wanted a loopback address such as 127.0.0.1, for the admin listener has no authentication"
     )]
     NotLoopback {
         /// The address it was given.
@@ -99,22 +79,8 @@ pub async fn serve(
     metrics: PrometheusHandle,
     token: CancellationToken,
 ) -> Result<(), AdminError> {
-    serve_exposed(listener, Exposure::Loopback, health, metrics, token).await
-}
-
-/// Serves until `token` is cancelled, to whom `exposure` says.
-///
-/// # Errors
-/// Returns [`AdminError::NotLoopback`] when the listener's address is outside `exposure`.
-pub async fn serve_exposed(
-    listener: TcpListener,
-    exposure: Exposure,
-    health: Health,
-    metrics: PrometheusHandle,
-    token: CancellationToken,
-) -> Result<(), AdminError> {
     let address = listener.local_addr()?;
-    if exposure == Exposure::Loopback && !address.ip().is_loopback() {
+    if !address.ip().is_loopback() {
         return Err(AdminError::NotLoopback { address });
     }
     let router = router(health, metrics.clone());

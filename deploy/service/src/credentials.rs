@@ -7,13 +7,14 @@
 //! ```
 //! A listener takes [`ServerCredentials::config`] for each handshake and calls
 //! [`ServerCredentials::check_peer`] after it, resumed ones included: TLS resumption restores the peer's
-//! chain without calling a verifier (spec/trust.md R2). The role of a peer is that whose roots its chain
-//! verifies under. Renewed files are put to use without a restart (N1); sessions in flight stay.
+//! chain without calling a verifier (spec/trust.md R2). Whoever calls a server uses [`dial`], which does the same.
+//! The role of a peer is that whose roots its chain verifies under. Renewed files are put to use without a restart (N1); sessions in flight stay.
 //!
 //! It never uses rustls' process-wide provider, fetches nothing, and holds no policy of its own.
 //! Start reading at [`server`] and [`client`].
 
 mod client_side;
+mod dial;
 mod error;
 mod files;
 mod identity;
@@ -32,6 +33,7 @@ use muster_pki::{Role, UnixTime};
 use serde::{Deserialize, Serialize};
 
 pub use self::client_side::ClientCredentials;
+pub use self::dial::{Address, Deadlines, DialError, dial};
 pub use self::error::{CredentialError, PeerRefused};
 pub use self::live::Reload;
 pub use self::provider::provider;
@@ -64,7 +66,8 @@ pub struct CredentialFiles {
 ///
 /// # Errors
 /// Returns [`CredentialError`] when a file is unreadable, our own certificate breaks a rule, the roots of two roles
-/// overlap, or a CRL is not signed by a CA known here. All need an operator.
+/// overlap, or a CRL is not signed by a CA known here; all of it, see [`CredentialError::into_each`]. All need an
+/// operator.
 pub fn server(
     files: CredentialFiles,
     client_roles: Vec<(Role, PathBuf)>,
@@ -92,6 +95,17 @@ pub fn client(
     let roots = vec![(Role::Switch, server_roots)];
     let source = Source { own: files, own_role, roots, crls, clock };
     ClientCredentials::load(source, alpn)
+}
+
+/// Reads the roots of several roles, only to tell what is wrong with them.
+///
+/// # Errors
+/// Returns every file that gives no roots, and every root that stands in two of them.
+pub fn check_roots(roots: Vec<(Role, PathBuf)>) -> Result<(), CredentialError> {
+    let source =
+        Source { own: None, own_role: Role::Service, roots, crls: Vec::new(), clock: Clock::system() };
+    let contents = source.read();
+    source.trust(&contents, None, None).map(drop)
 }
 
 /// The wall clock that validity is judged by. Tests give one of their own.

@@ -6,7 +6,8 @@ use std::error::Error;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use crate::config::ConfigError;
+use crate::config::ConfigErrors;
+use crate::telemetry::escape_controls;
 
 /// Ended as asked.
 pub const OK: u8 = 0;
@@ -16,22 +17,52 @@ pub const FAILURE: u8 = 1;
 pub const USAGE: u8 = 2;
 /// `EX_UNAVAILABLE`: something needed is taken or absent, such as a busy port.
 pub const UNAVAILABLE: u8 = 69;
-/// `EX_CONFIG`: the configuration or a file it names must be changed first; a restart cannot help.
+/// `EX_CONFIG`: the configuration, a file it names, or the store must be changed first; a restart cannot help.
 pub const CONFIG: u8 = 78;
 
-/// Prints file, line, key and problem to standard error, and returns [`CONFIG`].
+/// Why a program did not run, or did not end as asked: what to print, and the exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Ended {
+    text: String,
+    code: u8,
+}
+
+impl Ended {
+    /// Tells `error` and its causes, to end with `code`.
+    #[must_use]
+    pub fn new(code: u8, error: &dyn Error) -> Self {
+        Self { text: describe(error), code }
+    }
+
+    /// Returns the exit code.
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        self.code
+    }
+}
+
+/// Prints file, line, key and problem of every mistake to standard error, a line each, and returns [`CONFIG`].
 #[must_use]
-pub fn refuse_config(program: &str, error: &ConfigError) -> ExitCode {
-    refuse(program, error, CONFIG)
+pub fn refuse_config(program: &str, errors: &ConfigErrors) -> ExitCode {
+    for line in errors.to_string().lines() {
+        print_error(program, line);
+    }
+    ExitCode::from(CONFIG)
 }
 
 /// Prints `error` and what caused it to standard error, and returns `code`.
 #[must_use]
 pub fn refuse(program: &str, error: &dyn Error, code: u8) -> ExitCode {
-    let text = describe(error);
-    // Nobody is left to tell when standard error is closed.
-    drop(writeln!(std::io::stderr(), "{program}: {text}"));
+    print_error(program, &describe(error));
     ExitCode::from(code)
+}
+
+fn print_error(program: &str, text: &str) {
+    // Files and peers have their words in it; their control characters are not for terminals.
+    let lines: Vec<String> = text.lines().map(escape_controls).collect();
+    // Nobody is left to tell when standard error is closed.
+    drop(writeln!(std::io::stderr(), "{program}: {}", lines.join("\n")));
 }
 
 /// Returns `error` and its causes as one line, each cause once.

@@ -1,10 +1,11 @@
 //! What every long-running process of Muster shares.
 //!
+//! - [`program`]: the command line, start and end of a program: run, config check, config explain.
 //! - [`config`]: TOML layers into one checked value, with errors that name file, line and key.
 //! - [`telemetry`]: logs on standard error, metrics as Prometheus text.
 //! - [`shutdown`]: owns the tasks and ends them in order.
 //! - [`health`] and [`admin`]: what is well and what is not, over loopback HTTP.
-//! - [`credentials`]: TLS configurations from watched files, judged by [`muster_pki::check`].
+//! - [`credentials`]: TLS configurations from watched files, judged by [`muster_pki::check`], and the way out to servers.
 //! - [`listen`] and [`exit`]: sockets and exit codes whose errors say what to change.
 //!
 //! It holds nothing of sessions, instructions or resources. Start reading at [`credentials`].
@@ -16,6 +17,7 @@ pub mod exit;
 pub mod health;
 pub mod listen;
 pub mod metrics;
+pub mod program;
 pub mod shutdown;
 pub mod telemetry;
 

@@ -6,7 +6,7 @@ pub const CREDENTIALS_RELOADED_TOTAL: &str = "muster_credentials_reloaded_total"
 pub const CREDENTIALS_REFUSED_TOTAL: &str = "muster_credentials_refused_total";
 /// Gauge: 1 while the files on disk are refused and older ones are in use, else 0.
 pub const CREDENTIALS_STALE: &str = "muster_credentials_stale";
-/// Gauge: the end of our own certificate's validity, in seconds since 1970.
+/// Gauge: the end of the validity of a certificate of ours, in seconds since 1970; label `credentials` says which.
 pub const CREDENTIALS_NOT_AFTER_SECONDS: &str = "muster_credentials_not_after_seconds";
 /// Counter: peers refused by the check of their certificate, in or after the handshake.
 pub const PEERS_REFUSED_TOTAL: &str = "muster_peers_refused_total";

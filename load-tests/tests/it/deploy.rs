@@ -5,7 +5,7 @@ use std::process::Command;
 
 use muster_load_tests::dev_fleet;
 
-use crate::support::{Place, Said, binary, folder, repository, run, system, write};
+use crate::support::{Place, Said, Service, binary, folder, repository, run, system, write};
 
 const DEVICE: &str = "web1.example.org";
 
@@ -115,6 +115,175 @@ fn mistakes_in_a_configuration_are_named_with_their_place() {
     refused("admin_listen = \"127.0.0.1", "admin_listen = \"0.0.0.0", &["admin_listen", "loopback"]);
     refused("\"150s\"", "\"soon\"", &["dead_after", "soon"]);
     refused("switch/tls.pem", "switch/gone.pem", &["switch/gone.pem"]);
+}
+
+#[test]
+fn the_examples_show_every_key() {
+    for (program, file) in PROGRAMS {
+        let mut explain = binary(program);
+        explain.args(["config", "explain", "--config"]).arg(shipped(&format!("config/{file}")));
+
+        let explained = run(&mut explain).with_code(0);
+
+        // A list of tables cannot be written empty after a table; the Switch's file shows grants in a comment.
+        let is_left_out = |line: &&&str| line.ends_with("  default") && !line.starts_with("grant ");
+        let left_out: Vec<&str> = explained.lines().iter().filter(is_left_out).copied().collect();
+        assert!(left_out.is_empty(), "{file} lacks {left_out:#?}");
+    }
+}
+
+#[test]
+fn every_mistake_is_told_at_once() {
+    let place = place();
+    for (program, file) in PROGRAMS {
+        let good = std::fs::read_to_string(example(&place, file)).unwrap();
+        let bad = place.path(&format!("bad/{file}"));
+        let text = good
+            .replace("crls = []", "crls = [1]")
+            .replace("[tls]\n", "[tls]\ncertifcate = \"/x\"\n")
+            .replace("filter = \"info\"", "filter = \"=,=\"");
+        write(&bad, &format!("data_dri = \"/x\"\n{text}"));
+
+        let said = check(program, &bad).with_code(78);
+
+        let line_of = |part: &str| {
+            let text = std::fs::read_to_string(&bad).unwrap();
+            let line = text.lines().position(|line| line.contains(part)).unwrap() + 1;
+            format!("{file}:{line}: ")
+        };
+        let said = said.naming(&[
+            &format!("{}unknown key `data_dri`; did you mean `data_dir`?", line_of("data_dri")),
+            &format!("{}key `crls`: invalid type: integer `1`, expected", line_of("crls = [1]")),
+            &format!(
+                "{}unknown key `tls.certifcate`; did you mean `tls.certificate`?",
+                line_of("certifcate")
+            ),
+            &format!("{}key `log.filter`: got", line_of("filter = \"=,=\"")),
+        ]);
+        assert_eq!(said.err.lines().count(), 4, "{}", said.err);
+    }
+}
+
+#[test]
+fn every_file_that_does_not_do_is_told_with_its_key() {
+    let place = place();
+    for (program, file, role) in [
+        ("muster-switch", "switch.toml", "devices"),
+        ("muster-background-channel", "background-channel.toml", "devices"),
+        ("muster-client", "client.toml", "authors"),
+    ] {
+        let good = std::fs::read_to_string(example(&place, file)).unwrap();
+        let bad = place.path(&format!("bad/{file}"));
+        let text = good
+            .replace("/tls.key", "/gone.key")
+            .replace(&format!("trust/{role}.pem"), "trust/gone.pem")
+            .replace("crls = []", "crls = [\"/nowhere/x.crl\"]");
+        write(&bad, &format!("data_dri = \"/x\"\n{text}"));
+
+        let trust = format!("key `trust.{role}`");
+        let said = check_files(program, &bad).with_code(78);
+        let mut told: Vec<&str> = said.err.lines().collect();
+        told.sort_unstable();
+        told.dedup_by_key(|line| line.split(": No such file").next().map(str::to_owned));
+        assert_eq!(told.len(), said.err.lines().count(), "nothing is told twice:\n{}", said.err);
+        said.naming(&[
+            &format!("{file}:1: unknown key `data_dri`"),
+            "key `tls.key`",
+            "/gone.key",
+            &trust,
+            "trust/gone.pem",
+            "key `crls`",
+            "/nowhere/x.crl",
+        ]);
+        check(program, &bad).with_code(78).naming(&["data_dri"]);
+    }
+}
+
+#[test]
+fn a_missing_configuration_says_where_it_was_looked_for_and_what_to_do() {
+    for (program, file) in PROGRAMS {
+        let default = format!("/etc/muster/{file}");
+        let example = format!("deploy/config/{file}");
+        let absent = Path::new("/nowhere/x.toml");
+
+        for words in [&["run"][..], &["config", "explain"]] {
+            let named = run(binary(program).args(words).arg("--config").arg(absent)).with_code(78);
+            let named =
+                named.naming(&["/nowhere/x.toml", "there is no such file", "--config FILE", &example]);
+            assert!(!named.err.contains("os error"), "{}", named.err);
+            // A machine that has one would start it.
+            if !Path::new(&default).exists() {
+                run(binary(program).args(words)).with_code(78).naming(&[
+                    &default,
+                    "there is no such file",
+                    "--config FILE",
+                    &example,
+                ]);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_program_has_the_same_commands() {
+    for (program, file) in PROGRAMS {
+        let help = run(binary(program).args(["config", "check", "--help"])).with_code(0).out;
+        assert!(help.contains(&format!("/etc/muster/{file}")) && help.contains("--files"), "{help}");
+        let help = run(binary(program).arg("--help")).with_code(0).out;
+        assert!(help.contains("Exit codes") && help.contains("78"), "{help}");
+        let version = run(binary(program).arg("--version")).with_code(0).out;
+        assert!(version.starts_with(&format!("{program} ")), "{version}");
+        run(binary(program).arg("rnu")).with_code(2).naming(&["rnu", "--help"]);
+    }
+}
+
+#[test]
+fn an_event_with_wrong_arguments_is_a_mistake_and_a_stopped_client_is_none() {
+    let folder = folder();
+    let post = |words: &[&str]| {
+        run(binary("muster-client").args(["event", "post", "--data-dir"]).arg(folder.path()).args(words))
+    };
+
+    post(&["App Started"]).with_code(2).naming(&["NAME `App Started`", "wanted 1 to 64"]);
+    post(&["app.started", "user"]).with_code(2).naming(&["KEY=VALUE"]);
+    post(&["app.started", "user=a", "user=b"]).with_code(2).naming(&["`user` stands twice"]);
+    post(&["app.started", "user=a"]).with_code(69).naming(&[
+        "client.sock",
+        "is the client running?",
+        "systemctl status muster-client",
+    ]);
+}
+
+#[test]
+fn a_damaged_store_stops_the_start_for_good_and_says_what_to_do() {
+    let place = place();
+    for (program, file, store) in [
+        ("muster-switch", "switch.toml", "lib/muster/switch/switch.db"),
+        (
+            "muster-background-channel",
+            "background-channel.toml",
+            "lib/muster/background-channel/spool.sqlite",
+        ),
+        ("muster-client", "client.toml", "lib/muster/client/client.db"),
+    ] {
+        let config = example(&place, file);
+        let text = std::fs::read_to_string(&config).unwrap();
+        // Free ports, so that nothing else is in the way.
+        let addresses = ["0.0.0.0:4000", "0.0.0.0:4001", "127.0.0.1:4002", "0.0.0.0:4443", "127.0.0.1:4442"];
+        let text = addresses.iter().fold(text, |text, address| text.replace(address, "127.0.0.1:0"));
+        write(&config, &text);
+        write(&place.path(store), &"this is no database\n".repeat(100));
+
+        let mut command = binary(program);
+        command.args(["run", "--config"]).arg(&config);
+        let mut service = Service::start(command, &place.path(&format!("{program}.log")));
+        let code = service.ends();
+
+        let log = service.log();
+        assert_eq!(code, Some(78), "{program}: {log}");
+        let file = Path::new(store).file_name().unwrap().to_str().unwrap();
+        assert!(log.contains(file) && log.contains("move") && log.contains("away"), "{program}: {log}");
+    }
 }
 
 /// The certificates that the example configurations name, in a temporary folder.

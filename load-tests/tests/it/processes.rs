@@ -52,7 +52,7 @@ fn a_query_over_its_time_is_ended_with_its_helper() {
     assert_eq!(code, 3, "{answer} {errors}");
     assert_eq!(answer["states"], json!({"failed": 1}));
     let detail = detail(&place, &answer);
-    assert!(detail.contains("longest") && detail.contains("run time"), "not clear: {detail}");
+    assert!(detail.contains("2s") && detail.contains("limits.run_time"), "not clear: {detail}");
     wait_until("the helper to be gone", || helper_of(&client).is_none());
     assert!(!children(client.pid()).contains(&helper));
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use muster_proto::limits;
-use muster_service::admin::Exposure;
+use muster_service::admin;
 use muster_service::config::{Invalid, Validate};
 
 use super::{Config, EngineLimits, Grant, OperatorLimits, SessionLimits, ShutdownLimits};
@@ -14,153 +14,178 @@ pub(super) const SHARDS_MAX: u16 = 256;
 /// The longest tenant (order.proto).
 const TENANT_BYTES_MAX: usize = 64;
 
+/// Fields of the protocol's limits; each is told once.
+const PROTOCOL_LIMITS: usize = 6;
+
 /// The least room for a call's answer: a page holds at least one result (`RESULT_BYTES_MAX` and what wraps it).
 const CALL_BYTES_MIN: u64 = 1 << 20;
 
 impl Validate for Config {
-    fn validate(&self) -> Result<(), Invalid> {
+    fn findings(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
         if self.tenant.is_empty() || self.tenant.len() > TENANT_BYTES_MAX {
             let got = self.tenant.len();
-            return Err(Invalid::new(
+            found.push(Invalid::new(
                 "tenant",
                 format!("{got} bytes, wanted 1 to {TENANT_BYTES_MAX}: name the organisation"),
             ));
         }
-        if self.shards > SHARDS_MAX {
-            return Err(Invalid::new(
-                "shards",
-                format!("got {}, wanted at most {SHARDS_MAX}; 0 is one per core", self.shards),
-            ));
+        found.extend(at_most("shards", self.shards.into(), SHARDS_MAX.into()));
+        found.extend(admin::check_address(self.admin_listen).err());
+        found.extend(shared_ports(self));
+        let tables = [
+            ("sessions", sessions(&self.sessions)),
+            ("operators", operators(&self.operators)),
+            ("engine", engine(&self.engine)),
+            ("shutdown", shutdown(&self.shutdown)),
+        ];
+        for (table, wrong) in tables {
+            found.extend(wrong.into_iter().map(|invalid| invalid.within(table)));
         }
-        Exposure::Loopback.check(self.admin_listen).map_err(|_| {
-            let problem = format!(
-                "got {}, wanted a loopback address: the admin listener has no authentication",
-                self.admin_listen
-            );
-            Invalid::new("admin_listen", problem)
-        })?;
-        distinct_ports(self)?;
-        sessions(&self.sessions).map_err(|invalid| invalid.within("sessions"))?;
-        operators(&self.operators).map_err(|invalid| invalid.within("operators"))?;
-        engine(&self.engine).map_err(|invalid| invalid.within("engine"))?;
-        shutdown(&self.shutdown).map_err(|invalid| invalid.within("shutdown"))?;
-        self.grants.iter().try_for_each(grant)?;
-        self.log.validate().map_err(|invalid| invalid.within("log"))
+        found.extend(self.grants.iter().flat_map(grant));
+        found.extend(self.log.validate().err().map(|invalid| invalid.within("log")));
+        found
     }
 }
 
-fn distinct_ports(config: &Config) -> Result<(), Invalid> {
+fn shared_ports(config: &Config) -> Vec<Invalid> {
     let addresses = [
         ("listen", config.listen),
         ("operator_listen", config.operator_listen),
         ("admin_listen", config.admin_listen),
     ];
+    let mut found = Vec::new();
     for (index, (key, address)) in addresses.iter().enumerate() {
         let same = addresses.iter().take(index).find(|(_, other)| other == address && address.port() != 0);
         if let Some((other, _)) = same {
-            return Err(Invalid::new(
-                *key,
-                format!("got {address}, which `{other}` has: give each its own port"),
-            ));
+            let problem = format!("got {address}, which `{other}` has: give each its own port");
+            found.push(Invalid::new(*key, problem).against(*other));
         }
     }
-    Ok(())
+    found
 }
 
-fn sessions(limits: &SessionLimits) -> Result<(), Invalid> {
-    limits.protocol().check().map_err(|error| {
+fn sessions(limits: &SessionLimits) -> Vec<Invalid> {
+    let mut found = protocol(limits);
+    found.extend(at_least("sessions_max", limits.sessions_max.into(), 1));
+    found.extend(at_least("handshakes_max", limits.handshakes_max.into(), 1));
+    found.extend(at_least("backlog", limits.backlog.into(), 1));
+    found.extend(at_least("read_buffer_bytes", limits.read_buffer_bytes, 512));
+    found.extend(not_zero("tls_deadline", limits.tls_deadline));
+    found.extend(not_zero("upgrade_deadline", limits.upgrade_deadline));
+    found.extend(not_zero("write_deadline", limits.write_deadline));
+    // Smaller would close sessions for results that the protocol allows; larger is never decoded.
+    let (min, max) = (limits::RESULT_BYTES_MAX + limits::FRAME_OVERHEAD_MAX, limits::FRAME_BYTES_MAX);
+    found.extend(at_least("message_bytes_max", limits.message_bytes_max, bytes(min)));
+    found.extend(at_most("message_bytes_max", limits.message_bytes_max, bytes(max)));
+    found
+}
+
+/// What the protocol's half of a session says; it tells one limit at a time, so what is told is put right in a copy.
+fn protocol(limits: &SessionLimits) -> Vec<Invalid> {
+    let mut found = Vec::new();
+    let mut rest = limits.protocol();
+    let good = limits::SessionLimits::default();
+    while let Err(error) = rest.check() {
         let key = match error.limit() {
-            "outbound_bytes_max" => "queue_bytes_max",
-            "results_credit_bytes" => "results_credit",
-            "events_credit_bytes" => "events_credit",
-            same => same,
+            "hello_deadline" => {
+                rest.hello_deadline = good.hello_deadline;
+                "hello_deadline"
+            }
+            "ping_interval" => {
+                rest.ping_interval = good.ping_interval;
+                "ping_interval"
+            }
+            "outbound_bytes_max" => {
+                rest.outbound_bytes_max = good.outbound_bytes_max;
+                "queue_bytes_max"
+            }
+            "results_credit_bytes" => {
+                rest.results_credit_bytes = good.results_credit_bytes;
+                "results_credit"
+            }
+            "events_credit_bytes" => {
+                rest.events_credit_bytes = good.events_credit_bytes;
+                "events_credit"
+            }
+            _dead_after => {
+                rest.dead_after = good.dead_after.max(rest.ping_interval.saturating_mul(3));
+                "dead_after"
+            }
         };
-        Invalid::new(key, error.to_string())
-    })?;
-    at_least("sessions_max", limits.sessions_max.into(), 1)?;
-    at_least("handshakes_max", limits.handshakes_max.into(), 1)?;
-    at_least("backlog", limits.backlog.into(), 1)?;
-    at_least("read_buffer_bytes", limits.read_buffer_bytes, 512)?;
-    not_zero("tls_deadline", limits.tls_deadline)?;
-    not_zero("upgrade_deadline", limits.upgrade_deadline)?;
-    not_zero("write_deadline", limits.write_deadline)?;
-    if limits.message_bytes_max != bytes(limits::FRAME_BYTES_MAX) {
-        // Smaller would close sessions for results that the protocol allows; larger is never decoded.
-        at_least(
-            "message_bytes_max",
-            limits.message_bytes_max,
-            bytes(limits::RESULT_BYTES_MAX + limits::FRAME_OVERHEAD_MAX),
-        )?;
-        at_most("message_bytes_max", limits.message_bytes_max, bytes(limits::FRAME_BYTES_MAX))?;
+        let invalid = Invalid::new(key, error.to_string());
+        found.push(if key == "dead_after" { invalid.against("ping_interval") } else { invalid });
+        if found.len() > PROTOCOL_LIMITS {
+            break;
+        }
     }
-    Ok(())
+    found
 }
 
-fn operators(limits: &OperatorLimits) -> Result<(), Invalid> {
-    at_least("connections_max", limits.connections_max.into(), 1)?;
-    at_least("streams_max", limits.streams_max.into(), 1)?;
-    at_least("message_bytes_max", limits.message_bytes_max, CALL_BYTES_MIN)?;
-    at_least("header_bytes_max", limits.header_bytes_max, 4096)?;
-    not_zero("call_deadline", limits.call_deadline)?;
-    not_zero("tls_deadline", limits.tls_deadline)
+fn operators(limits: &OperatorLimits) -> Vec<Invalid> {
+    let found = [
+        at_least("connections_max", limits.connections_max.into(), 1),
+        at_least("streams_max", limits.streams_max.into(), 1),
+        at_least("message_bytes_max", limits.message_bytes_max, CALL_BYTES_MIN),
+        at_least("header_bytes_max", limits.header_bytes_max, 4096),
+        not_zero("call_deadline", limits.call_deadline),
+        not_zero("tls_deadline", limits.tls_deadline),
+    ];
+    found.into_iter().flatten().collect()
 }
 
-fn engine(limits: &EngineLimits) -> Result<(), Invalid> {
-    at_least("batch_items_max", limits.batch_items_max.into(), 1)?;
-    at_least("queue_items_max", limits.queue_items_max.into(), 1)?;
-    at_least("shard_messages_max", limits.shard_messages_max.into(), 1)?;
-    not_zero("prepared_ttl", limits.prepared_ttl)
+fn engine(limits: &EngineLimits) -> Vec<Invalid> {
+    let found = [
+        at_least("batch_items_max", limits.batch_items_max.into(), 1),
+        at_least("queue_items_max", limits.queue_items_max.into(), 1),
+        at_least("shard_messages_max", limits.shard_messages_max.into(), 1),
+        not_zero("prepared_ttl", limits.prepared_ttl),
+    ];
+    found.into_iter().flatten().collect()
 }
 
-fn shutdown(limits: &ShutdownLimits) -> Result<(), Invalid> {
-    not_zero("drain_timeout", limits.drain_timeout)?;
+fn shutdown(limits: &ShutdownLimits) -> Vec<Invalid> {
+    let mut found: Vec<Invalid> = not_zero("drain_timeout", limits.drain_timeout).into_iter().collect();
     if limits.reconnect_spread > limits::RECONNECT_AFTER_MAX {
         let problem = format!(
             "got {:?}, wanted at most {:?}, what a client may be told",
             limits.reconnect_spread,
             limits::RECONNECT_AFTER_MAX
         );
-        return Err(Invalid::new("reconnect_spread", problem));
+        found.push(Invalid::new("reconnect_spread", problem));
     }
-    Ok(())
+    found
 }
 
-fn grant(grant: &Grant) -> Result<(), Invalid> {
+fn grant(grant: &Grant) -> Vec<Invalid> {
+    let mut found = Vec::new();
     if grant.operators.is_empty() {
-        return Err(Invalid::new(
+        found.push(Invalid::new(
             "grant",
             "a grant without operators gives nothing: name them, or \"*\" for all",
         ));
     }
-    let odd = grant
-        .prefixes
-        .iter()
-        .find(|prefix| prefix.is_empty() || !prefix.bytes().all(|byte| byte.is_ascii_alphanumeric()));
-    match odd {
-        Some(prefix) => Err(Invalid::new(
-            "grant",
-            format!(
-                "got the prefix `{prefix}`, wanted the first component of definitions' names, such as `Acme`"
-            ),
-        )),
-        None => Ok(()),
-    }
+    let is_odd = |prefix: &&String| prefix.is_empty() || !prefix.bytes().all(|b| b.is_ascii_alphanumeric());
+    found.extend(grant.prefixes.iter().filter(is_odd).map(|prefix| {
+        let problem = format!(
+            "got the prefix `{prefix}`, wanted the first component of definitions' names, such as `Acme`"
+        );
+        Invalid::new("grant", problem)
+    }));
+    found
 }
 
-fn at_least(key: &str, got: u64, min: u64) -> Result<(), Invalid> {
-    if got < min { Err(Invalid::new(key, format!("got {got}, wanted at least {min}"))) } else { Ok(()) }
+fn at_least(key: &str, got: u64, min: u64) -> Option<Invalid> {
+    (got < min).then(|| Invalid::new(key, format!("got {got}, wanted at least {min}")))
 }
 
-fn at_most(key: &str, got: u64, max: u64) -> Result<(), Invalid> {
-    if got > max { Err(Invalid::new(key, format!("got {got}, wanted at most {max}"))) } else { Ok(()) }
+fn at_most(key: &str, got: u64, max: u64) -> Option<Invalid> {
+    (got > max).then(|| Invalid::new(key, format!("got {got}, wanted at most {max}")))
 }
 
-fn not_zero(key: &str, got: Duration) -> Result<(), Invalid> {
-    if got.is_zero() {
-        Err(Invalid::new(key, "got 0, wanted a duration such as \"10s\": every wait has an end"))
-    } else {
-        Ok(())
-    }
+fn not_zero(key: &str, got: Duration) -> Option<Invalid> {
+    got.is_zero()
+        .then(|| Invalid::new(key, "got 0, wanted a duration such as \"10s\": every wait has an end"))
 }
 
 fn bytes(count: usize) -> u64 {
@@ -209,6 +234,42 @@ mod tests {
             kinds: Vec::new(),
         };
         check(|config| config.grants = vec![grant.clone()], "grant");
+    }
+
+    #[test]
+    fn every_value_that_cannot_work_is_told() {
+        let mut config = Config { shards: 300, tenant: String::new(), ..Config::default() };
+        config.admin_listen = "0.0.0.0:4002".parse().unwrap();
+        config.operator_listen = config.listen;
+        config.sessions.ping_interval = Duration::ZERO;
+        config.sessions.dead_after = Duration::ZERO;
+        config.sessions.queue_bytes_max = 0;
+        config.sessions.results_credit = 0;
+        config.sessions.events_credit = 0;
+        config.sessions.hello_deadline = Duration::ZERO;
+        config.sessions.sessions_max = 0;
+        config.engine.prepared_ttl = Duration::ZERO;
+        config.log.filter = "=,=".to_owned();
+
+        let findings = config.findings();
+
+        let keys: Vec<&str> = findings.iter().map(Invalid::key).collect();
+        let wanted = [
+            "tenant",
+            "shards",
+            "admin_listen",
+            "operator_listen",
+            "sessions.hello_deadline",
+            "sessions.ping_interval",
+            "sessions.dead_after",
+            "sessions.queue_bytes_max",
+            "sessions.results_credit",
+            "sessions.events_credit",
+            "sessions.sessions_max",
+            "engine.prepared_ttl",
+            "log.filter",
+        ];
+        assert_eq!(keys, wanted);
     }
 
     fn check(change: impl FnOnce(&mut Config), key: &str) {

@@ -30,7 +30,7 @@ pub struct SessionLimits {
     /// How often a silent client is asked for a sign of life; each session has its own jitter of 10 %. Default `60s`.
     #[serde(with = "human::duration")]
     pub ping_interval: Duration,
-    /// Silence after which a session is dead; more than twice `ping_interval`. Default `150s`.
+    /// Silence after which a session is dead; at least one and a half times `ping_interval`. Default `150s`.
     #[serde(with = "human::duration")]
     pub dead_after: Duration,
     /// How long one write may stall before the session ends as too slow. Default `30s`.

@@ -1,5 +1,18 @@
 //! Why the engine did not do what it was asked.
 
+use super::store::StoreError;
+
+/// Why the engine does not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system gave no thread or timer.
+    #[error("the engine's thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
 /// Why a call was refused. Each variant knows what it means to a caller of the operator API.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EngineError {

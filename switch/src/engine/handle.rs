@@ -18,7 +18,9 @@ use super::reader::Reader;
 use super::shared::Shared;
 use super::trust::Trust;
 use super::writer::{self, Life};
-use super::{Connect, Connected, EngineConfig, EngineError, Prepare, Prepared, SessionKey, ShardMessage};
+use super::{
+    Connect, Connected, EngineConfig, EngineError, OpenError, Prepare, Prepared, SessionKey, ShardMessage,
+};
 use super::{metrics, shared};
 
 /// Opens engines.
@@ -39,11 +41,11 @@ impl Engine {
     /// the main thread, before any shard separates its descriptors.
     ///
     /// # Errors
-    /// [`EngineError::Internal`] if the store cannot be opened, is of a later version, or another process holds it.
+    /// [`OpenError::Store`] says what is wrong with the store, [`OpenError::Thread`] that the system gives no thread.
     pub(crate) fn open(
         config: EngineConfig,
         shards: Vec<mpsc::Sender<ShardMessage>>,
-    ) -> Result<EngineHandle, EngineError> {
+    ) -> Result<EngineHandle, OpenError> {
         let (commands, queue) = mpsc::channel(config.queue_items_max.max(1));
         let (shared, reader, life) = writer::start(config, shards, queue)?;
         Ok(EngineHandle { commands, shared, reader, life })

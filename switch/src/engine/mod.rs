@@ -30,10 +30,11 @@ mod writer;
 mod tests;
 
 pub(crate) use config::EngineConfig;
-pub(crate) use error::EngineError;
+pub(crate) use error::{EngineError, OpenError};
 pub(crate) use handle::{Engine, EngineHandle};
 pub(crate) use message::{Connect, Connected, DueOrder, Prepare, Prepared, SessionKey, ShardMessage};
 pub(crate) use metrics::describe as describe_metrics;
 pub(crate) use proofs::Proofs;
 pub(crate) use reader::{Cursor, EngineStatus, Reader};
+pub use store::StoreError;
 pub(crate) use trust::Trust;

@@ -40,6 +40,8 @@ struct Shard {
     waiting: VecDeque<ShardMessage>,
     /// Acks by session and lane, so that any number of them is one message; bounded by the sessions' credit.
     acks: BTreeMap<(SessionKey, i32), Acks>,
+    /// How many messages the metric was last told to wait.
+    told: usize,
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +56,7 @@ const WAITING_MAX: usize = 65_536;
 
 impl Outgoing {
     pub(crate) fn new(shards: Vec<mpsc::Sender<ShardMessage>>) -> Self {
-        let shard = |mailbox| Shard { mailbox, waiting: VecDeque::new(), acks: BTreeMap::new() };
+        let shard = |mailbox| Shard { mailbox, waiting: VecDeque::new(), acks: BTreeMap::new(), told: 0 };
         Self { shards: shards.into_iter().map(shard).collect() }
     }
 
@@ -89,7 +91,9 @@ impl Outgoing {
         let mut empty = true;
         for (index, shard) in self.shards.iter_mut().enumerate() {
             let left = shard.flush();
-            if left > 0 {
+            // Also when none is left, or the metric would tell of the last backlog for ever.
+            if left != shard.told {
+                shard.told = left;
                 metrics::backlog(index, left);
             }
             empty &= left == 0;
@@ -162,9 +166,11 @@ mod tests {
             outgoing.push_ack(acked(sequence));
         }
         assert!(!outgoing.flush());
+        assert_eq!(outgoing.shards[0].told, 1);
         shard.recv().await.unwrap();
 
         assert!(outgoing.flush());
+        assert_eq!(outgoing.shards[0].told, 0, "the metric still tells of a backlog that is gone");
         let ShardMessage::Ack { ranges, credit_bytes, .. } = shard.recv().await.unwrap() else {
             panic!("wanted an ack")
         };

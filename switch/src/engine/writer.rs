@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::core::{Command, Core, CoreConfig, Moment, Output};
+use super::core::{Command, Core, CoreConfig, Moment, Output, SUBMISSIONS_KEPT_MS};
 use super::damage::Damage;
 use super::outgoing::Outgoing;
 use super::reader::{Pool, Reader};
 use super::shared::{Catalogue, Shared, SharedParts};
 use super::store::{Store, StoreError};
-use super::{EngineConfig, EngineError, ShardMessage, metrics};
+use super::{EngineConfig, EngineError, OpenError, ShardMessage, metrics};
 
 /// Whether the writer lives, and why it doesn't.
 #[derive(Debug)]
@@ -46,9 +46,6 @@ const TICK: Duration = Duration::from_millis(500);
 /// How soon a full mailbox is tried again.
 const RETRY: Duration = Duration::from_millis(5);
 
-/// How far back idempotency keys are kept in memory: an order's longest window and a day.
-const SUBMISSIONS_KEPT_MS: i64 = 8 * 24 * 3_600 * 1_000;
-
 /// What [`start`] gives: what every thread may look at, the way to read, and the thread's life.
 pub(super) type Started = (Arc<Shared>, Reader, Arc<Life>);
 
@@ -57,13 +54,13 @@ pub(super) fn start(
     config: EngineConfig,
     shards: Vec<mpsc::Sender<ShardMessage>>,
     queue: mpsc::Receiver<Command>,
-) -> Result<Started, EngineError> {
+) -> Result<Started, OpenError> {
     let damage = Arc::new(Damage::default());
-    let store = Store::open(&config.data_dir).map_err(|error| internal(&error))?;
+    let store = Store::open(&config.data_dir)?;
     let since = config.clock.now_ms().saturating_sub(SUBMISSIONS_KEPT_MS);
-    let mut loaded = store.load(since, &damage).map_err(|error| internal(&error))?;
+    let mut loaded = store.load(since, &damage)?;
     let connections = (0..config.readers.max(1)).map(|_| store.reading_connection());
-    let connections = connections.collect::<Result<Vec<_>, _>>().map_err(|error| internal(&error))?;
+    let connections = connections.collect::<Result<Vec<_>, _>>()?;
     let documents = (std::mem::take(&mut loaded.definitions), std::mem::take(&mut loaded.licences));
     let catalogue = Catalogue::stored(documents.0, documents.1, &damage);
     let shared = Arc::new(Shared::new(SharedParts {
@@ -94,15 +91,13 @@ pub(super) fn start(
         last_names: 0,
     };
     writer.publish();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let runtime = runtime.map_err(|error| EngineError::Internal(format!("writer's timer: {error}")))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let (ending, ended) = watch::channel(None);
     let body = move || {
         let end = runtime.block_on(writer.run());
         ending.send_replace(Some(end));
     };
-    let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(body);
-    let thread = thread.map_err(|error| EngineError::Internal(format!("writer's thread: {error}")))?;
+    let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(body)?;
     let reader = Reader::new(Pool::new(connections), Arc::clone(&shared));
     Ok((shared, reader, Arc::new(Life { close, ended, thread: Mutex::new(Some(thread)) })))
 }
@@ -147,6 +142,7 @@ impl Writer {
             if closing {
                 self.queue.close();
                 self.queue.recv_many(&mut batch, usize::MAX).await;
+                self.core.note_online(self.shared.clock.now_ms());
             }
             match self.commit(&mut batch) {
                 Ok(all) => delivered = all,

@@ -31,9 +31,6 @@ const WATCH_RESULTS: u32 = 100;
 /// The shortest time between two looks of a watch: progress for people, and a few reads a second for the store.
 const WATCH_REST: Duration = Duration::from_millis(50);
 
-/// The longest idempotency key.
-const IDEMPOTENCY_KEY_BYTES_MAX: usize = 64;
-
 type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchInstructionResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -74,12 +71,6 @@ impl InstructionService for Api {
         // this operator.
         let caller = self.admit(&request, Entry::Submit)?;
         let SubmitInstructionRequest { envelope, idempotency_key } = request.into_inner();
-        if idempotency_key.is_empty() || idempotency_key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
-            return Err(Status::invalid_argument(format!(
-                "idempotency_key has {} bytes, wanted 1 to {IDEMPOTENCY_KEY_BYTES_MAX}: choose one for each order, such as a UUID",
-                idempotency_key.len()
-            )));
-        }
         let instruction = self.parts().engine.submit(envelope, idempotency_key, &caller.name).await?;
         tracing::info!(%instruction, operator = %caller.name, "instruction accepted");
         Ok(Response::new(SubmitInstructionResponse { instruction: instruction.to_string() }))

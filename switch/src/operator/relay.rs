@@ -7,9 +7,6 @@ use tonic::{Request, Response, Status};
 use super::state::Api;
 use crate::gate::Entry;
 
-/// Events of one call (relay.proto).
-const EVENTS_MAX: usize = 1000;
-
 #[tonic::async_trait]
 impl EventRelayService for Api {
     async fn relay_events(
@@ -18,12 +15,6 @@ impl EventRelayService for Api {
     ) -> Result<Response<RelayEventsResponse>, Status> {
         self.admit(&request, Entry::Relay)?;
         let RelayEventsRequest { events } = request.into_inner();
-        if events.len() > EVENTS_MAX {
-            return Err(Status::invalid_argument(format!(
-                "{} events in one call, wanted at most {EVENTS_MAX}: send the rest in another",
-                events.len()
-            )));
-        }
         let accepted = self.parts().engine.relay(events).await?;
         Ok(Response::new(RelayEventsResponse { accepted }))
     }

@@ -12,4 +12,5 @@ mod instructions;
 mod operators;
 mod pki;
 mod sessions;
+mod store;
 mod world;

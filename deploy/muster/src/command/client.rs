@@ -22,22 +22,27 @@ async fn list(operator: &Operator, audience: String, listing: &Listing) -> Resul
         "online",
         "last_seen",
         "os",
-        "version",
         "address",
+        "version",
         "certificate_until",
         "first_seen",
         "epoch",
         "thumbprint",
     ])
-    .wide_only(&["first_seen", "epoch", "thumbprint", "certificate_until"]);
-    for device in devices(operator, &audience, listing.limit).await? {
+    .wide_only(&["version", "first_seen", "epoch", "thumbprint", "certificate_until"]);
+    // One more than is shown tells whether there are more.
+    let mut found = devices(operator, &audience, listing.limit.saturating_add(1)).await?;
+    let limit = usize::try_from(listing.limit).unwrap_or(usize::MAX);
+    let has_more = found.len() > limit;
+    found.truncate(limit);
+    for device in found {
         table.push(vec![
             Cell::text(&device.device),
             Cell::flag(Flag::from(device.online)),
             Cell::moment(device.last_seen_at_ms),
             attribute(&device.attributes, "os"),
-            attribute(&device.attributes, "version"),
             Cell::text(&device.address),
+            attribute(&device.attributes, "version"),
             Cell::moment(device.certificate_not_after_ms),
             Cell::moment(device.first_seen_at_ms),
             Cell::number(device.epoch),
@@ -45,8 +50,14 @@ async fn list(operator: &Operator, audience: String, listing: &Listing) -> Resul
         ]);
     }
     table.print(listing.output)?;
+    if has_more {
+        output::note_more(listing.limit);
+    }
     if table.len() == 0 {
-        output::note("no device; a client shows up here once it has connected");
+        output::note(match audience.as_str() {
+            "" => "no device; a client shows up here once it has connected",
+            _ => "no device is in that audience",
+        });
     }
     Ok(Exit::Ok)
 }
@@ -77,6 +88,11 @@ fn attribute(attributes: &[NamedValue], name: &str) -> Cell {
         .map_or_else(|| Cell::text(""), |value| Cell::value(value, ColumnType::Unspecified))
 }
 
+fn text(attribute: &NamedValue) -> String {
+    let value = attribute.value.clone().unwrap_or_default();
+    Cell::value(&value, ColumnType::Unspecified).text
+}
+
 async fn show(operator: &Operator, device: String, format: Format) -> Result<Exit, Failure> {
     let found = operator
         .clients()
@@ -95,9 +111,15 @@ async fn show(operator: &Operator, device: String, format: Format) -> Result<Exi
         ("thumbprint".to_owned(), Cell::text(&found.thumbprint)),
         ("certificate_until".to_owned(), Cell::moment(found.certificate_not_after_ms)),
     ];
-    for attribute in &found.attributes {
+    // What a client says of itself must not hide what the Switch knows of it.
+    let known: Vec<String> = pairs.iter().map(|(name, _)| name.clone()).collect();
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    let says_new = |attribute: &&NamedValue| attribute.name != "device" || text(attribute) != found.device;
+    let said: Vec<&NamedValue> = found.attributes.iter().filter(says_new).collect();
+    let names = output::distinct(&known, said.iter().map(|attribute| attribute.name.as_str()));
+    for (name, attribute) in names.into_iter().zip(said) {
         let value = attribute.value.clone().unwrap_or_default();
-        pairs.push((attribute.name.clone(), Cell::value(&value, ColumnType::Unspecified)));
+        pairs.push((name, Cell::value(&value, ColumnType::Unspecified)));
     }
     output::print_pairs(pairs, format)?;
     Ok(Exit::Ok)

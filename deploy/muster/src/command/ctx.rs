@@ -3,7 +3,6 @@
 use crate::cli::Ctx;
 use crate::exit::{Exit, Failure};
 use crate::home::{Context, Home};
-use crate::operator::host_of;
 use crate::output::{self, Cell, Flag, Table};
 
 /// Runs a verb.
@@ -18,18 +17,24 @@ pub(crate) fn run(home: &Home, verb: Ctx) -> Result<Exit, Failure> {
             output::note(&format!("using {name}: the Switch at {}", context.switch));
         }
         Ctx::Add { name, switch, background_channel, admin } => {
-            host_of(&switch)?;
+            let is_known = home.contexts()?.contexts.iter().any(|context| context.name == name);
             home.use_context(Context { name: name.clone(), switch, background_channel, admin })?;
-            output::note(&format!("added {name} and using it; try: muster doctor"));
+            let done = if is_known { "replaced" } else { "added" };
+            output::note(&format!("{done} {name} and using it; try: muster doctor"));
         }
         Ctx::Remove { name } => {
             home.context(Some(&name))?;
             let mut contexts = home.contexts()?;
             contexts.contexts.retain(|context| context.name != name);
-            if contexts.current == name {
+            let was_current = contexts.current == name;
+            if was_current {
                 contexts.current.clear();
             }
             home.save_contexts(&contexts)?;
+            output::note(&format!("removed {name}"));
+            if let (true, Some(other)) = (was_current, contexts.contexts.first()) {
+                output::note(&format!("no context is the current one\n  try: muster ctx use {}", other.name));
+            }
         }
     }
     Ok(Exit::Ok)
@@ -37,7 +42,8 @@ pub(crate) fn run(home: &Home, verb: Ctx) -> Result<Exit, Failure> {
 
 fn list(home: &Home, format: output::Format) -> Result<(), Failure> {
     let contexts = home.contexts()?;
-    let mut table = Table::new(["name", "current", "switch", "background_channel", "admin"]);
+    let mut table =
+        Table::new(["name", "current", "switch", "background_channel", "admin"]).wide_only(&["admin"]);
     for context in &contexts.contexts {
         table.push(vec![
             Cell::text(&context.name),

@@ -86,6 +86,12 @@ async fn list(operator: &Operator, listing: &Listing) -> Result<Exit, Failure> {
         }
     }
     table.print(listing.output)?;
+    if !page_token.is_empty() {
+        output::note_more(listing.limit);
+    }
+    if table.len() == 0 {
+        output::note("no definition yet; import one: muster definition import FILE");
+    }
     Ok(Exit::Ok)
 }
 

@@ -146,7 +146,12 @@ async fn background_channel(report: &mut Report, home: &Home, context: &Context)
         }
         Err(failure) => {
             report.worst = failure.exit();
-            let fix = failure.next().unwrap_or("systemctl start muster-background-channel").to_owned();
+            let fix = match failure.exit() {
+                Exit::Unreachable => "start it: muster dev, or systemctl start muster-background-channel",
+                Exit::Ok | Exit::Refused | Exit::Usage | Exit::Partial | Exit::Denied => {
+                    failure.next().unwrap_or_default()
+                }
+            };
             report.add("background channel", Verdict::Broken, first_line(&failure.to_string()), fix);
         }
     }

@@ -32,12 +32,29 @@ async fn list(operator: &Operator, device: String, after: u64, listing: &Listing
         "outbox_id",
     ])
     .wide_only(&["committed", "road", "sequence", "outbox_id"]);
-    let request = ListEventsRequest { device, after, limit: listing.limit, follow: false };
+    // One more than is shown tells whether there are more.
+    let request = ListEventsRequest { device, after, limit: listing.limit.saturating_add(1), follow: false };
     let mut stream = operator.events().list_events(request).await?.into_inner();
+    let limit = usize::try_from(listing.limit).unwrap_or(usize::MAX);
+    let (mut last, mut has_more) = (after, false);
     while let Some(response) = stream.message().await? {
-        table.push(row(&response.event.unwrap_or_default()));
+        let event = response.event.unwrap_or_default();
+        if table.len() == limit {
+            has_more = true;
+            break;
+        }
+        last = event.position;
+        table.push(row(&event));
     }
     table.print(listing.output)?;
+    if has_more {
+        output::note(&format!(
+            "only the first {limit}; there are more: --after {last}, or --limit N for more at once"
+        ));
+    }
+    if table.len() == 0 {
+        output::note("no event");
+    }
     Ok(Exit::Ok)
 }
 

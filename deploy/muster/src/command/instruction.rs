@@ -38,13 +38,13 @@ async fn list(operator: &Operator, listing: &Listing) -> Result<Exit, Failure> {
         "definition",
         "version",
         "created",
-        "targets",
         "states",
+        "targets",
         "complete",
         "operator",
         "audience",
     ])
-    .wide_only(&["version", "operator", "audience"]);
+    .wide_only(&["version", "targets", "complete", "operator", "audience"]);
     let mut page_token = String::new();
     loop {
         let left = listing.limit.saturating_sub(u32::try_from(table.len()).unwrap_or(u32::MAX));
@@ -59,6 +59,12 @@ async fn list(operator: &Operator, listing: &Listing) -> Result<Exit, Failure> {
         }
     }
     table.print(listing.output)?;
+    if !page_token.is_empty() {
+        output::note_more(listing.limit);
+    }
+    if table.len() == 0 {
+        output::note("no instruction yet; issue one: muster ask 'SELECT name, version FROM os'");
+    }
     Ok(Exit::Ok)
 }
 
@@ -68,8 +74,8 @@ fn row(instruction: &Shown) -> Vec<Cell> {
         Cell::text(&instruction.definition),
         Cell::text(&instruction.version),
         Cell::moment(instruction.created_at_ms),
-        Cell::number(instruction.targets),
         states(instruction),
+        Cell::number(instruction.targets),
         Cell::flag(Flag::from(instruction.complete)),
         Cell::text(&instruction.operator),
         Cell::text(&instruction.audience),

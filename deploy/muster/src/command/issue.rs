@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use muster_proto::common::v1::TargetState;
-use muster_proto::operator::v1::{DeviceResult, Instruction};
+use muster_proto::operator::v1::Instruction;
 use muster_signing::definition::Kind;
 use serde_json::json;
 
@@ -89,26 +89,49 @@ fn no_target(wish: &Wish) -> Failure {
     Failure::new(Exit::Partial, message).with_next("muster client list")
 }
 
+/// Prints what would be sent: words for people, one object or row for programs.
 fn show_what_if(checked: &Checked, format: Format) -> Result<Exit, Failure> {
-    let prepared = &checked.prepared;
-    let expires_at = output::moment(checked.order.expires_at_ms);
+    let (order, prepared) = (&checked.order, &checked.prepared);
+    let audience = order.audience.clone().unwrap_or_default().expression;
     match format {
-        Format::Json | Format::Jsonl => output::print_json(&json!({
-            "definition": checked.order.definition_name,
-            "version": checked.order.definition_version,
-            "targets": prepared.targets,
-            "online": prepared.online,
-            "sample": prepared.sample,
-            "expires_at": expires_at,
-        }))?,
-        Format::Table | Format::Wide | Format::Csv => output::print_line(&format!(
-            "{} {} would reach {} devices, {} of them online, until {expires_at}; nothing was sent\nfor example: {}",
-            checked.order.definition_name,
-            checked.order.definition_version,
-            prepared.targets,
-            prepared.online,
-            prepared.sample.join(", "),
-        ))?,
+        Format::Table | Format::Wide => {
+            output::print_line(&format!(
+                "{} {} would reach {} devices, {} of them online,\nuntil {}; nothing was sent",
+                order.definition_name,
+                order.definition_version,
+                prepared.targets,
+                prepared.online,
+                output::moment(order.expires_at_ms),
+            ))?;
+            let sample: Vec<String> = prepared.sample.iter().map(|name| output::printable(name)).collect();
+            if !sample.is_empty() {
+                output::print_line(&format!("for example:\n  {}", sample.join("\n  ")))?;
+            }
+        }
+        Format::Json | Format::Jsonl | Format::Csv => {
+            let mut table = Table::new([
+                "definition",
+                "version",
+                "audience",
+                "targets",
+                "online",
+                "expires_at",
+                "sample",
+            ]);
+            table.push(vec![
+                Cell::text(&order.definition_name),
+                Cell::text(&order.definition_version),
+                Cell::text(audience),
+                Cell::number(prepared.targets),
+                Cell::number(prepared.online),
+                Cell::moment(order.expires_at_ms),
+                Cell { text: prepared.sample.join(" "), json: json!(prepared.sample) },
+            ]);
+            match (format, table.objects().first()) {
+                (Format::Json, Some(object)) => output::print_json(object)?,
+                _ => table.print(format)?,
+            }
+        }
     }
     Ok(Exit::Ok)
 }
@@ -185,7 +208,8 @@ pub(crate) fn show(id: &str, outcome: &Outcome, format: Format) -> Result<(), Fa
     }
 }
 
-/// The JSON of an instruction's outcome; `problems` is there only where there are any.
+/// The JSON of an instruction's outcome. `truncated` and `problems` are there only where something was left out of an
+/// answer, or went wrong; `problems` says of which device.
 fn document(id: &str, outcome: &Outcome, rows: &Table) -> serde_json::Value {
     let mut document = json!({
         "instruction": id,
@@ -194,9 +218,13 @@ fn document(id: &str, outcome: &Outcome, rows: &Table) -> serde_json::Value {
         "columns": rows.columns().iter().skip(1).collect::<Vec<_>>(),
         "rows": rows.objects(),
     });
+    if !outcome.truncated().is_empty() {
+        document["truncated"] = json!(true);
+    }
     let problems = problems(outcome);
-    if problems.len() > 0 {
-        document["problems"] = serde_json::Value::Array(problems.objects());
+    if !problems.is_empty() {
+        let object = |problem: &Problem| json!({ "device": problem.device, "problem": problem.what, "truncated": problem.is_truncated });
+        document["problems"] = problems.iter().map(object).collect();
     }
     document
 }
@@ -205,7 +233,7 @@ fn summary(id: &str, outcome: &Outcome) {
     let states: Vec<String> =
         outcome.states().iter().map(|(state, count)| format!("{count} {state}")).collect();
     output::note(&format!(
-        "\n{} rows from {} devices ({}) · instruction {id}",
+        "\n{} rows from {} devices ({})\ninstruction {id}",
         outcome.rows().len(),
         outcome.instruction.targets,
         states.join(", "),
@@ -213,44 +241,112 @@ fn summary(id: &str, outcome: &Outcome) {
     complain(outcome);
     if !outcome.instruction.complete {
         output::note(&format!(
-            "  it goes on until {}: muster instruction watch {id}",
+            "  it goes on until {}; to see the rest:\n  muster instruction watch {id}",
             output::moment(outcome.instruction.expires_at_ms)
         ));
     }
 }
 
+/// Tells on standard error whose answer is missing or not whole.
 fn complain(outcome: &Outcome) {
-    let problems: Vec<String> = outcome
-        .results
-        .iter()
-        .filter_map(problem)
-        .map(|(device, what)| format!("  {device}: {what}"))
-        .collect();
-    for line in problems.iter().take(COMPLAINTS_MAX) {
-        output::note(&output::printable(line));
+    let problems = problems(outcome);
+    for problem in problems.iter().take(COMPLAINTS_MAX) {
+        output::note(&output::printable(&format!("  {}: {}", problem.device, problem.what)));
     }
     if problems.len() > COMPLAINTS_MAX {
         output::note(&format!("  … and {} more; -o json shows all", problems.len() - COMPLAINTS_MAX));
     }
-}
-
-fn problems(outcome: &Outcome) -> Table {
-    let mut table = Table::new(["device", "problem"]);
-    for (device, what) in outcome.results.iter().filter_map(problem) {
-        table.push(vec![Cell::text(device), Cell::text(what)]);
+    let cut = outcome.truncated().len();
+    if cut > 0 {
+        output::note(&format!(
+            "the answer is not whole: {cut} of its devices had more to tell than was allowed"
+        ));
     }
-    table
 }
 
-/// What is worth telling about one device's result.
-fn problem(result: &DeviceResult) -> Option<(&str, String)> {
-    let what = match (result.state(), result.truncated) {
-        (TargetState::Answered, false) => return None,
-        (TargetState::Answered, true) => "rows or values were cut at a limit of the definition".to_owned(),
-        (TargetState::Refused, _) => {
-            format!("refused {}: {}", result.refusal().name(), result.detail)
+/// What is worth telling about one device's answer.
+#[derive(Debug, PartialEq, Eq)]
+struct Problem {
+    device: String,
+    what: String,
+    is_truncated: bool,
+}
+
+/// What is worth telling, a device once, those that gave no answer first.
+fn problems(outcome: &Outcome) -> Vec<Problem> {
+    let truncated = outcome.truncated();
+    let mut problems = Vec::new();
+    for result in &outcome.results {
+        let what = match result.state() {
+            TargetState::Answered => continue,
+            TargetState::Refused => format!("refused {}: {}", result.refusal().name(), result.detail),
+            state @ (TargetState::Unspecified
+            | TargetState::Queued
+            | TargetState::Sent
+            | TargetState::Acked
+            | TargetState::Running
+            | TargetState::Failed
+            | TargetState::Interrupted
+            | TargetState::Expired
+            | TargetState::Cancelled) => format!("{}: {}", state.name(), result.detail),
+        };
+        let is_truncated = truncated.contains_key(result.device.as_str());
+        problems.push(Problem { device: result.device.clone(), what, is_truncated });
+    }
+    for (device, rows) in truncated {
+        if !problems.iter().any(|problem| problem.device == device) {
+            let what = format!(
+                "cut at a limit of the definition; {rows} rows are here, more rows or values are not"
+            );
+            problems.push(Problem { device: device.to_owned(), what, is_truncated: true });
         }
-        (state, _) => format!("{}: {}", state.name(), result.detail),
-    };
-    Some((&result.device, what))
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_proto::operator::v1::DeviceResult;
+
+    use super::*;
+
+    fn outcome() -> Outcome {
+        let result = |device: &str, state: TargetState, truncated| DeviceResult {
+            device: device.to_owned(),
+            state: state.into(),
+            detail: "no such file".to_owned(),
+            truncated,
+            ..DeviceResult::default()
+        };
+        let results = vec![
+            result("web1", TargetState::Answered, false),
+            result("web2", TargetState::Answered, true),
+            result("web2", TargetState::Answered, true),
+            result("web3", TargetState::Failed, false),
+        ];
+        Outcome { results, ..Outcome::default() }
+    }
+
+    #[test]
+    fn json_says_of_each_device_whether_its_answer_was_cut() {
+        let outcome = outcome();
+
+        let document = document("0", &outcome, &outcome.rows());
+
+        assert_eq!(document["truncated"], true);
+        let problems = document["problems"].as_array().unwrap();
+        let told: Vec<_> =
+            problems.iter().map(|problem| (&problem["device"], &problem["truncated"])).collect();
+        assert_eq!(told, [(&json!("web3"), &json!(false)), (&json!("web2"), &json!(true))]);
+    }
+
+    #[test]
+    fn json_of_a_whole_answer_has_the_five_keys_alone() {
+        let outcome = Outcome::default();
+
+        let document = document("0", &outcome, &outcome.rows());
+
+        let keys: Vec<&String> = document.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["columns", "instruction", "rows", "states", "targets"]);
+    }
 }

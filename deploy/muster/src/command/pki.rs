@@ -1,5 +1,7 @@
 //! `muster pki`: a development CA, and the certificate rules for anyone.
 
+mod inspect;
+
 use std::path::Path;
 
 use muster_pki::{Certificate, Facts, RevocationIndex, Role, Roots, Severity, UnixTime};
@@ -8,7 +10,7 @@ use serde_json::json;
 use crate::cli::{Pki, PkiCheck, PkiIssue};
 use crate::exit::{Exit, Failure};
 use crate::home::{Home, Secrecy, read_file, write_file};
-use crate::output::{self, Cell, Flag, Format, Table};
+use crate::output::{self, Cell, Format, Table};
 use crate::pki_home::{PkiHome, Wanted};
 use crate::provision;
 
@@ -26,7 +28,7 @@ pub(crate) fn run(home: &Home, verb: Pki) -> Result<Exit, Failure> {
             crl(home, role, now)
         }
         Pki::Crl { role } => crl(home, parse_role(&role)?, now),
-        Pki::Inspect { file, output } => inspect(&file, output),
+        Pki::Inspect { file, output } => inspect::run(&file, output),
         Pki::Check(arguments) => check(&arguments, now),
     }
 }
@@ -89,53 +91,6 @@ fn issue(home: &Home, arguments: &PkiIssue, now: UnixTime) -> Result<Exit, Failu
     output::print_line(&certificate.display().to_string())?;
     output::print_line(&key.display().to_string())?;
     Ok(Exit::Ok)
-}
-
-fn inspect(file: &Path, format: Format) -> Result<Exit, Failure> {
-    let bytes = read_file(file, "muster pki inspect FILE")?;
-    let label = file.display().to_string();
-    let chain =
-        muster_pki::pem::certificates(&bytes, &label).map_err(|error| Failure::usage(error.to_string()))?;
-    let mut table = Table::new([
-        "subject",
-        "issuer",
-        "serial",
-        "not_before",
-        "not_after",
-        "dns_names",
-        "usages",
-        "ca",
-        "key",
-        "thumbprint",
-    ])
-    .wide_only(&["serial", "not_before", "key", "thumbprint"]);
-    for der in &chain {
-        let certificate =
-            Certificate::from_der(der).map_err(|error| Failure::usage(format!("{label}: {error}")))?;
-        table.push(inspected(&certificate));
-    }
-    table.print(format)?;
-    Ok(Exit::Ok)
-}
-
-fn inspected(certificate: &Certificate) -> Vec<Cell> {
-    let moment = |time: UnixTime| {
-        Cell::moment(i64::try_from(time.as_secs().saturating_mul(1_000)).unwrap_or(i64::MAX))
-    };
-    let usages: Vec<String> =
-        certificate.extended_key_usages().unwrap_or_default().iter().map(ToString::to_string).collect();
-    vec![
-        Cell::text(certificate.subject()),
-        Cell::text(certificate.issuer()),
-        Cell::text(certificate.serial_hex()),
-        moment(certificate.not_before()),
-        moment(certificate.not_after()),
-        Cell { text: certificate.dns_names().join(" "), json: json!(certificate.dns_names()) },
-        Cell { text: usages.join(" "), json: json!(usages) },
-        Cell::flag(Flag::from(certificate.is_ca())),
-        Cell::text(certificate.key_algorithm()),
-        Cell::text(certificate.thumbprint().to_string()),
-    ]
 }
 
 fn check(arguments: &PkiCheck, now: UnixTime) -> Result<Exit, Failure> {

@@ -5,9 +5,10 @@ use std::path::Path;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 
+use crate::address::{self, Url};
 use crate::cli::{Listing, Resource};
 use crate::exit::{Exit, Failure};
 use crate::home::{Context, Home, read_file};
@@ -22,43 +23,33 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 /// Runs a verb.
 pub(crate) async fn run(home: &Home, context: &Context, verb: Resource) -> Result<Exit, Failure> {
-    let base = Base::of(context)?;
+    let base = base_of(context)?;
     match verb {
         Resource::Put { file, name, output } => put(home, &base, &file, name, output).await,
         Resource::List(listing) => list(home, &base, &listing).await,
     }
 }
 
-/// The parts of `https://host:port/path`.
-struct Base {
-    address: String,
-    host: String,
-    path: String,
-}
-
-impl Base {
-    fn of(context: &Context) -> Result<Self, Failure> {
-        let url = &context.background_channel;
-        let wrong = || {
-            Failure::usage(format!(
-                "context {}: `{url}` is not https://HOST:PORT/Background/v1",
-                context.name
-            ))
-            .with_next("muster ctx add NAME --switch HOST:4001 --background-channel URL")
-        };
-        let uri: http::Uri = url.parse().map_err(|_| wrong())?;
-        let (Some("https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err(wrong());
-        };
-        let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(443));
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { address, host, path: uri.path().trim_end_matches('/').to_owned() })
+/// Where the Background Channel of a context is. What was typed is checked; a file that was edited may be wrong.
+fn base_of(context: &Context) -> Result<Url, Failure> {
+    let text = &context.background_channel;
+    let next = "muster ctx add NAME --switch HOST:4001 --background-channel https://HOST:4443/Background/v1";
+    if text.is_empty() {
+        let problem = format!("context {} has no address of a Background Channel", context.name);
+        return Err(Failure::usage(problem).with_next(next));
     }
+    address::url("https", 443, text).map_err(|problem| {
+        Failure::usage(format!(
+            "context {}: `{text}` is not https://HOST:PORT/Background/v1: {problem}",
+            context.name
+        ))
+        .with_next(next)
+    })
 }
 
 /// How many resources the Background Channel of a context holds.
 pub(super) async fn count(home: &Home, context: &Context) -> Result<usize, Failure> {
-    let base = Base::of(context)?;
+    let base = base_of(context)?;
     let body = send(home, &base, Method::GET, &format!("{}/resources", base.path), Bytes::new()).await?;
     let resources: Vec<Value> = serde_json::from_slice(&body)
         .map_err(|error| Failure::new(Exit::Refused, format!("the Background Channel's list: {error}")))?;
@@ -75,7 +66,7 @@ fn identifier(name: &str) -> String {
 
 async fn put(
     home: &Home,
-    base: &Base,
+    base: &Url,
     file: &Path,
     name: Option<String>,
     format: Format,
@@ -126,7 +117,7 @@ fn regular_file(file: &Path) -> Result<Vec<u8>, Failure> {
     }
 }
 
-async fn list(home: &Home, base: &Base, listing: &Listing) -> Result<Exit, Failure> {
+async fn list(home: &Home, base: &Url, listing: &Listing) -> Result<Exit, Failure> {
     let path = format!("{}/resources", base.path);
     let body = send(home, base, Method::GET, &path, Bytes::new()).await?;
     let resources: Vec<Value> = serde_json::from_slice(&body)
@@ -141,22 +132,34 @@ async fn list(home: &Home, base: &Base, listing: &Listing) -> Result<Exit, Failu
         ]);
     }
     table.print(listing.output)?;
+    match table.len() {
+        0 => output::note("no resource yet; put one: muster resource put FILE"),
+        shown if shown < resources.len() => output::note_more(listing.limit),
+        _ => {}
+    }
     Ok(Exit::Ok)
 }
 
 /// Sends one request over a connection of its own; an answer other than 2xx is an error with the server's words.
-async fn send(home: &Home, base: &Base, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
-    let credentials = operator::client_credentials(home, b"http/1.1")?;
-    let stream = operator::connect_tls(&credentials, &base.host, &base.address).await?;
+///
+/// HTTP/2, for two reasons: the server speaks first, so that a refused certificate is known before the body is sent, and a
+/// request that is refused while its body is under way still gets its answer.
+async fn send(home: &Home, base: &Url, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+    let credentials = operator::client_credentials(home, b"h2")?;
+    let stream = operator::connect_tls(&credentials, &base.address).await?;
+    let stream = operator::admitted(stream, "the Background Channel", &base.address).await?;
     let broken = |error: hyper::Error| {
+        let error = muster_service::exit::describe(&error);
         Failure::unreachable(format!("the Background Channel at {}: {error}", base.address))
+            .with_next("muster doctor")
     };
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .map_err(broken)?;
     let request = Request::builder()
         .method(method)
-        .uri(path)
-        .header("host", &base.address)
+        .uri(format!("https://{}{path}", base.address))
         .header("content-type", "application/octet-stream")
         .body(Full::new(body))
         .map_err(|error| Failure::usage(error.to_string()))?;
@@ -168,23 +171,25 @@ async fn send(home: &Home, base: &Base, method: Method, path: &str, body: Bytes)
         })?;
         Ok::<_, Failure>((status, body.to_bytes()))
     };
+    let exchange = std::pin::pin!(exchange);
     // The connection is driven beside the exchange and ends with it.
     let (status, body) = tokio::select! {
+        biased;
         exchanged = exchange => exchanged?,
         ended = connection => {
             ended.map_err(broken)?;
             return Err(Failure::unreachable(format!("the Background Channel at {} closed the connection", base.address)));
         }
     };
-    answer(status, body)
+    answer(status, &body)
 }
 
-fn answer(status: StatusCode, body: Bytes) -> Result<Bytes, Failure> {
+fn answer(status: StatusCode, body: &Bytes) -> Result<Bytes, Failure> {
     if status.is_success() {
-        return Ok(body);
+        return Ok(body.clone());
     }
-    let said =
-        format!("the Background Channel: {status}: {}", output::printable(&String::from_utf8_lossy(&body)));
+    let text = String::from_utf8_lossy(body);
+    let said = format!("the Background Channel: {status}: {}", output::printable(text.trim_end()));
     Err(match status {
         StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => Failure::denied(said),
         StatusCode::SERVICE_UNAVAILABLE => Failure::unreachable(said),
@@ -194,7 +199,73 @@ fn answer(status: StatusCode, body: Bytes) -> Result<Bytes, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use muster_pki::{Role, UnixTime};
+    use muster_service::shutdown::Shutdown;
+
     use super::*;
+    use crate::pki_home::{PkiHome, Wanted};
+
+    fn home_with_pki(folder: &Path) -> Home {
+        let home = Home::locate(Some(folder.to_owned())).unwrap();
+        PkiHome::of(&home).create(UnixTime::now()).unwrap();
+        home
+    }
+
+    /// Issues `PATH.pem` and `PATH.key` below the folder of `to`, by the CA of `by`.
+    fn issue(by: &Home, to: &Home, path: &str, role: Role, name: &str) {
+        let issued = PkiHome::of(by).issue(&Wanted::named(role, name, 30), UnixTime::now()).unwrap();
+        to.write(&format!("{path}.pem"), issued.chain_pem.as_bytes(), crate::home::Secrecy::Public).unwrap();
+        to.write(&format!("{path}.key"), issued.key_pem.as_bytes(), crate::home::Secrecy::Private).unwrap();
+    }
+
+    fn channel_config(home: &Home) -> muster_background_channel::Config {
+        let mut config = muster_background_channel::Config {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            admin_listen: "127.0.0.1:0".parse().unwrap(),
+            data_dir: home.path("data"),
+            ..muster_background_channel::Config::default()
+        };
+        (config.tls.certificate, config.tls.key) = (home.path("channel.pem"), home.path("channel.key"));
+        (config.relay.certificate, config.relay.key) = (home.path("relay.pem"), home.path("relay.key"));
+        config.trust.devices = home.roots("devices");
+        config.trust.operators = home.roots("operators");
+        config.trust.servers = home.roots("servers");
+        config
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_operator_whom_the_background_channel_refuses_is_denied_and_one_it_knows_is_not() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (home, foreign) = (home_with_pki(folder.path()), home_with_pki(elsewhere.path()));
+        issue(&home, &home, "channel", Role::Switch, "localhost");
+        issue(&home, &home, "relay", Role::Service, "relay.test");
+        let shutdown = Shutdown::new();
+        let running = Box::pin(muster_background_channel::start(channel_config(&home), shutdown.clone()));
+        let running = running.await.unwrap();
+        let context = Context {
+            name: "test".to_owned(),
+            switch: "localhost:1".to_owned(),
+            background_channel: format!("https://localhost:{}/Background/v1", running.addr().port()),
+            admin: String::new(),
+        };
+        let file = folder.path().join("large.bin");
+        std::fs::write(&file, vec![7; 4 << 20]).unwrap();
+        let put = || {
+            let verb = Resource::Put { file: file.clone(), name: None, output: Format::Json };
+            run(&home, &context, verb)
+        };
+
+        issue(&foreign, &home, "operator/tls", Role::Operator, "eve");
+        let refused = put().await.unwrap_err();
+        issue(&home, &home, "operator/tls", Role::Operator, "alice");
+        let taken = put().await;
+
+        assert_eq!(refused.exit(), Exit::Denied, "{refused}");
+        assert!(refused.to_string().contains("refused the operator's certificate"), "{refused}");
+        assert_eq!(taken.unwrap(), Exit::Ok);
+        shutdown.trigger();
+        running.wait().await.unwrap();
+    }
 
     #[test]
     fn a_file_gets_a_name_that_a_definition_takes() {

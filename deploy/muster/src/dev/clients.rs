@@ -16,7 +16,9 @@ use tokio::process::{Child, Command};
 use super::ready::Addresses;
 use crate::exit::{Exit, Failure};
 use crate::home::{Home, Secrecy, write_file};
-use crate::pki_home::{PkiHome, Wanted};
+use crate::output;
+use crate::pki_home::{PkiHome, Standing, Wanted};
+use crate::provision::Revoked;
 
 /// A client's certificate in a development fleet lives this long.
 const DAYS: i32 = 90;
@@ -40,46 +42,65 @@ pub(super) fn name(n: u16) -> String {
     format!("client-{n}.dev.muster")
 }
 
-/// Writes a client's certificate and configuration, and starts it.
-pub(super) fn start(home: &Home, folder: &Path, n: u16, addresses: &Addresses) -> Result<DevClient, Failure> {
-    let name = name(n);
-    let own = folder.join("clients").join(&name);
-    ensure_certificate(home, &own.join("tls"), &Wanted::named(Role::Device, &name, DAYS))?;
-    let config = config(home, &own, &name, addresses)?;
+/// Whether a client may be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It has a certificate.
+    Certified,
+    /// Its certificate was revoked, so nobody would let it in.
+    Revoked,
+}
+
+/// Sees to a client's certificate. One that was revoked is replaced only when that is asked for.
+pub(super) fn admit(home: &Home, folder: &Path, name: &str, revoked: Revoked) -> Result<Admission, Failure> {
+    let path = own_folder(folder, name).join("tls");
+    let wanted = Wanted::named(Role::Device, name, DAYS);
+    if standing(home, &path, &wanted)? == Standing::Revoked {
+        if revoked == Revoked::StaysOut {
+            return Ok(Admission::Revoked);
+        }
+        issue(home, &path, &wanted)?;
+        output::note(&format!("{name} was revoked and has a new certificate"));
+    }
+    ensure_certificate(home, &path, &wanted)?;
+    Ok(Admission::Certified)
+}
+
+/// Writes a client's configuration, and starts it.
+pub(super) fn start(
+    home: &Home,
+    folder: &Path,
+    name: &str,
+    addresses: &Addresses,
+) -> Result<DevClient, Failure> {
+    let own = own_folder(folder, name);
+    let config = config(home, &own, name, addresses)?;
     let text = toml::to_string(&config).map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
     let path = own.join("client.toml");
     write_file(&path, text.as_bytes(), Secrecy::Private)?;
-    spawn(name, &own, &path)
+    spawn(name.to_owned(), &own, &path)
 }
 
-/// Issues a certificate into `PATH.pem` and `PATH.key` unless a fresh one of the present CA is there.
+fn own_folder(folder: &Path, name: &str) -> PathBuf {
+    folder.join("clients").join(name)
+}
+
+/// Issues a certificate into `PATH.pem` and `PATH.key` unless one of the present CA is there and stays for a while. A fleet
+/// that was left alone for longer than its certificates live starts with new ones.
 pub(super) fn ensure_certificate(home: &Home, path: &Path, wanted: &Wanted) -> Result<(), Failure> {
-    let certificate = path.with_extension("pem");
-    let key = path.with_extension("key");
-    let folder = crate::pki_home::folder(wanted.role)?;
-    if key.exists() && is_fresh(&certificate, &home.path(&format!("pki/{folder}/issuing.pem"))) {
-        return Ok(());
-    }
-    let issued = PkiHome::of(home).issue(wanted, UnixTime::now())?;
-    write_file(&key, issued.key_pem.as_bytes(), Secrecy::Private)?;
-    write_file(&certificate, issued.chain_pem.as_bytes(), Secrecy::Public)
+    let is_good = standing(home, path, wanted)? == Standing::Good;
+    if is_good && path.with_extension("key").exists() { Ok(()) } else { issue(home, path, wanted) }
 }
 
-/// Whether a certificate is of this issuer and stays valid for a while.
-fn is_fresh(certificate: &Path, issuer: &Path) -> bool {
-    let read = |path: &Path| {
-        let bytes = std::fs::read(path).ok()?;
-        let chain = muster_pki::pem::certificates(&bytes, "certificate").ok()?;
-        chain.into_iter().map(|der| muster_pki::Certificate::from_der(&der).ok()).collect::<Option<Vec<_>>>()
-    };
-    let (Some(chain), Some(issuer)) = (read(certificate), read(issuer)) else { return false };
-    let stays = |leaf: &muster_pki::Certificate| {
-        leaf.not_after().as_secs() > UnixTime::now().as_secs() + RENEW_BEFORE.as_secs()
-    };
-    let same = |ca: &muster_pki::Certificate| {
-        issuer.first().is_some_and(|issuer| issuer.thumbprint() == ca.thumbprint())
-    };
-    chain.first().is_some_and(stays) && chain.get(1).is_some_and(same)
+fn standing(home: &Home, path: &Path, wanted: &Wanted) -> Result<Standing, Failure> {
+    let file = path.with_extension("pem");
+    PkiHome::of(home).standing((wanted.role, &wanted.name), &file, RENEW_BEFORE, UnixTime::now())
+}
+
+fn issue(home: &Home, path: &Path, wanted: &Wanted) -> Result<(), Failure> {
+    let issued = PkiHome::of(home).issue(wanted, UnixTime::now())?;
+    write_file(&path.with_extension("key"), issued.key_pem.as_bytes(), Secrecy::Private)?;
+    write_file(&path.with_extension("pem"), issued.chain_pem.as_bytes(), Secrecy::Public)
 }
 
 fn config(home: &Home, own: &Path, name: &str, addresses: &Addresses) -> Result<Config, Failure> {
@@ -170,4 +191,50 @@ pub(super) fn run_one(path: &Path) -> Result<Exit, Failure> {
         running.wait().await.and(ended).map_err(|error| refused(&error))?;
         Ok(Exit::Ok)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revoked_client_stays_out_until_it_is_reissued_under_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(folder.path().join("home"))).unwrap();
+        let pki = PkiHome::of(&home);
+        pki.create(UnixTime::now()).unwrap();
+        let (one, two) = (name(1), name(2));
+        let admit = |name: &str, revoked| admit(&home, folder.path(), name, revoked).unwrap();
+        let certificate =
+            |name: &str| std::fs::read(own_folder(folder.path(), name).join("tls.pem")).unwrap();
+        assert_eq!(admit(&one, Revoked::StaysOut), Admission::Certified);
+        assert_eq!(admit(&two, Revoked::StaysOut), Admission::Certified);
+        let (first, second) = (certificate(&one), certificate(&two));
+
+        pki.revoke(Role::Device, &two, UnixTime::now()).unwrap();
+
+        assert_eq!(admit(&one, Revoked::StaysOut), Admission::Certified);
+        assert_eq!(admit(&two, Revoked::StaysOut), Admission::Revoked);
+        assert_eq!(certificate(&two), second);
+        assert_eq!(admit(&two, Revoked::IsReissued), Admission::Certified);
+        assert_eq!(admit(&two, Revoked::StaysOut), Admission::Certified);
+        assert_ne!(certificate(&two), second);
+        assert_eq!(certificate(&one), first, "who was not revoked keeps its own");
+    }
+
+    #[test]
+    fn an_expired_certificate_is_issued_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(folder.path().join("home"))).unwrap();
+        let pki = PkiHome::of(&home);
+        pki.create(UnixTime::now()).unwrap();
+        let path = own_folder(folder.path(), "web1").join("tls");
+        issue(&home, &path, &Wanted::named(Role::Device, "web1", -10)).unwrap();
+        let wanted = Wanted::named(Role::Device, "web1", DAYS);
+        assert_eq!(standing(&home, &path, &wanted).unwrap(), Standing::Ending);
+
+        ensure_certificate(&home, &path, &wanted).unwrap();
+
+        assert_eq!(standing(&home, &path, &wanted).unwrap(), Standing::Good);
+    }
 }

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_pki::{Role, UnixTime};
-use muster_proto::operator::v1::{ImportDefinitionRequest, ImportLicenceRequest};
+use muster_proto::operator::v1::{GetStatusRequest, ImportDefinitionRequest, ImportLicenceRequest};
 use muster_service::exit::describe;
 use muster_service::shutdown::{self, Shutdown};
 use muster_service::telemetry::{self, LogConfig};
 
-use super::clients::{self, DevClient};
+use super::clients::{self, Admission, DevClient};
 use super::ready::{Addresses, Ready};
 use crate::cli::{Dev, Ports};
 use crate::command::devices;
@@ -20,7 +20,7 @@ use crate::home::{Context, Home, read_file};
 use crate::operator::Operator;
 use crate::output;
 use crate::pki_home::{PkiHome, Wanted};
-use crate::provision;
+use crate::provision::{self, Revoked};
 
 /// The organisation of a development fleet.
 pub(super) const TENANT: &str = "dev";
@@ -56,6 +56,8 @@ pub(super) fn run(home: Option<PathBuf>, arguments: &Dev) -> Result<Exit, Failur
     if !PkiHome::of(&home).exists() {
         output::note(&format!("making a development CA in {}", home.folder().display()));
         provision::provision(&home, TENANT, UnixTime::now())?;
+    } else {
+        provision::renew(&home, TENANT, revoked_policy(arguments), UnixTime::now())?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -65,6 +67,10 @@ pub(super) fn run(home: Option<PathBuf>, arguments: &Dev) -> Result<Exit, Failur
     let shutdown = Shutdown::new();
     let fleet = Fleet { home, folder, shutdown, runtime };
     fleet.run(arguments)
+}
+
+fn revoked_policy(arguments: &Dev) -> Revoked {
+    if arguments.reissue { Revoked::IsReissued } else { Revoked::StaysOut }
 }
 
 /// Two fleets in one folder would share stores; the lock ends with the process.
@@ -129,11 +135,19 @@ impl Fleet {
         self.home.use_context(context.clone())?;
         let operator = Operator::connect(&self.home, &context).await?;
         self.import(&operator).await?;
-        let mut clients = Vec::new();
-        for n in 1..=arguments.clients {
-            clients.push(clients::start(&self.home, &self.folder, n, addresses)?);
+        let (mut clients, mut revoked) = (Vec::new(), Vec::new());
+        for name in (1..=arguments.clients).map(clients::name) {
+            match clients::admit(&self.home, &self.folder, &name, revoked_policy(arguments))? {
+                Admission::Certified => {
+                    clients.push(clients::start(&self.home, &self.folder, &name, addresses)?);
+                }
+                Admission::Revoked => {
+                    output::note(&format!("{name} is revoked, so it is not started"));
+                    revoked.push(name);
+                }
+            }
         }
-        let ended = self.until_stopped(arguments, addresses, &operator, &clients).await;
+        let ended = self.until_stopped(arguments, addresses, &operator, (&clients, &revoked)).await;
         clients::stop(clients).await;
         ended
     }
@@ -143,7 +157,7 @@ impl Fleet {
         arguments: &Dev,
         addresses: &Addresses,
         operator: &Operator,
-        clients: &[DevClient],
+        (clients, revoked): (&[DevClient], &[String]),
     ) -> Result<(), Failure> {
         let signal = shutdown::signal();
         let mut signal = std::pin::pin!(signal);
@@ -160,7 +174,7 @@ impl Fleet {
         if let Some(path) = &arguments.ready_file {
             ready.write(path)?;
         }
-        ready.banner(&clients.iter().map(|client| client.name.clone()).collect::<Vec<_>>())?;
+        ready.banner(&clients.iter().map(|client| client.name.clone()).collect::<Vec<_>>(), revoked)?;
         tokio::select! {
             biased;
             _ = signal.as_mut() => output::note("\nstopping …"),
@@ -172,7 +186,7 @@ impl Fleet {
     /// Hands the licence and the signed definitions to the Switch, as an operator would.
     async fn import(&self, operator: &Operator) -> Result<(), Failure> {
         let envelope = read_file(&self.home.path("licence.cms"), "muster pki init")?;
-        operator.licence().import_licence(ImportLicenceRequest { envelope }).await?;
+        self.import_licence(operator, envelope).await?;
         let folder = self.home.path("definitions");
         let entries = std::fs::read_dir(&folder).map_err(|error| {
             Failure::usage(format!("{}: {error}", folder.display())).with_next("muster pki init")
@@ -187,6 +201,26 @@ impl Fleet {
             }
         }
         Ok(())
+    }
+
+    /// A licence that the Switch holds and that is newer than the home's was given to it by an operator, and stays.
+    async fn import_licence(&self, operator: &Operator, envelope: Vec<u8>) -> Result<(), Failure> {
+        match operator.licence().import_licence(ImportLicenceRequest { envelope }).await {
+            Ok(_) => Ok(()),
+            Err(status) if status.code() == tonic::Code::FailedPrecondition => {
+                let held = operator.status().get_status(GetStatusRequest {}).await?.into_inner();
+                if held.licence_serial == 0 {
+                    return Err(status.into());
+                }
+                output::note(&format!(
+                    "the Switch keeps its licence {}: {}",
+                    held.licence_serial,
+                    status.message()
+                ));
+                Ok(())
+            }
+            Err(status) => Err(status.into()),
+        }
     }
 
     fn switch_config(&self, ports: Ports) -> Result<muster_switch::Config, Failure> {
@@ -268,7 +302,7 @@ async fn not_connected(operator: &Operator, clients: &[DevClient], folder: &Path
     let missing: Vec<&str> = clients.iter().filter(offline).map(|client| client.name.as_str()).collect();
     let log = folder.join("clients").join(missing.first().unwrap_or(&"NAME")).join("client.log");
     Failure::new(Exit::Refused, format!("not connected within {READY_DEADLINE:?}: {}", missing.join(", ")))
-        .with_next(format!("look into {}; a device that was revoked stays out", log.display()))
+        .with_next(format!("look into {}", log.display()))
 }
 
 fn local(ports: Ports, port: u16) -> SocketAddr {

@@ -94,12 +94,19 @@ impl Ready {
     }
 
     /// Prints the banner.
-    pub(super) fn banner(&self, names: &[String]) -> Result<(), Failure> {
-        let devices = match names {
+    pub(super) fn banner(&self, names: &[String], revoked: &[String]) -> Result<(), Failure> {
+        let mut devices = match names {
             [] => "none".to_owned(),
             [one] => one.clone(),
             [first, .., last] => format!("{first} … {last} ({} of them)", names.len()),
         };
+        if !revoked.is_empty() {
+            devices.push_str(&format!(
+                "\n  revoked, not started {}\n                      \
+                 (the same command with --reissue lets them in again)",
+                revoked.join(", ")
+            ));
+        }
         let program = program();
         let option = if std::env::home_dir().is_some_and(|user| user.join(".muster") == self.home) {
             String::new()

@@ -39,9 +39,72 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Mistakes told at once; who has more mends these first.
+pub const MISTAKES_MAX: usize = 50;
+
+/// Every mistake of a configuration, in the order of its layers; prints one a line.
+#[derive(Debug)]
+pub struct ConfigErrors {
+    errors: Vec<ConfigError>,
+    has_more: bool,
+}
+
+impl ConfigErrors {
+    /// Keeps the first [`MISTAKES_MAX`] of `errors`.
+    #[must_use]
+    pub fn new(mut errors: Vec<ConfigError>) -> Self {
+        let has_more = errors.len() > MISTAKES_MAX;
+        errors.truncate(MISTAKES_MAX);
+        Self { errors, has_more }
+    }
+
+    /// Returns the mistakes.
+    #[must_use]
+    pub fn errors(&self) -> &[ConfigError] {
+        &self.errors
+    }
+}
+
+impl From<ConfigError> for ConfigErrors {
+    fn from(error: ConfigError) -> Self {
+        Self { errors: vec![error], has_more: false }
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.errors.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(formatter, "{separator}{error}")?;
+        }
+        if self.has_more {
+            write!(formatter, "\nand more; mend these {MISTAKES_MAX} first")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
 /// Why a configuration was refused. All are for an operator to repair; none goes away by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// The configuration file is not there.
+    #[error("{}: there is no such file{hint}", path.display())]
+    Absent {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What to do, as [`super::Sources::hint`] says it; begins with `; ` or is empty.
+        hint: String,
+    },
+    /// A file is larger than any configuration.
+    #[error("{}: more than {max} bytes, wanted a configuration in TOML; name another file", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The bound.
+        max: u64,
+    },
     /// A file or folder cannot be read.
     #[error("{}: {source}", path.display())]
     Read {
@@ -80,6 +143,12 @@ pub enum ConfigError {
         /// What was got, what was wanted, what to do.
         problem: String,
     },
+    /// A file that the configuration names does not do.
+    #[error("{problem}")]
+    File {
+        /// What is wrong, with the file's path.
+        problem: String,
+    },
     /// Layers that are right alone do not fit together.
     #[error("the layers do not fit together: {problem}")]
     Merged {
@@ -99,19 +168,34 @@ pub enum ConfigError {
 #[error("key `{key}`: {problem}")]
 pub struct Invalid {
     key: String,
+    against: Vec<String>,
     problem: String,
 }
 
 impl Invalid {
     /// Names the dotted `key` and the `problem`: got, wanted, fix.
     pub fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { key: key.into(), problem: problem.into() }
+        Self { key: key.into(), against: Vec::new(), problem: problem.into() }
     }
 
-    /// Puts the name of the table that holds the key before it.
+    /// Names another key of the same table that the value contradicts. While one of the two cannot be read, nothing is
+    /// said of the contradiction.
+    #[must_use]
+    pub fn against(mut self, key: impl Into<String>) -> Self {
+        self.against.push(key.into());
+        self
+    }
+
+    /// Puts the name of the table that holds the keys before them.
     #[must_use]
     pub fn within(self, table: &str) -> Self {
-        Self { key: format!("{table}.{}", self.key), problem: self.problem }
+        let against = self.against.iter().map(|key| format!("{table}.{key}")).collect();
+        Self { key: format!("{table}.{}", self.key), against, problem: self.problem }
+    }
+
+    /// Returns every key that the problem is about.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.key.as_str()).chain(self.against.iter().map(String::as_str))
     }
 
     /// Returns the dotted key.

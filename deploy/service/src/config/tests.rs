@@ -17,7 +17,7 @@ fn the_defaults_stand_alone() {
 #[test]
 fn each_layer_wins_over_the_one_before() {
     let case = Case::new()
-        .file("tenant = 'file'\nlisten = 'file'\n[limits]\nrows = 1\nsessions_max = 1\n")
+        .file("tenant = 'file'\nlisten = 'file'\n[limits]\nrows = 1\nsessions_max = 7\n")
         .conf_d("20-b.toml", "listen = 'second'\n[limits]\nrows = 3\n")
         .conf_d("10-a.toml", "listen = 'first'\n[limits]\nrows = 2\n")
         .env("MUSTER_TEST_LIMITS__ROWS", "4")
@@ -27,7 +27,7 @@ fn each_layer_wins_over_the_one_before() {
 
     assert_eq!(loaded.config().tenant, "file");
     assert_eq!(loaded.config().listen, "second");
-    assert_eq!(loaded.config().limits, Limits { rows: 5, sessions_max: 1, ..Limits::default() });
+    assert_eq!(loaded.config().limits, Limits { rows: 5, sessions_max: 7, ..Limits::default() });
 }
 
 #[test]
@@ -152,6 +152,121 @@ fn a_named_file_that_is_absent_is_an_error() {
 }
 
 #[test]
+fn an_absent_file_says_what_to_do() {
+    let sources = Sources {
+        file: Some("/does/not/exist.toml".into()),
+        hint: "; name one with --config FILE".into(),
+        ..Sources::default()
+    };
+
+    let error = load_with::<Config>("test", &sources, []).unwrap_err().to_string();
+
+    assert_eq!(error, "/does/not/exist.toml: there is no such file; name one with --config FILE");
+}
+
+#[test]
+fn a_file_without_an_end_is_refused() {
+    let sources = Sources { file: Some("/dev/zero".into()), ..Sources::default() };
+
+    let error = load_with::<Config>("test", &sources, []).unwrap_err().to_string();
+
+    assert!(error.contains("/dev/zero: more than 1048576 bytes"), "{error}");
+}
+
+#[test]
+fn every_mistake_is_told_with_its_line_and_key() {
+    let case = Case::new()
+        .file("lissten = 'x'\ntenant = 5\ncrls = [1, '/b', 2]\n[limits]\nrows = 0\nping_interval = 'soon'\nsesions_max = 1\n[lenient]\nnmae = 'x'\n")
+        .conf_d("10.toml", "tenat = 'x'\n")
+        .env("MUSTER_TEST_LIMITS__FRAME_BYTES_MAX", "lots");
+
+    let told = told(&case);
+
+    check_told(
+        &told,
+        &[
+            "test.toml:1: unknown key `lissten`; did you mean `listen`?",
+            "test.toml:2: key `tenant`: invalid type: integer `5`, expected a string",
+            "test.toml:3: key `crls`: invalid type: integer `1`",
+            "test.toml:3: key `crls`: invalid type: integer `2`",
+            "test.toml:5: key `limits.rows`: got 0",
+            "test.toml:6: key `limits.ping_interval`",
+            "test.toml:7: unknown key `limits.sesions_max`",
+            "test.toml:9: unknown key `lenient.nmae`",
+            "10.toml:1: unknown key `tenat`; did you mean `tenant`?",
+            "variable MUSTER_TEST_LIMITS__FRAME_BYTES_MAX: key `limits.frame_bytes_max`",
+        ],
+    );
+}
+
+#[test]
+fn every_member_of_a_list_of_tables_is_looked_at() {
+    let case = Case::new().file(
+        "[[grant]]\nname = 'a'\nrole = 'wizard'\n[[grant]]\nname = 'b'\n[[grant]]\nname = 3\nrole = 'reader'\n",
+    );
+
+    let told = told(&case);
+
+    check_told(
+        &told,
+        &[
+            "test.toml:3: key `grant.role`: unknown variant `wizard`",
+            "test.toml:4: key `grant`: missing field `role`",
+            "test.toml:7: key `grant.name`: invalid type: integer `3`",
+        ],
+    );
+}
+
+#[test]
+fn a_contradiction_with_a_key_that_cannot_be_read_is_not_told() {
+    let wrong = Case::new().file("[limits]\nsessions_max = 'many'\nrows = 500\n");
+    let right = Case::new().file("[limits]\nsessions_max = 300\nrows = 500\n");
+
+    check_told(&told(&wrong), &["test.toml:2: key `limits.sessions_max`"]);
+    check_told(&told(&right), &["test.toml:3: key `limits.rows`: got 500"]);
+}
+
+#[test]
+fn a_contradiction_with_a_default_stands_at_the_key_that_was_set() {
+    let case = Case::new().file("\n[limits]\nsessions_max = 3\n");
+
+    check_told(&told(&case), &["test.toml:3: key `limits.rows`: got 10, wanted at most sessions_max"]);
+}
+
+#[test]
+fn every_line_that_is_no_toml_is_told_and_nothing_is_said_of_values() {
+    let case = Case::new().file("tenant = \n[limits]\nrows = 0\nping_interval = = 3\n");
+
+    let told = told(&case);
+
+    assert!(told.iter().any(|line| line.contains("test.toml:1: not valid TOML")), "{told:?}");
+    assert!(told.iter().any(|line| line.contains("test.toml:4: not valid TOML")), "{told:?}");
+    assert!(!told.iter().any(|line| line.contains("limits.rows")), "{told:?}");
+}
+
+#[test]
+fn endless_mistakes_are_cut_short() {
+    let text: String = (0..200).map(|number| format!("key{number} = 1\n")).collect();
+
+    let told = told(&Case::new().file(&text));
+
+    assert_eq!(told.len(), MISTAKES_MAX + 1);
+    assert!(told.last().unwrap().contains("and more"), "{told:?}");
+}
+
+fn told(case: &Case) -> Vec<String> {
+    case.load().unwrap_err().to_string().lines().map(str::to_owned).collect()
+}
+
+/// Expects one line for each text, in any order, and no other.
+fn check_told(told: &[String], wanted: &[&str]) {
+    for text in wanted {
+        assert!(told.iter().any(|line| line.contains(text)), "no {text:?} in {told:#?}");
+    }
+    assert_eq!(told.len(), wanted.len(), "{told:#?}");
+}
+
+#[test]
 fn the_defaults_print_as_toml_that_reads_back() {
     let text = defaults_as_toml::<Config>().unwrap();
 
@@ -171,6 +286,20 @@ struct Config {
     crls: Vec<String>,
     limits: Limits,
     lenient: Lenient,
+    grant: Vec<Grant>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Grant {
+    name: String,
+    role: Role,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Role {
+    Reader,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -199,6 +328,7 @@ impl Default for Config {
             crls: Vec::new(),
             limits: Limits::default(),
             lenient: Lenient::default(),
+            grant: Vec::new(),
         }
     }
 }
@@ -210,11 +340,17 @@ impl Default for Limits {
 }
 
 impl Validate for Config {
-    fn validate(&self) -> Result<(), Invalid> {
-        if self.limits.rows == 0 {
-            return Err(Invalid::new("rows", "got 0, wanted at least 1").within("limits"));
+    fn findings(&self) -> Vec<Invalid> {
+        let limits = &self.limits;
+        let mut found = Vec::new();
+        if limits.rows == 0 {
+            found.push(Invalid::new("rows", "got 0, wanted at least 1").within("limits"));
         }
-        Ok(())
+        if limits.rows > limits.sessions_max {
+            let problem = format!("got {}, wanted at most sessions_max", limits.rows);
+            found.push(Invalid::new("rows", problem).against("sessions_max").within("limits"));
+        }
+        found
     }
 }
 
@@ -256,7 +392,7 @@ impl Case {
         self
     }
 
-    fn load(&self) -> Result<Loaded<Config>, ConfigError> {
+    fn load(&self) -> Result<Loaded<Config>, ConfigErrors> {
         load_with("test", &self.sources, self.environment.clone())
     }
 }

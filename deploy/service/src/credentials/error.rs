@@ -10,12 +10,20 @@ use muster_pki::{CrlError, DeviceIdError, Refused, Role, RootsError, Thumbprint}
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
     /// A file cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), advice(source.kind()))]
     Read {
         /// The file.
         path: PathBuf,
         /// The operating system's reason.
         source: io::Error,
+    },
+    /// A file is larger than any of its kind.
+    #[error("{}: more than {max} bytes, wanted certificates, a key or a CRL; name another file", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The bound.
+        max: u64,
     },
     /// A file holds no PEM of the kind wanted.
     #[error(transparent)]
@@ -76,6 +84,43 @@ pub enum CredentialError {
     /// The TLS library refuses the combination.
     #[error("TLS configuration: {0}")]
     Tls(#[from] rustls::Error),
+    /// Several files do not do.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Several(Vec<Self>),
+}
+
+impl CredentialError {
+    /// Returns every problem by itself.
+    #[must_use]
+    pub fn into_each(self) -> Vec<Self> {
+        match self {
+            Self::Several(errors) => errors.into_iter().flat_map(Self::into_each).collect(),
+            one @ (Self::Read { .. }
+            | Self::TooLarge { .. }
+            | Self::Pem(_)
+            | Self::Roots(_)
+            | Self::Key { .. }
+            | Self::OwnCertificate { .. }
+            | Self::RootsOverlap { .. }
+            | Self::Crl { .. }
+            | Self::Tls(_)) => vec![one],
+        }
+    }
+
+    /// Puts problems together; `None` where there is none.
+    pub(super) fn of_all(mut errors: Vec<Self>) -> Option<Self> {
+        if errors.len() > 1 { Some(Self::Several(errors)) } else { errors.pop() }
+    }
+}
+
+fn advice(kind: io::ErrorKind) -> &'static str {
+    if kind == io::ErrorKind::NotFound {
+        "; put it there, or name another file"
+    } else if kind == io::ErrorKind::PermissionDenied {
+        "; let the user that runs the program read it"
+    } else {
+        ""
+    }
 }
 
 /// Why a peer may not connect. None goes away without a change of the peer's certificate or of our trust.

@@ -1,16 +1,20 @@
 //! Reads the files once, and builds what they say from those bytes.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use muster_pki::{Role, Thumbprint};
+use muster_pki::{CrlError, Role, Thumbprint};
 use zeroize::Zeroizing;
 
 use super::error::CredentialError;
 use super::identity::Identity;
 use super::trust::Trust;
 use super::{Clock, CredentialFiles};
+
+/// The largest file; a CRL with 100,000 entries has 4 MiB.
+const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// Which files there are and what they are for.
 #[derive(Debug)]
@@ -62,12 +66,11 @@ pub(super) struct Fingerprint {
 impl Source {
     /// Reads every file.
     pub(super) fn read(&self) -> Contents {
-        let read = |path: &PathBuf| fs::read(path).map(Zeroizing::new);
         Contents {
             certificate: self.own.as_ref().map(|own| read(&own.certificate)),
             key: self.own.as_ref().map(|own| read(&own.key)),
             roots: self.roots.iter().map(|(_role, path)| read(path)).collect(),
-            crls: self.crls.iter().map(read).collect(),
+            crls: self.crls.iter().map(|path| read(path)).collect(),
         }
     }
 
@@ -89,15 +92,39 @@ impl Source {
         own: Option<&Identity>,
         before: Option<&Trust>,
     ) -> Result<Arc<Trust>, CredentialError> {
-        let mut roots = Vec::new();
+        let (mut roots, mut crls, mut errors) = (Vec::new(), Vec::new(), Vec::new());
         for ((role, path), bytes) in self.roots.iter().zip(&contents.roots) {
-            roots.push((*role, path.clone(), bytes_of(path, bytes)?));
+            match bytes_of(path, bytes) {
+                Ok(bytes) => roots.push((*role, path.clone(), bytes)),
+                Err(error) => errors.push(error),
+            }
         }
-        let mut crls = Vec::new();
         for (path, bytes) in self.crls.iter().zip(&contents.crls) {
-            crls.push((path.clone(), bytes_of(path, bytes)?));
+            match bytes_of(path, bytes) {
+                Ok(bytes) => crls.push((path.clone(), bytes)),
+                Err(error) => errors.push(error),
+            }
         }
-        Trust::new(&roots, &crls, own, before, self.clock.now()).map(Arc::new)
+        // What can be read is looked at, too, but for CRLs: their issuers may be in what cannot.
+        let readable = if errors.is_empty() { crls.as_slice() } else { &[] };
+        match Trust::new(&roots, readable, own, before, self.clock.now()) {
+            Ok(trust) if errors.is_empty() => return Ok(Arc::new(trust)),
+            Ok(_incomplete) => {}
+            Err(error) => errors.extend(error.into_each()),
+        }
+        Err(CredentialError::of_all(errors).unwrap_or(CredentialError::Several(Vec::new())))
+    }
+
+    /// Adds what is wrong with roots and CRLs to a problem with our own certificate. A CRL whose issuer is unknown is
+    /// passed over: our own chain may have it.
+    pub(super) fn with_trust_problems(&self, contents: &Contents, own: CredentialError) -> CredentialError {
+        let trust = self.trust(contents, None, None).err().map(CredentialError::into_each);
+        let is_sure = |error: &CredentialError| {
+            !matches!(error, CredentialError::Crl { source: CrlError::UnknownIssuer { .. }, .. })
+        };
+        let mut errors = own.into_each();
+        errors.extend(trust.into_iter().flatten().filter(is_sure));
+        CredentialError::of_all(errors).unwrap_or(CredentialError::Several(Vec::new()))
     }
 
     /// Returns every file, for the watcher.
@@ -117,8 +144,18 @@ impl Contents {
     }
 }
 
+/// Reads a file of bounded size; one byte more than the bound says that it is larger.
+fn read(path: &Path) -> FileBytes {
+    let mut bytes = Zeroizing::new(Vec::new());
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn bytes_of<'a>(path: &Path, bytes: &'a FileBytes) -> Result<&'a [u8], CredentialError> {
     match bytes {
+        Ok(bytes) if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX => {
+            Err(CredentialError::TooLarge { path: path.to_owned(), max: FILE_BYTES_MAX })
+        }
         Ok(bytes) => Ok(bytes),
         Err(error) => Err(CredentialError::Read {
             path: path.to_owned(),

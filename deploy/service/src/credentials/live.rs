@@ -48,6 +48,14 @@ impl Seen {
     }
 }
 
+/// What a look at the files found.
+#[must_use]
+pub(super) struct Refreshed {
+    reload: Reload,
+    state: State,
+    own: Option<Certificate>,
+}
+
 /// What became of the files.
 #[must_use]
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,9 +74,10 @@ pub enum Reload {
 impl<C: Send + Sync + 'static> Live<C> {
     pub(super) fn load(source: Source, build: Build<C>) -> Result<Self, CredentialError> {
         let contents = source.read();
-        let own = source.own(&contents)?;
-        let trust = source.trust(&contents, own.as_deref(), None)?;
-        let material = Material { own, trust };
+        let material = match source.own(&contents) {
+            Ok(own) => Material { trust: source.trust(&contents, own.as_deref(), None)?, own },
+            Err(error) => return Err(source.with_trust_problems(&contents, error)),
+        };
         let config = Arc::new(build(&material)?);
         let seen = Seen { fingerprint: contents.fingerprint(), own_problem: None, trust_problem: None };
         let current = ArcSwap::from_pointee(Current { material, config });
@@ -130,9 +139,9 @@ impl<C: Send + Sync + 'static> Live<C> {
     }
 
     /// Reloads and returns the outcome with the state for the health component.
-    pub(super) fn refresh(&self) -> (Reload, State) {
+    pub(super) fn refresh(&self) -> Refreshed {
         let reload = self.reload();
-        (reload, self.state())
+        Refreshed { reload, state: self.state(), own: self.own() }
     }
 
     /// Follows the files: on notification, and by comparing every [`POLL_INTERVAL`]. `refresh` runs off the runtime.
@@ -141,10 +150,11 @@ impl<C: Send + Sync + 'static> Live<C> {
         shutdown: &Shutdown,
         health: &Health,
         name: &'static str,
-        refresh: impl Fn() -> (Reload, State) + Clone + Send + Sync + 'static,
+        refresh: impl Fn() -> Refreshed + Clone + Send + Sync + 'static,
     ) {
         let component = health.component(name);
         component.set(self.state());
+        note_end(name, self.own().as_ref());
         let changed = Arc::new(Notify::new());
         let watcher = notifications(&self.source.paths(), Arc::clone(&changed));
         let token = shutdown.token();
@@ -163,8 +173,9 @@ impl<C: Send + Sync + 'static> Live<C> {
                     _ = poll.tick() => {}
                 }
                 // CRLs are verified here: 24 ms for 100,000 entries, too long for a runtime's thread.
-                if let Ok((reload, state)) = tokio::task::spawn_blocking(refresh.clone()).await {
-                    report(&component, name, &reload, state);
+                if let Ok(refreshed) = tokio::task::spawn_blocking(refresh.clone()).await {
+                    note_end(name, refreshed.own.as_ref());
+                    report(&component, name, &refreshed.reload, refreshed.state);
                 }
             }
             drop(watcher);
@@ -181,9 +192,6 @@ impl<C: Send + Sync + 'static> Live<C> {
             if material.trust.is_revoked(&own.certificate) {
                 complaints.push(format!("certificate {} is revoked; replace it", own.certificate.subject()));
             }
-            let seconds = own.certificate.not_after().as_secs();
-            #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 seconds")]
-            ::metrics::gauge!(metrics::CREDENTIALS_NOT_AFTER_SECONDS).set(seconds as f64);
         }
         if complaints.is_empty() { State::Ready } else { State::Degraded(complaints.join("; ")) }
     }
@@ -204,6 +212,13 @@ fn put<T>(loaded: Result<T, CredentialError>, place: &mut T) -> Option<String> {
         }
         Err(error) => Some(describe(&error)),
     }
+}
+
+fn note_end(name: &'static str, own: Option<&Certificate>) {
+    let Some(own) = own else { return };
+    let seconds = own.not_after().as_secs();
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 seconds")]
+    ::metrics::gauge!(metrics::CREDENTIALS_NOT_AFTER_SECONDS, "credentials" => name).set(seconds as f64);
 }
 
 fn report(component: &Component, name: &'static str, reload: &Reload, state: State) {

@@ -1,3 +1,4 @@
+mod dialling;
 mod handshakes;
 mod pki;
 mod reloading;

@@ -71,6 +71,8 @@ impl Peer {
 
 impl Trust {
     /// Reads roots and CRLs, each with its file. CRLs of `before` stay unless a newer one replaces them.
+    ///
+    /// Tells every file that does not do. CRLs are looked at when all roots are good: they may be their issuers.
     pub(super) fn new(
         roots: &[(Role, PathBuf, &[u8])],
         crls: &[(PathBuf, &[u8])],
@@ -78,22 +80,33 @@ impl Trust {
         before: Option<&Self>,
         now: UnixTime,
     ) -> Result<Self, CredentialError> {
-        let mut roles: Vec<(Role, Roots)> = Vec::new();
+        let (mut roles, mut errors): (Vec<(Role, Roots)>, Vec<CredentialError>) = (Vec::new(), Vec::new());
         for (role, path, bytes) in roots {
-            let read = Roots::from_pem(bytes, &path.display().to_string())?;
-            for skipped in read.skipped() {
-                tracing::warn!(file = %path.display(), skipped, "a block of the roots is left out");
+            match Roots::from_pem(bytes, &path.display().to_string()) {
+                Ok(read) => {
+                    for skipped in read.skipped() {
+                        tracing::warn!(file = %path.display(), skipped, "a block of the roots is left out");
+                    }
+                    roles.push((*role, read));
+                }
+                Err(error) => {
+                    errors.push(error.into());
+                    roles.push((*role, Roots::default()));
+                }
             }
-            roles.push((*role, read));
         }
-        refuse_overlaps(roots, &roles)?;
+        errors.extend(overlaps(roots, &roles));
+        if let Some(error) = CredentialError::of_all(errors) {
+            return Err(error);
+        }
         let mut issuers: Vec<Certificate> =
             roles.iter().flat_map(|(_role, roots)| roots.iter().cloned()).collect();
         let own_chain = own.iter().flat_map(|own| &own.chain);
         issuers.extend(own_chain.filter_map(|der| Certificate::from_der(der).ok()));
         let mut revocation = before.map(|before| before.revocation.clone()).unwrap_or_default();
-        for (path, bytes) in crls {
-            add_crl(&mut revocation, path, bytes, &issuers, now)?;
+        let added = crls.iter().map(|(path, bytes)| add_crl(&mut revocation, path, bytes, &issuers, now));
+        if let Some(error) = CredentialError::of_all(added.filter_map(Result::err).collect()) {
+            return Err(error);
         }
         Ok(Self { roles, revocation, accepted: Mutex::default() })
     }
@@ -210,19 +223,20 @@ fn peer(role: Role, certificate: Certificate) -> Result<Peer, PeerRefused> {
     Ok(Peer { role, certificate, device_id })
 }
 
-fn refuse_overlaps(files: &[(Role, PathBuf, &[u8])], roles: &[(Role, Roots)]) -> Result<(), CredentialError> {
+fn overlaps(files: &[(Role, PathBuf, &[u8])], roles: &[(Role, Roots)]) -> Vec<CredentialError> {
     let named: Vec<(Role, &Path, &Roots)> = files
         .iter()
         .zip(roles)
         .map(|((role, path, _bytes), (_role, roots))| (*role, path.as_path(), roots))
         .collect();
+    let mut found = Vec::new();
     for (index, (first_role, first, first_roots)) in named.iter().enumerate() {
         for (second_role, second, second_roots) in named.iter().skip(index + 1) {
             if first_role == second_role {
                 continue;
             }
             if let Some(thumbprint) = first_roots.overlaps(second_roots) {
-                return Err(CredentialError::RootsOverlap {
+                found.push(CredentialError::RootsOverlap {
                     first: first.to_path_buf(),
                     first_role: *first_role,
                     second: second.to_path_buf(),
@@ -232,7 +246,7 @@ fn refuse_overlaps(files: &[(Role, PathBuf, &[u8])], roles: &[(Role, Roots)]) ->
             }
         }
     }
-    Ok(())
+    found
 }
 
 fn add_crl(

@@ -6,6 +6,7 @@
 
 mod asks;
 mod devices;
+mod failed_fsync;
 mod first_start;
 mod tracer;
 
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::asks::{Ask, Desk, Phase};
 use self::devices::Devices;
-use self::tracer::{Point, Tracer};
+use self::tracer::{Fault, Point, Tracer};
 use crate::support::{Place, Service, wait_until, write};
 
 /// The fsyncs of a sweep, from the one after the first question was put.
@@ -38,7 +39,7 @@ fn a_switch_killed_at_any_fsync_of_an_ask_keeps_every_promise() {
     let mut sweep = Sweep::new("Switch");
 
     for nth in 1..=POINTS {
-        let tracer = Tracer::attach(switch.pid(), nth, &world.place.path("traces"));
+        let tracer = Tracer::attach(switch.pid(), nth, Fault::Kill, &world.place.path("traces"));
         let asks = world.ask_until_it_dies(nth, &mut switch);
         let point = tracer.point();
         assert!(point.is_some() || switch.runs(), "the Switch ended by itself:\n{}", switch.log());
@@ -64,7 +65,7 @@ fn a_client_killed_at_any_fsync_of_an_ask_starts_nothing_twice() {
     let mut sweep = Sweep::new("client");
 
     for nth in 1..=POINTS {
-        let tracer = Tracer::attach(client.pid(), nth, &world.place.path("traces"));
+        let tracer = Tracer::attach(client.pid(), nth, Fault::Kill, &world.place.path("traces"));
         let asks = world.ask_until_it_dies(nth, &mut client);
         let point = tracer.point();
         assert!(point.is_some() || client.runs(), "the client ended by itself:\n{}", client.log());

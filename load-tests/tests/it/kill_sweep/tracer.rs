@@ -1,4 +1,4 @@
-//! `strace` on a running process, set to kill it as it enters its N-th fsync.
+//! `strace` on a running process, set to kill it as it enters its N-th fsync, or to let that fsync fail.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,43 @@ use nix::sys::signal::Signal;
 
 use crate::support::{Service, kill, wait_until};
 
-/// A process that dies at an fsync to come.
-///
-/// The signal comes as the system call is entered: what the call would have made durable, nobody was told of.
+/// What becomes of an fsync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fault {
+    /// The process is killed as it enters the call: what the call would have made durable, nobody was told of.
+    Kill,
+    /// The disk says that it could not write.
+    Eio,
+    /// The disk says, late, that it is full.
+    Enospc,
+}
+
+/// A process that meets a fault at an fsync to come.
 #[derive(Debug)]
 pub(super) struct Tracer {
     strace: Service,
     trace: PathBuf,
+    fault: Fault,
     nth: u32,
+}
+
+impl Fault {
+    /// As `strace` is told.
+    fn injection(self) -> &'static str {
+        match self {
+            Self::Kill => "signal=KILL",
+            Self::Eio => "error=EIO",
+            Self::Enospc => "error=ENOSPC",
+        }
+    }
+
+    /// What the trace shows once it came.
+    fn mark(self) -> &'static str {
+        match self {
+            Self::Kill => "killed by SIGKILL",
+            Self::Eio | Self::Enospc => "(INJECTED)",
+        }
+    }
 }
 
 /// Where a process died.
@@ -28,14 +57,14 @@ pub(super) struct Point {
 }
 
 impl Tracer {
-    /// Attaches to the threads of a process, so that its N-th fsync from here on is its last. Programs that it starts
-    /// are not followed: an SQL helper is never the victim.
+    /// Attaches to the threads of a process, so that its N-th fsync from here on is its last good one or none at all.
+    /// Programs that it starts are not followed: an SQL helper is never the victim.
     #[track_caller]
-    pub(super) fn attach(pid: u32, nth: u32, folder: &Path) -> Self {
+    pub(super) fn attach(pid: u32, nth: u32, fault: Fault, folder: &Path) -> Self {
         let trace = folder.join(format!("fsync-{nth}.trace"));
         let mut command = Command::new("strace");
         command.args(["-qq", "-y", "-e", "trace=fsync,fdatasync"]);
-        command.args(["-e", &format!("inject=fsync,fdatasync:signal=KILL:when={nth}")]);
+        command.args(["-e", &format!("inject=fsync,fdatasync:{}:when={nth}", fault.injection())]);
         command.arg("-o").arg(&trace);
         let threads = threads(pid);
         for thread in &threads {
@@ -50,35 +79,44 @@ impl Tracer {
             );
             threads.iter().all(|thread| is_traced(pid, *thread))
         });
-        Self { strace, trace, nth }
+        Self { strace, trace, fault, nth }
     }
 
-    /// Where the process died, if it did by this tracer; otherwise it is let go.
+    /// Where the process met the fault, if it did; otherwise it is let go.
     pub(super) fn point(mut self) -> Option<Point> {
-        if self.strace.runs() && !self.killed() {
+        if self.strace.runs() && !self.came() {
             kill(self.strace.pid(), Signal::SIGTERM);
         }
         self.strace.ends();
-        if !self.killed() {
+        if !self.came() {
             return None;
         }
         let trace = std::fs::read_to_string(&self.trace).expect("a trace");
-        // Strace counts for each thread; of the one that was killed the trace has exactly N calls. Calls of others that it
-        // shows after that are no calls: strace repeats the last one for threads that die meanwhile.
-        let mut calls: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for line in trace.lines().filter(|line| line.contains("sync(")) {
-            calls.entry(line.split_whitespace().next()?).or_default().push(line);
-        }
-        let wanted = usize::try_from(self.nth).ok()?;
-        let last = calls.values().find(|calls| calls.len() == wanted).and_then(|calls| calls.last());
-        let last = last.unwrap_or_else(|| panic!("no thread died at fsync {}:\n{trace}", self.nth));
+        let last = match self.fault {
+            Fault::Kill => killed_in(&trace, self.nth),
+            Fault::Eio | Fault::Enospc => trace.lines().find(|line| line.contains(self.fault.mark())),
+        };
+        let last = last.unwrap_or_else(|| panic!("no thread came to fsync {}:\n{trace}", self.nth));
         let file = last.split_once('<')?.1.split_once('>')?.0.rsplit('/').next()?.to_owned();
         Some(Point { nth: self.nth, file })
     }
 
-    fn killed(&self) -> bool {
-        std::fs::read_to_string(&self.trace).is_ok_and(|trace| trace.contains("killed by SIGKILL"))
+    fn came(&self) -> bool {
+        std::fs::read_to_string(&self.trace).is_ok_and(|trace| trace.contains(self.fault.mark()))
     }
+}
+
+/// The call in which a thread was killed.
+///
+/// Strace counts for each thread; of the one that was killed the trace has exactly N calls. Calls of others that it shows
+/// after that are no calls: strace repeats the last one for threads that die meanwhile.
+fn killed_in(trace: &str, nth: u32) -> Option<&str> {
+    let mut calls: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for line in trace.lines().filter(|line| line.contains("sync(")) {
+        calls.entry(line.split_whitespace().next()?).or_default().push(line);
+    }
+    let wanted = usize::try_from(nth).ok()?;
+    calls.values().find(|calls| calls.len() == wanted)?.last().copied()
 }
 
 fn threads(pid: u32) -> Vec<u32> {

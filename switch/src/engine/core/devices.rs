@@ -122,23 +122,24 @@ impl Core {
     }
 
     /// Ends a session, unless a later one of the device began.
-    pub(super) fn disconnected(&mut self, number: u32, epoch: Epoch) {
+    pub(super) fn disconnected(&mut self, number: u32, epoch: Epoch, now_ms: i64) {
         if self.sessions.get(&number).is_none_or(|session| session.epoch != epoch) {
             return;
         }
         self.sessions.remove(&number);
         self.online.remove(number);
+        self.out.writes.push(Write::LastSeen { number, at_ms: now_ms });
         if let Some(device) = self.devices.name(number) {
             self.out.presence.push((device.clone(), None));
         }
     }
 
     /// Ends the session that a device has at a place: its shard never learned of it.
-    pub(super) fn abandon(&mut self, device: &DeviceId, shard: u16, slot: u32) {
+    pub(super) fn abandon(&mut self, device: &DeviceId, shard: u16, slot: u32, now_ms: i64) {
         let Some(number) = self.devices.number(device) else { return };
         let there = self.sessions.get(&number).filter(|key| key.shard == shard && key.slot == slot);
         if let Some(epoch) = there.map(|key| key.epoch) {
-            self.disconnected(number, epoch);
+            self.disconnected(number, epoch, now_ms);
         }
     }
 

@@ -65,7 +65,10 @@ impl Core {
     /// Takes events of a Background Channel; returns how many were new.
     pub(super) fn relay(&mut self, events: Vec<RelayedEvent>, now_ms: i64) -> Result<u32, EngineError> {
         if events.len() > RELAYED_MAX {
-            let problem = format!("{} events in one call, at most {RELAYED_MAX}", events.len());
+            let problem = format!(
+                "{} events in one call, wanted at most {RELAYED_MAX}; send the rest in another",
+                events.len()
+            );
             return Err(EngineError::InvalidArgument(problem));
         }
         let checked: Vec<_> = events.into_iter().map(checked_event).collect::<Result<_, _>>()?;

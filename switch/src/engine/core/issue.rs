@@ -62,6 +62,9 @@ pub(crate) struct Submission {
 /// Orders that wait for a signature at most; the oldest is forgotten first.
 const PREPARED_MAX: usize = 1_000;
 
+/// Instructions with targets that are not terminal at most: the writer looks at each of them in every batch.
+const ACTIVE_MAX: usize = 10_000;
+
 /// How far before its making an order's window begins, for clients whose clocks are behind. A client's own tolerance
 /// comes on top.
 const NOT_BEFORE_MARGIN: Duration = Duration::from_secs(60);
@@ -76,16 +79,17 @@ impl Core {
     /// Resolves an audience and makes the order, but for its tree.
     pub(super) fn draft(&mut self, prepare: Prepare, moment: Moment) -> Result<Draft, EngineError> {
         self.require_disk(0, moment)?;
+        if self.active.len() >= ACTIVE_MAX {
+            return Err(EngineError::ResourceExhausted(format!(
+                "{ACTIVE_MAX} instructions have targets that are not done; wait for some to end, or gather for a shorter time"
+            )));
+        }
         let held = self.find_definition(&prepare.definition, &prepare.version, moment.now_ms)?;
         let arguments = bind(&held, prepare.arguments)?;
         let gather = gather(&held, prepare.gather_ms)?;
         let targets = self.resolve(&prepare.audience)?;
         if targets.is_empty() {
-            return Err(EngineError::NoTargets(format!(
-                "no device is in the audience `{}`; {} devices are known",
-                prepare.audience,
-                self.devices.len()
-            )));
+            return Err(self.no_targets(&prepare.audience));
         }
         let licence_serial = self.catalogue.licence.as_ref().map_or(0, |held| held.licence.serial());
         let id = new_id(moment.now_ms);
@@ -204,7 +208,8 @@ impl Core {
         let write =
             Write::Submission { instruction: position, created_at_ms: now_ms, record: Box::new(record) };
         self.out.writes.push(write);
-        self.submissions.insert((submission.operator, submission.idempotency_key), (submission.digest, id));
+        let key = (submission.operator, submission.idempotency_key);
+        self.submissions.insert(key, submission.digest, id, now_ms);
         self.activate(position, active);
     }
 
@@ -222,16 +227,11 @@ impl Core {
                 .parse()
                 .map_err(|error| EngineError::InvalidArgument(format!("version `{version}`: {error}")))?;
             let held = catalogue.definition(name, &parsed);
-            let held = held.ok_or_else(|| {
-                EngineError::NotFound(format!("no definition {name} {version} is imported"))
-            })?;
+            let held = held.ok_or_else(|| catalogue.missing(name, version))?;
             return refused(held).map_or_else(|| Ok(Arc::clone(held)), Err);
         }
         let Some(highest) = catalogue.versions(name).last() else {
-            let names: BTreeSet<&str> = catalogue.all().map(|((name, _), _)| name.as_str()).collect();
-            let near =
-                nearest(name, names).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-            return Err(EngineError::NotFound(format!("no definition {name} is imported{near}")));
+            return Err(catalogue.missing(name, version));
         };
         let licensed = catalogue.versions(name).filter(|held| refused(held).is_none()).last();
         match (licensed, refused(highest)) {
@@ -250,6 +250,16 @@ impl Core {
         let expression = parse_audience(audience, &known)?;
         let attributes = self.devices.attributes();
         Ok(attributes.select(self.devices.all(), expression.names(), |values| expression.matches(values)))
+    }
+
+    fn no_targets(&self, audience: &str) -> EngineError {
+        EngineError::NoTargets(match (audience, self.devices.len()) {
+            (_, 0) => "no device is known yet; connect a client first".to_owned(),
+            (audience, 1) => format!("no device is in the audience `{audience}`; 1 device is known"),
+            (audience, known) => {
+                format!("no device is in the audience `{audience}`; {known} devices are known")
+            }
+        })
     }
 
     fn forget_prepared(&mut self, now_ms: i64) {
@@ -292,19 +302,13 @@ impl Draft {
     }
 }
 
-/// Parses an audience and refuses names that no device tells.
+/// Parses an audience and refuses names that no device tells, and operators that do not go with an attribute's type.
 pub(crate) fn parse_audience(audience: &str, known: &BTreeSet<String>) -> Result<Expression, EngineError> {
     let expression = Expression::parse(audience).map_err(|error| invalid(&error))?;
     let known = known.iter().map(String::as_str).chain(CLIENT_ATTRIBUTES);
     expression.check_names(known).map_err(|error| invalid(&error))?;
+    expression.check_types().map_err(|error| invalid(&error))?;
     Ok(expression)
-}
-
-/// Returns the name that was probably meant, if any is near.
-fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    const NEAR: f64 = 0.7;
-    let scored = known.into_iter().map(|known| (strsim::jaro_winkler(name, known), known));
-    scored.filter(|(score, _)| *score >= NEAR).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
 }
 
 /// Checks the arguments, and returns those given, in the definition's order.

@@ -189,6 +189,7 @@ impl Core {
 
     /// Ends what is overdue, and sends again what connected targets have not got.
     pub(crate) fn handle_timeout(&mut self, now_ms: i64) {
+        self.note_online_if_due(now_ms);
         let positions: Vec<i64> = self.active.keys().copied().collect();
         for position in positions {
             let Some(active) = self.active.get(&position) else { continue };

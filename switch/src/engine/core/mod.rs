@@ -5,7 +5,8 @@
 //!
 //! `devices` has numbers and sessions, `documents` definitions and licence, `issue` preparing and submitting,
 //! `ledgers` what becomes of an instruction, `intake` results and events, `outboxes` which of them
-//! were seen, `late` results after an end.
+//! were seen, `late` results after an end, `presence` when devices were last seen, `submissions` which orders came
+//! already.
 
 mod command;
 mod devices;
@@ -15,6 +16,8 @@ mod issue;
 mod late;
 mod ledgers;
 mod outboxes;
+mod presence;
+mod submissions;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -38,6 +41,9 @@ pub(crate) use documents::{HeldDefinition, HeldLicence};
 pub(crate) use issue::{Draft, PreparedOrder, Submission, parse_audience};
 use ledgers::{Active, Entered};
 use outboxes::Outboxes;
+use presence::Presence;
+pub(crate) use submissions::KEPT_MS as SUBMISSIONS_KEPT_MS;
+use submissions::Submissions;
 
 /// The state of the engine.
 #[derive(Debug)]
@@ -48,6 +54,7 @@ pub(crate) struct Core {
     devices: Devices,
     sessions: HashMap<u32, SessionKey>,
     online: RoaringBitmap,
+    presence: Presence,
     outboxes: Outboxes,
     /// Instructions with targets that are not terminal, by position.
     active: BTreeMap<i64, Active>,
@@ -59,8 +66,7 @@ pub(crate) struct Core {
     /// What entered a state since the last output.
     entered: BTreeMap<Entered, RoaringBitmap>,
     prepared: BTreeMap<InstructionId, PreparedOrder>,
-    /// By operator and idempotency key.
-    submissions: HashMap<(String, String), (Digest, InstructionId)>,
+    submissions: Submissions,
     /// By root; instructions for the same devices share a tree.
     trees: HashMap<[u8; 32], Weak<Proofs>>,
     catalogue: Arc<Catalogue>,
@@ -114,6 +120,7 @@ impl Core {
             devices: Devices::new(loaded.devices, &loaded.facts, loaded.next_number),
             sessions: HashMap::new(),
             online: RoaringBitmap::new(),
+            presence: Presence::new(loaded.online.is_noted),
             outboxes: Outboxes::new(loaded.seen),
             active: BTreeMap::new(),
             positions: HashMap::new(),
@@ -121,7 +128,7 @@ impl Core {
             late: HashMap::new(),
             entered: BTreeMap::new(),
             prepared: BTreeMap::new(),
-            submissions: HashMap::new(),
+            submissions: Submissions::default(),
             trees: HashMap::new(),
             catalogue: Arc::new(catalogue),
             marks,
@@ -132,12 +139,15 @@ impl Core {
             core.positions.insert(instruction.id, instruction.position);
             core.active.insert(instruction.position, Active::loaded(instruction));
         }
-        for submission in loaded.submissions {
+        for (created_at_ms, submission) in loaded.submissions {
             let digest = Digest::try_from(&submission.envelope_digest[..]);
             if let (Ok(digest), Ok(id)) = (digest, InstructionId::try_from(&submission.id[..])) {
-                core.submissions.insert((submission.operator, submission.idempotency_key), (digest, id));
+                let key = (submission.operator, submission.idempotency_key);
+                core.submissions.insert(key, digest, id, created_at_ms);
             }
         }
+        let last_seen = loaded.online.last_seen.into_iter();
+        core.out.writes.extend(last_seen.map(|(number, at_ms)| Write::LastSeen { number, at_ms }));
         core
     }
 
@@ -148,8 +158,10 @@ impl Core {
                 let connected = self.connect(*connect, moment.now_ms);
                 self.answer(reply, Ok(connected));
             }
-            Command::Disconnected { number, epoch } => self.disconnected(number, epoch),
-            Command::Abandon { device, shard, slot } => self.abandon(&device, shard, slot),
+            Command::Disconnected { number, epoch } => self.disconnected(number, epoch, moment.now_ms),
+            Command::Abandon { device, shard, slot } => {
+                self.abandon(&device, shard, slot, moment.now_ms);
+            }
             Command::Sent { instruction, numbers } => self.sent(instruction, &numbers),
             Command::Progress { number, instruction, state } => self.progress(number, instruction, state),
             Command::Result(result) => self.result(*result, moment.now_ms),

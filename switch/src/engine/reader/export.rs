@@ -21,6 +21,9 @@ pub(super) fn run(
     pool.read_long(|connection| {
         // One read transaction: what is committed meanwhile is not in it.
         let snapshot = connection.unchecked_transaction().map_err(failed)?;
+        // The moment is that of the first read, and the catalogue must not be older: every instruction in the snapshot
+        // has its definition there.
+        snapshot.query_row("SELECT count(*) FROM marks", [], |_| Ok(())).map_err(failed)?;
         let (catalogue, now_ms) = (shared.catalogue(), shared.clock.now_ms());
         for (_, held) in catalogue.all() {
             if take(Record::Definition(catalogue.shown(held, now_ms))).is_break() {

@@ -14,7 +14,7 @@ use super::{Cursor, Page};
 use crate::engine::EngineError;
 use crate::engine::core::parse_audience;
 use crate::engine::shared::Shared;
-use crate::engine::store::{checked, key};
+use crate::engine::store::{checked, key, verify};
 
 /// Lists devices by name.
 pub(super) fn clients(
@@ -29,14 +29,16 @@ pub(super) fn clients(
         audience => Some(parse_audience(audience, &shared.attributes())?),
     };
     pool.read(|connection| {
-        let sql = "SELECT d.device, f.number, f.record, f.crc FROM devices d JOIN facts f ON f.number = d.number \
+        let sql = "SELECT d.device, f.number, f.record, f.crc, l.at_ms, l.crc FROM devices d \
+                   JOIN facts f ON f.number = d.number LEFT JOIN last_seen l ON l.number = d.number \
                    WHERE d.device > ?1 ORDER BY d.device";
         let mut statement = connection.prepare_cached(sql).map_err(failed)?;
         let mut rows = statement.query([&after.0]).map_err(failed)?;
         let mut page = Page { items: Vec::new(), cursor: after.clone(), more: false };
         while let Some(row) = rows.next().map_err(failed)? {
             let Some(client) = facts(row, shared)? else { continue };
-            let matches = expression.as_ref().is_none_or(|expression| expression.matches(&attributes(&client)));
+            let matches =
+                expression.as_ref().is_none_or(|expression| expression.matches(&attributes(&client)));
             if !matches {
                 continue;
             }
@@ -54,13 +56,15 @@ pub(super) fn clients(
 /// Returns one device.
 pub(super) fn client(pool: &Pool, shared: &Shared, device: &DeviceId) -> Result<Client, EngineError> {
     pool.read(|connection| {
-        let sql = "SELECT d.device, f.number, f.record, f.crc FROM devices d JOIN facts f ON f.number = d.number \
+        let sql = "SELECT d.device, f.number, f.record, f.crc, l.at_ms, l.crc FROM devices d \
+                   JOIN facts f ON f.number = d.number LEFT JOIN last_seen l ON l.number = d.number \
                    WHERE d.device = ?1";
         let mut statement = connection.prepare_cached(sql).map_err(failed)?;
         let mut rows = statement.query([device.as_str()]).map_err(failed)?;
         let row = rows.next().map_err(failed)?;
         let row = row.ok_or_else(|| EngineError::NotFound(format!("no device {device}")))?;
-        facts(row, shared)?.ok_or_else(|| EngineError::Damaged(format!("what is known of {device} is damaged")))
+        facts(row, shared)?
+            .ok_or_else(|| EngineError::Damaged(format!("what is known of {device} is damaged")))
     })
 }
 
@@ -96,8 +100,7 @@ pub(super) fn definition(
             .map_err(|error| EngineError::InvalidArgument(format!("version `{version}`: {error}")))?;
         catalogue.definition(name, &parsed)
     };
-    let held =
-        held.ok_or_else(|| EngineError::NotFound(format!("no definition {name} {version} is imported")))?;
+    let held = held.ok_or_else(|| catalogue.missing(name, version))?;
     Ok((catalogue.shown(held, shared.clock.now_ms()), held.envelope.clone()))
 }
 
@@ -150,7 +153,7 @@ pub(super) fn event(row: &Row<'_>, shared: &Shared) -> Result<Option<LoggedEvent
     Ok(read.inspect_err(|what| shared.damage.note("events", &position.to_string(), what)).ok())
 }
 
-/// Returns what is known of a device of a row (name, number, record, crc); `None` if it is damaged.
+/// Returns what is known of a device of a row (name, number, record, crc, last seen, its crc); `None` if it is damaged.
 fn facts(row: &Row<'_>, shared: &Shared) -> Result<Option<Client>, EngineError> {
     let number: u32 = row.get(1).map_err(failed)?;
     let record = row.get_ref(2).map_err(failed)?.as_blob().map_err(failed)?;
@@ -161,8 +164,23 @@ fn facts(row: &Row<'_>, shared: &Shared) -> Result<Option<Client>, EngineError> 
     };
     let address = client.device.parse().ok().and_then(|device| shared.address(&device));
     client.online = address.is_some();
+    client.last_seen_at_ms = match address {
+        Some(_) => shared.clock.now_ms(),
+        None => client.last_seen_at_ms.max(session_end(row, number, shared)?.unwrap_or_default()),
+    };
     client.address = address.map(|address| address.to_string()).unwrap_or_default();
     Ok(Some(client))
+}
+
+/// Returns when the device's last session ended; `None` if none did, or the row is damaged.
+fn session_end(row: &Row<'_>, number: u32, shared: &Shared) -> Result<Option<i64>, EngineError> {
+    let stored: (Option<i64>, Option<i64>) = (row.get(4).map_err(failed)?, row.get(5).map_err(failed)?);
+    let (Some(at_ms), Some(crc)) = stored else { return Ok(None) };
+    let sound = verify("last_seen", &[&key(number), &key(at_ms)], &[], crc);
+    Ok(sound
+        .inspect_err(|what| shared.damage.note("last_seen", &number.to_string(), what))
+        .is_ok()
+        .then_some(at_ms))
 }
 
 fn attributes(client: &Client) -> BTreeMap<String, Value> {

@@ -90,9 +90,44 @@ impl Pool {
     }
 }
 
-/// Turns SQLite's error into ours.
-pub(super) fn failed(error: impl std::fmt::Display) -> EngineError {
-    EngineError::Internal(format!("store: {error}"))
+/// What may go wrong with a row.
+pub(super) trait ReadFailure: std::fmt::Display {
+    /// Returns whether the database is damaged, which no second try helps.
+    fn is_damage(&self) -> bool;
+}
+
+impl ReadFailure for rusqlite::Error {
+    fn is_damage(&self) -> bool {
+        matches!(
+            self.sqlite_error_code(),
+            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+        )
+    }
+}
+
+/// A value of another type than was written.
+impl ReadFailure for rusqlite::types::FromSqlError {
+    fn is_damage(&self) -> bool {
+        true
+    }
+}
+
+/// A record whose checksum holds, and is none.
+impl ReadFailure for prost::DecodeError {
+    fn is_damage(&self) -> bool {
+        true
+    }
+}
+
+/// Turns a failure to read into the engine's error.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(super) fn failed(failure: impl ReadFailure) -> EngineError {
+    if failure.is_damage() {
+        return EngineError::Damaged(format!(
+            "the store is damaged ({failure}); stop the Switch, check the disk and restore a backup"
+        ));
+    }
+    EngineError::Internal(format!("store: {failure}"))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The definitions and the licence that are held.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use muster_proto::session::v1::DocumentKind;
 use muster_signing::definition::Kind;
 use semver::Version;
 
+use crate::engine::EngineError;
 use crate::engine::core::{HeldDefinition, HeldLicence};
 use crate::engine::damage::Damage;
 use crate::engine::store::DocumentRecord;
@@ -66,6 +67,23 @@ impl Catalogue {
         self.by_version.iter().filter(move |((held, _), _)| held == name).map(|(_, held)| held)
     }
 
+    /// Says that there is no such definition, and which was probably meant. An empty version is any.
+    pub(crate) fn missing(&self, name: &str, version: &str) -> EngineError {
+        let versions: Vec<String> =
+            self.versions(name).map(|held| held.definition.version().to_string()).collect();
+        let names: BTreeSet<&str> = self.all().map(|((name, _), _)| name.as_str()).collect();
+        EngineError::NotFound(match nearest(name, names) {
+            _ if name.is_empty() => {
+                "the name of the definition is empty; give one, such as Acme-Os-Version".to_owned()
+            }
+            _ if !versions.is_empty() => {
+                format!("{name} is not imported in version {version}; it is in {}", versions.join(", "))
+            }
+            Some(near) => format!("no definition {name} is imported; did you mean `{near}`?"),
+            None => format!("no definition {name} is imported; import it first"),
+        })
+    }
+
     /// Returns all, by name, then version.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&(String, Version), &Arc<HeldDefinition>)> {
         self.by_version.iter()
@@ -114,4 +132,11 @@ impl Catalogue {
             imported_at_ms: held.imported_at_ms,
         }
     }
+}
+
+/// Returns the name that was probably meant, if any is near.
+fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    const NEAR: f64 = 0.7;
+    let scored = known.into_iter().map(|known| (strsim::jaro_winkler(name, known), known));
+    scored.filter(|(score, _)| *score >= NEAR).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
 }

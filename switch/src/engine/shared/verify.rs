@@ -65,7 +65,7 @@ pub(crate) fn verify_order(
 ) -> Result<Submission, EngineError> {
     if idempotency_key.is_empty() || idempotency_key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
         return Err(EngineError::InvalidArgument(format!(
-            "idempotency_key has {} bytes, wanted 1 to {IDEMPOTENCY_KEY_BYTES_MAX}",
+            "idempotency_key has {} bytes, wanted 1 to {IDEMPOTENCY_KEY_BYTES_MAX}; choose one for each order, such as a UUID",
             idempotency_key.len()
         )));
     }

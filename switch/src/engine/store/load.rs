@@ -9,10 +9,11 @@ use muster_proto::operator::v1::{Client, ExportedResult, LoggedEvent, StateCount
 use muster_proto::seen::{SeenSet, gap_ranges};
 use rusqlite::{Connection, params};
 
+use super::online::Online;
 use super::record::{checked, verify};
 use super::{
     CountsRecord, DocumentRecord, InstructionRecord, Mark, Store, StoreError, SubmissionRecord,
-    TransitionRecord, bitmap, key,
+    TransitionRecord, bitmap, key, online,
 };
 use crate::engine::damage::Damage;
 use crate::engine::ledger::Ledger;
@@ -33,9 +34,10 @@ pub(crate) struct Loaded {
     pub(crate) active: Vec<LoadedInstruction>,
     /// Those that are damaged, and why.
     pub(crate) set_aside: Vec<(i64, InstructionId, String)>,
-    /// Those since [`Store::load`]'s `submissions_since_ms`.
-    pub(crate) submissions: Vec<SubmissionRecord>,
+    /// Those since [`Store::load`]'s `submissions_since_ms`, with when they came, oldest first.
+    pub(crate) submissions: Vec<(i64, SubmissionRecord)>,
     pub(crate) marks: LoadedMarks,
+    pub(crate) online: Online,
 }
 
 /// An instruction whose transitions add up.
@@ -68,19 +70,23 @@ const MARK_MARGIN: u64 = 1 << 32;
 impl Store {
     /// Loads what the core needs.
     pub(crate) fn load(&self, submissions_since_ms: i64, damage: &Damage) -> Result<Loaded, StoreError> {
-        let connection = self.connection();
-        let mut loaded = Loaded::default();
-        load_devices(connection, damage, &mut loaded)?;
-        load_facts(connection, damage, &mut loaded)?;
-        names_from_facts(&mut loaded);
-        load_seen(connection, damage, &mut loaded)?;
-        loaded.definitions = load_documents(connection, damage, "definitions")?;
-        loaded.licences = load_documents(connection, damage, "licences")?;
-        load_instructions(connection, damage, &mut loaded)?;
-        load_submissions(connection, damage, submissions_since_ms, &mut loaded)?;
-        load_marks(connection, damage, &mut loaded)?;
-        Ok(loaded)
+        load(self.connection(), submissions_since_ms, damage).map_err(|cause| self.error(&cause))
     }
+}
+
+fn load(connection: &Connection, submissions_since_ms: i64, damage: &Damage) -> rusqlite::Result<Loaded> {
+    let mut loaded = Loaded::default();
+    load_devices(connection, damage, &mut loaded)?;
+    load_facts(connection, damage, &mut loaded)?;
+    names_from_facts(&mut loaded);
+    load_seen(connection, damage, &mut loaded)?;
+    loaded.definitions = load_documents(connection, damage, "definitions")?;
+    loaded.licences = load_documents(connection, damage, "licences")?;
+    load_instructions(connection, damage, &mut loaded)?;
+    load_submissions(connection, damage, submissions_since_ms, &mut loaded)?;
+    load_marks(connection, damage, &mut loaded)?;
+    loaded.online = online::load(connection, damage)?;
+    Ok(loaded)
 }
 
 /// Replays the stored transitions of an instruction.
@@ -91,7 +97,7 @@ pub(crate) fn replay(
     connection: &Connection,
     instruction: i64,
     targets: &[u8],
-) -> Result<Result<Ledger, String>, StoreError> {
+) -> rusqlite::Result<Result<Ledger, String>> {
     let mut ledger = match bitmap(targets) {
         Ok(targets) => Ledger::empty(targets),
         Err(what) => return Ok(Err(what)),
@@ -115,7 +121,7 @@ pub(crate) fn replay(
     Ok(ledger.check().map(|()| ledger).map_err(|error| error.to_string()))
 }
 
-fn load_devices(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> Result<(), StoreError> {
+fn load_devices(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> rusqlite::Result<()> {
     let mut statement = connection.prepare("SELECT number, device, crc FROM devices ORDER BY number")?;
     let mut rows = statement.query([])?;
     let mut known = BTreeSet::new();
@@ -138,7 +144,7 @@ fn load_devices(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -
     Ok(())
 }
 
-fn load_facts(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> Result<(), StoreError> {
+fn load_facts(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> rusqlite::Result<()> {
     let mut statement = connection.prepare("SELECT number, record, crc FROM facts")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -168,7 +174,7 @@ fn names_from_facts(loaded: &mut Loaded) {
     }
 }
 
-fn load_seen(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> Result<(), StoreError> {
+fn load_seen(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> rusqlite::Result<()> {
     let mut statement = connection.prepare("SELECT number, outbox_id, record, crc, used FROM seen")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -195,7 +201,7 @@ fn load_seen(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> R
 
 /// Gathers a damaged seen set again from the events and results that it let in. What was acked without being stored is
 /// not in it; if it comes again, it is dropped again.
-fn seen_again(connection: &Connection, number: u32, outbox: OutboxId) -> Result<SeenSet, StoreError> {
+fn seen_again(connection: &Connection, number: u32, outbox: OutboxId) -> rusqlite::Result<SeenSet> {
     let mut seen = SeenSet::new();
     let mut add = |outbox_id: &[u8], sequence: u64| {
         if outbox_id == outbox.as_bytes()
@@ -239,7 +245,7 @@ fn load_documents(
     connection: &Connection,
     damage: &Damage,
     table: &'static str,
-) -> Result<Vec<DocumentRecord>, StoreError> {
+) -> rusqlite::Result<Vec<DocumentRecord>> {
     let mut statement =
         connection.prepare(&format!("SELECT position, record, crc FROM {table} ORDER BY position"))?;
     let mut rows = statement.query([])?;
@@ -256,11 +262,7 @@ fn load_documents(
 }
 
 /// Replays every instruction that is not known to be complete. Those that are cost one small row each.
-fn load_instructions(
-    connection: &Connection,
-    damage: &Damage,
-    loaded: &mut Loaded,
-) -> Result<(), StoreError> {
+fn load_instructions(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> rusqlite::Result<()> {
     let sql = "SELECT i.position, i.id, c.record, c.crc FROM instructions i LEFT JOIN counts c ON c.instruction = i.position \
                ORDER BY i.position";
     let mut statement = connection.prepare(sql)?;
@@ -298,7 +300,7 @@ fn load_instruction(
     position: i64,
     id: InstructionId,
     counts: Option<CountsRecord>,
-) -> Result<Result<LoadedInstruction, String>, StoreError> {
+) -> rusqlite::Result<Result<LoadedInstruction, String>> {
     let sql = "SELECT record, crc FROM instructions WHERE position = ?1";
     let (record, crc): (Vec<u8>, i64) =
         connection.prepare_cached(sql)?.query_row([position], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -326,7 +328,10 @@ fn load_instruction(
 
 fn told(states: &[StateCount]) -> String {
     let one = |count: &StateCount| format!("{} {}", count.count, TargetState::name(count.state()));
-    states.iter().map(one).collect::<Vec<_>>().join(", ")
+    match states {
+        [] => "nothing".to_owned(),
+        states => states.iter().map(one).collect::<Vec<_>>().join(", "),
+    }
 }
 
 fn load_submissions(
@@ -334,24 +339,25 @@ fn load_submissions(
     damage: &Damage,
     since_ms: i64,
     loaded: &mut Loaded,
-) -> Result<(), StoreError> {
-    let sql = "SELECT instruction, created_at_ms, record, crc FROM submissions WHERE created_at_ms >= ?1";
+) -> rusqlite::Result<()> {
+    let sql = "SELECT instruction, created_at_ms, record, crc FROM submissions WHERE created_at_ms >= ?1 \
+               ORDER BY instruction";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query(params![since_ms])?;
     while let Some(row) = rows.next()? {
         let (instruction, created, record): (i64, i64, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
         match checked("submissions", &[&key(instruction), &key(created)], &record, row.get(3)?) {
-            Ok(submission) => loaded.submissions.push(submission),
+            Ok(submission) => loaded.submissions.push((created, submission)),
             Err(what) => damage.note("submissions", &instruction.to_string(), &what),
         }
     }
     Ok(())
 }
 
-fn load_marks(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> Result<(), StoreError> {
-    let last = |table: &str| -> Result<i64, StoreError> {
+fn load_marks(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> rusqlite::Result<()> {
+    let last = |table: &str| -> rusqlite::Result<i64> {
         let sql = format!("SELECT coalesce(max(position), 0) FROM {table}");
-        Ok(connection.query_row(&sql, [], |row| row.get(0))?)
+        connection.query_row(&sql, [], |row| row.get(0))
     };
     let epochs = loaded.facts.values().map(|facts| facts.epoch).max().unwrap_or_default();
     loaded.marks = LoadedMarks {
@@ -369,7 +375,7 @@ fn load_marks(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> 
 }
 
 /// Returns a mark; of a damaged one, a value that is surely not lower than the one lost.
-fn mark(connection: &Connection, damage: &Damage, mark: Mark, shown: u64) -> Result<u64, StoreError> {
+fn mark(connection: &Connection, damage: &Damage, mark: Mark, shown: u64) -> rusqlite::Result<u64> {
     let mut statement = connection.prepare("SELECT value, crc FROM marks WHERE name = ?1")?;
     let mut rows = statement.query([mark.name()])?;
     let Some(row) = rows.next()? else { return Ok(shown) };

@@ -24,6 +24,10 @@ pub(crate) struct Late {
 impl Store {
     /// Returns what is committed of an instruction; `None` if there is none of that id.
     pub(crate) fn recall(&self, id: InstructionId, damage: &Damage) -> Result<Option<Late>, StoreError> {
+        self.look_up(id, damage).map_err(|cause| self.error(&cause))
+    }
+
+    fn look_up(&self, id: InstructionId, damage: &Damage) -> rusqlite::Result<Option<Late>> {
         let sql = "SELECT position, record, crc FROM instructions WHERE id = ?1";
         let mut statement = self.connection().prepare_cached(sql)?;
         let row = statement.query_row([id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
@@ -56,7 +60,7 @@ impl Store {
         id: InstructionId,
         record: &[u8],
         crc: i64,
-    ) -> Result<Result<RoaringBitmap, String>, StoreError> {
+    ) -> rusqlite::Result<Result<RoaringBitmap, String>> {
         let keys = [&key(position)[..], id.as_bytes()];
         let record = match checked::<InstructionRecord>("instructions", &keys, record, crc) {
             Ok(record) => record,

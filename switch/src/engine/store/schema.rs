@@ -1,5 +1,7 @@
 //! The tables, and how an older store becomes one of today.
 
+use std::path::Path;
+
 use rusqlite::Connection;
 
 use super::StoreError;
@@ -11,7 +13,7 @@ const APPLICATION_ID: i64 = 0x4d75_5377;
 ///
 /// Each record is a protobuf message beside a CRC32C over the table's name, its key columns and itself. Positions are
 /// given by the core, ascending, and never reused.
-const MIGRATIONS: [&str; 2] = ["
+const MIGRATIONS: [&str; 3] = ["
 CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE devices (number INTEGER PRIMARY KEY, device TEXT NOT NULL, crc INTEGER NOT NULL);
 CREATE INDEX devices_by_name ON devices (device);
@@ -37,36 +39,60 @@ CREATE INDEX events_by_device ON events (number, position);
 ", "
 -- When the outbox was last used, ascending. Not under the checksum: it only says which outbox is forgotten first.
 ALTER TABLE seen ADD COLUMN used INTEGER NOT NULL DEFAULT 0;
+", "
+-- When a device's last session ended; `facts` has when it began.
+CREATE TABLE last_seen (number INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, crc INTEGER NOT NULL);
+-- One row: who had a session at a time, for a Switch that is killed.
+CREATE TABLE online (id INTEGER PRIMARY KEY CHECK (id = 0), at_ms INTEGER NOT NULL, record BLOB NOT NULL,
+    crc INTEGER NOT NULL);
 "];
 
 /// Sets up the writing connection and brings the tables up to date.
-pub(super) fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
+pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let failed = |cause: rusqlite::Error| StoreError::of(path, &cause);
+    refuse_others(connection, path)?;
+    set_up(connection).map_err(failed)?;
+    migrate(connection).map_err(failed)
+}
+
+/// Nothing is changed of a database that is not a Switch's of a known layout.
+fn refuse_others(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let failed = |cause: rusqlite::Error| StoreError::of(path, &cause);
+    let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let application = number("application_id").map_err(failed)?;
+    let tables = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
+    if application != APPLICATION_ID && (application != 0 || tables.map_err(failed)? > 0) {
+        return Err(StoreError::Foreign { path: path.to_owned(), got: application, wanted: APPLICATION_ID });
+    }
+    match number("user_version").map_err(failed)? {
+        layout if layout > today() => {
+            Err(StoreError::Newer { path: path.to_owned(), got: layout, wanted: today() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // FULL: a commit returns after its fsync (promises.md, "point of durability").
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cell_size_check", "ON")?;
     // Checkpoints run where a failed fsync is seen: SQLite's own, after a commit, keeps its error to itself.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    migrate(connection)
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)
 }
 
-fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
-    let today = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version > today {
-        return Err(StoreError::Later { version, today });
-    }
-    let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    if version > 0 && application != APPLICATION_ID {
-        return Err(StoreError::Foreign(application));
-    }
+fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    let layout: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let transaction = connection.transaction()?;
-    for migration in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or_default()) {
+    for migration in MIGRATIONS.iter().skip(usize::try_from(layout).unwrap_or_default()) {
         transaction.execute_batch(migration)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", today)?;
-    transaction.commit()?;
-    Ok(())
+    transaction.pragma_update(None, "user_version", today())?;
+    transaction.commit()
+}
+
+fn today() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }

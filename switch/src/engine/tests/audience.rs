@@ -40,11 +40,17 @@ async fn refuses_an_audience_that_is_wrong_or_empty() {
     let unknown = world.prepare("osx == \"linux\"").await;
     let broken = world.prepare("os ==").await;
     let nobody = world.prepare("os == \"plan9\"").await;
+    let mistyped = world.prepare("os == 5").await;
+    let listed = world.engine.reader().clients("cpus < \"4\"", &Cursor::default(), 10);
 
     let Err(EngineError::InvalidArgument(text)) = unknown else { panic!("{unknown:?}") };
     assert!(text.contains("osx") && text.contains("os"), "{text}");
     assert!(matches!(broken, Err(EngineError::InvalidArgument(_))), "{broken:?}");
-    assert!(matches!(nobody, Err(EngineError::NoTargets(_))), "{nobody:?}");
+    let Err(EngineError::NoTargets(text)) = nobody else { panic!("{nobody:?}") };
+    assert_eq!(text, "no device is in the audience `os == \"plan9\"`; 1 device is known");
+    let Err(EngineError::InvalidArgument(text)) = mistyped else { panic!("{mistyped:?}") };
+    assert!(text.contains("`os` is a text, `5` is an integer"), "{text}");
+    assert!(matches!(listed, Err(EngineError::InvalidArgument(_))), "{listed:?}");
 }
 
 #[tokio::test]
@@ -146,6 +152,26 @@ async fn the_highest_version_is_issued_and_a_near_name_is_told() {
     assert_eq!(Some(prepared.definition), world.engine.document(DocumentKind::Definition, digest));
     let Err(EngineError::NotFound(text)) = misspelt else { panic!("{misspelt:?}") };
     assert!(text.contains(DEFINITION), "{text}");
+    assert_eq!(text, format!("no definition Acme-Test-Kernal is imported; did you mean `{DEFINITION}`?"));
+    for (name, version, wanted) in [
+        ("Zork-Zork-Zork", "", "no definition Zork-Zork-Zork is imported; import it first"),
+        ("Zork-Zork-Zork", "1.0.0", "no definition Zork-Zork-Zork is imported; import it first"),
+        (
+            DEFINITION,
+            "3.0.0",
+            "Acme-Test-Kernel is not imported in version 3.0.0; it is in 1.0.0, 1.9.0, 1.10.0",
+        ),
+        ("", "", "the name of the definition is empty; give one, such as Acme-Os-Version"),
+    ] {
+        let prepare =
+            Prepare { definition: name.to_owned(), version: version.to_owned(), ..Prepare::default() };
+
+        let (prepared, read) =
+            (world.engine.prepare(prepare).await, world.engine.reader().definition(name, version));
+
+        assert_eq!(prepared.unwrap_err(), EngineError::NotFound(wanted.to_owned()));
+        assert_eq!(read.unwrap_err(), EngineError::NotFound(wanted.to_owned()));
+    }
     let versions: Vec<_> = world
         .engine
         .reader()
@@ -155,4 +181,14 @@ async fn the_highest_version_is_issued_and_a_near_name_is_told() {
         .map(|shown| shown.version)
         .collect();
     assert_eq!(versions, ["1.0.0", "1.9.0", "1.10.0"]);
+}
+
+#[tokio::test]
+async fn an_audience_of_a_switch_without_devices_says_so() {
+    let world = World::new().await;
+
+    let nobody = world.prepare("").await;
+
+    let wanted = "no device is known yet; connect a client first".to_owned();
+    assert_eq!(nobody.unwrap_err(), EngineError::NoTargets(wanted));
 }

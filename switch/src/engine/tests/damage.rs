@@ -1,10 +1,13 @@
 //! Flipped bits: detected, never served, set aside and counted.
 
+use std::path::Path;
+use std::time::Duration;
+
 use muster_proto::common::v1::TargetState;
 use rusqlite::Connection;
 
 use super::world::*;
-use crate::engine::{Cursor, EngineError};
+use crate::engine::{Cursor, EngineError, OpenError};
 
 #[tokio::test]
 async fn a_damaged_result_is_never_served() {
@@ -73,6 +76,29 @@ async fn a_damaged_seen_set_is_gathered_again() {
 }
 
 #[tokio::test]
+async fn a_damaged_page_is_told_as_damage_to_who_reads_it() {
+    let mut world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    let id = world.issue("").await;
+    world.answer(&session, id, 1).await;
+
+    let file = world.dir.path().join("switch.db");
+    let world = world.restart(|database| {
+        database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'results_by_instruction'";
+        let page: u32 = database.query_row(sql, [], |row| row.get(0)).unwrap();
+        let page = usize::try_from(page).unwrap();
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[(page - 1) * 4096..page * 4096].fill(0xff);
+        std::fs::write(&file, bytes).unwrap();
+    });
+    let read = world.engine.reader().results(id, &Cursor::default(), 10);
+
+    let Err(EngineError::Damaged(text)) = read else { panic!("{read:?}") };
+    assert!(text.contains("malformed") && text.contains("restore a backup"), "{text}");
+}
+
+#[tokio::test]
 async fn damaged_facts_and_names_keep_the_devices_number() {
     let world = World::new().await;
     let numbers =
@@ -102,16 +128,86 @@ async fn a_damaged_epoch_never_goes_back() {
 }
 
 #[tokio::test]
-async fn refuses_a_store_of_a_later_version() {
+async fn damaged_times_are_counted_and_leave_what_the_facts_say() {
     let world = World::new().await;
-    world.engine.clone().close();
-    let database = Connection::open(world.dir.path().join("switch.db")).unwrap();
-    database.pragma_update(None, "user_version", 99).unwrap();
+    let session = world.connect("w1.acme.local").await;
+    let began_ms = world.now_ms();
+    world.advance(Duration::from_secs(60));
+    world.engine.disconnected(session.connected.number, session.key.epoch).await.unwrap();
 
-    let opened = world.open_again();
+    let world = world.restart(|database| {
+        database.execute("UPDATE last_seen SET at_ms = at_ms + 1", []).unwrap();
+        database.execute("INSERT OR REPLACE INTO online VALUES (0, 1, x'00', 1)", []).unwrap();
+    });
+    let client = world.engine.reader().client(&"w1.acme.local".parse().unwrap()).unwrap();
 
-    let Err(EngineError::Internal(text)) = opened else { panic!("opened") };
-    assert!(text.contains("version 99"), "{text}");
+    assert_eq!(client.last_seen_at_ms, began_ms);
+    assert_eq!(warnings(&world), ["last_seen", "online"]);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_used_says_where_it_is_what_was_found_and_what_to_do() {
+    type Harm = fn(&Path);
+    let harms: [(&str, Harm, &[&str]); 6] = [
+        (
+            "no database",
+            |file| std::fs::write(file, [b'x'; 8192]).unwrap(),
+            &["damaged (", "restore a backup"],
+        ),
+        ("damaged pages", overwrite_pages, &["damaged (", "malformed", "switch.db-wal"]),
+        (
+            "a later version",
+            |file| pragma(file, "user_version", 99),
+            &["has layout 99", "layouts up to 3", "newer version"],
+        ),
+        (
+            "another program",
+            |file| pragma(file, "application_id", 7),
+            &["application_id 0x00000007", "data_dir of its own"],
+        ),
+        ("tables of nobody", of_nobody, &["another program's database", "data_dir of its own"]),
+        (
+            "a folder",
+            |file| {
+                std::fs::remove_file(file).unwrap();
+                std::fs::create_dir(file).unwrap();
+            },
+            &["unable to open", "the right to read and write"],
+        ),
+    ];
+    for (name, harm, words) in harms {
+        let world = World::new().await;
+        world.connect("w1.acme.local").await;
+        world.engine.clone().close();
+        let file = world.dir.path().join("switch.db");
+        let database = Connection::open(&file).unwrap();
+        database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        drop(database);
+        harm(&file);
+
+        let Err(OpenError::Store(error)) = world.open_again() else { panic!("{name}: opened") };
+
+        let text = error.to_string();
+        assert!(text.starts_with(&format!("store {}", file.display())), "{name}: {text}");
+        assert!(words.iter().all(|word| text.contains(word)), "{name}: {text}");
+        assert!(error.is_for_people(), "{name}: {text}");
+    }
+}
+
+/// Leaves SQLite's first page and spoils the others.
+fn overwrite_pages(file: &Path) {
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes[4096..].fill(0xff);
+    std::fs::write(file, bytes).unwrap();
+}
+
+fn of_nobody(file: &Path) {
+    std::fs::remove_file(file).unwrap();
+    Connection::open(file).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
+}
+
+fn pragma(file: &Path, name: &str, value: i64) {
+    Connection::open(file).unwrap().pragma_update(None, name, value).unwrap();
 }
 
 /// Flips the last bit of the records.

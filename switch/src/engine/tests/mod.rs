@@ -6,5 +6,6 @@ mod damage;
 mod expiry;
 mod intake;
 mod issue;
+mod presence;
 mod restart;
 mod world;

@@ -6,7 +6,7 @@ use muster_proto::common::v1::TargetState;
 use muster_proto::operator::v1::export_response::Record;
 
 use super::world::*;
-use crate::engine::{Cursor, EngineError};
+use crate::engine::{Cursor, EngineError, OpenError};
 
 #[tokio::test]
 async fn everything_is_as_it_was_after_a_restart() {
@@ -69,7 +69,9 @@ async fn a_store_of_the_first_version_still_knows_what_it_has_seen() {
     world.next_ack().await;
 
     let mut world = world.restart(|database| {
-        database.execute_batch("ALTER TABLE seen DROP COLUMN used; PRAGMA user_version = 1;").unwrap();
+        database.execute_batch(
+            "ALTER TABLE seen DROP COLUMN used; DROP TABLE last_seen; DROP TABLE online; PRAGMA user_version = 1;",
+        ).unwrap();
     });
     let session = world.connect("w1.acme.local").await;
     world.tell_event(&session, event(1)).await;
@@ -87,8 +89,11 @@ async fn a_store_serves_one_switch_at_a_time() {
 
     let second = world.open_again();
 
-    let Err(EngineError::Internal(text)) = second else { panic!("opened twice") };
-    assert!(text.contains("another process"), "{text}");
+    let Err(OpenError::Store(error)) = second else { panic!("opened twice") };
+    let text = error.to_string();
+    let holder = format!("is held by another Switch (process {})", std::process::id());
+    assert!(text.contains(&holder) && text.contains(&world.dir.path().display().to_string()), "{text}");
+    assert!(!error.is_for_people(), "{text}");
 }
 
 #[tokio::test]

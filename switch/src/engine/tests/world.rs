@@ -19,8 +19,8 @@ use tokio::sync::mpsc;
 
 use crate::engine::clock::{Clock, unix_time};
 use crate::engine::{
-    Connect, Connected, Engine, EngineConfig, EngineError, EngineHandle, Prepare, Prepared, SessionKey,
-    ShardMessage, Trust,
+    Connect, Connected, Engine, EngineConfig, EngineError, EngineHandle, OpenError, Prepare, Prepared,
+    SessionKey, ShardMessage, Trust,
 };
 
 pub(super) const TENANT: &str = "acme";
@@ -93,6 +93,19 @@ impl World {
         self
     }
 
+    /// Opens a copy of the store as it lies on disk, as if the engine had been killed.
+    pub(super) fn killed(mut self) -> Self {
+        let dir = TempDir::new().unwrap();
+        for file in ["switch.db", "switch.db-wal"] {
+            std::fs::copy(self.dir.path().join(file), dir.path().join(file)).unwrap();
+        }
+        let (engine, shard) =
+            open(&dir, &self.trust, &self.now_ms, self.disk_reserve_bytes, self.mailbox).unwrap();
+        std::mem::replace(&mut self.engine, engine).close();
+        (self.dir, self.shard) = (dir, shard);
+        self
+    }
+
     /// Opens the engine again with so much disk to be kept free.
     pub(super) fn with_disk_reserve(mut self, bytes: u64) -> Self {
         self.disk_reserve_bytes = bytes;
@@ -100,7 +113,7 @@ impl World {
     }
 
     /// Tries to open a second engine on the same store.
-    pub(super) fn open_again(&self) -> Result<EngineHandle, EngineError> {
+    pub(super) fn open_again(&self) -> Result<EngineHandle, OpenError> {
         open(&self.dir, &self.trust, &self.now_ms, 0, 1).map(|(engine, _)| engine)
     }
 
@@ -348,7 +361,7 @@ fn open(
     now_ms: &Arc<AtomicI64>,
     disk_reserve_bytes: u64,
     mailbox: usize,
-) -> Result<(EngineHandle, mpsc::Receiver<ShardMessage>), EngineError> {
+) -> Result<(EngineHandle, mpsc::Receiver<ShardMessage>), OpenError> {
     let (sender, shard) = mpsc::channel(mailbox);
     let clock = Arc::clone(now_ms);
     let config = EngineConfig {

@@ -110,6 +110,11 @@ impl Pki {
         issued
     }
 
+    pub(super) fn issue_server_until(&self, name: &str, not_after: UnixTime) {
+        let request = Request { not_after, ..self.request(name, Role::Switch, 1) };
+        self.write_pair("server", &self.servers.issue(&request).unwrap());
+    }
+
     pub(super) fn write_pair(&self, name: &str, issued: &Issued) -> CredentialFiles {
         let certificate = format!("{name}.pem");
         let key = format!("{name}.key");

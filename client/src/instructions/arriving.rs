@@ -1,0 +1,245 @@
+//! Orders that arrive: known or new, complete or waiting for a document, admitted or refused.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use muster_proto::common::v1::{Refusal, TargetState};
+use muster_proto::ids::{Digest, InstructionId};
+use muster_proto::session::v1::{InclusionProof, Result as InstructionResult};
+
+use super::slots::Waiting;
+use super::{Admission, Effect, Instructions, Now, Opened, Refused, outcome};
+use crate::store::{Entry, JournalState, Recalled};
+
+/// An order that cannot be judged yet.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    opened: Opened,
+    entry: Entry,
+    definition: Option<Vec<u8>>,
+    pub(super) deadline: Instant,
+    asked: Asked,
+}
+
+/// How often the definition of an order may have been asked for: a request can get lost where a queue was full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Once,
+    Twice,
+}
+
+impl<A: Admission> Instructions<A> {
+    /// An order came.
+    pub(crate) fn handle_order(&mut self, envelope: &[u8], proof: Option<InclusionProof>, now: Now) {
+        let order_digest = muster_signing::envelope::digest(envelope);
+        let opened = match self.admission.open(envelope, now.wall_ms) {
+            Ok(opened) => opened,
+            Err(refused) => return self.refuse_unopened(envelope, order_digest, refused, now),
+        };
+        let instruction = opened.instruction;
+        let entry = Entry {
+            instruction,
+            order_digest,
+            definition: opened.definition,
+            expires_at_ms: opened.expires_at_ms,
+            envelope: envelope.to_vec(),
+            proof,
+        };
+        if let Some(other) = self.arriving.iter().find(|arriving| arriving.entry.instruction == instruction) {
+            if other.entry.order_digest != order_digest {
+                self.refuse_replay(&entry, now);
+            }
+            return;
+        }
+        if self.arriving.len() >= self.limits.queued {
+            return self.refuse_for_room(entry, now);
+        }
+        let definition = opened.definition;
+        let deadline = now.instant + self.limits.document;
+        self.arriving.push(Arriving { opened, entry, definition: None, deadline, asked: Asked::Once });
+        self.effects.push_back(Effect::Recall { instruction, order_digest, definition });
+    }
+
+    /// The store was asked.
+    pub(crate) fn handle_recalled(
+        &mut self,
+        instruction: InstructionId,
+        recalled: Option<Recalled>,
+        definition: Option<Vec<u8>>,
+        now: Now,
+    ) {
+        let Some(at) = self.arriving.iter().position(|arriving| arriving.entry.instruction == instruction)
+        else {
+            return;
+        };
+        if let Some(recalled) = recalled {
+            let arriving = self.arriving.remove(at);
+            if recalled.order_digest != arriving.entry.order_digest {
+                return self.refuse_replay(&arriving.entry, now);
+            }
+            let state = match recalled.state {
+                JournalState::Started => TargetState::Running,
+                JournalState::Intent | JournalState::Done => TargetState::Acked,
+            };
+            self.effects.push_back(Effect::SendProgress { instruction, state });
+            return;
+        }
+        if definition.is_none() {
+            self.effects.push_back(Effect::AskDefinition { digest: self.arriving[at].opened.definition });
+        }
+        self.arriving[at].definition = definition;
+        self.judge(now);
+    }
+
+    /// The Switch sent a definition. Empty: it does not have it.
+    pub(crate) fn handle_definition(&mut self, digest: Digest, envelope: &[u8], now: Now) {
+        let wanted = self
+            .arriving
+            .iter()
+            .any(|arriving| arriving.opened.definition == digest && arriving.definition.is_none());
+        if !wanted {
+            return;
+        }
+        if muster_signing::envelope::digest(envelope) != digest {
+            let detail = if envelope.is_empty() {
+                "the Switch does not have the definition that the order names; import it again".to_owned()
+            } else {
+                "the Switch sent another definition than the one that the order names".to_owned()
+            };
+            return self.refuse_undefined(digest, &detail, now);
+        }
+        self.effects.push_back(Effect::KeepDefinition { digest, envelope: envelope.to_vec() });
+        for arriving in self.arriving.iter_mut().filter(|arriving| arriving.opened.definition == digest) {
+            arriving.definition = Some(envelope.to_vec());
+        }
+        self.judge(now);
+    }
+
+    /// The session ended. What was not acked will be sent again.
+    pub(crate) fn handle_disconnected(&mut self) {
+        self.arriving.clear();
+        self.licence_asked = None;
+    }
+
+    /// A deadline may have passed.
+    pub(crate) fn handle_timeout(&mut self, now: Now) {
+        let mut again = BTreeSet::new();
+        let mut late = BTreeSet::new();
+        for arriving in &mut self.arriving {
+            if arriving.deadline > now.instant || arriving.definition.is_some() {
+                continue;
+            }
+            match arriving.asked {
+                Asked::Once => {
+                    again.insert(arriving.opened.definition);
+                    arriving.asked = Asked::Twice;
+                    arriving.deadline = now.instant + self.limits.document;
+                }
+                Asked::Twice => {
+                    late.insert(arriving.opened.definition);
+                }
+            }
+        }
+        for &digest in again.difference(&late) {
+            self.effects.push_back(Effect::AskDefinition { digest });
+        }
+        for digest in late {
+            self.refuse_undefined(
+                digest,
+                "the Switch did not send the definition that the order names in time",
+                now,
+            );
+        }
+        if self.arriving.iter().any(|arriving| arriving.deadline <= now.instant) {
+            // What still waits has its definition and waits for a licence that does not come: it is judged without.
+            self.licence_asked = None;
+        }
+        self.judge(now);
+        self.advance(now);
+    }
+
+    /// Judges every order that has all its documents.
+    pub(super) fn judge(&mut self, now: Now) {
+        let mut at = 0;
+        while at < self.arriving.len() {
+            let arriving = &self.arriving[at];
+            let held = self.licence.as_ref().map_or(0, |licence| licence.serial);
+            let licence_comes =
+                self.licence_asked.is_some() && (held < arriving.opened.licence_serial || held == 0);
+            if arriving.definition.is_none() || licence_comes {
+                at += 1;
+                continue;
+            }
+            let arriving = self.arriving.remove(at);
+            self.admit(arriving, now);
+        }
+        self.advance(now);
+    }
+
+    fn admit(&mut self, arriving: Arriving, now: Now) {
+        let Arriving { opened, entry, definition, .. } = arriving;
+        let definition = definition.unwrap_or_default();
+        let admitted = self.verify(&opened, &definition, &entry, now);
+        match admitted {
+            Ok(_) if self.waiting.len() >= self.limits.queued => self.refuse_for_room(entry, now),
+            Ok(plan) => {
+                self.memory.remember(&plan, now.wall_ms);
+                let instruction = entry.instruction;
+                self.effects.push_back(Effect::RecordIntent {
+                    entry: entry.clone(),
+                    name: plan.name.clone(),
+                    version: plan.version.clone(),
+                });
+                self.effects.push_back(Effect::SendProgress { instruction, state: TargetState::Acked });
+                self.waiting.push_back(Waiting { entry, definition, verified: Some((now.instant, plan)) });
+            }
+            Err(refused) => {
+                let result = outcome::refused(entry.instruction, &refused, now.wall_ms);
+                self.refuse(entry.order_digest, Some(entry), result);
+            }
+        }
+    }
+
+    fn refuse(&mut self, order_digest: Digest, entry: Option<Entry>, result: InstructionResult) {
+        let (entry, result) = (entry.map(Box::new), Box::new(result));
+        self.effects.push_back(Effect::RecordRefusal { order_digest, entry, result });
+    }
+
+    /// An order that does not verify says nothing that counts, not even its own id: the journal is left alone, or it
+    /// could be used to keep the real order of that id out.
+    fn refuse_unopened(&mut self, envelope: &[u8], order_digest: Digest, refused: Refused, now: Now) {
+        match self.admission.claimed_instruction(envelope) {
+            Some(instruction) => {
+                let result = outcome::refused(instruction, &refused, now.wall_ms);
+                self.refuse(order_digest, None, result);
+            }
+            None => self.effects.push_back(Effect::ReportUnreadable { order_digest, refused }),
+        }
+    }
+
+    fn refuse_replay(&mut self, entry: &Entry, now: Now) {
+        let detail = "this device has seen the instruction before, under another order".to_owned();
+        let refused = Refused { refusal: Refusal::Replayed, detail };
+        self.refuse(entry.order_digest, None, outcome::refused(entry.instruction, &refused, now.wall_ms));
+    }
+
+    fn refuse_for_room(&mut self, entry: Entry, now: Now) {
+        let detail =
+            format!("{} instructions wait on this device already; issue it again later", self.limits.queued);
+        let result = outcome::failed(entry.instruction, &detail, 0, now.wall_ms);
+        self.refuse(entry.order_digest, Some(entry), result);
+    }
+
+    fn refuse_undefined(&mut self, digest: Digest, detail: &str, now: Now) {
+        let (undefined, kept) =
+            std::mem::take(&mut self.arriving).into_iter().partition::<Vec<_>, _>(|arriving| {
+                arriving.opened.definition == digest && arriving.definition.is_none()
+            });
+        self.arriving = kept;
+        for Arriving { entry, .. } in undefined {
+            let refused = Refused { refusal: Refusal::WrongDefinition, detail: detail.to_owned() };
+            let result = outcome::refused(entry.instruction, &refused, now.wall_ms);
+            self.refuse(entry.order_digest, Some(entry), result);
+        }
+    }
+}

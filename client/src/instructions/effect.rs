@@ -1,0 +1,41 @@
+//! What the machine wants done.
+
+use std::path::PathBuf;
+
+use muster_proto::common::v1::TargetState;
+use muster_proto::ids::{Digest, InstructionId};
+use muster_proto::session::v1::Result as InstructionResult;
+
+use super::{Plan, Refused};
+use crate::store::Entry;
+
+/// What the shell does next. It may not do the following one before this one is done.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Look an instruction, its order and a definition up, and answer with [`super::Instructions::handle_recalled`].
+    Recall { instruction: InstructionId, order_digest: Digest, definition: Digest },
+    /// Ask the Switch for a definition.
+    AskDefinition { digest: Digest },
+    /// Ask the Switch for a licence.
+    AskLicence { digest: Digest },
+    /// Put a definition on disk.
+    KeepDefinition { digest: Digest, envelope: Vec<u8> },
+    /// Put a licence on disk.
+    KeepLicence { envelope: Vec<u8>, serial: u64 },
+    /// Put the intent on disk, and with it the version that was seen.
+    RecordIntent { entry: Entry, name: String, version: semver::Version },
+    /// Tell the Switch, if there is a session.
+    SendProgress { instruction: InstructionId, state: TargetState },
+    /// Get what the instruction needs before its window ends, and answer with [`super::Instructions::handle_fetched`].
+    Fetch { instruction: InstructionId, plan: Box<Plan>, expires_at_ms: i64 },
+    /// Put the start on disk.
+    RecordStart { instruction: InstructionId, at_ms: i64 },
+    /// Run it, and answer with [`super::Instructions::handle_finished`].
+    Run { instruction: InstructionId, plan: Box<Plan>, resources: Vec<(String, PathBuf)> },
+    /// Put the result into the outbox and the end into the journal.
+    RecordResult { result: Box<InstructionResult> },
+    /// Put the answer to an order that is not taken on into the outbox, unless the same order was answered before.
+    RecordRefusal { order_digest: Digest, entry: Option<Box<Entry>>, result: Box<InstructionResult> },
+    /// Report an order whose instruction is unknown, since it cannot be read.
+    ReportUnreadable { order_digest: Digest, refused: Refused },
+}

@@ -1,0 +1,39 @@
+use super::*;
+
+#[test]
+fn without_a_licence_nothing_runs() {
+    let mut test = Test::new();
+    test.machine.licence = None;
+    test.order("1 d");
+    test.effects();
+
+    test.recalled(1, None, Some("d"));
+
+    assert_eq!(test.effects(), ["refuse 1 Unlicensed journaled"]);
+}
+
+#[test]
+fn an_order_waits_for_the_licence_that_is_on_its_way() {
+    let mut test = Test::new();
+    test.machine.licence = None;
+    test.machine.handle_licence_notice(digest("licence 3"));
+    test.order("1 d");
+    test.recalled(1, None, Some("d"));
+    assert_eq!(test.effects(), ["ask licence", "recall 1"]);
+
+    test.machine.handle_licence(digest("licence 3"), b"licence 3", test.now);
+
+    assert_eq!(test.effects(), ["keep licence 3", "intent 1", "acked 1", "start 1", "running 1", "run 1"]);
+}
+
+#[test]
+fn the_licence_serial_never_goes_back() {
+    let mut test = Test::new();
+    test.licence("licence 9");
+    assert_eq!(test.effects(), ["ask licence", "keep licence 9"]);
+
+    test.licence("licence 8");
+
+    assert_eq!(test.effects(), ["ask licence"]);
+    assert_eq!(test.machine.licence().unwrap().serial, 9);
+}

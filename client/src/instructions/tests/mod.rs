@@ -1,0 +1,183 @@
+//! The machine alone: what it is told as text, what it wants done as text.
+
+mod arriving;
+mod licence;
+mod outcome;
+mod slots;
+
+use std::time::{Duration, Instant};
+
+use muster_endpoint::{Answer, Column, ColumnKind, SandboxProfile, SqlValue};
+use muster_proto::common::v1::{Refusal, TargetState};
+use muster_proto::ids::{Digest, InstructionId};
+use muster_proto::session::v1::InclusionProof;
+
+use super::admission::{PlanColumn, PlanResource};
+use super::{Admission, Effect, HeldLicence, Instructions, Limits, Memory, Now, Opened, Plan, Refused};
+use crate::store::{Entry, JournalState, Recalled};
+
+const NOW_MS: i64 = 1_800_000_000_000;
+
+/// An admission without signatures: an order is the text `NUMBER DEFINITION [forged|…]`, and so is what is wrong.
+#[derive(Debug, Default)]
+struct Spoken {
+    is_revoked: bool,
+}
+
+impl Admission for Spoken {
+    fn open(&self, envelope: &[u8], _now_ms: i64) -> Result<Opened, Refused> {
+        let text = std::str::from_utf8(envelope).unwrap();
+        let words: Vec<&str> = text.split(' ').collect();
+        if words.len() < 2 || words.contains(&"forged") {
+            return Err(Refused { refusal: Refusal::BadSignature, detail: "forged".to_owned() });
+        }
+        Ok(Opened {
+            instruction: id(words[0].parse().unwrap()),
+            definition: digest(words[1]),
+            licence_serial: 3,
+            expires_at_ms: NOW_MS + 60_000,
+            order: muster_proto::order::v1::Order::default(),
+        })
+    }
+
+    fn claimed_instruction(&self, envelope: &[u8]) -> Option<InstructionId> {
+        let text = std::str::from_utf8(envelope).unwrap();
+        text.split(' ').next()?.parse().ok().map(id)
+    }
+
+    fn admit(
+        &self,
+        _opened: &Opened,
+        definition: &[u8],
+        _licence: &[u8],
+        _proof: Option<&InclusionProof>,
+        _memory: &Memory,
+        _now_ms: i64,
+    ) -> Result<Plan, Refused> {
+        let mut plan = plan("Acme-A");
+        match definition {
+            b"wrong-audience" => {
+                return Err(Refused { refusal: Refusal::WrongAudience, detail: "not for you".to_owned() });
+            }
+            b"with-resource" => {
+                plan.resources = vec![PlanResource { name: "a".to_owned(), size: 1, root: digest("a") }];
+            }
+            _ => {}
+        }
+        if self.is_revoked {
+            return Err(Refused { refusal: Refusal::SignerRevoked, detail: "revoked".to_owned() });
+        }
+        Ok(plan)
+    }
+
+    fn licence(&self, envelope: &[u8], _now_ms: i64) -> Result<u64, Refused> {
+        Ok(std::str::from_utf8(envelope).unwrap().strip_prefix("licence ").unwrap().parse().unwrap())
+    }
+}
+
+struct Test {
+    machine: Instructions<Spoken>,
+    now: Now,
+}
+
+impl Test {
+    fn new() -> Self {
+        let limits = Limits { parallel: 2, queued: 3, document: Duration::from_secs(30) };
+        let licence = HeldLicence { envelope: b"licence 3".to_vec(), digest: digest("licence 3"), serial: 3 };
+        Self {
+            machine: Instructions::new(Spoken::default(), limits, Some(licence), 3, Memory::default()),
+            now: Now { instant: Instant::now(), wall_ms: NOW_MS },
+        }
+    }
+
+    fn order(&mut self, text: &str) {
+        self.machine.handle_order(text.as_bytes(), None, self.now);
+    }
+
+    fn recalled(&mut self, number: u8, known: Option<(JournalState, Digest)>, definition: Option<&str>) {
+        let recalled = known.map(|(state, order_digest)| Recalled { order_digest, state });
+        let definition = definition.map(|text| text.as_bytes().to_vec());
+        self.machine.handle_recalled(id(number), recalled, definition, self.now);
+    }
+
+    fn admitted(&mut self, number: u8) {
+        self.order(&format!("{number} d"));
+        self.recalled(number, None, Some("d"));
+    }
+
+    fn licence(&mut self, text: &str) {
+        self.machine.handle_licence_notice(digest(text));
+        self.machine.handle_licence(digest(text), text.as_bytes(), self.now);
+    }
+
+    fn finish(&mut self, number: u8) {
+        self.machine.handle_finished(id(number), Ok(answer(Vec::new())), self.now);
+    }
+
+    fn effects(&mut self) -> Vec<String> {
+        let cut = |text: String| text.split(": ").next().unwrap_or_default().to_owned();
+        self.effects_with_detail().into_iter().map(cut).collect()
+    }
+
+    fn effects_with_detail(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.machine.poll_effect()).map(|effect| shown(&effect)).collect()
+    }
+}
+
+fn shown(effect: &Effect) -> String {
+    let n = |instruction: &InstructionId| instruction.as_bytes()[0];
+    match effect {
+        Effect::Recall { instruction, .. } => format!("recall {}", n(instruction)),
+        Effect::AskDefinition { .. } => "ask definition".to_owned(),
+        Effect::AskLicence { .. } => "ask licence".to_owned(),
+        Effect::KeepDefinition { .. } => "keep definition".to_owned(),
+        Effect::KeepLicence { serial, .. } => format!("keep licence {serial}"),
+        Effect::RecordIntent { entry, .. } => format!("intent {}", n(&entry.instruction)),
+        Effect::SendProgress { instruction, state: TargetState::Acked } => {
+            format!("acked {}", n(instruction))
+        }
+        Effect::SendProgress { instruction, .. } => format!("running {}", n(instruction)),
+        Effect::Fetch { instruction, .. } => format!("fetch {}", n(instruction)),
+        Effect::RecordStart { instruction, .. } => format!("start {}", n(instruction)),
+        Effect::Run { instruction, .. } => format!("run {}", n(instruction)),
+        Effect::RecordResult { result } if result.detail.is_empty() => {
+            format!("result {} {:?}", result.instruction[0], result.state())
+        }
+        Effect::RecordResult { result } => {
+            format!("result {} {:?}: {}", result.instruction[0], result.state(), result.detail)
+        }
+        Effect::RecordRefusal { entry, result, .. } => {
+            let journaled = if entry.is_some() { " journaled" } else { "" };
+            format!("refuse {} {:?}{journaled}: {}", result.instruction[0], result.refusal(), result.detail)
+        }
+        Effect::ReportUnreadable { .. } => "unreadable".to_owned(),
+    }
+}
+
+pub(super) fn id(number: u8) -> InstructionId {
+    InstructionId::from([number; 16])
+}
+
+pub(super) fn digest(text: &str) -> Digest {
+    muster_signing::envelope::digest(text.as_bytes())
+}
+
+fn answer(rows: Vec<Vec<SqlValue>>) -> Answer {
+    let columns = vec![Column { name: "a".to_owned(), kind: ColumnKind::Text }];
+    Answer { columns, rows, truncated: false, sandbox_missing: Vec::new() }
+}
+
+pub(super) fn plan(name: &str) -> Plan {
+    Plan {
+        name: name.to_owned(),
+        version: semver::Version::new(1, 0, 0),
+        steps: vec!["SELECT 1".to_owned()],
+        parameters: Vec::new(),
+        columns: None,
+        resources: Vec::new(),
+        run_time: Duration::from_secs(1),
+        rows: 10,
+        bytes: 1_000,
+        sandbox: SandboxProfile::Standard,
+    }
+}

@@ -1,0 +1,93 @@
+//! The client as a program: what [`muster_service::program`] has to know of it.
+
+use std::num::NonZeroUsize;
+
+use muster_pki::Role;
+use muster_service::credentials::{CredentialError, check_roots};
+use muster_service::exit::{self, Ended};
+use muster_service::program::{self, serve};
+use muster_service::telemetry::LogConfig;
+
+use crate::config::Config;
+use crate::running::{DRAIN_TIMEOUT, StartError, credentials, start};
+use crate::store::StoreError;
+
+/// Worker threads: one for the session, one for everything else; helpers are processes of their own.
+const WORKERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
+
+/// `muster-client`.
+#[derive(Debug)]
+pub struct Program;
+
+impl program::Program for Program {
+    type Config = Config;
+
+    const NAME: &'static str = "muster-client";
+    const ABOUT: &'static str = "The Muster client: the agent on an endpoint";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const ENV_PREFIX: &'static str = "MUSTER_CLIENT_";
+    const DEFAULT_CONFIG: &'static str = "/etc/muster/client.toml";
+
+    fn log(config: &Config) -> &LogConfig {
+        &config.log
+    }
+
+    fn check_files(config: &Config) -> Vec<String> {
+        let trust = &config.trust;
+        let roots = vec![
+            (Role::Switch, trust.switch.clone()),
+            (Role::Author, trust.authors.clone()),
+            (Role::OrderSigner, trust.orders.clone()),
+            (Role::Licensor, trust.licences.clone()),
+        ];
+        let errors = [credentials(config).err(), check_roots(roots).err()].into_iter().flatten();
+        errors.flat_map(CredentialError::into_each).map(|error| error.to_string()).collect()
+    }
+
+    fn run(config: Config) -> Result<(), Ended> {
+        serve(
+            Self::NAME,
+            WORKERS,
+            |shutdown| async {
+                start(config, shutdown).await.map_err(|error| Ended::new(exit_code(&error), &error))
+            },
+            |running, shutdown| async move {
+                shutdown.cancelled().await;
+                let outcome = shutdown.drain(DRAIN_TIMEOUT).await;
+                tracing::info!(?outcome, "stopped");
+                running.wait().await.map_err(|error| Ended::new(exit::FAILURE, &*error))
+            },
+        )
+    }
+}
+
+/// Tells service managers whether a restart may help.
+fn exit_code(error: &StartError) -> u8 {
+    match error {
+        StartError::Taken { .. } => exit::UNAVAILABLE,
+        StartError::Store(StoreError::DiskFull | StoreError::Broken(_) | StoreError::Closed) => exit::FAILURE,
+        StartError::Config(_)
+        | StartError::Url(_)
+        | StartError::File { .. }
+        | StartError::Credentials(_)
+        | StartError::Identity(_)
+        | StartError::Trust(_)
+        | StartError::Store(StoreError::Unusable { .. } | StoreError::Newer { .. }) => exit::CONFIG,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_someone_has_to_put_right_is_told_from_a_full_disk() {
+        let unusable = StoreError::Unusable { path: "/x".into(), cause: "malformed".to_owned() };
+        let newer = StoreError::Newer { path: "/x".into(), got: 99, wanted: 1 };
+
+        assert_eq!(exit_code(&StartError::Store(unusable)), exit::CONFIG);
+        assert_eq!(exit_code(&StartError::Store(newer)), exit::CONFIG);
+        assert_eq!(exit_code(&StartError::Store(StoreError::DiskFull)), exit::FAILURE);
+        assert_eq!(exit_code(&StartError::Taken { path: "/x".into() }), exit::UNAVAILABLE);
+    }
+}

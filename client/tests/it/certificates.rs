@@ -1,0 +1,45 @@
+use muster_proto::session::v1::CloseReason;
+
+use crate::lab::Lab;
+use crate::switch::FakeSwitch;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_whose_certificate_is_refused_stays_away_until_it_has_another_and_comes_at_once() {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let client = lab.start().await;
+    let mut session = switch.accept(&lab).await;
+
+    // The ordinary pause of the lab is 10 ms; the longest is a minute and more, longer than a test waits.
+    for reason in [CloseReason::Revoked, CloseReason::CertificateExpired, CloseReason::Unfit] {
+        client.wait_for(|status| status.connected).await;
+        session.close(reason).await;
+        let told = |text: &str| text.contains(reason.as_str_name()) && text.contains("device.pem");
+        client.wait_for(|status| told(&status.disconnected_because)).await;
+
+        let renewed = lab.renew_device();
+        session = switch.accept(&lab).await;
+
+        assert_eq!(session.thumbprint(), renewed, "it came back with the old certificate after {reason:?}");
+    }
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_tls_refuses_is_waited_for_as_well() {
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let switch = FakeSwitch::listen().await;
+        let mut lab = Lab::new(switch.port(), 1);
+        lab.replace_root_of_devices();
+        let client = lab.start().await;
+
+        switch.refuse(&lab, version).await;
+        let told = |text: &str| text.contains("does not know the issuer") && text.contains("device.pem");
+        client.wait_for(|status| told(&status.disconnected_because)).await;
+        let renewed = lab.renew_device();
+        let session = switch.accept(&lab).await;
+
+        assert_eq!(session.thumbprint(), renewed, "{version:?}");
+        client.stop().await;
+    }
+}

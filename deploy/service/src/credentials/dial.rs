@@ -1,0 +1,161 @@
+//! The way out: TCP, TLS and the check of the server, each within its deadline.
+
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+use std::time::Duration;
+
+use muster_pki::UnixTime;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::client_side::ClientCredentials;
+use super::error::PeerRefused;
+
+/// Where a server is: a host name or address, and a port. The server's certificate must be for the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    host: String,
+    port: u16,
+    name: ServerName<'static>,
+}
+
+impl Address {
+    /// Takes a name or an address without brackets.
+    ///
+    /// # Errors
+    /// Returns [`DialError::Address`] when `host` is neither.
+    pub fn new(host: &str, port: u16) -> Result<Self, DialError> {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| DialError::Address { got: format!("{host}:{port}") })?;
+        Ok(Self { host: host.to_owned(), port, name })
+    }
+
+    /// Returns the host: a name, or an address without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+}
+
+impl FromStr for Address {
+    type Err = DialError;
+
+    /// Reads `HOST:PORT`; an IPv6 address stands in brackets.
+    fn from_str(text: &str) -> Result<Self, DialError> {
+        let wrong = || DialError::Address { got: text.to_owned() };
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_bracketed = bare.is_some();
+        let host = bare.unwrap_or(host);
+        if host.contains(':') != is_bracketed {
+            return Err(wrong());
+        }
+        Self::new(host, port.parse().map_err(|_| wrong())?).map_err(|_| wrong())
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(formatter, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(formatter, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// How long the steps of a connection may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// For the name and the TCP connection.
+    pub connect: Duration,
+    /// For the TLS handshake.
+    pub tls: Duration,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The address is none.
+    #[error("`{got}` is not HOST:PORT, such as switch.example.org:4001")]
+    Address {
+        /// What was given.
+        got: String,
+    },
+    /// A step took too long.
+    #[error("{step} with {address} took longer than {limit:?}")]
+    Late {
+        /// TCP or TLS.
+        step: &'static str,
+        /// The server.
+        address: Address,
+        /// The deadline.
+        limit: Duration,
+    },
+    /// TCP failed.
+    #[error("cannot connect to {address}: {source}")]
+    Tcp {
+        /// The server.
+        address: Address,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// TLS failed: the server refused our certificate, or we have nothing in common.
+    #[error("TLS with {address}: {source}")]
+    Tls {
+        /// The server.
+        address: Address,
+        /// What was wrong.
+        source: io::Error,
+    },
+    /// The server's certificate breaks a rule.
+    #[error("the certificate of {address} is refused: {refused}")]
+    Refused {
+        /// The server.
+        address: Address,
+        /// Every rule that is broken.
+        refused: Box<PeerRefused>,
+    },
+}
+
+/// Connects to a server and makes sure that it is one: the whole road of every connection that goes out.
+///
+/// The server is judged after the handshake as well, by the files as they are then: a resumed handshake calls no
+/// verifier (spec/trust.md R2, C12).
+///
+/// # Errors
+/// Returns [`DialError`]; only [`DialError::Address`] stays true without a change of the network or of a certificate.
+pub async fn dial(
+    credentials: &ClientCredentials,
+    address: &Address,
+    deadlines: Deadlines,
+) -> Result<TlsStream<TcpStream>, DialError> {
+    let late = |step, limit| DialError::Late { step, address: address.clone(), limit };
+    let stream = timeout(deadlines.connect, TcpStream::connect((address.host.as_str(), address.port)))
+        .await
+        .map_err(|_elapsed| late("the TCP connection", deadlines.connect))?
+        .map_err(|source| DialError::Tcp { address: address.clone(), source })?;
+    // What is written is flushed on purpose; a failure costs latency only.
+    drop(stream.set_nodelay(true));
+    let config = credentials.config();
+    let clock = config.time_provider.clone();
+    let stream = timeout(deadlines.tls, TlsConnector::from(config).connect(address.name.clone(), stream))
+        .await
+        .map_err(|_elapsed| late("the TLS handshake", deadlines.tls))?
+        .map_err(|source| match PeerRefused::of(&source) {
+            Some(refused) => {
+                DialError::Refused { address: address.clone(), refused: Box::new(refused.clone()) }
+            }
+            None => DialError::Tls { address: address.clone(), source },
+        })?;
+    let now = clock.current_time().unwrap_or_else(UnixTime::now);
+    let chain = stream.get_ref().1.peer_certificates();
+    match credentials.check_server(chain, &address.name.to_str(), now) {
+        Ok(_server) => Ok(stream),
+        Err(refused) => Err(DialError::Refused { address: address.clone(), refused: Box::new(refused) }),
+    }
+}

@@ -1,0 +1,260 @@
+//! What the core wants stored, and how it becomes rows.
+
+use muster_pki::DeviceId;
+use muster_proto::ids::{InstructionId, OutboxId};
+use muster_proto::operator::v1::{Client, ExportedResult, LoggedEvent};
+use prost::Message;
+use rusqlite::{CachedStatement, Connection, Transaction, params};
+
+use super::{
+    CountsRecord, DocumentRecord, InstructionRecord, Mark, SubmissionRecord, TransitionRecord, checksum, key,
+};
+
+/// One row to be written.
+#[derive(Debug, Clone)]
+pub(crate) enum Write {
+    Mark {
+        mark: Mark,
+        value: u64,
+    },
+    Device {
+        number: u32,
+        device: DeviceId,
+    },
+    Facts {
+        number: u32,
+        facts: Box<Client>,
+    },
+    /// When the device's last session ended, or was last known to be there.
+    LastSeen {
+        number: u32,
+        at_ms: i64,
+    },
+    /// Who has a session.
+    Online {
+        at_ms: i64,
+        /// A roaring bitmap of device numbers.
+        devices: Vec<u8>,
+    },
+    Seen {
+        number: u32,
+        outbox: OutboxId,
+        used: i64,
+        record: Vec<u8>,
+    },
+    /// The outbox is forgotten.
+    SeenGone {
+        number: u32,
+        outbox: OutboxId,
+    },
+    Definition {
+        position: i64,
+        record: Box<DocumentRecord>,
+    },
+    Licence {
+        position: i64,
+        record: Box<DocumentRecord>,
+    },
+    Instruction {
+        position: i64,
+        id: InstructionId,
+        record: Box<InstructionRecord>,
+    },
+    Submission {
+        instruction: i64,
+        created_at_ms: i64,
+        record: Box<SubmissionRecord>,
+    },
+    Counts {
+        instruction: i64,
+        record: CountsRecord,
+    },
+    Transition {
+        position: i64,
+        instruction: i64,
+        record: Box<TransitionRecord>,
+    },
+    Result {
+        position: i64,
+        instruction: i64,
+        number: u32,
+        record: Box<ExportedResult>,
+    },
+    Event {
+        position: i64,
+        number: u32,
+        record: Box<LoggedEvent>,
+    },
+}
+
+/// Writes a batch in one transaction; returns how many bytes it has, about.
+pub(super) fn all(connection: &mut Connection, writes: &[Write]) -> rusqlite::Result<usize> {
+    let transaction = connection.transaction()?;
+    let mut bytes = 0;
+    for write in writes {
+        bytes += write_one(&transaction, write)?;
+    }
+    transaction.commit()?;
+    Ok(bytes)
+}
+
+/// Returns how many bytes the row has, about.
+fn write_one(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<usize> {
+    match write {
+        Write::Mark { mark, value } => {
+            let value = i64::try_from(*value).unwrap_or(i64::MAX);
+            let crc = checksum("marks", &[mark.name().as_bytes(), &key(value)], &[]);
+            cached(transaction, "INSERT OR REPLACE INTO marks VALUES (?1, ?2, ?3)")?.execute(params![
+                mark.name(),
+                value,
+                crc
+            ])?;
+            Ok(32)
+        }
+        Write::Device { number, device } => {
+            let crc = checksum("devices", &[&key(*number), device.as_str().as_bytes()], &[]);
+            cached(transaction, "INSERT INTO devices VALUES (?1, ?2, ?3)")?.execute(params![
+                number,
+                device.as_str(),
+                crc
+            ])?;
+            Ok(64)
+        }
+        Write::Facts { number, facts } => {
+            let sql = "INSERT OR REPLACE INTO facts VALUES (?1, ?2, ?3)";
+            write_keyed(transaction, sql, "facts", i64::from(*number), facts.as_ref())
+        }
+        Write::LastSeen { number, at_ms } => {
+            let crc = checksum("last_seen", &[&key(*number), &key(*at_ms)], &[]);
+            cached(transaction, "INSERT OR REPLACE INTO last_seen VALUES (?1, ?2, ?3)")?
+                .execute(params![number, at_ms, crc])?;
+            Ok(32)
+        }
+        Write::Online { at_ms, devices } => {
+            let crc = checksum("online", &[&key(*at_ms)], devices);
+            cached(transaction, "INSERT OR REPLACE INTO online VALUES (0, ?1, ?2, ?3)")?
+                .execute(params![at_ms, devices, crc])?;
+            Ok(devices.len() + 32)
+        }
+        Write::Seen { number, outbox, used, record } => {
+            let crc = checksum("seen", &[&key(*number), outbox.as_bytes()], record);
+            cached(transaction, "INSERT OR REPLACE INTO seen VALUES (?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![number, outbox.as_bytes(), record, crc, used])?;
+            Ok(record.len() + 32)
+        }
+        Write::SeenGone { number, outbox } => {
+            let sql = "DELETE FROM seen WHERE number = ?1 AND outbox_id = ?2";
+            cached(transaction, sql)?.execute(params![number, outbox.as_bytes()])?;
+            Ok(32)
+        }
+        Write::Definition { position, record } => {
+            let sql = "INSERT INTO definitions VALUES (?1, ?2, ?3)";
+            write_keyed(transaction, sql, "definitions", *position, record.as_ref())
+        }
+        Write::Licence { position, record } => write_keyed(
+            transaction,
+            "INSERT INTO licences VALUES (?1, ?2, ?3)",
+            "licences",
+            *position,
+            record.as_ref(),
+        ),
+        Write::Counts { instruction, record } => {
+            let sql = "INSERT OR REPLACE INTO counts VALUES (?1, ?2, ?3)";
+            write_keyed(transaction, sql, "counts", *instruction, record)
+        }
+        Write::Instruction { .. }
+        | Write::Submission { .. }
+        | Write::Transition { .. }
+        | Write::Result { .. }
+        | Write::Event { .. } => write_logged(transaction, write),
+    }
+}
+
+/// Writes the rows that are only ever added.
+fn write_logged(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<usize> {
+    match write {
+        Write::Instruction { position, id, record } => {
+            let record = record.encode_to_vec();
+            let crc = checksum("instructions", &[&key(*position), id.as_bytes()], &record);
+            cached(transaction, "INSERT INTO instructions VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+                position,
+                id.as_bytes(),
+                record,
+                crc
+            ])?;
+            Ok(record.len())
+        }
+        Write::Submission { instruction, created_at_ms, record } => {
+            let keys = (*instruction, *created_at_ms);
+            let sql = "INSERT INTO submissions VALUES (?1, ?2, ?3, ?4)";
+            write_two_keys(transaction, sql, "submissions", keys, record.as_ref())
+        }
+        Write::Transition { position, instruction, record } => {
+            let keys = (*position, *instruction);
+            let sql = "INSERT INTO transitions VALUES (?1, ?2, ?3, ?4)";
+            write_two_keys(transaction, sql, "transitions", keys, record.as_ref())
+        }
+        Write::Result { position, instruction, number, record } => {
+            let record = record.encode_to_vec();
+            let crc = checksum("results", &[&key(*position), &key(*instruction), &key(*number)], &record);
+            cached(transaction, "INSERT INTO results VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
+                position,
+                instruction,
+                number,
+                record,
+                crc
+            ])?;
+            Ok(record.len())
+        }
+        Write::Event { position, number, record } => {
+            let keys = (*position, i64::from(*number));
+            write_two_keys(
+                transaction,
+                "INSERT INTO events VALUES (?1, ?2, ?3, ?4)",
+                "events",
+                keys,
+                record.as_ref(),
+            )
+        }
+        Write::Mark { .. }
+        | Write::Device { .. }
+        | Write::Facts { .. }
+        | Write::LastSeen { .. }
+        | Write::Online { .. }
+        | Write::Seen { .. }
+        | Write::SeenGone { .. }
+        | Write::Definition { .. }
+        | Write::Licence { .. }
+        | Write::Counts { .. } => Ok(0),
+    }
+}
+
+fn write_keyed(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    table: &str,
+    number: i64,
+    record: &impl Message,
+) -> rusqlite::Result<usize> {
+    let record = record.encode_to_vec();
+    let crc = checksum(table, &[&key(number)], &record);
+    cached(transaction, sql)?.execute(params![number, record, crc])?;
+    Ok(record.len())
+}
+
+fn write_two_keys(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    table: &str,
+    (first, second): (i64, i64),
+    record: &impl Message,
+) -> rusqlite::Result<usize> {
+    let record = record.encode_to_vec();
+    let crc = checksum(table, &[&key(first), &key(second)], &record);
+    cached(transaction, sql)?.execute(params![first, second, record, crc])?;
+    Ok(record.len())
+}
+
+fn cached<'a>(transaction: &'a Transaction<'_>, sql: &str) -> rusqlite::Result<CachedStatement<'a>> {
+    transaction.prepare_cached(sql)
+}
