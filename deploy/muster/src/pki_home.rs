@@ -35,6 +35,9 @@ pub(crate) const ROLES: [(Role, &str); 7] = [
 const AUTHORITY_VALIDITY: Duration = Duration::from_secs(3_650 * 86_400);
 /// A CRL is fresh this long; `muster pki crl` and `revoke` write a new one.
 const CRL_VALIDITY: Duration = Duration::from_secs(30 * 86_400);
+/// Where certificates say that their CA's CRL is, since none is accepted without (C6). The name is this machine's, whichever
+/// that is (RFC 6761 §6.3), so that nobody is asked for it; programs read `pki/ROLES/crl.pem`.
+const CRL_BASE_URL: &str = "http://pki.localhost";
 /// Certificates begin this long before they are issued, so that a clock a little behind accepts them.
 const BACKDATE: Duration = Duration::from_secs(3_600);
 
@@ -150,7 +153,7 @@ impl<'a> PkiHome<'a> {
             role: wanted.role,
             not_before,
             not_after,
-            crl_url: None,
+            crl_url: Some(format!("{CRL_BASE_URL}/{folder}.crl")),
         };
         let issued = self.authority(folder)?.issue(&request).map_err(refused)?;
         let mut index = self.index(folder)?;

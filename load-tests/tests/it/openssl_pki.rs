@@ -139,7 +139,8 @@ fn make(place: &Place, leaf: &Leaf) {
     write(
         &at("leaf.ext"),
         &format!(
-            "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nextendedKeyUsage={}\n{names}\
+            "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature,keyEncipherment\n\
+             extendedKeyUsage={}\n{names}crlDistributionPoints=URI:http://pki.localhost/acme.crl\n\
              subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n",
             leaf.usage
         ),

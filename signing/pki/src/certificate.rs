@@ -1,13 +1,14 @@
 //! [`Certificate`]: an X.509 certificate, parsed once.
 
 mod algorithm;
+pub(crate) mod distribution;
 
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use const_oid::db::rfc5280::ID_CE_NAME_CONSTRAINTS;
+use const_oid::db::rfc5280::{ID_CE_NAME_CONSTRAINTS, ID_CE_POLICY_CONSTRAINTS};
 use der::asn1::{Ia5StringRef, PrintableStringRef, TeletexStringRef, Utf8StringRef};
 use der::{Decode, Encode};
 use rustls_pki_types::{CertificateDer, UnixTime};
@@ -17,7 +18,9 @@ use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, SubjectAltName};
 use x509_cert::name::Name;
 
 use self::algorithm::is_weak_signature;
-pub(crate) use self::algorithm::{KeyKind, SignatureProblem, signature_name, signed_parts, verify_signature};
+pub(crate) use self::algorithm::{
+    KeyKind, SignatureProblem, may_have_signed, signature_name, signed_parts, verify_signature,
+};
 use crate::thumbprint::Thumbprint;
 use crate::usage::ExtendedKeyUsage;
 
@@ -58,7 +61,9 @@ struct Extensions {
     is_ca: bool,
     path_length: Option<u8>,
     crl_distribution_points: Vec<String>,
+    crl_point_names: Vec<Vec<u8>>,
     has_name_constraints: bool,
+    has_policy_constraints: bool,
 }
 
 impl Certificate {
@@ -249,6 +254,11 @@ impl Certificate {
         &self.0.extensions.crl_distribution_points
     }
 
+    /// Returns the names, as DER, of the distribution points whose CRL the issuer signs itself (R5).
+    pub(crate) fn crl_point_names(&self) -> &[Vec<u8>] {
+        &self.0.extensions.crl_point_names
+    }
+
     pub(crate) fn key(&self) -> &KeyKind {
         &self.0.key
     }
@@ -263,6 +273,10 @@ impl Certificate {
 
     pub(crate) fn has_name_constraints(&self) -> bool {
         self.0.extensions.has_name_constraints
+    }
+
+    pub(crate) fn has_policy_constraints(&self) -> bool {
+        self.0.extensions.has_policy_constraints
     }
 
     pub(crate) fn has_weak_signature(&self) -> bool {
@@ -323,9 +337,11 @@ impl Extensions {
             body.get::<CrlDistributionPoints>().map_err(|error| encoding("CRL distribution points", error))?
         {
             read.crl_distribution_points = uris(&points);
+            read.crl_point_names = distribution::own_names(&points, &body.issuer);
         }
-        let mut extensions = body.extensions.iter().flatten();
-        read.has_name_constraints = extensions.any(|extension| extension.extn_id == ID_CE_NAME_CONSTRAINTS);
+        let has = |id| body.extensions.iter().flatten().any(|extension| extension.extn_id == id);
+        read.has_name_constraints = has(ID_CE_NAME_CONSTRAINTS);
+        read.has_policy_constraints = has(ID_CE_POLICY_CONSTRAINTS);
         Ok(read)
     }
 }

@@ -1,18 +1,26 @@
 //! [`check`]: all rules over one chain.
 
+mod climb;
 mod leaf;
-mod name;
+pub(crate) mod name;
 mod path;
+mod pinned;
+mod policies;
+mod purpose;
 mod trace;
 
 use rustls_pki_types::{CertificateDer, UnixTime};
+use serde::{Deserialize, Serialize};
 
+pub use self::pinned::check_server_pinned;
+
+use self::purpose::Purpose;
 use crate::certificate::Certificate;
 use crate::finding::{Finding, Rule, Severity};
 use crate::revocation::RevocationIndex;
 use crate::role::Role;
 use crate::roots::Roots;
-use crate::verdict::Verdict;
+use crate::verdict::{Refused, Verdict};
 
 /// Most certificates that a peer may send; a real chain has two to four.
 pub const CHAIN_CERTIFICATES_MAX: usize = 10;
@@ -39,32 +47,37 @@ impl Facts<'static> {
 }
 
 /// How strict the rules are that an organisation may loosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+///
+/// In configuration each key may be left out, and has its default then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Policy {
-    /// What a missing Key Usage means (C4). One that is there but without digitalSignature is always refused.
+    /// What a missing Key Usage means, or one without the keyEncipherment that the key needs (C4). One that is there
+    /// without digitalSignature is always refused. Default: `refusal`.
     pub key_usage: Severity,
-    /// Which keys need keyEncipherment (C4).
+    /// Which keys need keyEncipherment (C4). Default: `rsa_only`.
     pub key_encipherment: KeyEncipherment,
-    /// What a missing http(s) CRL distribution point means (C6).
+    /// What a missing http(s) CRL distribution point means, for clients and servers alike (C6). Default: `refusal`.
     pub crl_distribution_point: Severity,
 }
 
-/// Which keys need the Key Usage keyEncipherment (C4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which keys need the Key Usage keyEncipherment (C4). Where it is missing and not needed, that is told as a note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum KeyEncipherment {
     /// Every TLS certificate, whatever its key.
     Required,
-    /// RSA keys; for ECDSA it has no meaning.
+    /// RSA keys; for ECDSA and Ed25519 it has no meaning.
     RsaOnly,
 }
 
 impl Default for Policy {
-    /// Warnings for C4 and C6, keyEncipherment for RSA keys only.
+    /// What the spec asks for: refusals for C4 and C6, keyEncipherment for RSA keys only.
     fn default() -> Self {
         Self {
-            key_usage: Severity::Warning,
+            key_usage: Severity::Refusal,
             key_encipherment: KeyEncipherment::RsaOnly,
-            crl_distribution_point: Severity::Warning,
+            crl_distribution_point: Severity::Refusal,
         }
     }
 }
@@ -84,53 +97,99 @@ pub fn check_with(
     roots: &Roots,
     facts: &Facts<'_>,
 ) -> Verdict {
-    let Some((first, rest)) = chain.split_first() else {
-        return refuse(
-            Rule::C1,
-            "no certificate",
-            "a certificate",
-            "configure the peer's certificate and key",
-        );
+    let (leaf, rest) = match split(Purpose::Of(role), chain) {
+        Ok(split) => split,
+        Err(finding) => return Verdict::new(None, Vec::new(), vec![*finding]),
     };
+    let findings = leaf::findings(policy, role, &leaf, roots, facts);
+    search(Purpose::Of(role), leaf, rest, roots, facts, findings)
+}
+
+/// Verifies the way from the first certificate of `chain` to a root, whatever it is for: RFC 5280 §6 under C2, C8, C9, C16,
+/// R2, R6 and R8.
+///
+/// It admits nobody, since it asks for neither purpose, name, Key Usage of the leaf nor distribution points; a peer and a
+/// signer go through [`check`]. It is the part that all roles share. The first certificate may be a CA's: who takes CAs from
+/// a file, such as the signers of CRLs, finds out here whether a root vouches for them. With [`Facts::revocation`] it is
+/// strict: every issuer needs a fresh CRL.
+///
+/// Returns the path, leaf first and root last.
+///
+/// # Errors
+/// There is no path that holds; all findings are in the error.
+pub fn verify_path(
+    chain: &[CertificateDer<'_>],
+    roots: &Roots,
+    facts: &Facts<'_>,
+) -> Result<Vec<Certificate>, Refused> {
+    let (leaf, rest) = split(Purpose::PathOnly, chain).map_err(|finding| Refused::of(*finding))?;
+    let mut findings = leaf::path_findings(&leaf, facts);
+    if facts.revocation.is_some_and(RevocationIndex::is_empty) {
+        let (got, fix) = ("no CRL of any issuer", "load the CRLs first");
+        findings.push(Finding::refusal(Rule::R6, &leaf, got, "a fresh CRL of every issuer", fix));
+    }
+    search(Purpose::PathOnly, leaf, rest, roots, facts, findings).into_path()
+}
+
+/// Parses the leaf, and bounds what comes behind it.
+fn split<'c, 'd>(
+    purpose: Purpose,
+    chain: &'c [CertificateDer<'d>],
+) -> Result<(Certificate, &'c [CertificateDer<'d>]), Box<Finding>> {
+    let Some((first, rest)) = chain.split_first() else {
+        let fix = "configure the peer's certificate and key";
+        return Err(refusal(Rule::C1, "no certificate", "a certificate", fix));
+    };
+    let rule = purpose.rule(Rule::C2);
     if chain.len() > CHAIN_CERTIFICATES_MAX {
         let got = format!("{} certificates", chain.len());
         let wanted = "a chain of at most 10 certificates";
-        return refuse(role.rule(Rule::C2), got, wanted, "send the leaf and its intermediates only");
+        let fix = "send the leaf and its intermediates only";
+        return Err(refusal(rule, got, wanted, fix));
     }
-    let leaf = match Certificate::from_der(first) {
-        Ok(leaf) => leaf,
+    match Certificate::from_der(first) {
+        Ok(leaf) => Ok((leaf, rest)),
         Err(error) => {
+            let got = format!("unreadable: {error}");
             let wanted = "an X.509 certificate in DER";
-            return refuse(
-                role.rule(Rule::C2),
-                format!("unreadable: {error}"),
-                wanted,
-                "reissue the certificate",
-            );
+            Err(refusal(rule, got, wanted, "reissue the certificate"))
         }
-    };
+    }
+}
 
-    let mut findings = leaf::findings(policy, role, &leaf, roots, facts);
+fn refusal(rule: Rule, got: impl Into<String>, wanted: &str, fix: &str) -> Box<Finding> {
+    Box::new(Finding::without_certificate(rule, got, wanted, fix))
+}
+
+/// Looks for a path that holds, and puts the verdict together.
+fn search(
+    purpose: Purpose,
+    leaf: Certificate,
+    rest: &[CertificateDer<'_>],
+    roots: &Roots,
+    facts: &Facts<'_>,
+    mut findings: Vec<Finding>,
+) -> Verdict {
     let mut intermediates = Vec::new();
     for (index, der) in rest.iter().chain(facts.intermediates).enumerate() {
         match Certificate::from_der(der) {
             Ok(certificate) => intermediates.push(certificate),
-            Err(error) => findings.push(unreadable_intermediate(role, &leaf, index, &error.to_string())),
+            Err(error) => findings.push(unreadable_intermediate(purpose, &leaf, index, &error.to_string())),
         }
     }
-    let search = path::Search { role, leaf: &leaf, intermediates: &intermediates, roots, facts };
-    let path = search.run(&mut findings);
+    let search = path::Search { role: purpose, leaf: &leaf, intermediates: &intermediates, roots, facts };
+    let path = match purpose {
+        // For a role, a CA is no leaf: refused by C8.
+        Purpose::PathOnly if leaf.is_ca() => climb::run(&search, &mut findings),
+        Purpose::PathOnly | Purpose::Of(_) => search.run(&mut findings),
+    };
     Verdict::new(Some(leaf), path, findings)
 }
 
-fn refuse(rule: Rule, got: impl Into<String>, wanted: &str, fix: &str) -> Verdict {
-    Verdict::new(None, Vec::new(), vec![Finding::without_certificate(rule, got, wanted, fix)])
-}
-
-fn unreadable_intermediate(role: Role, leaf: &Certificate, index: usize, problem: &str) -> Finding {
+fn unreadable_intermediate(purpose: Purpose, leaf: &Certificate, index: usize, problem: &str) -> Finding {
     let got = format!("intermediate {} is unreadable: {problem}", index + 1);
     Finding::refusal(
-        role.rule(Rule::C2),
+        purpose.rule(Rule::C2),
         leaf,
         got,
         "intermediates in DER",

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::certificate::Certificate;
 use crate::thumbprint::Thumbprint;
 
-/// A rule of `spec/trust.md` (C, R) or `spec/signing.md` (G).
+/// A rule of `spec/trust.md` (C, R, T) or `spec/signing.md` (G).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
     /// A certificate is required.
@@ -50,6 +50,10 @@ pub enum Rule {
     R6,
     /// A revoked intermediate.
     R8,
+    /// A server that the trust store knows: below one of its CAs, or itself saved there.
+    T6,
+    /// A server's pinned fingerprint.
+    T7,
 }
 
 impl Rule {
@@ -77,6 +81,8 @@ impl Rule {
             Self::R2 => "R2",
             Self::R6 => "R6",
             Self::R8 => "R8",
+            Self::T6 => "T6",
+            Self::T7 => "T7",
         }
     }
 }
@@ -94,7 +100,7 @@ impl Serialize for Rule {
 }
 
 /// What a finding means for the certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Worth knowing.

@@ -5,7 +5,8 @@
 //! `spec/trust.md` and `spec/signing.md`.
 //!
 //! Start with [`check()`]; [`Roots`] and [`Facts`] are what it needs, [`Verdict`] what it answers. [`authority`] makes
-//! certificates for development and tests.
+//! certificates for development and tests. [`Identity`] reads what a person has of their own, PEM or PFX; [`trust_store`]
+//! is what a client trusts.
 
 pub mod authority;
 mod certificate;
@@ -13,24 +14,39 @@ mod check;
 mod describe;
 mod device_id;
 mod finding;
+mod format;
+mod identity;
 mod instant;
 pub mod pem;
+pub mod pfx;
 mod revocation;
 mod role;
 mod roots;
+pub mod select;
 mod thumbprint;
+pub mod trust_store;
 mod usage;
 mod verdict;
 
 pub use certificate::{Certificate, CertificateError};
-pub use check::{CHAIN_CERTIFICATES_MAX, Facts, KeyEncipherment, Policy, check, check_with};
+pub use check::{
+    CHAIN_CERTIFICATES_MAX, Facts, KeyEncipherment, Policy, check, check_server_pinned, check_with,
+    verify_path,
+};
 pub use describe::{CrlSummary, EnvelopeSummary, ITEMS_MAX, Item, KeySummary, RequestSummary, describe};
 pub use device_id::{DeviceId, DeviceIdError};
 pub use finding::{Finding, Rule, Severity};
-pub use revocation::{Coverage, CrlError, RevocationIndex};
+pub use format::Format;
+pub use identity::{IDENTITY_CERTIFICATES_MAX, Identity, IdentityError, IdentityFiles, NamedBytes};
+pub use revocation::{
+    CRL_BYTES_MAX, CRL_ENTRIES_MAX, CRLS_PER_ISSUER_MAX, Coverage, CrlError, CrlSources, CrlUrl, CrlUrlError,
+    CrlWarning, Fetch, FetchError, FetchRequest, FetchResponse, Fetched, GRACE, IssuerRule, Loaded,
+    REDIRECTS_MAX, REFRESH_MAX, RETRY_MAX, RevocationIndex, RevocationMode, RevokedSerial, SERIAL_BYTES_MAX,
+    Serial, Standing, URLS_PER_ISSUER_MAX, Validators, newly_revoked,
+};
 pub use role::{Role, RoleError};
 pub use roots::{Roots, RootsError};
-pub use thumbprint::{Thumbprint, ThumbprintError};
+pub use thumbprint::{AnyThumbprint, Thumbprint, ThumbprintError};
 pub use usage::ExtendedKeyUsage;
 pub use verdict::{Refused, Verdict};
 

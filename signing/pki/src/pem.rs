@@ -3,6 +3,8 @@
 //! Several blocks a file, text between them, CRLF, a byte order mark; one bad block never loses the others. DER and PFX
 //! are not read: the error names the command that converts them.
 
+use std::borrow::Cow;
+
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use zeroize::Zeroizing;
@@ -64,6 +66,47 @@ pub struct Contents {
 /// # Errors
 /// It is not PEM at all, or too large.
 pub fn read(bytes: &[u8], what: &str) -> Result<Contents, PemError> {
+    let mut contents =
+        Contents { certificates: Vec::new(), keys: Vec::new(), crls: Vec::new(), skipped: Vec::new() };
+    for item in items(bytes, what)? {
+        contents.take(item);
+    }
+    Ok(contents)
+}
+
+/// One block of a PEM file, for readers that tell their findings by line (T5) or decrypt keys.
+#[derive(Debug)]
+pub(crate) struct Item {
+    /// The line of its BEGIN, from 1.
+    pub(crate) line: usize,
+    /// What stands between `BEGIN` and the dashes.
+    pub(crate) label: String,
+    /// What it holds.
+    pub(crate) content: Content,
+}
+
+/// What a block holds.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// A certificate, not parsed.
+    Certificate(CertificateDer<'static>),
+    /// A private key.
+    Key(PrivateKeyDer<'static>),
+    /// The DER of an `ENCRYPTED PRIVATE KEY` (RFC 5958 §3).
+    EncryptedKey(Vec<u8>),
+    /// A key that is encrypted in the way of OpenSSL before PKCS#8 (`Proc-Type: 4,ENCRYPTED`).
+    LegacyEncryptedKey,
+    /// A CRL, not parsed.
+    Crl(CertificateRevocationListDer<'static>),
+    /// Not readable, or nothing that is used here; the text says what is wrong.
+    Unusable(String),
+}
+
+/// Cuts a PEM file into its blocks and decodes each; `what` names the file in errors.
+///
+/// # Errors
+/// It is not PEM at all, or too large.
+pub(crate) fn items(bytes: &[u8], what: &str) -> Result<Vec<Item>, PemError> {
     let what = what.to_owned();
     if bytes.len() > FILE_BYTES_MAX {
         return Err(PemError::TooLarge { what, got: bytes.len() });
@@ -71,12 +114,19 @@ pub fn read(bytes: &[u8], what: &str) -> Result<Contents, PemError> {
     if bytes.first() == Some(&0x30) && !has_block(bytes) {
         return Err(if is_pfx(bytes) { PemError::Pfx { what } } else { PemError::Der { what } });
     }
-    let mut contents =
-        Contents { certificates: Vec::new(), keys: Vec::new(), crls: Vec::new(), skipped: Vec::new() };
-    for block in blocks(bytes) {
-        contents.take(&block);
-    }
-    Ok(contents)
+    Ok(blocks(&as_utf8(bytes)).iter().map(Block::item).collect())
+}
+
+/// Turns UTF-16, which Windows PowerShell's `>` writes, into UTF-8; anything else stays as it is.
+pub(crate) fn as_utf8(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let unit: fn([u8; 2]) -> u16 = match bytes {
+        [0xff, 0xfe, ..] => u16::from_le_bytes,
+        [0xfe, 0xff, ..] => u16::from_be_bytes,
+        _ => return Cow::Borrowed(bytes),
+    };
+    let (pairs, _) = bytes.as_chunks::<2>();
+    let units: Vec<u16> = pairs.iter().skip(1).map(|pair| unit(*pair)).collect();
+    Cow::Owned(String::from_utf16_lossy(&units).into_bytes())
 }
 
 /// A block of any label.
@@ -192,27 +242,58 @@ const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
 const ENCRYPTED: &str = "the private key is encrypted";
 
-impl Contents {
-    fn take(&mut self, block: &Block<'_>) {
-        if block.is_encrypted() {
-            return self.skip(block, ENCRYPTED);
+impl Block<'_> {
+    fn item(&self) -> Item {
+        Item { line: self.line, label: self.label.clone(), content: self.content() }
+    }
+
+    fn content(&self) -> Content {
+        if find(self.text, b"Proc-Type: 4,ENCRYPTED").is_some() {
+            return Content::LegacyEncryptedKey;
         }
-        if !block.is_ended {
-            return self.skip(block, "no END line");
+        if !self.is_ended {
+            return Content::Unusable("no END line".to_owned());
         }
-        match <(SectionKind, Vec<u8>)>::from_pem_slice(block.text) {
-            Ok((SectionKind::Certificate, der)) => self.certificates.push(der.into()),
-            Ok((SectionKind::Crl, der)) => self.crls.push(der.into()),
-            Ok((SectionKind::PrivateKey, der)) => self.keys.push(PrivateKeyDer::Pkcs8(der.into())),
-            Ok((SectionKind::EcPrivateKey, der)) => self.keys.push(PrivateKeyDer::Sec1(der.into())),
-            Ok((SectionKind::RsaPrivateKey, der)) => self.keys.push(PrivateKeyDer::Pkcs1(der.into())),
-            Ok(_) | Err(rustls_pki_types::pem::Error::NoItemsFound) => self.skip(block, "not used here"),
-            Err(error) => self.skip(block, &error.to_string()),
+        if self.label == "ENCRYPTED PRIVATE KEY" {
+            return self.encrypted_key();
+        }
+        match <(SectionKind, Vec<u8>)>::from_pem_slice(self.text) {
+            Ok((SectionKind::Certificate, der)) => Content::Certificate(der.into()),
+            Ok((SectionKind::Crl, der)) => Content::Crl(der.into()),
+            Ok((SectionKind::PrivateKey, der)) => Content::Key(PrivateKeyDer::Pkcs8(der.into())),
+            Ok((SectionKind::EcPrivateKey, der)) => Content::Key(PrivateKeyDer::Sec1(der.into())),
+            Ok((SectionKind::RsaPrivateKey, der)) => Content::Key(PrivateKeyDer::Pkcs1(der.into())),
+            Ok(_) | Err(rustls_pki_types::pem::Error::NoItemsFound) => {
+                Content::Unusable("not used here".to_owned())
+            }
+            Err(error) => Content::Unusable(error.to_string()),
         }
     }
 
-    fn skip(&mut self, block: &Block<'_>, problem: &str) {
-        self.skipped.push(format!("line {}: `{}`: {problem}", block.line, block.label));
+    /// Decodes a label that rustls-pki-types does not know.
+    fn encrypted_key(&self) -> Content {
+        match self.der() {
+            Ok(der) => Content::EncryptedKey(der.to_vec()),
+            Err(problem) => Content::Unusable(problem),
+        }
+    }
+}
+
+impl Contents {
+    fn take(&mut self, item: Item) {
+        match item.content {
+            Content::Certificate(der) => self.certificates.push(der),
+            Content::Key(key) => self.keys.push(key),
+            Content::Crl(der) => self.crls.push(der),
+            Content::EncryptedKey(_) | Content::LegacyEncryptedKey => {
+                self.skip(item.line, &item.label, ENCRYPTED);
+            }
+            Content::Unusable(problem) => self.skip(item.line, &item.label, &problem),
+        }
+    }
+
+    fn skip(&mut self, line: usize, label: &str, problem: &str) {
+        self.skipped.push(format!("line {line}: `{label}`: {problem}"));
     }
 
     fn nothing(&self, what: &str, wanted: &'static str) -> PemError {
@@ -239,7 +320,8 @@ impl Contents {
     }
 }
 
-fn has_block(bytes: &[u8]) -> bool {
+/// Returns whether a PEM block begins anywhere in `bytes`.
+pub(crate) fn has_block(bytes: &[u8]) -> bool {
     find(bytes, BEGIN).is_some()
 }
 

@@ -1,100 +1,160 @@
-//! [`RevocationIndex`]: who is revoked, in O(1).
+//! [`RevocationIndex`]: who is revoked, in O(1), and which issuers' CRLs can be relied on.
 //!
-//! A CRL's signature is verified once, when it is added; a look-up hashes a name and a serial number (R7). Fetching,
-//! watching and the policies `hard`, `grace` and `soft` (R1, R6) are not here.
+//! A CRL's signature is verified once, when it is added; a look-up hashes a name and a serial number, allocates nothing, and
+//! touches a few slots however many entries there are (R7). Two principles decide where CRLs overlap:
+//!
+//! - **Revoked is the union.** A serial number that stands on any CRL of its issuer's name is revoked, whatever the CRL's key
+//!   and scope; a CA gives a number once.
+//! - **Fresh is exact.** A CRL counts for a certificate only if its scope has the certificate in it, and one of another key of
+//!   the same name only while the certificate's issuer has none of its own (R5).
+//!
+//! CRLs are loaded by [`RevocationIndex::load`], compared by [`newly_revoked`], judged by [`IssuerRule`]s, and fetched as
+//! [`CrlSources`] and [`Fetch`] say; the IO is the caller's.
 
+mod coverage;
 mod crl;
+mod entries;
+mod error;
+mod extension;
+mod fetch;
+mod rule;
+mod serials;
+mod sources;
+mod tlv;
+mod url;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use rustls_pki_types::UnixTime;
+use rustls_pki_types::{CertificateRevocationListDer, UnixTime};
 
-use self::crl::Crl;
+pub use self::coverage::Coverage;
+use self::coverage::deadline;
+use self::crl::{Crl, Read};
+pub use self::error::{CrlError, CrlWarning};
+pub use self::fetch::{
+    Fetch, FetchError, FetchRequest, FetchResponse, Fetched, REDIRECTS_MAX, REFRESH_MAX, RETRY_MAX,
+    Validators,
+};
+pub(crate) use self::rule::Lack;
+use self::rule::Rules;
+pub use self::rule::{GRACE, IssuerRule, RevocationMode, Standing};
+pub use self::serials::{CRL_ENTRIES_MAX, SERIAL_BYTES_MAX, Serial};
+use self::serials::{Key, added};
+pub use self::sources::{CrlSources, URLS_PER_ISSUER_MAX};
+pub use self::url::{CrlUrl, CrlUrlError};
 use crate::certificate::Certificate;
-use crate::instant;
-use crate::pem::{self, PemError};
+use crate::finding::Severity;
+use crate::pem;
 
-/// All CRLs that were added, by issuer. Which certificate may issue is the caller's to say, by the candidates it gives.
+/// Largest CRL that is read, in bytes of DER: a million entries with 20-byte serial numbers and a reason each have 53 million.
+pub const CRL_BYTES_MAX: usize = pem::FILE_BYTES_MAX;
+
+/// Most CRLs of one issuer name: each of its keys and distribution points has one, and a look-up asks all of them.
+pub const CRLS_PER_ISSUER_MAX: usize = 128;
+
+/// All CRLs that were added, by issuer, and the rules of the issuers (R6). Clones share the CRLs.
+///
+/// Which certificate may issue is the caller's to say, by the candidates it gives.
 #[derive(Debug, Clone, Default)]
 pub struct RevocationIndex {
-    issuers: HashMap<Vec<u8>, Issuer>,
+    issuers: HashMap<Vec<u8>, Vec<Arc<Crl>>>,
+    rules: Rules,
 }
 
-/// What one issuer name published: one CRL for each of its keys and distribution points.
-type Issuer = BTreeMap<Scope, Entry>;
-
-/// Authority key identifier and issuing distribution point of a CRL, as DER. CRLs of one scope replace each other.
-type Scope = (Vec<u8>, Vec<u8>);
-
-#[derive(Debug, Clone)]
-struct Entry {
-    number: Option<Number>,
-    this_update: UnixTime,
-    next_update: UnixTime,
-    revoked: HashSet<Serial>,
+/// A CRL that was added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The issuer's name.
+    pub issuer: String,
+    /// How many certificates it revokes.
+    pub entries: usize,
+    /// When it was made.
+    pub this_update: UnixTime,
+    /// When the next one is due; what [`Fetch::handle_loaded`] wants.
+    pub next_update: UnixTime,
+    /// What is worth an alarm.
+    pub warnings: Vec<CrlWarning>,
 }
 
-/// A CRLNumber: its length first, so that comparing compares the numbers.
-type Number = (usize, Vec<u8>);
-
-/// A serial number without its own allocation; longer ones than this no certificate has (RFC 5280 §4.1.2.2: 20).
+/// A certificate, by what a CRL says of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Serial {
-    length: usize,
-    bytes: [u8; 21],
-}
-
-/// Whether an issuer's CRLs can be relied on (R6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Coverage {
-    /// All of them are within their time.
-    Fresh,
-    /// One of them should have been followed by a newer one.
-    Stale {
-        /// When the next one was due.
-        next_update: UnixTime,
-    },
-    /// There is none.
-    Missing,
+pub struct RevokedSerial<'a> {
+    /// The issuer's name, as [`Certificate::issuer_der`] returns it.
+    pub issuer_der: &'a [u8],
+    /// The serial number; its bytes are those of [`Certificate::serial`].
+    pub serial: Serial,
 }
 
 impl RevocationIndex {
-    /// Verifies the CRLs in `crl` (PEM or DER) and adds them, as [`Self::add`] does.
+    /// Verifies the CRLs in `crl` (PEM or DER) and adds them, as [`Self::load`] does.
     ///
     /// # Errors
-    /// As [`Self::add`]. The index is gone then; a caller that wants to keep the old one clones it or uses `add`.
+    /// As [`Self::load`]. The index is gone then; a caller that wants to keep the old one clones it or uses `load`.
     pub fn with_crl(mut self, crl: &[u8], issuers: &[Certificate], now: UnixTime) -> Result<Self, CrlError> {
-        self.add(crl, issuers, now)?;
+        self.load(crl, issuers, now)?;
         Ok(self)
     }
 
-    /// Verifies the CRLs in `crl` (PEM or DER) and adds them all, or none. One of the same issuer and scope is replaced.
+    /// Verifies the CRLs in `crl` (PEM or DER) and adds them, as [`Self::load`] does, without its warnings.
     ///
-    /// An expired CRL is added: what it revokes stays revoked, and [`Self::coverage`] says that it is stale.
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn add(&mut self, crl: &[u8], issuers: &[Certificate], now: UnixTime) -> Result<(), CrlError> {
+        self.load(crl, issuers, now).map(drop)
+    }
+
+    /// Verifies the CRLs in `crl` (PEM or DER) and adds them all, or none (R4). One of the same signer and scope is replaced.
+    ///
+    /// An expired CRL is added: what it revokes stays revoked, and [`Self::coverage`] says that it is stale. A CRL of a million
+    /// entries takes most of a second: not on an async runtime (R7).
     ///
     /// # Errors
     /// A CRL cannot be read, is of a kind that is not used (delta, indirect, without nextUpdate; R5), is signed by none of
-    /// `issuers`, comes from the future, or is older than the one that is known.
-    pub fn add(&mut self, crl: &[u8], issuers: &[Certificate], now: UnixTime) -> Result<(), CrlError> {
-        let mut read = Vec::new();
-        for der in ders(crl)? {
-            let crl = Crl::read(&der, issuers, now)?;
-            self.refuse_older(&crl)?;
-            read.push(crl);
+    /// `issuers`, comes from the future, or is older than the one that is known. Each is an alarm.
+    pub fn load(
+        &mut self,
+        crl: &[u8],
+        issuers: &[Certificate],
+        now: UnixTime,
+    ) -> Result<Vec<Loaded>, CrlError> {
+        let mut next = self.issuers.clone();
+        let mut loaded = Vec::new();
+        let blocks = blocks(crl)?;
+        // No block: it is DER.
+        let ders = if blocks.is_empty() { vec![crl] } else { blocks.iter().map(AsRef::as_ref).collect() };
+        for der in ders {
+            loaded.push(put(&mut next, Read::new(der, issuers, now)?)?);
         }
-        for crl in read {
-            self.issuers.entry(crl.issuer_der).or_default().insert(crl.scope, crl.entry);
-        }
-        Ok(())
+        self.issuers = next;
+        Ok(loaded)
+    }
+
+    /// Drops the CRLs that the key of `issuer` signed: it is configured no more, or has a new key whose CRLs go on.
+    pub fn forget(&mut self, issuer: &Certificate) {
+        self.issuers.retain(|_, crls| {
+            crls.retain(|crl| !rule::is_same(&crl.signer, issuer));
+            !crls.is_empty()
+        });
+    }
+
+    /// Sets the rule of one issuer (R6).
+    pub fn set_rule(&mut self, issuer: &Certificate, rule: IssuerRule) {
+        self.rules.set(issuer, rule);
+    }
+
+    /// Sets the rule of all issuers that have none of their own (R6). Without it, they are warned of only.
+    pub const fn set_rule_of_others(&mut self, rule: IssuerRule) {
+        self.rules.others = Some(rule);
     }
 
     /// Returns whether the issuer with the name `issuer_der` revoked the certificate with this serial number.
     #[must_use]
     pub fn contains(&self, issuer_der: &[u8], serial: &[u8]) -> bool {
-        let (Some(issuer), Some(serial)) = (self.issuers.get(issuer_der), Serial::new(serial)) else {
-            return false;
-        };
-        issuer.values().any(|entry| entry.revoked.contains(&serial))
+        let Some(crls) = self.issuers.get(issuer_der) else { return false };
+        let Some(serial) = Serial::new(serial) else { return false };
+        let key = Key::of(serial);
+        crls.iter().any(|crl| crl.revoked.contains(&key))
     }
 
     /// Returns whether the certificate is revoked by its issuer; its issuers are not looked at.
@@ -103,118 +163,169 @@ impl RevocationIndex {
         self.contains(certificate.issuer_der(), certificate.serial())
     }
 
-    /// Returns whether the CRLs of the issuer with the name `issuer_der` can be relied on at `now`.
+    /// Returns whether the CRLs that speak for `certificate`, which `issuer` issued, can be relied on at `now` (R5).
     #[must_use]
-    pub fn coverage(&self, issuer_der: &[u8], now: UnixTime) -> Coverage {
-        let Some(issuer) = self.issuers.get(issuer_der) else { return Coverage::Missing };
-        match issuer.values().map(|entry| entry.next_update).min() {
-            Some(next_update) if next_update <= now => Coverage::Stale { next_update },
-            Some(_) => Coverage::Fresh,
-            None => Coverage::Missing,
-        }
+    pub fn coverage(&self, certificate: &Certificate, issuer: &Certificate, now: UnixTime) -> Coverage {
+        Coverage::of(self.deadline(certificate, issuer), now)
     }
 
-    /// Returns whether no CRL was added; revocation is not configured then, and nothing warns of it.
+    /// Returns how it stands with the CRLs of `issuer`, the worst of all its scopes: what metrics and health show (R6).
+    ///
+    /// `configured_since` is when the issuer was configured first. [`crate::check()`] judges each certificate by the CRLs that
+    /// speak for it.
+    #[must_use]
+    pub fn standing(&self, issuer: &Certificate, now: UnixTime, configured_since: UnixTime) -> Standing {
+        let crls = self.issuers.get(issuer.subject_der()).map_or(&[][..], Vec::as_slice);
+        let own = crls.iter().filter(|crl| crl.signer.spki_der() == issuer.spki_der());
+        let next_update = |crl: &Arc<Crl>| crl.next_update;
+        let first = own.map(next_update).min().or_else(|| crls.iter().map(next_update).min());
+        Standing::of(Coverage::of(first, now), now, configured_since)
+    }
+
+    /// Returns every issuer with a rule of its own, and how it stands: whatever is not fresh is an alarm (R6).
+    pub fn standings(&self, now: UnixTime) -> impl Iterator<Item = (&Certificate, IssuerRule, Standing)> {
+        let rules = self.rules.iter();
+        rules.map(move |(issuer, rule)| (issuer, rule, self.standing(issuer, now, rule.configured_since)))
+    }
+
+    /// Returns from when on R6 refuses `path` (leaf first, root last) if no newer CRL is loaded; `None`: never.
+    ///
+    /// An accepted verdict may be kept until then, and no longer.
+    #[must_use]
+    pub fn refuses_from(&self, path: &[Certificate]) -> Option<UnixTime> {
+        let pairs = path.iter().zip(path.iter().skip(1));
+        let times = pairs.filter_map(|(certificate, issuer)| {
+            self.rules.of(issuer)?.refuses_from(self.deadline(certificate, issuer))
+        });
+        times.min()
+    }
+
+    /// Returns whether no CRL was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.issuers.is_empty()
     }
 
-    /// Returns the number of revoked certificates.
+    /// Returns the number of entries of all CRLs.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.issuers.values().flat_map(BTreeMap::values).map(|entry| entry.revoked.len()).sum()
+        self.issuers.values().flatten().map(|crl| crl.revoked.len()).sum()
     }
 
-    fn refuse_older(&self, crl: &Crl) -> Result<(), CrlError> {
-        let known = self.issuers.get(&crl.issuer_der).and_then(|issuer| issuer.get(&crl.scope));
-        let Some(known) = known else { return Ok(()) };
-        let is_older = match (&crl.entry.number, &known.number) {
-            (Some(new), Some(old)) => new < old,
-            (Some(_) | None, None) => crl.entry.this_update < known.this_update,
-            (None, Some(_)) => true,
-        };
-        if !is_older {
-            return Ok(());
+    /// Returns what R6 says of a certificate that `issuer` issued; `None` if all is well, or if nothing was configured.
+    pub(crate) fn lack(
+        &self,
+        certificate: &Certificate,
+        issuer: &Certificate,
+        now: UnixTime,
+    ) -> Option<Lack> {
+        let coverage = self.coverage(certificate, issuer, now);
+        if matches!(coverage, Coverage::Fresh { .. }) || (self.is_empty() && self.rules.is_empty()) {
+            return None;
         }
-        Err(CrlError::Older {
-            issuer: crl.issuer.clone(),
-            got: instant::text(crl.entry.this_update),
-            known: instant::text(known.this_update),
-        })
+        let Some(rule) = self.rules.of(issuer) else {
+            return Some(Lack { severity: Severity::Warning, coverage, grace_until: None });
+        };
+        let standing = Standing::of(coverage, now, rule.configured_since);
+        let grace_until = match (standing, rule.mode) {
+            (Standing::InGrace { until }, RevocationMode::Grace) => Some(until),
+            (Standing::Fresh { .. } | Standing::InGrace { .. } | Standing::Lapsed { .. }, _) => None,
+        };
+        let severity = standing.severity(rule.mode)?;
+        Some(Lack { severity, coverage, grace_until })
+    }
+
+    /// Returns until when the CRLs that speak for the certificate are fresh; `None` if they speak not for all reasons.
+    fn deadline(&self, certificate: &Certificate, issuer: &Certificate) -> Option<UnixTime> {
+        let crls = self.issuers.get(certificate.issuer_der())?;
+        let speak = || crls.iter().filter(|crl| crl.covers.speaks_for(certificate));
+        let is_own = |crl: &&Arc<Crl>| crl.signer.spki_der() == issuer.spki_der();
+        let scope = |crl: &Arc<Crl>| (crl.covers.reasons, crl.next_update);
+        // A CA that publishes one CRL for each of its keys speaks with each for its own certificates only; one that publishes
+        // with its newest key only speaks for all.
+        if speak().any(|crl| is_own(&crl)) {
+            return deadline(speak().filter(is_own).map(scope));
+        }
+        deadline(speak().map(scope))
     }
 }
 
-impl Serial {
-    fn new(serial: &[u8]) -> Option<Self> {
-        let mut bytes = [0; 21];
-        bytes.get_mut(..serial.len())?.copy_from_slice(serial);
-        Some(Self { length: serial.len(), bytes })
-    }
+/// Returns the certificates that `new` revokes and `old` does not, each once (R3): the sessions to close.
+///
+/// The order is that of the serial numbers in each CRL. It merges the CRLs that changed, and skips those that both share; a
+/// session closes if any certificate of its path is among them (R8).
+pub fn newly_revoked<'a>(
+    old: &'a RevocationIndex,
+    new: &'a RevocationIndex,
+) -> impl Iterator<Item = RevokedSerial<'a>> + 'a {
+    new.issuers.iter().flat_map(move |(issuer_der, crls)| {
+        let before = old.issuers.get(issuer_der).map_or(&[][..], Vec::as_slice);
+        crls.iter()
+            .enumerate()
+            .flat_map(move |(index, crl)| {
+                let follows = before.iter().find(|before| is_same_scope(before, crl));
+                let is_shared = follows.is_some_and(|follows| Arc::ptr_eq(follows, crl));
+                let entries = if is_shared { &[][..] } else { crl.revoked.sorted() };
+                let followed = follows.map_or(&[][..], |follows| follows.revoked.sorted());
+                let told = crls.get(..index).unwrap_or_default();
+                // The CRLs of other scopes may have it already.
+                added(followed, entries).filter(move |serial| {
+                    let key = Key::of(*serial);
+                    !before.iter().chain(told).any(|crl| crl.revoked.contains(&key))
+                })
+            })
+            .map(move |serial| RevokedSerial { issuer_der, serial })
+    })
 }
 
-/// Why a CRL is not used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CrlError {
-    /// It is not PEM, or holds no CRL.
-    #[error(transparent)]
-    Pem(#[from] PemError),
-    /// It is not valid DER.
-    #[error("not readable: {0}; wanted an X.509 v2 CRL")]
-    Encoding(String),
-    /// A kind of CRL that is not used (R5).
-    #[error(
-        "CRL of {issuer}: {got}; wanted a complete CRL of the issuer itself, with nextUpdate; publish one"
-    )]
-    Unsupported {
-        /// The issuer's name.
-        issuer: String,
-        /// What it is.
-        got: String,
-    },
-    /// No candidate has the issuer's name and may sign CRLs.
-    #[error(
-        "CRL of {issuer}: no trusted CA of that name that may sign CRLs; add its certificate to the roots or intermediates"
-    )]
-    UnknownIssuer {
-        /// The issuer's name.
-        issuer: String,
-    },
-    /// The issuer's key did not make the signature, or the algorithm is refused (C16).
-    #[error(
-        "CRL of {issuer}: {problem}; wanted the issuer's signature with SHA-256 or better; fetch or publish it again"
-    )]
-    Signature {
-        /// The issuer's name.
-        issuer: String,
-        /// What is wrong.
-        problem: String,
-    },
-    /// thisUpdate lies in the future.
-    #[error(
-        "CRL of {issuer}: made at {this_update}, in the future; check the clocks of this machine and of the CA"
-    )]
-    Future {
-        /// The issuer's name.
-        issuer: String,
-        /// When it says that it was made.
-        this_update: String,
-    },
-    /// A newer one is known (R5).
-    #[error("CRL of {issuer}: made at {got}, but one of {known} is known; wanted a newer one; publish again")]
-    Older {
-        /// The issuer's name.
-        issuer: String,
-        /// When this one was made.
-        got: String,
-        /// When the known one was made.
-        known: String,
-    },
+/// Puts a CRL in the place of the one that it follows.
+fn put(issuers: &mut HashMap<Vec<u8>, Vec<Arc<Crl>>>, read: Read) -> Result<Loaded, CrlError> {
+    let Read { issuer, issuer_der, crl, mut warnings } = read;
+    let crls = issuers.entry(issuer_der).or_default();
+    let known = crls.iter().position(|known| is_same_scope(known, &crl));
+    if let Some(known) = known.and_then(|known| crls.get(known)) {
+        if crl.is_older_than(known) {
+            return Err(CrlError::Older { issuer, got: crl.age(), known: known.age() });
+        }
+        if crl.this_update < known.this_update {
+            warnings.push(CrlWarning::Backdated { before: known.this_update });
+        }
+    }
+    let loaded = Loaded {
+        issuer,
+        entries: crl.revoked.len(),
+        this_update: crl.this_update,
+        next_update: crl.next_update,
+        warnings,
+    };
+    let crl = Arc::new(crl);
+    // A CRL for everything ends those for parts that its signer made before.
+    let ends = |old: &Arc<Crl>| {
+        is_same_scope(old, &crl)
+            || (crl.covers.is_everything()
+                && old.signer.spki_der() == crl.signer.spki_der()
+                && old.this_update <= crl.this_update)
+    };
+    crls.retain(|old| !ends(old));
+    if crls.len() >= CRLS_PER_ISSUER_MAX {
+        return Err(CrlError::TooManyOfIssuer { issuer: loaded.issuer });
+    }
+    crls.push(crl);
+    Ok(loaded)
 }
 
-fn ders(crl: &[u8]) -> Result<Vec<Vec<u8>>, PemError> {
-    if crl.first() == Some(&0x30) && crl.len() <= pem::FILE_BYTES_MAX {
-        return Ok(vec![crl.to_vec()]);
+/// CRLs of one signer and issuing distribution point follow each other.
+fn is_same_scope(one: &Crl, other: &Crl) -> bool {
+    one.point == other.point && one.signer.spki_der() == other.signer.spki_der()
+}
+
+/// Returns the CRLs of a PEM file; none if it is DER.
+fn blocks(crl: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, CrlError> {
+    if crl.len() > CRL_BYTES_MAX {
+        return Err(CrlError::TooLarge(crl.len()));
     }
-    Ok(pem::crls(crl, "CRL")?.iter().map(|der| der.as_ref().to_vec()).collect())
+    if crl.first() == Some(&0x30) {
+        return Ok(Vec::new());
+    }
+    Ok(pem::crls(crl, "CRL")?)
 }

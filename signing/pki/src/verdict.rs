@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::certificate::Certificate;
-use crate::finding::{Finding, Severity};
+use crate::finding::{Finding, Rule, Severity};
 
 /// The answer of [`crate::check()`]: all findings, never the first only (C14).
 #[derive(Debug, Clone)]
@@ -56,6 +56,20 @@ impl Verdict {
             Some(_) | None => Err(Refused { findings: self.findings }),
         }
     }
+
+    /// Returns the path if there is one and nothing is wrong with it; a missing or stale CRL is (R6 `hard`).
+    pub(crate) fn into_path(self) -> Result<Vec<Certificate>, Refused> {
+        let is_stale = |finding: &Finding| finding.rule == Rule::R6;
+        if self.is_accepted() && !self.path.is_empty() && !self.findings.iter().any(is_stale) {
+            return Ok(self.path);
+        }
+        let strict = |finding: Finding| {
+            if is_stale(&finding) { finding.with_severity(Severity::Refusal) } else { finding }
+        };
+        let findings = self.findings.into_iter().map(strict).collect();
+        let verdict = Self::new(self.leaf, Vec::new(), findings);
+        Err(Refused { findings: verdict.findings })
+    }
 }
 
 impl fmt::Display for Verdict {
@@ -73,6 +87,11 @@ pub struct Refused {
 }
 
 impl Refused {
+    /// Refuses for one finding.
+    pub(crate) fn of(finding: Finding) -> Self {
+        Self { findings: vec![finding] }
+    }
+
     /// Returns all findings, refusals first; at least one is a refusal.
     #[must_use]
     pub fn findings(&self) -> &[Finding] {

@@ -22,9 +22,10 @@ pub(crate) enum KeyKind {
 
 /// Shortest RSA modulus in bits (C16).
 pub(crate) const RSA_BITS_MIN: usize = 2048;
+/// Longest one: rustls and webpki verify nothing longer.
+pub(crate) const RSA_BITS_MAX: usize = 8192;
 
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
-const RSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
@@ -59,7 +60,8 @@ impl KeyKind {
         bits: impl FnOnce() -> usize,
     ) -> Self {
         match curve {
-            _ if oid == RSA_ENCRYPTION || oid == RSA_PSS => Self::Rsa { bits: bits() },
+            // id-RSASSA-PSS keys are not among them: rustls and webpki verify PSS with rsaEncryption keys only.
+            _ if oid == RSA_ENCRYPTION => Self::Rsa { bits: bits() },
             _ if oid == ED25519 => Self::Ed25519,
             Some(curve) if oid == EC_PUBLIC_KEY && CURVES.iter().any(|(_, known)| *known == curve) => {
                 Self::on_curve(curve)
@@ -74,9 +76,13 @@ impl KeyKind {
         known.map_or(Self::Other(curve), |(name, _)| Self::Ecdsa { curve: name })
     }
 
-    /// Returns whether the key is too short (C16).
+    /// Returns whether the key is too short, or of a kind that no signature is verified with (C16).
     pub(crate) fn is_weak(&self) -> bool {
-        matches!(self, Self::Rsa { bits } if *bits < RSA_BITS_MIN)
+        match self {
+            Self::Rsa { bits } => !(RSA_BITS_MIN..=RSA_BITS_MAX).contains(bits),
+            Self::Ecdsa { .. } | Self::Ed25519 => false,
+            Self::Other(_) => true,
+        }
     }
 
     pub(crate) fn is_rsa(&self) -> bool {
@@ -142,8 +148,13 @@ pub(crate) enum SignatureProblem {
 
 /// Returns whether a self-issued certificate carries its own key's signature, or one that we cannot judge.
 pub(crate) fn may_have_signed_itself(der: &CertificateDer<'_>) -> bool {
+    may_have_signed(der, der)
+}
+
+/// Returns whether the key of `signer` made the signature of the certificate `der`, or one that we cannot judge.
+pub(crate) fn may_have_signed(signer: &CertificateDer<'_>, der: &[u8]) -> bool {
     let Some((message, algorithm, signature)) = signed_parts(der) else { return true };
-    verify_signature(der, &algorithm, message, &signature) != Err(SignatureProblem::Wrong)
+    verify_signature(signer, &algorithm, message, &signature) != Err(SignatureProblem::Wrong)
 }
 
 /// Splits what X.509 signs (certificate or CRL) into signed bytes, algorithm and signature.

@@ -35,6 +35,19 @@ pub(super) fn findings(
     findings
 }
 
+/// Returns what is wrong with the leaf, whatever it is for.
+pub(super) fn path_findings(leaf: &Certificate, facts: &Facts<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if leaf.is_self_signed() {
+        let fix = "look for it among the roots; a path begins below one";
+        findings.push(Finding::refusal(Rule::C8, leaf, "self-signed", "a certificate that a CA issued", fix));
+    }
+    findings.extend(validity(leaf, facts));
+    findings.extend(algorithms(leaf));
+    findings.extend(revoked(leaf, facts));
+    findings
+}
+
 /// C3, S7, G5: the role's purpose is listed; a leaf without the extension is refused.
 fn extended_key_usage(role: Role, leaf: &Certificate) -> Option<Finding> {
     let wanted = role.extended_key_usage();
@@ -181,7 +194,8 @@ pub(super) fn weak_key(certificate: &Certificate) -> Option<Finding> {
     }
     let got = format!("a key of {}", certificate.key_algorithm());
     let fix = "make a new key (ECDSA P-256, or RSA of 2048 bits or more) and reissue";
-    Some(Finding::refusal(Rule::C16, certificate, got, "RSA of at least 2048 bits, ECDSA or Ed25519", fix))
+    let wanted = "RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or Ed25519";
+    Some(Finding::refusal(Rule::C16, certificate, got, wanted, fix))
 }
 
 /// C16: the signature on one certificate.

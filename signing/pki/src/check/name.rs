@@ -43,7 +43,7 @@ fn is_named(role: Role, leaf: &Certificate, expected: &str) -> bool {
 }
 
 /// Returns the SAN dNSNames, or the CN where there is none.
-fn names(leaf: &Certificate) -> Vec<&str> {
+pub(crate) fn names(leaf: &Certificate) -> Vec<&str> {
     if leaf.dns_names().is_empty() {
         return leaf.common_name().into_iter().collect();
     }
@@ -51,7 +51,7 @@ fn names(leaf: &Certificate) -> Vec<&str> {
 }
 
 /// Returns whether `pattern` is `*.rest` and `name` is one label before the same rest, which has a dot itself.
-fn is_wildcard_of(pattern: &str, name: &str) -> bool {
+pub(crate) fn is_wildcard_of(pattern: &str, name: &str) -> bool {
     let Some(rest) = pattern.strip_prefix("*.") else { return false };
     let Some((label, parent)) = name.split_once('.') else { return false };
     !label.is_empty() && rest.contains('.') && !rest.contains('*') && rest.eq_ignore_ascii_case(parent)

@@ -7,17 +7,17 @@ use webpki::{EndEntityCert, Error, KeyPurposeIdIter, VerifiedPath};
 
 use super::Facts;
 use super::leaf::{list, validity, weak_key, weak_signature};
+use super::policies;
+use super::purpose::Purpose;
 use super::trace::{End, Gap, Trace};
 use crate::certificate::Certificate;
 use crate::finding::{Finding, Rule, Severity};
-use crate::instant;
-use crate::revocation::Coverage;
-use crate::role::{Family, Role};
+use crate::role::Family;
 use crate::roots::Roots;
 
 /// The search for a path that holds. Of several, one that holds is enough (R5).
 pub(super) struct Search<'a> {
-    pub(super) role: Role,
+    pub(super) role: Purpose,
     pub(super) leaf: &'a Certificate,
     pub(super) intermediates: &'a [Certificate],
     pub(super) roots: &'a Roots,
@@ -42,7 +42,7 @@ impl Search<'_> {
         // An expired leaf is told by C9; judging the path within its validity shows what else is wrong.
         let within = self.facts.now.max(self.leaf.not_before()).min(self.leaf.not_after());
         match self.build(within) {
-            Ok(path) => {
+            Ok(path) | Err(Broken::Stale(path)) => {
                 findings.extend(self.freshness(&path));
                 return path;
             }
@@ -66,12 +66,22 @@ impl Search<'_> {
             self.intermediates.iter().map(|certificate| CertificateDer::from(certificate.der())).collect();
         let broken = RefCell::new(Vec::new());
         let accepted = RefCell::new(Vec::new());
+        let stale = RefCell::new(None);
         let judge = |path: &VerifiedPath<'_>| {
             let Some(elements) = self.elements(path) else { return Err(Error::UnknownIssuer) };
             let findings = self.judge(&elements);
             if findings.is_empty() {
-                accepted.replace(elements);
-                return Ok(());
+                // A path without fresh CRLs is taken if there is no other: cross-signed, another one may hold (R5).
+                let Some(lack) = self.freshness(&elements).iter().map(|finding| finding.severity).max()
+                else {
+                    accepted.replace(elements);
+                    return Ok(());
+                };
+                let mut stale = stale.borrow_mut();
+                if stale.as_ref().is_none_or(|(known, _)| lack < *known) {
+                    *stale = Some((lack, elements));
+                }
+                return Err(Error::UnknownIssuer);
             }
             // The first candidate that fails is the one told: webpki tries the roots in their order.
             let mut broken = broken.borrow_mut();
@@ -91,6 +101,9 @@ impl Search<'_> {
         );
         match outcome {
             Ok(_) => Ok(accepted.take()),
+            Err(_) if stale.borrow().is_some() => {
+                Err(Broken::Stale(stale.take().map(|(_, path)| path).unwrap_or_default()))
+            }
             Err(_) if !broken.borrow().is_empty() => Err(Broken::Elements(broken.take())),
             Err(error) => Err(Broken::Chain(error)),
         }
@@ -108,7 +121,7 @@ impl Search<'_> {
     }
 
     /// Returns what is wrong with the CAs of a path that webpki accepts.
-    fn judge(&self, elements: &[Certificate]) -> Vec<Finding> {
+    pub(super) fn judge(&self, elements: &[Certificate]) -> Vec<Finding> {
         let mut findings = Vec::new();
         let last = elements.len().saturating_sub(1);
         for (index, authority) in elements.iter().enumerate().skip(1) {
@@ -118,6 +131,7 @@ impl Search<'_> {
                 findings.extend(self.revoked_intermediate(authority));
             }
         }
+        findings.extend(policies::finding(self.role, elements));
         findings
     }
 
@@ -137,8 +151,9 @@ impl Search<'_> {
             let got = "a CA whose Key Usage lacks keyCertSign";
             findings.push(Finding::refusal(rule, authority, got, "Key Usage keyCertSign", fix));
         }
-        let wanted = self.role.extended_key_usage();
-        if let Some(usages) = authority.extended_key_usages().filter(|usages| !usages.contains(&wanted)) {
+        if let Some(wanted) = self.role.extended_key_usage()
+            && let Some(usages) = authority.extended_key_usages().filter(|usages| !usages.contains(&wanted))
+        {
             let rule = self.role.rule(Rule::C3);
             let got = format!("a CA for {} only", list(usages));
             let fix = format!("issue from a CA without Extended Key Usage, or with {wanted}");
@@ -151,7 +166,8 @@ impl Search<'_> {
             ));
         }
         // webpki holds SANs to name constraints but no CN, so a CN does not count below a constrained CA.
-        let counts_by_common_name = self.role.family() == Family::Tls && self.leaf.dns_names().is_empty();
+        let counts_by_common_name =
+            self.role.family() == Some(Family::Tls) && self.leaf.dns_names().is_empty();
         if counts_by_common_name && authority.has_name_constraints() {
             let got =
                 format!("a name in the CN only, below {} which has name constraints", authority.subject());
@@ -189,27 +205,18 @@ impl Search<'_> {
         ))
     }
 
-    /// R6: warns where the CRL of an issuer on the path is missing or stale.
-    fn freshness(&self, path: &[Certificate]) -> Vec<Finding> {
-        let Some(revocation) = self.facts.revocation.filter(|revocation| !revocation.is_empty()) else {
-            return Vec::new();
-        };
-        let below_root = path.len().saturating_sub(1);
-        let mut findings = Vec::new();
-        for certificate in path.iter().take(below_root) {
-            let got = match revocation.coverage(certificate.issuer_der(), self.facts.now) {
-                Coverage::Fresh => continue,
-                Coverage::Stale { next_update } => {
-                    format!("a CRL that expired at {}", instant::text(next_update))
-                }
-                Coverage::Missing => "no CRL".to_owned(),
-            };
-            let got = format!("{got} of the issuer {}", certificate.issuer());
+    /// R6: tells where the CRL of an issuer on the path is missing or stale, and refuses where the issuer's rule does.
+    pub(super) fn freshness(&self, path: &[Certificate]) -> Vec<Finding> {
+        let Some(revocation) = self.facts.revocation else { return Vec::new() };
+        let pairs = path.iter().zip(path.iter().skip(1));
+        let lacks = pairs.filter_map(|(certificate, issuer)| {
+            let lack = revocation.lack(certificate, issuer, self.facts.now)?;
             let fix = "publish a new CRL, and see that it can be fetched from here";
+            let got = lack.text(certificate.issuer());
             let finding = Finding::refusal(Rule::R6, certificate, got, "a fresh CRL of every issuer", fix);
-            findings.push(finding.with_severity(Severity::Warning));
-        }
-        findings
+            Some(finding.with_severity(lack.severity))
+        });
+        lacks.collect()
     }
 
     /// Explains why webpki found no path; `known` are the findings so far.
@@ -233,13 +240,13 @@ impl Search<'_> {
             // Nothing but the leaf is out of its time: refused by C9.
             (Some(_), _) if is_of_time && !self.leaf.is_valid_at(self.facts.now) => Vec::new(),
             (Some((_, path)), _) => vec![self.unverifiable(error, path)],
-            (None, Some(end)) => self.gap(&end, known),
+            (None, Some(end)) => self.gap(&end, error, known),
             (None, None) => vec![self.unverifiable(error, &[])],
         }
     }
 
     /// Tells where a chain breaks off, and what is wrong with the CAs up to there.
-    fn gap(&self, end: &End, known: &[Finding]) -> Vec<Finding> {
+    fn gap(&self, end: &End, error: &Error, known: &[Finding]) -> Vec<Finding> {
         let rule = self.role.rule(Rule::C2);
         let broken = &end.certificate;
         let is_told =
@@ -266,6 +273,9 @@ impl Search<'_> {
                 findings.push(Finding::refusal(rule, broken, got, self.known_roots(), fix));
             }
             Gap::Unsupported if known.iter().any(is_told) => {}
+            Gap::Unsupported if !is_unsupported_signature(error) => {
+                findings.push(self.unverifiable(error, &end.way));
+            }
             Gap::Unsupported => {
                 let got = format!("a signature that is not supported ({})", broken.signature_algorithm());
                 let wanted =
@@ -332,6 +342,16 @@ impl Search<'_> {
 enum Broken {
     /// There is one, but these are wrong with its CAs.
     Elements(Vec<Finding>),
+    /// This one holds but for its CRLs (R6).
+    Stale(Vec<Certificate>),
     /// webpki's reason.
     Chain(Error),
+}
+
+fn is_unsupported_signature(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::UnsupportedSignatureAlgorithmContext(_)
+            | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)
+    )
 }

@@ -1,145 +1,239 @@
-//! Reading one CRL: form, kind, time and signature (R5).
+//! Reading one CRL: form, signature, kind and time (R5).
+//!
+//! The DER is walked where it lies. The signature is verified once, over the bytes of the tbsCertList, before any entry is
+//! looked at (R7).
 
-use std::collections::HashSet;
 use std::time::Duration;
 
-use const_oid::db::rfc5280::{
-    ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_CRL_NUMBER, ID_CE_DELTA_CRL_INDICATOR,
-    ID_CE_ISSUING_DISTRIBUTION_POINT,
-};
 use der::{Decode, Encode};
 use rustls_pki_types::UnixTime;
-use x509_cert::crl::{CertificateList, RevokedCert, TbsCertList};
-use x509_cert::ext::Extension;
-use x509_cert::ext::pkix::crl::{CrlNumber, IssuingDistributionPoint};
+use x509_cert::name::Name;
+use x509_cert::spki::AlgorithmIdentifierOwned;
+use x509_cert::time::Time;
 
-use super::{CrlError, Entry, Number, Scope, Serial};
-use crate::certificate::{Certificate, SignatureProblem, signature_name, signed_parts, verify_signature};
+use super::CrlError;
+use super::coverage::Covers;
+use super::entries::{self, Version};
+use super::error::CrlWarning;
+use super::extension::CrlExtensions;
+use super::serials::{Serial, SerialSet};
+use super::tlv::{
+    BIT_STRING, Cursor, EXPLICIT_0, GENERALIZED_TIME, INTEGER, Malformed, SEQUENCE, Tlv, UTC_TIME,
+};
+use crate::certificate::{Certificate, SignatureProblem, signature_name, verify_signature};
 use crate::instant;
 
 /// How far thisUpdate may lie in the future: clocks of a CA and of a Switch differ by minutes at most.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
-/// A CRL that may be used.
+/// Most keys of one issuer name that a signature is tried with: each try hashes the whole CRL. A CA that was renewed has two.
+const SIGNERS_MAX: usize = 8;
+
+/// A CRL that is used.
+#[derive(Debug)]
 pub(super) struct Crl {
-    pub(super) issuer: String,
-    pub(super) issuer_der: Vec<u8>,
-    pub(super) scope: Scope,
-    pub(super) entry: Entry,
+    /// The CA whose key made the signature.
+    pub(super) signer: Certificate,
+    /// Its issuing distribution point, as DER; empty without one.
+    pub(super) point: Vec<u8>,
+    pub(super) covers: Covers,
+    pub(super) number: Option<Serial>,
+    pub(super) this_update: UnixTime,
+    pub(super) next_update: UnixTime,
+    pub(super) revoked: SerialSet,
 }
 
-impl Crl {
-    pub(super) fn read(der: &[u8], issuers: &[Certificate], now: UnixTime) -> Result<Self, CrlError> {
-        let encoding = |error: der::Error| CrlError::Encoding(error.to_string());
-        let list = CertificateList::from_der(der).map_err(encoding)?;
-        let body = &list.tbs_cert_list;
-        let issuer = body.issuer.to_string();
-        let issuer_der = body.issuer.to_der().map_err(encoding)?;
-        if body.signature != list.signature_algorithm {
+/// A CRL that was read, and whose it is.
+pub(super) struct Read {
+    pub(super) issuer: String,
+    pub(super) issuer_der: Vec<u8>,
+    pub(super) crl: Crl,
+    pub(super) warnings: Vec<CrlWarning>,
+}
+
+impl Read {
+    pub(super) fn new(der: &[u8], issuers: &[Certificate], now: UnixTime) -> Result<Self, CrlError> {
+        let malformed = |malformed: Malformed| CrlError::Encoding(malformed.to_string());
+        let signed = Signed::split(der).map_err(malformed)?;
+        let body = Body::split(signed.body.value).map_err(malformed)?;
+        let name = Name::from_der(body.issuer).map_err(|error| CrlError::Encoding(error.to_string()))?;
+        let issuer = name.to_string();
+        // Written again, since certificates' names are compared as they were written again.
+        let issuer_der = name.to_der().map_err(|error| CrlError::Encoding(error.to_string()))?;
+        if body.algorithm != signed.algorithm {
             return Err(CrlError::Encoding("two different signature algorithms".to_owned()));
         }
-        verify(der, &issuer, &issuer_der, issuers)?;
+        let signer = signed.signer(&issuer, &issuer_der, issuers)?;
 
-        let unsupported = |got: String| CrlError::Unsupported { issuer: issuer.clone(), got };
-        let extensions = Extensions::read(body).map_err(unsupported)?;
-        let this_update = UnixTime::since_unix_epoch(body.this_update.to_unix_duration());
-        let next_update = body.next_update.ok_or_else(|| unsupported("no nextUpdate".to_owned()))?;
+        let unsupported = |got: &str| CrlError::Unsupported { issuer: issuer.clone(), got: got.to_owned() };
+        let this_update = time(&body.this_update)?;
+        let next_update = body.next_update.as_ref().ok_or_else(|| unsupported("no nextUpdate"))?;
+        let next_update = time(next_update)?;
         if this_update.as_secs() > now.as_secs().saturating_add(CLOCK_TOLERANCE.as_secs()) {
             return Err(CrlError::Future { issuer, this_update: instant::text(this_update) });
         }
-        let revoked = body.revoked_certificates.as_deref().unwrap_or_default();
-        let entry = Entry {
+        if next_update < this_update {
+            return Err(unsupported("a nextUpdate before its thisUpdate"));
+        }
+        let extensions =
+            CrlExtensions::read(body.extensions, &name).map_err(|problem| problem.of(&issuer))?;
+        let serials = entries::read(body.entries, body.version).map_err(|problem| problem.of(&issuer))?;
+        let mut warnings = Vec::new();
+        if extensions.number.is_none() {
+            warnings.push(CrlWarning::NoNumber);
+        }
+        if next_update <= now {
+            warnings.push(CrlWarning::Expired { next_update });
+        }
+        let crl = Crl {
+            signer,
+            point: extensions.point,
+            covers: extensions.covers,
             number: extensions.number,
             this_update,
-            next_update: UnixTime::since_unix_epoch(next_update.to_unix_duration()),
-            revoked: serials(revoked).map_err(unsupported)?,
+            next_update,
+            revoked: SerialSet::new(serials),
         };
-        Ok(Self { issuer, issuer_der, scope: extensions.scope, entry })
+        Ok(Self { issuer, issuer_der, crl, warnings })
     }
 }
 
-fn verify(der: &[u8], issuer: &str, issuer_der: &[u8], issuers: &[Certificate]) -> Result<(), CrlError> {
-    let (message, algorithm, signature) =
-        signed_parts(der).ok_or_else(|| CrlError::Encoding("not three parts".to_owned()))?;
-    let may_sign = |candidate: &&Certificate| {
-        candidate.subject_der() == issuer_der
-            && (candidate.is_ca() || candidate.is_self_signed())
-            && candidate.key_usage().is_none_or(|usage| usage.crl_sign())
-    };
-    let mut last = None;
-    for candidate in issuers.iter().filter(may_sign) {
-        match verify_signature(candidate.certificate_der(), &algorithm, message, &signature) {
-            Ok(()) => return Ok(()),
-            Err(problem) => last = Some(problem),
+impl Crl {
+    /// Returns whether this one is older than `known`, of the same signer and scope. The number decides; where one of them has
+    /// none, or both the same, thisUpdate does (R5).
+    pub(super) fn is_older_than(&self, known: &Self) -> bool {
+        match (self.number, known.number) {
+            (Some(ours), Some(theirs)) if ours != theirs => ours < theirs,
+            (Some(_) | None, Some(_) | None) => self.this_update < known.this_update,
         }
     }
-    let issuer = issuer.to_owned();
-    let problem = match last {
-        None => return Err(CrlError::UnknownIssuer { issuer }),
-        Some(SignatureProblem::Wrong) => "a signature that the issuer's key did not make".to_owned(),
-        Some(SignatureProblem::Unsupported) => {
-            format!("a signature with {}, which is not accepted", signature_name(&algorithm.oid))
+
+    /// Returns when it was made and its number, for messages.
+    pub(super) fn age(&self) -> String {
+        let made = instant::text(self.this_update);
+        match self.number {
+            Some(number) => format!("{made} with the number 0x{number}"),
+            None => format!("{made} without a number"),
         }
-    };
-    Err(CrlError::Signature { issuer, problem })
+    }
 }
 
-/// What the CRL extensions say.
-struct Extensions {
-    number: Option<Number>,
-    scope: Scope,
+/// The three parts of a CRL (RFC 5280 §5.1).
+struct Signed<'a> {
+    body: Tlv<'a>,
+    algorithm: &'a [u8],
+    signature: &'a [u8],
 }
 
-impl Extensions {
-    fn read(body: &TbsCertList) -> Result<Self, String> {
-        let mut read = Self { number: None, scope: Scope::default() };
-        for extension in body.crl_extensions.iter().flatten() {
-            let value = extension.extn_value.as_bytes();
-            if extension.extn_id == ID_CE_DELTA_CRL_INDICATOR {
-                return Err("a delta CRL".to_owned());
-            } else if extension.extn_id == ID_CE_ISSUING_DISTRIBUTION_POINT {
-                refuse_partial(value)?;
-                read.scope.1 = value.to_vec();
-            } else if extension.extn_id == ID_CE_CRL_NUMBER {
-                let number =
-                    CrlNumber::from_der(value).map_err(|error| format!("a bad CRLNumber: {error}"))?;
-                let bytes = number.0.as_bytes();
-                read.number = Some((bytes.len(), bytes.to_vec()));
-            } else if extension.extn_id == ID_CE_AUTHORITY_KEY_IDENTIFIER {
-                read.scope.0 = value.to_vec();
-            } else if extension.critical {
-                return Err(format!("the unknown critical extension {}", extension.extn_id));
+impl<'a> Signed<'a> {
+    fn split(der: &'a [u8]) -> Result<Self, Malformed> {
+        let mut outside = Cursor::new(der);
+        let list = outside.expect(SEQUENCE, "the CRL")?;
+        outside.end("the CRL")?;
+        let mut inside = Cursor::new(list.value);
+        let body = inside.expect(SEQUENCE, "the tbsCertList")?;
+        let algorithm = inside.expect(SEQUENCE, "the signature algorithm")?.bytes;
+        let signature = inside.expect(BIT_STRING, "the signature")?.value;
+        inside.end("the signature")?;
+        match signature {
+            [0, signature @ ..] => Ok(Self { body, algorithm, signature }),
+            _ => Err(Malformed::Value("the signature")),
+        }
+    }
+
+    /// Returns the candidate that has the issuer's name, may sign CRLs, and signed this one.
+    fn signer(
+        &self,
+        issuer: &str,
+        issuer_der: &[u8],
+        issuers: &[Certificate],
+    ) -> Result<Certificate, CrlError> {
+        let algorithm = AlgorithmIdentifierOwned::from_der(self.algorithm)
+            .map_err(|error| CrlError::Encoding(error.to_string()))?;
+        let mut tried: Vec<&Certificate> = Vec::new();
+        let mut last = None;
+        for candidate in issuers.iter().filter(|candidate| may_sign(candidate, issuer_der)) {
+            if tried.iter().any(|tried| tried.spki_der() == candidate.spki_der()) {
+                continue;
+            }
+            if tried.len() >= SIGNERS_MAX {
+                break;
+            }
+            tried.push(candidate);
+            if candidate.key().is_weak() {
+                last = last.or_else(|| Some(format!("signed by a key of {}", candidate.key_algorithm())));
+                continue;
+            }
+            match verify_signature(candidate.certificate_der(), &algorithm, self.body.bytes, self.signature) {
+                Ok(()) => return Ok(candidate.clone()),
+                Err(SignatureProblem::Wrong) => {
+                    last = Some("a signature that the issuer's key did not make".to_owned());
+                }
+                Err(SignatureProblem::Unsupported) => {
+                    let name = signature_name(&algorithm.oid);
+                    last = Some(format!("a signature with {name}, which is not accepted"));
+                }
             }
         }
-        Ok(read)
-    }
-}
-
-/// Refuses CRLs that speak for other issuers, or for some reasons or attribute certificates only.
-fn refuse_partial(value: &[u8]) -> Result<(), String> {
-    let point = IssuingDistributionPoint::from_der(value)
-        .map_err(|error| format!("a bad issuing distribution point: {error}"))?;
-    if point.indirect_crl {
-        return Err("an indirect CRL".to_owned());
-    }
-    if point.only_some_reasons.is_some() {
-        return Err("a CRL for some reasons only".to_owned());
-    }
-    if point.only_contains_attribute_certs {
-        return Err("a CRL for attribute certificates only".to_owned());
-    }
-    Ok(())
-}
-
-fn serials(revoked: &[RevokedCert]) -> Result<HashSet<Serial>, String> {
-    let is_critical = |extension: &&Extension| extension.critical;
-    let mut serials = HashSet::with_capacity(revoked.len());
-    for entry in revoked {
-        if let Some(extension) = entry.crl_entry_extensions.iter().flatten().find(is_critical) {
-            // Foremost certificateIssuer, which makes the CRL an indirect one.
-            return Err(format!("an entry with the critical extension {}", extension.extn_id));
+        let issuer = issuer.to_owned();
+        match last {
+            Some(problem) => Err(CrlError::Signature { issuer, problem }),
+            None => Err(CrlError::UnknownIssuer { issuer }),
         }
-        serials.extend(Serial::new(entry.serial_number.as_bytes()));
     }
-    Ok(serials)
+}
+
+/// A CA of that name whose Key Usage does not forbid it; or one whose Key Usage cRLSign makes it the CA's signer of CRLs.
+fn may_sign(candidate: &Certificate, issuer_der: &[u8]) -> bool {
+    let has_name = candidate.subject_der() == issuer_der;
+    has_name
+        && match candidate.key_usage() {
+            Some(usage) => usage.crl_sign(),
+            None => candidate.is_ca() || candidate.is_self_signed(),
+        }
+}
+
+/// The fields of a tbsCertList (RFC 5280 §5.1.2).
+struct Body<'a> {
+    version: Version,
+    algorithm: &'a [u8],
+    issuer: &'a [u8],
+    this_update: Tlv<'a>,
+    next_update: Option<Tlv<'a>>,
+    entries: &'a [u8],
+    extensions: &'a [u8],
+}
+
+impl<'a> Body<'a> {
+    fn split(body: &'a [u8]) -> Result<Self, Malformed> {
+        const TIMES: [u8; 2] = [UTC_TIME, GENERALIZED_TIME];
+        let mut inside = Cursor::new(body);
+        let version = match inside.optional(&[INTEGER], "the version")? {
+            None => Version::V1,
+            Some(Tlv { value: [1], .. }) => Version::V2,
+            Some(_) => return Err(Malformed::Value("the version")),
+        };
+        let algorithm = inside.expect(SEQUENCE, "the inner signature algorithm")?.bytes;
+        let issuer = inside.expect(SEQUENCE, "the issuer")?.bytes;
+        let this_update = inside.optional(&TIMES, "thisUpdate")?.ok_or(Malformed::Missing("thisUpdate"))?;
+        let next_update = inside.optional(&TIMES, "nextUpdate")?;
+        let entries = inside.optional(&[SEQUENCE], "the entries")?.map_or(&[][..], |entries| entries.value);
+        let extensions = match (inside.optional(&[EXPLICIT_0], "the extensions")?, version) {
+            (None, _) => &[][..],
+            (Some(_), Version::V1) => return Err(Malformed::Value("the version")),
+            (Some(explicit), Version::V2) => {
+                let mut explicit = Cursor::new(explicit.value);
+                let extensions = explicit.expect(SEQUENCE, "the extensions")?.value;
+                explicit.end("the extensions")?;
+                extensions
+            }
+        };
+        inside.end("the tbsCertList")?;
+        Ok(Self { version, algorithm, issuer, this_update, next_update, entries, extensions })
+    }
+}
+
+fn time(element: &Tlv<'_>) -> Result<UnixTime, CrlError> {
+    let time = Time::from_der(element.bytes).map_err(|error| CrlError::Encoding(error.to_string()))?;
+    Ok(UnixTime::since_unix_epoch(time.to_unix_duration()))
 }

@@ -46,6 +46,8 @@ fn leaf_below(issuer: &rcgen::Issuer<'_, rcgen::KeyPair>) -> CertificateDer<'sta
     let mut params = rcgen::CertificateParams::new(wanted.dns_names).unwrap();
     params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
     params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+    let point = rcgen::CrlDistributionPoint { uris: vec!["http://pki.example.org/ca.crl".to_owned()] };
+    params.crl_distribution_points = vec![point];
     params.not_before = moment(NOW - DAY);
     params.not_after = moment(NOW + DAY);
     params.signed_by(&rcgen::KeyPair::generate().unwrap(), issuer).unwrap().into()

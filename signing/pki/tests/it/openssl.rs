@@ -12,8 +12,8 @@ use crate::support::{DAY, NOW, Pki, at, now, refusals};
 
 const ROOT: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign";
 const CA: &str = ROOT;
-const CLIENT: &str = "basicConstraints=CA:FALSE\nkeyUsage=critical,digitalSignature,keyEncipherment\nextendedKeyUsage=clientAuth\nsubjectAltName=DNS:w701.acme.local";
-const SERVER: &str = "basicConstraints=CA:FALSE\nkeyUsage=critical,digitalSignature,keyEncipherment\nextendedKeyUsage=serverAuth\nsubjectAltName=DNS:switch.acme.local";
+const CLIENT: &str = "basicConstraints=CA:FALSE\nkeyUsage=critical,digitalSignature,keyEncipherment\nextendedKeyUsage=clientAuth\nsubjectAltName=DNS:w701.acme.local\ncrlDistributionPoints=URI:http://crl.acme.local/a.crl";
+const SERVER: &str = "basicConstraints=CA:FALSE\nkeyUsage=critical,digitalSignature,keyEncipherment\nextendedKeyUsage=serverAuth\nsubjectAltName=DNS:switch.acme.local\ncrlDistributionPoints=URI:http://crl.acme.local/a.crl";
 const P256: &[&str] = &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-sha256"];
 const P384: &[&str] = &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384", "-sha384"];
 const P521: &[&str] = &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-521", "-sha512"];
@@ -166,7 +166,7 @@ fn c16_the_own_signature_of_a_root_does_not_count() {
 fn c7_refuses_a_common_name_below_a_ca_with_name_constraints() {
     let lab = Lab::new();
     lab.make("root", "Root", P256, &format!("{ROOT}\nnameConstraints=permitted;DNS:acme.local"), None, 3650);
-    let by_common_name = CLIENT.replace("subjectAltName=DNS:w701.acme.local", "");
+    let by_common_name = CLIENT.replace("subjectAltName=DNS:w701.acme.local\n", "");
     lab.make("cn", "w701.acme.local", P256, &by_common_name, Some("root"), 90);
     lab.make("san", "w701.acme.local", P256, CLIENT, Some("root"), 90);
 

@@ -48,10 +48,10 @@ fn r6_warns_of_a_stale_and_of_a_missing_crl() {
     assert_eq!(warnings(&verdict), [Rule::R6]);
     let issuing = pki.issuing.certificate();
     assert_eq!(
-        index.coverage(issuing.subject_der(), at(NOW + 8 * DAY)),
+        index.coverage(&issued.certificate, issuing, at(NOW + 8 * DAY)),
         Coverage::Stale { next_update: at(NOW + 7 * DAY) }
     );
-    assert_eq!(index.coverage(issuing.issuer_der(), now()), Coverage::Missing);
+    assert_eq!(index.coverage(issuing, pki.root.certificate(), now()), Coverage::Missing);
 }
 
 #[test]

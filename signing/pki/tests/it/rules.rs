@@ -7,6 +7,8 @@ use muster_pki::{
     CHAIN_CERTIFICATES_MAX, Certificate, CertificateDer, DeviceId, ExtendedKeyUsage, Facts, KeyEncipherment,
     Policy, Role, Roots, Rule, Severity, check, check_with,
 };
+use serde::Deserialize;
+use serde::de::value::{Error as ValueError, MapDeserializer};
 
 use crate::support::{DAY, NOW, Pki, at, chain, now, refusals, request, warnings};
 
@@ -153,32 +155,68 @@ fn c3_accepts_the_purpose_among_others() {
 fn c4_tells_a_missing_key_encipherment_on_ecdsa_and_refuses_it_where_required() {
     let pki = Pki::new();
     let issued = pki.issue(Role::Device);
-    let strict = Policy {
-        key_encipherment: KeyEncipherment::Required,
-        key_usage: Severity::Refusal,
-        ..Policy::default()
-    };
+    let required = Policy { key_encipherment: KeyEncipherment::Required, ..Policy::default() };
+    let loosened = Policy { key_usage: Severity::Warning, ..required };
+    let check = |policy| check_with(&policy, Role::Device, &chain(&issued), &pki.roots, &Facts::at(now()));
 
     let default = pki.check(Role::Device, &issued);
-    let refused = check_with(&strict, Role::Device, &chain(&issued), &pki.roots, &Facts::at(now()));
 
+    assert!(default.is_accepted(), "{default}");
     assert!(default.findings().iter().any(|f| f.rule == Rule::C4 && f.severity == Severity::Info));
-    assert_eq!(refusals(&refused), [Rule::C4]);
+    assert_eq!(refusals(&check(required)), [Rule::C4]);
+    assert_eq!(refusals(&check(loosened)), []);
+    assert_eq!(warnings(&check(loosened)), [Rule::C4]);
 }
 
 #[test]
-fn c6_warns_of_a_leaf_without_http_cdp_and_refuses_it_where_asked() {
+fn c4_and_c6_are_read_from_configuration_and_have_strict_defaults() {
+    let read = |keys: &[(&'static str, &'static str)]| {
+        Policy::deserialize(MapDeserializer::<_, ValueError>::new(keys.iter().copied()))
+    };
+    let loosened = [("key_encipherment", "required"), ("crl_distribution_point", "warning")];
+
+    assert_eq!(read(&[]), Ok(Policy::default()));
+    assert_eq!(Policy::default().key_usage, Severity::Refusal);
+    assert_eq!(Policy::default().crl_distribution_point, Severity::Refusal);
+    assert_eq!(
+        read(&loosened),
+        Ok(Policy {
+            key_usage: Severity::Refusal,
+            key_encipherment: KeyEncipherment::Required,
+            crl_distribution_point: Severity::Warning,
+        })
+    );
+    assert!(read(&[("key_encypherment", "required")]).is_err());
+    assert!(read(&[("key_encipherment", "optional")]).is_err());
+}
+
+#[test]
+fn c6_refuses_a_leaf_without_http_cdp_for_clients_and_servers_and_warns_where_loosened() {
     let pki = Pki::new();
-    let strict = Policy { crl_distribution_point: Severity::Refusal, ..Policy::default() };
+    let loosened = Policy { crl_distribution_point: Severity::Warning, ..Policy::default() };
 
-    for crl_url in [None, Some("ldap://dc/cn=crl".to_owned())] {
-        let issued = pki.issuing.issue(&Request { crl_url, ..request(Role::Device) }).unwrap();
-        let default = pki.check(Role::Device, &issued);
-        let refused = check_with(&strict, Role::Device, &chain(&issued), &pki.roots, &Facts::at(now()));
+    for role in [Role::Device, Role::Operator, Role::Switch, Role::Service] {
+        for crl_url in [None, Some("ldap://dc/cn=crl".to_owned())] {
+            let issued = pki.issuing.issue(&Request { crl_url, ..request(role) }).unwrap();
+            let default = pki.check(role, &issued);
+            let loose = check_with(&loosened, role, &chain(&issued), &pki.roots, &Facts::at(now()));
 
-        assert!(default.is_accepted());
-        assert_eq!(warnings(&default), [Rule::C6]);
-        assert_eq!(refusals(&refused), [Rule::C6]);
+            assert_eq!(refusals(&default), [Rule::C6], "{role}");
+            assert!(default.to_string().contains("add the CDP to the CA, then reissue"), "{default}");
+            assert!(loose.is_accepted(), "{loose}");
+            assert_eq!(warnings(&loose), [Rule::C6], "{role}");
+        }
+    }
+}
+
+#[test]
+fn c6_does_not_ask_signers_for_a_distribution_point() {
+    let pki = Pki::new();
+
+    for role in [Role::Author, Role::OrderSigner, Role::Licensor, Role::Policy, Role::Timestamp] {
+        let issued = pki.issuing.issue(&Request { crl_url: None, ..request(role) }).unwrap();
+
+        assert!(pki.check(role, &issued).is_accepted(), "{role}");
     }
 }
 
@@ -260,7 +298,7 @@ fn c8_refuses_a_ca_as_leaf() {
 
     let verdict = check(Role::Switch, &[issuing], &pki.roots, &Facts::at(now()));
 
-    assert_eq!(refusals(&verdict), [Rule::C3, Rule::C8], "{verdict}");
+    assert_eq!(refusals(&verdict), [Rule::C3, Rule::C6, Rule::C8], "{verdict}");
 }
 
 #[test]
