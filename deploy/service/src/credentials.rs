@@ -10,7 +10,7 @@
 //! chain without calling a verifier (spec/trust.md R2). Whoever calls a server uses [`dial`], which does the same.
 //! The role of a peer is that whose roots its chain verifies under. Renewed files are put to use without a restart (N1); sessions in flight stay.
 //!
-//! It never uses rustls' process-wide provider, fetches nothing, and holds no policy of its own.
+//! It never uses rustls' process-wide provider and fetches nothing.
 //! Start reading at [`server`] and [`client`].
 
 mod client_side;
@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_pki::{Role, UnixTime};
+use muster_pki::{Policy, Role, UnixTime};
 use serde::{Deserialize, Serialize};
 
 pub use self::client_side::ClientCredentials;
@@ -46,6 +46,9 @@ use self::files::Source;
 pub const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// Rest after a notification: a renewal writes certificate and key one after the other.
 pub const DEBOUNCE: Duration = Duration::from_millis(300);
+/// How strictly certificates are judged, here and by `muster pki check`: a missing Key Usage (C4) or CRL distribution point
+/// (C6) is a warning, so that a PKI whose CRLs come from files alone works.
+pub const POLICY: Policy = Policy::LENIENT;
 /// From here on before notAfter, health warns (spec/trust.md N3).
 pub const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 

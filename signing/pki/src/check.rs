@@ -82,6 +82,15 @@ impl Default for Policy {
     }
 }
 
+impl Policy {
+    /// Warns of what a PKI that was made for other purposes often lacks: Key Usage, and a place to look up revocation.
+    pub const LENIENT: Self = Self {
+        key_usage: Severity::Warning,
+        key_encipherment: KeyEncipherment::RsaOnly,
+        crl_distribution_point: Severity::Warning,
+    };
+}
+
 /// Judges whether the first certificate of `chain` may play `role`, with the default [`Policy`].
 pub fn check(role: Role, chain: &[CertificateDer<'_>], roots: &Roots, facts: &Facts<'_>) -> Verdict {
     check_with(&Policy::default(), role, chain, roots, facts)

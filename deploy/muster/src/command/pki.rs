@@ -108,7 +108,7 @@ fn check(arguments: &PkiCheck, now: UnixTime) -> Result<Exit, Failure> {
     let revocation = revocation(arguments, &chain, &roots, now)?;
     let facts =
         Facts { now, name: arguments.name.as_deref(), intermediates: &[], revocation: revocation.as_ref() };
-    let verdict = muster_pki::check(role, &chain, &roots, &facts);
+    let verdict = muster_pki::check_with(&muster_service::credentials::POLICY, role, &chain, &roots, &facts);
     let key_problem = match (&arguments.key, verdict.leaf()) {
         (Some(key), Some(leaf)) => key_problem(key, leaf)?,
         _ => None,

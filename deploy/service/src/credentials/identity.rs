@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_pki::{
-    Certificate, CertificateDer, Facts, Refused, Role, Roots, Rule, Severity, UnixTime, Verdict, check, pem,
+    Certificate, CertificateDer, Facts, Refused, Role, Roots, Rule, Severity, UnixTime, Verdict, check_with,
+    pem,
 };
 use rustls::sign::CertifiedKey;
 
 use super::error::CredentialError;
 use super::provider::provider;
-use super::{CredentialFiles, EXPIRY_WARNING};
+use super::{CredentialFiles, EXPIRY_WARNING, POLICY};
 
 /// A validated certificate with its chain and key.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ fn check_own(chain: &[CertificateDer<'static>], role: Role, now: UnixTime) -> Re
         chain.iter().skip(1).filter_map(|der| Certificate::from_der(der).ok()).collect();
     let has_issuer = !issuers.is_empty();
     let roots = Roots::from_certificates(issuers).unwrap_or_default();
-    let verdict = check(role, chain, &roots, &Facts::at(now));
+    let verdict = check_with(&POLICY, role, chain, &roots, &Facts::at(now));
     if !has_issuer
         && only_the_path_is_missing(&verdict)
         && let Some(leaf) = verdict.leaf()

@@ -6,9 +6,10 @@ use std::sync::{Mutex, PoisonError};
 
 use muster_pki::{
     Certificate, CertificateDer, DeviceId, Facts, RevocationIndex, Role, Roots, Severity, Thumbprint,
-    UnixTime, Verdict, check, pem,
+    UnixTime, Verdict, check_with, pem,
 };
 
+use super::POLICY;
 use super::error::{CredentialError, PeerRefused};
 use super::identity::Identity;
 use crate::metrics;
@@ -146,7 +147,8 @@ impl Trust {
             return peer(role, certificate);
         }
         let facts = Facts { now, name, intermediates: &[], revocation: Some(&self.revocation) };
-        let verdicts = self.roles.iter().map(|(role, roots)| (*role, check(*role, chain, roots, &facts)));
+        let verdicts =
+            self.roles.iter().map(|(role, roots)| (*role, check_with(&POLICY, *role, chain, roots, &facts)));
         let (accepted, refused): (Vec<_>, Vec<_>) =
             verdicts.partition(|(_role, verdict)| verdict.is_accepted());
         let mut accepted = accepted.into_iter();

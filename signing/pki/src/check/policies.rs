@@ -123,7 +123,7 @@ mod tests {
 
         assert!(hold(&[demands(2, &[]), lists(&[])]));
         assert!(!hold(&[demands(1, &[]), lists(&[])]));
-        assert!(hold(&[demands(2, &[]), rollover.clone(), lists(&[])]));
+        assert!(hold(&[demands(2, &[]), rollover, lists(&[])]));
         assert!(!hold(&[demands(2, &[]), lists(&[]), lists(&[])]));
         assert!(!hold(&[lists(&[]), demands(0, &[])]), "the leaf for itself");
         assert!(hold(&[lists(&[]), demands(1, &[])]), "the leaf for nobody");

@@ -4,6 +4,7 @@
 mod arbitrary;
 #[cfg(test)]
 mod authority;
+#[cfg(test)]
 mod crl_maker;
 #[cfg(test)]
 mod describe;
