@@ -62,12 +62,13 @@ impl Poster {
             };
             appended.mark_unchanged();
             let now_ms = crate::clock::wall_ms();
-            let mut queued = self
-                .store
-                .write(move |tables| tables.queued(QueueLane::Events, 0, BATCH_BYTES, now_ms))
-                .await?;
-            queued.truncate(EVENT_BATCH_EVENTS_MAX);
-            let pause = if queued.is_empty() { None } else { self.post(queued).await? };
+            let pause = match self.post_queued(now_ms).await {
+                Err(StoreError::DiskFull) => {
+                    tracing::warn!("the disk of the store is full; events are posted again later");
+                    Some(self.backoff.next_pause())
+                }
+                posted => posted?,
+            };
             tracing::trace!(?pause, ?due, "posting");
             self.rest(pause, &mut appended).await;
             if self.stop.is_cancelled() {
@@ -86,6 +87,14 @@ impl Poster {
             () = sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             _ = appended.changed(), if pause.is_none() => {}
         }
+    }
+
+    /// Posts what waits first; returns how long to wait, none if nothing waits.
+    async fn post_queued(&mut self, now_ms: i64) -> Result<Option<Duration>, StoreError> {
+        let mut queued =
+            self.store.write(move |tables| tables.queued(QueueLane::Events, 0, BATCH_BYTES, now_ms)).await?;
+        queued.truncate(EVENT_BATCH_EVENTS_MAX);
+        if queued.is_empty() { Ok(None) } else { self.post(queued).await }
     }
 
     /// Posts a batch; returns how long to wait, none after a success.

@@ -14,6 +14,8 @@ pub(crate) const CONNECT_FAILURES: &str = "muster_client_connect_failures_total"
 pub(crate) const INSTRUCTIONS_STARTED: &str = "muster_client_instructions_started_total";
 /// Orders that were refused.
 pub(crate) const ORDERS_REFUSED: &str = "muster_client_orders_refused_total";
+/// Orders that do not verify and were not answered, since too many such answers wait already.
+pub(crate) const ORDERS_UNANSWERED: &str = "muster_client_orders_unanswered_total";
 /// Events that the Background Channel took.
 pub(crate) const EVENTS_POSTED: &str = "muster_client_events_posted_total";
 /// Bytes of resources that were verified and written.

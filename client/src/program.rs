@@ -64,8 +64,10 @@ impl program::Program for Program {
 /// Tells service managers whether a restart may help.
 fn exit_code(error: &StartError) -> u8 {
     match error {
-        StartError::Taken { .. } => exit::UNAVAILABLE,
-        StartError::Store(StoreError::DiskFull | StoreError::Broken(_) | StoreError::Closed) => exit::FAILURE,
+        StartError::Taken { .. }
+        | StartError::DiskFull { .. }
+        | StartError::Store(StoreError::DiskFull | StoreError::Failing { .. }) => exit::UNAVAILABLE,
+        StartError::Store(StoreError::Broken(_) | StoreError::Closed) => exit::FAILURE,
         StartError::Config(_)
         | StartError::Url(_)
         | StartError::File { .. }
@@ -87,7 +89,7 @@ mod tests {
 
         assert_eq!(exit_code(&StartError::Store(unusable)), exit::CONFIG);
         assert_eq!(exit_code(&StartError::Store(newer)), exit::CONFIG);
-        assert_eq!(exit_code(&StartError::Store(StoreError::DiskFull)), exit::FAILURE);
+        assert_eq!(exit_code(&StartError::DiskFull { path: "/x".into() }), exit::UNAVAILABLE);
         assert_eq!(exit_code(&StartError::Taken { path: "/x".into() }), exit::UNAVAILABLE);
     }
 }

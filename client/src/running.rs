@@ -32,7 +32,7 @@ use crate::events::{self, PostError};
 use crate::https::Https;
 use crate::instructions::shell::{Shell, Workload};
 use crate::instructions::{
-    HeldLicence, Instructions, Limits, Memory, SignedAdmission, SigningFiles, TimeFloor, TrustError, Work,
+    HeldLicence, Instructions, Limits, Memory, SignedAdmission, SigningFiles, TrustError, Work,
 };
 use crate::local;
 use crate::status::{Status, StatusSource};
@@ -78,9 +78,34 @@ pub enum StartError {
     /// The roots or lists that signatures are judged by cannot be used.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// The disk of `data_dir` is full.
+    #[error(
+        "{path}: the disk is full; free some space and start the client again, and keep every file there"
+    )]
+    DiskFull {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl StartError {
+    /// Whether there was no room for a file or for the store.
+    fn is_full_disk(&self) -> bool {
+        match self {
+            Self::Store(error) => matches!(error, StoreError::DiskFull),
+            Self::File { cause, .. } => cause.kind() == io::ErrorKind::StorageFull,
+            Self::DiskFull { .. } => true,
+            Self::Config(_)
+            | Self::Url(_)
+            | Self::Taken { .. }
+            | Self::Credentials(_)
+            | Self::Identity(_)
+            | Self::Trust(_) => false,
+        }
+    }
 }
 
 /// Why a client ended on its own.
@@ -152,6 +177,13 @@ impl Running {
 /// # Errors
 /// Says what is wrong with configuration, credentials or store.
 pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> {
+    let path = config.data_dir.clone();
+    start_in(config, shutdown)
+        .await
+        .map_err(|error| if error.is_full_disk() { StartError::DiskFull { path } } else { error })
+}
+
+async fn start_in(config: Config, shutdown: Shutdown) -> Result<Running, StartError> {
     config.validate().map_err(StartError::Config)?;
     let prepared = Prepared::open(&config, &shutdown)?;
     let Prepared { device, store, .. } = &prepared;
@@ -220,7 +252,6 @@ impl Prepared {
         let (outbound_sender, outbound) = mpsc::channel(OUTBOUND_MAX);
         let mut tasks = Tasks::new();
         let shell = Shell {
-            floor: TimeFloor::new(recovered.memory.time_floor_ms, Instant::now()),
             machine: machine(config, self.admission.clone(), recovered),
             store: self.store.clone(),
             content: self.content.clone(),
@@ -463,8 +494,14 @@ fn machine(
         envelope,
         serial: recovered.licence_serial,
     });
-    let mut machine =
-        Instructions::new(admission, limits, licence, recovered.licence_serial, recovered.memory);
+    let mut machine = Instructions::new(
+        admission,
+        limits,
+        licence,
+        recovered.licence_serial,
+        recovered.memory,
+        Instant::now(),
+    );
     for (entry, definition) in recovered.intents {
         machine.handle_recovered(entry, definition, clock::now());
     }

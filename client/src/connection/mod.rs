@@ -76,7 +76,7 @@ pub(super) enum End {
     /// Instructions were not taken in time.
     #[error("this device is too busy to take orders")]
     Busy,
-    /// The store broke; the client cannot go on.
+    /// The store is full, which passes, or it broke, and the client cannot go on.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -117,8 +117,11 @@ impl Connection {
             // What changes while the attempt is made ends the pause after it as well.
             watch.mark();
             let end = self.session().await;
-            if let End::Store(error) = end {
-                return Err(error);
+            // A full disk may have room again: nothing was promised, and what was not kept comes once more.
+            if let End::Store(error) = &end
+                && !matches!(error, StoreError::DiskFull)
+            {
+                return Err(error.clone());
             }
             if matches!(end, End::Stopped) || self.stop.is_cancelled() {
                 return Ok(());

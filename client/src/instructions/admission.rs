@@ -84,14 +84,13 @@ pub(crate) struct PlanResource {
 pub(crate) struct Memory {
     /// The highest version seen of every definition.
     pub(crate) versions: BTreeMap<String, semver::Version>,
-    /// The latest wall clock seen, milliseconds since 1970.
+    /// The earliest time that it can be, milliseconds since 1970.
     pub(crate) time_floor_ms: i64,
 }
 
 impl Memory {
     /// Takes in what was admitted.
-    pub(crate) fn remember(&mut self, plan: &Plan, now_ms: i64) {
-        self.time_floor_ms = self.time_floor_ms.max(now_ms);
+    pub(crate) fn remember(&mut self, plan: &Plan) {
         let highest = self.versions.entry(plan.name.clone()).or_insert_with(|| plan.version.clone());
         if *highest < plan.version {
             *highest = plan.version.clone();

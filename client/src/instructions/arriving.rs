@@ -123,6 +123,7 @@ impl<A: Admission> Instructions<A> {
 
     /// A deadline may have passed.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
+        self.floor.at(now);
         let mut again = BTreeSet::new();
         let mut late = BTreeSet::new();
         for arriving in &mut self.arriving {
@@ -183,12 +184,14 @@ impl<A: Admission> Instructions<A> {
         match admitted {
             Ok(_) if self.waiting.len() >= self.limits.queued => self.refuse_for_room(entry, now),
             Ok(plan) => {
-                self.memory.remember(&plan, now.wall_ms);
+                self.memory.remember(&plan);
+                let floor_ms = self.floor.raise(entry.expires_at_ms, now);
                 let instruction = entry.instruction;
                 self.effects.push_back(Effect::RecordIntent {
                     entry: entry.clone(),
                     name: plan.name.clone(),
                     version: plan.version.clone(),
+                    floor_ms,
                 });
                 self.effects.push_back(Effect::SendProgress { instruction, state: TargetState::Acked });
                 self.waiting.push_back(Waiting { entry, definition, verified: Some((now.instant, plan)) });

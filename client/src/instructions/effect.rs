@@ -22,8 +22,8 @@ pub(crate) enum Effect {
     KeepDefinition { digest: Digest, envelope: Vec<u8> },
     /// Put a licence on disk.
     KeepLicence { envelope: Vec<u8>, serial: u64 },
-    /// Put the intent on disk, and with it the version that was seen.
-    RecordIntent { entry: Entry, name: String, version: semver::Version },
+    /// Put the intent on disk, and with it the version and the time that were seen.
+    RecordIntent { entry: Entry, name: String, version: semver::Version, floor_ms: i64 },
     /// Tell the Switch, if there is a session.
     SendProgress { instruction: InstructionId, state: TargetState },
     /// Get what the instruction needs before its window ends, and answer with [`super::Instructions::handle_fetched`].

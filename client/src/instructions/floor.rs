@@ -12,25 +12,28 @@ use super::Now;
 pub(crate) struct TimeFloor {
     ms: i64,
     since: Instant,
+    /// What was told before, so that a clock which is set back while the client runs does not take the floor with it.
+    highest_ms: i64,
 }
 
 impl TimeFloor {
     /// Starts from what the store remembers, milliseconds since 1970.
     pub(crate) fn new(ms: i64, now: Instant) -> Self {
-        Self { ms, since: now }
+        Self { ms, since: now, highest_ms: ms }
     }
 
-    /// Returns the floor by now: what has passed since, and never more than the wall clock shows.
-    pub(super) fn at(&self, now: Now) -> i64 {
+    /// Returns the floor by now: what has passed since, never more than the wall clock shows, never less than before.
+    pub(super) fn at(&mut self, now: Now) -> i64 {
         let passed = now.instant.saturating_duration_since(self.since).as_millis();
         let risen = self.ms.saturating_add(i64::try_from(passed).unwrap_or(i64::MAX));
-        risen.min(now.wall_ms).max(self.ms)
+        self.highest_ms = risen.min(now.wall_ms).max(self.highest_ms);
+        self.highest_ms
     }
 
     /// An order was admitted whose window ends then; returns the floor by now.
     pub(super) fn raise(&mut self, expires_at_ms: i64, now: Now) -> i64 {
         let ms = self.at(now).max(now.wall_ms.min(expires_at_ms));
-        *self = Self { ms, since: now.instant };
+        *self = Self::new(ms, now.instant);
         ms
     }
 }
@@ -48,13 +51,14 @@ mod tests {
     #[test]
     fn a_clock_that_steps_forward_raises_the_floor_by_no_more_than_what_has_passed() {
         let start = Instant::now();
-        let floor = TimeFloor::new(START_MS, start);
+        let mut floor = TimeFloor::new(START_MS, start);
 
         let later = Now { instant: start + Duration::from_secs(60), wall_ms: START_MS + YEAR_MS };
 
-        assert_eq!(floor.at(later), START_MS + 60_000);
-        assert_eq!(floor.at(Now { wall_ms: START_MS + 10, ..later }), START_MS + 10);
         assert_eq!(floor.at(Now { wall_ms: START_MS - 10, ..later }), START_MS);
+        assert_eq!(floor.at(Now { wall_ms: START_MS + 10, ..later }), START_MS + 10);
+        assert_eq!(floor.at(later), START_MS + 60_000);
+        assert_eq!(floor.at(Now { wall_ms: START_MS - YEAR_MS, ..later }), START_MS + 60_000, "set back");
     }
 
     #[test]

@@ -33,7 +33,7 @@ use muster_proto::ids::{Digest, InstructionId};
 
 pub(crate) use admission::{Admission, Memory, Opened, Plan, PlanResource, RefreshJob, Refused};
 pub(crate) use effect::Effect;
-pub(crate) use floor::TimeFloor;
+use floor::TimeFloor;
 pub(crate) use licence::HeldLicence;
 pub(crate) use signed::SignedAdmission;
 pub(crate) use trust::SigningFiles;
@@ -74,6 +74,7 @@ pub(crate) struct Instructions<A> {
     /// A licence that was asked for.
     licence_asked: Option<Digest>,
     memory: Memory,
+    floor: TimeFloor,
     arriving: Vec<Arriving>,
     waiting: VecDeque<Waiting>,
     fetching: BTreeMap<InstructionId, Waiting>,
@@ -90,6 +91,7 @@ impl<A: Admission> Instructions<A> {
         licence: Option<HeldLicence>,
         licence_serial: u64,
         memory: Memory,
+        now: Instant,
     ) -> Self {
         Self {
             admission,
@@ -97,6 +99,7 @@ impl<A: Admission> Instructions<A> {
             licence,
             licence_serial,
             licence_asked: None,
+            floor: TimeFloor::new(memory.time_floor_ms, now),
             memory,
             arriving: Vec::new(),
             waiting: VecDeque::new(),
@@ -115,6 +118,11 @@ impl<A: Admission> Instructions<A> {
     /// Returns when [`Self::handle_timeout`] should next be called.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.arriving.iter().map(|arriving| arriving.deadline).min()
+    }
+
+    /// Returns the earliest time that it can be, milliseconds since 1970.
+    pub(crate) fn time_floor_ms(&mut self, now: Now) -> i64 {
+        self.floor.at(now)
     }
 
     /// Returns the job that reads again what signatures are judged by.

@@ -4,7 +4,9 @@ use muster_endpoint::{Answer, SqlValue};
 use muster_proto::common::v1::{Column, ColumnType, Refusal, Row, TargetState, Value, value::Kind};
 use muster_proto::frame::{self, FrameError};
 use muster_proto::ids::InstructionId;
-use muster_proto::limits::{DETAIL_BYTES_MAX, RESULT_BYTES_MAX, SANDBOX_MISSING_MAX, VALUE_BYTES_MAX};
+use muster_proto::limits::{
+    DETAIL_BYTES_MAX, NAME_BYTES_MAX, RESULT_BYTES_MAX, SANDBOX_MISSING_MAX, VALUE_BYTES_MAX,
+};
 use muster_proto::session::v1::frame::Body;
 use muster_proto::session::v1::{Frame, Result as InstructionResult};
 use prost::Message;
@@ -64,7 +66,9 @@ pub(super) fn finished(
     }
     let mut result = ended(instruction, TargetState::Answered, "", started_at_ms, now_ms);
     result.truncated = answer.truncated;
-    result.sandbox_missing = answer.sandbox_missing.iter().take(SANDBOX_MISSING_MAX).cloned().collect();
+    // What is told beside the rows must never be what keeps them back.
+    let missing = answer.sandbox_missing.iter().take(SANDBOX_MISSING_MAX);
+    result.sandbox_missing = missing.map(|layer| cut(layer, NAME_BYTES_MAX)).collect();
     result.columns = names.iter().enumerate().map(|(at, name)| column(plan, &answer, at, name)).collect();
     add_rows(&mut result, plan, answer.rows);
     match carried(result) {

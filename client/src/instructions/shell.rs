@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::run::run_steps;
 use super::work::{Done, Work, fetch};
-use super::{Admission, Effect, Instructions, Plan, TimeFloor};
+use super::{Admission, Effect, Instructions, Plan};
 use crate::clock;
 use crate::content::Content;
 use crate::store::{Store, StoreError, Tables, event_record};
@@ -99,8 +99,6 @@ pub(crate) struct Shell<A> {
     pub(crate) workload: watch::Sender<Workload>,
     /// How long ended instructions are remembered.
     pub(crate) remember: Duration,
-    /// The earliest time that it can be.
-    pub(crate) floor: TimeFloor,
     /// Downloads and runs.
     pub(crate) work: Work,
     /// Ends the task.
@@ -208,8 +206,7 @@ impl<A: Admission> Shell<A> {
                 tracing::info!(serial, "licence taken");
                 self.durable(move |tables| tables.keep_licence(&envelope, serial)).await?;
             }
-            Effect::RecordIntent { entry, name, version } => {
-                let floor_ms = self.floor.raise(entry.expires_at_ms, clock::now());
+            Effect::RecordIntent { entry, name, version, floor_ms } => {
                 self.durable(move |tables| {
                     tables.record_intent(&entry)?;
                     tables.keep_version(&name, &version)?;
@@ -308,7 +305,7 @@ impl<A: Admission> Shell<A> {
 
     async fn upkeep(&mut self) -> Result<(), StoreError> {
         let now = clock::now();
-        let (now_ms, floor_ms) = (now.wall_ms, self.floor.at(now));
+        let (now_ms, floor_ms) = (now.wall_ms, self.machine.time_floor_ms(now));
         let remember_ms = i64::try_from(self.remember.as_millis()).unwrap_or(i64::MAX);
         let forgotten = self
             .durable(move |tables| {

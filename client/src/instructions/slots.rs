@@ -104,12 +104,13 @@ impl<A: Admission> Instructions<A> {
     }
 
     pub(super) fn verify(
-        &self,
+        &mut self,
         opened: &Opened,
         definition: &[u8],
         entry: &Entry,
         now: Now,
     ) -> Result<Plan, Refused> {
+        self.memory.time_floor_ms = self.floor.at(now);
         let Some(licence) = &self.licence else {
             let detail = "this device holds no licence; import one at the Switch".to_owned();
             return Err(Refused { refusal: Refusal::Unlicensed, detail });
@@ -124,7 +125,7 @@ impl<A: Admission> Instructions<A> {
         )
     }
 
-    fn verify_again(&self, waiting: &Waiting, now: Now) -> Result<Plan, Refused> {
+    fn verify_again(&mut self, waiting: &Waiting, now: Now) -> Result<Plan, Refused> {
         let opened = self.admission.open(&waiting.entry.envelope, now.wall_ms)?;
         self.verify(&opened, &waiting.definition, &waiting.entry, now)
     }

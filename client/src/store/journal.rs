@@ -11,6 +11,13 @@ use rusqlite::{OptionalExtension, params};
 use super::outbox::interrupted;
 use super::tables::{Tables, checksum};
 
+/// Orders that were answered without being taken on and are remembered; the oldest go first.
+pub(super) const REFUSED_MAX: i64 = 1_000;
+
+/// Answers to orders that prove nothing and wait in the outbox. Whoever sends more gets no further answer for now, or a
+/// Switch that is not itself any more could fill the disk.
+pub(super) const UNPROVEN_RESULTS_MAX: i64 = 256;
+
 /// How far an instruction has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum JournalState {
@@ -145,6 +152,13 @@ impl Tables {
         {
             return Ok(None);
         }
+        if entry.is_none()
+            && !self.is_refused(order_digest)?
+            && self.unproven_results()? >= UNPROVEN_RESULTS_MAX
+        {
+            metrics::counter!(crate::metrics::ORDERS_UNANSWERED).increment(1);
+            return Ok(None);
+        }
         let new = self
             .connection
             .prepare_cached("INSERT OR IGNORE INTO refused (order_digest, at_ms) VALUES (?1, ?2)")?
@@ -152,6 +166,11 @@ impl Tables {
         if new == 0 {
             return Ok(None);
         }
+        self.connection
+            .prepare_cached(
+                "DELETE FROM refused WHERE order_digest IN (SELECT order_digest FROM refused WHERE order_digest <> ?1 ORDER BY at_ms DESC LIMIT -1 OFFSET ?2)",
+            )?
+            .execute(params![order_digest.as_bytes().as_slice(), REFUSED_MAX - 1])?;
         if let Some(entry) = entry {
             self.record_intent(entry)?;
             return self.record_result(result, now_ms).map(Some);
@@ -216,6 +235,15 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    /// Counts results that wait and belong to no instruction that was taken on; no further than the bound.
+    fn unproven_results(&self) -> rusqlite::Result<i64> {
+        self.connection
+            .prepare_cached(
+                "SELECT count(*) FROM (SELECT 1 FROM outbox WHERE lane = 1 AND instruction NOT IN (SELECT instruction FROM journal) LIMIT ?1)",
+            )?
+            .query_row([UNPROVEN_RESULTS_MAX], |row| row.get(0))
     }
 
     fn has_result(&self, instruction: InstructionId) -> rusqlite::Result<bool> {

@@ -38,11 +38,19 @@ const FILE: &str = "client.db";
 /// Why something could not be written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The file cannot be used.
+    /// The file is damaged as a whole, or none of ours.
     #[error(
         "store {path}: {cause}; if the disk is sound, move the file away: the client then starts with an empty journal"
     )]
     Unusable {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's words.
+        cause: String,
+    },
+    /// The file could not be opened or read, for a reason that lies outside of it.
+    #[error("store {path}: {cause}; check the disk, and that the client may write there; keep the file")]
+    Failing {
         /// The file.
         path: PathBuf,
         /// SQLite's words.
@@ -251,9 +259,13 @@ impl Writer {
     }
 }
 
-fn is_full(error: &rusqlite::Error) -> bool {
+/// SQLite tells a full disk in two ways: the second where the index of its log had to grow.
+pub(super) fn is_full(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+        || error.sqlite_error().map(|error| error.extended_code) == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
 }
 
+#[cfg(test)]
+mod bounds;
 #[cfg(test)]
 mod tests;

@@ -17,10 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use muster_proto::ids::OutboxId;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-use super::StoreError;
 use super::outbox::{OutboxState, unsigned};
+use super::{StoreError, is_full};
 use crate::config::OutboxConfig;
 
 /// The layout that this version writes (`PRAGMA user_version`).
@@ -59,8 +59,7 @@ pub(crate) struct Tables {
 impl Tables {
     /// Opens or makes the file, and looks at every record once.
     pub(super) fn open(path: &Path, limits: OutboxConfig, now_ms: i64) -> Result<Self, StoreError> {
-        let unusable =
-            |error: rusqlite::Error| StoreError::Unusable { path: path.to_owned(), cause: error.to_string() };
+        let unusable = |error: rusqlite::Error| refused(path, &error);
         let mut connection = Connection::open(path).map_err(unusable)?;
         let layout = prepare(&connection).map_err(unusable)?;
         if layout > LAYOUT {
@@ -160,6 +159,16 @@ impl Tables {
 impl std::fmt::Debug for Tables {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tables").field("outbox", &self.outbox).finish_non_exhaustive()
+    }
+}
+
+/// Tells a file that is beyond use from a disk that is: whoever moves a sound file away loses what was promised.
+fn refused(path: &Path, error: &rusqlite::Error) -> StoreError {
+    let (path, cause) = (path.to_owned(), error.to_string());
+    match error.sqlite_error_code() {
+        _ if is_full(error) => StoreError::DiskFull,
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => StoreError::Unusable { path, cause },
+        _ => StoreError::Failing { path, cause },
     }
 }
 

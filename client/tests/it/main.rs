@@ -12,5 +12,6 @@ mod certificates;
 mod events;
 mod instructions;
 mod lab;
+mod rights;
 mod start;
 mod switch;

@@ -1,4 +1,5 @@
-//! The layers that shut the helper in. Each function says which layers it could not apply, as `layer: reason`.
+//! The layers that shut the helper in. Each function says which layers it could not apply, as `layer: reason`: the
+//! layer's name first, since a result takes the first 64 bytes.
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -81,7 +82,7 @@ pub(super) fn drop_user() -> Vec<String> {
 
 /// Says that the helper stays root.
 pub(super) fn kept_user() -> Vec<String> {
-    let kept = || "uid: stays root, since only root may see other processes' files".to_owned();
+    let kept = || "uid: stays root, to see other users' processes".to_owned();
     geteuid().is_root().then(kept).into_iter().collect()
 }
 

@@ -27,18 +27,20 @@ impl Cgroup {
     /// Puts process `pid` into a group of its own.
     ///
     /// # Errors
-    /// Says why that is not possible, as `cgroup: reason`.
+    /// Says why that is not possible, as `cgroup: reason`, short enough for a result.
     pub(super) fn around(pid: u32) -> Result<Self, String> {
         let parent = own_folder()?;
         sweep(&parent, |pid| Path::new("/proc").join(pid).exists());
         let folder = parent.join(name(pid));
-        fs::create_dir(&folder).map_err(|error| reason(&folder, &error))?;
+        fs::create_dir(&folder).map_err(|error| reason("create", &folder, &error))?;
         let group = Self { folder };
-        group.write("cgroup.procs", &pid.to_string()).map_err(|error| reason(&group.folder, &error))?;
+        group
+            .write("cgroup.procs", &pid.to_string())
+            .map_err(|error| reason("join", &group.folder, &error))?;
         for (file, value) in [("memory.max", MEMORY_MAX), ("pids.max", PROCESSES_MAX)] {
             // The file is absent where the subtree has not the controller; the resource limits hold then alone.
             if group.folder.join(file).exists() {
-                group.write(file, value).map_err(|error| reason(&group.folder, &error))?;
+                group.write(file, value).map_err(|error| reason(file, &group.folder, &error))?;
             }
         }
         Ok(group)
@@ -93,13 +95,24 @@ fn name(pid: u32) -> String {
     format!("{PREFIX}{pid}-{number}")
 }
 
-fn reason(folder: &Path, error: &io::Error) -> String {
-    format!("cgroup: {}: {error}", folder.display())
+/// Says what did not work. The folder, of any length, is told here and not in the result.
+fn reason(step: &str, folder: &Path, error: &io::Error) -> String {
+    tracing::debug!(step, folder = %folder.display(), %error, "no control group for a helper");
+    format!("cgroup: {step}: {error}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_tells_layer_step_and_cause_however_long_the_folder_is() {
+        let folder = PathBuf::from("/sys/fs/cgroup").join("a".repeat(200));
+
+        let text = reason("create", &folder, &io::Error::from_raw_os_error(nix::libc::EACCES));
+
+        assert_eq!(text, "cgroup: create: Permission denied (os error 13)");
+    }
 
     #[test]
     fn groups_of_helpers_that_are_gone_are_swept_and_others_stay() {

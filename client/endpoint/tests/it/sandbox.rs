@@ -79,6 +79,8 @@ fn only_the_layers_that_depend_on_the_machine_may_be_missing() {
     let expected =
         |layer: &String| ["uid: ", "cgroup: ", "landlock: "].iter().any(|name| layer.starts_with(name));
     assert!(missing.iter().all(expected), "{missing:?}");
+    // What a result can carry of it (`NAME_BYTES_MAX` of the protocol): name and cause are told whole.
+    assert!(missing.iter().all(|layer| layer.len() <= 64), "{missing:?}");
 }
 
 #[test]

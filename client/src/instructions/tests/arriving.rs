@@ -155,3 +155,16 @@ fn a_lost_session_forgets_what_was_not_acked() {
     assert_eq!(test.effects(), Vec::<String>::new());
     assert_eq!(test.machine.poll_timeout(), None);
 }
+
+#[test]
+fn a_clock_that_is_set_back_while_the_client_runs_is_noticed_without_any_order_before() {
+    let mut test = Test::new();
+    test.now.instant += Duration::from_secs(3_600);
+    test.now.wall_ms += 3_600_000;
+    test.machine.handle_timeout(test.now);
+
+    test.now.wall_ms -= 1_800_000;
+    test.admitted(1);
+
+    assert_eq!(test.effects(), ["recall 1", "refuse 1 NotYetValid journaled"]);
+}

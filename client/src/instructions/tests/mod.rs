@@ -51,9 +51,12 @@ impl Admission for Spoken {
         definition: &[u8],
         _licence: &[u8],
         _proof: Option<&InclusionProof>,
-        _memory: &Memory,
-        _now_ms: i64,
+        memory: &Memory,
+        now_ms: i64,
     ) -> Result<Plan, Refused> {
+        if now_ms < memory.time_floor_ms {
+            return Err(Refused { refusal: Refusal::NotYetValid, detail: "set back".to_owned() });
+        }
         let mut plan = plan("Acme-A");
         match definition {
             b"wrong-audience" => {
@@ -83,10 +86,12 @@ struct Test {
 impl Test {
     fn new() -> Self {
         let limits = Limits { parallel: 2, queued: 3, document: Duration::from_secs(30) };
+        let now = Now { instant: Instant::now(), wall_ms: NOW_MS };
+        let memory = Memory { time_floor_ms: NOW_MS - 1_000, ..Memory::default() };
         let licence = HeldLicence { envelope: b"licence 3".to_vec(), digest: digest("licence 3"), serial: 3 };
         Self {
-            machine: Instructions::new(Spoken::default(), limits, Some(licence), 3, Memory::default()),
-            now: Now { instant: Instant::now(), wall_ms: NOW_MS },
+            machine: Instructions::new(Spoken::default(), limits, Some(licence), 3, memory, now.instant),
+            now,
         }
     }
 

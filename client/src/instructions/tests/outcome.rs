@@ -36,3 +36,20 @@ fn columns_that_the_wire_refuses_are_a_failure_not_a_stuck_outbox() {
 
     assert_eq!(result.state(), TargetState::Failed, "{}", result.detail);
 }
+
+#[test]
+fn the_texts_of_missing_layers_are_cut_and_never_fail_a_result() {
+    let mut answer = answer(vec![vec![SqlValue::Integer(1)]]);
+    let long = format!("cgroup: {}", "ü".repeat(100));
+    answer.sandbox_missing = vec![long.clone(); 100];
+
+    let result = outcome::finished(id(1), &plan("Acme-A"), Ok(answer), NOW_MS, NOW_MS);
+
+    assert_eq!((result.state(), result.rows.len()), (TargetState::Answered, 1), "{}", result.detail);
+    let layers = &result.sandbox_missing;
+    assert_eq!(layers.len(), muster_proto::limits::SANDBOX_MISSING_MAX);
+    assert!(
+        layers.iter().all(|layer| layer.starts_with("cgroup: ü") && long.starts_with(layer)),
+        "{layers:?}"
+    );
+}
