@@ -89,7 +89,8 @@ pub struct EngineLimits {
     pub queue_items_max: u32,
     /// Messages that wait for one shard at most; an order that finds no room leaves its targets queued. Default 4096.
     pub shard_messages_max: u32,
-    /// Free disk below which new instructions and imports are refused; results already promised still go in.
+    /// Free disk below which new instructions and imports are refused and events wait at their clients; results
+    /// already promised still go in.
     /// Default `256 MiB`.
     #[serde(with = "human::bytes")]
     pub disk_reserve: u64,

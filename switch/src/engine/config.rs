@@ -18,7 +18,7 @@ pub(crate) struct EngineConfig {
     pub(crate) batch_items_max: usize,
     /// Items that wait for the writer at most.
     pub(crate) queue_items_max: usize,
-    /// Free bytes below which new instructions and imports are refused.
+    /// Free bytes below which new instructions and imports are refused, and events are not taken.
     pub(crate) disk_reserve_bytes: u64,
     /// How long a prepared order waits for its signature.
     pub(crate) prepared_ttl: Duration,

@@ -121,7 +121,8 @@ impl EngineHandle {
         self.tell(Command::Result(Box::new(result))).await
     }
 
-    /// Takes an event, as [`Self::result`].
+    /// Takes an event, as [`Self::result`]. While the disk is short there is no ack; later the session is closed, so that
+    /// the client sends it again.
     ///
     /// # Errors
     /// As [`Self::result`].
@@ -140,7 +141,8 @@ impl EngineHandle {
     /// Takes events from a Background Channel; all are on disk when it returns. Returns how many were new.
     ///
     /// # Errors
-    /// [`EngineError::InvalidArgument`] if an event is not well-formed; then none was taken. Else as [`Self::connect`].
+    /// [`EngineError::InvalidArgument`] if an event is not well-formed, [`EngineError::ResourceExhausted`] if the disk
+    /// is short; then none was taken. Else as [`Self::connect`].
     pub(crate) async fn relay(&self, events: Vec<RelayedEvent>) -> Result<u32, EngineError> {
         self.ask(|reply| Command::Relay(events, reply)).await
     }

@@ -16,6 +16,8 @@ const EVENTS: &str = "muster_switch_events_total";
 const REPEATED: &str = "muster_switch_repeated_total";
 /// Results and events that were acked but not stored, by reason.
 const DROPPED: &str = "muster_switch_store_dropped_total";
+/// Events not taken because the disk is short, by road.
+const EVENTS_WITHHELD: &str = "muster_switch_events_withheld_total";
 /// Attributes of a `Hello` that were left out because the fleet has too many names.
 const ATTRIBUTES_REFUSED: &str = "muster_switch_attributes_refused_total";
 /// Outboxes forgotten because their device has later ones.
@@ -45,6 +47,7 @@ pub(crate) fn describe() {
     describe_counter!(EVENTS, "events committed, by road");
     describe_counter!(REPEATED, "results and events that came again and were acked again, by lane");
     describe_counter!(DROPPED, "results and events acked but not stored, by reason");
+    describe_counter!(EVENTS_WITHHELD, "events not taken because the disk is short, by road");
     describe_counter!(ATTRIBUTES_REFUSED, "attributes left out because the fleet has too many names");
     describe_counter!(OUTBOXES_FORGOTTEN, "outboxes forgotten because their device has later ones");
     describe_counter!(DAMAGED, "stored records that failed their checksum and were set aside, by table");
@@ -81,6 +84,11 @@ pub(crate) fn repeated(lane: &'static str) {
 /// Counts a result or event that was not stored, and why.
 pub(crate) fn dropped(reason: &'static str) {
     counter!(DROPPED, "reason" => reason).increment(1);
+}
+
+/// Counts events that were left with who sent them because the disk is short.
+pub(crate) fn events_withheld(road: &'static str, count: usize) {
+    counter!(EVENTS_WITHHELD, "road" => road).increment(u64::try_from(count).unwrap_or(u64::MAX));
 }
 
 /// Counts attributes that were left out.

@@ -160,8 +160,8 @@ impl Writer {
     /// Carries out a batch. Returns whether every message found room in its shard's mailbox.
     fn commit(&mut self, batch: &mut Vec<Command>) -> Result<bool, StoreError> {
         let now_ms = self.shared.clock.now_ms();
-        let issues = batch.iter().any(Command::needs_disk);
-        let disk_free_bytes = if issues { self.shared.disk_free_bytes() } else { u64::MAX };
+        let looks = self.core.awaits_disk() || batch.iter().any(Command::needs_disk);
+        let disk_free_bytes = if looks { self.shared.disk_free_bytes() } else { u64::MAX };
         let items = batch.len();
         for command in batch.drain(..) {
             if let Some(id) = self.core.to_recall(&command)
@@ -171,6 +171,7 @@ impl Writer {
             }
             self.core.handle(command, Moment { now_ms, disk_free_bytes });
         }
+        self.core.release_events(Moment { now_ms, disk_free_bytes });
         self.core.handle_timeout(now_ms);
         let output = self.core.poll_output(now_ms);
         let wrote = !output.writes.is_empty();

@@ -37,15 +37,18 @@ impl Command {
     /// Returns whether it may be refused for want of disk, so that somebody has to look how much there is.
     pub(crate) fn needs_disk(&self) -> bool {
         match self {
-            Self::Draft(..) | Self::Submit(..) | Self::ImportDefinition(..) | Self::ImportLicence(..) => true,
+            Self::Event(_)
+            | Self::Relay(..)
+            | Self::Draft(..)
+            | Self::Submit(..)
+            | Self::ImportDefinition(..)
+            | Self::ImportLicence(..) => true,
             Self::Connect(..)
             | Self::Disconnected { .. }
             | Self::Abandon { .. }
             | Self::Sent { .. }
             | Self::Progress { .. }
             | Self::Result(_)
-            | Self::Event(_)
-            | Self::Relay(..)
             | Self::Keep(..) => false,
         }
     }

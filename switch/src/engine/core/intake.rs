@@ -10,7 +10,8 @@ use muster_proto::session::v1::{Event, Lane, Result as SessionResult};
 use prost::Message;
 use roaring::RoaringBitmap;
 
-use super::{Core, EventIn, ResultIn};
+use super::parts::Part;
+use super::{Core, EventIn, Moment, ResultIn};
 use crate::engine::outgoing::Acked;
 use crate::engine::store::Write;
 use crate::engine::{EngineError, metrics};
@@ -24,7 +25,7 @@ enum Road {
 
 /// Where a result falls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     /// Its target has yet to end.
     Open,
     /// Its instruction is damaged: the result is kept, the ledger cannot be.
@@ -48,22 +49,26 @@ impl Core {
         // last it cannot tell a repeat, and a sequence of 0 is none.
         let unanswered = fresh == Fresh::Repeated && result.last && result.sequence > 0;
         if fresh == Fresh::New || unanswered {
-            self.take_result(number, outbox, result, fresh, now_ms);
+            self.take_result(number, outbox, (result, credit_bytes), fresh, now_ms);
         }
     }
 
-    /// Takes an event of a session.
-    pub(super) fn event(&mut self, event: EventIn, now_ms: i64) {
+    /// Takes an event of a session, unless the disk is short; one that was stored before is acked all the same.
+    pub(super) fn event(&mut self, event: EventIn, moment: Moment) {
         let EventIn { number, outbox, session, event, encoded_len } = event;
         let number_in_outbox = event.sequence;
-        let fresh = self.take_event(number, outbox, event, Road::Session, now_ms);
+        if self.is_short(moment) && !self.outboxes.contains(number, outbox, number_in_outbox) {
+            return self.withhold(number, session);
+        }
+        let fresh = self.take_event(number, outbox, event, Road::Session, moment.now_ms);
         let sequence = (fresh != Fresh::Full).then_some(number_in_outbox);
         let credit_bytes = u64::from(encoded_len);
         self.out.acks.push(Acked { session, lane: Lane::Events, sequence, credit_bytes });
     }
 
     /// Takes events of a Background Channel; returns how many were new.
-    pub(super) fn relay(&mut self, events: Vec<RelayedEvent>, now_ms: i64) -> Result<u32, EngineError> {
+    pub(super) fn relay(&mut self, events: Vec<RelayedEvent>, moment: Moment) -> Result<u32, EngineError> {
+        let now_ms = moment.now_ms;
         if events.len() > RELAYED_MAX {
             let problem = format!(
                 "{} events in one call, wanted at most {RELAYED_MAX}; send the rest in another",
@@ -72,6 +77,9 @@ impl Core {
             return Err(EngineError::InvalidArgument(problem));
         }
         let checked: Vec<_> = events.into_iter().map(checked_event).collect::<Result<_, _>>()?;
+        if self.is_short(moment) {
+            return Err(self.refuse_events(checked.len(), moment));
+        }
         let mut accepted = 0;
         for (device, outbox, event) in checked {
             let number = self.number_of(&device, now_ms);
@@ -90,7 +98,7 @@ impl Core {
         &mut self,
         number: u32,
         outbox: OutboxId,
-        result: SessionResult,
+        (result, bytes): (SessionResult, u64),
         fresh: Fresh,
         now_ms: i64,
     ) {
@@ -100,8 +108,7 @@ impl Core {
         let Ok(id) = InstructionId::try_from(&result.instruction[..]) else {
             return metrics::dropped("malformed");
         };
-        let state = result.state();
-        if !state.is_terminal() {
+        if !result.state().is_terminal() {
             return metrics::dropped("malformed");
         }
         let (position, place) = match self.place(id, number, result.part) {
@@ -110,7 +117,20 @@ impl Core {
             _ if fresh != Fresh::New => return,
             _ => return metrics::dropped("late_or_unknown"),
         };
-        let last = result.last;
+        let part = Part { instruction: id, number, part: result.part, bytes };
+        let result = match self.check_part(position, place, &part) {
+            Ok(()) => result,
+            Err(error) => {
+                metrics::dropped(error.label());
+                if place != Place::Open {
+                    return;
+                }
+                tracing::warn!(instruction = %id, device, %error, "a result is not taken; its target fails");
+                let due = error.due();
+                error.into_failure(&result, due)
+            }
+        };
+        let (state, last) = (result.state(), result.last);
         self.marks.result += 1;
         let record = ExportedResult {
             instruction: id.to_string(),
@@ -126,10 +146,9 @@ impl Core {
         };
         self.out.writes.push(write);
         metrics::result_stored();
-        match place {
-            Place::Open if last => self.advance(position, &RoaringBitmap::from([number]), state, "result"),
-            Place::Late => self.late_taken(id, number),
-            Place::Open | Place::SetAside => {}
+        self.part_taken(position, place, &part);
+        if place == Place::Open && last {
+            self.advance(position, &RoaringBitmap::from([number]), state, "result");
         }
         tracing::trace!(instruction = %id, number, now_ms, ?place, "result taken");
     }
@@ -141,8 +160,8 @@ impl Core {
         {
             return Some((*position, Place::Open));
         }
-        if let Some(position) = self.set_aside.get(&id) {
-            return Some((*position, Place::SetAside));
+        if let Some(aside) = self.set_aside.get(&id) {
+            return Some((aside.position, Place::SetAside));
         }
         self.late_position(id, number, part).map(|position| (position, Place::Late))
     }

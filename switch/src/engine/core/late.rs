@@ -44,15 +44,8 @@ impl Core {
             Some(position) => self.state_of(*position, number) == Some(TargetState::Expired),
             None => late.expired.as_ref().is_none_or(|expired| expired.contains(number)),
         };
-        let stored = late.parts.get(&number).copied().unwrap_or_default();
+        let stored = late.received.get(&number).map_or(0, |received| received.parts);
         (expired && part >= stored).then_some(late.position)
-    }
-
-    /// Notes that a part of a late result is stored, so that none is shown twice.
-    pub(super) fn late_taken(&mut self, id: InstructionId, number: u32) {
-        if let Some(late) = self.late.get_mut(&id) {
-            *late.parts.entry(number).or_default() += 1;
-        }
     }
 
     /// Keeps the memory of what was recalled small. Only between batches: the store must have what was taken.

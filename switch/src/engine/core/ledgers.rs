@@ -1,6 +1,6 @@
 //! What becomes of an instruction: transitions, expiry, and orders that are sent again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use crate::engine::ledger::Ledger;
 use crate::engine::outgoing::To;
 use crate::engine::proofs::Proofs;
 use crate::engine::store::{
-    CountsRecord, InstructionRecord, LoadedInstruction, TransitionRecord, Write, bitmap_bytes,
+    CountsRecord, InstructionRecord, LoadedInstruction, Received, TransitionRecord, Write, bitmap_bytes,
 };
 use crate::engine::{DueOrder, ShardMessage, metrics};
 
@@ -27,6 +27,9 @@ use crate::engine::{DueOrder, ShardMessage, metrics};
 pub(super) struct Active {
     id: InstructionId,
     ledger: Ledger,
+    /// What is stored of the results of which the last part has yet to come, by device.
+    pub(super) received: HashMap<u32, Received>,
+    pub(super) definition_digest: Vec<u8>,
     /// The encoded order, the same for all.
     frame: Bytes,
     root: Vec<u8>,
@@ -69,6 +72,8 @@ impl Active {
         Self {
             id,
             ledger,
+            received: HashMap::new(),
+            definition_digest: order.definition_digest.clone(),
             frame: encoded,
             root: audience.members_root,
             proofs: proofs.map(|proofs| OnceLock::from(Some(proofs))).unwrap_or_default(),
@@ -81,7 +86,8 @@ impl Active {
     pub(super) fn loaded(loaded: LoadedInstruction) -> Self {
         // The record's checksum held, so the order in it is what was decoded when it was accepted.
         let order = Order::decode(&loaded.record.order[..]).unwrap_or_default();
-        Self::new(loaded.id, loaded.ledger, &order, &loaded.record, None)
+        let active = Self::new(loaded.id, loaded.ledger, &order, &loaded.record, None);
+        Self { received: loaded.received, ..active }
     }
 
     pub(super) fn state_of(&self, number: u32) -> Option<TargetState> {
@@ -161,6 +167,9 @@ impl Core {
             return;
         }
         metrics::targets_entered(state.name(), moved.len());
+        if state.is_terminal() {
+            active.received.retain(|number, _| !moved.contains(*number));
+        }
         let entered =
             Entered { instruction: position, progress: state.progress(), state: state.into(), cause };
         *self.entered.entry(entered).or_default() |= moved;

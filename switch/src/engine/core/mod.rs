@@ -5,8 +5,8 @@
 //!
 //! `devices` has numbers and sessions, `documents` definitions and licence, `issue` preparing and submitting,
 //! `ledgers` what becomes of an instruction, `intake` results and events, `outboxes` which of them
-//! were seen, `late` results after an end, `presence` when devices were last seen, `submissions` which orders came
-//! already.
+//! were seen, `parts` how much of a result may come, `late` results after an end, `reserve` events when the disk is
+//! short, `presence` when devices were last seen, `submissions` which orders came already.
 
 mod command;
 mod devices;
@@ -16,7 +16,9 @@ mod issue;
 mod late;
 mod ledgers;
 mod outboxes;
+mod parts;
 mod presence;
+mod reserve;
 mod submissions;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -33,7 +35,7 @@ use super::clock::millis;
 use super::outgoing::{Acked, To};
 use super::proofs::Proofs;
 use super::shared::Catalogue;
-use super::store::{Late, Loaded, LoadedMarks, Mark, Write};
+use super::store::{Late, Loaded, LoadedMarks, Mark, Received, Write};
 use super::{SessionKey, ShardMessage};
 pub(crate) use command::{Command, EventIn, Reply, ResultIn};
 pub(crate) use devices::Devices;
@@ -42,6 +44,7 @@ pub(crate) use issue::{Draft, PreparedOrder, Submission, parse_audience};
 use ledgers::{Active, Entered};
 use outboxes::Outboxes;
 use presence::Presence;
+use reserve::Withheld;
 pub(crate) use submissions::KEPT_MS as SUBMISSIONS_KEPT_MS;
 use submissions::Submissions;
 
@@ -51,6 +54,7 @@ pub(crate) struct Core {
     tenant: String,
     prepared_ttl_ms: i64,
     disk_reserve_bytes: u64,
+    withheld: Withheld,
     devices: Devices,
     sessions: HashMap<u32, SessionKey>,
     online: RoaringBitmap,
@@ -60,7 +64,7 @@ pub(crate) struct Core {
     active: BTreeMap<i64, Active>,
     positions: HashMap<InstructionId, i64>,
     /// Damaged instructions: their results are still taken, their ledgers are not touched.
-    set_aside: HashMap<InstructionId, i64>,
+    set_aside: HashMap<InstructionId, Aside>,
     /// What was last recalled from the store of instructions whose targets have expired.
     late: HashMap<InstructionId, Late>,
     /// What entered a state since the last output.
@@ -73,6 +77,14 @@ pub(crate) struct Core {
     marks: LoadedMarks,
     stored_marks: LoadedMarks,
     out: Output,
+}
+
+/// A damaged instruction.
+#[derive(Debug)]
+struct Aside {
+    position: i64,
+    /// What devices have brought since the start.
+    received: HashMap<u32, Received>,
 }
 
 /// What a batch of commands asks for.
@@ -117,6 +129,7 @@ impl Core {
             tenant: config.tenant,
             prepared_ttl_ms: millis(config.prepared_ttl),
             disk_reserve_bytes: config.disk_reserve_bytes,
+            withheld: Withheld::default(),
             devices: Devices::new(loaded.devices, &loaded.facts, loaded.next_number),
             sessions: HashMap::new(),
             online: RoaringBitmap::new(),
@@ -124,7 +137,11 @@ impl Core {
             outboxes: Outboxes::new(loaded.seen),
             active: BTreeMap::new(),
             positions: HashMap::new(),
-            set_aside: loaded.set_aside.iter().map(|(position, id, _)| (*id, *position)).collect(),
+            set_aside: loaded
+                .set_aside
+                .iter()
+                .map(|(position, id, _)| (*id, Aside::new(*position)))
+                .collect(),
             late: HashMap::new(),
             entered: BTreeMap::new(),
             prepared: BTreeMap::new(),
@@ -165,9 +182,9 @@ impl Core {
             Command::Sent { instruction, numbers } => self.sent(instruction, &numbers),
             Command::Progress { number, instruction, state } => self.progress(number, instruction, state),
             Command::Result(result) => self.result(*result, moment.now_ms),
-            Command::Event(event) => self.event(*event, moment.now_ms),
+            Command::Event(event) => self.event(*event, moment),
             Command::Relay(events, reply) => {
-                let accepted = self.relay(events, moment.now_ms);
+                let accepted = self.relay(events, moment);
                 self.answer(reply, accepted);
             }
             Command::Draft(prepare, reply) => {
@@ -233,6 +250,12 @@ impl Core {
             let _gone = reply.send(answer);
         };
         self.out.replies.push(Deferred(Box::new(send)));
+    }
+}
+
+impl Aside {
+    fn new(position: i64) -> Self {
+        Self { position, received: HashMap::new() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the core gets back at start. A damaged record is set aside and counted, never served.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use muster_pki::DeviceId;
 use muster_proto::common::v1::TargetState;
@@ -10,6 +10,7 @@ use muster_proto::seen::{SeenSet, gap_ranges};
 use rusqlite::{Connection, params};
 
 use super::online::Online;
+use super::recall::{self, Received};
 use super::record::{checked, verify};
 use super::{
     CountsRecord, DocumentRecord, InstructionRecord, Mark, Store, StoreError, SubmissionRecord,
@@ -47,6 +48,8 @@ pub(crate) struct LoadedInstruction {
     pub(crate) id: InstructionId,
     pub(crate) record: InstructionRecord,
     pub(crate) ledger: Ledger,
+    /// What is stored of results of which the last part has yet to come, by device.
+    pub(crate) received: HashMap<u32, Received>,
 }
 
 /// Numbers that never go back: the last ones given.
@@ -322,7 +325,12 @@ fn load_instruction(
             told(&replayed),
             told(&counts.states)
         ))),
-        _ => Ok(Ok(LoadedInstruction { position, id, record, ledger })),
+        _ => {
+            let mut received = recall::received(connection, position)?;
+            let is_open = |number: u32| ledger.state_of(number).is_some_and(|state| !state.is_terminal());
+            received.retain(|number, _| is_open(*number));
+            Ok(Ok(LoadedInstruction { position, id, record, ledger, received }))
+        }
     }
 }
 

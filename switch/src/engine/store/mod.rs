@@ -23,7 +23,7 @@ use rusqlite::{Connection, OpenFlags};
 
 pub use error::StoreError;
 pub(crate) use load::{Loaded, LoadedInstruction, LoadedMarks, replay};
-pub(crate) use recall::Late;
+pub(crate) use recall::{Late, Received};
 pub(crate) use record::{
     CountsRecord, DocumentRecord, InstructionRecord, SubmissionRecord, TransitionRecord, checked, checksum,
     verify,

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::InstructionId;
+use muster_proto::order::v1::Order;
+use prost::Message;
 use roaring::RoaringBitmap;
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::load::replay;
 use super::{InstructionRecord, Store, StoreError, checked, key};
@@ -17,8 +19,26 @@ pub(crate) struct Late {
     pub(crate) position: i64,
     /// The expired targets; `None` if a damaged record hides them: then a result is rather kept than lost.
     pub(crate) expired: Option<RoaringBitmap>,
-    /// How many parts of a result each device has in the store already.
-    pub(crate) parts: HashMap<u32, u32>,
+    /// What of a result each of them has in the store already.
+    pub(crate) received: HashMap<u32, Received>,
+    /// Empty if a damaged record hides it.
+    pub(crate) definition_digest: Vec<u8>,
+}
+
+/// How much of a device's result is in the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Received {
+    pub(crate) parts: u32,
+    /// Bytes, about: as they came, or as they lie in the store.
+    pub(crate) bytes: u64,
+}
+
+impl Received {
+    /// Adds a part.
+    pub(crate) fn add(&mut self, bytes: u64) {
+        self.parts = self.parts.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
 }
 
 impl Store {
@@ -34,24 +54,16 @@ impl Store {
         let Some((position, record, crc)): Option<(i64, Vec<u8>, i64)> = row.optional()? else {
             return Ok(None);
         };
-        let expired = match self.expired(position, id, &record, crc)? {
-            Ok(expired) => Some(expired),
+        let (expired, definition_digest) = match self.expired(position, id, &record, crc)? {
+            Ok((expired, digest)) => (Some(expired), digest),
             Err(what) => {
                 damage.note("instructions", &id.to_string(), &what);
-                None
+                (None, Vec::new())
             }
         };
-        let mut statement =
-            self.connection().prepare_cached("SELECT number FROM results WHERE instruction = ?1")?;
-        let mut rows = statement.query([position])?;
-        let mut parts = HashMap::new();
-        while let Some(row) = rows.next()? {
-            let number: u32 = row.get(0)?;
-            if expired.as_ref().is_none_or(|expired| expired.contains(number)) {
-                *parts.entry(number).or_default() += 1;
-            }
-        }
-        Ok(Some(Late { position, expired, parts }))
+        let mut received = received(self.connection(), position)?;
+        received.retain(|number, _| expired.as_ref().is_none_or(|expired| expired.contains(*number)));
+        Ok(Some(Late { position, expired, received, definition_digest }))
     }
 
     fn expired(
@@ -60,13 +72,31 @@ impl Store {
         id: InstructionId,
         record: &[u8],
         crc: i64,
-    ) -> rusqlite::Result<Result<RoaringBitmap, String>> {
+    ) -> rusqlite::Result<Result<(RoaringBitmap, Vec<u8>), String>> {
         let keys = [&key(position)[..], id.as_bytes()];
         let record = match checked::<InstructionRecord>("instructions", &keys, record, crc) {
             Ok(record) => record,
             Err(what) => return Ok(Err(what)),
         };
         let ledger = replay(self.connection(), position, &record.targets)?;
-        Ok(ledger.map(|ledger| ledger.in_state(TargetState::Expired).clone()))
+        // The record's checksum held, so the order in it is what was decoded when it was accepted.
+        let digest = Order::decode(&record.order[..]).unwrap_or_default().definition_digest;
+        Ok(ledger.map(|ledger| (ledger.in_state(TargetState::Expired).clone(), digest)))
     }
+}
+
+/// Returns what is stored of an instruction's results, by device.
+pub(super) fn received(
+    connection: &Connection,
+    instruction: i64,
+) -> rusqlite::Result<HashMap<u32, Received>> {
+    let sql = "SELECT number, length(record) FROM results WHERE instruction = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([instruction])?;
+    let mut received: HashMap<u32, Received> = HashMap::new();
+    while let Some(row) = rows.next()? {
+        let bytes: i64 = row.get(1)?;
+        received.entry(row.get(0)?).or_default().add(u64::try_from(bytes).unwrap_or_default());
+    }
+    Ok(received)
 }

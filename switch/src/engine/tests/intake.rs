@@ -189,7 +189,8 @@ async fn only_the_last_part_of_a_result_ends_the_target() {
     world.tell_result(&session, part).await;
     world.next_ack().await;
     let between = world.engine.reader().instruction(id).unwrap();
-    world.answer(&session, id, 2).await;
+    world.tell_result(&session, SessionResult { part: 1, ..result(id, 2, TargetState::Answered) }).await;
+    world.next_ack().await;
 
     assert!(!between.complete);
     assert_eq!(world.engine.reader().results(id, &Default::default(), 10).unwrap().items.len(), 2);

@@ -6,6 +6,8 @@ mod damage;
 mod expiry;
 mod intake;
 mod issue;
+mod parts;
 mod presence;
+mod reserve;
 mod restart;
 mod world;

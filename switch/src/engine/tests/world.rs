@@ -175,7 +175,8 @@ impl World {
     }
 
     pub(super) async fn tell_result(&self, session: &Session, result: SessionResult) {
-        self.engine.result(session.connected.number, outbox(), session.key, result, 100).await.unwrap();
+        let bytes = u32::try_from(result.encoded_len()).unwrap();
+        self.engine.result(session.connected.number, outbox(), session.key, result, bytes).await.unwrap();
     }
 
     pub(super) async fn tell_event(&self, session: &Session, event: Event) {
