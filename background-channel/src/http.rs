@@ -84,7 +84,9 @@ impl IntoResponse for Refused {
                 (StatusCode::FORBIDDEN, format!("this needs {wanted} certificate; yours has another role"))
             }
             Self::Resource(error) => (resource_status(&error), error.to_string()),
-            Self::Spool(error @ (SpoolError::Full { .. } | SpoolError::Busy)) => {
+            Self::Spool(
+                error @ (SpoolError::Full { .. } | SpoolError::DiskFull { .. } | SpoolError::Busy),
+            ) => {
                 let retry = [(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))];
                 return (StatusCode::SERVICE_UNAVAILABLE, retry, format!("{error}\n")).into_response();
             }

@@ -25,6 +25,11 @@ pub(crate) fn spool_bytes(bytes: u64) {
     gauge!("muster_background_spool_bytes").set(bytes as f64);
 }
 
+/// A batch of the spool was refused, since the disk had no room for it.
+pub(crate) fn disk_full() {
+    counter!("muster_background_spool_disk_full_total").increment(1);
+}
+
 /// Events the Switch has committed.
 pub(crate) fn relayed(events: u64) {
     counter!("muster_background_relayed_events_total").increment(events);

@@ -50,7 +50,7 @@ impl program::Program for Program {
 /// Why it did not start, with the code that tells service managers whether a restart may help.
 fn ended(error: &StartError) -> Ended {
     let code = match error {
-        StartError::Bind(_) => exit::UNAVAILABLE,
+        StartError::Bind(_) | StartError::Taken { .. } => exit::UNAVAILABLE,
         StartError::Credentials(_) | StartError::DataDir { .. } => exit::CONFIG,
         StartError::Spool(SpoolError::Store { source, .. }) if is_damage(source) => {
             return Ended::new(exit::CONFIG, &Damaged(error));

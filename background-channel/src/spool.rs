@@ -2,7 +2,8 @@
 //!
 //! One thread owns the connection. A batch is what queued during the fsync before it; posts are acked after the commit,
 //! and spooled events are removed after the Switch's ack. A failed commit ends the thread, and with it the service: an
-//! fsync that failed once is never retried as success (promises.md).
+//! fsync that failed once is never retried as success (promises.md). A disk without room is no such failure: SQLite finds
+//! it before anything is promised, the batch is undone and refused, and the next one may fit.
 
 use std::path::{Path, PathBuf};
 
@@ -35,6 +36,12 @@ pub enum SpoolError {
         held: u64,
         /// The bound in force.
         max: u64,
+    },
+    /// The disk has no room.
+    #[error("the disk under the spool {path} is full; free space there, the service then goes on by itself")]
+    DiskFull {
+        /// The database.
+        path: PathBuf,
     },
     /// Too many posts wait already.
     #[error("too many posts are waiting; come back")]
@@ -99,6 +106,7 @@ impl Spool {
             bytes_max,
             held,
             unchecked: Unchecked::default(),
+            room: Room::default(),
             queue,
             bump,
         };
@@ -191,8 +199,28 @@ struct Writer {
     bytes_max: u64,
     held: u64,
     unchecked: Unchecked,
+    room: Room,
     queue: mpsc::Receiver<Command>,
     bump: watch::Sender<u64>,
+}
+
+/// Whether the disk took the last batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Room {
+    #[default]
+    Enough,
+    None,
+}
+
+/// What a transaction did.
+#[derive(Debug)]
+struct Done {
+    /// Which commands did not fit the spool's bound, and why; one for each command.
+    refused: Vec<Option<SpoolError>>,
+    /// Bytes held after it.
+    held: u64,
+    /// Bytes that it added.
+    added: u64,
 }
 
 /// What was committed since the last checkpoint.
@@ -217,44 +245,80 @@ impl Writer {
         Ok(())
     }
 
-    /// Commits a batch and only then replies.
+    /// Commits a batch and only then replies. One that the disk has no room for is undone and refused as a whole.
     fn commit(&mut self, batch: Vec<Command>) -> Result<(), SpoolError> {
-        let path = self.path.clone();
-        let failed = |source| store_error(&path, source);
-        let mut replies = Vec::new();
-        let transaction = self.connection.transaction().map_err(failed)?;
+        match self.write(&batch) {
+            Ok(done) => {
+                self.note_room(Room::Enough);
+                self.held = done.held;
+                self.unchecked.bytes += done.added;
+                self.unchecked.commits += 1;
+                metrics::spool_bytes(self.held);
+                for (command, refused) in batch.into_iter().zip(done.refused) {
+                    reply(command, refused);
+                }
+                self.bump.send_modify(|generation| *generation += 1);
+            }
+            Err(error) if is_disk_full(&error) => {
+                self.note_room(Room::None);
+                metrics::disk_full();
+                // An event whose removal is undone is relayed again, and the Switch knows it.
+                for command in batch {
+                    reply(command, Some(SpoolError::DiskFull { path: self.path.clone() }));
+                }
+                // A log that was copied is written from its beginning again, so that removals fit on a full disk.
+                self.unchecked.commits = CHECKPOINT_COMMITS;
+            }
+            Err(error) => return Err(store_error(&self.path, error)),
+        }
+        match self.checkpoint() {
+            Err(error) if !is_disk_full(&error) => Err(store_error(&self.path, error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Runs a batch as one transaction.
+    fn write(&mut self, batch: &[Command]) -> rusqlite::Result<Done> {
+        let transaction = self.connection.transaction()?;
+        let mut done = Done { refused: Vec::with_capacity(batch.len()), held: self.held, added: 0 };
         for command in batch {
+            let mut refused = None;
             match command {
-                Command::Append { events, reply } => {
+                Command::Append { events, .. } => {
                     let size: u64 = events.iter().map(record_size).sum();
-                    if self.held.saturating_add(size) > self.bytes_max {
-                        let full = SpoolError::Full { held: self.held, max: self.bytes_max };
-                        replies.push((reply, Err(full)));
-                        continue;
+                    if done.held.saturating_add(size) > self.bytes_max {
+                        refused = Some(SpoolError::Full { held: done.held, max: self.bytes_max });
+                    } else {
+                        for event in events {
+                            let added = append(&transaction, event)?;
+                            done.held += added;
+                            done.added += added;
+                        }
                     }
-                    for event in &events {
-                        let added = append(&transaction, event).map_err(failed)?;
-                        self.held += added;
-                        self.unchecked.bytes += added;
-                    }
-                    replies.push((reply, Ok(())));
                 }
                 Command::Remove { positions } => {
                     for position in positions {
-                        self.held = self.held.saturating_sub(remove(&transaction, position).map_err(failed)?);
+                        done.held = done.held.saturating_sub(remove(&transaction, *position)?);
                     }
                 }
             }
+            done.refused.push(refused);
         }
-        transaction.commit().map_err(failed)?;
-        metrics::spool_bytes(self.held);
-        for (reply, outcome) in replies {
-            // A client that went away asks again.
-            drop(reply.send(outcome));
+        transaction.commit()?;
+        Ok(done)
+    }
+
+    /// Tells once that the disk is full, and once that it is not.
+    fn note_room(&mut self, room: Room) {
+        if room == self.room {
+            return;
         }
-        self.bump.send_modify(|generation| *generation += 1);
-        self.unchecked.commits += 1;
-        self.checkpoint().map_err(failed)
+        self.room = room;
+        let path = self.path.display();
+        match room {
+            Room::None => tracing::error!(%path, "the disk is full; events are refused until there is room"),
+            Room::Enough => tracing::info!(%path, "the disk has room; events are taken again"),
+        }
     }
 
     /// Copies the write-ahead log into the database when enough has gathered. A failed fsync ends the writer: SQLite's
@@ -263,9 +327,25 @@ impl Writer {
         if self.unchecked.bytes < CHECKPOINT_BYTES && self.unchecked.commits < CHECKPOINT_COMMITS {
             return Ok(());
         }
+        self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         self.unchecked = Unchecked::default();
-        self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+        Ok(())
     }
+}
+
+/// Answers whoever waits for a command; a client that went away asks again.
+fn reply(command: Command, refused: Option<SpoolError>) {
+    if let Command::Append { reply, .. } = command {
+        drop(reply.send(refused.map_or(Ok(()), Err)));
+    }
+}
+
+/// Whether the disk has no room: for the log, or for the index of the log in shared memory.
+fn is_disk_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| {
+        error.code == rusqlite::ErrorCode::DiskFull
+            || error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
+    })
 }
 
 /// Leaves checkpoints to [`Writer::checkpoint`]; it is a setting of each connection.
@@ -430,7 +510,8 @@ mod tests {
         let (commands, queue) = mpsc::channel(1);
         let (bump, _appended) = watch::channel(0);
         let unchecked = Unchecked { bytes: CHECKPOINT_BYTES, commits: 0 };
-        let writer = Writer { connection, path, bytes_max: 1_000, held: 0, unchecked, queue, bump };
+        let room = Room::default();
+        let writer = Writer { connection, path, bytes_max: 1_000, held: 0, unchecked, room, queue, bump };
         let (reply, _replied) = oneshot::channel();
         assert!(commands.try_send(Command::Append { events: vec![event("a", 1)], reply }).is_ok());
         drop(commands);
@@ -438,6 +519,32 @@ mod tests {
         let ended = writer.run();
 
         assert!(matches!(ended, Err(SpoolError::Store { .. })), "{ended:?}");
+    }
+
+    #[test]
+    fn a_batch_that_the_disk_has_no_room_for_is_undone_and_the_next_that_fits_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spool.sqlite");
+        let connection = open_connection(&path).unwrap();
+        let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        connection.pragma_update(None, "max_page_count", pages).unwrap();
+        let (_commands, queue) = mpsc::channel(1);
+        let (bump, _appended) = watch::channel(0);
+        let (unchecked, room) = (Unchecked::default(), Room::default());
+        let mut writer =
+            Writer { connection, path, bytes_max: 1 << 20, held: 0, unchecked, room, queue, bump };
+        let mut post = |events: Vec<RelayedEvent>| {
+            let (reply, mut replied) = oneshot::channel();
+            writer.commit(vec![Command::Append { events, reply }]).unwrap();
+            (replied.try_recv().unwrap(), writer.held)
+        };
+
+        let many = post((1..=1_000).map(|sequence| event("a", sequence)).collect());
+        let few = post(vec![event("b", 1)]);
+
+        assert!(matches!(many, (Err(SpoolError::DiskFull { .. }), 0)), "{many:?}");
+        assert!(few.0.is_ok(), "{few:?}");
+        assert_eq!(few.1, record_size(&event("b", 1)));
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! Assembles the service: store, spool, listeners, relay; and ends it in order.
 
+use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,6 +37,14 @@ pub enum StartError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// Another Background Channel serves from the folder.
+    #[error(
+        "data_dir {path}: another Background Channel runs on it; stop that one, or give this one a `data_dir` of its own"
+    )]
+    Taken {
+        /// The folder.
+        path: PathBuf,
     },
     /// The resources cannot be opened.
     #[error("resources: {0}")]
@@ -74,6 +83,8 @@ pub struct Running {
     connections: TaskTracker,
     writer: SpoolWriter,
     drain_timeout: Duration,
+    /// Nobody else serves from the folder as long as it is there.
+    _lock: File,
 }
 
 /// Starts the service: opens the store, binds its addresses, and spawns its tasks on `shutdown`. The Switch need not
@@ -84,6 +95,7 @@ pub struct Running {
 pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> {
     let health = Health::new();
     let metrics = telemetry::metrics();
+    let lock = lock(&config.data_dir)?;
     let (resources, spool, writer) = open_stores(&config)?;
     let (server, relay_credentials) = credentials(&config)?;
     let listener = listen::bind(config.listen, "listen").await?;
@@ -119,6 +131,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartE
         connections,
         writer,
         drain_timeout: config.limits.drain_timeout,
+        _lock: lock,
     })
 }
 
@@ -167,10 +180,21 @@ impl Running {
     }
 }
 
+/// Makes the folder, and this process its only owner: opening the store removes what other uploads left behind.
+fn lock(folder: &Path) -> Result<File, StartError> {
+    let failed = |source| StartError::DataDir { path: folder.to_owned(), source };
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let path = folder.join("background-channel.lock");
+    let file = File::options().write(true).create(true).truncate(false).open(path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::Taken { path: folder.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
 fn open_stores(config: &Config) -> Result<(Resources, Spool, SpoolWriter), StartError> {
     let folder: &Path = &config.data_dir;
-    std::fs::create_dir_all(folder)
-        .map_err(|source| StartError::DataDir { path: folder.to_owned(), source })?;
     let resources = Resources::open(folder.join("resources"), config.limits.resource_bytes_max)?;
     let (spool, writer) = Spool::open(folder, config.limits.spool_bytes_max)?;
     Ok((resources, spool, writer))

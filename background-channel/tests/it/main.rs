@@ -10,6 +10,7 @@
 mod caller;
 mod connections;
 mod events;
+mod full_disk;
 mod pki;
 mod resources;
 mod switch;

@@ -2,8 +2,9 @@
 
 use bao_tree::io::outboard::PreOrderMemOutboard;
 use http::{Method, StatusCode};
-use muster_background_channel::{BLOCK_SIZE, ResourceInfo};
+use muster_background_channel::{BLOCK_SIZE, ResourceInfo, StartError};
 use muster_pki::Role;
+use muster_service::shutdown::Shutdown;
 
 use crate::world::World;
 
@@ -112,4 +113,20 @@ async fn a_device_neither_puts_nor_lists() {
     assert!(put.body.starts_with(b"this needs an operator's certificate"), "{:?}", put.body);
     assert_eq!(got.status, StatusCode::NOT_FOUND, "nothing was kept");
     channel.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_background_channel_on_a_folder_is_refused_and_leaves_its_uploads_alone() {
+    let world = World::new().await;
+    let channel = world.start().await;
+    let upload = world.config.data_dir.join("resources/tmp-upload");
+    std::fs::write(&upload, b"half").unwrap();
+
+    let second = muster_background_channel::start(world.config.clone(), Shutdown::new()).await;
+
+    let error = second.err().unwrap();
+    assert!(matches!(error, StartError::Taken { .. }), "{error}");
+    assert!(upload.exists());
+    channel.stop().await.unwrap();
+    world.start().await.stop().await.unwrap();
 }

@@ -69,6 +69,15 @@ impl Failure {
         self
     }
 
+    /// Says that an instruction was submitted before this went wrong: it goes on, and this is how to see it.
+    pub(crate) fn after_submit(self, instruction: &str) -> Self {
+        Self {
+            message: format!("{}; instruction {instruction} was submitted and goes on", self.message),
+            ..self
+        }
+        .with_next(format!("muster instruction watch {instruction}"))
+    }
+
     /// Says which file it is about.
     pub(crate) fn in_file(mut self, file: &std::path::Path) -> Self {
         self.message = format!("{}: {}", file.display(), self.message);
@@ -113,9 +122,14 @@ impl From<anyhow::Error> for Failure {
 impl std::error::Error for Failure {}
 
 impl From<tonic::Status> for Failure {
-    /// Maps what the Switch said; its messages already name the fix.
+    /// Maps what the Switch said; its messages already name the fix. What it did not say, since the connection broke, has
+    /// a code that was made up on this side, and a source; a status from the wire has none.
     fn from(status: tonic::Status) -> Self {
         use tonic::Code;
+        if std::error::Error::source(&status).is_some() {
+            let message = format!("the connection to the Switch broke: {}", status.message());
+            return Self::unreachable(message).with_next("muster doctor");
+        }
         let exit = match status.code() {
             Code::InvalidArgument | Code::NotFound | Code::AlreadyExists => Exit::Usage,
             // The audience holds no device: nothing is wrong, and nobody answers.

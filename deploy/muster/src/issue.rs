@@ -1,4 +1,4 @@
-//! Issues one definition: prepare, check what the Switch prepared against what was typed, sign, submit, watch.
+//! Issues one definition: prepare, check what the Switch prepared against what was typed, watch. [`crate::submit`] signs.
 //!
 //! The Switch is not trusted here: it resolves the audience and encodes the order, and this module decodes those bytes
 //! again, holds every field against what the operator typed, and signs only then (DESIGN.md, "Ask and run").
@@ -10,12 +10,11 @@ use muster_pki::{Facts, Role, Roots};
 use muster_proto::common::v1::{ColumnType, NamedValue, TargetState};
 use muster_proto::operator::v1::watch_instruction_response::Update;
 use muster_proto::operator::v1::{
-    DeviceResult, Instruction, PrepareInstructionRequest, PrepareInstructionResponse,
-    SubmitInstructionRequest, WatchInstructionRequest,
+    DeviceResult, Instruction, PrepareInstructionRequest, PrepareInstructionResponse, WatchInstructionRequest,
 };
 use muster_proto::order::v1::Order;
 use muster_signing::definition::Definition;
-use muster_signing::envelope::{self, ContentType, Signer};
+use muster_signing::envelope::{self, ContentType};
 use rustls_pki_types::UnixTime;
 
 use crate::exit::{Exit, Failure};
@@ -42,7 +41,8 @@ pub(crate) struct Wish {
 /// An order that was prepared by the Switch and checked here.
 #[derive(Debug)]
 pub(crate) struct Checked {
-    bytes: Vec<u8>,
+    /// The order's exact bytes, to be signed.
+    pub(crate) bytes: Vec<u8>,
     /// What the bytes say.
     pub(crate) order: Order,
     /// What it issues; its signature is verified.
@@ -83,19 +83,6 @@ pub(crate) async fn prepare(operator: &Operator, home: &Home, wish: &Wish) -> Re
     };
     order_check::check(&order, &asked)?;
     Ok(Checked { bytes, order, definition, prepared })
-}
-
-/// Signs a checked order and submits it; returns the instruction's id.
-pub(crate) async fn submit(operator: &Operator, home: &Home, checked: &Checked) -> Result<String, Failure> {
-    let next = "muster pki init   (a development PKI), or put operator/order.pem and .key into the home";
-    let certificate = read_file(&home.path("operator/order.pem"), next)?;
-    let key = read_file(&home.path("operator/order.key"), next)?;
-    let signer = Signer::from_pem(&certificate, &key)
-        .map_err(|error| Failure::denied(format!("the order-signing key: {error}")).with_next(next))?;
-    let envelope = envelope::sign(&checked.bytes, ContentType::Order, &signer, UnixTime::now())
-        .map_err(|error| Failure::denied(format!("sign the order: {error}")))?;
-    let request = SubmitInstructionRequest { envelope, idempotency_key: uuid::Uuid::now_v7().to_string() };
-    Ok(operator.instructions().submit_instruction(request).await?.into_inner().instruction)
 }
 
 /// The name of the platform's free question.
@@ -262,6 +249,16 @@ impl Outcome {
             *cut.entry(result.device.as_str()).or_default() += result.rows.len();
         }
         cut
+    }
+
+    /// The devices whose sandbox was not whole, and the layers that each missed.
+    pub(crate) fn sandbox_missing(&self) -> BTreeMap<&str, BTreeSet<&str>> {
+        let mut missing: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for result in self.results.iter().filter(|result| !result.sandbox_missing.is_empty()) {
+            let layers = result.sandbox_missing.iter().map(String::as_str);
+            missing.entry(result.device.as_str()).or_default().extend(layers);
+        }
+        missing
     }
 
     /// The rows of all devices under the columns that any of them gave, `device` first.

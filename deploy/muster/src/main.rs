@@ -15,6 +15,7 @@ mod order_check;
 mod output;
 mod pki_home;
 mod provision;
+mod submit;
 
 use std::process::ExitCode;
 

@@ -69,6 +69,12 @@ impl Operator {
         &self.name
     }
 
+    /// An operator who already has a channel.
+    #[cfg(test)]
+    pub(crate) fn over(channel: Channel) -> Self {
+        Self { channel, name: "alice".to_owned() }
+    }
+
     /// Instructions.
     pub(crate) fn instructions(&self) -> InstructionServiceClient<Channel> {
         InstructionServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -141,6 +147,9 @@ pub(crate) async fn connect_tls(
             DialError::Late { .. } => Failure::unreachable(said).with_next("muster doctor"),
             DialError::Tcp { .. } => Failure::unreachable(said)
                 .with_next("muster dev   (if this is a development fleet), or   muster ctx list"),
+            DialError::Tls { ref source, .. } if !is_about_certificates(source) => {
+                Failure::unreachable(said).with_next("muster doctor")
+            }
             DialError::Tls { .. } | DialError::Refused { .. } => Failure::denied(said)
                 .with_next("muster pki check --role switch --ca HOME/trust/servers.pem FILE"),
         }
@@ -159,6 +168,10 @@ pub(crate) async fn admitted(
         Ok(Ok(bytes)) if !bytes.is_empty() => Ok(stream),
         Ok(Ok(_)) => Err(Failure::unreachable(format!("{server} at {address} closed the connection"))
             .with_next("muster doctor")),
+        Ok(Err(error)) if !is_about_certificates(&error) => Err(Failure::unreachable(format!(
+            "the connection to {server} at {address} broke before it answered: {error}"
+        ))
+        .with_next("muster doctor")),
         Ok(Err(error)) => Err(Failure::denied(format!(
             "{server} at {address} refused the operator's certificate operator/tls.pem: {error}"
         ))
@@ -168,7 +181,109 @@ pub(crate) async fn admitted(
     }
 }
 
+/// Whether TLS ended over somebody's certificate, and not because the connection broke.
+fn is_about_certificates(error: &std::io::Error) -> bool {
+    use rustls::{AlertDescription as Alert, Error};
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    // Both enums grow; what they have beyond these says nothing about a certificate.
+    matches!(
+        inner,
+        Some(
+            Error::InvalidCertificate(_)
+                | Error::NoCertificatesPresented
+                | Error::AlertReceived(
+                    Alert::NoCertificate
+                        | Alert::BadCertificate
+                        | Alert::UnsupportedCertificate
+                        | Alert::CertificateRevoked
+                        | Alert::CertificateExpired
+                        | Alert::CertificateUnknown
+                        | Alert::UnknownCA
+                        | Alert::AccessDenied
+                        | Alert::DecryptError
+                        | Alert::BadCertificateStatusResponse
+                        | Alert::CertificateRequired
+                )
+        )
+    )
+}
+
 fn own_name(certificate: &Certificate) -> String {
     let first = certificate.dns_names().first().map(String::as_str);
     first.or_else(|| certificate.common_name()).unwrap_or_else(|| certificate.subject()).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_pki::UnixTime;
+
+    use super::*;
+    use crate::exit::Exit;
+    use crate::home::Secrecy;
+    use crate::pki_home::{PkiHome, Wanted};
+
+    /// A server on this machine that treats one connection as `treat` says, and its address.
+    async fn server<F: Future<Output = ()>>(
+        treat: impl FnOnce(TcpStream) -> F,
+    ) -> (String, impl Future<Output = ()>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("localhost:{}", listener.local_addr().unwrap().port());
+        (address, async move { treat(listener.accept().await.unwrap().0).await })
+    }
+
+    fn home(folder: &std::path::Path) -> Home {
+        let home = Home::locate(Some(folder.to_owned())).unwrap();
+        PkiHome::of(&home).create(UnixTime::now()).unwrap();
+        for (role, path, name) in
+            [(Role::Operator, "operator/tls", "alice"), (Role::Switch, "switch", "localhost")]
+        {
+            let issued = PkiHome::of(&home).issue(&Wanted::named(role, name, 30), UnixTime::now()).unwrap();
+            home.write(&format!("{path}.pem"), issued.chain_pem.as_bytes(), Secrecy::Public).unwrap();
+            home.write(&format!("{path}.key"), issued.key_pem.as_bytes(), Secrecy::Private).unwrap();
+        }
+        home
+    }
+
+    fn reset(stream: &TcpStream) {
+        nix::sys::socket::setsockopt(
+            stream,
+            nix::sys::socket::sockopt::Linger,
+            &nix::libc::linger { l_onoff: 1, l_linger: 0 },
+        )
+        .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_switch_that_dies_within_the_handshake_or_before_its_first_bytes_has_denied_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = home(folder.path());
+        let credentials = client_credentials(&home, b"h2").unwrap();
+        let own = CredentialFiles { certificate: home.path("switch.pem"), key: home.path("switch.key") };
+        let roles = vec![(Role::Operator, home.roots("operators"))];
+        let alpn = vec![b"h2".to_vec()];
+        let tls = credentials::server(own, roles, Vec::new(), alpn, Role::Switch, Clock::system()).unwrap();
+
+        let (address, dying) = server(async |stream| {
+            // The greeting has come, so TLS is under way.
+            stream.readable().await.unwrap();
+            reset(&stream);
+        })
+        .await;
+        let (within, ()) = tokio::join!(connect_tls(&credentials, &address), dying);
+        let (address, dying) = server(async |stream| {
+            let stream = tokio_rustls::TlsAcceptor::from(tls.config()).accept(stream).await.unwrap();
+            reset(stream.get_ref().0);
+        })
+        .await;
+        let before = async {
+            let stream = connect_tls(&credentials, &address).await?;
+            admitted(stream, "the Switch", &address).await
+        };
+        let (before, ()) = tokio::join!(before, dying);
+
+        for failure in [within.err().unwrap(), before.err().unwrap()] {
+            assert_eq!(failure.exit(), Exit::Unreachable, "{failure}");
+            assert!(!failure.to_string().contains("refused"), "{failure}");
+        }
+    }
 }

@@ -78,7 +78,7 @@ fn result(instruction: &str, outbox_id: &[u8], sequence: u64, result: &DeviceRes
         .collect();
     let columns: Vec<&str> = result.columns.iter().map(|column| column.name.as_str()).collect();
     let refusal = (result.state() == TargetState::Refused).then(|| result.refusal().name());
-    json!({
+    let mut record = json!({
         "kind": "result",
         "instruction": instruction,
         "device": result.device,
@@ -93,5 +93,24 @@ fn result(instruction: &str, outbox_id: &[u8], sequence: u64, result: &DeviceRes
         "truncated": result.truncated,
         "started_at_ms": result.started_at_ms,
         "finished_at_ms": result.finished_at_ms,
-    })
+    });
+    if !result.sandbox_missing.is_empty() {
+        record["sandbox_missing"] = json!(result.sandbox_missing);
+    }
+    record
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_has_the_layers_that_its_sandbox_missed_only_where_it_missed_any() {
+        let whole = DeviceResult::default();
+        let missing = DeviceResult { sandbox_missing: vec!["cgroup: none".to_owned()], ..whole.clone() };
+        let told = |of: &DeviceResult| result("0", &[], 1, of).get("sandbox_missing").cloned();
+
+        assert_eq!(told(&missing), Some(json!(["cgroup: none"])));
+        assert_eq!(told(&whole), None);
+    }
 }

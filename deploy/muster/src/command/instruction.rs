@@ -7,7 +7,7 @@ use muster_proto::operator::v1::{
 };
 use serde_json::json;
 
-use super::issue;
+use super::issue::{self, Detail};
 use crate::cli::{Instruction, Listing};
 use crate::exit::{Exit, Failure};
 use crate::issue::Outcome;
@@ -21,12 +21,12 @@ pub(crate) async fn run(operator: &Operator, verb: Instruction) -> Result<Exit, 
         Instruction::Show { id, output } => show(operator, &id, output).await,
         Instruction::Watch { id, wait, output } => {
             let outcome = issue::watch_with_progress(operator, &id, wait).await?;
-            issue::show(&id, &outcome, output)?;
+            issue::show(&id, &outcome, output, Detail::Answer)?;
             Ok(outcome.exit())
         }
         Instruction::Results { id, output } => {
             let outcome = results(operator, &id).await?;
-            issue::show(&id, &outcome, output)?;
+            issue::show(&id, &outcome, output, Detail::Record)?;
             Ok(Exit::Ok)
         }
     }

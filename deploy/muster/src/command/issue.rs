@@ -1,5 +1,6 @@
 //! `muster ask` and `muster run`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -14,6 +15,7 @@ use crate::home::Home;
 use crate::issue::{self, Checked, Outcome, QUERY_DEFINITION, Wish};
 use crate::operator::Operator;
 use crate::output::{self, Cell, Format, Table};
+use crate::submit::submit;
 
 /// Devices whose refusals or failures are named one by one; the rest are counted.
 const COMPLAINTS_MAX: usize = 5;
@@ -75,9 +77,14 @@ async fn issue_and_show(
     if consent == Consent::ForActions && checked.definition.kind() == Kind::Action {
         confirm(&checked)?;
     }
-    let id = issue::submit(operator, home, &checked).await?;
-    let outcome = watch_with_progress(operator, &id, options.wait).await?;
-    show(&id, &outcome, options.output)?;
+    let id = submit(operator, home, &checked).await?;
+    // A person who ends the wait early still has the id; programs find it in the document, or in the error.
+    if matches!(options.output, Format::Table | Format::Wide) {
+        output::note(&format!("instruction {id}"));
+    }
+    let outcome = watch_with_progress(operator, &id, options.wait).await;
+    let outcome = outcome.map_err(|failure| failure.after_submit(&id))?;
+    show(&id, &outcome, options.output, Detail::Answer)?;
     Ok(outcome.exit())
 }
 
@@ -188,16 +195,36 @@ fn draw(bar: &ProgressBar, instruction: &Instruction) {
     ));
 }
 
+/// How much of the results' record is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Detail {
+    /// The answer to a question: its JSON has the documented keys alone.
+    Answer,
+    /// All that is known of the results.
+    Record,
+}
+
 /// Prints rows, and beside them who did not answer and why.
-pub(crate) fn show(id: &str, outcome: &Outcome, format: Format) -> Result<(), Failure> {
+pub(crate) fn show(id: &str, outcome: &Outcome, format: Format, detail: Detail) -> Result<(), Failure> {
     let rows = outcome.rows();
     match format {
-        Format::Json => output::print_json(&document(id, outcome, &rows)),
+        Format::Json => {
+            let mut document = document(id, outcome, &rows);
+            if detail == Detail::Record {
+                add_sandbox(&mut document, outcome);
+            }
+            output::print_json(&document)
+        }
         Format::Table | Format::Wide => {
             if rows.len() > 0 {
                 rows.print(format)?;
             }
             summary(id, outcome);
+            if format == Format::Wide
+                && let Some(line) = sandbox_line(outcome)
+            {
+                output::note(&output::printable(&line));
+            }
             Ok(())
         }
         Format::Jsonl | Format::Csv => {
@@ -227,6 +254,26 @@ fn document(id: &str, outcome: &Outcome, rows: &Table) -> serde_json::Value {
         document["problems"] = problems.iter().map(object).collect();
     }
     document
+}
+
+/// Adds the layers of the sandbox that devices missed, by device, where any did.
+fn add_sandbox(document: &mut serde_json::Value, outcome: &Outcome) {
+    let missing = outcome.sandbox_missing();
+    if !missing.is_empty() {
+        document["sandbox_missing"] = json!(missing);
+    }
+}
+
+/// The layers of the sandbox that devices missed, and how many missed each; nothing if none did.
+fn sandbox_line(outcome: &Outcome) -> Option<String> {
+    let missing = outcome.sandbox_missing();
+    let mut layers: BTreeMap<&str, usize> = BTreeMap::new();
+    for layer in missing.values().flatten() {
+        *layers.entry(layer).or_default() += 1;
+    }
+    let layers: Vec<String> = layers.iter().map(|(layer, devices)| format!("{layer} ({devices})")).collect();
+    let devices = missing.len();
+    (devices > 0).then(|| format!("  sandbox layers missing on {devices} devices: {}", layers.join("; ")))
 }
 
 fn summary(id: &str, outcome: &Outcome) {
@@ -338,6 +385,24 @@ mod tests {
         let told: Vec<_> =
             problems.iter().map(|problem| (&problem["device"], &problem["truncated"])).collect();
         assert_eq!(told, [(&json!("web3"), &json!(false)), (&json!("web2"), &json!(true))]);
+    }
+
+    #[test]
+    fn a_missing_layer_of_the_sandbox_is_in_the_record_and_not_in_the_answer() {
+        let mut outcome = outcome();
+        outcome.results[0].sandbox_missing = vec!["cgroup: none".to_owned()];
+        outcome.results[1].sandbox_missing = vec!["cgroup: none".to_owned(), "uid: stays root".to_owned()];
+
+        let answer = document("0", &outcome, &outcome.rows());
+        let mut record = answer.clone();
+        add_sandbox(&mut record, &outcome);
+        let line = sandbox_line(&outcome).unwrap();
+
+        assert_eq!(answer.get("sandbox_missing"), None);
+        let expected = json!({ "web1": ["cgroup: none"], "web2": ["cgroup: none", "uid: stays root"] });
+        assert_eq!(record["sandbox_missing"], expected);
+        assert_eq!(line.trim(), "sandbox layers missing on 2 devices: cgroup: none (2); uid: stays root (1)");
+        assert_eq!(sandbox_line(&Outcome::default()), None);
     }
 
     #[test]

@@ -1,0 +1,251 @@
+//! Signs a checked order and submits it, once: a connection that breaks leaves open whether the Switch took the order, so
+//! the same envelope goes again under the same idempotency key, and makes no second instruction.
+
+use std::time::Duration;
+
+use muster_proto::operator::v1::SubmitInstructionRequest;
+use muster_signing::envelope::{self, ContentType, Signer};
+use rustls_pki_types::UnixTime;
+
+use crate::exit::{Exit, Failure};
+use crate::home::{Home, read_file};
+use crate::issue::Checked;
+use crate::operator::Operator;
+
+/// Before an order goes a second time: a Switch that its service manager starts again is often there by then.
+const RESUBMIT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Signs a checked order and submits it; returns the instruction's id.
+pub(crate) async fn submit(operator: &Operator, home: &Home, checked: &Checked) -> Result<String, Failure> {
+    let next = "muster pki init   (a development PKI), or put operator/order.pem and .key into the home";
+    let certificate = read_file(&home.path("operator/order.pem"), next)?;
+    let key = read_file(&home.path("operator/order.key"), next)?;
+    let signer = Signer::from_pem(&certificate, &key)
+        .map_err(|error| Failure::denied(format!("the order-signing key: {error}")).with_next(next))?;
+    let envelope = envelope::sign(&checked.bytes, ContentType::Order, &signer, UnixTime::now())
+        .map_err(|error| Failure::denied(format!("sign the order: {error}")))?;
+    send(operator, envelope).await.map_err(|failure| match failure.exit() {
+        Exit::Unreachable => in_doubt(&failure, &checked.order.instruction),
+        Exit::Ok | Exit::Refused | Exit::Usage | Exit::Partial | Exit::Denied => failure,
+    })
+}
+
+/// Submits an envelope, and once more where the Switch gave no answer to it.
+async fn send(operator: &Operator, envelope: Vec<u8>) -> Result<String, Failure> {
+    let request = SubmitInstructionRequest { envelope, idempotency_key: uuid::Uuid::now_v7().to_string() };
+    let once = async || {
+        let answer = operator.instructions().submit_instruction(request.clone()).await;
+        Ok::<_, Failure>(answer?.into_inner().instruction)
+    };
+    match once().await {
+        Err(failure) if failure.exit() == Exit::Unreachable => {
+            tokio::time::sleep(RESUBMIT_PAUSE).await;
+            once().await
+        }
+        answered => answered,
+    }
+}
+
+/// No answer came, so the order may have been taken: the id is in the order itself.
+fn in_doubt(failure: &Failure, instruction: &[u8]) -> Failure {
+    let Ok(id) = uuid::Uuid::from_slice(instruction) else {
+        return Failure::unreachable(failure.to_string()).with_next("muster instruction list");
+    };
+    Failure::unreachable(format!("{failure}; whether the Switch took instruction {id} is not known"))
+        .with_next(format!("muster instruction show {id}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use hyper_util::rt::TokioIo;
+    use muster_proto::operator::v1 as api;
+    use muster_proto_grpc::operator::v1::instruction_service_server::{
+        InstructionService, InstructionServiceServer,
+    };
+    use tokio::runtime::Runtime;
+    use tokio::sync::mpsc;
+    use tonic::codegen::{BoxStream, tokio_stream};
+    use tonic::transport::server::TcpIncoming;
+    use tonic::transport::{Endpoint, Server, Uri};
+    use tonic::{Request, Response, Status};
+
+    use super::*;
+    use crate::issue;
+
+    const ID: &str = "0197a6c8-0000-7000-8000-000000000001";
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// What a Switch does with an order.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Manner {
+        Answers,
+        /// It takes it in, and nobody hears of it.
+        Hangs,
+    }
+
+    /// A Switch that tells what it was asked: an order's envelope and key, or the id that is watched.
+    struct FakeSwitch {
+        manner: Manner,
+        asked: mpsc::Sender<[Vec<u8>; 2]>,
+    }
+
+    #[tonic::async_trait]
+    impl InstructionService for FakeSwitch {
+        type WatchInstructionStream = BoxStream<api::WatchInstructionResponse>;
+
+        async fn submit_instruction(
+            &self,
+            request: Request<SubmitInstructionRequest>,
+        ) -> Result<Response<api::SubmitInstructionResponse>, Status> {
+            let SubmitInstructionRequest { envelope, idempotency_key } = request.into_inner();
+            self.asked.send([envelope, idempotency_key.into_bytes()]).await.unwrap();
+            if self.manner == Manner::Hangs {
+                std::future::pending::<()>().await;
+            }
+            Ok(Response::new(api::SubmitInstructionResponse { instruction: ID.to_owned() }))
+        }
+
+        async fn watch_instruction(
+            &self,
+            request: Request<api::WatchInstructionRequest>,
+        ) -> Result<Response<Self::WatchInstructionStream>, Status> {
+            self.asked.send([request.into_inner().instruction.into_bytes(), Vec::new()]).await.unwrap();
+            Ok(Response::new(Box::pin(tokio_stream::pending())))
+        }
+
+        async fn prepare_instruction(
+            &self,
+            _: Request<api::PrepareInstructionRequest>,
+        ) -> Result<Response<api::PrepareInstructionResponse>, Status> {
+            Err(Status::unimplemented("prepare"))
+        }
+
+        async fn get_instruction(
+            &self,
+            _: Request<api::GetInstructionRequest>,
+        ) -> Result<Response<api::GetInstructionResponse>, Status> {
+            Err(Status::unimplemented("get"))
+        }
+
+        async fn list_instructions(
+            &self,
+            _: Request<api::ListInstructionsRequest>,
+        ) -> Result<Response<api::ListInstructionsResponse>, Status> {
+            Err(Status::unimplemented("list"))
+        }
+
+        async fn list_results(
+            &self,
+            _: Request<api::ListResultsRequest>,
+        ) -> Result<Response<api::ListResultsResponse>, Status> {
+            Err(Status::unimplemented("results"))
+        }
+
+        async fn list_targets(
+            &self,
+            _: Request<api::ListTargetsRequest>,
+        ) -> Result<Response<api::ListTargetsResponse>, Status> {
+            Err(Status::unimplemented("targets"))
+        }
+    }
+
+    /// A place for Switches, one after the other.
+    struct Place {
+        listener: TcpListener,
+        asked: mpsc::Receiver<[Vec<u8>; 2]>,
+        ask: mpsc::Sender<[Vec<u8>; 2]>,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let (ask, asked) = mpsc::channel(4);
+            Self { listener, asked, ask }
+        }
+
+        /// A Switch that dies with its runtime, connections and all.
+        fn start(&self, manner: Manner) -> Runtime {
+            let runtime = Runtime::new().unwrap();
+            let listener = self.listener.try_clone().unwrap();
+            let service = InstructionServiceServer::new(FakeSwitch { manner, asked: self.ask.clone() });
+            runtime.spawn(async move {
+                let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener).unwrap());
+                Server::builder().add_service(service).serve_with_incoming(incoming).await
+            });
+            runtime
+        }
+
+        async fn asked(&mut self) -> [Vec<u8>; 2] {
+            tokio::time::timeout(PATIENCE, self.asked.recv()).await.unwrap().unwrap()
+        }
+
+        async fn operator(&self) -> Operator {
+            let address = self.listener.local_addr().unwrap();
+            let connector = tower::service_fn(move |_: Uri| async move {
+                tokio::net::TcpStream::connect(address).await.map(TokioIo::new)
+            });
+            let endpoint = Endpoint::from_static("http://switch.invalid");
+            Operator::over(endpoint.connect_with_connector(connector).await.unwrap())
+        }
+    }
+
+    #[tokio::test]
+    async fn an_order_that_a_dying_switch_did_not_answer_goes_again_as_the_same_one() {
+        let mut place = Place::new();
+        let dying = place.start(Manner::Hangs);
+        let operator = place.operator().await;
+        let sending = async { tokio::time::timeout(PATIENCE, send(&operator, vec![7])).await.unwrap() };
+        let restarting = async {
+            let first = place.asked().await;
+            dying.shutdown_background();
+            let restarted = place.start(Manner::Answers);
+            let second = place.asked().await;
+            (first, second, restarted)
+        };
+
+        let (id, (first, second, restarted)) = tokio::join!(sending, restarting);
+        restarted.shutdown_background();
+
+        assert_eq!(id.unwrap(), ID);
+        assert_eq!(first, second, "one envelope and one key make one instruction");
+    }
+
+    #[tokio::test]
+    async fn a_switch_that_dies_while_it_is_watched_is_unreachable_and_the_instruction_is_named() {
+        let mut place = Place::new();
+        let dying = place.start(Manner::Answers);
+        let operator = place.operator().await;
+        let watching = issue::watch(&operator, ID, PATIENCE, |_| {});
+        let killing = async {
+            place.asked().await;
+            dying.shutdown_background();
+        };
+
+        let (watched, ()) = tokio::join!(watching, killing);
+        let failure = watched.unwrap_err().after_submit(ID);
+
+        assert_eq!(failure.exit(), Exit::Unreachable, "{failure}");
+        let said = failure.to_string();
+        assert!(said.contains("the connection to the Switch broke") && said.contains(ID), "{said}");
+        assert_eq!(failure.next(), Some(format!("muster instruction watch {ID}").as_str()));
+    }
+
+    #[test]
+    fn an_order_without_an_answer_is_in_doubt_and_named() {
+        let id = uuid::Uuid::parse_str(ID).unwrap();
+
+        let failure = in_doubt(&Failure::unreachable("the connection broke"), id.as_bytes());
+
+        assert_eq!(failure.exit(), Exit::Unreachable);
+        assert!(failure.to_string().contains(ID), "{failure}");
+    }
+
+    #[test]
+    fn what_the_switch_itself_says_keeps_its_meaning() {
+        assert_eq!(Failure::from(Status::internal("its own words")).exit(), Exit::Refused);
+        assert_eq!(Failure::from(Status::permission_denied("its own words")).exit(), Exit::Denied);
+    }
+}
