@@ -160,44 +160,57 @@ impl SessionLimits {
     /// Checks that sessions can live under these limits; programs call it when they read their configuration.
     ///
     /// # Errors
-    /// The first limit that would stop sessions from working, with what would do.
+    /// The first of [`Self::findings`].
     pub fn check(&self) -> Result<(), LimitsError> {
-        let at_least = |limit, got: u128, min: u128, why| {
-            if got < min { Err(LimitsError { limit, got, min, why }) } else { Ok(()) }
-        };
+        self.findings().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Returns every limit that would stop sessions from working, once each, with what would do.
+    #[must_use]
+    pub fn findings(&self) -> Vec<LimitsError> {
+        let at_least =
+            |limit, got: u128, min: u128, why| (got < min).then_some(LimitsError { limit, got, min, why });
         let frame = |body: usize| (body + FRAME_OVERHEAD_MAX) as u128;
-        at_least("hello_deadline", self.hello_deadline.as_millis(), 100, "milliseconds of one round trip")?;
-        at_least("ping_interval", self.ping_interval.as_millis(), 100, "milliseconds of one round trip")?;
-        at_least(
-            "dead_after",
-            self.dead_after.as_millis(),
-            IDLE_TIMEOUT_MIN.as_millis(),
-            "milliseconds, the shortest idle timeout",
-        )?;
-        at_least(
-            "dead_after",
-            self.dead_after.as_millis(),
-            self.ping_interval.as_millis().saturating_mul(3).div_ceil(2),
-            "milliseconds, ping_interval and a half: a ping and its answer must fit in",
-        )?;
-        at_least(
-            "outbound_bytes_max",
-            self.outbound_bytes_max as u128,
-            (ENVELOPE_BYTES_MAX + SMALL_BYTES_MAX) as u128,
-            "bytes of the largest order",
-        )?;
-        at_least(
-            "results_credit_bytes",
-            self.results_credit_bytes.into(),
-            frame(RESULT_BYTES_MAX),
-            "bytes of the largest result",
-        )?;
-        at_least(
-            "events_credit_bytes",
-            self.events_credit_bytes.into(),
-            frame(EVENT_BYTES_MAX),
-            "bytes of the largest event",
-        )
+        let dead_after = self.dead_after.as_millis();
+        let ping_and_half = self.ping_interval.as_millis().saturating_mul(3).div_ceil(2);
+        let found = [
+            at_least(
+                "hello_deadline",
+                self.hello_deadline.as_millis(),
+                100,
+                "milliseconds of one round trip",
+            ),
+            at_least("ping_interval", self.ping_interval.as_millis(), 100, "milliseconds of one round trip"),
+            at_least(
+                "dead_after",
+                dead_after,
+                IDLE_TIMEOUT_MIN.as_millis(),
+                "milliseconds, the shortest idle timeout",
+            )
+            .or_else(|| {
+                let why = "milliseconds, ping_interval and a half: a ping and its answer must fit in";
+                at_least("dead_after", dead_after, ping_and_half, why)
+            }),
+            at_least(
+                "outbound_bytes_max",
+                self.outbound_bytes_max as u128,
+                (ENVELOPE_BYTES_MAX + SMALL_BYTES_MAX) as u128,
+                "bytes of the largest order",
+            ),
+            at_least(
+                "results_credit_bytes",
+                self.results_credit_bytes.into(),
+                frame(RESULT_BYTES_MAX),
+                "bytes of the largest result",
+            ),
+            at_least(
+                "events_credit_bytes",
+                self.events_credit_bytes.into(),
+                frame(EVENT_BYTES_MAX),
+                "bytes of the largest event",
+            ),
+        ];
+        found.into_iter().flatten().collect()
     }
 }
 
@@ -226,6 +239,30 @@ mod tests {
     #[test]
     fn the_defaults_work() {
         assert_eq!(SessionLimits::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn every_limit_that_cannot_work_is_told_once() {
+        let limits = SessionLimits {
+            hello_deadline: Duration::ZERO,
+            ping_interval: Duration::ZERO,
+            dead_after: Duration::ZERO,
+            outbound_bytes_max: 0,
+            results_credit_bytes: 0,
+            events_credit_bytes: 0,
+        };
+
+        let told: Vec<&str> = limits.findings().iter().map(LimitsError::limit).collect();
+
+        let fields = [
+            "hello_deadline",
+            "ping_interval",
+            "dead_after",
+            "outbound_bytes_max",
+            "results_credit_bytes",
+            "events_credit_bytes",
+        ];
+        assert_eq!(told, fields);
     }
 
     #[test]

@@ -14,8 +14,8 @@ use super::tables::{Tables, checksum};
 /// Orders that were answered without being taken on and are remembered; the oldest go first.
 pub(super) const REFUSED_MAX: i64 = 1_000;
 
-/// Answers to orders that prove nothing and wait in the outbox. Whoever sends more gets no further answer for now, or a
-/// Switch that is not itself any more could fill the disk.
+/// Answers to orders that prove nothing and wait in the outbox, at most; further ones are given once acks made room. A
+/// Switch in the wrong hands could fill the disk with them otherwise.
 pub(super) const UNPROVEN_RESULTS_MAX: i64 = 256;
 
 /// How far an instruction has come.

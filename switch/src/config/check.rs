@@ -14,9 +14,6 @@ pub(super) const SHARDS_MAX: u16 = 256;
 /// The longest tenant (order.proto).
 const TENANT_BYTES_MAX: usize = 64;
 
-/// Fields of the protocol's limits; each is told once.
-const PROTOCOL_LIMITS: usize = 6;
-
 /// The least room for a call's answer: a page holds at least one result (`RESULT_BYTES_MAX` and what wraps it).
 const CALL_BYTES_MIN: u64 = 1 << 20;
 
@@ -81,45 +78,19 @@ fn sessions(limits: &SessionLimits) -> Vec<Invalid> {
     found
 }
 
-/// What the protocol's half of a session says; it tells one limit at a time, so what is told is put right in a copy.
+/// What the protocol's half of a session says, under the names that these limits have as keys.
 fn protocol(limits: &SessionLimits) -> Vec<Invalid> {
-    let mut found = Vec::new();
-    let mut rest = limits.protocol();
-    let good = limits::SessionLimits::default();
-    while let Err(error) = rest.check() {
+    let told = |error: &limits::LimitsError| {
         let key = match error.limit() {
-            "hello_deadline" => {
-                rest.hello_deadline = good.hello_deadline;
-                "hello_deadline"
-            }
-            "ping_interval" => {
-                rest.ping_interval = good.ping_interval;
-                "ping_interval"
-            }
-            "outbound_bytes_max" => {
-                rest.outbound_bytes_max = good.outbound_bytes_max;
-                "queue_bytes_max"
-            }
-            "results_credit_bytes" => {
-                rest.results_credit_bytes = good.results_credit_bytes;
-                "results_credit"
-            }
-            "events_credit_bytes" => {
-                rest.events_credit_bytes = good.events_credit_bytes;
-                "events_credit"
-            }
-            _dead_after => {
-                rest.dead_after = good.dead_after.max(rest.ping_interval.saturating_mul(3));
-                "dead_after"
-            }
+            "outbound_bytes_max" => "queue_bytes_max",
+            "results_credit_bytes" => "results_credit",
+            "events_credit_bytes" => "events_credit",
+            same => same,
         };
         let invalid = Invalid::new(key, error.to_string());
-        found.push(if key == "dead_after" { invalid.against("ping_interval") } else { invalid });
-        if found.len() > PROTOCOL_LIMITS {
-            break;
-        }
-    }
-    found
+        if key == "dead_after" { invalid.against("ping_interval") } else { invalid }
+    };
+    limits.protocol().findings().iter().map(told).collect()
 }
 
 fn operators(limits: &OperatorLimits) -> Vec<Invalid> {
