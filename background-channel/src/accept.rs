@@ -9,6 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use muster_pki::{CertificateDer, UnixTime};
+use muster_service::admission::{Handshakes, Lobby, Place, Refused};
 use muster_service::credentials::{Peer, PeerRefused, ServerCredentials};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -53,13 +54,15 @@ impl Acceptor {
     /// Accepts until cancelled; open connections then finish what they are at.
     pub(crate) async fn run(self, listener: TcpListener) {
         let places = Arc::new(Semaphore::new(self.limits.connections_max));
+        let lobby = Lobby::new(self.limits.lobby());
+        let handshakes = Handshakes::new(self.limits.handshakes_max, self.limits.handshakes_per_source_max);
         let this = Arc::new(self);
         loop {
-            let accepted = tokio::select! {
-                biased;
-                () = this.cancelled.cancelled() => return,
-                accepted = listener.accept() => accepted,
+            let connection = async {
+                handshakes.room().await;
+                listener.accept().await
             };
+            let Some(accepted) = this.cancelled.run_until_cancelled(connection).await else { return };
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -68,19 +71,29 @@ impl Acceptor {
                     continue;
                 }
             };
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                metrics::refused("full");
-                continue;
-            };
-            let connection = Arc::clone(&this);
-            this.connections.spawn(async move {
-                connection.serve(stream, address).await;
-                drop(place);
-            });
+            match lobby.enter(address) {
+                Ok(place) => {
+                    let newcomer = Newcomer { stream, address, place };
+                    let (connection, handshakes, places) =
+                        (Arc::clone(&this), Arc::clone(&handshakes), Arc::clone(&places));
+                    this.connections.spawn(async move {
+                        connection.admit(newcomer, &handshakes, places).await;
+                    });
+                }
+                Err(refused) => turned_away(address, refused),
+            }
         }
     }
 
-    async fn serve(&self, stream: TcpStream, address: SocketAddr) {
+    /// Waits until there is something to shake hands about, does, and serves who is let in.
+    async fn admit(&self, newcomer: Newcomer, handshakes: &Arc<Handshakes>, places: Arc<Semaphore>) {
+        let Newcomer { mut stream, address, place } = newcomer;
+        let passing = place.pass(&mut stream, handshakes, self.limits.tls_deadline);
+        let permit = match self.cancelled.run_until_cancelled(passing).await {
+            Some(Ok(permit)) => permit,
+            Some(Err(refused)) => return turned_away(address, refused),
+            None => return,
+        };
         // Before the check, so that no change falls between the two.
         let changes = self.credentials.changes();
         let (stream, peer) = match self.handshake(stream).await {
@@ -91,6 +104,21 @@ impl Acceptor {
                 return;
             }
         };
+        drop(permit);
+        let Ok(_place) = places.try_acquire_owned() else {
+            metrics::refused("full");
+            return;
+        };
+        self.serve(stream, address, peer, changes).await;
+    }
+
+    async fn serve(
+        &self,
+        stream: TlsStream<TcpStream>,
+        address: SocketAddr,
+        peer: Peer,
+        changes: watch::Receiver<u64>,
+    ) {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let chain: Vec<_> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
         let peer = Arc::new(peer);
@@ -209,6 +237,19 @@ async fn linger(mut stream: TcpStream) {
     };
     // However it ends, the connection is over.
     drop(tokio::time::timeout(LINGER, drained).await);
+}
+
+/// Counts a connection that said nothing, or nothing that a handshake begins with.
+fn turned_away(address: SocketAddr, refused: Refused) {
+    metrics::refused(refused.label());
+    tracing::debug!(%address, %refused, "no handshake");
+}
+
+/// A connection of which no byte has come yet.
+struct Newcomer {
+    stream: TcpStream,
+    address: SocketAddr,
+    place: Place,
 }
 
 /// Why a connection ended before its first request.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use muster_service::admin;
+use muster_service::admission::LobbyBounds;
 use muster_service::config::{Invalid, Validate, human};
 use muster_service::credentials::Address;
 use muster_service::telemetry::LogConfig;
@@ -75,9 +76,21 @@ pub struct RelayConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Connections at most; further ones are closed at once. Default 1024.
+    /// Connections at most, handshakes not among them; further ones are closed at once. Default 1024.
     pub connections_max: usize,
-    /// From the TCP connection to the end of the TLS handshake. Default `10s`.
+    /// Handshakes in progress at most; further connections wait in the kernel's backlog. Default 256.
+    pub handshakes_max: u32,
+    /// Of these, for one source (an IPv4 address, or an IPv6 /64) at most; its further ones wait. Default 128.
+    pub handshakes_per_source_max: u32,
+    /// From the TCP connection to its first byte. Default `3s`.
+    #[serde(with = "human::duration")]
+    pub first_byte_deadline: Duration,
+    /// Connections that wait for their first byte, or after it for a handshake, at most; further ones are closed.
+    /// Default 2048.
+    pub waiting_max: u32,
+    /// Of these, from one source at most. Default 512.
+    pub waiting_per_source_max: u32,
+    /// From the first byte to the end of the TLS handshake. Default `10s`.
     #[serde(with = "human::duration")]
     pub tls_deadline: Duration,
     /// From one request's first byte to its headers' end. Default `15s`.
@@ -97,6 +110,17 @@ pub struct Limits {
     /// How long open requests may take when the service stops. Default `10s`.
     #[serde(with = "human::duration")]
     pub drain_timeout: Duration,
+}
+
+impl Limits {
+    /// Returns what may wait for its first byte.
+    pub(crate) fn lobby(&self) -> LobbyBounds {
+        LobbyBounds {
+            first_byte_deadline: self.first_byte_deadline,
+            waiting_max: self.waiting_max,
+            waiting_per_source_max: self.waiting_per_source_max,
+        }
+    }
 }
 
 impl Default for Config {
@@ -142,6 +166,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 1_024,
+            handshakes_max: 256,
+            handshakes_per_source_max: 128,
+            first_byte_deadline: Duration::from_secs(3),
+            waiting_max: 2_048,
+            waiting_per_source_max: 512,
             tls_deadline: Duration::from_secs(10),
             header_deadline: Duration::from_secs(15),
             connection_max: Duration::from_secs(30 * 60),
@@ -167,6 +196,10 @@ impl Validate for Config {
         let limits = &self.limits;
         for (key, got) in [
             ("limits.connections_max", u64::try_from(limits.connections_max).unwrap_or(u64::MAX)),
+            ("limits.handshakes_max", limits.handshakes_max.into()),
+            ("limits.handshakes_per_source_max", limits.handshakes_per_source_max.into()),
+            ("limits.waiting_max", limits.waiting_max.into()),
+            ("limits.waiting_per_source_max", limits.waiting_per_source_max.into()),
             ("limits.streams_max", limits.streams_max.into()),
             ("limits.resource_bytes_max", limits.resource_bytes_max),
             ("limits.spool_bytes_max", limits.spool_bytes_max),
@@ -176,6 +209,7 @@ impl Validate for Config {
             }
         }
         for (key, got) in [
+            ("limits.first_byte_deadline", limits.first_byte_deadline),
             ("limits.tls_deadline", limits.tls_deadline),
             ("limits.header_deadline", limits.header_deadline),
             ("limits.connection_max", limits.connection_max),

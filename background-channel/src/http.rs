@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::map_response;
+use axum::middleware::{from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
@@ -30,6 +30,7 @@ use crate::metrics;
 use crate::range::{self, Selected};
 use crate::resources::{ResourceError, Resources, Root};
 use crate::spool::{Spool, SpoolError};
+use crate::unread;
 
 /// Body of a post of events (PROTOCOL.md).
 const EVENTS_BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -57,7 +58,10 @@ pub(crate) fn router(shared: Shared) -> Router {
         .with_state(shared);
     let all = Router::new().nest("/Background/v1", routes).fallback(nothing_here);
     // Around the whole router, not its routes: a route adds `Allow` to a 405 only after its layers.
-    Router::new().fallback_service(all).layer(map_response(error_body::one_line))
+    Router::new()
+        .fallback_service(all)
+        .layer(map_response(error_body::one_line))
+        .layer(from_fn(unread::answer_first))
 }
 
 /// Why a request was not served. It prints as one line of text.
@@ -90,7 +94,9 @@ impl IntoResponse for Refused {
                 let retry = [(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))];
                 return (StatusCode::SERVICE_UNAVAILABLE, retry, format!("{error}\n")).into_response();
             }
-            Self::Spool(error @ (SpoolError::Closed | SpoolError::Store { .. })) => {
+            Self::Spool(
+                error @ (SpoolError::Closed | SpoolError::Newer { .. } | SpoolError::Store { .. }),
+            ) => {
                 tracing::error!(%error, "spool");
                 (StatusCode::INTERNAL_SERVER_ERROR, "the spool does not take events".to_owned())
             }

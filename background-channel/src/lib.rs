@@ -17,6 +17,7 @@ mod relay;
 mod resources;
 mod spool;
 mod start;
+mod unread;
 
 pub use config::{Config, Limits, RelayConfig, TlsConfig, TrustConfig};
 pub use program::Program;

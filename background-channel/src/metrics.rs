@@ -1,6 +1,7 @@
 //! Names of the Background Channel's metrics, in one place.
 
 use metrics::{counter, gauge};
+use muster_proto::relay::v1::RelayRefusal;
 
 /// A request was answered; the status is its class, such as `2xx`.
 pub(crate) fn request(route: &'static str, status: u16) {
@@ -35,6 +36,16 @@ pub(crate) fn relayed(events: u64) {
     counter!("muster_background_relayed_events_total").increment(events);
 }
 
+/// A spooled event that the Switch did not take, each time it was offered, by cause.
+pub(crate) fn refused_event(cause: RelayRefusal) {
+    let cause = match cause {
+        RelayRefusal::Unspecified => "unspecified",
+        RelayRefusal::UnknownDevice => "unknown_device",
+        RelayRefusal::Malformed => "malformed",
+    };
+    counter!("muster_background_refused_events_total", "cause" => cause).increment(1);
+}
+
 /// A relay attempt that did not work.
 pub(crate) fn relay_failure() {
     counter!("muster_background_relay_failures_total").increment(1);
@@ -43,6 +54,11 @@ pub(crate) fn relay_failure() {
 /// A stored record whose checksum is wrong.
 pub(crate) fn damaged_record() {
     counter!("muster_background_damaged_records_total").increment(1);
+}
+
+/// A request was answered before its content was through.
+pub(crate) fn unread() {
+    counter!("muster_background_unread_requests_total").increment(1);
 }
 
 /// A connection was refused before a request, by cause.

@@ -50,8 +50,11 @@ impl program::Program for Program {
 /// Why it did not start, with the code that tells service managers whether a restart may help.
 fn ended(error: &StartError) -> Ended {
     let code = match error {
+        _ if error.is_disk_full() => exit::UNAVAILABLE,
         StartError::Bind(_) | StartError::Taken { .. } => exit::UNAVAILABLE,
-        StartError::Credentials(_) | StartError::DataDir { .. } => exit::CONFIG,
+        StartError::Credentials(_)
+        | StartError::DataDir { .. }
+        | StartError::Spool(SpoolError::Newer { .. }) => exit::CONFIG,
         StartError::Spool(SpoolError::Store { source, .. }) if is_damage(source) => {
             return Ended::new(exit::CONFIG, &Damaged(error));
         }
@@ -73,4 +76,27 @@ fn is_damage(error: &rusqlite::Error) -> bool {
         error.sqlite_error_code(),
         Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::ResourceError;
+
+    #[test]
+    fn a_full_disk_may_end_by_itself_and_a_newer_spool_may_not() {
+        let path = std::path::PathBuf::from("/x");
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let unavailable = [
+            StartError::DataDir { path: path.clone(), source: full() },
+            StartError::Resources(ResourceError::DiskFull),
+            StartError::Spool(SpoolError::DiskFull { path: path.clone() }),
+        ];
+        let newer = StartError::Spool(SpoolError::Newer { path, got: 99, wanted: 1 });
+
+        for error in unavailable {
+            assert_eq!(ended(&error).code(), exit::UNAVAILABLE, "{error}");
+        }
+        assert_eq!(ended(&newer).code(), exit::CONFIG);
+    }
 }

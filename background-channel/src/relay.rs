@@ -1,12 +1,16 @@
 //! Carries spooled events to the Switch, in order, and removes them after its ack.
 //!
-//! The Switch may be away for days; the spool holds what was acked until then. Attempts back off with full jitter.
+//! The Switch may be away for days; the spool holds what was acked until then. Attempts back off with full jitter. An event
+//! whose device the Switch does not know stays in the spool and holds up no other, see [`waiting`].
 
+mod waiting;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use muster_proto::relay::v1::RelayEventsRequest;
+use muster_proto::relay::v1::{RefusedEvent, RelayEventsRequest, RelayRefusal};
 use muster_proto_grpc::relay::v1::event_relay_service_client::EventRelayServiceClient;
 use muster_service::credentials::{Address, ClientCredentials, Deadlines, DialError, dial};
 use muster_service::exit::describe;
@@ -18,6 +22,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::metrics;
 use crate::spool::{Spool, Spooled};
+use waiting::Waiting;
 
 /// Events in one request; the Switch takes as many.
 const BATCH_MAX: usize = 1_000;
@@ -32,6 +37,9 @@ const DIAL_DEADLINES: Deadlines =
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// The first pause.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
+
+/// The longest pause until events of unknown devices are offered again: each time all of them are sent.
+const REFUSED_BACKOFF_MAX: Duration = Duration::from_secs(300);
 
 /// Attempts that fail this long are more than a Switch that starts again: `/readyz` says so.
 const DEGRADED_AFTER: Duration = Duration::from_secs(60);
@@ -110,28 +118,37 @@ pub(crate) async fn run(spool: Spool, target: Target, component: Component, canc
     let mut appended = spool.appended();
     let mut channel: Option<Channel> = None;
     let mut road = Road::default();
+    let mut waiting = Waiting::default();
     component.set(State::Ready);
     loop {
         appended.mark_unchanged();
-        let attempt = tokio::time::timeout(ATTEMPT_DEADLINE, relay_batch(&spool, &target, &mut channel));
+        waiting.handle_timeout(Instant::now());
+        let attempt = tokio::time::timeout(
+            ATTEMPT_DEADLINE,
+            relay_batch(&spool, &target, &mut channel, waiting.position()),
+        );
         let outcome = tokio::select! {
             biased;
             () = cancelled.cancelled() => return,
             outcome = attempt => outcome.unwrap_or(Err(RelayError::Deadline)),
         };
         let pause = match outcome {
-            Ok(0) => {
+            Ok(None) => {
                 tell(&road.handle_success(Instant::now()), &component, &target.address, "");
+                waiting.handle_end();
                 tokio::select! {
                     biased;
                     () = cancelled.cancelled() => return,
                     changed = appended.changed() => if changed.is_err() { return },
+                    () = sleep_until(waiting.poll_timeout()) => {}
                 }
                 continue;
             }
-            Ok(relayed) => {
+            Ok(Some(relayed)) => {
                 tell(&road.handle_success(Instant::now()), &component, &target.address, "");
-                metrics::relayed(u64::try_from(relayed).unwrap_or(u64::MAX));
+                metrics::relayed(u64::try_from(relayed.taken).unwrap_or(u64::MAX));
+                let pause = backoff(waiting.rounds(), REFUSED_BACKOFF_MAX);
+                waiting.handle_refused(&relayed.kept, Instant::now(), pause);
                 continue;
             }
             Err(error) => {
@@ -141,7 +158,7 @@ pub(crate) async fn run(spool: Spool, target: Target, component: Component, canc
                 let error = describe(&error);
                 tracing::debug!(error, failures = road.failures, "attempt to relay");
                 tell(&change, &component, &target.address, &error);
-                backoff(road.failures)
+                backoff(road.failures, BACKOFF_MAX)
             }
         };
         tokio::select! {
@@ -181,22 +198,39 @@ fn tell(change: &Change, component: &Component, switch: &str, error: &str) {
 }
 
 /// Full jitter below an exponential cap.
-fn backoff(failures: u32) -> Duration {
-    let cap = BACKOFF_MIN.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX);
+fn backoff(failures: u32, most: Duration) -> Duration {
+    let cap = BACKOFF_MIN.saturating_mul(1 << failures.min(16)).min(most);
     rand::rng().random_range(Duration::ZERO..=cap)
 }
 
-/// Relays the oldest events; returns how many, 0 when there are none.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What became of a batch.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Relayed {
+    /// Events that the Switch has.
+    taken: usize,
+    /// Positions of those that it may take later.
+    kept: Vec<i64>,
+}
+
+/// Relays the oldest events behind a position; `None` when there are none.
 async fn relay_batch(
     spool: &Spool,
     target: &Target,
     channel: &mut Option<Channel>,
-) -> Result<usize, RelayError> {
+    after: i64,
+) -> Result<Option<Relayed>, RelayError> {
     let reader = spool.clone();
-    let batch = tokio::task::spawn_blocking(move || reader.read(0, BATCH_MAX)).await??;
+    let batch = tokio::task::spawn_blocking(move || reader.read(after, BATCH_MAX)).await??;
     let batch = within_bytes(batch);
     if batch.is_empty() {
-        return Ok(0);
+        return Ok(None);
     }
     let channel = match channel {
         Some(channel) => channel.clone(),
@@ -205,12 +239,48 @@ async fn relay_batch(
     let positions: Vec<i64> = batch.iter().map(|spooled| spooled.position).collect();
     let events = batch.into_iter().map(|spooled| spooled.event).collect();
     let mut client = EventRelayServiceClient::new(channel);
-    client.relay_events(RelayEventsRequest { events }).await.map_err(Box::new)?;
-    let relayed = positions.len();
-    spool.remove(positions).await;
+    let answer = client.relay_events(RelayEventsRequest { events }).await.map_err(Box::new)?.into_inner();
+    let sorted = sort(positions, &answer.refused);
+    let relayed = Relayed { taken: sorted.taken.len(), kept: sorted.kept };
+    if !sorted.hopeless.is_empty() {
+        let spool = spool.clone();
+        tokio::task::spawn_blocking(move || spool.set_aside(&sorted.hopeless)).await??;
+    }
+    spool.remove(sorted.taken).await;
     // The removal is committed before the next read, so that a batch is not sent twice.
     spool.append(Vec::new()).await?;
-    Ok(relayed)
+    Ok(Some(relayed))
+}
+
+/// The positions of a batch by what the Switch said of each.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sorted {
+    taken: Vec<i64>,
+    kept: Vec<i64>,
+    hopeless: Vec<i64>,
+}
+
+fn sort(positions: Vec<i64>, refused: &[RefusedEvent]) -> Sorted {
+    let refused: BTreeMap<u32, &RefusedEvent> = refused.iter().map(|event| (event.index, event)).collect();
+    let mut sorted = Sorted::default();
+    for (index, position) in (0_u32..).zip(positions) {
+        let Some(event) = refused.get(&index) else {
+            sorted.taken.push(position);
+            continue;
+        };
+        metrics::refused_event(event.cause());
+        tracing::debug!(position, detail = event.detail, "the Switch does not take a spooled event");
+        match event.cause() {
+            RelayRefusal::Malformed => sorted.hopeless.push(position),
+            // A cause that a later Switch has may pass, too.
+            RelayRefusal::UnknownDevice | RelayRefusal::Unspecified => sorted.kept.push(position),
+        }
+    }
+    if let Some(event) = refused.values().next() {
+        let (kept, set_aside) = (sorted.kept.len(), sorted.hopeless.len());
+        tracing::warn!(kept, set_aside, first = event.detail, "the Switch does not take spooled events");
+    }
+    sorted
 }
 
 /// The first events that fit one request; always at least one.
@@ -294,8 +364,27 @@ mod tests {
     #[test]
     fn pauses_stay_below_their_cap_and_never_overflow() {
         for failures in [1, 2, 10, 1_000, u32::MAX] {
-            assert!(backoff(failures) <= BACKOFF_MAX);
+            assert!(backoff(failures, BACKOFF_MAX) <= BACKOFF_MAX);
         }
+    }
+
+    #[test]
+    fn what_may_be_taken_later_is_kept_and_what_never_will_is_set_aside() {
+        let refused = |index, cause: RelayRefusal| RefusedEvent {
+            index,
+            cause: cause.into(),
+            ..RefusedEvent::default()
+        };
+        let answer = [
+            refused(1, RelayRefusal::UnknownDevice),
+            refused(2, RelayRefusal::Malformed),
+            RefusedEvent { index: 3, cause: 99, ..RefusedEvent::default() },
+            refused(77, RelayRefusal::Malformed),
+        ];
+
+        let sorted = sort(vec![10, 11, 12, 13, 14], &answer);
+
+        assert_eq!(sorted, Sorted { taken: vec![10, 14], kept: vec![11, 13], hopeless: vec![12] });
     }
 
     #[test]

@@ -10,11 +10,13 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use bao_tree::io::outboard::PreOrderMemOutboard;
 use bao_tree::io::sync;
 use bao_tree::{BaoTree, BlockSize};
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
 /// Content is verified in groups of 2^4 BLAKE3 chunks of 1 KiB (DESIGN.md, journey 4).
@@ -108,12 +110,15 @@ impl Resources {
     /// The folder cannot be created or read.
     pub fn open(folder: PathBuf, bytes_max: u64) -> Result<Self, ResourceError> {
         let resources = Self { folder, bytes_max };
-        let failed = |source| ResourceError::Io { path: resources.folder.clone(), source };
+        let failed = |source| io_error(&resources.folder, source);
         std::fs::create_dir_all(&resources.folder).map_err(failed)?;
         for entry in std::fs::read_dir(&resources.folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("tmp-")) {
-                std::fs::remove_file(&path).map_err(|source| ResourceError::Io { path, source })?;
+            let entry = entry.map_err(failed)?;
+            let path = entry.path();
+            if !entry.file_type().map_err(failed)?.is_file() {
+                tracing::warn!(path = %path.display(), "no regular file: it is never served; take it away");
+            } else if entry.file_name().to_string_lossy().starts_with("tmp-") {
+                std::fs::remove_file(&path).map_err(|source| io_error(&path, source))?;
             }
         }
         Ok(resources)
@@ -170,8 +175,8 @@ impl Resources {
         for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             if path.extension().is_some_and(|extension| extension == "json")
-                && let Ok(bytes) = std::fs::read(&path)
-                && let Ok(info) = serde_json::from_slice::<ResourceInfo>(&bytes)
+                && let Ok((file, _)) = open_regular(&path)
+                && let Ok(info) = serde_json::from_reader::<_, ResourceInfo>(io::BufReader::new(file))
             {
                 found.push(info);
             }
@@ -182,15 +187,13 @@ impl Resources {
 
     fn open_file(&self, root: Root, name: &str) -> Result<(File, u64), ResourceError> {
         let path = self.folder.join(name);
-        let file = File::open(&path).map_err(|source| {
+        open_regular(&path).map_err(|source| {
             if source.kind() == io::ErrorKind::NotFound {
                 ResourceError::Unknown(root.to_string())
             } else {
                 io_error(&path, source)
             }
-        })?;
-        let size = file.metadata().map_err(|source| io_error(&path, source))?.len();
-        Ok((file, size))
+        })
     }
 }
 
@@ -255,6 +258,18 @@ impl Put {
         self.file.persist(&path).map_err(|error| io_error(&path, error.error))?;
         sync_folder(&self.folder)?;
         Ok(info)
+    }
+}
+
+/// Opens a file and returns its size, but nothing else that has a name: to open a named pipe waits for who writes to it.
+fn open_regular(path: &Path) -> io::Result<(File, u64)> {
+    // Looked at once it is open, so that nothing can take its place in between. To a regular file the flag means nothing.
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() {
+        Ok((file, metadata.len()))
+    } else {
+        Err(io::Error::other("no regular file; take it away and put the resource again"))
     }
 }
 
@@ -350,6 +365,30 @@ mod tests {
         Resources::open(folder.path().to_owned(), 10).unwrap();
 
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_named_pipe_is_neither_served_nor_waited_for() {
+        let (folder, resources, root) = stored(b"content");
+        let pipe = |name: &str| {
+            let path = folder.path().join("resources").join(name);
+            std::fs::remove_file(&path).ok();
+            nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        };
+        for name in [root.to_string(), format!("{root}.obao"), format!("{root}.json"), "tmp-pipe".to_owned()]
+        {
+            pipe(&name);
+        }
+
+        let content = resources.open_content(root).unwrap_err();
+        let outboard = resources.open_outboard(root).unwrap_err();
+        let listed = resources.list().unwrap();
+        let again = Resources::open(folder.path().join("resources"), 1_000);
+
+        assert!(content.to_string().contains("no regular file"), "{content}");
+        assert!(outboard.to_string().contains("no regular file"), "{outboard}");
+        assert_eq!(listed.len(), 0);
+        assert!(again.is_ok(), "{again:?}");
     }
 
     #[test]

@@ -12,7 +12,10 @@ use prost::Message as _;
 use rusqlite::{Connection, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::tables::{is_disk_full, no_autocheckpoint, record_size, set_aside, store_error};
 use crate::metrics;
+
+mod tables;
 
 /// Posts waiting for the writer; beyond it a post is told to come back.
 const QUEUE_MAX: usize = 1_024;
@@ -49,6 +52,19 @@ pub enum SpoolError {
     /// The writer has ended; the service is about to end, too.
     #[error("the spool's writer has ended")]
     Closed,
+    /// A newer version wrote the database.
+    #[error(
+        "spool {path}: has layout {got}, this version knows layouts up to {wanted}; install the newer version again, or \
+         move the file and those beside it (-wal, -shm) away: events that the Switch did not get yet are then lost"
+    )]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its layout.
+        got: i64,
+        /// The newest that is known.
+        wanted: i64,
+    },
     /// SQLite did not take it.
     #[error("spool {path}: {source}{hint}")]
     Store {
@@ -96,8 +112,8 @@ impl Spool {
     /// The database cannot be opened.
     pub fn open(folder: &Path, bytes_max: u64) -> Result<(Self, SpoolWriter), SpoolError> {
         let path = folder.join("spool.sqlite");
-        let connection = open_connection(&path).map_err(|source| store_error(&path, source))?;
-        let held = held_bytes(&connection).map_err(|source| store_error(&path, source))?;
+        let connection = tables::open(&path)?;
+        let held = tables::held_bytes(&connection).map_err(|source| store_error(&path, source))?;
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
         let (bump, appended) = watch::channel(0);
         let writer = Writer {
@@ -167,13 +183,33 @@ impl Spool {
                 _ => {
                     metrics::damaged_record();
                     tracing::error!(position, path = %self.path.display(), "spooled event is damaged; set aside");
-                    connection
-                        .execute("UPDATE event SET damaged = 1 WHERE position = ?1", [position])
-                        .map_err(failed)?;
+                    set_aside(&connection, position).map_err(failed)?;
                 }
             }
         }
         Ok(found)
+    }
+
+    /// Sets events aside that the Switch will never take: they stay on disk and are read no more. Blocks.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn set_aside(&self, positions: &[i64]) -> Result<(), SpoolError> {
+        let failed = |source| store_error(&self.path, source);
+        let connection = Connection::open(&self.path).map_err(failed)?;
+        no_autocheckpoint(&connection).map_err(failed)?;
+        positions.iter().try_for_each(|position| set_aside(&connection, *position)).map_err(failed)
+    }
+}
+
+impl SpoolError {
+    /// Whether it is only that the disk has no room.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        match self {
+            Self::DiskFull { .. } => true,
+            Self::Store { source, .. } => is_disk_full(source),
+            Self::Full { .. } | Self::Busy | Self::Closed | Self::Newer { .. } => false,
+        }
     }
 }
 
@@ -290,7 +326,7 @@ impl Writer {
                         refused = Some(SpoolError::Full { held: done.held, max: self.bytes_max });
                     } else {
                         for event in events {
-                            let added = append(&transaction, event)?;
+                            let added = tables::append(&transaction, event)?;
                             done.held += added;
                             done.added += added;
                         }
@@ -298,7 +334,7 @@ impl Writer {
                 }
                 Command::Remove { positions } => {
                     for position in positions {
-                        done.held = done.held.saturating_sub(remove(&transaction, *position)?);
+                        done.held = done.held.saturating_sub(tables::remove(&transaction, *position)?);
                     }
                 }
             }
@@ -338,91 +374,6 @@ fn reply(command: Command, refused: Option<SpoolError>) {
     if let Command::Append { reply, .. } = command {
         drop(reply.send(refused.map_or(Ok(()), Err)));
     }
-}
-
-/// Whether the disk has no room: for the log, or for the index of the log in shared memory.
-fn is_disk_full(error: &rusqlite::Error) -> bool {
-    error.sqlite_error().is_some_and(|error| {
-        error.code == rusqlite::ErrorCode::DiskFull
-            || error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
-    })
-}
-
-/// Leaves checkpoints to [`Writer::checkpoint`]; it is a setting of each connection.
-fn no_autocheckpoint(connection: &Connection) -> rusqlite::Result<()> {
-    connection.pragma_update(None, "wal_autocheckpoint", 0)
-}
-
-fn open_connection(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    no_autocheckpoint(&connection)?;
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    connection.execute_batch(
-        "CREATE TABLE IF NOT EXISTS event (
-           position INTEGER PRIMARY KEY AUTOINCREMENT,
-           device TEXT NOT NULL,
-           outbox_id BLOB NOT NULL,
-           sequence INTEGER NOT NULL,
-           record BLOB NOT NULL,
-           crc INTEGER NOT NULL,
-           damaged INTEGER NOT NULL DEFAULT 0,
-           UNIQUE (device, outbox_id, sequence)
-         ) STRICT",
-    )?;
-    Ok(connection)
-}
-
-fn held_bytes(connection: &Connection) -> rusqlite::Result<u64> {
-    let held: i64 =
-        connection.query_row("SELECT coalesce(sum(length(record)), 0) FROM event", [], |row| row.get(0))?;
-    Ok(u64::try_from(held).unwrap_or(0))
-}
-
-/// Returns how many bytes it added: none for a repeat.
-fn append(connection: &Connection, event: &RelayedEvent) -> rusqlite::Result<u64> {
-    let record = event.encode_to_vec();
-    let sequence = event.event.as_ref().map_or(0, |event| event.sequence);
-    let added = connection.execute(
-        "INSERT INTO event (device, outbox_id, sequence, record, crc) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (device, outbox_id, sequence) DO NOTHING",
-        params![
-            event.device,
-            event.outbox_id,
-            i64::try_from(sequence).unwrap_or(i64::MAX),
-            record,
-            crc32c::crc32c(&record)
-        ],
-    )?;
-    Ok(if added == 0 { 0 } else { record_size(event) })
-}
-
-/// Returns how many bytes it freed.
-fn remove(connection: &Connection, position: i64) -> rusqlite::Result<u64> {
-    let mut statement =
-        connection.prepare_cached("DELETE FROM event WHERE position = ?1 RETURNING length(record)")?;
-    let mut rows = statement.query([position])?;
-    let freed: i64 = rows.next()?.map_or(Ok(0), |row| row.get(0))?;
-    Ok(u64::try_from(freed).unwrap_or(0))
-}
-
-fn record_size(event: &RelayedEvent) -> u64 {
-    u64::try_from(event.encoded_len()).unwrap_or(u64::MAX)
-}
-
-fn store_error(path: &Path, source: rusqlite::Error) -> SpoolError {
-    let hint = match source.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DiskFull) => {
-            "; free space there, then start the service again: nothing that was acked is lost"
-        }
-        Some(rusqlite::ErrorCode::CannotOpen) => {
-            "; does the folder exist, and may the service's user write it?"
-        }
-        _ => "",
-    };
-    SpoolError::Store { path: path.to_owned(), source, hint }
 }
 
 #[cfg(test)]

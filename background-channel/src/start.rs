@@ -60,6 +60,19 @@ pub enum StartError {
     Bind(#[from] BindError),
 }
 
+impl StartError {
+    /// Whether it is only that the disk has no room, so that a later start may do.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::DataDir { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            Self::Resources(error) => matches!(error, ResourceError::DiskFull),
+            Self::Spool(error) => error.is_disk_full(),
+            Self::Taken { .. } | Self::Credentials(_) | Self::Bind(_) => false,
+        }
+    }
+}
+
 /// Why a running service ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {

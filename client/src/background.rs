@@ -1,6 +1,7 @@
 //! The other road of events: without a session for a while, they are posted to the Background Channel.
 //!
-//! Both roads may carry the same event; who keeps them knows each by (device, outbox_id, sequence).
+//! Both roads may carry the same event; who keeps them knows each by (device, outbox_id, sequence). Nobody tells on this
+//! road whether the store was brought back from a copy: [`muster_proto::numbers`] says what follows from that.
 
 use std::time::Duration;
 
@@ -8,8 +9,10 @@ use muster_proto::ids::OutboxId;
 use muster_proto::limits::EVENT_BATCH_EVENTS_MAX;
 use muster_proto::session::v1::{Event, EventBatch, EventBatchAck, SequenceRange};
 use prost::Message;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -91,24 +94,28 @@ impl Poster {
 
     /// Posts what waits first; returns how long to wait, none if nothing waits.
     async fn post_queued(&mut self, now_ms: i64) -> Result<Option<Duration>, StoreError> {
-        let mut queued =
-            self.store.write(move |tables| tables.queued(QueueLane::Events, 0, BATCH_BYTES, now_ms)).await?;
-        queued.truncate(EVENT_BATCH_EVENTS_MAX);
-        if queued.is_empty() { Ok(None) } else { self.post(queued).await }
+        let (outbox, queued) = self
+            .store
+            .write(move |tables| {
+                let mut queued = tables.queued(QueueLane::Events, 0, BATCH_BYTES, now_ms)?;
+                queued.truncate(EVENT_BATCH_EVENTS_MAX);
+                Ok((tables.outbox_id(), queued))
+            })
+            .await?;
+        if queued.is_empty() { Ok(None) } else { self.post(outbox, queued).await }
     }
 
     /// Posts a batch; returns how long to wait, none after a success.
-    async fn post(&mut self, queued: Vec<Queued>) -> Result<Option<Duration>, StoreError> {
+    async fn post(&mut self, outbox: OutboxId, queued: Vec<Queued>) -> Result<Option<Duration>, StoreError> {
         let count = queued.len() as u64;
         let (first, last) = (
             queued.first().map_or(0, |event| event.sequence),
             queued.last().map_or(0, |event| event.sequence),
         );
-        let outbox = self.store.outbox_id();
-        match self.exchange(outbox, queued).await {
+        match self.exchange(outbox, last, queued).await? {
             Ok(ranges) if ranges.iter().any(|range| range.first <= last && range.last >= first) => {
                 metrics::counter!(crate::metrics::EVENTS_POSTED).increment(count);
-                self.store.write(move |tables| tables.acked(QueueLane::Events, &ranges)).await?;
+                self.store.write(move |tables| tables.acked_of(outbox, QueueLane::Events, &ranges)).await?;
                 self.backoff.reset();
                 Ok(Some(Duration::ZERO))
             }
@@ -128,11 +135,28 @@ impl Poster {
     async fn exchange(
         &self,
         outbox: OutboxId,
+        last: u64,
+        queued: Vec<Queued>,
+    ) -> Result<Result<Vec<SequenceRange>, HttpsError>, StoreError> {
+        let stream = match self.https.dial().await {
+            Ok(stream) => stream,
+            Err(error) => return Ok(Err(error)),
+        };
+        // On disk before it is sent, or the next Welcome would take it for the trace of another store; and not before
+        // there is somebody to send it to, or attempts in vain would hide such a trace.
+        self.store.write(move |tables| tables.offer(last)).await?;
+        Ok(self.send(stream, outbox, queued).await)
+    }
+
+    async fn send(
+        &self,
+        stream: TlsStream<TcpStream>,
+        outbox: OutboxId,
         queued: Vec<Queued>,
     ) -> Result<Vec<SequenceRange>, HttpsError> {
         let events = queued.iter().filter_map(|queued| Event::decode(&queued.record[..]).ok()).collect();
         let batch = EventBatch { outbox_id: outbox.to_vec(), events };
-        let response = self.https.post(PATH, batch.encode_to_vec()).await?;
+        let response = self.https.post(stream, PATH, batch.encode_to_vec()).await?;
         let body = self.https.body(PATH, response, ANSWER_BYTES_MAX).await?;
         let ack = EventBatchAck::decode(body).map_err(|error| self.https.broken(PATH, error.to_string()))?;
         Ok(ack.ranges)

@@ -10,7 +10,9 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use muster_service::credentials::{ClientCredentials, Deadlines, DialError, dial};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 use tokio_util::task::TaskTracker;
 
 use crate::url::ServiceUrl;
@@ -87,16 +89,26 @@ impl Https {
                 request.headers_mut().insert(RANGE, range);
             }
         }
-        self.send(path, request).await
+        self.send(self.dial().await?, path, request).await
+    }
+
+    /// Connects, for [`Self::post`]: until then nothing has left this machine.
+    pub(crate) async fn dial(&self) -> Result<TlsStream<TcpStream>, HttpsError> {
+        Ok(dial(&self.credentials, self.base.address(), self.dial).await?)
     }
 
     /// Posts protobuf to `path` below the base.
-    pub(crate) async fn post(&self, path: &str, body: Vec<u8>) -> Result<Response<Incoming>, HttpsError> {
+    pub(crate) async fn post(
+        &self,
+        stream: TlsStream<TcpStream>,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<Response<Incoming>, HttpsError> {
         let mut request = Request::new(Full::new(Bytes::from(body)));
         *request.method_mut() = Method::POST;
         let kind = http::HeaderValue::from_static("application/x-protobuf");
         request.headers_mut().insert(CONTENT_TYPE, kind);
-        self.send(path, request).await
+        self.send(stream, path, request).await
     }
 
     /// Returns the whole body, of at most `bytes_max`.
@@ -128,6 +140,7 @@ impl Https {
 
     async fn send(
         &self,
+        stream: TlsStream<TcpStream>,
         path: &str,
         mut request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, HttpsError> {
@@ -140,7 +153,6 @@ impl Https {
             .parse()
             .map_err(|_| self.broken(path, "not a host".to_owned()))?;
         request.headers_mut().insert(HOST, host);
-        let stream = dial(&self.credentials, self.base.address(), self.dial).await?;
         let broken = |cause: hyper::Error| self.broken(path, cause.to_string());
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;

@@ -67,9 +67,12 @@ fn exit_code(error: &StartError) -> u8 {
         StartError::Taken { .. }
         | StartError::DiskFull { .. }
         | StartError::Store(StoreError::DiskFull | StoreError::Failing { .. }) => exit::UNAVAILABLE,
-        StartError::Store(StoreError::Broken(_) | StoreError::Closed) => exit::FAILURE,
+        StartError::Store(StoreError::Unwritten { .. } | StoreError::Broken(_) | StoreError::Closed) => {
+            exit::FAILURE
+        }
         StartError::Config(_)
         | StartError::Url(_)
+        | StartError::WrongKind(_)
         | StartError::File { .. }
         | StartError::Credentials(_)
         | StartError::Identity(_)

@@ -14,7 +14,7 @@ use muster_service::config::{Invalid, Validate};
 use muster_service::credentials::{
     self, ClientCredentials, Clock, CredentialError, CredentialFiles, Deadlines,
 };
-use muster_service::health::Health;
+use muster_service::health::{Component, Health, State};
 use muster_service::shutdown::Shutdown;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::net::UnixListener;
@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::connection::{self, Connection, Link};
 use crate::content::Content;
 use crate::events::{self, PostError};
+use crate::files::{self, WrongKind};
 use crate::https::Https;
 use crate::instructions::shell::{Shell, Workload};
 use crate::instructions::{
@@ -38,10 +39,13 @@ use crate::local;
 use crate::status::{Status, StatusSource};
 use crate::store::{Entry, Store, StoreError};
 use crate::url::{ServiceUrl, UrlError};
-use crate::{clock, files, value};
+use crate::{clock, value};
 
 /// Orders and documents between the session and the instructions. The session waits for room, then the Switch does.
 const INBOX_MAX: usize = 64;
+
+/// By what name logs and metrics know certificate, roots and revocation lists.
+const CREDENTIALS: &str = "device certificate";
 
 /// Progress and requests towards the session; what does not fit is left out, since results tell more.
 const OUTBOUND_MAX: usize = 256;
@@ -63,6 +67,9 @@ pub enum StartError {
         /// The system's words.
         cause: io::Error,
     },
+    /// Something stands where a file or a folder of another kind belongs.
+    #[error(transparent)]
+    WrongKind(#[from] WrongKind),
     /// Another client uses the same `data_dir`.
     #[error("{path}: another client runs in this data_dir; stop it, or give this one a data_dir of its own")]
     Taken {
@@ -100,6 +107,7 @@ impl StartError {
             Self::DiskFull { .. } => true,
             Self::Config(_)
             | Self::Url(_)
+            | Self::WrongKind(_)
             | Self::Taken { .. }
             | Self::Credentials(_)
             | Self::Identity(_)
@@ -210,6 +218,8 @@ async fn start_in(config: Config, shutdown: Shutdown) -> Result<Running, StartEr
 struct Prepared {
     lock: Flock<File>,
     credentials: Arc<ClientCredentials>,
+    /// What of certificate, roots and revocation lists somebody has to look after.
+    certificate: Component,
     device: DeviceId,
     attributes: BTreeMap<String, SqlValue>,
     admission: SignedAdmission,
@@ -221,6 +231,7 @@ struct Prepared {
 
 impl Prepared {
     fn open(config: &Config, shutdown: &Shutdown) -> Result<Self, StartError> {
+        files::expect_kinds(&config.data_dir)?;
         files::make_private_dir(&config.data_dir).map_err(in_file(&config.data_dir))?;
         let lock = lock(&config.data_dir)?;
         let credentials = credentials(config)?;
@@ -233,8 +244,24 @@ impl Prepared {
         let content = Content::open(&config.data_dir, config.resources.clone(), https.clone())
             .map_err(in_file(&config.data_dir))?;
         let helper = helper(config).map_err(in_file(&config.helper.program))?;
-        credentials.watch(shutdown, &Health::new(), "device certificate");
-        Ok(Self { lock, credentials, device, attributes, admission, store, https, content, helper })
+        let health = Health::new();
+        credentials.watch(shutdown, &health, CREDENTIALS);
+        let certificate = health.component(CREDENTIALS);
+        if let State::Degraded(problem) | State::Failed(problem) = certificate.state() {
+            tracing::warn!(problem, "this device's credentials need somebody");
+        }
+        Ok(Self {
+            lock,
+            credentials,
+            certificate,
+            device,
+            attributes,
+            admission,
+            store,
+            https,
+            content,
+            helper,
+        })
     }
 
     /// Joins the parts by bounded channels, and spawns one task for each.
@@ -286,7 +313,8 @@ impl Prepared {
             tasks.spawn(self.poster(config, https, link.clone(), stop).run());
         }
         let (device, switch) = (self.device.to_string(), config.switch.clone());
-        let status = StatusSource { device, switch, store: self.store.clone(), link, workload };
+        let (store, certificate) = (self.store.clone(), self.certificate.clone());
+        let status = StatusSource { device, switch, store, link, workload, certificate };
         let serving = local::serve(listener, status.clone(), stop.clone());
         tasks.spawn(async move {
             serving.await;
@@ -366,10 +394,13 @@ impl Owner {
         outcome
     }
 
-    /// The first cause counts; the others follow from it.
+    /// The first cause counts; the others follow from it. A client that was told to stop ends in any case, and says
+    /// what it could not do before.
     fn fail(&self, outcome: &mut Result<(), RunError>, error: RunError) {
-        if outcome.is_ok() && !self.stop.is_cancelled() {
-            self.shutdown.fail(error.to_string());
+        if outcome.is_ok() {
+            if !self.stop.is_cancelled() {
+                self.shutdown.fail(error.to_string());
+            }
             *outcome = Err(error);
         }
         self.stop.cancel();

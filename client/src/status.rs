@@ -1,5 +1,6 @@
 //! How a client is, for people and programs that ask over the local socket.
 
+use muster_service::health::{Component, State};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -26,6 +27,10 @@ pub struct Status {
     pub connected_since_ms: i64,
     /// Why there is no session; empty with one.
     pub disconnected_because: String,
+    /// What of certificate, roots and revocation lists somebody has to look after, such as an end that is near or a new
+    /// file that is refused; empty if nothing is.
+    #[serde(default)]
+    pub credentials_problem: String,
     /// What waits to be acknowledged.
     pub outbox: OutboxCounts,
     /// Instructions that wait to start.
@@ -46,30 +51,39 @@ pub(crate) struct StatusSource {
     pub(crate) store: Store,
     pub(crate) link: watch::Receiver<Link>,
     pub(crate) workload: watch::Receiver<Workload>,
+    pub(crate) certificate: Component,
 }
 
 impl StatusSource {
     /// Asks everyone.
     pub(crate) async fn read(&self) -> Result<Status, StoreError> {
         let now_ms = crate::clock::wall_ms();
-        let (outbox, damaged_records, last_epoch) = self
+        let (outbox_id, outbox, damaged_records, last_epoch) = self
             .store
-            .write(move |tables| Ok((tables.outbox_counts(), tables.damaged()?, tables.epoch(now_ms)?)))
+            .write(move |tables| {
+                let epoch = tables.epoch(now_ms)?;
+                Ok((tables.outbox_id(), tables.outbox_counts(), tables.damaged()?, epoch))
+            })
             .await?;
         let (connected, epoch, connected_since_ms, disconnected_because) = match &*self.link.borrow() {
             Link::Up { epoch, since_ms } => (true, *epoch, *since_ms, String::new()),
             Link::Down { reason, .. } => (false, last_epoch, 0, reason.clone()),
         };
+        let credentials_problem = match self.certificate.state() {
+            State::Degraded(problem) | State::Failed(problem) => problem,
+            State::Starting | State::Ready => String::new(),
+        };
         let workload = self.workload.borrow();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             device: self.device.clone(),
-            outbox_id: self.store.outbox_id().to_string(),
+            outbox_id: outbox_id.to_string(),
             switch: self.switch.clone(),
             connected,
             epoch,
             connected_since_ms,
             disconnected_because,
+            credentials_problem,
             outbox,
             waiting: workload.waiting,
             running: workload.running,

@@ -1,13 +1,14 @@
 //! What can be typed to `muster-load`.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::ask::{self, AskOptions};
+use crate::checked::Checked;
 use crate::history::{History, Promise};
 use crate::report;
 
@@ -26,17 +27,36 @@ pub struct Cli {
     command: Command,
 }
 
+/// Examples and exit codes of `check`.
+const CHECK_HELP: &str = "Examples:
+  muster export >export.jsonl && muster-load check export.jsonl
+  muster-load ask --sessions 100 --home HOME --operator HOST:PORT --switch HOST:PORT --promises promises.jsonl
+  muster-load check export.jsonl --promises promises.jsonl
+
+Exit codes: 0 nothing is wrong, 1 something is, or a file cannot be read, 2 usage.
+An export that broke off is not whole: look at the exit code of `muster export`, in a pipe with
+`set -o pipefail; muster export | muster-load check -`.";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Connect N simulated devices, ask all of them one question, and print figures
     Ask(Ask),
-    /// Check an export (`muster export`) and, with it, what was promised
+    /// Check an export of a Switch for contradictions and for broken promises
+    ///
+    /// Holds the export against itself: every target of every instruction is in exactly one state, results say what the
+    /// ledger says and have all their parts, nothing is there twice. With --promises it also holds it against what
+    /// clients and operators were told. Prints each violation with its line, what was expected and what was found, then
+    /// how often each rule was looked at.
+    #[command(after_help = CHECK_HELP)]
     Check {
-        /// The export; `-` reads standard input
+        /// What `muster export --format jsonl` printed; `-` reads standard input
         export: PathBuf,
-        /// What fake clients and operators were told, one JSON object a line
+        /// What clients and operators were told, one JSON object a line, as `muster-load ask --promises` writes it
         #[arg(long, value_name = "FILE")]
         promises: Option<PathBuf>,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
     },
 }
 
@@ -82,7 +102,7 @@ enum Format {
 pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Ask(arguments) => run_ask(arguments),
-        Command::Check { export, promises } => check(&export, promises.as_deref()),
+        Command::Check { export, promises, output } => check(&export, promises.as_deref(), output),
     };
     done.unwrap_or_else(|error| {
         // Nobody is left to tell when standard error is closed.
@@ -114,35 +134,31 @@ fn run_ask(arguments: Ask) -> anyhow::Result<ExitCode> {
     Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn check(export: &std::path::Path, promises: Option<&std::path::Path>) -> anyhow::Result<ExitCode> {
+fn check(export: &Path, promises: Option<&Path>, output: Format) -> anyhow::Result<ExitCode> {
     let text = if export.as_os_str() == "-" {
-        std::io::read_to_string(std::io::stdin())?
+        std::io::read_to_string(std::io::stdin()).context("standard input")?
     } else {
         std::fs::read_to_string(export).with_context(|| export.display().to_string())?
     };
-    let promises: Vec<Promise> = match promises {
-        Some(path) => std::fs::read_to_string(path)
-            .with_context(|| path.display().to_string())?
-            .lines()
-            .map(serde_json::from_str)
-            .collect::<Result<_, _>>()?,
-        None => Vec::new(),
-    };
+    let promises = promises.map_or(Ok(Vec::new()), read_promises)?;
     if text.trim().is_empty() {
         anyhow::bail!("{}: empty; an export has one JSON object a line", export.display());
     }
-    let history = History::read(&text);
-    let violations = history.check(&promises);
-    let (instructions, results, events) = history.counts();
-    for violation in &violations {
-        print(&violation.to_string())?;
+    let checked = Checked::new(&History::read(&text), &promises);
+    match output {
+        Format::Json => print(&serde_json::to_string_pretty(&checked)?)?,
+        Format::Table => print(&checked.to_string())?,
     }
-    print(&format!(
-        "{instructions} instructions, {results} results, {events} events, {} promises: {} violations",
-        promises.len(),
-        violations.len()
-    ))?;
-    Ok(if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if checked.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn read_promises(path: &Path) -> anyhow::Result<Vec<Promise>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let read = |(index, line): (usize, &str)| {
+        serde_json::from_str(line).with_context(|| format!("{}: line {}", path.display(), index + 1))
+    };
+    lines.map(read).collect()
 }
 
 fn print(line: &str) -> anyhow::Result<()> {

@@ -1,149 +1,42 @@
 //! The history checker: holds an export against itself and against what fake clients and operators wrote down.
 //!
-//! Rules (spec/promises.md):
-//! - every target of an instruction is in exactly one state, and the stored transitions alone say so;
-//! - states only move forward, and a terminal one is final;
-//! - every target that ended by its own result shows exactly one, and nobody else shows any;
-//! - nothing that is known by (device, outbox_id, sequence) is there twice;
-//! - what was acked, or accepted, is there.
+//! [`Rule`] lists what is checked (spec/promises.md). An export is read once, line by line; what a line alone can break
+//! is found there, what takes several lines is held together in [`History::report`].
+
+mod instruction;
+pub mod mutation;
+mod promise;
+mod record;
+mod rule;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use promise::Promise;
+pub use rule::{Place, Report, Rule, Violation};
+
+use instruction::{Entered, Instruction, Part};
 use muster_proto::common::v1::TargetState;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use record::{Known, Record};
+use rule::Findings;
 
-/// Something that must not be.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum Violation {
-    /// A line of the export cannot be read.
-    #[error("line {line}: {problem}")]
-    Unreadable {
-        /// From 1.
-        line: usize,
-        /// Why.
-        problem: String,
-    },
-    /// The states of an instruction do not add up to its targets.
-    #[error("instruction {instruction}: {counted} targets are in a state, it has {targets}")]
-    DoesNotAddUp {
-        /// Its id.
-        instruction: String,
-        /// By its transitions.
-        counted: u64,
-        /// As it says.
-        targets: u64,
-    },
-    /// The counts of an instruction are not those of its transitions.
-    #[error("instruction {instruction}: it says {said} are {state}, its transitions say {counted}")]
-    WrongCount {
-        /// Its id.
-        instruction: String,
-        /// The state.
-        state: String,
-        /// As it says.
-        said: u64,
-        /// By its transitions.
-        counted: u64,
-    },
-    /// A target moved backward, or out of a terminal state.
-    #[error("instruction {instruction}: {device} went from {from} to {to}")]
-    WentBack {
-        /// Its id.
-        instruction: String,
-        /// The target.
-        device: String,
-        /// The state before.
-        from: String,
-        /// The state after.
-        to: String,
-    },
-    /// A device that is no target has a state.
-    #[error("instruction {instruction}: {device} became {state} and was never a target")]
-    NotATarget {
-        /// Its id.
-        instruction: String,
-        /// The device.
-        device: String,
-        /// The state.
-        state: String,
-    },
-    /// A target ended by its own result, and the result is not there once.
-    #[error("instruction {instruction}: {device} is {state} and has {results} results")]
-    Results {
-        /// Its id.
-        instruction: String,
-        /// The target.
-        device: String,
-        /// Its state.
-        state: String,
-        /// How many last parts there are.
-        results: usize,
-    },
-    /// The same thing twice.
-    #[error("{kind} {sequence} of {device}, outbox {outbox_id}, is there twice")]
-    Twice {
-        /// `result` or `event`.
-        kind: &'static str,
-        /// Whose.
-        device: String,
-        /// From where.
-        outbox_id: String,
-        /// Which.
-        sequence: u64,
-    },
-    /// Something that was promised is not there.
-    #[error("{what} was promised and is not there")]
-    Lost {
-        /// What.
-        what: String,
-    },
-}
-
-/// What a fake client or operator was told; each writes its own log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "told", rename_all = "snake_case")]
-pub enum Promise {
-    /// An operator: the instruction was accepted.
-    Accepted {
-        /// Its id.
-        instruction: String,
-    },
-    /// A client: the result was acked.
-    ResultAcked {
-        /// Whose.
-        device: String,
-        /// From where, hex.
-        outbox_id: String,
-        /// Which.
-        sequence: u64,
-    },
-    /// A client: the event was acked, by either road.
-    EventAcked {
-        /// Whose.
-        device: String,
-        /// From where, hex.
-        outbox_id: String,
-        /// Which.
-        sequence: u64,
-    },
+/// Which lane a sequence went by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    Result,
+    Event,
 }
 
 /// An export, read.
 #[derive(Debug, Default)]
 pub struct History {
+    findings: Findings,
+    definitions: BTreeSet<(String, String)>,
     instructions: BTreeMap<String, Instruction>,
-    results: BTreeSet<(String, String, u64)>,
-    events: BTreeSet<(String, String, u64)>,
-    violations: Vec<Violation>,
-}
-
-#[derive(Debug, Default)]
-struct Instruction {
-    targets: u64,
-    said: BTreeMap<String, u64>,
-    states: BTreeMap<String, TargetState>,
-    results: BTreeMap<String, usize>,
+    sequences: BTreeMap<Known, (Lane, usize)>,
+    results: usize,
+    events: usize,
+    batch: u64,
+    position: u64,
 }
 
 impl History {
@@ -151,12 +44,19 @@ impl History {
     #[must_use]
     pub fn read(export: &str) -> Self {
         let mut history = Self::default();
-        for (index, line) in export.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let added = serde_json::from_str::<Value>(line)
-                .map_err(|error| error.to_string())
-                .and_then(|record| history.add(&record));
-            if let Err(problem) = added {
-                history.violations.push(Violation::Unreadable { line: index + 1, problem });
+        for (index, text) in export.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
+            let line = index + 1;
+            match Record::parse(text) {
+                Ok(record) => {
+                    history.findings.held(Rule::Readable);
+                    history.add(line, record);
+                }
+                Err(problem) => {
+                    let expected = "a record of `muster export`".to_owned();
+                    history.findings.hold(Rule::Readable, Place::Line(line), false, || {
+                        ("the line".to_owned(), expected, problem)
+                    });
+                }
             }
         }
         history
@@ -165,249 +65,155 @@ impl History {
     /// Everything that must not be, in order.
     #[must_use]
     pub fn check(&self, promises: &[Promise]) -> Vec<Violation> {
-        let mut found = self.violations.clone();
+        self.report(promises).violations
+    }
+
+    /// What was compared by each rule, and everything that must not be, in order.
+    #[must_use]
+    pub fn report(&self, promises: &[Promise]) -> Report {
+        let mut findings = self.findings.clone();
         for (id, instruction) in &self.instructions {
-            instruction.check(id, &mut found);
+            instruction.check(id, &self.definitions, &mut findings);
         }
-        for promise in promises {
-            found.extend(self.kept(promise));
+        for (index, promise) in promises.iter().enumerate() {
+            self.check_promise(index + 1, promise, &mut findings);
         }
-        found.sort();
-        found
+        findings.into_report()
     }
 
     /// How many instructions, results and events there are.
     #[must_use]
     pub fn counts(&self) -> (usize, usize, usize) {
-        (self.instructions.len(), self.results.len(), self.events.len())
+        (self.instructions.len(), self.results, self.events)
     }
 
-    fn add(&mut self, record: &Value) -> Result<(), String> {
-        match text(record, "kind")?.as_str() {
-            "definition" => Ok(()),
-            "instruction" => {
-                let instruction = self.instructions.entry(text(record, "id")?).or_default();
-                instruction.targets = number(record, "targets")?;
-                let states = record["states"].as_object().ok_or("no states")?;
-                instruction.said = states
-                    .iter()
-                    .map(|(state, count)| (state.clone(), count.as_u64().unwrap_or(0)))
-                    .collect();
-                Ok(())
+    fn add(&mut self, line: usize, record: Record) {
+        match record {
+            Record::Definition { name, version } => {
+                self.definitions.insert((name, version));
             }
-            "transition" => self.transition(record),
-            "result" => self.result(record),
-            "event" => {
-                let event = known_by(record)?;
-                if !self.events.insert(event.clone()) {
-                    self.violations.push(twice("event", event));
-                }
-                Ok(())
-            }
-            other => Err(format!("unknown kind `{other}`")),
-        }
-    }
-
-    fn transition(&mut self, record: &Value) -> Result<(), String> {
-        let (id, name) = (text(record, "instruction")?, text(record, "state")?);
-        let state = TargetState::from_name(&name).ok_or_else(|| format!("unknown state `{name}`"))?;
-        let devices = record["devices"].as_array().ok_or("no devices")?;
-        let instruction = self.instructions.entry(id.clone()).or_default();
-        for device in devices.iter().filter_map(Value::as_str) {
-            let device = device.to_owned();
-            match instruction.states.get(&device).copied() {
-                None if state != TargetState::Queued => {
-                    self.violations.push(Violation::NotATarget {
-                        instruction: id.clone(),
-                        device: device.clone(),
-                        state: name.clone(),
-                    });
-                }
-                Some(before) if !before.may_become(state) => self.violations.push(Violation::WentBack {
-                    instruction: id.clone(),
-                    device: device.clone(),
-                    from: before.name().to_owned(),
-                    to: name.clone(),
-                }),
-                None | Some(_) => {}
-            }
-            instruction.states.insert(device, state);
-        }
-        Ok(())
-    }
-
-    fn result(&mut self, record: &Value) -> Result<(), String> {
-        let result = known_by(record)?;
-        let instruction = self.instructions.entry(text(record, "instruction")?).or_default();
-        // A result in parts counts by its first; each part has a sequence of its own.
-        if number(record, "part")? == 0 {
-            *instruction.results.entry(result.0.clone()).or_default() += 1;
-        }
-        if !self.results.insert(result.clone()) {
-            self.violations.push(twice("result", result));
-        }
-        Ok(())
-    }
-
-    fn kept(&self, promise: &Promise) -> Option<Violation> {
-        let lost = |what: String| Some(Violation::Lost { what });
-        match promise {
-            Promise::Accepted { instruction } if !self.instructions.contains_key(instruction) => {
-                lost(format!("instruction {instruction}"))
-            }
-            Promise::ResultAcked { device, outbox_id, sequence }
-                if !self.results.contains(&(device.clone(), outbox_id.clone(), *sequence)) =>
-            {
-                lost(format!("result {sequence} of {device}"))
-            }
-            Promise::EventAcked { device, outbox_id, sequence }
-                if !self.events.contains(&(device.clone(), outbox_id.clone(), *sequence)) =>
-            {
-                lost(format!("event {sequence} of {device}"))
-            }
-            Promise::Accepted { .. } | Promise::ResultAcked { .. } | Promise::EventAcked { .. } => None,
-        }
-    }
-}
-
-impl Instruction {
-    fn check(&self, id: &str, found: &mut Vec<Violation>) {
-        let counted = u64::try_from(self.states.len()).unwrap_or(u64::MAX);
-        if counted != self.targets {
-            found.push(Violation::DoesNotAddUp {
-                instruction: id.to_owned(),
-                counted,
-                targets: self.targets,
-            });
-        }
-        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-        for state in self.states.values() {
-            *counts.entry(state.name()).or_default() += 1;
-        }
-        let names: BTreeSet<&str> =
-            counts.keys().copied().chain(self.said.keys().map(String::as_str)).collect();
-        for state in names {
-            let (said, counted) =
-                (self.said.get(state).copied().unwrap_or(0), counts.get(state).copied().unwrap_or(0));
-            if said != counted {
-                let state = state.to_owned();
-                found.push(Violation::WrongCount { instruction: id.to_owned(), state, said, counted });
-            }
-        }
-        let devices: BTreeSet<&String> = self.states.keys().chain(self.results.keys()).collect();
-        for device in devices {
-            let results = self.results.get(device).copied().unwrap_or(0);
-            let state = self.states.get(device).copied();
-            let wanted = usize::from(state.is_some_and(ends_by_result));
-            // A client ends an order whose window passed with a result of its own, if it is there to say so.
-            let fits = results == wanted || (results <= 1 && state.is_some_and(may_end_by_result));
-            if !fits {
-                let state = state.map_or("no target", TargetState::name).to_owned();
-                found.push(Violation::Results {
-                    instruction: id.to_owned(),
-                    device: device.clone(),
-                    state,
-                    results,
+            Record::Instruction { id, shown } => {
+                let instruction = self.instruction(&id, line);
+                let before = instruction.shown.as_ref().map(|(line, _)| *line);
+                instruction.shown = Some((line, shown));
+                self.findings.hold(Rule::Record, Place::Line(line), before.is_none(), || {
+                    let found = format!("another, the first is on line {}", before.unwrap_or_default());
+                    (format!("instruction {id}"), "one record".to_owned(), found)
                 });
             }
+            Record::Transition { instruction, batch, state, devices, cause } => {
+                self.in_order(line, "batch", batch, self.batch, batch >= self.batch);
+                self.batch = batch;
+                self.transition(line, &instruction, state, &devices, &cause);
+            }
+            Record::Result { instruction, known, part, last, state, shape } => {
+                self.findings.hold(Rule::Shape, Place::Line(line), shape.is_ok(), || {
+                    let (expected, found) = shape.err().unwrap_or_default();
+                    (format!("instruction {instruction}, {}", known.device), expected, found)
+                });
+                let device = known.device.clone();
+                if self.once(line, known, Lane::Result) {
+                    self.results += 1;
+                }
+                let target = self.instruction(&instruction, line).targets.entry(device).or_default();
+                target.parts.push(Part { line, part, last, state });
+            }
+            Record::Event { position, known, road } => {
+                self.in_order(line, "position", position, self.position, position > self.position);
+                self.position = position;
+                let is_road = ["session", "background"].contains(&&*road);
+                self.findings.hold(Rule::Shape, Place::Line(line), is_road, || {
+                    let expected = "the road `session` or `background`".to_owned();
+                    (known.to_string(), expected, format!("`{road}`"))
+                });
+                if self.once(line, known, Lane::Event) {
+                    self.events += 1;
+                }
+            }
         }
     }
-}
 
-fn ends_by_result(state: TargetState) -> bool {
-    matches!(
-        state,
-        TargetState::Answered | TargetState::Failed | TargetState::Refused | TargetState::Interrupted
-    )
-}
+    /// Returns an instruction, also one that has no record of its own.
+    fn instruction(&mut self, id: &str, line: usize) -> &mut Instruction {
+        self.instructions.entry(id.to_owned()).or_insert_with(|| Instruction::first_on(line))
+    }
 
-fn may_end_by_result(state: TargetState) -> bool {
-    matches!(state, TargetState::Expired | TargetState::Cancelled)
-}
+    fn transition(&mut self, line: usize, id: &str, state: TargetState, devices: &[String], cause: &str) {
+        let place = Place::Line(line);
+        let leads_to = instruction::leads_to(cause);
+        self.findings.hold(
+            Rule::Causes,
+            place,
+            leads_to.is_none_or(|states| states.contains(&state)),
+            || {
+                let names: Vec<&str> =
+                    leads_to.unwrap_or_default().iter().map(|state| state.name()).collect();
+                let expected = format!("`{cause}` to lead to {}", names.join(" or "));
+                (format!("instruction {id}"), expected, format!("`{}`", state.name()))
+            },
+        );
+        for device in devices {
+            let target = self.instruction(id, line).targets.entry(device.clone()).or_default();
+            let before = target.entered.replace(Entered { line, state, cause: cause.to_owned() });
+            let about = || format!("instruction {id}, {device}");
+            match before {
+                None => self.findings.hold(Rule::Targets, place, state == TargetState::Queued, || {
+                    let found = format!("`{}`, and it was never a target", state.name());
+                    (about(), "`queued` first".to_owned(), found)
+                }),
+                Some(Entered { state: from, line: at, .. }) => {
+                    self.findings.hold(Rule::Forward, place, from.may_become(state), || {
+                        let expected = format!("a state beyond `{}` of line {at}", from.name());
+                        (about(), expected, format!("`{}`", state.name()))
+                    });
+                }
+            }
+        }
+    }
 
-fn known_by(record: &Value) -> Result<(String, String, u64), String> {
-    Ok((text(record, "device")?, text(record, "outbox_id")?, number(record, "sequence")?))
-}
+    fn in_order(&mut self, line: usize, what: &str, number: u64, before: u64, ascends: bool) {
+        self.findings.hold(Rule::Order, Place::Line(line), ascends, || {
+            (what.to_owned(), format!("one after {before}"), number.to_string())
+        });
+    }
 
-fn twice(kind: &'static str, (device, outbox_id, sequence): (String, String, u64)) -> Violation {
-    Violation::Twice { kind, device, outbox_id, sequence }
-}
+    /// Notes what is known by its sequence; returns whether it is new.
+    fn once(&mut self, line: usize, known: Known, lane: Lane) -> bool {
+        let about = known.to_string();
+        // The first is kept: it is what others are repeats of.
+        let before = self.sequences.get(&known).copied();
+        if before.is_none() {
+            self.sequences.insert(known, (lane, line));
+        }
+        self.findings.hold(Rule::Once, Place::Line(line), before.is_none(), || {
+            let found = format!("it again, the first is on line {}", before.map_or(0, |(_, line)| line));
+            (about, "it once".to_owned(), found)
+        });
+        before.is_none()
+    }
 
-fn text(record: &Value, field: &str) -> Result<String, String> {
-    record[field].as_str().map(str::to_owned).ok_or_else(|| format!("no `{field}`"))
-}
+    fn check_promise(&self, number: usize, promise: &Promise, findings: &mut Findings) {
+        let kept = match promise {
+            Promise::Accepted { instruction } => {
+                self.instructions.get(instruction).is_some_and(|instruction| instruction.shown.is_some())
+            }
+            Promise::ResultAcked { device, outbox_id, sequence } => {
+                self.has(Lane::Result, device, outbox_id, *sequence)
+            }
+            Promise::EventAcked { device, outbox_id, sequence } => {
+                self.has(Lane::Event, device, outbox_id, *sequence)
+            }
+        };
+        findings.hold(Rule::Promises, Place::Promise(number), kept, || {
+            (promise.to_string(), "it, since it was promised".to_owned(), "nothing".to_owned())
+        });
+    }
 
-fn number(record: &Value, field: &str) -> Result<u64, String> {
-    record[field].as_u64().ok_or_else(|| format!("no `{field}`"))
+    fn has(&self, lane: Lane, device: &str, outbox_id: &str, sequence: u64) -> bool {
+        let known = Known { device: device.to_owned(), outbox_id: outbox_id.to_owned(), sequence };
+        self.sequences.get(&known).is_some_and(|(found, _)| *found == lane)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = r#"
-{"kind":"instruction","id":"i","targets":2,"states":{"answered":1,"running":1}}
-{"kind":"transition","instruction":"i","state":"queued","devices":["a","b"]}
-{"kind":"transition","instruction":"i","state":"sent","devices":["a","b"]}
-{"kind":"transition","instruction":"i","state":"answered","devices":["a"]}
-{"kind":"transition","instruction":"i","state":"running","devices":["b"]}
-{"kind":"result","instruction":"i","device":"a","outbox_id":"0a","sequence":1,"part":0}
-{"kind":"event","device":"a","outbox_id":"0a","sequence":2}
-"#;
-
-    fn check(export: &str) -> Vec<Violation> {
-        History::read(export).check(&[])
-    }
-
-    #[test]
-    fn a_good_history_has_nothing_to_say() {
-        assert_eq!(check(GOOD), []);
-        let acked = Promise::EventAcked { device: "a".to_owned(), outbox_id: "0a".to_owned(), sequence: 2 };
-        assert_eq!(
-            History::read(GOOD).check(&[acked, Promise::Accepted { instruction: "i".to_owned() }]),
-            []
-        );
-    }
-
-    #[test]
-    fn a_ledger_with_one_member_removed_is_found() {
-        let broken = GOOD
-            .replace(r#""queued","devices":["a","b"]"#, r#""queued","devices":["a"]"#)
-            .replace(r#""sent","devices":["a","b"]"#, r#""sent","devices":["a"]"#)
-            .replace(r#""running","devices":["b"]"#, r#""running","devices":[]"#);
-
-        let found = check(&broken);
-
-        assert!(
-            found
-                .iter()
-                .any(|violation| matches!(violation, Violation::DoesNotAddUp { counted: 1, targets: 2, .. })),
-            "{found:?}"
-        );
-    }
-
-    #[test]
-    fn each_broken_promise_is_found() {
-        let cases = [
-            (GOOD.replace(r#"{"kind":"result","instruction":"i","device":"a","outbox_id":"0a","sequence":1,"part":0}"#, ""), "has 0 results"),
-            (format!("{GOOD}{}", r#"{"kind":"event","device":"a","outbox_id":"0a","sequence":2}"#), "is there twice"),
-            (format!("{GOOD}{}", r#"{"kind":"result","instruction":"i","device":"a","outbox_id":"0a","sequence":9,"part":0}"#), "has 2 results"),
-            (format!("{GOOD}{}", r#"{"kind":"transition","instruction":"i","state":"sent","devices":["a"]}"#), "went from answered to sent"),
-            (format!("{GOOD}{}", r#"{"kind":"transition","instruction":"i","state":"sent","devices":["z"]}"#), "never a target"),
-            (format!("{GOOD}{}", "{"), "line 9"),
-            (GOOD.replace(r#""running":1"#, r#""acked":1"#), "its transitions say"),
-        ];
-        for (export, expected) in cases {
-            let found: Vec<String> = check(&export).iter().map(ToString::to_string).collect();
-
-            assert!(found.iter().any(|text| text.contains(expected)), "{expected}: {found:?}");
-        }
-    }
-
-    #[test]
-    fn an_acked_result_that_is_not_there_is_lost() {
-        let acked = Promise::ResultAcked { device: "a".to_owned(), outbox_id: "0a".to_owned(), sequence: 7 };
-
-        assert_eq!(History::read(GOOD).check(&[acked]).len(), 1);
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@
 //! never a program's code.
 
 pub mod ask;
+pub mod checked;
 pub mod cli;
 pub mod dev_fleet;
 pub mod history;

@@ -6,6 +6,7 @@
 pub mod frame;
 pub mod ids;
 pub mod limits;
+pub mod numbers;
 pub mod pair;
 pub mod seen;
 pub mod state;

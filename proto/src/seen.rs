@@ -119,6 +119,12 @@ impl SeenSet {
         self.mark
     }
 
+    /// Returns the highest sequence that was seen; 0 if none was.
+    #[must_use]
+    pub fn highest(&self) -> u64 {
+        self.above.last_key_value().map_or(self.mark, |(_, last)| *last)
+    }
+
     /// Returns what was seen beyond the mark, in ascending order.
     pub fn ranges(&self) -> impl ExactSizeIterator<Item = SequenceRange> + '_ {
         self.above.iter().map(|(first, last)| SequenceRange { first: *first, last: *last })

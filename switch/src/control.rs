@@ -23,7 +23,7 @@ use crate::gate::Gate;
 use crate::operator::{self, Api, ApiParts};
 use crate::shard::Common;
 use crate::start::Failure;
-use crate::wall;
+use crate::wall::Wall;
 
 /// What threads may take beyond `drain_timeout` to notice that it is over.
 const JOIN_GRACE: Duration = Duration::from_secs(5);
@@ -68,7 +68,7 @@ pub(crate) fn spawn(
 
 async fn supervise(shards: Vec<ShardThread>, parts: ControlParts) -> Result<(), Failure> {
     let ControlParts { operators, admin, operator_credentials, common, health } = parts;
-    let Common { config, engine, credentials, registry, stop, shutdown, .. } = common;
+    let Common { config, engine, credentials, registry, wall, stop, shutdown, .. } = common;
     credentials.watch(&shutdown, &health, "session_credentials");
     operator_credentials.watch(&shutdown, &health, "operator_credentials");
     let (tasks, done) = (TaskTracker::new(), CancellationToken::new());
@@ -78,20 +78,21 @@ async fn supervise(shards: Vec<ShardThread>, parts: ControlParts) -> Result<(), 
         engine: engine.clone(),
         registry,
         credentials,
-        started_at_ms: wall::now_ms(),
+        started_at_ms: wall.now_ms(),
         stop: stop.clone(),
         tasks: tasks.clone(),
     });
     let trust_changes = operator_credentials.changes();
-    let mut operators = tasks.spawn(operator::serve(operators, operator_credentials, api, stop.clone()));
+    let mut operators =
+        tasks.spawn(operator::serve(operators, operator_credentials, wall.clone(), api, stop.clone()));
     let mut admin = tasks.spawn(serve_admin(admin, health.clone(), done.clone()));
     tasks.spawn(follow_trust(Arc::clone(&config), engine.clone(), trust_changes, done.clone()));
-    tasks.spawn(follow_health(engine.clone(), health.clone(), done.clone()));
+    tasks.spawn(follow_health(engine.clone(), wall, health.clone(), done.clone()));
 
     let failure = tokio::select! {
         biased;
         () = stop.cancelled() => None,
-        error = engine.failed() => Some(Failure::Store(error.to_string())),
+        end = engine.failed() => Some(Failure::from(end)),
         ended = &mut operators => Some(Failure::OperatorApi(ending(ended))),
         ended = &mut admin => Some(Failure::Admin(ending(ended))),
     };
@@ -111,7 +112,7 @@ async fn supervise(shards: Vec<ShardThread>, parts: ControlParts) -> Result<(), 
     if timeout(JOIN_GRACE, tasks.wait()).await.is_err() {
         tracing::warn!(tasks = tasks.len(), "exports or admin requests were still in progress at the end");
     }
-    let closed = closed.map_err(|error| Failure::Store(error.to_string()));
+    let closed = closed.map_err(|error| Failure::Thread(error.to_string()));
     tracing::info!("the Switch has stopped");
     failure.map_or(Ok(()), Err).and(threads).and(closed)
 }
@@ -148,8 +149,9 @@ fn ending<E: ToString>(ended: Result<Result<(), E>, JoinError>) -> String {
 }
 
 /// Keeps readiness up to date: without a valid licence the Switch serves, but issues nothing.
-async fn follow_health(engine: EngineHandle, health: Health, done: CancellationToken) {
+async fn follow_health(engine: EngineHandle, wall: Wall, health: Health, done: CancellationToken) {
     let (store, licence) = (health.component("store"), health.component("licence"));
+    let clock = health.component("clock");
     health.component("sessions").set(State::Ready);
     health.component("operators").set(State::Ready);
     let look = async {
@@ -157,11 +159,12 @@ async fn follow_health(engine: EngineHandle, health: Health, done: CancellationT
             let reader = engine.reader();
             match tokio::task::spawn_blocking(move || reader.status()).await {
                 Ok(status) => {
-                    licence.set(licence_state(&status, wall::now_ms()));
+                    licence.set(licence_state(&status, wall.now_ms()));
                     store.set(State::Ready);
                 }
                 Err(error) => store.set(State::Degraded(error.to_string())),
             }
+            clock.set(wall.state());
             tokio::time::sleep(HEALTH_INTERVAL).await;
         }
     };

@@ -55,21 +55,21 @@ pub(crate) struct Loaded {
     pub(crate) trust: Arc<Trust>,
 }
 
-/// Reads all files that the configuration names.
+/// Reads all files that the configuration names. Certificates are judged by `clock`.
 ///
 /// # Errors
 /// Every problem, not only the first.
-pub(crate) fn load(config: &Config) -> Result<Loaded, Vec<CredentialProblem>> {
+pub(crate) fn load(config: &Config, clock: &Clock) -> Result<Loaded, Vec<CredentialProblem>> {
     let (trust, mut problems) = match trust(config) {
         Ok((trust, _)) => (Some(trust), Vec::new()),
         Err(problems) => (None, problems),
     };
-    let sessions = server(config, vec![(Role::Device, config.trust.devices.clone())], SESSION_ALPN);
+    let sessions = server(config, vec![(Role::Device, config.trust.devices.clone())], SESSION_ALPN, clock);
     let roles = vec![
         (Role::Operator, config.trust.operators.clone()),
         (Role::Service, config.trust.services.clone()),
     ];
-    let operators = server(config, roles, OPERATOR_ALPN);
+    let operators = server(config, roles, OPERATOR_ALPN, clock);
     match (sessions, operators, trust) {
         (Ok(sessions), Ok(operators), Some(trust)) => Ok(Loaded { sessions, operators, trust }),
         (sessions, operators, _) => {
@@ -151,9 +151,10 @@ fn server(
     config: &Config,
     roles: Vec<(Role, PathBuf)>,
     alpn: &[u8],
+    clock: &Clock,
 ) -> Result<Arc<ServerCredentials>, CredentialError> {
     let own = CredentialFiles { certificate: config.tls.certificate.clone(), key: config.tls.key.clone() };
-    credentials::server(own, roles, config.crls.clone(), vec![alpn.to_vec()], Role::Switch, Clock::system())
+    credentials::server(own, roles, config.crls.clone(), vec![alpn.to_vec()], Role::Switch, clock.clone())
 }
 
 fn read_roots(path: &Path, read_bytes: &mut Vec<u8>) -> Result<Roots, String> {

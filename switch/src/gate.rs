@@ -41,6 +41,8 @@ pub(crate) enum Entry<'a> {
     ImportDefinition,
     /// Imports a licence.
     ImportLicence,
+    /// Removes a device.
+    RemoveDevice,
     /// Reads the whole store.
     Export,
     /// Relays events for devices.
@@ -148,6 +150,7 @@ fn authenticate(caller: &Caller, entry: Entry<'_>) -> Result<(), Denied> {
         | Entry::Submit
         | Entry::ImportDefinition
         | Entry::ImportLicence
+        | Entry::RemoveDevice
         | Entry::Export => Role::Operator,
     };
     if caller.role == wanted {
@@ -161,7 +164,9 @@ fn least_role(entry: Entry<'_>) -> Option<GrantRole> {
     match entry {
         Entry::Read => Some(GrantRole::Viewer),
         Entry::Issue { .. } | Entry::Submit => Some(GrantRole::Issuer),
-        Entry::ImportDefinition | Entry::ImportLicence | Entry::Export => Some(GrantRole::Administrator),
+        Entry::ImportDefinition | Entry::ImportLicence | Entry::RemoveDevice | Entry::Export => {
+            Some(GrantRole::Administrator)
+        }
         Entry::Relay => None,
     }
 }
@@ -191,6 +196,7 @@ fn act(entry: Entry<'_>) -> String {
         Entry::Submit => "submit an order".to_owned(),
         Entry::ImportDefinition => "import a definition".to_owned(),
         Entry::ImportLicence => "import a licence".to_owned(),
+        Entry::RemoveDevice => "remove a device".to_owned(),
         Entry::Export => "export the store".to_owned(),
         Entry::Relay => "relay events".to_owned(),
     }
@@ -234,6 +240,7 @@ mod tests {
             Entry::Submit,
             Entry::ImportDefinition,
             Entry::ImportLicence,
+            Entry::RemoveDevice,
             Entry::Export,
         ] {
             assert!(gate.admit(Some(&caller(Role::Operator)), entry).is_ok(), "{entry:?}");
@@ -263,7 +270,7 @@ mod tests {
     fn a_device_gets_nothing() {
         let gate = Gate::new(Vec::new());
 
-        for entry in [Entry::Read, ASK, Entry::Export, Entry::Relay] {
+        for entry in [Entry::Read, ASK, Entry::RemoveDevice, Entry::Export, Entry::Relay] {
             assert!(gate.admit(Some(&caller(Role::Device)), entry).is_err(), "{entry:?}");
         }
         assert_eq!(gate.admit(None, Entry::Read).unwrap_err(), Denied::Unauthenticated);
@@ -275,6 +282,18 @@ mod tests {
 
         assert!(gate.admit(Some(&caller(Role::Operator)), Entry::Read).is_ok());
         assert!(gate.admit(Some(&caller(Role::Operator)), ASK).is_err());
+    }
+
+    #[test]
+    fn only_an_administrator_removes_devices() {
+        let operator = caller(Role::Operator);
+        for (role, may) in
+            [(GrantRole::Viewer, false), (GrantRole::Issuer, false), (GrantRole::Administrator, true)]
+        {
+            let gate = Gate::new(vec![grant(role)]);
+
+            assert_eq!(gate.admit(Some(&operator), Entry::RemoveDevice).is_ok(), may, "{role:?}");
+        }
     }
 
     #[test]

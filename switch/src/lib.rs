@@ -22,8 +22,8 @@ mod start;
 mod wall;
 
 pub use config::{
-    Config, EngineLimits, Grant, GrantKind, GrantRole, OperatorLimits, SessionLimits, ShutdownLimits,
-    TlsConfig, TrustConfig,
+    ClockLimits, Config, EngineLimits, Grant, GrantKind, GrantRole, OperatorLimits, SessionLimits,
+    ShutdownLimits, TlsConfig, TrustConfig,
 };
 pub use credentials::CredentialProblem;
 pub use engine::StoreError;

@@ -20,6 +20,10 @@ const PUSH_SECONDS: &str = "muster_switch_push_seconds";
 const REFUSED_CERTIFICATES: &str = "muster_switch_refused_certificates_total";
 /// Connections of operators and services that the Switch ended, by reason.
 const OPERATORS_ENDED: &str = "muster_switch_operator_connections_ended_total";
+/// Jumps of the wall clock that were not followed, by direction.
+const CLOCK_JUMPS: &str = "muster_switch_clock_jumps_total";
+/// How far the wall clock is from the time that is believed; 0 while it is believed.
+const CLOCK_OFF_SECONDS: &str = "muster_switch_clock_off_seconds";
 /// Calls of the operator API denied by the gate, by reason.
 const DENIED: &str = "muster_switch_denied_calls_total";
 
@@ -40,6 +44,8 @@ pub(crate) fn describe() {
         OPERATORS_ENDED,
         "connections of operators and services ended by the Switch, by reason"
     );
+    describe_counter!(CLOCK_JUMPS, "jumps of the wall clock that were not followed, by direction");
+    describe_gauge!(CLOCK_OFF_SECONDS, Unit::Seconds, "how far the wall clock is from the believed time");
     describe_counter!(DENIED, "operator calls denied by the gate");
 }
 
@@ -92,6 +98,16 @@ pub(crate) fn refused_certificate(rule: String) {
 /// Counts a connection of an operator or service that the Switch ended.
 pub(crate) fn operator_connection_ended(reason: &'static str) {
     counter!(OPERATORS_ENDED, "reason" => reason).increment(1);
+}
+
+/// Counts a jump of the wall clock that was not followed.
+pub(crate) fn clock_jumped(direction: &'static str) {
+    counter!(CLOCK_JUMPS, "direction" => direction).increment(1);
+}
+
+/// Sets how far the wall clock is ahead of the believed time, or behind it.
+pub(crate) fn clock_off(ms: i64) {
+    gauge!(CLOCK_OFF_SECONDS).set(f64::from(i32::try_from(ms / 1000).unwrap_or(i32::MAX)));
 }
 
 /// Counts a call that the gate denied.

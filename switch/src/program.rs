@@ -1,5 +1,6 @@
 //! The Switch as a program: what [`muster_service::program`] has to know of it.
 
+use muster_service::credentials::Clock;
 use muster_service::exit::{self, Ended};
 use muster_service::program::{self, until_stopped};
 use muster_service::shutdown::{Shutdown, signal};
@@ -28,7 +29,7 @@ impl program::Program for Program {
     }
 
     fn check_files(config: &Config) -> Vec<String> {
-        match credentials::load(config) {
+        match credentials::load(config, &Clock::system()) {
             Ok(_) => Vec::new(),
             Err(problems) => problems.iter().map(ToString::to_string).collect(),
         }
@@ -49,6 +50,6 @@ impl program::Program for Program {
         let running =
             start(config, shutdown.clone()).map_err(|error| Ended::new(error.exit_code(), &error))?;
         runtime.block_on(until_stopped(&shutdown, signalled));
-        running.wait().map_err(|failure| Ended::new(exit::FAILURE, &failure))
+        running.wait().map_err(|failure| Ended::new(failure.exit_code(), &failure))
     }
 }

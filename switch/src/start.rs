@@ -8,7 +8,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use muster_service::admission::Lobby;
 use muster_service::config::{Invalid, Validate as _};
+use muster_service::credentials::Clock;
 use muster_service::health::Health;
 use muster_service::listen::BindError;
 use muster_service::shutdown::Shutdown;
@@ -19,11 +21,12 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::control::{self, ControlParts, ShardThread};
 use crate::credentials::{self, CredentialProblem, Loaded};
-use crate::engine::{self, Engine, EngineConfig, OpenError, StoreError};
+use crate::engine::{self, Engine, EngineConfig, EngineEnd, OpenError, StoreError};
 use crate::listen::Listeners;
 use crate::metrics;
 use crate::registry::Registry;
 use crate::shard::{self, Common, ShardParts};
+use crate::wall::Wall;
 
 /// Threads of the control runtime: the operator API waits for the store, it does not compute.
 const CONTROL_THREADS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
@@ -55,9 +58,8 @@ impl StartError {
         match self {
             Self::Config(_) | Self::Credentials(_) => exit::CONFIG,
             Self::Listen(_) => exit::UNAVAILABLE,
-            Self::Store(error) if error.is_for_people() => exit::CONFIG,
-            Self::Store(StoreError::Held { .. } | StoreError::Full { .. }) => exit::UNAVAILABLE,
-            Self::Store(_) | Self::System(_) => exit::FAILURE,
+            Self::Store(error) => error.exit_code(),
+            Self::System(_) => exit::FAILURE,
         }
     }
 }
@@ -66,8 +68,13 @@ impl StartError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// The store cannot promise anything any more: the disk is full, or an fsync failed. Nothing unpromised was acked.
-    #[error("{0}")]
-    Store(String),
+    #[error("{says}")]
+    Store {
+        /// What is wrong with it, and what to do.
+        says: String,
+        /// Whether a restart may help.
+        exit_code: u8,
+    },
     /// The operator API ended.
     #[error("{0}")]
     OperatorApi(String),
@@ -77,6 +84,27 @@ pub enum Failure {
     /// A thread panicked, or could not use what it was given.
     #[error("thread: {0}")]
     Thread(String),
+}
+
+impl Failure {
+    /// Returns the exit code that tells service managers whether a restart may help: that of a start with the same
+    /// problem.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Store { exit_code, .. } => *exit_code,
+            Self::OperatorApi(_) | Self::Admin(_) | Self::Thread(_) => exit::FAILURE,
+        }
+    }
+}
+
+impl From<EngineEnd> for Failure {
+    fn from(end: EngineEnd) -> Self {
+        match end {
+            EngineEnd::Store { says, exit_code } => Self::Store { says, exit_code },
+            EngineEnd::Closed | EngineEnd::Panicked => Self::Thread(end.to_string()),
+        }
+    }
 }
 
 /// A running Switch. Dropping it does not stop it; its [`Shutdown`] does.
@@ -129,7 +157,10 @@ pub fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> 
     metrics::describe();
     engine::describe_metrics();
     let health = Health::new();
-    let loaded = credentials::load(&config).map_err(StartError::Credentials)?;
+    let wall = Wall::system(config.clock);
+    let clock = wall.clone();
+    let clock = Clock::new(move || clock.now());
+    let loaded = credentials::load(&config, &clock).map_err(StartError::Credentials)?;
     let listeners = Listeners::open(&config).map_err(StartError::Listen)?;
     let session_addr = address(&listeners.sessions, config.listen);
     let operator_addr = listeners.operators.local_addr()?;
@@ -139,11 +170,13 @@ pub fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> 
         listeners.sessions.iter().map(|_| shard_runtime()).collect::<Result<_, _>>()?;
 
     let (senders, mailboxes) = mailboxes(&config);
-    let engine = Engine::open(engine_config(&config, &loaded), senders)?;
+    let engine = Engine::open(engine_config(&config, &loaded, &wall), senders)?;
     let config = Arc::new(config);
     let stop = shutdown.token().child_token();
     let common = Common {
         registry: Registry::new(config.sessions.sessions_max),
+        lobby: Lobby::new(config.sessions.lobby()),
+        wall,
         config,
         engine,
         credentials: loaded.sessions,
@@ -186,13 +219,14 @@ fn mailboxes(config: &Config) -> Mailboxes {
     (0..config.shard_count()).map(|_| mpsc::channel(messages_max)).unzip()
 }
 
-fn engine_config(config: &Config, loaded: &Loaded) -> EngineConfig {
+fn engine_config(config: &Config, loaded: &Loaded, wall: &Wall) -> EngineConfig {
     let count = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
     EngineConfig {
         batch_items_max: count(config.engine.batch_items_max),
         queue_items_max: count(config.engine.queue_items_max),
         disk_reserve_bytes: config.engine.disk_reserve,
         prepared_ttl: config.engine.prepared_ttl,
+        clock: engine::Clock::of(wall),
         ..EngineConfig::new(config.data_dir.clone(), config.tenant.clone(), Arc::clone(&loaded.trust))
     }
 }

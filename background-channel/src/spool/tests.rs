@@ -62,7 +62,7 @@ async fn the_write_ahead_log_is_copied_into_the_database_before_it_grows_large()
 #[test]
 fn sqlite_runs_no_checkpoint_whose_failure_it_would_keep_to_itself() {
     let folder = tempfile::tempdir().unwrap();
-    let connection = open_connection(&folder.path().join("spool.sqlite")).unwrap();
+    let connection = tables::open(&folder.path().join("spool.sqlite")).unwrap();
 
     let pages: i64 = connection.pragma_query_value(None, "wal_autocheckpoint", |row| row.get(0)).unwrap();
 
@@ -73,7 +73,7 @@ fn sqlite_runs_no_checkpoint_whose_failure_it_would_keep_to_itself() {
 fn a_failed_checkpoint_ends_the_writer() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("spool.sqlite");
-    let mut connection = open_connection(&path).unwrap();
+    let mut connection = tables::open(&path).unwrap();
     let deny = |context: AuthContext<'_>| {
         let is_checkpoint =
             matches!(context.action, AuthAction::Pragma { pragma_name: "wal_checkpoint", .. });
@@ -98,7 +98,7 @@ fn a_failed_checkpoint_ends_the_writer() {
 fn a_batch_that_the_disk_has_no_room_for_is_undone_and_the_next_that_fits_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("spool.sqlite");
-    let connection = open_connection(&path).unwrap();
+    let connection = tables::open(&path).unwrap();
     let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
     connection.pragma_update(None, "max_page_count", pages).unwrap();
     let (_commands, queue) = mpsc::channel(1);
@@ -134,4 +134,41 @@ async fn a_damaged_record_is_set_aside_and_the_others_are_served() {
     let kept: i64 =
         connection.query_row("SELECT count(*) FROM event WHERE damaged = 1", [], |row| row.get(0)).unwrap();
     assert_eq!(kept, 1, "set aside, not deleted");
+}
+
+#[tokio::test]
+async fn a_spool_of_a_newer_layout_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spool.sqlite");
+    let newer = Connection::open(&path).unwrap();
+    newer.execute_batch("CREATE TABLE other (a); PRAGMA user_version = 99;").unwrap();
+    drop(newer);
+    let before = std::fs::read(&path).unwrap();
+
+    let error = Spool::open(folder.path(), 1_000).err().unwrap();
+
+    assert!(matches!(error, SpoolError::Newer { got: 99, wanted: 1, .. }), "{error}");
+    assert!(error.to_string().contains("install the newer version"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_spool_from_before_layouts_had_numbers_keeps_its_events() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, writer) = Spool::open(folder.path(), 1_000_000).unwrap();
+    spool.append(vec![event("a", 1)]).await.unwrap();
+    drop(spool);
+    writer.join().unwrap();
+    let path = folder.path().join("spool.sqlite");
+    let layout = || {
+        let connection = Connection::open(&path).unwrap();
+        connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).unwrap()
+    };
+    assert_eq!(layout(), 1);
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 0).unwrap();
+
+    let (spool, _writer) = Spool::open(folder.path(), 1_000_000).unwrap();
+
+    assert_eq!(spool.read(0, 10).unwrap().len(), 1);
+    assert_eq!(layout(), 1);
 }

@@ -1,18 +1,60 @@
 //! Who gets a connection, in which protocol, and for how long.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use muster_pki::Role;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use crate::pki::{A_MONTH, Pki};
-use crate::world::{CHANNEL_NAME, PATIENCE, World};
+use crate::world::{CHANNEL_NAME, Channel, PATIENCE, World};
 
 const NO_SUCH: &str = "/resources/0000000000000000000000000000000000000000000000000000000000000000";
+
+#[tokio::test]
+async fn connections_that_say_nothing_or_end_no_handshake_do_not_keep_a_device_of_another_address_out() {
+    let long = Duration::from_secs(300);
+    let mut world = World::new().await;
+    let limits = &mut world.config.limits;
+    limits.connections_max = 1;
+    (limits.handshakes_max, limits.handshakes_per_source_max) = (4, 2);
+    (limits.waiting_max, limits.waiting_per_source_max) = (16, 6);
+    (limits.first_byte_deadline, limits.tls_deadline) = (long, long);
+    let channel = world.start().await;
+
+    // The head of a TLS record (RFC 8446 §5.1) that never comes.
+    let slow = connections("127.0.0.3", &channel, 6, &[0x16, 3, 1, 2, 0]).await;
+    let silent = connections("127.0.0.2", &channel, 7, b"").await;
+    let device = world.caller(&channel, Role::Device, "w701.acme.local");
+    let answer = tokio::time::timeout(PATIENCE, device.call(Method::GET, NO_SUCH, "")).await.unwrap();
+
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    let metrics = world.admin(&channel, "/metrics").await;
+    let refused = "muster_background_connections_refused_total{cause=\"source_full\"} 1\n";
+    assert!(metrics.contains(refused), "{metrics}");
+    drop(slow);
+    channel.stop().await.unwrap();
+    drop(silent);
+}
+
+#[tokio::test]
+async fn plain_http_is_told_that_the_port_speaks_tls() {
+    let world = World::new().await;
+    let channel = world.start().await;
+    let mut stream = TcpStream::connect(channel.running.addr()).await.unwrap();
+
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+
+    assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
+    assert!(answer.contains("this port speaks TLS"), "{answer}");
+    channel.stop().await.unwrap();
+}
 
 #[tokio::test]
 async fn alpn_chooses_the_protocol() {
@@ -172,4 +214,17 @@ async fn every_error_answer_is_one_clear_line_that_drives_no_terminal() {
     let readiness = world.admin(&channel, "/readyz").await;
     assert!(readiness.starts_with("HTTP/1.1 200") && readiness.contains("\"relay\""), "{readiness}");
     channel.stop().await.unwrap();
+}
+
+/// Opens connections from an address of this machine, and says the same on each.
+async fn connections(from: &str, channel: &Channel, count: usize, says: &[u8]) -> Vec<TcpStream> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
+        let mut stream = socket.connect(channel.running.addr()).await.unwrap();
+        stream.write_all(says).await.unwrap();
+        all.push(stream);
+    }
+    all
 }

@@ -65,6 +65,30 @@ async fn acked_events_survive_a_restart_and_reach_the_switch_when_it_comes_up() 
 }
 
 #[tokio::test]
+async fn events_of_a_device_that_the_switch_does_not_know_hold_up_no_other_and_arrive_when_it_does() {
+    let world = World::new().await;
+    let (first, second, third) = (batch([1, 2]), batch([1]), batch([2]));
+    let channel = world.start().await;
+    let stranger = world.caller(&channel, Role::Device, DEVICE);
+    let other = world.caller(&channel, Role::Device, "w702.acme.local");
+    stranger.call(Method::POST, "/events", first.encode_to_vec()).await;
+    other.call(Method::POST, "/events", second.encode_to_vec()).await;
+
+    let (mut switch, learns) = Switch::serve_without(&world.pki, world.switch, DEVICE);
+    let before = switch.events(1).await;
+    other.call(Method::POST, "/events", third.encode_to_vec()).await;
+    let meanwhile = switch.events(2).await;
+    learns.send_replace(String::new());
+    let after = switch.events(4).await;
+    channel.stop().await.unwrap();
+
+    let others = [relayed("w702.acme.local", &second), relayed("w702.acme.local", &third)].concat();
+    assert_eq!(before, others[..1]);
+    assert_eq!(meanwhile, others);
+    assert_eq!(after, [others, relayed(DEVICE, &first)].concat());
+}
+
+#[tokio::test]
 async fn an_operator_posts_no_events_and_garbage_is_refused() {
     let world = World::new().await;
     let channel = world.start().await;

@@ -9,6 +9,7 @@
 
 mod caller;
 mod connections;
+mod curl;
 mod events;
 mod full_disk;
 mod pki;

@@ -5,7 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use muster_pki::Role;
-use muster_proto::relay::v1::{RelayEventsRequest, RelayEventsResponse, RelayedEvent};
+use muster_proto::relay::v1::{
+    RefusedEvent, RelayEventsRequest, RelayEventsResponse, RelayRefusal, RelayedEvent,
+};
 use muster_proto_grpc::relay::v1::event_relay_service_server::{EventRelayService, EventRelayServiceServer};
 use muster_service::credentials::{self, Clock, CredentialFiles};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -30,6 +32,15 @@ pub(crate) struct Switch {
 
 impl Switch {
     pub(crate) fn serve(pki: &Pki, listener: TcpListener) -> Self {
+        Self::serve_without(pki, listener, "").0
+    }
+
+    /// One that does not know a device, until the sender says that it does.
+    pub(crate) fn serve_without(
+        pki: &Pki,
+        listener: TcpListener,
+        device: &str,
+    ) -> (Self, watch::Sender<String>) {
         let (certificate, key) = pki.write("switch", &pki.issue(Role::Switch, "localhost", A_MONTH));
         let credentials = credentials::server(
             CredentialFiles { certificate, key },
@@ -42,6 +53,7 @@ impl Switch {
         .unwrap();
         let (accepted, connections) = mpsc::channel(4);
         let (kept, batches) = watch::channel(Vec::new());
+        let (learns, knows) = watch::channel(device.to_owned());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -53,11 +65,11 @@ impl Switch {
                 }
             }
         });
-        let service = EventRelayServiceServer::new(Keeper(kept));
+        let service = EventRelayServiceServer::new(Keeper { kept, unknown: knows });
         let server =
             Server::builder().add_service(service).serve_with_incoming(ReceiverStream::new(connections));
         tasks.spawn(async { server.await.unwrap() });
-        Self { batches, _tasks: tasks }
+        (Self { batches, _tasks: tasks }, learns)
     }
 
     /// Waits until `count` events have arrived; returns all that have, in their order.
@@ -68,7 +80,11 @@ impl Switch {
     }
 }
 
-struct Keeper(watch::Sender<Vec<Vec<RelayedEvent>>>);
+struct Keeper {
+    kept: watch::Sender<Vec<Vec<RelayedEvent>>>,
+    /// A device of which no event is taken.
+    unknown: watch::Receiver<String>,
+}
 
 #[tonic::async_trait]
 impl EventRelayService for Keeper {
@@ -76,10 +92,16 @@ impl EventRelayService for Keeper {
         &self,
         request: Request<RelayEventsRequest>,
     ) -> Result<Response<RelayEventsResponse>, Status> {
-        let events = request.into_inner().events;
-        let accepted = u32::try_from(events.len()).unwrap();
-        self.0.send_modify(|batches| batches.push(events));
-        Ok(Response::new(RelayEventsResponse { accepted }))
+        let unknown = self.unknown.borrow().clone();
+        let (refused, taken): (Vec<_>, Vec<_>) =
+            (0..).zip(request.into_inner().events).partition(|(_, event)| event.device == unknown);
+        let accepted = u32::try_from(taken.len()).unwrap();
+        let cause = RelayRefusal::UnknownDevice.into();
+        let refuse = |index| RefusedEvent { index, cause, detail: String::new() };
+        let refused = refused.into_iter().map(|(index, _)| refuse(index)).collect();
+        let taken = taken.into_iter().map(|(_, event)| event).collect();
+        self.kept.send_modify(|batches| batches.push(taken));
+        Ok(Response::new(RelayEventsResponse { accepted, refused }))
     }
 }
 

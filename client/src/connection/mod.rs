@@ -73,6 +73,11 @@ pub(super) enum End {
     /// The protocol's state machine ended the session.
     #[error("the session ended: {}", .0.as_str_name())]
     Closed(CloseReason),
+    /// The store was brought back from a copy. Its outbox has another name, which the next session tells.
+    #[error(
+        "the store was brought back from a copy; its outbox has another outbox_id, by which the next session goes"
+    )]
+    Renewed,
     /// Instructions were not taken in time.
     #[error("this device is too busy to take orders")]
     Busy,

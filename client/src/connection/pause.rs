@@ -82,6 +82,7 @@ impl Cause {
             },
             End::Dial(DialError::Late { .. } | DialError::Tcp { .. } | DialError::Address { .. })
             | End::WebSocket(_)
+            | End::Renewed
             | End::Busy
             | End::Stopped
             | End::Store(_) => Self::Passing,

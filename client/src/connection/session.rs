@@ -6,6 +6,7 @@ use futures_util::{SinkExt, StreamExt};
 use http::Request;
 use muster_proto::ids::Digest;
 use muster_proto::limits::FRAME_BYTES_MAX;
+use muster_proto::numbers::Standing;
 use muster_proto::session::PushError;
 use muster_proto::session::client::{ClientEvent, ClientSession, ClientSessionConfig};
 use muster_proto::session::v1::{Event, Hello, Lane, Result as InstructionResult, SequenceRange, Welcome};
@@ -56,7 +57,16 @@ impl Connection {
         };
         // If the instructions have ended, so has the client.
         drop(self.inbox.send(Inbound::Disconnected).await);
-        end
+        let parted = self.store.write(|tables| {
+            tables.parted();
+            Ok(())
+        });
+        match parted.await {
+            // A full disk refused somebody else's write of the same batch. Numbers then count as offered for longer,
+            // which makes a copy of the store harder to tell and does no other harm.
+            Ok(()) | Err(StoreError::DiskFull) => end,
+            Err(error) => End::Store(error),
+        }
     }
 
     async fn open(&mut self) -> Result<Session<'_>, End> {
@@ -84,11 +94,13 @@ impl Connection {
 
     async fn hello(&self) -> Result<Hello, StoreError> {
         let now_ms = crate::clock::wall_ms();
-        let (last_epoch, counts) =
-            self.store.write(move |tables| Ok((tables.epoch(now_ms)?, tables.outbox_counts()))).await?;
+        let (outbox, last_epoch, counts) = self
+            .store
+            .write(move |tables| Ok((tables.outbox_id(), tables.epoch(now_ms)?, tables.outbox_counts())))
+            .await?;
         let licence = self.workload.borrow().licence;
         Ok(Hello {
-            outbox_id: self.store.outbox_id().to_vec(),
+            outbox_id: outbox.to_vec(),
             last_epoch,
             versions: vec![PROTOCOL_VERSION],
             client_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -229,8 +241,22 @@ impl Session<'_> {
     }
 
     async fn handle_welcome(&mut self, welcome: Welcome) -> Result<(), End> {
-        let epoch = welcome.epoch;
-        self.connection.store.write(move |tables| tables.keep_epoch(epoch)).await?;
+        let (epoch, highest) = (welcome.epoch, welcome.highest_sequence);
+        let judged = self.connection.store.write(move |tables| {
+            tables.keep_epoch(epoch)?;
+            Ok((tables.welcomed(highest)?, tables.outbox_id()))
+        });
+        let (standing, outbox) = judged.await?;
+        if standing == Standing::Copy {
+            tracing::warn!(
+                highest_sequence = highest,
+                %outbox,
+                "the store was brought back from a copy: the Switch has seen numbers that it never sent; it goes on under \
+                 another outbox_id, and events that waited in the copy may be listed twice"
+            );
+            metrics::counter!(crate::metrics::OUTBOX_RENEWED).increment(1);
+            return Err(End::Renewed);
+        }
         tracing::info!(epoch, "session established");
         metrics::counter!(crate::metrics::SESSIONS).increment(1);
         self.connection.link.send_replace(Link::Up { epoch, since_ms: crate::clock::wall_ms() });

@@ -39,3 +39,42 @@ pub(crate) enum Effect {
     /// Report an order whose instruction is unknown, since it cannot be read.
     ReportUnreadable { order_digest: Digest, refused: Refused },
 }
+
+impl Effect {
+    /// Says what is lost if a client stops before it could write this; `None` where nothing is.
+    pub(crate) fn loss(&self) -> Option<String> {
+        match self {
+            Self::RecordResult { result } => Some(format!(
+                "the result of instruction {}, which is answered as interrupted at the next start",
+                named(&result.instruction)
+            )),
+            Self::RecordRefusal { result, .. } => {
+                Some(format!("the refusal of instruction {}", named(&result.instruction)))
+            }
+            Self::ReportUnreadable { order_digest, .. } => {
+                Some(format!("the report of order {order_digest}, which cannot be read"))
+            }
+            Self::RecordIntent { entry, .. } => Some(format!(
+                "the order of instruction {}, which the Switch delivers again",
+                entry.instruction
+            )),
+            Self::RecordStart { instruction, .. } => {
+                Some(format!("the start of instruction {instruction}, which has not started"))
+            }
+            // What was never taken on comes again, and documents are asked for again.
+            Self::Recall { .. }
+            | Self::AskDefinition { .. }
+            | Self::AskLicence { .. }
+            | Self::KeepDefinition { .. }
+            | Self::KeepLicence { .. }
+            | Self::SendProgress { .. }
+            | Self::Fetch { .. }
+            | Self::Run { .. } => None,
+        }
+    }
+}
+
+/// Returns an instruction's id as people know it.
+fn named(instruction: &[u8]) -> String {
+    InstructionId::try_from(instruction).map_or_else(|_| hex::encode(instruction), |id| id.to_string())
+}

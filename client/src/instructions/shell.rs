@@ -70,6 +70,9 @@ pub(crate) struct Workload {
 /// Pause before a write is tried again that found the disk full.
 const DISK_FULL_PAUSE: Duration = Duration::from_secs(5);
 
+/// Losses that the last error names; the log has all.
+const LOSSES_TOLD: usize = 8;
+
 /// How long what runs may take to end when the client stops; what takes longer is reported as interrupted at the next
 /// start.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -166,7 +169,11 @@ impl<A: Admission> Shell<A> {
     /// Carries out every effect, in order.
     async fn settle(&mut self) -> Result<(), StoreError> {
         while let Some(effect) = self.machine.poll_effect() {
-            self.perform(effect).await?;
+            let loss = effect.loss();
+            match self.perform(effect).await {
+                Err(StoreError::DiskFull) => return self.give_up(loss),
+                performed => performed?,
+            }
         }
         let (waiting, running) = self.machine.counts();
         let licence = self.machine.licence();
@@ -251,7 +258,23 @@ impl<A: Admission> Shell<A> {
         Ok(())
     }
 
-    /// Writes, and waits for room on a full disk: nothing goes on before it is written.
+    /// The disk stayed full until the client had to stop: nothing more can be written, and what is lost by it is told.
+    fn give_up(&mut self, first: Option<String>) -> Result<(), StoreError> {
+        let rest = std::iter::from_fn(|| self.machine.poll_effect());
+        let losses: Vec<String> = first.into_iter().chain(rest.filter_map(|effect| effect.loss())).collect();
+        for loss in &losses {
+            tracing::error!(loss, "not written: the disk of the store is full, and the client stops");
+        }
+        let more = losses.len().saturating_sub(LOSSES_TOLD);
+        let mut lost = losses.into_iter().take(LOSSES_TOLD).collect::<Vec<_>>().join(", ");
+        if more > 0 {
+            lost.push_str(&format!(", and {more} more, which the log names"));
+        }
+        if lost.is_empty() { Ok(()) } else { Err(StoreError::Unwritten { lost }) }
+    }
+
+    /// Writes, and waits for room on a full disk: nothing goes on before it is written. Once the client stops, a full disk
+    /// is told.
     async fn durable<T, F>(&self, job: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -314,9 +337,16 @@ impl<A: Admission> Shell<A> {
                 let certain_ms = tables.certain_ms(now_ms)?;
                 tables.forget(certain_ms.saturating_sub(remember_ms))
             })
-            .await?;
-        tracing::debug!(forgotten, "upkeep");
-        Ok(())
+            .await;
+        match forgotten {
+            // The client stops; the next one begins with the same.
+            Err(StoreError::DiskFull) => Ok(()),
+            Err(error) => Err(error),
+            Ok(forgotten) => {
+                tracing::debug!(forgotten, "upkeep");
+                Ok(())
+            }
+        }
     }
 
     /// Gives what runs a moment to end. Downloads are given up: they go on where they ended, after the next start.

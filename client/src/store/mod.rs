@@ -7,13 +7,13 @@
 
 mod documents;
 mod journal;
+mod name;
 mod outbox;
 mod tables;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use muster_proto::ids::OutboxId;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use journal::{Entry, JournalState, Recalled};
@@ -33,7 +33,7 @@ const JOBS_MAX: usize = 256;
 const BATCH_MAX: usize = 256;
 
 /// The file's name in `data_dir`.
-const FILE: &str = "client.db";
+pub(crate) const FILE: &str = "client.db";
 
 /// Why something could not be written.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -71,6 +71,14 @@ pub enum StoreError {
     /// The disk is full. Nothing of the batch was written.
     #[error("the disk of the store is full; free some space, the client then goes on by itself")]
     DiskFull,
+    /// The disk was full until the client stopped. What is lost by it is named.
+    #[error(
+        "the disk of the store was full until the client stopped; not written: {lost}; free some space before it starts again"
+    )]
+    Unwritten {
+        /// What was to be written, and what follows from it.
+        lost: String,
+    },
     /// The disk or the file broke. The client ends.
     #[error("store: {0}")]
     Broken(String),
@@ -94,7 +102,6 @@ enum Request {
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     requests: mpsc::Sender<Request>,
-    outbox_id: OutboxId,
     /// Counts what was ever appended to the outbox.
     appended: watch::Receiver<u64>,
     /// Why the thread ended, once it did.
@@ -105,7 +112,6 @@ impl Store {
     /// Opens or makes the store in a folder that exists, sets damaged records aside, and starts the writer.
     pub(crate) fn open(data_dir: &Path, limits: &OutboxConfig, now_ms: i64) -> Result<Self, StoreError> {
         let tables = Tables::open(&data_dir.join(FILE), limits.clone(), now_ms)?;
-        let outbox_id = tables.outbox_id();
         let (requests, incoming) = mpsc::channel(JOBS_MAX);
         let (append, appended) = watch::channel(0);
         let (end, ended) = watch::channel(None);
@@ -116,12 +122,7 @@ impl Store {
                 end.send_replace(Some(Arc::new(error)));
             })
             .map_err(|error| StoreError::Broken(error.to_string()))?;
-        Ok(Self { requests, outbox_id, appended, ended })
-    }
-
-    /// Returns what names this store in every session.
-    pub(crate) fn outbox_id(&self) -> OutboxId {
-        self.outbox_id
+        Ok(Self { requests, appended, ended })
     }
 
     /// Returns a counter that moves when something was appended to the outbox and is on disk.

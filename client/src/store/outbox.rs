@@ -2,6 +2,7 @@
 
 use muster_proto::common::v1::{NamedValue, TargetState, Value, value::Kind};
 use muster_proto::ids::{InstructionId, OutboxId};
+use muster_proto::numbers::{Link, OutboxNumbers};
 use muster_proto::seen::{GAP_EVENT, gap_field, gap_ranges};
 use muster_proto::session::v1::{Event, Result as InstructionResult, SequenceRange};
 use prost::Message;
@@ -56,7 +57,9 @@ pub struct OutboxCounts {
 #[derive(Debug)]
 pub(super) struct OutboxState {
     pub(super) id: OutboxId,
-    pub(super) next_sequence: u64,
+    pub(super) numbers: OutboxNumbers,
+    /// Whether a session takes what is appended at once. Not on disk: a store that is opened has none.
+    pub(super) link: Link,
     counts: OutboxCounts,
     /// Records appended since the store was opened.
     appended: u64,
@@ -64,7 +67,13 @@ pub(super) struct OutboxState {
 
 impl Default for OutboxState {
     fn default() -> Self {
-        Self { id: OutboxId::from([0; 16]), next_sequence: 1, counts: OutboxCounts::default(), appended: 0 }
+        Self {
+            id: OutboxId::from([0; 16]),
+            numbers: OutboxNumbers::NEW,
+            link: Link::Down,
+            counts: OutboxCounts::default(),
+            appended: 0,
+        }
     }
 }
 
@@ -149,6 +158,17 @@ impl Tables {
                 .execute(params![lane.number(), stored(range.first), stored(range.last)])?;
         }
         self.count_outbox()
+    }
+
+    /// Deletes what somebody else has on disk under this name; nothing if the outbox has taken another meanwhile, since
+    /// what was acked may then have been taken for a repeat.
+    pub(crate) fn acked_of(
+        &mut self,
+        outbox: OutboxId,
+        lane: QueueLane,
+        ranges: &[SequenceRange],
+    ) -> rusqlite::Result<()> {
+        if outbox == self.outbox.id { self.acked(lane, ranges) } else { Ok(()) }
     }
 
     /// Replaces a result that the peer would refuse by one that says so.
@@ -280,41 +300,9 @@ impl Tables {
     }
 
     fn take_sequence(&mut self) -> rusqlite::Result<u64> {
-        let sequence = self.outbox.next_sequence;
-        self.outbox.next_sequence = sequence + 1;
-        self.store_sequence()?;
+        let sequence = self.outbox.numbers.take(self.outbox.link);
+        self.store_name()?;
         Ok(sequence)
-    }
-
-    fn store_sequence(&self) -> rusqlite::Result<()> {
-        let mut value = self.outbox.id.as_bytes().to_vec();
-        value.extend_from_slice(&self.outbox.next_sequence.to_be_bytes());
-        self.set_meta("outbox", &value)
-    }
-
-    pub(super) fn stored_sequence(&self) -> rusqlite::Result<Option<u64>> {
-        Ok(self
-            .meta("outbox", 0)?
-            .and_then(|value| Some(u64::from_be_bytes(value.get(16..)?.try_into().ok()?))))
-    }
-
-    /// Loads id and next number. If they are lost, the outbox takes another id: numbers used twice under one id would
-    /// make the Switch drop records it never saw.
-    pub(super) fn load_outbox(&mut self, now_ms: i64) -> rusqlite::Result<()> {
-        let known = self.meta("outbox", now_ms)?.and_then(|value| {
-            let (id, next) = value.split_at_checked(16)?;
-            Some((OutboxId::try_from(id).ok()?, u64::from_be_bytes(next.try_into().ok()?)))
-        });
-        if let Some((id, next_sequence)) = known {
-            self.outbox.id = id;
-            self.outbox.next_sequence = next_sequence;
-        } else {
-            self.outbox.id = OutboxId::from(rand::random::<[u8; 16]>());
-            let highest = "SELECT coalesce(max(sequence), 0) FROM outbox";
-            self.outbox.next_sequence = self.connection.query_row(highest, [], |row| unsigned(row, 0))? + 1;
-            self.store_sequence()?;
-        }
-        self.count_outbox()
     }
 
     /// Sets damaged records aside.

@@ -2,7 +2,7 @@
 //!
 //! | table | key | holds |
 //! |---|---|---|
-//! | `meta` | name | `outbox` (id, next sequence), `time_floor`, `epoch`, `licence`, `licence_serial` |
+//! | `meta` | name | `outbox` (id, next sequence, first never offered), `time_floor`, `epoch`, `licence`, `licence_serial` |
 //! | `journal` | instruction | order digest, definition digest, state, end of window, start, the delivered order |
 //! | `refused` | order digest | orders that named no journal entry and were answered |
 //! | `outbox` | sequence | lane, instruction, time, encoded `Result` or `Event` |
@@ -16,7 +16,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use muster_proto::ids::OutboxId;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::outbox::{OutboxState, unsigned};
@@ -71,11 +70,6 @@ impl Tables {
         Ok(tables)
     }
 
-    /// Returns the name of this outbox.
-    pub(super) fn outbox_id(&self) -> OutboxId {
-        self.outbox.id
-    }
-
     fn examine(&mut self, now_ms: i64) -> rusqlite::Result<()> {
         self.begin()?;
         self.load_outbox(now_ms)?;
@@ -105,7 +99,7 @@ impl Tables {
         if !self.connection.is_autocommit() {
             self.connection.execute_batch("ROLLBACK")?;
         }
-        self.outbox.next_sequence = self.stored_sequence()?.unwrap_or(self.outbox.next_sequence);
+        self.recall_name(0)?;
         self.count_outbox()
     }
 
@@ -148,6 +142,12 @@ impl Tables {
             params![now_ms, source, key, bytes],
         )?;
         Ok(())
+    }
+
+    /// Lets the file grow no more, as on a full disk.
+    #[cfg(test)]
+    pub(crate) fn fill(&self) -> rusqlite::Result<()> {
+        self.connection.query_row("PRAGMA max_page_count = 1", [], |_| Ok(()))
     }
 
     /// Returns how many records were ever set aside.

@@ -43,3 +43,16 @@ async fn a_certificate_that_tls_refuses_is_waited_for_as_well() {
         client.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_tells_of_a_certificate_near_its_end_and_of_new_files_that_are_refused() {
+    let lab = Lab::new(1, 1);
+    // The certificates of the lab are valid for an hour.
+    let client = lab.start().await;
+    client.wait_for(|status| status.credentials_problem.contains("expires in 0 days; renew it")).await;
+
+    lab.replace("servers.pem", "no certificate at all");
+    client.wait_for(|status| status.credentials_problem.contains("servers.pem")).await;
+
+    client.stop().await;
+}

@@ -71,8 +71,7 @@ fn give_away(folder: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_may_make_no_control_group_answers_and_tells_of_it() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("to become another user needs root; skipped");
+    if lacks("root", !nix::unistd::geteuid().is_root(), "run it as root, who may become another user") {
         return;
     }
     let switch = FakeSwitch::listen().await;
@@ -87,4 +86,17 @@ async fn a_client_that_may_make_no_control_group_answers_and_tells_of_it() {
     assert_eq!(result.rows[0].values[0].kind, Some(Kind::Integer(42)));
     let missing = &result.sandbox_missing;
     assert!(missing.iter().any(|layer| layer.starts_with("cgroup: ")), "{missing:?}");
+}
+
+/// Whether this machine lacks something that a test needs, which fails the test, unless `MUSTER_TEST_MAY_SKIP` names it.
+#[expect(clippy::print_stderr, reason = "a skip is loud")]
+#[track_caller]
+fn lacks(name: &str, is_missing: bool, fix: &str) -> bool {
+    let may_skip = std::env::var("MUSTER_TEST_MAY_SKIP").unwrap_or_default();
+    let may = may_skip.split(',').any(|one| one.trim() == name);
+    assert!(!is_missing || may, "needs {name}: {fix}; or skip such tests with MUSTER_TEST_MAY_SKIP={name}");
+    if is_missing {
+        eprintln!("SKIPPED, since MUSTER_TEST_MAY_SKIP names {name}");
+    }
+    is_missing
 }

@@ -55,3 +55,18 @@ async fn a_missing_file_is_named_with_its_key() {
     let text = error.to_string();
     assert!(text.contains("trust.licences") && text.contains("/nowhere/licences.pem"), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_dir_that_is_a_file_stops_the_start_with_what_to_do() {
+    let lab = Lab::new(1, 1);
+    let config = lab.config();
+    std::fs::write(&config.data_dir, "").unwrap();
+
+    let error = start(config.clone(), Shutdown::new()).await.unwrap_err();
+
+    let text = error.to_string();
+    assert!(matches!(error, StartError::WrongKind(_)), "{error:?}");
+    for wanted in [config.data_dir.to_str().unwrap(), "got a file", "wanted a folder", "`data_dir`"] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+}

@@ -74,6 +74,7 @@ impl FakeSwitch {
             epoch: Epoch(hello.last_epoch + 1),
             time_ms: now_ms(),
             licence_digest: Some(lab.licence_digest()),
+            highest_sequence: 0,
         };
         session.protocol.push_welcome(welcome, Instant::now());
         session.hello = hello;

@@ -45,7 +45,7 @@ pub(crate) enum Command {
     /// Show instructions and what came of them
     #[command(subcommand)]
     Instruction(Instruction),
-    /// Show devices
+    /// Show and remove devices
     #[command(subcommand)]
     Client(Client),
     /// Import and show signed definitions
@@ -223,6 +223,24 @@ pub(crate) enum Client {
     Show {
         /// Its DeviceId
         device: String,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Remove a device that is gone for good
+    #[command(
+        after_help = "It leaves audiences and lists, its session ends, and instructions that still waited for it go on \
+            without it (its targets become `cancelled`).\nIts results and events stay. If it connects again it is a new \
+            device: revoke its certificate first to keep it out.\n\n\
+            Examples:\n  muster client remove web1.example.org\n  muster client remove web1.example.org --yes -o json"
+    )]
+    Remove {
+        /// Its DeviceId
+        #[arg(value_name = "NAME")]
+        device: String,
+        /// Do not ask for the name again
+        #[arg(long)]
+        yes: bool,
         /// How to print
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,

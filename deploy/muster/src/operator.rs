@@ -13,7 +13,7 @@ use muster_proto_grpc::operator::v1::instruction_service_client::InstructionServ
 use muster_proto_grpc::operator::v1::licence_service_client::LicenceServiceClient;
 use muster_proto_grpc::operator::v1::status_service_client::StatusServiceClient;
 use muster_service::credentials::{
-    self, Address, ClientCredentials, Clock, CredentialFiles, Deadlines, DialError, dial,
+    self, Address, ClientCredentials, Clock, CredentialError, CredentialFiles, Deadlines, DialError, dial,
 };
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -123,11 +123,21 @@ pub(crate) fn client_credentials(home: &Home, alpn: &[u8]) -> Result<Arc<ClientC
         Role::Operator,
         Clock::system(),
     )
-    .map_err(|error| {
-        Failure::denied(format!("the operator's certificate: {error}")).with_next(
-            "muster pki init   (a development PKI), or put operator/tls.pem and .key into the home",
-        )
-    })
+    .map_err(unusable)
+}
+
+/// Files that are not there have yet to be made, as those that sign orders; files that are there may be forbidden.
+fn unusable(error: CredentialError) -> Failure {
+    let said = format!("the operator's certificate: {error}");
+    let is_missing = |error: &CredentialError| {
+        let CredentialError::Read { source, .. } = error else { return false };
+        source.kind() == std::io::ErrorKind::NotFound
+    };
+    let failure = match error.into_each().iter().any(is_missing) {
+        true => Failure::usage(said),
+        false => Failure::denied(said),
+    };
+    failure.with_next("muster pki init   (a development PKI), or put operator/tls.pem and .key into the home")
 }
 
 /// Opens TLS to `HOST:PORT` and expects a certificate of a server for that host.
@@ -242,6 +252,22 @@ mod tests {
             home.write(&format!("{path}.key"), issued.key_pem.as_bytes(), Secrecy::Private).unwrap();
         }
         home
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_there_is_a_matter_of_usage_and_one_of_another_role_of_permission() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = home(folder.path());
+        let exit = |home: &Home| client_credentials(home, b"h2").unwrap_err().exit();
+
+        std::fs::copy(home.path("switch.pem"), home.path("operator/tls.pem")).unwrap();
+        std::fs::copy(home.path("switch.key"), home.path("operator/tls.key")).unwrap();
+        let other_role = exit(&home);
+        std::fs::remove_file(home.path("operator/tls.pem")).unwrap();
+        let missing = client_credentials(&home, b"h2").unwrap_err();
+
+        assert_eq!((other_role, missing.exit()), (Exit::Denied, Exit::Usage), "{missing}");
+        assert!(missing.next().unwrap().starts_with("muster pki init"), "{missing}");
     }
 
     fn reset(stream: &TcpStream) {

@@ -167,10 +167,20 @@ impl Cell {
             }
             (Some(Kind::Integer(number)), ColumnType::Boolean) => Self::flag(Flag::from(*number != 0)),
             (Some(Kind::Integer(number)), _) => Self { text: number.to_string(), json: json!(number) },
+            (Some(Kind::Real(number)), _) if !number.is_finite() => Self::text(beyond_numbers(*number)),
             (Some(Kind::Real(number)), _) => Self { text: number.to_string(), json: json!(number) },
             (Some(Kind::Text(text)), _) => Self::text(text),
             (Some(Kind::Blob(bytes)), _) => Self::text(hex::encode(bytes)),
         }
+    }
+}
+
+/// A real number that is none, in words: JSON has no number for it, and `null` would say that there is no value.
+fn beyond_numbers(number: f64) -> &'static str {
+    match (number.is_nan(), number.is_sign_negative()) {
+        (true, _) => "NaN",
+        (false, false) => "Infinity",
+        (false, true) => "-Infinity",
     }
 }
 
@@ -296,6 +306,17 @@ mod tests {
         assert_eq!(printable("a\u{1b}[2Jb\n\u{202e}"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}");
         let table = Table::new(["a\u{1b}]0;title\u{7}"]);
         assert!(!table.grid(&[], None).0.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_number_that_json_does_not_have_is_named_in_every_format_and_is_no_null() {
+        for (number, name) in
+            [(f64::INFINITY, "Infinity"), (f64::NEG_INFINITY, "-Infinity"), (f64::NAN, "NaN")]
+        {
+            let cell = Cell::value(&Value { kind: Some(Kind::Real(number)) }, ColumnType::Real);
+
+            assert_eq!((cell.text.as_str(), &cell.json), (name, &json!(name)));
+        }
     }
 
     #[test]

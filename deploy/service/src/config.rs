@@ -18,6 +18,7 @@
 
 mod error;
 pub mod human;
+mod injected;
 mod layer;
 mod locate;
 
@@ -42,7 +43,8 @@ pub struct Sources {
     pub conf_d: Option<PathBuf>,
     /// The beginning of the environment variables that are keys, such as `MUSTER_SWITCH_`; empty: none.
     ///
-    /// `__` separates tables. `<prefix>CONFIG` and `<prefix>CONF_D` name the files and are no keys.
+    /// `__` separates tables. `<prefix>CONFIG` and `<prefix>CONF_D` name the files and are no keys; nor are those that
+    /// Kubernetes sets for a Service whose name begins so.
     pub env_prefix: String,
     /// Keys from the command line, dotted, with their values as typed.
     pub flags: Vec<(String, String)>,
@@ -159,6 +161,7 @@ where
         Ok(defaults) => defaults,
         Err(error) => return Inspected { loaded: None, mistakes: vec![error], layers: Layers::default() },
     };
+    let environment = injected::without_injected(program, &sources.env_prefix, environment);
     let mut layers = Layers::read::<T>(sources, environment, &defaults);
     let mut mistakes = std::mem::take(&mut layers.mistakes);
     if layers.is_partial {

@@ -6,11 +6,13 @@
 //! - [`shutdown`]: owns the tasks and ends them in order.
 //! - [`health`] and [`admin`]: what is well and what is not, over loopback HTTP.
 //! - [`credentials`]: TLS configurations from watched files, judged by [`muster_pki::check`], and the way out to servers.
+//! - [`admission`]: what a stranger may hold of a listener before its handshake.
 //! - [`listen`] and [`exit`]: sockets and exit codes whose errors say what to change.
 //!
 //! It holds nothing of sessions, instructions or resources. Start reading at [`credentials`].
 
 pub mod admin;
+pub mod admission;
 pub mod config;
 pub mod credentials;
 pub mod exit;

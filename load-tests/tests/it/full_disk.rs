@@ -6,7 +6,7 @@ use std::process::Command;
 use muster_load_tests::history::{History, Promise};
 use serde_json::Value;
 
-use crate::support::{Place, is_root, rows, system};
+use crate::support::{Place, lacks_root, rows, system};
 
 const DEVICE: &str = "web1.example.org";
 
@@ -41,8 +41,7 @@ impl Drop for Small {
 
 #[test]
 fn a_full_disk_refuses_new_work_and_loses_nothing() {
-    if !is_root() {
-        eprintln!("a small file system needs root; skipped");
+    if lacks_root() {
         return;
     }
     let place = Place::with_pki(&[DEVICE]);
@@ -85,8 +84,7 @@ fn a_full_disk_refuses_new_work_and_loses_nothing() {
 
 #[test]
 fn results_promised_before_the_disk_filled_still_go_in() {
-    if !is_root() {
-        eprintln!("a small file system needs root; skipped");
+    if lacks_root() {
         return;
     }
     let place = Place::with_pki(&[DEVICE]);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use muster_load_tests::dev_fleet::DevFleet;
-use muster_load_tests::history::{History, Promise, Violation};
+use muster_load_tests::history::{History, Promise, mutation};
 use serde_json::{Value, json};
 
 use crate::support::{Said, binary, rows, run, sign_definition, system, with};
@@ -24,7 +24,7 @@ fn a_fleet_of_three_answers_and_accounts_for_everything() {
     a_definition_of_ones_own_runs_with_a_parameter_and_a_resource(&fleet);
     listings_show_what_there_is(&fleet, &instruction);
     let sequence = an_event_is_listed_once(&fleet);
-    the_export_holds_and_a_removed_member_is_found(&fleet, &instruction, sequence);
+    the_export_holds_and_whatever_is_broken_in_it_is_found(&fleet, &instruction, sequence);
     with(fleet.muster(), ["doctor"]).with_code(0);
 }
 
@@ -205,7 +205,11 @@ fn an_event_is_listed_once(fleet: &DevFleet) -> u64 {
     sequence
 }
 
-fn the_export_holds_and_a_removed_member_is_found(fleet: &DevFleet, instruction: &str, sequence: u64) {
+fn the_export_holds_and_whatever_is_broken_in_it_is_found(
+    fleet: &DevFleet,
+    instruction: &str,
+    sequence: u64,
+) {
     let export = with(fleet.muster(), ["export", "--format", "jsonl"]).with_code(0);
     let event = export
         .json_lines()
@@ -232,22 +236,13 @@ fn the_export_holds_and_a_removed_member_is_found(fleet: &DevFleet, instruction:
         asks >= 7 && results >= 19 && events >= 1,
         "{asks} instructions, {results} results, {events} events"
     );
-    let found = History::read(&without_member(&export, instruction, DEVICES[1])).check(&[]);
-    assert!(
-        found.iter().any(|one| matches!(one, Violation::DoesNotAddUp { counted: 2, targets: 3, .. })),
-        "{found:?}"
-    );
-}
-
-/// The export with one device taken out of every transition of one instruction.
-fn without_member(export: &Said, instruction: &str, device: &str) -> String {
-    let lines = export.json_lines().into_iter().map(|mut record| {
-        if record["kind"] == "transition" && record["instruction"] == instruction {
-            record["devices"].as_array_mut().unwrap().retain(|member| member != device);
-        }
-        format!("{record}\n")
-    });
-    lines.collect()
+    for mutation in mutation::ALL {
+        let broken =
+            mutation.of(&export.out).unwrap_or_else(|| panic!("{}: nothing to change", mutation.name));
+        let found = History::read(&broken).check(&[]);
+        let is_found = found.iter().any(|one| one.rule == mutation.breaks);
+        assert!(is_found, "{}: {:?} in {found:?}", mutation.name, mutation.breaks);
+    }
 }
 
 fn instructions(fleet: &DevFleet) -> Vec<Value> {

@@ -4,9 +4,11 @@
 //! modules are a subject each. They need the binaries: `cargo build --workspace --bins`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
+mod client_remove;
 mod deploy;
 mod events;
 mod full_disk;
+mod full_disk_client;
 mod journey;
 mod kill_sweep;
 mod openssl_pki;
@@ -14,6 +16,7 @@ mod people;
 mod people_and_certificates;
 mod processes;
 mod python_client;
+mod restored_store;
 mod scale;
 mod support;
 mod tables;

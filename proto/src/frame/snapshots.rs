@@ -42,6 +42,7 @@ fn welcome() {
             events_credit_bytes: 262_144,
             version: 1,
             licence_digest: vec![],
+            highest_sequence: 0,
         }),
         "121708071080a0f1c2b13418f093092080804028808010 3001",
     );

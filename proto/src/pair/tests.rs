@@ -259,7 +259,8 @@ impl Fleet {
             match event {
                 SwitchEvent::Hello(_) => {
                     self.epoch += 1;
-                    let args = WelcomeArgs { epoch: Epoch(self.epoch), time_ms: 0, licence_digest: None };
+                    let epoch = Epoch(self.epoch);
+                    let args = WelcomeArgs { epoch, time_ms: 0, licence_digest: None, highest_sequence: 0 };
                     self.pair.switch.push_welcome(args, self.pair.now());
                 }
                 SwitchEvent::Result(result, bytes) => self.hold(Lane::Results, result.sequence, bytes),

@@ -21,6 +21,7 @@ fn keeps_what_the_other_road_overtook() {
     let mut set = set((1..40).chain([50]));
 
     assert_eq!(set.mark(), 39);
+    assert_eq!(set.highest(), 50);
     assert_eq!(set.ranges().collect::<Vec<_>>(), [SequenceRange { first: 50, last: 50 }]);
     assert_eq!(insert(&mut set, 40), Fresh::New);
     assert_eq!(insert(&mut set, 50), Fresh::Repeated);
@@ -32,7 +33,7 @@ fn the_mark_jumps_when_the_gap_is_closed() {
 
     assert_eq!(insert(&mut set, 1), Fresh::New);
 
-    assert_eq!(set.mark(), 4);
+    assert_eq!((set.mark(), set.highest(), SeenSet::new().highest()), (4, 6, 0));
     assert_eq!(set.ranges().len(), 1);
 }
 

@@ -63,6 +63,8 @@ pub struct WelcomeArgs {
     pub time_ms: i64,
     /// SHA-256 of the licence's envelope, if there is one.
     pub licence_digest: Option<Digest>,
+    /// The highest sequence seen of the outbox that the Hello named, 0 if there is none.
+    pub highest_sequence: u64,
 }
 
 /// What a session tells its shell.
@@ -240,6 +242,7 @@ impl SwitchSession {
             events_credit_bytes: limits.events_credit_bytes,
             version,
             licence_digest: welcome.licence_digest.map_or_else(Vec::new, |digest| digest.to_vec()),
+            highest_sequence: welcome.highest_sequence,
         };
         self.outbound.push_granted(Priority::Control, encode(Body::Welcome(body)));
         self.state = State::Established(Established {

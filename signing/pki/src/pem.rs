@@ -36,16 +36,38 @@ pub fn private_key(bytes: &[u8], what: &str) -> Result<PrivateKeyDer<'static>, P
     Ok(contents.keys.swap_remove(0))
 }
 
-/// Reads all CRLs of a PEM file; `what` names the file in errors.
+/// Reads all CRLs of a PEM file; `what` names the file in errors. Other than with [`read`] one bad block spoils the file:
+/// what is lost with it may be what somebody was revoked by.
 ///
 /// # Errors
-/// There is no readable CRL in it.
+/// There is no readable CRL in it, or a block that is damaged.
 pub fn crls(bytes: &[u8], what: &str) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
-    let contents = read(bytes, what)?;
-    if contents.crls.is_empty() {
-        return Err(contents.nothing(what, "CRL"));
+    let (mut crls, mut damaged) = (Vec::new(), Vec::new());
+    for Item { line, label, content } in items(bytes, what)? {
+        match content {
+            Content::Crl(der) => crls.push(der),
+            Content::Unusable(problem) if problem != UNUSED => {
+                damaged.push(format!("line {line}: `{label}`: {problem}"));
+            }
+            Content::Certificate(_)
+            | Content::Key(_)
+            | Content::EncryptedKey(_)
+            | Content::LegacyEncryptedKey
+            | Content::Unusable(_) => {}
+        }
     }
-    Ok(contents.crls)
+    let ends = count(&as_utf8(bytes), CRL_END);
+    if damaged.is_empty() && ends != crls.len() {
+        damaged.push(format!("{} `X509 CRL` have a BEGIN line and {ends} an END line", crls.len()));
+    }
+    if !damaged.is_empty() {
+        damaged.truncate(DAMAGED_TOLD_MAX);
+        return Err(PemError::Damaged { what: what.to_owned(), detail: damaged.join("; ") });
+    }
+    if crls.is_empty() {
+        return Err(read(bytes, what)?.nothing(what, "CRL"));
+    }
+    Ok(crls)
 }
 
 /// Everything that a PEM file holds.
@@ -198,6 +220,16 @@ pub enum PemError {
         /// What stands there instead.
         detail: String,
     },
+    /// A block of a file that counts as a whole is damaged.
+    #[error(
+        "{what}: damaged: {detail}; none of the file is used, since what is lost may revoke somebody; fetch or publish it again"
+    )]
+    Damaged {
+        /// The file.
+        what: String,
+        /// Which blocks, by their lines.
+        detail: String,
+    },
     /// More bytes than any such file needs.
     #[error("{what}: {got} bytes; wanted at most {FILE_BYTES_MAX}")]
     TooLarge {
@@ -240,6 +272,11 @@ impl Block<'_> {
 
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
+const CRL_END: &[u8] = b"-----END X509 CRL-----";
+/// Damaged blocks that are told; a file of junk would otherwise fill the log.
+const DAMAGED_TOLD_MAX: usize = 3;
+/// What a block is that is whole and of no use here.
+const UNUSED: &str = "not used here";
 const ENCRYPTED: &str = "the private key is encrypted";
 
 impl Block<'_> {
@@ -263,9 +300,7 @@ impl Block<'_> {
             Ok((SectionKind::PrivateKey, der)) => Content::Key(PrivateKeyDer::Pkcs8(der.into())),
             Ok((SectionKind::EcPrivateKey, der)) => Content::Key(PrivateKeyDer::Sec1(der.into())),
             Ok((SectionKind::RsaPrivateKey, der)) => Content::Key(PrivateKeyDer::Pkcs1(der.into())),
-            Ok(_) | Err(rustls_pki_types::pem::Error::NoItemsFound) => {
-                Content::Unusable("not used here".to_owned())
-            }
+            Ok(_) | Err(rustls_pki_types::pem::Error::NoItemsFound) => Content::Unusable(UNUSED.to_owned()),
             Err(error) => Content::Unusable(error.to_string()),
         }
     }
@@ -318,6 +353,11 @@ impl Contents {
         }
         PemError::Nothing { what, wanted, detail }
     }
+}
+
+/// Returns how often `text` stands in `bytes`.
+fn count(bytes: &[u8], text: &[u8]) -> usize {
+    bytes.windows(text.len()).filter(|window| window == &text).count()
 }
 
 /// Returns whether a PEM block begins anywhere in `bytes`.

@@ -17,7 +17,9 @@ pub enum EnvelopeError {
     TooManyCertificates(usize),
     /// Not CMS in strict DER, or bytes that nothing accounts for.
     #[error(
-        "not a signed envelope in strict DER: {0}; sign it with muster-sign, or `openssl cms -sign -cades -nosmimecap -outform DER`"
+        "not a signed envelope in strict DER: {0}; sign it with muster-sign, or with `openssl cms -sign -cades -nosmimecap \
+         -nodetach -binary -md sha256 -econtent_type OID -in FILE -signer CERT.pem -inkey KEY.pem -certfile CHAIN.pem \
+         -outform DER -out FILE.cms`, where OID is 1.3.6.1.3.20263.1.1 for a definition, .2 for an order, .3 for a licence"
     )]
     Form(String),
     /// Another type of document, or none of ours.

@@ -85,7 +85,7 @@ pub struct SignDefinition {
 pub struct VerifyDefinition {
     /// The envelope (DER or PEM).
     pub file: PathBuf,
-    /// The operator's home: trust/authors.pem, trust/licences.pem, licence.cms.
+    /// The operator's home: trust/authors.pem, trust/licences.pem and, to look the prefix up in, licence.cms.
     #[arg(long, env = "MUSTER_HOME")]
     pub home: PathBuf,
     /// A CRL (PEM or DER) of the signer's issuer; may be repeated.

@@ -18,21 +18,43 @@ use crate::{
     sign_definition, verify_definition,
 };
 
-/// Runs a command; what it returns goes to standard output.
+/// What a command found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What goes to standard output.
+    pub text: String,
+    /// Whether the document may be used as it is.
+    pub verdict: Verdict,
+}
+
+/// Whether a document may be used as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing stands against it.
+    Fine,
+    /// The report names a finding (`definition verify`: its prefix is not licensed).
+    Finding,
+}
+
+/// Runs a command.
 ///
 /// # Errors
 /// The document is refused, or a file cannot be read or written.
-pub fn run(cli: &Cli, now: UnixTime) -> anyhow::Result<String> {
-    match &cli.document {
-        Document::Definition(DefinitionCommand::Sign(arguments)) => sign(arguments, now),
-        Document::Definition(DefinitionCommand::Verify(arguments)) => verify(arguments, now),
+pub fn run(cli: &Cli, now: UnixTime) -> anyhow::Result<Report> {
+    let text = match &cli.document {
+        Document::Definition(DefinitionCommand::Sign(arguments)) => sign(arguments, now)?,
+        Document::Definition(DefinitionCommand::Verify(arguments)) => return verify(arguments, now),
         Document::Definition(DefinitionCommand::Inspect(arguments)) => {
-            inspect(arguments, ContentType::Definition)
+            inspect(arguments, ContentType::Definition)?
         }
-        Document::Licence(LicenceCommand::Issue(arguments)) => issue(arguments, now),
-        Document::Licence(LicenceCommand::Inspect(arguments)) => inspect(arguments, ContentType::Licence),
-    }
+        Document::Licence(LicenceCommand::Issue(arguments)) => issue(arguments, now)?,
+        Document::Licence(LicenceCommand::Inspect(arguments)) => inspect(arguments, ContentType::Licence)?,
+    };
+    Ok(Report { text, verdict: Verdict::Fine })
 }
+
+/// The code with which clients refuse an order for such a definition (`Refusal` of common.proto).
+const UNLICENSED: &str = "UNLICENSED";
 
 /// Renders an error of [`run`]; one in a definition's text points at its line.
 #[must_use]
@@ -68,7 +90,7 @@ fn sign(arguments: &SignDefinition, now: UnixTime) -> anyhow::Result<String> {
     Ok(show(&report, arguments.output))
 }
 
-fn verify(arguments: &VerifyDefinition, now: UnixTime) -> anyhow::Result<String> {
+fn verify(arguments: &VerifyDefinition, now: UnixTime) -> anyhow::Result<Report> {
     let file = arguments.file.display();
     let envelope = read_envelope(&read(&arguments.file)?).with_context(|| file.to_string())?;
     let authors = roots(&arguments.home, "authors")?;
@@ -88,9 +110,18 @@ fn verify(arguments: &VerifyDefinition, now: UnixTime) -> anyhow::Result<String>
         licence: licence.as_deref(),
     };
     let verified = verify_definition(&envelope, &trust, now).with_context(|| file.to_string())?;
-    let licensed = match &verified.licensed {
-        Licensed::Yes { serial } => json!({ "licensed": true, "licence": serial }),
-        Licensed::No(reason) => json!({ "licensed": false, "reason": reason }),
+    let (licensed, verdict) = match &verified.licensed {
+        Licensed::Yes { serial } => (json!({ "licensed": true, "licence": serial }), Verdict::Fine),
+        Licensed::No(reason) => {
+            (json!({ "licensed": false, "finding": UNLICENSED, "reason": reason }), Verdict::Finding)
+        }
+        Licensed::Unknown => {
+            let warning = format!(
+                "no licence at {}: whether the definition may be issued is not known",
+                licence_file.display()
+            );
+            (json!({ "licensed": null, "warning": warning }), Verdict::Fine)
+        }
     };
     let mut report = json!({
         "name": verified.definition.name().as_str(),
@@ -100,7 +131,7 @@ fn verify(arguments: &VerifyDefinition, now: UnixTime) -> anyhow::Result<String>
         "digest": envelope::digest(&envelope).to_string(),
     });
     merge(&mut report, licensed);
-    Ok(show(&report, arguments.output))
+    Ok(Report { text: show(&report, arguments.output), verdict })
 }
 
 fn inspect(arguments: &Inspect, wanted: ContentType) -> anyhow::Result<String> {

@@ -55,6 +55,8 @@ pub enum Licensed {
     },
     /// It can be imported, and not issued.
     No(String),
+    /// There is no licence to look in.
+    Unknown,
 }
 
 /// Verifies a definition as a Switch does when it is imported, and looks its prefix up in the licence.
@@ -71,15 +73,15 @@ pub fn verify_definition(
     let text = String::from_utf8(verified.content).map_err(|_| ToolError::NotText)?;
     let definition = Definition::parse(&text)?;
     let Some(signer) = verified.signers.into_iter().next() else { return Err(ToolError::NotText) };
-    let licensed = match licence(trust, &facts) {
-        Ok(licence) => licensed(&licence, &definition, &signer, verified.signing_time),
-        Err(problem) => Licensed::No(problem),
+    let licensed = match trust.licence.map(|envelope| licence(envelope, trust, &facts)) {
+        Some(Ok(licence)) => licensed(&licence, &definition, &signer, verified.signing_time),
+        Some(Err(problem)) => Licensed::No(problem),
+        None => Licensed::Unknown,
     };
     Ok(VerifiedDefinition { definition, text, signer, signing_time: verified.signing_time, licensed })
 }
 
-fn licence(trust: &Trust<'_>, facts: &Facts<'_>) -> Result<Licence, String> {
-    let Some(envelope) = trust.licence else { return Err("there is no licence".to_owned()) };
+fn licence(envelope: &[u8], trust: &Trust<'_>, facts: &Facts<'_>) -> Result<Licence, String> {
     let verified = envelope::verify(envelope, ContentType::Licence, Role::Licensor, trust.licences, facts)
         .map_err(|error| format!("the licence is refused: {error}"))?;
     let text = String::from_utf8(verified.content).map_err(|_| "the licence is not UTF-8".to_owned())?;

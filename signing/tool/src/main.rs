@@ -5,13 +5,16 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use muster_sign::cli::Cli;
-use muster_sign::command;
+use muster_sign::command::{self, Report, Verdict};
 use rustls_pki_types::UnixTime;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let (written, code) = match command::run(&cli, UnixTime::now()) {
-        Ok(report) => (std::io::stdout().write_all(report.as_bytes()), ExitCode::SUCCESS),
+        Ok(Report { text, verdict }) => {
+            let code = if verdict == Verdict::Fine { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            (std::io::stdout().write_all(text.as_bytes()), code)
+        }
         Err(error) => (std::io::stderr().write_all(command::render(&error).as_bytes()), ExitCode::FAILURE),
     };
     // A reader that went away, such as `head`, is no failure of ours, and nobody is left to tell.

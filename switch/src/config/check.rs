@@ -6,7 +6,7 @@ use muster_proto::limits;
 use muster_service::admin;
 use muster_service::config::{Invalid, Validate};
 
-use super::{Config, EngineLimits, Grant, OperatorLimits, SessionLimits, ShutdownLimits};
+use super::{ClockLimits, Config, EngineLimits, Grant, OperatorLimits, SessionLimits, ShutdownLimits};
 
 /// More shards than any machine has use for; an index fits `SessionKey`.
 pub(super) const SHARDS_MAX: u16 = 256;
@@ -34,6 +34,7 @@ impl Validate for Config {
             ("sessions", sessions(&self.sessions)),
             ("operators", operators(&self.operators)),
             ("engine", engine(&self.engine)),
+            ("clock", clock(&self.clock)),
             ("shutdown", shutdown(&self.shutdown)),
         ];
         for (table, wrong) in tables {
@@ -66,6 +67,10 @@ fn sessions(limits: &SessionLimits) -> Vec<Invalid> {
     let mut found = protocol(limits);
     found.extend(at_least("sessions_max", limits.sessions_max.into(), 1));
     found.extend(at_least("handshakes_max", limits.handshakes_max.into(), 1));
+    found.extend(at_least("handshakes_per_source_max", limits.handshakes_per_source_max.into(), 1));
+    found.extend(at_least("waiting_max", limits.waiting_max.into(), 1));
+    found.extend(at_least("waiting_per_source_max", limits.waiting_per_source_max.into(), 1));
+    found.extend(not_zero("first_byte_deadline", limits.first_byte_deadline));
     found.extend(at_least("backlog", limits.backlog.into(), 1));
     found.extend(at_least("read_buffer_bytes", limits.read_buffer_bytes, 512));
     found.extend(not_zero("tls_deadline", limits.tls_deadline));
@@ -96,6 +101,11 @@ fn protocol(limits: &SessionLimits) -> Vec<Invalid> {
 fn operators(limits: &OperatorLimits) -> Vec<Invalid> {
     let found = [
         at_least("connections_max", limits.connections_max.into(), 1),
+        at_least("handshakes_max", limits.handshakes_max.into(), 1),
+        at_least("handshakes_per_source_max", limits.handshakes_per_source_max.into(), 1),
+        at_least("waiting_max", limits.waiting_max.into(), 1),
+        at_least("waiting_per_source_max", limits.waiting_per_source_max.into(), 1),
+        not_zero("first_byte_deadline", limits.first_byte_deadline),
         at_least("streams_max", limits.streams_max.into(), 1),
         at_least("message_bytes_max", limits.message_bytes_max, CALL_BYTES_MIN),
         at_least("header_bytes_max", limits.header_bytes_max, 4096),
@@ -112,6 +122,11 @@ fn engine(limits: &EngineLimits) -> Vec<Invalid> {
         at_least("shard_messages_max", limits.shard_messages_max.into(), 1),
         not_zero("prepared_ttl", limits.prepared_ttl),
     ];
+    found.into_iter().flatten().collect()
+}
+
+fn clock(limits: &ClockLimits) -> Vec<Invalid> {
+    let found = [not_zero("jump_max", limits.jump_max), not_zero("settle", limits.settle)];
     found.into_iter().flatten().collect()
 }
 
@@ -219,7 +234,9 @@ mod tests {
         config.sessions.events_credit = 0;
         config.sessions.hello_deadline = Duration::ZERO;
         config.sessions.sessions_max = 0;
+        config.operators.waiting_max = 0;
         config.engine.prepared_ttl = Duration::ZERO;
+        config.clock.settle = Duration::ZERO;
         config.log.filter = "=,=".to_owned();
 
         let findings = config.findings();
@@ -237,7 +254,9 @@ mod tests {
             "sessions.results_credit",
             "sessions.events_credit",
             "sessions.sessions_max",
+            "operators.waiting_max",
             "engine.prepared_ttl",
+            "clock.settle",
             "log.filter",
         ];
         assert_eq!(keys, wanted);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use muster_proto::limits;
+use muster_service::admission::LobbyBounds;
 use muster_service::config::human;
 use serde::{Deserialize, Serialize};
 
@@ -10,15 +11,29 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionLimits {
-    /// Sessions held at most; a further client is told to come back after `retry_after`. Each costs about 15 KiB and a
+    /// Sessions held at most; a further client is told to come back after `retry_after`. Each costs 25 to 28 KiB and a
     /// file descriptor. Default 100000.
     pub sessions_max: u32,
     /// Handshakes (TLS and upgrade) in progress at most, over all shards; further connections wait in the kernel's
     /// backlog. Default 1024.
     pub handshakes_max: u32,
+    /// Of these, for one source (an IPv4 address, or an IPv6 /64) at most; its further ones wait. Less than
+    /// `handshakes_max`, so that one host that begins handshakes and does not end them leaves room for others.
+    /// Default 512: a fleet behind one NAT makes full use of a core with far fewer.
+    pub handshakes_per_source_max: u32,
+    /// From the TCP connection to its first byte. Default `3s`: a lost packet is sent again three times in it.
+    #[serde(with = "human::duration")]
+    pub first_byte_deadline: Duration,
+    /// Connections that wait for their first byte, or after it for a handshake, at most; further ones are closed.
+    /// Default 8192.
+    pub waiting_max: u32,
+    /// Of these, from one source at most. A client's first byte comes one round trip after its connection, so a fleet
+    /// behind one NAT that comes back at 2,000 connections a second over 200 ms has 400. Default 1024.
+    pub waiting_per_source_max: u32,
     /// Connections that the kernel keeps waiting for a shard. Default 4096.
     pub backlog: u32,
-    /// From the TCP connection to the end of the TLS handshake. Default `10s`.
+    /// From the first byte to the end of the TLS handshake; the wait for room among the handshakes has as long for
+    /// itself. Default `10s`.
     #[serde(with = "human::duration")]
     pub tls_deadline: Duration,
     /// From there to the end of the WebSocket upgrade. Default `10s`.
@@ -61,8 +76,21 @@ pub struct SessionLimits {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OperatorLimits {
-    /// Connections of operators and services at most. Default 256.
+    /// Connections of operators and services at most, handshakes not among them; further ones are closed.
+    /// Default 256.
     pub connections_max: u32,
+    /// Handshakes in progress at most; further connections wait in the kernel's backlog. Default 64.
+    pub handshakes_max: u32,
+    /// Of these, for one source at most; its further ones wait. Default 32.
+    pub handshakes_per_source_max: u32,
+    /// From the TCP connection to its first byte. Default `3s`.
+    #[serde(with = "human::duration")]
+    pub first_byte_deadline: Duration,
+    /// Connections that wait for their first byte, or after it for a handshake, at most; further ones are closed.
+    /// Default 512.
+    pub waiting_max: u32,
+    /// Of these, from one source at most. Default 128.
+    pub waiting_per_source_max: u32,
     /// Streams of one connection at most. Default 128.
     pub streams_max: u32,
     /// The longest message, either way. Default `4 MiB`.
@@ -74,9 +102,22 @@ pub struct OperatorLimits {
     /// Until a call must have its answer, or a stream its first. Default `60s`.
     #[serde(with = "human::duration")]
     pub call_deadline: Duration,
-    /// From the TCP connection to the end of the TLS handshake. Default `10s`.
+    /// From the first byte to the end of the TLS handshake. Default `10s`.
     #[serde(with = "human::duration")]
     pub tls_deadline: Duration,
+}
+
+/// How far the wall clock is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClockLimits {
+    /// How far the wall clock may move against the time that has really passed; what jumps further is not followed
+    /// at once, so that no instruction or certificate ends by it. Default `30s`.
+    #[serde(with = "human::duration")]
+    pub jump_max: Duration,
+    /// How long a wall clock that jumped ahead must keep its new time until it is believed. Default `10m`.
+    #[serde(with = "human::duration")]
+    pub settle: Duration,
 }
 
 /// Limits of the store and of instructions.
@@ -112,6 +153,16 @@ pub struct ShutdownLimits {
 }
 
 impl SessionLimits {
+    /// Returns what may wait for its first byte.
+    #[must_use]
+    pub fn lobby(&self) -> LobbyBounds {
+        LobbyBounds {
+            first_byte_deadline: self.first_byte_deadline,
+            waiting_max: self.waiting_max,
+            waiting_per_source_max: self.waiting_per_source_max,
+        }
+    }
+
     /// Returns those that the protocol's half of a session holds.
     #[must_use]
     pub fn protocol(&self) -> limits::SessionLimits {
@@ -126,12 +177,28 @@ impl SessionLimits {
     }
 }
 
+impl OperatorLimits {
+    /// Returns what may wait for its first byte.
+    #[must_use]
+    pub fn lobby(&self) -> LobbyBounds {
+        LobbyBounds {
+            first_byte_deadline: self.first_byte_deadline,
+            waiting_max: self.waiting_max,
+            waiting_per_source_max: self.waiting_per_source_max,
+        }
+    }
+}
+
 impl Default for SessionLimits {
     fn default() -> Self {
         let protocol = limits::SessionLimits::default();
         Self {
             sessions_max: 100_000,
             handshakes_max: 1024,
+            handshakes_per_source_max: 512,
+            first_byte_deadline: Duration::from_secs(3),
+            waiting_max: 8192,
+            waiting_per_source_max: 1024,
             backlog: 4096,
             tls_deadline: Duration::from_secs(10),
             upgrade_deadline: Duration::from_secs(10),
@@ -153,12 +220,23 @@ impl Default for OperatorLimits {
     fn default() -> Self {
         Self {
             connections_max: 256,
+            handshakes_max: 64,
+            handshakes_per_source_max: 32,
+            first_byte_deadline: Duration::from_secs(3),
+            waiting_max: 512,
+            waiting_per_source_max: 128,
             streams_max: 128,
             message_bytes_max: 4 << 20,
             header_bytes_max: 16 << 10,
             call_deadline: Duration::from_secs(60),
             tls_deadline: Duration::from_secs(10),
         }
+    }
+}
+
+impl Default for ClockLimits {
+    fn default() -> Self {
+        Self { jump_max: Duration::from_secs(30), settle: Duration::from_secs(600) }
     }
 }
 

@@ -14,7 +14,7 @@ use muster_service::telemetry::LogConfig;
 use serde::{Deserialize, Serialize};
 
 pub use self::grants::{Grant, GrantKind, GrantRole};
-pub use self::limits::{EngineLimits, OperatorLimits, SessionLimits, ShutdownLimits};
+pub use self::limits::{ClockLimits, EngineLimits, OperatorLimits, SessionLimits, ShutdownLimits};
 
 /// Everything the Switch can be told. Unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +45,8 @@ pub struct Config {
     pub operators: OperatorLimits,
     /// Limits of the store and of instructions.
     pub engine: EngineLimits,
+    /// How far the wall clock is believed.
+    pub clock: ClockLimits,
     /// How the Switch stops.
     pub shutdown: ShutdownLimits,
     /// Who of the operators may do what. None: every operator with a valid certificate may do all.
@@ -110,6 +112,7 @@ impl Default for Config {
             sessions: SessionLimits::default(),
             operators: OperatorLimits::default(),
             engine: EngineLimits::default(),
+            clock: ClockLimits::default(),
             shutdown: ShutdownLimits::default(),
             grants: Vec::new(),
             log: LogConfig::default(),

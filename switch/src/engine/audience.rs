@@ -76,6 +76,13 @@ impl AttributeIndex {
         taken
     }
 
+    /// Forgets a device.
+    pub(crate) fn remove(&mut self, device: u32) {
+        for number in self.release(device) {
+            self.forget_unheld(number);
+        }
+    }
+
     /// Returns the names that any device has.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.attributes.keys().map(String::as_str)

@@ -2,21 +2,21 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustls_pki_types::UnixTime;
+
+use crate::wall::Wall;
 
 /// Tells the time of day.
 #[derive(Clone)]
 pub(crate) struct Clock(Arc<dyn Fn() -> i64 + Send + Sync>);
 
 impl Clock {
-    /// Returns the system's clock.
-    pub(crate) fn system() -> Self {
-        Self::new(|| {
-            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-        })
+    /// Returns the clock that all of the Switch goes by.
+    pub(crate) fn of(wall: &Wall) -> Self {
+        let wall = wall.clone();
+        Self::new(move || wall.now_ms())
     }
 
     /// Makes a clock of a function that returns milliseconds since 1970, UTC.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::trust::Trust;
+use crate::config::ClockLimits;
+use crate::wall::Wall;
 
 /// Settings of the engine. The shell fills it from `Config`, whose keys document each value.
 #[derive(Debug, Clone)]
@@ -42,7 +44,7 @@ impl EngineConfig {
             prepared_ttl: Duration::from_secs(600),
             readers: READERS,
             trust,
-            clock: Clock::system(),
+            clock: Clock::of(&Wall::system(ClockLimits::default())),
         }
     }
 }

@@ -13,6 +13,31 @@ pub(crate) enum OpenError {
     Thread(#[from] std::io::Error),
 }
 
+/// Why the engine ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum EngineEnd {
+    /// It was told to.
+    #[error("the engine was closed")]
+    Closed,
+    /// The store can promise nothing any more. Nothing unpromised was acked.
+    #[error("{says}")]
+    Store {
+        /// What is wrong with it, and what to do.
+        says: String,
+        /// Whether a restart may help.
+        exit_code: u8,
+    },
+    /// The writer's thread panicked.
+    #[error("the writer's thread panicked; its log line says where")]
+    Panicked,
+}
+
+impl From<&StoreError> for EngineEnd {
+    fn from(error: &StoreError) -> Self {
+        Self::Store { says: error.to_string(), exit_code: error.exit_code() }
+    }
+}
+
 /// Why a call was refused. Each variant knows what it means to a caller of the operator API.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EngineError {

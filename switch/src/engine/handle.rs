@@ -7,8 +7,8 @@ use bytes::Bytes;
 use muster_pki::DeviceId;
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::{Digest, Epoch, InstructionId, OutboxId};
-use muster_proto::operator::v1::Definition;
-use muster_proto::relay::v1::RelayedEvent;
+use muster_proto::operator::v1::{Definition, RemoveClientResponse};
+use muster_proto::relay::v1::{RelayEventsResponse, RelayedEvent};
 use muster_proto::session::v1::{DocumentKind, Event, Result as SessionResult};
 use roaring::RoaringBitmap;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,7 +19,8 @@ use super::shared::Shared;
 use super::trust::Trust;
 use super::writer::{self, Life};
 use super::{
-    Connect, Connected, EngineConfig, EngineError, OpenError, Prepare, Prepared, SessionKey, ShardMessage,
+    Connect, Connected, EngineConfig, EngineEnd, EngineError, OpenError, Prepare, Prepared, SessionKey,
+    ShardMessage,
 };
 use super::{metrics, shared};
 
@@ -138,13 +139,22 @@ impl EngineHandle {
         self.tell(Command::Event(Box::new(event))).await
     }
 
-    /// Takes events from a Background Channel; all are on disk when it returns. Returns how many were new.
+    /// Takes events from a Background Channel; all but those that the answer refuses are on disk when it returns.
     ///
     /// # Errors
-    /// [`EngineError::InvalidArgument`] if an event is not well-formed, [`EngineError::ResourceExhausted`] if the disk
-    /// is short; then none was taken. Else as [`Self::connect`].
-    pub(crate) async fn relay(&self, events: Vec<RelayedEvent>) -> Result<u32, EngineError> {
+    /// [`EngineError::InvalidArgument`] if there are too many, [`EngineError::ResourceExhausted`] if the disk is short;
+    /// then none was taken. Else as [`Self::connect`].
+    pub(crate) async fn relay(&self, events: Vec<RelayedEvent>) -> Result<RelayEventsResponse, EngineError> {
         self.ask(|reply| Command::Relay(events, reply)).await
+    }
+
+    /// Removes a device: it leaves the audiences, its session is told to close, its open targets are cancelled. All of
+    /// it is on disk when it returns. What it brought stays, and its number is never given again.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`], or as [`Self::connect`].
+    pub(crate) async fn remove(&self, device: DeviceId) -> Result<RemoveClientResponse, EngineError> {
+        self.ask(|reply| Command::Remove(device, reply)).await
     }
 
     /// Returns a signed document; `None` if the Switch doesn't have it.
@@ -230,8 +240,8 @@ impl EngineHandle {
         self.shared.address(device).is_some()
     }
 
-    /// Returns why the engine ended, when it does: [`EngineError::Closed`] after [`Self::close`].
-    pub(crate) async fn failed(&self) -> EngineError {
+    /// Returns why the engine ended, when it does: [`EngineEnd::Closed`] after [`Self::close`].
+    pub(crate) async fn failed(&self) -> EngineEnd {
         self.life.failed().await
     }
 

@@ -95,6 +95,8 @@ pub(crate) struct Connected {
     pub(crate) epoch: Epoch,
     /// The licence held, for `Welcome`.
     pub(crate) licence_digest: Option<Digest>,
+    /// The highest sequence seen of the outbox that the Hello named, 0 if there is none.
+    pub(crate) highest_sequence: u64,
     /// Orders to write at once, oldest first. Call [`super::EngineHandle::sent`] for each that was written.
     pub(crate) due: Vec<DueOrder>,
 }

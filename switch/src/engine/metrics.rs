@@ -18,6 +18,10 @@ const REPEATED: &str = "muster_switch_repeated_total";
 const DROPPED: &str = "muster_switch_store_dropped_total";
 /// Events not taken because the disk is short, by road.
 const EVENTS_WITHHELD: &str = "muster_switch_events_withheld_total";
+/// Relayed events that were not taken, by cause.
+const RELAY_REFUSED: &str = "muster_switch_relay_refused_total";
+/// Devices that operators removed.
+const DEVICES_REMOVED: &str = "muster_switch_devices_removed_total";
 /// Attributes of a `Hello` that were left out because the fleet has too many names.
 const ATTRIBUTES_REFUSED: &str = "muster_switch_attributes_refused_total";
 /// Outboxes forgotten because their device has later ones.
@@ -48,6 +52,11 @@ pub(crate) fn describe() {
     describe_counter!(REPEATED, "results and events that came again and were acked again, by lane");
     describe_counter!(DROPPED, "results and events acked but not stored, by reason");
     describe_counter!(EVENTS_WITHHELD, "events not taken because the disk is short, by road");
+    describe_counter!(
+        RELAY_REFUSED,
+        "relayed events not taken and left with the Background Channel, by cause"
+    );
+    describe_counter!(DEVICES_REMOVED, "devices that operators removed");
     describe_counter!(ATTRIBUTES_REFUSED, "attributes left out because the fleet has too many names");
     describe_counter!(OUTBOXES_FORGOTTEN, "outboxes forgotten because their device has later ones");
     describe_counter!(DAMAGED, "stored records that failed their checksum and were set aside, by table");
@@ -89,6 +98,16 @@ pub(crate) fn dropped(reason: &'static str) {
 /// Counts events that were left with who sent them because the disk is short.
 pub(crate) fn events_withheld(road: &'static str, count: usize) {
     counter!(EVENTS_WITHHELD, "road" => road).increment(u64::try_from(count).unwrap_or(u64::MAX));
+}
+
+/// Counts a relayed event that was not taken.
+pub(crate) fn relay_refused(cause: &'static str) {
+    counter!(RELAY_REFUSED, "cause" => cause).increment(1);
+}
+
+/// Counts a device that was removed.
+pub(crate) fn device_removed() {
+    counter!(DEVICES_REMOVED).increment(1);
 }
 
 /// Counts attributes that were left out.

@@ -29,8 +29,9 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use clock::Clock;
 pub(crate) use config::EngineConfig;
-pub(crate) use error::{EngineError, OpenError};
+pub(crate) use error::{EngineEnd, EngineError, OpenError};
 pub(crate) use handle::{Engine, EngineHandle};
 pub(crate) use message::{Connect, Connected, DueOrder, Prepare, Prepared, SessionKey, ShardMessage};
 pub(crate) use metrics::describe as describe_metrics;

@@ -16,13 +16,13 @@ use super::outgoing::Outgoing;
 use super::reader::{Pool, Reader};
 use super::shared::{Catalogue, Shared, SharedParts};
 use super::store::{Store, StoreError};
-use super::{EngineConfig, EngineError, OpenError, ShardMessage, metrics};
+use super::{EngineConfig, EngineEnd, OpenError, ShardMessage, metrics};
 
 /// Whether the writer lives, and why it doesn't.
 #[derive(Debug)]
 pub(crate) struct Life {
     close: CancellationToken,
-    ended: watch::Receiver<Option<EngineError>>,
+    ended: watch::Receiver<Option<EngineEnd>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -104,10 +104,10 @@ pub(super) fn start(
 
 impl Life {
     /// Returns why the writer ended, when it does.
-    pub(super) async fn failed(&self) -> EngineError {
+    pub(super) async fn failed(&self) -> EngineEnd {
         let mut ended = self.ended.clone();
         let end = ended.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
-        end.unwrap_or_else(|| EngineError::Internal("the writer's thread panicked".to_owned()))
+        end.unwrap_or(EngineEnd::Panicked)
     }
 
     /// Lets the writer commit what is queued, and waits for its end.
@@ -128,7 +128,7 @@ impl Drop for Life {
 
 impl Writer {
     /// Runs until it is closed or a commit fails; returns why.
-    async fn run(&mut self) -> EngineError {
+    async fn run(&mut self) -> EngineEnd {
         let mut batch = Vec::with_capacity(self.batch_items_max);
         let mut delivered = true;
         loop {
@@ -148,11 +148,11 @@ impl Writer {
                 Ok(all) => delivered = all,
                 Err(error) => {
                     tracing::error!(%error, "the store cannot be written; ending");
-                    return internal(&error);
+                    return EngineEnd::from(&error);
                 }
             }
             if closing {
-                return EngineError::Closed;
+                return EngineEnd::Closed;
             }
         }
     }
@@ -180,6 +180,8 @@ impl Writer {
             self.store.commit(&output.writes)?;
             metrics::committed(items, begin.elapsed());
         }
+        // Also without a write: the writer wakes every TICK, so a store that is gone is noticed within it.
+        self.store.check_files()?;
         self.release(output);
         let delivered = self.outgoing.flush();
         if wrote {
@@ -228,8 +230,4 @@ impl Writer {
         let due = self.core.poll_timeout(now).map_or(i64::MAX, |at| at.saturating_sub(now));
         Duration::from_millis(u64::try_from(due).unwrap_or_default()).min(TICK)
     }
-}
-
-fn internal(error: &StoreError) -> EngineError {
-    EngineError::Internal(error.to_string())
 }

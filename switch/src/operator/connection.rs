@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use muster_pki::Role;
+use muster_service::admission::{Handshakes, Lobby, Place, Refused};
 use muster_service::credentials::{PeerRefused, ServerCredentials};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,6 +24,7 @@ use tonic::transport::server::Connected;
 
 use crate::config::OperatorLimits;
 use crate::gate::Caller;
+use crate::wall::Wall;
 use crate::{metrics, refusal, wall};
 
 /// Connections that wait for the server to take them; it takes them at once.
@@ -40,6 +42,7 @@ pub(super) struct Connection {
     stream: TlsStream<TcpStream>,
     caller: Caller,
     credentials: Arc<ServerCredentials>,
+    wall: Wall,
     /// Yields when what is trusted or revoked has changed since the handshake began.
     changes: WatchStream<u64>,
     certificate_end_ms: i64,
@@ -70,33 +73,47 @@ impl Ended {
     }
 }
 
-/// Accepts connections until `stop`, each with its handshake in a task of its own.
-///
-/// The permits bound handshakes and connections together: an operator who finds none waits in the kernel's backlog.
+/// What every connection passes on its way in.
+#[derive(Debug)]
+struct Door {
+    credentials: Arc<ServerCredentials>,
+    wall: Wall,
+    lobby: Arc<Lobby>,
+    handshakes: Arc<Handshakes>,
+    /// Open connections; who is in a handshake is not among them.
+    connections: Arc<Semaphore>,
+    tls_deadline: Duration,
+    accepted: mpsc::Sender<io::Result<Connection>>,
+}
+
+/// Accepts connections until `stop`, each in a task of its own until its peer is known.
 pub(super) fn accept(
     listener: TcpListener,
     credentials: Arc<ServerCredentials>,
+    wall: Wall,
     limits: &OperatorLimits,
     stop: CancellationToken,
     tasks: &TaskTracker,
 ) -> mpsc::Receiver<io::Result<Connection>> {
     let (accepted, connections) = mpsc::channel(ACCEPTED_MAX);
-    let permits = Arc::new(Semaphore::new(usize::try_from(limits.connections_max).unwrap_or(usize::MAX)));
-    let tls_deadline = limits.tls_deadline;
-    let handshakes = tasks.clone();
+    let door = Arc::new(Door {
+        credentials,
+        wall,
+        lobby: Lobby::new(limits.lobby()),
+        handshakes: Handshakes::new(limits.handshakes_max, limits.handshakes_per_source_max),
+        connections: Arc::new(Semaphore::new(usize::try_from(limits.connections_max).unwrap_or(usize::MAX))),
+        tls_deadline: limits.tls_deadline,
+        accepted,
+    });
+    let newcomers = tasks.clone();
     tasks.spawn(async move {
         loop {
             let connection = async {
-                let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
-                Some((listener.accept().await, permit))
+                door.handshakes.room().await;
+                listener.accept().await
             };
-            let next = tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                next = connection => next,
-            };
-            let Some((stream, permit)) = next else { return };
-            let (stream, address) = match stream {
+            let Some(next) = stop.run_until_cancelled(connection).await else { return };
+            let (stream, address) = match next {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "no operator connection could be accepted; see LimitNOFILE");
@@ -104,76 +121,102 @@ pub(super) fn accept(
                     continue;
                 }
             };
-            let (credentials, accepted) = (Arc::clone(&credentials), accepted.clone());
-            handshakes.spawn(async move {
-                if let Some(connection) = shake(stream, address, credentials, tls_deadline, permit).await
-                    && accepted.send(Ok(connection)).await.is_err()
-                {
-                    tracing::debug!("the operator API closed before a connection reached it");
+            match door.lobby.enter(address) {
+                Ok(place) => {
+                    let (door, stop) = (Arc::clone(&door), stop.clone());
+                    newcomers.spawn(async move { door.admit(stream, address, place, &stop).await });
                 }
-            });
+                Err(refused) => turned_away(address, refused),
+            }
         }
     });
     connections
 }
 
-async fn shake(
-    stream: TcpStream,
-    address: SocketAddr,
-    credentials: Arc<ServerCredentials>,
-    tls_deadline: Duration,
-    permit: OwnedSemaphorePermit,
-) -> Option<Connection> {
-    let listener = metrics::Listener::Operators;
-    // Before the check, so that no change falls between the two.
-    let changes = WatchStream::from_changes(credentials.changes());
-    let handshake = async {
-        stream.set_nodelay(true)?;
-        TlsAcceptor::from(credentials.config()).accept(stream).await
-    };
-    let stream = match timeout(tls_deadline, handshake).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            if let Some(refused) = refusal::of_handshake(&error) {
-                metrics::handshake(listener, "certificate");
-                refusal::note(refused, address);
-            } else {
-                metrics::handshake(listener, "tls");
-                tracing::info!(%address, %error, "operator connection refused");
+/// Counts a connection that said nothing, or nothing that a handshake begins with.
+fn turned_away(address: SocketAddr, refused: Refused) {
+    metrics::handshake(metrics::Listener::Operators, refused.label());
+    tracing::debug!(%address, %refused, "no handshake");
+}
+
+impl Door {
+    /// Waits until there is something to shake hands about, does, and gives the connection to the server.
+    async fn admit(
+        &self,
+        mut stream: TcpStream,
+        address: SocketAddr,
+        place: Place,
+        stop: &CancellationToken,
+    ) {
+        let passing = place.pass(&mut stream, &self.handshakes, self.tls_deadline);
+        let _permit = match stop.run_until_cancelled(passing).await {
+            Some(Ok(permit)) => permit,
+            Some(Err(refused)) => return turned_away(address, refused),
+            None => return,
+        };
+        if let Some(connection) = self.shake(stream, address).await
+            && self.accepted.send(Ok(connection)).await.is_err()
+        {
+            tracing::debug!("the operator API closed before a connection reached it");
+        }
+    }
+
+    async fn shake(&self, stream: TcpStream, address: SocketAddr) -> Option<Connection> {
+        let listener = metrics::Listener::Operators;
+        // Before the check, so that no change falls between the two.
+        let changes = WatchStream::from_changes(self.credentials.changes());
+        let handshake = async {
+            stream.set_nodelay(true)?;
+            TlsAcceptor::from(self.credentials.config()).accept(stream).await
+        };
+        let stream = match timeout(self.tls_deadline, handshake).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                if let Some(refused) = refusal::of_handshake(&error) {
+                    metrics::handshake(listener, "certificate");
+                    refusal::note(refused, address);
+                } else {
+                    metrics::handshake(listener, "tls");
+                    tracing::info!(%address, %error, "operator connection refused");
+                }
+                return None;
             }
+            Err(_) => {
+                metrics::handshake(listener, "tls_deadline");
+                return None;
+            }
+        };
+        let roles = [Role::Operator, Role::Service];
+        let chain = stream.get_ref().1.peer_certificates();
+        let peer = match self.credentials.check_peer_role(chain, &roles, self.wall.now()) {
+            Ok(peer) => peer,
+            Err(refused) => {
+                metrics::handshake(listener, "certificate");
+                refusal::note(&refused, address);
+                return None;
+            }
+        };
+        let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else {
+            metrics::handshake(listener, "full");
+            tracing::warn!(operator = peer.name(), %address, "connection closed: `operators.connections_max` are open");
             return None;
-        }
-        Err(_) => {
-            metrics::handshake(listener, "tls_deadline");
-            return None;
-        }
-    };
-    let roles = [Role::Operator, Role::Service];
-    let peer = match credentials.check_peer_role(stream.get_ref().1.peer_certificates(), &roles, wall::now())
-    {
-        Ok(peer) => peer,
-        Err(refused) => {
-            metrics::handshake(listener, "certificate");
-            refusal::note(&refused, address);
-            return None;
-        }
-    };
-    metrics::handshake(listener, "ok");
-    let certificate = peer.certificate();
-    let name = peer.name().to_owned();
-    let caller = Caller { role: peer.role(), name, thumbprint: certificate.thumbprint(), address };
-    let certificate_end_ms = wall::millis(certificate.not_after());
-    let look = Box::pin(tokio::time::sleep(Duration::ZERO));
-    Some(Connection {
-        stream,
-        caller,
-        credentials,
-        changes,
-        certificate_end_ms,
-        look,
-        ended: None,
-        _permit: permit,
-    })
+        };
+        metrics::handshake(listener, "ok");
+        let certificate = peer.certificate();
+        let name = peer.name().to_owned();
+        let caller = Caller { role: peer.role(), name, thumbprint: certificate.thumbprint(), address };
+        Some(Connection {
+            stream,
+            caller,
+            credentials: Arc::clone(&self.credentials),
+            wall: self.wall.clone(),
+            changes,
+            certificate_end_ms: wall::millis(certificate.not_after()),
+            look: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            ended: None,
+            _permit: permit,
+        })
+    }
 }
 
 impl Connection {
@@ -198,7 +241,9 @@ impl Connection {
     fn changed(&mut self, context: &mut Context<'_>) -> Option<Ended> {
         while let Poll::Ready(Some(_)) = Pin::new(&mut self.changes).poll_next(context) {
             let chain = self.stream.get_ref().1.peer_certificates();
-            if let Err(refused) = self.credentials.check_peer_role(chain, &[self.caller.role], wall::now()) {
+            if let Err(refused) =
+                self.credentials.check_peer_role(chain, &[self.caller.role], self.wall.now())
+            {
                 refusal::note(&refused, self.caller.address);
                 return Some(Ended::Refused(refused));
             }
@@ -208,7 +253,7 @@ impl Connection {
 
     fn expired(&mut self, context: &mut Context<'_>) -> Option<Ended> {
         while self.look.as_mut().poll(context).is_ready() {
-            let left_ms = self.certificate_end_ms.saturating_sub(wall::now_ms());
+            let left_ms = self.certificate_end_ms.saturating_sub(self.wall.now_ms());
             if left_ms <= 0 {
                 return Some(Ended::Expired);
             }

@@ -5,7 +5,8 @@ use muster_proto::operator::v1::{
     GetClientRequest, GetClientResponse, GetDefinitionRequest, GetDefinitionResponse, GetLicenceRequest,
     GetLicenceResponse, GetStatusRequest, GetStatusResponse, ImportDefinitionRequest,
     ImportDefinitionResponse, ImportLicenceRequest, ImportLicenceResponse, ListClientsRequest,
-    ListClientsResponse, ListDefinitionsRequest, ListDefinitionsResponse,
+    ListClientsResponse, ListDefinitionsRequest, ListDefinitionsResponse, RemoveClientRequest,
+    RemoveClientResponse,
 };
 use muster_proto_grpc::operator::v1::client_service_server::ClientService;
 use muster_proto_grpc::operator::v1::definition_service_server::DefinitionService;
@@ -48,6 +49,18 @@ impl ClientService for Api {
         let device = device_id(&request.get_ref().device)?;
         let client = self.read(move |reader| reader.client(&device)).await?;
         Ok(Response::new(GetClientResponse { client: Some(client) }))
+    }
+
+    async fn remove_client(
+        &self,
+        request: Request<RemoveClientRequest>,
+    ) -> Result<Response<RemoveClientResponse>, Status> {
+        let caller = self.admit(&request, Entry::RemoveDevice)?;
+        let device = device_id(&request.get_ref().device)?;
+        let removed = self.parts().engine.remove(device).await?;
+        let RemoveClientResponse { device, was_online, cancelled_targets } = &removed;
+        tracing::info!(device, was_online, cancelled_targets, operator = %caller.name, "device removed");
+        Ok(Response::new(removed))
     }
 }
 

@@ -34,6 +34,7 @@ use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
 
 use crate::config::OperatorLimits;
+use crate::wall::Wall;
 
 pub(crate) use self::state::{Api, ApiParts};
 
@@ -64,13 +65,14 @@ pub(crate) enum ServeError {
 pub(crate) async fn serve(
     listener: TcpListener,
     credentials: Arc<ServerCredentials>,
+    wall: Wall,
     api: Api,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     let limits = api.limits().clone();
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let tasks = TaskTracker::new();
-    let connections = connection::accept(listener, credentials, &limits, stop.clone(), &tasks);
+    let connections = connection::accept(listener, credentials, wall, &limits, stop.clone(), &tasks);
     let routes = routes(&api, &limits).await?;
     let header_bytes_max = u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX);
     let served = Server::builder()

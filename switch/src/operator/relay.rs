@@ -15,7 +15,6 @@ impl EventRelayService for Api {
     ) -> Result<Response<RelayEventsResponse>, Status> {
         self.admit(&request, Entry::Relay)?;
         let RelayEventsRequest { events } = request.into_inner();
-        let accepted = self.parts().engine.relay(events).await?;
-        Ok(Response::new(RelayEventsResponse { accepted }))
+        Ok(Response::new(self.parts().engine.relay(events).await?))
     }
 }

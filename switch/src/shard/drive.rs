@@ -21,7 +21,8 @@ use super::Shard;
 use super::handshake::{Admitted, Socket};
 use super::session::{Ending, Session};
 use super::talk;
-use crate::{refusal, wall};
+use crate::refusal;
+use crate::wall::Wall;
 
 /// How long the client may take to answer our close frame; it has its GoAway by then.
 const CLOSE_LINGER: Duration = Duration::from_secs(2);
@@ -129,7 +130,7 @@ impl Pump {
             Poll::Ready(None) => return Poll::Ready(Turn::Ended(End::Peer)),
             Poll::Pending => {}
         }
-        self.time(context)
+        self.time(&shard.wall, context)
     }
 
     /// Writes what waits.
@@ -174,14 +175,14 @@ impl Pump {
         Poll::Ready(Turn::Ended(End::Peer))
     }
 
-    fn time(&mut self, context: &mut Context<'_>) -> Poll<Turn> {
+    fn time(&mut self, wall: &Wall, context: &mut Context<'_>) -> Poll<Turn> {
         let now = Instant::now();
         let stalled_until = self.stall.since.map(|since| since + self.write_deadline);
         if stalled_until.is_some_and(|until| until <= now) {
             return Poll::Ready(Turn::Ended(End::Stalled));
         }
         if self.certificate_look <= now {
-            let left_ms = self.certificate_end_ms.saturating_sub(wall::now_ms());
+            let left_ms = self.certificate_end_ms.saturating_sub(wall.now_ms());
             self.certificate_look =
                 now + Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)).min(CERTIFICATE_LOOK);
             if left_ms <= 0 {
@@ -275,7 +276,7 @@ fn break_off(session: &Session, detail: String) {
 fn recheck(shard: &Shard, session: &Session, socket: &Socket, address: SocketAddr) {
     let (_, tls) = socket.get_ref().get_ref();
     if let Err(refused) =
-        shard.credentials.check_peer_role(tls.peer_certificates(), &[Role::Device], wall::now())
+        shard.credentials.check_peer_role(tls.peer_certificates(), &[Role::Device], shard.wall.now())
     {
         refusal::note(&refused, address);
         let detail = refused.to_string();

@@ -71,7 +71,7 @@ impl Visitor {
 /// Why a client has no session.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Rejected {
-    /// TLS took too long.
+    /// TLS took too long, counted from its first byte.
     #[error("the TLS handshake took longer than `sessions.tls_deadline`")]
     TlsDeadline,
     /// TLS did not come to be; the certificate may be at fault.
@@ -132,7 +132,7 @@ pub(super) async fn admit(
     let certificates = tls.get_ref().1.peer_certificates();
     let peer = shard
         .credentials
-        .check_peer_role(certificates, &[Role::Device], wall::now())
+        .check_peer_role(certificates, &[Role::Device], shard.wall.now())
         .map_err(Rejected::Certificate)?;
     let visitor = Visitor::new(&peer, address).ok_or(Rejected::Nameless)?;
     let room = shard.registry.admit();

@@ -23,12 +23,14 @@ use muster_proto::ids::InstructionId;
 use muster_proto::limits::SessionLimits;
 use muster_proto::session::switch::{SwitchSession, SwitchSessionConfig};
 use muster_proto::session::v1::CloseReason;
+use muster_service::admission::{Handshakes, Lobby, Place};
 use muster_service::credentials::ServerCredentials;
 use muster_service::shutdown::Shutdown;
 use rand::Rng as _;
 use roaring::RoaringBitmap;
+use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -39,6 +41,7 @@ use self::table::Table;
 use crate::config::Config;
 use crate::engine::{EngineHandle, SessionKey, ShardMessage};
 use crate::registry::Registry;
+use crate::wall::Wall;
 use crate::{metrics, refusal};
 
 /// How long the accept loop rests when the process is out of descriptors or memory.
@@ -79,6 +82,10 @@ pub(crate) struct Common {
     pub(crate) credentials: Arc<ServerCredentials>,
     /// Every session of the Switch.
     pub(crate) registry: Arc<Registry>,
+    /// Connections of which no byte has come yet.
+    pub(crate) lobby: Arc<Lobby>,
+    /// The time of day.
+    pub(crate) wall: Wall,
     /// The Switch stops: accept nothing, send everyone away.
     pub(crate) stop: CancellationToken,
     /// The process, which ends when a shard does so by itself.
@@ -94,6 +101,7 @@ struct Shard {
     engine: EngineHandle,
     credentials: Arc<ServerCredentials>,
     registry: Arc<Registry>,
+    wall: Wall,
     table: Table,
     tasks: TaskTracker,
     stopping: Cell<bool>,
@@ -136,7 +144,7 @@ async fn serve(
     common: Common,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let Common { config, engine, credentials, registry, stop, .. } = common;
+    let Common { config, engine, credentials, registry, lobby, wall, stop, .. } = common;
     let drain_timeout = config.shutdown.drain_timeout;
     let shard = Rc::new(Shard {
         index,
@@ -145,6 +153,7 @@ async fn serve(
         engine,
         credentials,
         registry,
+        wall,
         table: Table::default(),
         tasks: TaskTracker::new(),
         stopping: Cell::new(false),
@@ -154,7 +163,7 @@ async fn serve(
     let helpers = TaskTracker::new();
     let done = CancellationToken::new();
     helpers.spawn_local(report_sent(Rc::clone(&shard), done.clone()));
-    helpers.spawn_local(accept(Rc::clone(&shard), listener, stop.clone()));
+    helpers.spawn_local(accept(Rc::clone(&shard), listener, lobby, stop.clone()));
     helpers.spawn_local(measure(Rc::clone(&shard), done.clone()));
     helpers.spawn_local(follow_trust(Rc::clone(&shard), stop.clone()));
     while let Some(()) = stop.run_until_cancelled(shard.listen_to_engine(&mut messages)).await.flatten() {}
@@ -234,33 +243,79 @@ impl Shard {
     }
 }
 
-/// Takes connections in, no more at once than there are handshake permits; the others wait in the kernel's backlog.
-async fn accept(shard: Rc<Shard>, listener: tokio::net::TcpListener, stop: CancellationToken) {
+/// Takes connections in while a handshake may begin; the others wait in the kernel's backlog.
+async fn accept(
+    shard: Rc<Shard>,
+    listener: tokio::net::TcpListener,
+    lobby: Arc<Lobby>,
+    stop: CancellationToken,
+) {
     let shards = u32::from(shard.config.shard_count());
-    let handshakes =
-        usize::try_from(shard.config.sessions.handshakes_max.div_ceil(shards).max(1)).unwrap_or(1);
-    let permits = Arc::new(Semaphore::new(handshakes));
+    let limits = &shard.config.sessions;
+    let handshakes = Handshakes::new(
+        limits.handshakes_max.div_ceil(shards),
+        limits.handshakes_per_source_max.div_ceil(shards),
+    );
     loop {
         let connection = async {
-            let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
-            Some((listener.accept().await, permit))
+            handshakes.room().await;
+            listener.accept().await
         };
-        let Some((accepted, permit)) = stop.run_until_cancelled(connection).await.flatten() else { return };
-        match accepted {
-            Ok((stream, address)) => {
-                let shard_of_task = Rc::clone(&shard);
-                let handshake = async move {
-                    // The handshake's future is some kilobytes; boxed, it is gone before the session begins.
-                    let admitted = Box::pin(handshake::admit(&shard_of_task, stream, address)).await;
-                    drop(permit);
-                    settle(shard_of_task, address, admitted).await;
-                };
-                shard.tasks.spawn_local(handshake);
-            }
+        let Some(accepted) = stop.run_until_cancelled(connection).await else { return };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(shard = shard.index, %error, "no connection could be accepted; see LimitNOFILE");
                 metrics::handshake(metrics::Listener::Sessions, "accept");
                 tokio::time::sleep(ACCEPT_REST).await;
+                continue;
+            }
+        };
+        match lobby.enter(address) {
+            Ok(place) => {
+                let (shard_of_task, handshakes, stop) =
+                    (Rc::clone(&shard), Arc::clone(&handshakes), stop.clone());
+                let connection = async move {
+                    let newcomer = Newcomer { stream, address, place };
+                    // These futures are some kilobytes; boxed, they are gone before the session begins.
+                    let admitted = Box::pin(newcomer.admit(&shard_of_task, &handshakes, &stop)).await;
+                    if let Some(admitted) = admitted {
+                        settle(shard_of_task, address, admitted).await;
+                    }
+                };
+                shard.tasks.spawn_local(connection);
+            }
+            Err(refused) => {
+                metrics::handshake(metrics::Listener::Sessions, refused.label());
+                tracing::debug!(%address, %refused, "connection closed");
+            }
+        }
+    }
+}
+
+/// A connection of which no byte has come yet.
+struct Newcomer {
+    stream: TcpStream,
+    address: SocketAddr,
+    place: Place,
+}
+
+impl Newcomer {
+    /// Waits until there is something to shake hands about, and does. `None` if there is not, or the Switch stops.
+    async fn admit(
+        self,
+        shard: &Shard,
+        handshakes: &Arc<Handshakes>,
+        stop: &CancellationToken,
+    ) -> Option<Result<Admitted, Rejected>> {
+        let Self { mut stream, address, place } = self;
+        let passing = place.pass(&mut stream, handshakes, shard.config.sessions.tls_deadline);
+        match stop.run_until_cancelled(passing).await? {
+            Ok(_permit) => Some(handshake::admit(shard, stream, address).await),
+            Err(refused) => {
+                metrics::handshake(metrics::Listener::Sessions, refused.label());
+                tracing::debug!(%address, %refused, "no handshake");
+                None
             }
         }
     }

@@ -12,7 +12,7 @@ use super::Shard;
 use super::handshake::Visitor;
 use super::session::{Due, Ending, Identity, Session};
 use crate::engine::{Connect, Connected, EngineError, SessionKey};
-use crate::{metrics, wall};
+use crate::metrics;
 
 /// How long a client is told to stay away when the engine could not take it.
 const REFUSED_RECONNECT_AFTER: Duration = Duration::from_secs(10);
@@ -71,8 +71,8 @@ fn welcome(
     outbox: OutboxId,
     connected: Connected,
 ) {
-    let Connected { number, epoch, licence_digest, due } = connected;
-    let args = WelcomeArgs { epoch, time_ms: wall::now_ms(), licence_digest };
+    let Connected { number, epoch, licence_digest, highest_sequence, due } = connected;
+    let args = WelcomeArgs { epoch, time_ms: shard.wall.now_ms(), licence_digest, highest_sequence };
     session.half(|half| half.push_welcome(args, Instant::now()));
     let since = Instant::now();
     let had: Vec<InstructionId> = due.iter().map(|order| order.instruction).collect();

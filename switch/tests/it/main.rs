@@ -8,9 +8,11 @@
 )]
 
 mod client;
+mod full_disk;
 mod instructions;
 mod operators;
 mod pki;
 mod sessions;
 mod store;
+mod strangers;
 mod world;

@@ -54,17 +54,31 @@ pub(crate) fn text(value: &SqlValue) -> String {
     }
 }
 
-/// The output of a shell pipeline in the C locale; `None` if the tool isn't on this machine.
+/// The output of a shell pipeline in the C locale; `None` if the tool isn't on this machine and need not be.
+#[track_caller]
 pub(crate) fn shell(tool: &str, script: &str) -> Option<String> {
     let found = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().unwrap();
-    if !found.status.success() {
+    if lacks(tool, !found.status.success(), "install it (bash deploy/ci/install-test-needs)") {
         return None;
     }
     let output = Command::new("sh").args(["-c", script]).env("LC_ALL", "C").output().unwrap();
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Whether this machine lacks something that a test needs, which fails the test, unless `MUSTER_TEST_MAY_SKIP` names it.
+#[track_caller]
+pub(crate) fn lacks(name: &str, is_missing: bool, fix: &str) -> bool {
+    let may_skip = std::env::var("MUSTER_TEST_MAY_SKIP").unwrap_or_default();
+    let may = may_skip.split(',').any(|one| one.trim() == name);
+    assert!(!is_missing || may, "needs {name}: {fix}; or skip such tests with MUSTER_TEST_MAY_SKIP={name}");
+    if is_missing {
+        eprintln!("SKIPPED, since MUSTER_TEST_MAY_SKIP names {name}");
+    }
+    is_missing
+}
+
 /// The output of a shell pipeline as sorted lines.
+#[track_caller]
 pub(crate) fn shell_lines(tool: &str, script: &str) -> Option<Vec<String>> {
     let mut lines: Vec<String> = shell(tool, script)?.lines().map(str::to_owned).collect();
     lines.sort();

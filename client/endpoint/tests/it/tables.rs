@@ -3,9 +3,10 @@ use std::net::{TcpListener, UdpSocket};
 
 use muster_endpoint::SqlValue;
 
-use crate::support::{lines, rows, shell_lines, text};
+use crate::support::{lacks, lines, rows, shell_lines, text};
 
-/// Compares whole row sets; a machine without the tool is not compared.
+/// Compares whole row sets.
+#[track_caller]
 fn agree(tool: &str, script: &str, sql: &str) {
     let Some(wanted) = shell_lines(tool, script) else { return };
     assert!(!wanted.is_empty(), "`{script}` lists nothing");
@@ -273,7 +274,7 @@ fn one_query_joins_tables() {
 
 #[test]
 fn a_mount_with_a_space_in_its_name_is_listed() {
-    if !nix::unistd::geteuid().is_root() {
+    if lacks("root", !nix::unistd::geteuid().is_root(), "run it as root, who may mount") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -286,7 +287,7 @@ fn a_mount_with_a_space_in_its_name_is_listed() {
         nix::mount::MsFlags::empty(),
         Some("size=1m"),
     );
-    if mounted.is_err() {
+    if lacks("mount", mounted.is_err(), "root here may not mount a tmpfs; give it CAP_SYS_ADMIN") {
         return;
     }
 

@@ -4,6 +4,7 @@ mod arriving;
 mod licence;
 mod outcome;
 mod slots;
+mod stopping;
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,11 @@
 //! `muster client`: the devices.
 
+use std::io::IsTerminal as _;
+
 use muster_proto::common::v1::{ColumnType, NamedValue};
-use muster_proto::operator::v1::{Client as Device, GetClientRequest, ListClientsRequest};
+use muster_proto::operator::v1::{
+    Client as Device, GetClientRequest, ListClientsRequest, RemoveClientRequest, RemoveClientResponse,
+};
 
 use crate::cli::{Client, Listing};
 use crate::exit::{Exit, Failure};
@@ -13,6 +17,7 @@ pub(crate) async fn run(operator: &Operator, verb: Client) -> Result<Exit, Failu
     match verb {
         Client::List { on, listing } => list(operator, on, &listing).await,
         Client::Show { device, output } => show(operator, device, output).await,
+        Client::Remove { device, yes, output } => remove(operator, device, yes, output).await,
     }
 }
 
@@ -123,4 +128,64 @@ async fn show(operator: &Operator, device: String, format: Format) -> Result<Exi
     }
     output::print_pairs(pairs, format)?;
     Ok(Exit::Ok)
+}
+
+async fn remove(operator: &Operator, device: String, yes: bool, format: Format) -> Result<Exit, Failure> {
+    if !yes {
+        // A name that nobody has is told before anything is asked.
+        let request = GetClientRequest { device: device.clone() };
+        let found = operator.clients().get_client(request).await?.into_inner().client.unwrap_or_default();
+        confirm(&found.device)?;
+    }
+    let removed = operator.clients().remove_client(RemoveClientRequest { device }).await?.into_inner();
+    let RemoveClientResponse { device, was_online, cancelled_targets } = removed;
+    match format {
+        Format::Table | Format::Wide => {
+            output::print_line(&format!("{device} removed, {cancelled_targets} open targets cancelled"))?;
+        }
+        Format::Json | Format::Jsonl | Format::Csv => {
+            let pairs = [
+                ("device", Cell::text(&device)),
+                ("was_online", Cell::flag(Flag::from(was_online))),
+                ("cancelled_targets", Cell::number(cancelled_targets)),
+            ];
+            output::print_pairs(pairs.map(|(name, cell)| (name.to_owned(), cell)).into(), format)?;
+        }
+    }
+    if was_online {
+        output::note("it was online, and comes back as a new device unless its certificate is revoked");
+    }
+    Ok(Exit::Ok)
+}
+
+/// Asks for the device's name, as a person who means it types it.
+fn confirm(device: &str) -> Result<(), Failure> {
+    let refuse = |why: &str| {
+        Failure::usage(format!("{device} is not removed: {why}"))
+            .with_next(format!("muster client remove {device} --yes"))
+    };
+    if !std::io::stdin().is_terminal() {
+        return Err(refuse("no terminal to confirm it on"));
+    }
+    output::note(&format!("Type the device's name to remove it ({}):", output::printable(device)));
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).map_err(|error| refuse(&error.to_string()))?;
+    if is_confirmed(&line, device) { Ok(()) } else { Err(refuse("the name typed was another")) }
+}
+
+fn is_confirmed(line: &str, device: &str) -> bool {
+    line.trim().eq_ignore_ascii_case(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_devices_own_name_confirms_its_removal() {
+        assert!(is_confirmed("WEB1.example.org\n", "web1.example.org"));
+        for other in ["", "\n", "y\n", "web1\n", "web2.example.org\n"] {
+            assert!(!is_confirmed(other, "web1.example.org"), "{other:?}");
+        }
+    }
 }

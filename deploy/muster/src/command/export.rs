@@ -85,6 +85,7 @@ fn result(instruction: &str, outbox_id: &[u8], sequence: u64, result: &DeviceRes
         "outbox_id": hex::encode(outbox_id),
         "sequence": sequence,
         "part": result.part,
+        "last": result.last,
         "state": result.state().name(),
         "refusal": refusal,
         "detail": result.detail,

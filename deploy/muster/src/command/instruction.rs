@@ -100,6 +100,8 @@ async fn show(operator: &Operator, id: &str, format: Format) -> Result<Exit, Fai
         ("definition", Cell::text(&instruction.definition)),
         ("version", Cell::text(&instruction.version)),
         ("operator", Cell::text(&instruction.operator)),
+        ("signer", Cell::text(&instruction.signer)),
+        ("signer_thumbprint", Cell::text(&instruction.signer_thumbprint)),
         ("audience", Cell::text(&instruction.audience)),
         ("arguments", arguments(&instruction)),
         ("created", Cell::moment(instruction.created_at_ms)),

@@ -280,7 +280,7 @@ fn summary(id: &str, outcome: &Outcome) {
     let states: Vec<String> =
         outcome.states().iter().map(|(state, count)| format!("{count} {state}")).collect();
     output::note(&format!(
-        "\n{} rows from {} devices ({})\ninstruction {id}",
+        "\n{} rows from {} devices ({})",
         outcome.rows().len(),
         outcome.instruction.targets,
         states.join(", "),

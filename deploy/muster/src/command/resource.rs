@@ -1,6 +1,7 @@
 //! `muster resource`: content that instructions need, at the Background Channel.
 
 use std::path::Path;
+use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
@@ -17,6 +18,9 @@ use crate::output::{self, Cell, Format, Table};
 
 /// An answer to a listing or a put.
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// For what has arrived already when a connection has ended.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A file is held in memory while it is hashed and sent.
 const FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
@@ -171,17 +175,34 @@ async fn send(home: &Home, base: &Url, method: Method, path: &str, body: Bytes) 
         })?;
         Ok::<_, Failure>((status, body.to_bytes()))
     };
-    let exchange = std::pin::pin!(exchange);
-    // The connection is driven beside the exchange and ends with it.
-    let (status, body) = tokio::select! {
-        biased;
-        exchanged = exchange => exchanged?,
-        ended = connection => {
-            ended.map_err(broken)?;
-            return Err(Failure::unreachable(format!("the Background Channel at {} closed the connection", base.address)));
+    let gone = |ended: hyper::Result<()>| match ended {
+        Err(error) => broken(error),
+        Ok(()) => {
+            let said = format!("the Background Channel at {} closed the connection", base.address);
+            Failure::unreachable(said).with_next("muster doctor")
         }
     };
+    let (status, body) = beside(exchange, connection, gone).await?;
     answer(status, &body)
+}
+
+/// Drives a connection beside an exchange over it, and ends with the exchange. A server that refuses may answer and go
+/// before the body is out: what it said has arrived by then, and says why.
+async fn beside<T, E>(
+    exchange: impl Future<Output = Result<T, Failure>>,
+    connection: impl Future<Output = Result<(), E>>,
+    gone: impl FnOnce(Result<(), E>) -> Failure,
+) -> Result<T, Failure> {
+    let mut exchange = std::pin::pin!(exchange);
+    let ended = tokio::select! {
+        biased;
+        exchanged = &mut exchange => return exchanged,
+        ended = connection => ended,
+    };
+    match tokio::time::timeout(ANSWER_DEADLINE, exchange).await {
+        Ok(Ok(exchanged)) => Ok(exchanged),
+        Ok(Err(_)) | Err(_) => Err(gone(ended)),
+    }
 }
 
 fn answer(status: StatusCode, body: &Bytes) -> Result<Bytes, Failure> {
@@ -200,6 +221,7 @@ fn answer(status: StatusCode, body: &Bytes) -> Result<Bytes, Failure> {
 #[cfg(test)]
 mod tests {
     use muster_pki::{Role, UnixTime};
+    use muster_service::credentials::{self, Clock, CredentialFiles};
     use muster_service::shutdown::Shutdown;
 
     use super::*;
@@ -265,6 +287,74 @@ mod tests {
         assert_eq!(taken.unwrap(), Exit::Ok);
         shutdown.trigger();
         running.wait().await.unwrap();
+    }
+
+    /// Answers the first request before its body is there, and closes the connection.
+    async fn refuse_early(listener: tokio::net::TcpListener, tls: tokio_rustls::TlsAcceptor) {
+        let stream = tls.accept(listener.accept().await.unwrap().0).await.unwrap();
+        let answered = std::sync::Arc::new(tokio::sync::Notify::new());
+        let told = std::sync::Arc::clone(&answered);
+        let refuse = hyper::service::service_fn(move |_: Request<hyper::body::Incoming>| {
+            told.notify_one();
+            let body = Full::new(Bytes::from_static(b"at most 1 MiB"));
+            let refused = hyper::Response::builder().status(StatusCode::PAYLOAD_TOO_LARGE).body(body);
+            std::future::ready(refused)
+        });
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let mut connection = std::pin::pin!(server.serve_connection(TokioIo::new(stream), refuse));
+        tokio::select! {
+            _ended = &mut connection => return,
+            () = answered.notified() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        drop(connection.await);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_came_with_the_connections_end_is_not_lost() {
+        let (arrives, answered) = tokio::sync::oneshot::channel();
+        let exchange = async { answered.await.map_err(|_| Failure::unreachable("no answer")) };
+        let connection = async {
+            arrives.send(413).unwrap();
+            Ok::<(), std::convert::Infallible>(())
+        };
+
+        let told = beside(exchange, connection, |_| Failure::unreachable("gone")).await;
+
+        assert_eq!(told.unwrap(), 413);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_that_comes_before_the_body_is_out_is_told_in_the_servers_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = home_with_pki(folder.path());
+        issue(&home, &home, "channel", Role::Switch, "localhost");
+        issue(&home, &home, "operator/tls", Role::Operator, "alice");
+        let tls = credentials::server(
+            CredentialFiles { certificate: home.path("channel.pem"), key: home.path("channel.key") },
+            vec![(Role::Operator, home.roots("operators"))],
+            Vec::new(),
+            vec![b"h2".to_vec()],
+            Role::Switch,
+            Clock::system(),
+        )
+        .unwrap();
+        let body = Bytes::from(vec![7; 4 << 20]);
+
+        for _ in 0..3 {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = format!("https://localhost:{}/put", listener.local_addr().unwrap().port());
+            let base = address::url("https", 443, &address).unwrap();
+            let putting = send(&home, &base, Method::PUT, "/put", body.clone());
+            let (sent, ()) = tokio::join!(putting, refuse_early(listener, tls.config().into()));
+
+            let refused = sent.unwrap_err();
+            assert_eq!(refused.exit(), Exit::Refused, "{refused}");
+            assert!(
+                refused.to_string().contains("413") && refused.to_string().contains("at most 1 MiB"),
+                "{refused}"
+            );
+        }
     }
 
     #[test]

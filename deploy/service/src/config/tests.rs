@@ -80,6 +80,22 @@ fn unknown_variables_and_flags_are_refused_by_name() {
 }
 
 #[test]
+fn variables_that_kubernetes_sets_for_a_service_of_that_name_are_ignored_and_mistyped_keys_are_not() {
+    let loaded = Case::new()
+        .env("MUSTER_TEST_PORT", "tcp://10.96.0.7:4000")
+        .env("MUSTER_TEST_SERVICE_HOST", "10.96.0.7")
+        .env("MUSTER_TEST_SERVICE_PORT", "4000")
+        .env("MUSTER_TEST_PORT_4000_TCP_ADDR", "10.96.0.7")
+        .env("MUSTER_TEST_TENANT", "acme")
+        .load()
+        .unwrap();
+    let mistyped = Case::new().env("MUSTER_TEST_PORT", "4000").load().unwrap_err().to_string();
+
+    assert_eq!(loaded.origin("tenant").to_string(), "environment variable MUSTER_TEST_TENANT");
+    assert!(mistyped.contains("MUSTER_TEST_PORT: unknown key `port`"), "{mistyped}");
+}
+
+#[test]
 fn a_key_ignored_by_a_lenient_struct_is_still_refused() {
     let error = Case::new().file("[lenient]\nnmae = 'x'\n").load().unwrap_err().to_string();
 

@@ -128,9 +128,22 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     wait_for(what, || condition().then_some(()));
 }
 
-/// Whether the test runs as root.
-pub(crate) fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
+/// Whether this machine lacks something that a test needs, which fails the test, unless `MUSTER_TEST_MAY_SKIP` names it.
+#[track_caller]
+pub(crate) fn lacks(name: &str, is_missing: bool, fix: &str) -> bool {
+    let may_skip = std::env::var("MUSTER_TEST_MAY_SKIP").unwrap_or_default();
+    let may = may_skip.split(',').any(|one| one.trim() == name);
+    assert!(!is_missing || may, "needs {name}: {fix}; or skip such tests with MUSTER_TEST_MAY_SKIP={name}");
+    if is_missing {
+        eprintln!("SKIPPED, since MUSTER_TEST_MAY_SKIP names {name}");
+    }
+    is_missing
+}
+
+/// Whether the test lacks root, see [`lacks`].
+#[track_caller]
+pub(crate) fn lacks_root() -> bool {
+    lacks("root", !nix::unistd::geteuid().is_root(), "run it as root, who may mount and give files away")
 }
 
 /// The root of the repository.

@@ -265,7 +265,7 @@ fn closing(session: &mut SwitchSession) -> (CloseReason, u32) {
 }
 
 fn welcome() -> WelcomeArgs {
-    WelcomeArgs { epoch: Epoch(7), time_ms: 1_800_000_000_000, licence_digest: None }
+    WelcomeArgs { epoch: Epoch(7), time_ms: 1_800_000_000_000, licence_digest: None, highest_sequence: 9 }
 }
 
 fn hello() -> Hello {

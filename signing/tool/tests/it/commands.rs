@@ -31,15 +31,33 @@ fn signs_verifies_and_shows_a_definition() {
 }
 
 #[test]
-fn an_unlicensed_definition_is_accepted_and_says_why_it_cannot_be_issued() {
+fn a_definition_that_the_licence_does_not_cover_is_a_finding_and_exits_with_1() {
     let home = home();
     std::fs::write(home.path().join("a.toml"), DEFINITION.replace("Acme-", "AcmeX-")).unwrap();
     succeed(home.path(), "definition sign a.toml --key author.key --cert author.pem --out a.cms");
 
+    let output = muster_sign(home.path(), "definition verify a.cms --home . -o json");
+    let text = muster_sign(home.path(), "definition verify a.cms --home .");
+
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), text.status.code()), (Some(1), Some(1)));
+    assert_eq!((&report["licensed"], &report["finding"]), (&false.into(), &"UNLICENSED".into()));
+    assert!(report["reason"].as_str().unwrap().contains("prefix AcmeX is not in licence 3"), "{report}");
+    assert!(String::from_utf8(text.stdout).unwrap().contains("finding: UNLICENSED"));
+}
+
+#[test]
+fn without_a_licence_a_definition_is_fine_with_a_warning() {
+    let home = home();
+    std::fs::write(home.path().join("a.toml"), DEFINITION).unwrap();
+    succeed(home.path(), "definition sign a.toml --key author.key --cert author.pem --out a.cms");
+    std::fs::remove_file(home.path().join("licence.cms")).unwrap();
+
     let verified = succeed(home.path(), "definition verify a.cms --home . -o json");
 
-    assert_eq!(verified["licensed"], false);
-    assert!(verified["reason"].as_str().unwrap().contains("prefix AcmeX is not in licence 3"), "{verified}");
+    assert!(verified["licensed"].is_null(), "{verified}");
+    assert!(verified["warning"].as_str().unwrap().contains("no licence at"), "{verified}");
+    assert!(verified.get("finding").is_none(), "{verified}");
 }
 
 #[test]

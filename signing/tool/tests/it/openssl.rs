@@ -83,6 +83,23 @@ fn openssl_without_the_attributes_or_with_more_than_needed_is_refused() {
     }
 }
 
+#[test]
+fn the_command_that_a_refusal_advises_makes_an_envelope_that_is_accepted() {
+    let dir = pki(KEYS[0].1);
+    std::fs::write(dir.path().join("FILE"), CONTENT).unwrap();
+    for (name, file) in [("leaf.pem", "CERT.pem"), ("leaf.key", "KEY.pem"), ("issuing.pem", "CHAIN.pem")] {
+        std::fs::copy(dir.path().join(name), dir.path().join(file)).unwrap();
+    }
+    let refusal = verify(dir.path(), CONTENT.as_bytes()).unwrap_err().to_string();
+
+    let advised = refusal.split('`').nth(1).unwrap().strip_prefix("openssl ").unwrap();
+    let oid = refusal.split("where OID is ").nth(1).unwrap().split(' ').next().unwrap();
+    openssl(dir.path(), &advised.replace(" OID ", &format!(" {oid} ")));
+
+    let envelope = std::fs::read(dir.path().join("FILE.cms")).unwrap();
+    assert_eq!(check(dir.path(), &envelope), CONTENT.as_bytes());
+}
+
 fn check(dir: &Path, envelope: &[u8]) -> Vec<u8> {
     verify(dir, envelope).unwrap_or_else(|error| panic!("{error}")).content
 }

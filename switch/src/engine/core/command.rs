@@ -3,8 +3,8 @@
 use muster_pki::DeviceId;
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::{Epoch, InstructionId, OutboxId};
-use muster_proto::operator::v1::Definition;
-use muster_proto::relay::v1::RelayedEvent;
+use muster_proto::operator::v1::{Definition, RemoveClientResponse};
+use muster_proto::relay::v1::{RelayEventsResponse, RelayedEvent};
 use muster_proto::session::v1::{Event, Result as SessionResult};
 use roaring::RoaringBitmap;
 use tokio::sync::oneshot;
@@ -25,7 +25,8 @@ pub(crate) enum Command {
     Progress { number: u32, instruction: InstructionId, state: TargetState },
     Result(Box<ResultIn>),
     Event(Box<EventIn>),
-    Relay(Vec<RelayedEvent>, Reply<u32>),
+    Relay(Vec<RelayedEvent>, Reply<RelayEventsResponse>),
+    Remove(DeviceId, Reply<RemoveClientResponse>),
     Draft(Box<Prepare>, Reply<Draft>),
     Keep(Box<PreparedOrder>, Reply<()>),
     Submit(Box<Submission>, Reply<InstructionId>),
@@ -49,6 +50,7 @@ impl Command {
             | Self::Sent { .. }
             | Self::Progress { .. }
             | Self::Result(_)
+            | Self::Remove(..)
             | Self::Keep(..) => false,
         }
     }

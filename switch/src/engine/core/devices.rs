@@ -1,11 +1,11 @@
 //! Which devices there are, and which have a session.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use muster_pki::DeviceId;
 use muster_proto::common::v1::{NamedValue, Value, value::Kind};
-use muster_proto::ids::Epoch;
+use muster_proto::ids::{Epoch, OutboxId};
 use muster_proto::operator::v1::Client;
 use muster_proto::session::v1::CloseReason;
 use roaring::RoaringBitmap;
@@ -20,8 +20,12 @@ use crate::engine::{Connect, Connected, SessionKey, ShardMessage, metrics};
 #[derive(Debug, Default)]
 pub(crate) struct Devices {
     numbers: HashMap<DeviceId, u32>,
+    /// Also those that were removed: the proofs of orders that were for them need their names.
     known: BTreeMap<u32, Known>,
+    /// Without those that were removed.
     all: RoaringBitmap,
+    /// The last number that a device had when it was removed.
+    removed: HashMap<DeviceId, u32>,
     /// Dense, never reused: greater than every number given before.
     next: u32,
     attributes: AttributeIndex,
@@ -38,9 +42,19 @@ const DEVICE: &str = "device";
 
 impl Devices {
     /// Makes them of what was stored. A device without facts, because they are damaged, is known by its name only.
-    pub(crate) fn new(devices: Vec<(u32, DeviceId)>, facts: &BTreeMap<u32, Client>, next: u32) -> Self {
+    pub(crate) fn new(
+        devices: Vec<(u32, DeviceId)>,
+        removed: &BTreeSet<u32>,
+        facts: &BTreeMap<u32, Client>,
+        next: u32,
+    ) -> Self {
         let mut made = Self { next, ..Self::default() };
         for (number, device) in devices {
+            if removed.contains(&number) {
+                made.removed.insert(device.clone(), number);
+                made.known.insert(number, Known { device, first_seen_at_ms: 0 });
+                continue;
+            }
             let facts = facts.get(&number);
             let attributes = facts.map(|facts| facts.attributes.clone()).unwrap_or_default();
             made.insert(number, device, facts.map_or(0, |facts| facts.first_seen_at_ms), attributes);
@@ -49,13 +63,19 @@ impl Devices {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.known.len()
+        usize::try_from(self.all.len()).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn number(&self, device: &DeviceId) -> Option<u32> {
         self.numbers.get(device).copied()
     }
 
+    /// Returns whether the number was given, and its device not removed since.
+    pub(crate) fn is_here(&self, number: u32) -> bool {
+        self.all.contains(number)
+    }
+
+    /// Returns the name that a number was given to, also of a device that was removed.
     pub(crate) fn name(&self, number: u32) -> Option<&DeviceId> {
         self.known.get(&number).map(|known| &known.device)
     }
@@ -83,6 +103,14 @@ impl Devices {
         taken
     }
 
+    /// Takes a device out of everything but what it left behind.
+    pub(super) fn remove(&mut self, device: &DeviceId, number: u32) {
+        self.numbers.remove(device);
+        self.all.remove(number);
+        self.attributes.remove(number);
+        self.removed.insert(device.clone(), number);
+    }
+
     fn insert(&mut self, number: u32, device: DeviceId, first_seen_at_ms: i64, attributes: Vec<NamedValue>) {
         self.set_attributes(number, with_device(attributes, &device));
         self.numbers.insert(device.clone(), number);
@@ -103,6 +131,9 @@ impl Core {
         }
         self.online.insert(number);
         self.out.presence.push((connect.device.clone(), Some(connect.address)));
+        // A name that is none has seen nothing; the shard refuses it before it comes here.
+        let highest_sequence = OutboxId::try_from(&connect.hello.outbox_id[..])
+            .map_or(0, |outbox| self.outboxes.highest(number, outbox));
         let attributes = with_device(connect.hello.attributes, &connect.device);
         let attributes = self.devices.set_attributes(number, attributes);
         let facts = Client {
@@ -118,7 +149,8 @@ impl Core {
         };
         self.out.writes.push(Write::Facts { number, facts: Box::new(facts) });
         let licence_digest = self.catalogue.licence.as_ref().map(|licence| licence.digest);
-        Connected { number, epoch: key.epoch, licence_digest, due: self.due(number, now_ms) }
+        let due = self.due(number, now_ms);
+        Connected { number, epoch: key.epoch, licence_digest, highest_sequence, due }
     }
 
     /// Ends a session, unless a later one of the device began.
@@ -143,14 +175,17 @@ impl Core {
         }
     }
 
-    /// Returns the device's number, a new one on first sight.
-    pub(super) fn number_of(&mut self, device: &DeviceId, now_ms: i64) -> u32 {
+    /// Returns the device's number, a new one on first sight. Only a session's certificate makes a device known.
+    fn number_of(&mut self, device: &DeviceId, now_ms: i64) -> u32 {
         if let Some(number) = self.devices.number(device) {
             return number;
         }
         let number = self.devices.next;
         self.devices.insert(number, device.clone(), now_ms, Vec::new());
         self.out.writes.push(Write::Device { number, device: device.clone() });
+        if let Some(before) = self.devices.removed.remove(device) {
+            self.outboxes.hand_over(before, number);
+        }
         let facts = Client {
             device: device.to_string(),
             first_seen_at_ms: now_ms,
@@ -161,7 +196,7 @@ impl Core {
         number
     }
 
-    fn close(&mut self, session: SessionKey, reason: CloseReason, detail: &str) {
+    pub(super) fn close(&mut self, session: SessionKey, reason: CloseReason, detail: &str) {
         let message = ShardMessage::Close {
             session,
             reason,

@@ -1,13 +1,12 @@
 //! Results and events: stored once, acked as often as they come.
 
 use muster_pki::DeviceId;
+use muster_proto::frame::check_event;
 use muster_proto::ids::{InstructionId, OutboxId, Sequence};
-use muster_proto::limits::{EVENT_BYTES_MAX, EVENT_FIELDS_MAX, NAME_BYTES_MAX};
 use muster_proto::operator::v1::{DeviceResult, ExportedResult, LoggedEvent};
-use muster_proto::relay::v1::RelayedEvent;
+use muster_proto::relay::v1::{RefusedEvent, RelayEventsResponse, RelayRefusal, RelayedEvent};
 use muster_proto::seen::{Fresh, gap_ranges};
 use muster_proto::session::v1::{Event, Lane, Result as SessionResult};
-use prost::Message;
 use roaring::RoaringBitmap;
 
 use super::parts::Part;
@@ -37,10 +36,16 @@ pub(super) enum Place {
 /// Most events of one call of a Background Channel (relay.proto).
 const RELAYED_MAX: usize = 1_000;
 
+/// Characters shown of a name that is none: as many as one may have.
+const DEVICE_SHOWN_MAX: usize = 253;
+
 impl Core {
     /// Takes a result of a session.
     pub(super) fn result(&mut self, result: ResultIn, now_ms: i64) {
         let ResultIn { number, outbox, session, result, encoded_len } = result;
+        if self.left_behind(number) {
+            return;
+        }
         let fresh = self.see(number, outbox, result.sequence, "results", now_ms);
         let sequence = (fresh != Fresh::Full).then_some(result.sequence);
         let credit_bytes = u64::from(encoded_len);
@@ -56,6 +61,9 @@ impl Core {
     /// Takes an event of a session, unless the disk is short; one that was stored before is acked all the same.
     pub(super) fn event(&mut self, event: EventIn, moment: Moment) {
         let EventIn { number, outbox, session, event, encoded_len } = event;
+        if self.left_behind(number) {
+            return;
+        }
         let number_in_outbox = event.sequence;
         if self.is_short(moment) && !self.outboxes.contains(number, outbox, number_in_outbox) {
             return self.withhold(number, session);
@@ -66,9 +74,13 @@ impl Core {
         self.out.acks.push(Acked { session, lane: Lane::Events, sequence, credit_bytes });
     }
 
-    /// Takes events of a Background Channel; returns how many were new.
-    pub(super) fn relay(&mut self, events: Vec<RelayedEvent>, moment: Moment) -> Result<u32, EngineError> {
-        let now_ms = moment.now_ms;
+    /// Takes events of a Background Channel. One that is refused refuses no other: they are of many devices, and a call
+    /// that is refused is repeated as it was.
+    pub(super) fn relay(
+        &mut self,
+        events: Vec<RelayedEvent>,
+        moment: Moment,
+    ) -> Result<RelayEventsResponse, EngineError> {
         if events.len() > RELAYED_MAX {
             let problem = format!(
                 "{} events in one call, wanted at most {RELAYED_MAX}; send the rest in another",
@@ -76,22 +88,32 @@ impl Core {
             );
             return Err(EngineError::InvalidArgument(problem));
         }
-        let checked: Vec<_> = events.into_iter().map(checked_event).collect::<Result<_, _>>()?;
         if self.is_short(moment) {
-            return Err(self.refuse_events(checked.len(), moment));
+            return Err(self.refuse_events(events.len(), moment));
         }
-        let mut accepted = 0;
-        for (device, outbox, event) in checked {
-            let number = self.number_of(&device, now_ms);
-            match self.take_event(number, outbox, event, Road::Background, now_ms) {
-                Fresh::New => accepted += 1,
-                Fresh::Repeated => {}
-                // Refusing the call would make the Background Channel repeat it for ever: the device has left more
-                // gaps than any client does.
-                Fresh::Full => metrics::dropped("seen_full"),
+        let mut answer = RelayEventsResponse::default();
+        for (index, relayed) in (0..).zip(events) {
+            match self.take_relayed(relayed, moment.now_ms) {
+                Ok(Fresh::New) => answer.accepted += 1,
+                Ok(Fresh::Repeated) => {}
+                // Refusing it would make the Background Channel repeat it for ever: the device has left more gaps than
+                // any client does.
+                Ok(Fresh::Full) => metrics::dropped("seen_full"),
+                Err(refused) => {
+                    metrics::relay_refused(refused.label());
+                    let cause = refused.cause().into();
+                    answer.refused.push(RefusedEvent { index, cause, detail: refused.to_string() });
+                }
             }
         }
-        Ok(accepted)
+        Ok(answer)
+    }
+
+    /// Takes one relayed event. The name in it is the Background Channel's word only, so it makes no device known.
+    fn take_relayed(&mut self, relayed: RelayedEvent, now_ms: i64) -> Result<Fresh, Unrelayed> {
+        let (device, outbox, event) = checked_event(relayed)?;
+        let number = self.devices.number(&device).ok_or(Unrelayed::UnknownDevice(device))?;
+        Ok(self.take_event(number, outbox, event, Road::Background, now_ms))
     }
 
     fn take_result(
@@ -235,26 +257,44 @@ fn device_result(device: String, result: SessionResult) -> DeviceResult {
         started_at_ms: result.started_at_ms,
         finished_at_ms: result.finished_at_ms,
         part: result.part,
+        last: result.last,
         sandbox_missing: result.sandbox_missing,
     }
 }
 
-/// Checks an event that came by no session, so that no frame was checked.
-fn checked_event(relayed: RelayedEvent) -> Result<(DeviceId, OutboxId, Event), EngineError> {
-    let wrong = |what: String| EngineError::InvalidArgument(format!("event of `{}`: {what}", relayed.device));
+/// Why a relayed event is not taken.
+#[derive(Debug, thiserror::Error)]
+enum Unrelayed {
+    #[error("device {0} never had a session here, or was removed: it becomes known when it connects")]
+    UnknownDevice(DeviceId),
+    #[error("event of `{device}`: {what}")]
+    Malformed { device: String, what: String },
+}
+
+impl Unrelayed {
+    fn cause(&self) -> RelayRefusal {
+        match self {
+            Self::UnknownDevice(_) => RelayRefusal::UnknownDevice,
+            Self::Malformed { .. } => RelayRefusal::Malformed,
+        }
+    }
+
+    /// Returns its name in metrics.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::UnknownDevice(_) => "unknown_device",
+            Self::Malformed { .. } => "malformed",
+        }
+    }
+}
+
+/// Checks an event that came by no session, so that no frame was checked, as one of a session.
+fn checked_event(relayed: RelayedEvent) -> Result<(DeviceId, OutboxId, Event), Unrelayed> {
+    let named = relayed.device.chars().take(DEVICE_SHOWN_MAX).collect::<String>();
+    let wrong = |what: String| Unrelayed::Malformed { device: named.clone(), what };
     let device = relayed.device.parse().map_err(|error| wrong(format!("device: {error}")))?;
     let outbox = OutboxId::try_from(&relayed.outbox_id[..]).map_err(|error| wrong(error.to_string()))?;
-    let event = relayed.event.clone().ok_or_else(|| wrong("there is none".to_owned()))?;
-    Sequence::try_from(event.sequence).map_err(|error| wrong(error.to_string()))?;
-    let length = event.encoded_len();
-    if length > EVENT_BYTES_MAX {
-        return Err(wrong(format!("{length} bytes, at most {EVENT_BYTES_MAX}")));
-    }
-    if event.fields.len() > EVENT_FIELDS_MAX {
-        return Err(wrong(format!("{} fields, at most {EVENT_FIELDS_MAX}", event.fields.len())));
-    }
-    if event.name.is_empty() || event.name.len() > NAME_BYTES_MAX {
-        return Err(wrong(format!("a name of {} bytes, wanted 1 to {NAME_BYTES_MAX}", event.name.len())));
-    }
+    let event = relayed.event.ok_or_else(|| wrong("there is none".to_owned()))?;
+    check_event(&event).map_err(|error| wrong(error.to_string()))?;
     Ok((device, outbox, event))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use muster_pki::DeviceId;
-use muster_proto::common::v1::NamedValue;
+use muster_proto::common::v1::{NamedValue, TargetState};
 use muster_proto::ids::{Digest, InstructionId};
 use muster_signing::audience::{CLIENT_ATTRIBUTES, Expression};
 use muster_signing::order::{self, Audience, Order};
@@ -15,6 +15,7 @@ use semver::Version;
 use uuid::{NoContext, Timestamp, Uuid};
 
 use super::ledgers::Active;
+use super::removal::REMOVED;
 use super::{Core, HeldDefinition, Moment};
 use crate::engine::clock::millis;
 use crate::engine::error::invalid;
@@ -197,6 +198,8 @@ impl Core {
             grace_until_ms: submission.order.expires_at_ms.saturating_add(millis(grace)),
             targets: bitmap_bytes(&targets),
         };
+        // Removed since the order was prepared; the signed root has them in it.
+        let gone = &targets - self.devices.all();
         let active = Active::new(id, Ledger::queued(targets), &submission.order, &record, Some(proofs));
         self.out.writes.push(Write::Instruction { position, id, record: Box::new(record) });
         let record = SubmissionRecord {
@@ -211,6 +214,7 @@ impl Core {
         let key = (submission.operator, submission.idempotency_key);
         self.submissions.insert(key, submission.digest, id, now_ms);
         self.activate(position, active);
+        self.advance(position, &gone, TargetState::Cancelled, REMOVED);
     }
 
     fn find_definition(

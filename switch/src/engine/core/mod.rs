@@ -5,8 +5,9 @@
 //!
 //! `devices` has numbers and sessions, `documents` definitions and licence, `issue` preparing and submitting,
 //! `ledgers` what becomes of an instruction, `intake` results and events, `outboxes` which of them
-//! were seen, `parts` how much of a result may come, `late` results after an end, `reserve` events when the disk is
-//! short, `presence` when devices were last seen, `submissions` which orders came already.
+//! were seen, `parts` how much of a result may come, `late` results after an end, `removal` devices that an operator
+//! takes out, `reserve` events when the disk is short, `presence` when devices were last seen, `submissions` which orders
+//! came already.
 
 mod command;
 mod devices;
@@ -18,6 +19,7 @@ mod ledgers;
 mod outboxes;
 mod parts;
 mod presence;
+mod removal;
 mod reserve;
 mod submissions;
 
@@ -130,7 +132,7 @@ impl Core {
             prepared_ttl_ms: millis(config.prepared_ttl),
             disk_reserve_bytes: config.disk_reserve_bytes,
             withheld: Withheld::default(),
-            devices: Devices::new(loaded.devices, &loaded.facts, loaded.next_number),
+            devices: Devices::new(loaded.devices, &loaded.removed, &loaded.facts, loaded.next_number),
             sessions: HashMap::new(),
             online: RoaringBitmap::new(),
             presence: Presence::new(loaded.online.is_noted),
@@ -163,7 +165,9 @@ impl Core {
                 core.submissions.insert(key, digest, id, created_at_ms);
             }
         }
+        // Of a device that was removed since, nothing is to be known.
         let last_seen = loaded.online.last_seen.into_iter();
+        let last_seen = last_seen.filter(|(number, _)| !loaded.removed.contains(number));
         core.out.writes.extend(last_seen.map(|(number, at_ms)| Write::LastSeen { number, at_ms }));
         core
     }
@@ -184,8 +188,12 @@ impl Core {
             Command::Result(result) => self.result(*result, moment.now_ms),
             Command::Event(event) => self.event(*event, moment),
             Command::Relay(events, reply) => {
-                let accepted = self.relay(events, moment);
-                self.answer(reply, accepted);
+                let relayed = self.relay(events, moment);
+                self.answer(reply, relayed);
+            }
+            Command::Remove(device, reply) => {
+                let removed = self.remove(&device, moment.now_ms);
+                self.answer(reply, removed);
             }
             Command::Draft(prepare, reply) => {
                 let draft = self.draft(*prepare, moment);

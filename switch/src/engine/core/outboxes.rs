@@ -4,6 +4,7 @@
 //! one with each record, so only the latest are remembered. What a forgotten one sends again would be stored again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use muster_proto::ids::{OutboxId, Sequence};
 use muster_proto::seen::{Fresh, SeenSet};
@@ -65,9 +66,26 @@ impl Outboxes {
         }
     }
 
+    /// Gives what was seen of one number's outboxes to another: a device that was removed and comes again sends from the
+    /// outbox it had.
+    pub(super) fn hand_over(&mut self, from: u32, to: u32) {
+        let ids: Vec<OutboxId> = self.seen.range(of_device(from)).map(|((_, id), _)| *id).collect();
+        for id in ids {
+            if let Some(outbox) = self.seen.remove(&(from, id)) {
+                self.seen.insert((to, id), outbox);
+                self.touched.extend([(from, id), (to, id)]);
+            }
+        }
+    }
+
     /// Returns whether the sequence was seen.
     pub(super) fn contains(&self, number: u32, id: OutboxId, sequence: u64) -> bool {
         self.seen.get(&(number, id)).is_some_and(|outbox| outbox.set.contains(sequence))
+    }
+
+    /// Returns the highest sequence that was seen of an outbox; 0 if nothing of it is remembered.
+    pub(super) fn highest(&self, number: u32, id: OutboxId) -> u64 {
+        self.seen.get(&(number, id)).map_or(0, |outbox| outbox.set.highest())
     }
 
     /// Takes what is to be written since the last call.
@@ -81,9 +99,8 @@ impl Outboxes {
     }
 
     fn forget_oldest(&mut self, number: u32) {
-        let of_device = (number, OutboxId::from([0; 16]))..=(number, OutboxId::from([0xff; 16]));
         let mut ids: Vec<_> =
-            self.seen.range(of_device).map(|((_, id), outbox)| (outbox.used, *id)).collect();
+            self.seen.range(of_device(number)).map(|((_, id), outbox)| (outbox.used, *id)).collect();
         ids.sort_unstable();
         for (_, id) in ids.iter().rev().skip(OUTBOXES_MAX) {
             self.seen.remove(&(number, *id));
@@ -91,6 +108,11 @@ impl Outboxes {
             metrics::outbox_forgotten();
         }
     }
+}
+
+/// The keys of one device.
+fn of_device(number: u32) -> RangeInclusive<(u32, OutboxId)> {
+    (number, OutboxId::from([0; 16]))..=(number, OutboxId::from([0xff; 16]))
 }
 
 #[cfg(test)]

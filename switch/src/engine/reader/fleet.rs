@@ -6,7 +6,7 @@ use bytes::Bytes;
 use muster_pki::DeviceId;
 use muster_proto::common::v1::Value;
 use muster_proto::operator::v1::{Client, Definition, LoggedEvent};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 use semver::Version;
 
 use super::pool::{Pool, failed};
@@ -114,23 +114,24 @@ pub(super) fn events(
 ) -> Result<Vec<LoggedEvent>, EngineError> {
     let after = i64::try_from(after).unwrap_or(i64::MAX);
     pool.read(|connection| {
-        let number = match device {
-            None => None,
-            Some(device) => match number(connection, device)? {
-                None => return Ok(Vec::new()),
-                number => number,
-            },
-        };
-        let sql = match number {
+        let numbers = device.map(|device| numbers(connection, device)).transpose()?;
+        let sql = match numbers.as_deref() {
             None => "SELECT position, number, record, crc FROM events WHERE position > ?1 ORDER BY position",
-            Some(_) => {
+            Some([]) => return Ok(Vec::new()),
+            // In the order of its index; those of several numbers have to be sorted.
+            Some([_]) => {
                 "SELECT position, number, record, crc FROM events WHERE number = ?2 AND position > ?1 ORDER BY position"
+            }
+            Some(_) => {
+                "SELECT position, number, record, crc FROM events WHERE position > ?1 \
+                 AND number IN (SELECT number FROM devices WHERE device = ?2) ORDER BY position"
             }
         };
         let mut statement = connection.prepare_cached(sql).map_err(failed)?;
-        let mut rows = match number {
-            None => statement.query([after]),
-            Some(number) => statement.query(params![after, number]),
+        let mut rows = match (numbers.as_deref(), device) {
+            (Some([number]), _) => statement.query(params![after, number]),
+            (Some(_), Some(device)) => statement.query(params![after, device.as_str()]),
+            (None, _) | (_, None) => statement.query([after]),
         }
         .map_err(failed)?;
         let mut events = Vec::new();
@@ -190,8 +191,10 @@ fn attributes(client: &Client) -> BTreeMap<String, Value> {
     client.attributes.iter().map(pair).collect()
 }
 
-fn number(connection: &Connection, device: &DeviceId) -> Result<Option<u32>, EngineError> {
-    let mut statement =
-        connection.prepare_cached("SELECT number FROM devices WHERE device = ?1").map_err(failed)?;
-    statement.query_row([device.as_str()], |row| row.get(0)).optional().map_err(failed)
+/// Returns the numbers that a name has had: more than one if its device was removed and came again.
+fn numbers(connection: &Connection, device: &DeviceId) -> Result<Vec<u32>, EngineError> {
+    let sql = "SELECT number FROM devices WHERE device = ?1";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let numbers = statement.query_map([device.as_str()], |row| row.get(0)).map_err(failed)?;
+    numbers.collect::<Result<_, _>>().map_err(failed)
 }

@@ -4,6 +4,7 @@ use muster_proto::common::v1::TargetState;
 use muster_proto::ids::InstructionId;
 use muster_proto::operator::v1::{DeviceResult, ExportedResult, Instruction, StateCount, Target};
 use muster_proto::order::v1::Order;
+use muster_signing::envelope;
 use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -210,7 +211,13 @@ pub(super) fn counted(ledger: &Ledger) -> Vec<StateCount> {
 /// Returns an instruction as shown, with these counts.
 pub(super) fn instruction(stored: &Stored, states: Vec<StateCount>) -> Result<Instruction, EngineError> {
     let order = Order::decode(&stored.record.order[..]).map_err(failed)?;
+    // It verified when the order was accepted, and the record's checksum held.
+    let signer =
+        envelope::inspect(&stored.record.envelope).ok().and_then(|found| found.signers.into_iter().next());
+    let signer = signer.map(|(certificate, _)| certificate);
     Ok(Instruction {
+        signer: signer.as_ref().map(|signer| signer.subject().to_owned()).unwrap_or_default(),
+        signer_thumbprint: signer.map(|signer| signer.thumbprint().to_string()).unwrap_or_default(),
         id: stored.id.to_string(),
         definition: order.definition_name,
         version: order.definition_version,

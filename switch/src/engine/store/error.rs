@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use muster_service::exit;
 use rusqlite::ErrorCode;
 
 /// Why the store cannot be used.
@@ -68,6 +69,19 @@ pub enum StoreError {
         /// A Switch's.
         wanted: i64,
     },
+    /// Its files were deleted or replaced under the running Switch.
+    #[error(
+        "store {}: {what} while the Switch ran; what was acked before is in the files that were there: put them back, or \
+         restore a backup, then start the Switch; without either it starts empty once the rest of the store \
+         (switch.db, switch.db-wal, switch.db-shm) is moved away, too",
+        path.display()
+    )]
+    Moved {
+        /// The file.
+        path: PathBuf,
+        /// What became of it.
+        what: String,
+    },
     /// The disk is full.
     #[error("store {}: the disk is full; free some space, or move data_dir to a larger disk", path.display())]
     Full {
@@ -109,13 +123,24 @@ impl StoreError {
         Self::Folder { path: path.to_owned(), cause }
     }
 
+    /// Returns the exit code of a Switch that does not start, or ends, because of it.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Folder { .. }
+            | Self::Damaged { .. }
+            | Self::Newer { .. }
+            | Self::Foreign { .. }
+            | Self::Moved { .. } => exit::CONFIG,
+            Self::Held { .. } | Self::Full { .. } => exit::UNAVAILABLE,
+            Self::Broken { .. } => exit::FAILURE,
+        }
+    }
+
     /// Returns whether the store stays unusable until somebody has changed something, so that no restart helps.
     #[must_use]
     pub fn is_for_people(&self) -> bool {
-        match self {
-            Self::Folder { .. } | Self::Damaged { .. } | Self::Newer { .. } | Self::Foreign { .. } => true,
-            Self::Held { .. } | Self::Full { .. } | Self::Broken { .. } => false,
-        }
+        self.exit_code() == exit::CONFIG
     }
 }
 
@@ -125,14 +150,14 @@ mod tests {
 
     #[test]
     fn sqlites_codes_say_whether_a_restart_may_help() {
-        for (code, words, is_for_people) in [
-            (rusqlite::ffi::SQLITE_CORRUPT, "damaged (", true),
-            (rusqlite::ffi::SQLITE_NOTADB, "restore a backup", true),
-            (rusqlite::ffi::SQLITE_BUSY, "is held by another program, which is no Switch", false),
-            (rusqlite::ffi::SQLITE_READONLY, "give the Switch's user the right", true),
-            (rusqlite::ffi::SQLITE_CANTOPEN, "give the Switch's user the right", true),
-            (rusqlite::ffi::SQLITE_FULL, "the disk is full", false),
-            (rusqlite::ffi::SQLITE_IOERR, "look at the disk", false),
+        for (code, words, exit_code) in [
+            (rusqlite::ffi::SQLITE_CORRUPT, "damaged (", 78),
+            (rusqlite::ffi::SQLITE_NOTADB, "restore a backup", 78),
+            (rusqlite::ffi::SQLITE_BUSY, "is held by another program, which is no Switch", 69),
+            (rusqlite::ffi::SQLITE_READONLY, "give the Switch's user the right", 78),
+            (rusqlite::ffi::SQLITE_CANTOPEN, "give the Switch's user the right", 78),
+            (rusqlite::ffi::SQLITE_FULL, "the disk is full", 69),
+            (rusqlite::ffi::SQLITE_IOERR, "look at the disk", 1),
         ] {
             let failure = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
 
@@ -140,7 +165,8 @@ mod tests {
 
             let text = error.to_string();
             assert!(text.starts_with("store /data/switch.db") && text.contains(words), "{text}");
-            assert_eq!(error.is_for_people(), is_for_people, "{text}");
+            assert_eq!(error.exit_code(), exit_code, "{text}");
+            assert_eq!(error.is_for_people(), exit_code == exit::CONFIG, "{text}");
         }
     }
 }

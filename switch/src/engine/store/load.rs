@@ -22,7 +22,10 @@ use crate::engine::ledger::Ledger;
 /// Everything the core needs.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
+    /// By number, also those that were removed.
     pub(crate) devices: Vec<(u32, DeviceId)>,
+    /// The numbers of those that were removed.
+    pub(crate) removed: BTreeSet<u32>,
     pub(crate) facts: BTreeMap<u32, Client>,
     /// Greater than every number given before, also than those of damaged records.
     pub(crate) next_number: u32,
@@ -79,6 +82,7 @@ impl Store {
 
 fn load(connection: &Connection, submissions_since_ms: i64, damage: &Damage) -> rusqlite::Result<Loaded> {
     let mut loaded = Loaded::default();
+    load_removed(connection, damage, &mut loaded)?;
     load_devices(connection, damage, &mut loaded)?;
     load_facts(connection, damage, &mut loaded)?;
     names_from_facts(&mut loaded);
@@ -124,6 +128,20 @@ pub(crate) fn replay(
     Ok(ledger.check().map(|()| ledger).map_err(|error| error.to_string()))
 }
 
+/// A damaged row removes its device all the same: it stands there, and a removed device must not come back by itself.
+fn load_removed(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("SELECT number, at_ms, crc FROM removed")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (number, at_ms): (u32, i64) = (row.get(0)?, row.get(1)?);
+        if let Err(what) = verify("removed", &[&key(number), &key(at_ms)], &[], row.get(2)?) {
+            damage.note("removed", &number.to_string(), &what);
+        }
+        loaded.removed.insert(number);
+    }
+    Ok(())
+}
+
 fn load_devices(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> rusqlite::Result<()> {
     let mut statement = connection.prepare("SELECT number, device, crc FROM devices ORDER BY number")?;
     let mut rows = statement.query([])?;
@@ -137,6 +155,7 @@ fn load_devices(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -
             text.parse::<DeviceId>().map_err(|error| error.to_string())
         });
         match device {
+            Ok(device) if loaded.removed.contains(&number) => loaded.devices.push((number, device)),
             Ok(device) if known.insert(device.clone()) => loaded.devices.push((number, device)),
             Ok(device) => damage.note("devices", &number.to_string(), &format!("{device} has two numbers")),
             Err(what) => damage.note("devices", &number.to_string(), &what),
@@ -165,7 +184,8 @@ fn load_facts(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> 
 
 /// Gives devices whose own record is damaged the name that their facts have, too.
 fn names_from_facts(loaded: &mut Loaded) {
-    let mut known: BTreeSet<DeviceId> = loaded.devices.iter().map(|(_, device)| device.clone()).collect();
+    let live = loaded.devices.iter().filter(|(number, _)| !loaded.removed.contains(number));
+    let mut known: BTreeSet<DeviceId> = live.map(|(_, device)| device.clone()).collect();
     let numbers: BTreeSet<u32> = loaded.devices.iter().map(|(number, _)| *number).collect();
     for (number, facts) in &loaded.facts {
         if let Ok(device) = facts.device.parse::<DeviceId>()
@@ -202,6 +222,9 @@ fn load_seen(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> r
     Ok(())
 }
 
+/// The numbers that a device's name has had, for a device that was removed and came again has the seen sets of before.
+const NUMBERS_OF_NAME: &str = "SELECT ?1 UNION SELECT b.number FROM devices a JOIN devices b ON b.device = a.device WHERE a.number = ?1";
+
 /// Gathers a damaged seen set again from the events and results that it let in. What was acked without being stored is
 /// not in it; if it comes again, it is dropped again.
 fn seen_again(connection: &Connection, number: u32, outbox: OutboxId) -> rusqlite::Result<SeenSet> {
@@ -214,13 +237,13 @@ fn seen_again(connection: &Connection, number: u32, outbox: OutboxId) -> rusqlit
         }
     };
     let mut gaps = Vec::new();
-    let mut events = connection.prepare("SELECT position, record, crc FROM events WHERE number = ?1")?;
+    let sql = format!("SELECT position, number, record, crc FROM events WHERE number IN ({NUMBERS_OF_NAME})");
+    let mut events = connection.prepare(&sql)?;
     let mut rows = events.query([number])?;
     while let Some(row) = rows.next()? {
-        let (position, record): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
-        if let Ok(logged) =
-            checked::<LoggedEvent>("events", &[&key(position), &key(number)], &record, row.get(2)?)
-        {
+        let (position, number, record): (i64, u32, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let keys = [&key(position)[..], &key(number)];
+        if let Ok(logged) = checked::<LoggedEvent>("events", &keys, &record, row.get(3)?) {
             let event = logged.event.unwrap_or_default();
             add(&logged.outbox_id, event.sequence);
             if logged.outbox_id == outbox.as_bytes() {
@@ -228,13 +251,16 @@ fn seen_again(connection: &Connection, number: u32, outbox: OutboxId) -> rusqlit
             }
         }
     }
-    let mut results =
-        connection.prepare("SELECT position, instruction, record, crc FROM results WHERE number = ?1")?;
+    let sql = format!(
+        "SELECT position, instruction, number, record, crc FROM results WHERE number IN ({NUMBERS_OF_NAME})"
+    );
+    let mut results = connection.prepare(&sql)?;
     let mut rows = results.query([number])?;
     while let Some(row) = rows.next()? {
-        let (position, instruction, record): (i64, i64, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let (position, instruction, number): (i64, i64, u32) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let record: Vec<u8> = row.get(3)?;
         let keys = [&key(position)[..], &key(instruction), &key(number)];
-        if let Ok(result) = checked::<ExportedResult>("results", &keys, &record, row.get(3)?) {
+        if let Ok(result) = checked::<ExportedResult>("results", &keys, &record, row.get(4)?) {
             add(&result.outbox_id, result.sequence);
         }
     }

@@ -4,6 +4,7 @@
 //! `Loaded`. Start reading at [`Store::commit`]; `schema` has the tables, `load` the start.
 
 mod error;
+mod files;
 mod load;
 mod online;
 mod recall;
@@ -22,6 +23,7 @@ use roaring::RoaringBitmap;
 use rusqlite::{Connection, OpenFlags};
 
 pub use error::StoreError;
+use files::Files;
 pub(crate) use load::{Loaded, LoadedInstruction, LoadedMarks, replay};
 pub(crate) use recall::{Late, Received};
 pub(crate) use record::{
@@ -37,6 +39,7 @@ pub(crate) struct Store {
     /// Held as long as the store is open, so that no second Switch writes to it.
     _lock: Flock<File>,
     path: PathBuf,
+    files: Files,
     /// Bytes of records written since the last checkpoint.
     unchecked_bytes: usize,
 }
@@ -51,6 +54,9 @@ pub(crate) enum Mark {
     /// The last batch with transitions.
     Batch,
 }
+
+/// The file that says who has the store.
+const LOCK: &str = "switch.lock";
 
 /// Bytes of records after which the WAL is copied into the database: about the 4 MB of SQLite's own default.
 const CHECKPOINT_BYTES: usize = 4 << 20;
@@ -70,7 +76,8 @@ impl Store {
         let connection = Self::open_database(&path);
         let mut connection = connection.map_err(|cause| StoreError::of(&path, &cause))?;
         schema::prepare(&mut connection, &path)?;
-        Ok(Self { connection, _lock: lock, path, unchecked_bytes: 0 })
+        let files = Files::of(&path, &folder.join(LOCK))?;
+        Ok(Self { connection, _lock: lock, path, files, unchecked_bytes: 0 })
     }
 
     fn open_database(path: &Path) -> rusqlite::Result<Connection> {
@@ -103,6 +110,12 @@ impl Store {
         Ok(())
     }
 
+    /// Looks whether what was written is where a restart would look for it. To be called after [`Self::commit`] and
+    /// before anything is acked.
+    pub(crate) fn check_files(&self) -> Result<(), StoreError> {
+        self.files.check()
+    }
+
     /// Copies the WAL into the database when it has grown. An error is as bad as one of [`Self::commit`].
     pub(crate) fn checkpoint(&mut self) -> Result<(), StoreError> {
         if self.unchecked_bytes < CHECKPOINT_BYTES {
@@ -121,7 +134,7 @@ impl Store {
 
 /// Takes the lock of a folder, and writes into it who has it.
 fn lock(folder: &Path) -> Result<Flock<File>, StoreError> {
-    let path = folder.join("switch.lock");
+    let path = folder.join(LOCK);
     let file = File::options().create(true).truncate(false).read(true).write(true).open(&path);
     let file = file.map_err(|cause| StoreError::folder(&path, cause))?;
     let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(mut file, errno)| {

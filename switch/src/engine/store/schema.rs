@@ -13,7 +13,7 @@ const APPLICATION_ID: i64 = 0x4d75_5377;
 ///
 /// Each record is a protobuf message beside a CRC32C over the table's name, its key columns and itself. Positions are
 /// given by the core, ascending, and never reused.
-const MIGRATIONS: [&str; 3] = ["
+const MIGRATIONS: [&str; 4] = ["
 CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE devices (number INTEGER PRIMARY KEY, device TEXT NOT NULL, crc INTEGER NOT NULL);
 CREATE INDEX devices_by_name ON devices (device);
@@ -45,6 +45,9 @@ CREATE TABLE last_seen (number INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, crc 
 -- One row: who had a session at a time, for a Switch that is killed.
 CREATE TABLE online (id INTEGER PRIMARY KEY CHECK (id = 0), at_ms INTEGER NOT NULL, record BLOB NOT NULL,
     crc INTEGER NOT NULL);
+", "
+-- Devices that an operator removed, and when. Their row in `devices` stays: it names what they left.
+CREATE TABLE removed (number INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, crc INTEGER NOT NULL);
 "];
 
 /// Sets up the writing connection and brings the tables up to date.

@@ -21,6 +21,11 @@ pub(crate) enum Write {
         number: u32,
         device: DeviceId,
     },
+    /// An operator removed the device: nothing is known of it but its name.
+    DeviceRemoved {
+        number: u32,
+        at_ms: i64,
+    },
     Facts {
         number: u32,
         facts: Box<Client>,
@@ -120,6 +125,7 @@ fn write_one(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<u
             ])?;
             Ok(64)
         }
+        Write::DeviceRemoved { number, at_ms } => write_removal(transaction, *number, *at_ms),
         Write::Facts { number, facts } => {
             let sql = "INSERT OR REPLACE INTO facts VALUES (?1, ?2, ?3)";
             write_keyed(transaction, sql, "facts", i64::from(*number), facts.as_ref())
@@ -218,6 +224,7 @@ fn write_logged(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Resul
         }
         Write::Mark { .. }
         | Write::Device { .. }
+        | Write::DeviceRemoved { .. }
         | Write::Facts { .. }
         | Write::LastSeen { .. }
         | Write::Online { .. }
@@ -227,6 +234,14 @@ fn write_logged(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Resul
         | Write::Licence { .. }
         | Write::Counts { .. } => Ok(0),
     }
+}
+
+fn write_removal(transaction: &Transaction<'_>, number: u32, at_ms: i64) -> rusqlite::Result<usize> {
+    let crc = checksum("removed", &[&key(number), &key(at_ms)], &[]);
+    cached(transaction, "INSERT INTO removed VALUES (?1, ?2, ?3)")?.execute(params![number, at_ms, crc])?;
+    cached(transaction, "DELETE FROM facts WHERE number = ?1")?.execute([number])?;
+    cached(transaction, "DELETE FROM last_seen WHERE number = ?1")?.execute([number])?;
+    Ok(32)
 }
 
 fn write_keyed(

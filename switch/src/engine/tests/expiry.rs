@@ -44,6 +44,42 @@ async fn a_queued_target_expires_at_the_end() {
 }
 
 #[tokio::test]
+async fn an_instruction_outlives_a_wall_clock_that_was_wrong_for_a_second() {
+    let mut world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    let id = world.issue("").await;
+
+    world.put_wall_wrong_by(48 * HOUR);
+    world.advance(Duration::from_millis(1_200));
+    // Each of these is a commit, and each commit looks for what has ended.
+    let during = world.connect("w2.acme.local").await;
+    world.issue("").await;
+    world.put_wall_wrong_by(Duration::ZERO);
+    world.answer(&session, id, 1).await;
+
+    assert!(during.connected.due.is_empty());
+    let shown = world.until(id, |instruction| instruction.complete).await;
+    assert_eq!(counts(&shown), [(TargetState::Answered, 1)]);
+    world.advance(HOUR);
+    let later = world.connect("w3.acme.local").await;
+    assert!(later.connected.due.is_empty());
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_stays_ahead_is_followed_in_the_end() {
+    let world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    world.engine.disconnected(session.connected.number, session.connected.epoch).await.unwrap();
+    let id = world.issue("").await;
+
+    world.put_wall_wrong_by(48 * HOUR);
+    world.connect("w2.acme.local").await;
+    world.advance(Duration::from_secs(600));
+
+    world.until_state(id, TargetState::Expired).await;
+}
+
+#[tokio::test]
 async fn a_running_target_may_answer_after_the_end_but_not_for_ever() {
     let mut world = World::new().await;
     let (slow, stuck) = (world.connect("w1.acme.local").await, world.connect("w2.acme.local").await);

@@ -1,12 +1,12 @@
 //! Results and events.
 
 use muster_proto::common::v1::TargetState;
-use muster_proto::relay::v1::RelayedEvent;
+use muster_proto::ids::OutboxId;
+use muster_proto::relay::v1::{RelayEventsResponse, RelayRefusal, RelayedEvent};
 use muster_proto::seen::{GAP_EVENT, gap_field};
 use muster_proto::session::v1::{Event, Lane, Result as SessionResult};
 
 use super::world::*;
-use crate::engine::EngineError;
 
 #[tokio::test]
 async fn a_repeated_result_is_acked_again_and_stored_once() {
@@ -33,12 +33,13 @@ async fn events_by_both_roads_are_stored_once() {
 
     world.tell_event(&session, event(50)).await;
     let (lane, ranges, credit) = world.next_ack().await;
-    let accepted = world.engine.relay((40..=50).map(relayed).collect()).await.unwrap();
+    let new = world.engine.relay((40..=50).map(relayed).collect()).await.unwrap();
     let again = world.engine.relay((40..=50).map(relayed).collect()).await.unwrap();
     world.tell_event(&session, event(45)).await;
 
     assert_eq!((lane, ranges, credit), (Lane::Events, vec![range(50, 50)], 100));
-    assert_eq!((accepted, again), (10, 0));
+    assert_eq!((new.accepted, again.accepted), (10, 0));
+    assert_eq!((new.refused, again.refused), (vec![], vec![]));
     assert_eq!(world.next_ack().await.1, [range(45, 45)]);
     let events = world.engine.reader().events(None, 0, 100).unwrap();
     let sequences: Vec<u64> = events.iter().map(|logged| logged.event.as_ref().unwrap().sequence).collect();
@@ -52,26 +53,50 @@ async fn events_by_both_roads_are_stored_once() {
 }
 
 #[tokio::test]
-async fn events_of_a_device_never_seen_make_it_known() {
+async fn a_relayed_event_makes_no_device_known_and_is_taken_once_it_is() {
     let world = World::new().await;
+    world.connect("w2.acme.local").await;
+    let other = RelayedEvent { device: "w2.acme.local".to_owned(), ..relayed(1) };
 
-    let accepted = world.engine.relay(vec![relayed(1)]).await.unwrap();
-    let session = world.connect("w1.acme.local").await;
+    let early = world.engine.relay(vec![relayed(1), other, relayed(2)]).await.unwrap();
+    let known_then = world.engine.reader().clients("", &Default::default(), 10).unwrap().items.len();
+    world.connect("w1.acme.local").await;
+    let later = world.engine.relay(vec![relayed(1), relayed(2)]).await.unwrap();
 
-    assert_eq!(accepted, 1);
-    assert_eq!(session.connected.number, 0);
-    assert_eq!(world.engine.reader().clients("", &Default::default(), 10).unwrap().items.len(), 1);
+    assert_eq!((early.accepted, known_then), (1, 1));
+    assert_eq!(refusals(&early), [(0, RelayRefusal::UnknownDevice), (2, RelayRefusal::UnknownDevice)]);
+    assert!(early.refused[0].detail.contains("w1.acme.local never had a session here"), "{early:?}");
+    assert_eq!((later.accepted, later.refused), (2, vec![]));
+    assert_eq!(world.engine.reader().events(None, 0, 10).unwrap().len(), 3);
 }
 
 #[tokio::test]
-async fn one_bad_relayed_event_refuses_them_all() {
+async fn a_relayed_event_passes_the_check_of_those_by_session_and_refuses_no_other() {
     let world = World::new().await;
-    let bad = RelayedEvent { outbox_id: vec![1, 2, 3], ..relayed(2) };
+    world.connect("w1.acme.local").await;
+    let with = |change: fn(&mut Event)| {
+        let mut event = event(2);
+        change(&mut event);
+        RelayedEvent { event: Some(event), ..relayed(2) }
+    };
+    let long = |bytes| text("long", &"x".repeat(bytes));
+    let bad = vec![
+        RelayedEvent { outbox_id: vec![1, 2, 3], ..relayed(2) },
+        RelayedEvent { device: "no name!".to_owned(), ..relayed(2) },
+        RelayedEvent { event: None, ..relayed(2) },
+        with(|event| event.sequence = 0),
+        with(|event| event.name = "Client\u{1b}[2J".to_owned()),
+        with(|event| event.fields = vec![text("Not A Name", "1")]),
+        RelayedEvent { event: Some(Event { fields: vec![long(1 << 20)], ..event(2) }), ..relayed(2) },
+    ];
+    let count = u32::try_from(bad.len()).unwrap();
 
-    let refused = world.engine.relay(vec![relayed(1), bad]).await;
+    let answer = world.engine.relay([bad, vec![relayed(1)]].concat()).await.unwrap();
 
-    assert!(matches!(refused, Err(EngineError::InvalidArgument(_))), "{refused:?}");
-    assert_eq!(world.engine.reader().events(None, 0, 10).unwrap(), []);
+    let expected: Vec<_> = (0..count).map(|index| (index, RelayRefusal::Malformed)).collect();
+    assert_eq!(refusals(&answer), expected);
+    assert_eq!(answer.accepted, 1);
+    assert_eq!(world.engine.reader().events(None, 0, 10).unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -161,6 +186,7 @@ async fn a_part_that_comes_again_before_the_last_is_stored_once() {
 #[tokio::test]
 async fn only_the_latest_sixteen_outboxes_of_a_device_are_remembered() {
     let world = World::new().await;
+    world.connect("w1.acme.local").await;
     let outboxes = |numbers: std::ops::Range<u8>| {
         numbers.map(|number| RelayedEvent { outbox_id: vec![number; 16], ..relayed(1) }).collect::<Vec<_>>()
     };
@@ -174,8 +200,22 @@ async fn only_the_latest_sixteen_outboxes_of_a_device_are_remembered() {
     });
 
     assert_eq!(rows, 16);
-    assert_eq!(world.engine.relay(outboxes(24..40)).await.unwrap(), 0, "those are remembered");
-    assert_eq!(world.engine.relay(outboxes(23..24)).await.unwrap(), 1, "this one is forgotten");
+    assert_eq!(world.engine.relay(outboxes(24..40)).await.unwrap().accepted, 0, "those are remembered");
+    assert_eq!(world.engine.relay(outboxes(23..24)).await.unwrap().accepted, 1, "this one is forgotten");
+}
+
+#[tokio::test]
+async fn a_session_is_told_the_highest_sequence_seen_of_its_outbox_and_of_no_other() {
+    let mut world = World::new().await;
+    let first = world.connect("w1.acme.local").await;
+    world.tell_event(&first, event(7)).await;
+    world.next_ack().await;
+
+    let again = world.connect("w1.acme.local").await;
+    let other = world.connect_with("w1.acme.local", OutboxId::from([9; 16]), Vec::new()).await;
+
+    let told = [first, again, other].map(|session| session.connected.highest_sequence);
+    assert_eq!(told, [0, 7, 0]);
 }
 
 #[tokio::test]
@@ -238,4 +278,8 @@ fn relayed(sequence: u64) -> RelayedEvent {
         outbox_id: outbox().to_vec(),
         event: Some(event(sequence)),
     }
+}
+
+fn refusals(answer: &RelayEventsResponse) -> Vec<(u32, RelayRefusal)> {
+    answer.refused.iter().map(|refused| (refused.index, refused.cause())).collect()
 }

@@ -61,6 +61,19 @@ async fn the_same_key_and_envelope_twice_make_one_instruction() {
 }
 
 #[tokio::test]
+async fn an_instruction_shows_who_asked_and_whose_key_signed() {
+    let world = World::new().await;
+    world.connect("w1.acme.local").await;
+
+    let id = world.issue("").await;
+
+    let shown = world.restart(|_| ()).engine.reader().instruction(id).unwrap();
+    assert_eq!(shown.operator, OPERATOR);
+    assert!(shown.signer.contains("signer.acme.local"), "{}", shown.signer);
+    assert_eq!(shown.signer_thumbprint.len(), 64);
+}
+
+#[tokio::test]
 async fn refuses_an_order_that_its_operator_did_not_sign_as_prepared() {
     let world = World::new().await;
     world.connect("w1.acme.local").await;

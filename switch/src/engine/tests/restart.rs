@@ -6,7 +6,7 @@ use muster_proto::common::v1::TargetState;
 use muster_proto::operator::v1::export_response::Record;
 
 use super::world::*;
-use crate::engine::{Cursor, EngineError, OpenError};
+use crate::engine::{Cursor, EngineEnd, EngineError, OpenError};
 
 #[tokio::test]
 async fn everything_is_as_it_was_after_a_restart() {
@@ -70,7 +70,7 @@ async fn a_store_of_the_first_version_still_knows_what_it_has_seen() {
 
     let mut world = world.restart(|database| {
         database.execute_batch(
-            "ALTER TABLE seen DROP COLUMN used; DROP TABLE last_seen; DROP TABLE online; PRAGMA user_version = 1;",
+            "ALTER TABLE seen DROP COLUMN used; DROP TABLE last_seen; DROP TABLE online; DROP TABLE removed; PRAGMA user_version = 1;",
         ).unwrap();
     });
     let session = world.connect("w1.acme.local").await;
@@ -103,7 +103,7 @@ async fn a_closed_engine_says_so() {
 
     engine.clone().close();
 
-    assert_eq!(engine.failed().await, EngineError::Closed);
+    assert_eq!(engine.failed().await, EngineEnd::Closed);
     assert!(matches!(world.prepare("").await, Err(EngineError::Closed)));
 }
 

@@ -17,18 +17,20 @@ use prost::Message;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
+use crate::config::ClockLimits;
 use crate::engine::clock::{Clock, unix_time};
 use crate::engine::{
     Connect, Connected, Engine, EngineConfig, EngineError, EngineHandle, OpenError, Prepare, Prepared,
     SessionKey, ShardMessage, Trust,
 };
+use crate::wall::{Reading, Wall};
 
 pub(super) const TENANT: &str = "acme";
 pub(super) const OPERATOR: &str = "anna.acme.local";
 pub(super) const DEFINITION: &str = "Acme-Test-Kernel";
 
 /// How long a test waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) struct World {
     pub(super) dir: TempDir,
@@ -37,10 +39,26 @@ pub(super) struct World {
     pub(super) author: Party,
     pub(super) orders: Party,
     pub(super) licensor: Party,
-    now_ms: Arc<AtomicI64>,
+    hands: Arc<Hands>,
     trust: Arc<Trust>,
     disk_reserve_bytes: u64,
     mailbox: usize,
+}
+
+/// The clocks of the engine's machine.
+struct Hands {
+    /// The time it really is, which is also the time that has passed since 1970.
+    now_ms: AtomicI64,
+    /// How far the wall clock is off.
+    wrong_by_ms: AtomicI64,
+}
+
+impl Hands {
+    fn read(&self) -> Reading {
+        let now_ms = self.now_ms.load(Ordering::SeqCst);
+        let passed = Duration::from_millis(u64::try_from(now_ms).unwrap());
+        Reading { wall_ms: now_ms + self.wrong_by_ms.load(Ordering::SeqCst), passed }
+    }
 }
 
 /// Who signs one kind of document.
@@ -75,10 +93,10 @@ impl World {
             revocation: None,
         };
         let dir = TempDir::new().unwrap();
-        let now_ms = Arc::new(AtomicI64::new(real_now_ms()));
+        let hands = Arc::new(Hands { now_ms: real_now_ms().into(), wrong_by_ms: AtomicI64::new(0) });
         let trust = Arc::new(trust);
-        let (engine, shard) = open(&dir, &trust, &now_ms, 0, mailbox).unwrap();
-        Self { dir, engine, shard, author, orders, licensor, now_ms, trust, disk_reserve_bytes: 0, mailbox }
+        let (engine, shard) = open(&dir, &trust, &hands, 0, mailbox).unwrap();
+        Self { dir, engine, shard, author, orders, licensor, hands, trust, disk_reserve_bytes: 0, mailbox }
     }
 
     /// Closes the engine, lets `meanwhile` touch the store, and opens it again.
@@ -88,7 +106,7 @@ impl World {
         meanwhile(&database);
         drop(database);
         let (engine, shard) =
-            open(&self.dir, &self.trust, &self.now_ms, self.disk_reserve_bytes, self.mailbox).unwrap();
+            open(&self.dir, &self.trust, &self.hands, self.disk_reserve_bytes, self.mailbox).unwrap();
         (self.engine, self.shard) = (engine, shard);
         self
     }
@@ -100,7 +118,7 @@ impl World {
             std::fs::copy(self.dir.path().join(file), dir.path().join(file)).unwrap();
         }
         let (engine, shard) =
-            open(&dir, &self.trust, &self.now_ms, self.disk_reserve_bytes, self.mailbox).unwrap();
+            open(&dir, &self.trust, &self.hands, self.disk_reserve_bytes, self.mailbox).unwrap();
         std::mem::replace(&mut self.engine, engine).close();
         (self.dir, self.shard) = (dir, shard);
         self
@@ -114,15 +132,20 @@ impl World {
 
     /// Tries to open a second engine on the same store.
     pub(super) fn open_again(&self) -> Result<EngineHandle, OpenError> {
-        open(&self.dir, &self.trust, &self.now_ms, 0, 1).map(|(engine, _)| engine)
+        open(&self.dir, &self.trust, &self.hands, 0, 1).map(|(engine, _)| engine)
     }
 
     pub(super) fn now_ms(&self) -> i64 {
-        self.now_ms.load(Ordering::SeqCst)
+        self.hands.now_ms.load(Ordering::SeqCst)
     }
 
     pub(super) fn advance(&self, by: Duration) {
-        self.now_ms.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+        self.hands.now_ms.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// Puts the wall clock wrong by so much, or right with 0, while time passes as it does.
+    pub(super) fn put_wall_wrong_by(&self, off: Duration) {
+        self.hands.wrong_by_ms.store(i64::try_from(off.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
     pub(super) async fn connect(&self, device: &str) -> Session {
@@ -162,6 +185,11 @@ impl World {
     /// Prepares, signs and submits.
     pub(super) async fn issue(&self, audience: &str) -> InstructionId {
         let prepared = self.prepare(audience).await.unwrap();
+        self.submit(&prepared).await
+    }
+
+    /// Signs and submits.
+    pub(super) async fn submit(&self, prepared: &Prepared) -> InstructionId {
         let envelope = self.orders.sign(&prepared.order, ContentType::Order, self.now_ms());
         let key =
             InstructionId::try_from(&Order::decode(&prepared.order[..]).unwrap().instruction[..]).unwrap();
@@ -359,15 +387,16 @@ pub(super) fn integer(name: &str, value: i64) -> NamedValue {
 fn open(
     dir: &TempDir,
     trust: &Arc<Trust>,
-    now_ms: &Arc<AtomicI64>,
+    hands: &Arc<Hands>,
     disk_reserve_bytes: u64,
     mailbox: usize,
 ) -> Result<(EngineHandle, mpsc::Receiver<ShardMessage>), OpenError> {
     let (sender, shard) = mpsc::channel(mailbox);
-    let clock = Arc::clone(now_ms);
+    let hands = Arc::clone(hands);
+    let wall = Wall::new(ClockLimits::default(), move || hands.read());
     let config = EngineConfig {
         disk_reserve_bytes,
-        clock: Clock::new(move || clock.load(Ordering::SeqCst)),
+        clock: Clock::of(&wall),
         ..EngineConfig::new(dir.path().to_owned(), TENANT.to_owned(), Arc::clone(trust))
     };
     Ok((Engine::open(config, vec![sender])?, shard))

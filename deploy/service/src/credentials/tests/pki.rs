@@ -58,6 +58,10 @@ impl Pki {
         fs::write(self.path(name), text).unwrap();
     }
 
+    pub(super) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
     pub(super) fn advance(&self, seconds: u64) {
         self.now.fetch_add(seconds, Ordering::Relaxed);
     }
@@ -135,9 +139,13 @@ impl Pki {
     }
 
     pub(super) fn server(&self) -> Arc<ServerCredentials> {
+        self.try_server().unwrap()
+    }
+
+    pub(super) fn try_server(&self) -> Result<Arc<ServerCredentials>, CredentialError> {
         let roles =
             vec![(Role::Device, self.path("devices.pem")), (Role::Operator, self.path("operators.pem"))];
-        self.server_for(roles).unwrap()
+        self.server_for(roles)
     }
 
     pub(super) fn server_for(

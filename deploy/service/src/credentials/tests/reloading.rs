@@ -104,6 +104,37 @@ async fn r4_a_bad_crl_keeps_the_old_one() {
 }
 
 #[tokio::test]
+async fn a_crl_file_with_one_damaged_block_is_refused_whole_and_keeps_the_old_one() {
+    let pki = Pki::new();
+    let device = pki.issue("w701", Role::Device, 30);
+    pki.write_crl(&[&device], 5);
+    let good = pki.read("devices.crl");
+    let server = pki.server();
+    let client = pki.client(&device, Role::Device);
+    pki.write_crl(&[], 6);
+    let newer = pki.read("devices.crl");
+    let list = &good[good.find("-----BEGIN X509 CRL-----").unwrap()..];
+    let damages = [
+        list.replacen("\nMI", "\nM!", 1),
+        list.replace("-----END X509 CRL-----", ""),
+        list.replace("-----BEGIN X509 CRL-----", "-----BEGN X509 CRL-----"),
+    ];
+
+    for damaged in damages {
+        pki.write("devices.crl", &(newer.clone() + &damaged));
+        let (reload, state) = refresh(&server);
+        let at_start = pki.try_server().err().map(|error| error.to_string());
+
+        let told = |text: &str| text.contains("devices.crl") && text.contains("damaged");
+        assert!(matches!(&reload, Reload::Kept { problems } if told(&problems[0])), "{reload:?}\n{damaged}");
+        assert!(matches!(&state, State::Degraded(why) if told(why)), "{state:?}");
+        assert!(at_start.as_deref().is_some_and(told), "{at_start:?}");
+        let refused = meet(&server, &client, "localhost").await.server.unwrap_err();
+        assert!(refused.contains("R2"), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn a_crl_is_loaded_though_our_own_certificate_expired() {
     let pki = Pki::new();
     let device = pki.issue("w701", Role::Device, 900);

@@ -1,0 +1,63 @@
+//! What a client says that has to stop while its disk is full.
+
+use muster_endpoint::HelperCommand;
+use tempfile::TempDir;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::config::{OutboxConfig, ResourcesConfig};
+use crate::content::Content;
+use crate::instructions::shell::{Shell, Workload};
+use crate::instructions::work::Work;
+use crate::store::{Store, StoreError};
+
+#[tokio::test]
+async fn a_client_that_stops_on_a_full_disk_names_everything_that_it_could_not_write() {
+    let folder = TempDir::new().unwrap();
+    let mut test = Test::new();
+    // An order of more than a page does not fit into what the file has left.
+    test.order(&format!("1 d {}", "x".repeat(10_000)));
+    test.recalled(1, None, Some("d"));
+    test.order("2 forged");
+    let (shell, stop) = shell(&folder, test.machine);
+    shell.store.write(|tables| tables.fill()).await.unwrap();
+    stop.cancel();
+
+    let error = shell.run().await.unwrap_err();
+
+    assert!(matches!(error, StoreError::Unwritten { .. }), "{error:?}");
+    let text = error.to_string();
+    for wanted in ["disk", "free some space", &id(1).to_string(), &id(2).to_string()] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_stops_on_a_full_disk_with_nothing_to_write_stops_in_order() {
+    let folder = TempDir::new().unwrap();
+    let (shell, stop) = shell(&folder, Test::new().machine);
+    shell.store.write(|tables| tables.fill()).await.unwrap();
+    stop.cancel();
+
+    shell.run().await.unwrap();
+}
+
+fn shell(folder: &TempDir, machine: Instructions<Spoken>) -> (Shell<Spoken>, CancellationToken) {
+    let stop = CancellationToken::new();
+    let (session, _) = mpsc::channel(8);
+    let (_, inbox) = mpsc::channel(1);
+    let shell = Shell {
+        machine,
+        store: Store::open(folder.path(), &OutboxConfig::default(), NOW_MS).unwrap(),
+        content: Content::open(folder.path(), ResourcesConfig::default(), None).unwrap(),
+        helper: HelperCommand { program: "/nowhere/helper".into(), arguments: Vec::new() },
+        inbox,
+        session,
+        workload: watch::channel(Workload::default()).0,
+        remember: Duration::from_secs(3_600),
+        work: Work::default(),
+        stop: stop.clone(),
+    };
+    (shell, stop)
+}

@@ -1,0 +1,85 @@
+//! The outbox's name and numbers, and when it takes another name ([`muster_proto::numbers`] has the reasons).
+
+use muster_proto::ids::OutboxId;
+use muster_proto::numbers::{Link, OutboxNumbers, Standing};
+
+use super::outbox::unsigned;
+use super::tables::Tables;
+
+impl Tables {
+    /// Returns the name of this outbox.
+    pub(crate) fn outbox_id(&self) -> OutboxId {
+        self.outbox.id
+    }
+
+    /// Notes that what waits up to `last` is about to be sent; the note is on disk before it is.
+    pub(crate) fn offer(&mut self, last: u64) -> rusqlite::Result<()> {
+        if self.outbox.numbers.offer(last) { self.store_name() } else { Ok(()) }
+    }
+
+    /// Takes what a Welcome tells of this outbox: goes on, everything that waits offered, or takes another name, because
+    /// the store was brought back from a copy. Then the session must end before anything is sent in it.
+    pub(crate) fn welcomed(&mut self, highest_sequence: u64) -> rusqlite::Result<Standing> {
+        let standing = self.outbox.numbers.judge(highest_sequence);
+        match standing {
+            Standing::Own => {
+                self.offer(u64::MAX)?;
+                self.outbox.link = Link::Up;
+            }
+            Standing::Copy => {
+                self.outbox.link = Link::Down;
+                self.outbox.id = OutboxId::from(rand::random::<[u8; 16]>());
+                self.outbox.numbers.renew();
+                self.store_name()?;
+            }
+        }
+        Ok(standing)
+    }
+
+    /// Notes that the session has ended: what is appended from here on is not sent at once.
+    pub(crate) fn parted(&mut self) {
+        self.outbox.link = Link::Down;
+    }
+
+    pub(super) fn store_name(&self) -> rusqlite::Result<()> {
+        let mut value = self.outbox.id.as_bytes().to_vec();
+        value.extend_from_slice(&self.outbox.numbers.next().to_be_bytes());
+        value.extend_from_slice(&self.outbox.numbers.unoffered().to_be_bytes());
+        self.set_meta("outbox", &value)
+    }
+
+    /// Takes name and numbers as they are on disk; returns whether there are any.
+    pub(super) fn recall_name(&mut self, now_ms: i64) -> rusqlite::Result<bool> {
+        let Some(value) = self.meta("outbox", now_ms)? else { return Ok(false) };
+        let Some((id, numbers)) = name_and_numbers(&value) else { return Ok(false) };
+        self.outbox.id = id;
+        self.outbox.numbers = numbers;
+        Ok(true)
+    }
+
+    /// Loads id and next number. If they are lost, the outbox takes another id: numbers used twice under one id would
+    /// make the Switch drop records it never saw.
+    pub(super) fn load_outbox(&mut self, now_ms: i64) -> rusqlite::Result<()> {
+        if !self.recall_name(now_ms)? {
+            self.outbox.id = OutboxId::from(rand::random::<[u8; 16]>());
+            let highest = "SELECT coalesce(max(sequence), 0) FROM outbox";
+            let highest = self.connection.query_row(highest, [], |row| unsigned(row, 0))?;
+            self.outbox.numbers = OutboxNumbers::stored(highest.saturating_add(1), 1);
+            self.store_name()?;
+        }
+        self.count_outbox()
+    }
+}
+
+/// Reads what [`Tables::store_name`] wrote. Stores of the first versions do not have the last eight bytes: whatever
+/// they numbered may have been offered.
+fn name_and_numbers(value: &[u8]) -> Option<(OutboxId, OutboxNumbers)> {
+    let (id, numbers) = value.split_at_checked(16)?;
+    let (next, unoffered) = numbers.split_at_checked(8)?;
+    let next = u64::from_be_bytes(next.try_into().ok()?);
+    let unoffered = if unoffered.is_empty() { next } else { u64::from_be_bytes(unoffered.try_into().ok()?) };
+    Some((OutboxId::try_from(id).ok()?, OutboxNumbers::stored(next, unoffered)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+use std::path::Path;
+
+use muster_proto::ids::OutboxId;
+use muster_proto::numbers::Standing;
+use muster_proto::session::v1::{Event, SequenceRange};
+use prost::Message as _;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use crate::config::OutboxConfig;
+use crate::store::{FILE, QueueLane, Tables, event_record};
+
+const NOW: i64 = 1_800_000_000_000;
+
+#[test]
+fn a_store_brought_back_from_a_copy_takes_another_name_and_keeps_it_and_everything_that_waits() {
+    let folder = TempDir::new().unwrap();
+    let mut tables = open(folder.path());
+    append(&mut tables, "waits");
+    assert_eq!(welcomed(&mut tables, 0), Standing::Own);
+    append(&mut tables, "also.waits");
+    let before = tables.outbox_id();
+    let copy = copied(tables, &folder);
+
+    // The original went on to 3; the copy gives 3 to something else, and has not sent it.
+    let mut tables = open(copy.path());
+    assert_eq!(append(&mut tables, "new"), 3);
+    assert_eq!(welcomed(&mut tables, 3), Standing::Copy);
+
+    let after = tables.outbox_id();
+    assert_ne!(after, before);
+    drop(tables);
+    let mut tables = open(copy.path());
+    assert_eq!(tables.outbox_id(), after);
+    assert_eq!(waiting(&mut tables), [(1, "waits".into()), (2, "also.waits".into()), (3, "new".into())]);
+    assert_eq!(append(&mut tables, "next"), 4);
+    assert_eq!(welcomed(&mut tables, 0), Standing::Own, "nobody has seen the new name");
+}
+
+#[test]
+fn another_name_that_was_not_committed_is_not_taken() {
+    let folder = TempDir::new().unwrap();
+    let mut tables = open(folder.path());
+    append(&mut tables, "waits");
+    let before = tables.outbox_id();
+
+    tables.begin().unwrap();
+    assert_eq!(tables.welcomed(7).unwrap(), Standing::Copy);
+    tables.roll_back().unwrap();
+
+    assert_eq!(tables.outbox_id(), before);
+    assert_eq!(welcomed(&mut tables, 7), Standing::Copy, "the next Welcome tells it again");
+}
+
+#[test]
+fn what_was_offered_by_a_session_or_posted_is_remembered_across_a_restart() {
+    let folder = TempDir::new().unwrap();
+    let mut tables = open(folder.path());
+    append(&mut tables, "posted");
+    append(&mut tables, "waits");
+    tables.begin().unwrap();
+    tables.offer(1).unwrap();
+    tables.commit().unwrap();
+    drop(tables);
+    let mut tables = open(folder.path());
+    assert_eq!(welcomed(&mut tables, 1), Standing::Own, "the Background Channel handed 1 on");
+    // Sent at once, and the ack was lost with the client.
+    append(&mut tables, "sent");
+    drop(tables);
+    let mut tables = open(folder.path());
+    append(&mut tables, "client.started");
+
+    assert_eq!(welcomed(&mut tables, 3), Standing::Own);
+    tables.parted();
+    append(&mut tables, "unsent");
+    assert_eq!(welcomed(&mut tables, 5), Standing::Copy);
+}
+
+#[test]
+fn acks_of_an_older_name_delete_nothing() {
+    let folder = TempDir::new().unwrap();
+    let mut tables = open(folder.path());
+    append(&mut tables, "posted");
+    let before = tables.outbox_id();
+    assert_eq!(welcomed(&mut tables, 1), Standing::Copy);
+    let one = [SequenceRange { first: 1, last: 1 }];
+
+    tables.acked_of(before, QueueLane::Events, &one).unwrap();
+
+    assert_eq!(waiting(&mut tables).len(), 1);
+    let after: OutboxId = tables.outbox_id();
+    tables.acked_of(after, QueueLane::Events, &one).unwrap();
+    assert_eq!(waiting(&mut tables), []);
+}
+
+#[test]
+fn a_store_of_the_first_layout_keeps_its_name_and_counts_all_its_numbers_as_offered() {
+    let folder = TempDir::new().unwrap();
+    let mut tables = open(folder.path());
+    append(&mut tables, "waits");
+    let before = tables.outbox_id();
+    let mut value = before.to_vec();
+    value.extend_from_slice(&2_u64.to_be_bytes());
+    tables.set_meta("outbox", &value).unwrap();
+    drop(tables);
+
+    let mut tables = open(folder.path());
+
+    assert_eq!(tables.outbox_id(), before);
+    assert_eq!(welcomed(&mut tables, 1), Standing::Own);
+    assert_eq!(append(&mut tables, "next"), 2);
+}
+
+fn open(folder: &Path) -> Tables {
+    Tables::open(&folder.join(FILE), OutboxConfig::default(), NOW).unwrap()
+}
+
+/// Closes a store and copies its file as a backup would.
+fn copied(tables: Tables, folder: &TempDir) -> TempDir {
+    drop(tables);
+    let (from, copy) = (folder.path().join(FILE), TempDir::new().unwrap());
+    Connection::open(&from).unwrap().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    std::fs::copy(from, copy.path().join(FILE)).unwrap();
+    copy
+}
+
+fn append(tables: &mut Tables, name: &str) -> u64 {
+    tables.append_event(event_record(NOW, name, Vec::new()), NOW).unwrap()
+}
+
+fn welcomed(tables: &mut Tables, highest: u64) -> Standing {
+    tables.begin().unwrap();
+    let standing = tables.welcomed(highest).unwrap();
+    tables.commit().unwrap();
+    standing
+}
+
+fn waiting(tables: &mut Tables) -> Vec<(u64, String)> {
+    let queued = tables.queued(QueueLane::Events, 0, 1 << 20, NOW).unwrap();
+    let event = |record: &[u8]| Event::decode(record).unwrap();
+    queued.iter().map(|queued| (queued.sequence, event(&queued.record).name)).collect()
+}

@@ -1,0 +1,56 @@
+//! What a stranger may hold of a listener before a handshake: little, for a short time, and not more than others.
+//!
+//! Whoever connects has a place in the [`Lobby`] until its first byte is there; only then may it have one of the
+//! [`Handshakes`]. Both are bounded in all and for each source, so that a host that opens connections and is silent, or
+//! begins handshakes and does not end them, takes room from its own neighbours at most. A source is an IPv4 address or
+//! an IPv6 network of 64 bits, which is what one host is given.
+//!
+//! It knows no certificate: who has ended a handshake is known by name and bounded elsewhere. Start reading at
+//! [`Place::pass`].
+
+mod handshakes;
+mod lobby;
+mod plain;
+
+pub use self::handshakes::{Handshakes, Permit};
+pub use self::lobby::{Lobby, LobbyBounds, Place, Source};
+
+/// Why a connection was ended before its handshake began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// As many connections as may wait for their first byte do so.
+    #[error("as many connections as `waiting_max` allows wait for their first byte")]
+    LobbyFull,
+    /// As many of one source as may wait for their first byte do so.
+    #[error(
+        "as many connections of one address as `waiting_per_source_max` allows wait for their first byte"
+    )]
+    SourceFull,
+    /// Nothing came.
+    #[error("no byte came within `first_byte_deadline`")]
+    Silent,
+    /// The peer ended the connection without a byte, as port scanners and load balancers do.
+    #[error("the peer ended the connection without a byte")]
+    Gone,
+    /// What came is text, such as a request of plain HTTP; the peer was told.
+    #[error("the peer speaks no TLS")]
+    PlainText,
+    /// The first byte came, and no handshake ended in time to make room.
+    #[error("no handshake could begin within `tls_deadline`: too many are in progress")]
+    Busy,
+}
+
+impl Refused {
+    /// Returns its name in metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::LobbyFull => "lobby_full",
+            Self::SourceFull => "source_full",
+            Self::Silent => "silent",
+            Self::Gone => "gone",
+            Self::PlainText => "plain_text",
+            Self::Busy => "busy",
+        }
+    }
+}

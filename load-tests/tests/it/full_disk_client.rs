@@ -1,0 +1,151 @@
+//! A full disk under a running client: what it takes it keeps, what it cannot take it says, and it lives on.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
+
+use muster_load_tests::history::{History, Promise};
+use serde_json::Value;
+
+use crate::support::{Place, Said, lacks_root, rows, system, wait_until};
+
+const DEVICE: &str = "web1.example.org";
+/// Bytes of a large event: an event may have 64 KiB.
+const LARGE: usize = 40 * 1024;
+/// More events than fit on the small disk.
+const MANY: usize = 400;
+
+/// A tmpfs under the client's store, unmounted with the test.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(path: PathBuf) -> Self {
+        std::fs::create_dir_all(&path).unwrap();
+        system("mount", &["-t", "tmpfs", "-o", "size=4m,mode=700", "muster-it", path.to_str().unwrap()]);
+        Self(path)
+    }
+
+    /// Takes all that is left.
+    fn fill(&self) {
+        // Writes what fits, and fails then.
+        drop(std::fs::write(self.0.join("filler"), vec![1_u8; 5 << 20]));
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).output());
+    }
+}
+
+#[test]
+fn a_client_on_a_full_disk_says_so_keeps_what_it_took_and_lives_on() {
+    if lacks_root() {
+        return;
+    }
+    let place = Place::with_pki(&[DEVICE]);
+    let small = Small::mount(place.path(DEVICE));
+    place.switch_config("");
+    place.client_config_to(DEVICE, place.ports.sessions, "");
+    place.add_context();
+    let switch = place.start_switch();
+    place.import_all();
+    let mut client = place.start_client(DEVICE);
+    place.wait_online(DEVICE);
+    let before = place.ask("SELECT name FROM os", 0);
+    let mut taken = vec![sequence(&post(&place, 1).with_code(0))];
+
+    small.fill();
+    // The log of the store has some room left.
+    let refused = post_until_refused(&place, LARGE, &mut taken);
+    refused.with_code(69).naming(&["disk", "full", "free some space"]);
+    post_until_refused(&place, 1, &mut taken).with_code(69).naming(&["disk", "full", "free some space"]);
+    assert!(client.runs(), "{}", client.log());
+    assert!(place.status(DEVICE).is_some(), "it tells how it is");
+    let during = place.muster(["ask", "SELECT name FROM os", "-o", "json", "--wait", "2s"]);
+    assert!(during.code == 0 || during.code == 3, "answered, or not yet: {during:?}");
+    let during = during.json();
+
+    small.free();
+    let words = ["instruction", "watch", &id(&during), "-o", "json", "--wait", "60s"];
+    let watched = place.muster(words).with_code(0).json();
+    assert_eq!(rows(&watched), rows(&before), "it is answered when there is room");
+    taken.push(sequence(&post(&place, 1).with_code(0)));
+    let wanted: BTreeSet<u64> = taken.into_iter().collect();
+    let known = || place.events("test.posted").iter().map(number).collect::<Vec<u64>>();
+    wait_until("every event that was taken", || known().len() >= wanted.len());
+    let known = known();
+    assert_eq!(known.len(), wanted.len(), "each once, and none that was refused");
+    assert_eq!(known.into_iter().collect::<BTreeSet<u64>>(), wanted);
+    let promises = [&before, &during].map(|answer| Promise::Accepted { instruction: id(answer) });
+    let export = place.muster(["export"]).with_code(0);
+    assert_eq!(History::read(&export.out).check(&promises), []);
+    client.stop();
+    switch.stop();
+}
+
+#[test]
+fn a_client_that_is_stopped_on_a_full_disk_ends_and_has_everything_it_took_when_it_starts_again() {
+    if lacks_root() {
+        return;
+    }
+    let place = Place::with_pki(&[DEVICE]);
+    let small = Small::mount(place.path(DEVICE));
+    place.switch_config("");
+    place.client_config_to(DEVICE, place.ports.sessions, "");
+    place.add_context();
+    // No Switch yet: everything waits.
+    let client = place.start_client(DEVICE);
+    small.fill();
+    let mut taken = Vec::new();
+    post_until_refused(&place, LARGE, &mut taken).with_code(69).naming(&["disk", "full"]);
+
+    client.stop();
+    let mut refused = place.start("muster-client", DEVICE);
+    assert_eq!(refused.ends(), Some(69), "{}", refused.log());
+    assert!(refused.log().contains("keep every file there"), "{}", refused.log());
+
+    small.free();
+    let switch = place.start_switch();
+    let client = place.start_client(DEVICE);
+    wait_until("every event that was taken", || place.events("test.posted").len() >= taken.len());
+    let known: Vec<u64> = place.events("test.posted").iter().map(number).collect();
+    assert_eq!(known, taken);
+    client.stop();
+    switch.stop();
+}
+
+/// Posts events of one size until one is refused; the numbers of the others are noted.
+#[track_caller]
+fn post_until_refused(place: &Place, bytes: usize, taken: &mut Vec<u64>) -> Said {
+    for _ in 0..MANY {
+        let said = post(place, bytes);
+        if said.code != 0 {
+            return said;
+        }
+        taken.push(sequence(&said));
+    }
+    panic!("{MANY} events of {bytes} bytes fit on a full disk");
+}
+
+fn post(place: &Place, bytes: usize) -> Said {
+    let field = format!("text={}", "x".repeat(bytes));
+    place.client_command(DEVICE, &["event", "post"], &["test.posted", &field])
+}
+
+#[track_caller]
+fn sequence(said: &Said) -> u64 {
+    said.out.trim().parse().unwrap()
+}
+
+fn number(event: &Value) -> u64 {
+    event["sequence"].as_u64().unwrap()
+}
+
+fn id(answer: &Value) -> String {
+    answer["instruction"].as_str().unwrap().to_owned()
+}
