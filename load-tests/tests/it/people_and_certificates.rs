@@ -19,7 +19,7 @@ fn an_operator_without_a_valid_certificate_is_told_what_to_do() {
     let kept = std::fs::read(&own).unwrap();
 
     std::fs::remove_file(&own).unwrap();
-    ask().with_code(4).naming(&["operator/tls.pem", "muster pki init"]);
+    ask().with_code(2).naming(&["operator/tls.pem", "muster pki init"]);
     let doctor = with(place.command(), ["doctor"]);
     assert_ne!(doctor.code, 0, "{doctor:?}");
     assert!(doctor.out.contains("operator/tls.pem") || doctor.out.contains("tls.pem"), "{}", doctor.out);
