@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Limits;
 use crate::metrics;
+use crate::per_device::PerDevice;
 
 /// Request lines and headers together (promises.md, HTTP).
 const HEADER_BYTES_MAX: usize = 64 * 1024;
@@ -53,7 +54,10 @@ pub(crate) struct Acceptor {
 impl Acceptor {
     /// Accepts until cancelled; open connections then finish what they are at.
     pub(crate) async fn run(self, listener: TcpListener) {
-        let places = Arc::new(Semaphore::new(self.limits.connections_max));
+        let places = Places {
+            all: Arc::new(Semaphore::new(self.limits.connections_max)),
+            per_device: PerDevice::new(self.limits.connections_per_device_max),
+        };
         let lobby = Lobby::new(self.limits.lobby());
         let handshakes = Handshakes::new(self.limits.handshakes_max, self.limits.handshakes_per_source_max);
         let this = Arc::new(self);
@@ -75,7 +79,7 @@ impl Acceptor {
                 Ok(place) => {
                     let newcomer = Newcomer { stream, address, place };
                     let (connection, handshakes, places) =
-                        (Arc::clone(&this), Arc::clone(&handshakes), Arc::clone(&places));
+                        (Arc::clone(&this), Arc::clone(&handshakes), places.clone());
                     this.connections.spawn(async move {
                         connection.admit(newcomer, &handshakes, places).await;
                     });
@@ -86,7 +90,7 @@ impl Acceptor {
     }
 
     /// Waits until there is something to shake hands about, does, and serves who is let in.
-    async fn admit(&self, newcomer: Newcomer, handshakes: &Arc<Handshakes>, places: Arc<Semaphore>) {
+    async fn admit(&self, newcomer: Newcomer, handshakes: &Arc<Handshakes>, places: Places) {
         let Newcomer { mut stream, address, place } = newcomer;
         let passing = place.pass(&mut stream, handshakes, self.limits.tls_deadline);
         let permit = match self.cancelled.run_until_cancelled(passing).await {
@@ -105,7 +109,13 @@ impl Acceptor {
             }
         };
         drop(permit);
-        let Ok(_place) = places.try_acquire_owned() else {
+        let of_device = peer.device_id().map(|device| places.per_device.enter(device));
+        if matches!(of_device, Some(None)) {
+            metrics::refused("device_full");
+            tracing::debug!(%address, device = peer.name(), "the device has all the connections that it may");
+            return;
+        }
+        let Ok(_place) = places.all.try_acquire_owned() else {
             metrics::refused("full");
             return;
         };
@@ -243,6 +253,13 @@ async fn linger(mut stream: TcpStream) {
 fn turned_away(address: SocketAddr, refused: Refused) {
     metrics::refused(refused.label());
     tracing::debug!(%address, %refused, "no handshake");
+}
+
+/// Who may be connected at once.
+#[derive(Clone)]
+struct Places {
+    all: Arc<Semaphore>,
+    per_device: Arc<PerDevice>,
 }
 
 /// A connection of which no byte has come yet.

@@ -6,12 +6,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use muster_proto::limits::EVENT_BATCH_BYTES_MAX;
 use muster_service::admin;
 use muster_service::admission::LobbyBounds;
 use muster_service::config::{Invalid, Validate, human};
 use muster_service::credentials::Address;
 use muster_service::telemetry::LogConfig;
 use serde::{Deserialize, Serialize};
+
+use crate::spool::SpoolBounds;
 
 /// Everything the Background Channel can be told. Unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,6 +81,8 @@ pub struct RelayConfig {
 pub struct Limits {
     /// Connections at most, handshakes not among them; further ones are closed at once. Default 1024.
     pub connections_max: usize,
+    /// Of these, of one device; its further ones are closed. Operators have no such bound. Default 8.
+    pub connections_per_device_max: u32,
     /// Handshakes in progress at most; further connections wait in the kernel's backlog. Default 256.
     pub handshakes_max: u32,
     /// Of these, for one source (an IPv4 address, or an IPv6 /64) at most; its further ones wait. Default 128.
@@ -96,6 +101,15 @@ pub struct Limits {
     /// From one request's first byte to its headers' end. Default `15s`.
     #[serde(with = "human::duration")]
     pub header_deadline: Duration,
+    /// From a place for the body of a post of events to its last byte. Default `30s`.
+    #[serde(with = "human::duration")]
+    pub body_deadline: Duration,
+    /// Bodies of posts of events in memory, until their events are on disk; further posts are told to come back. At
+    /// least `1 MiB`. Default `64 MiB`.
+    #[serde(with = "human::bytes")]
+    pub posts_bytes_max: u64,
+    /// Posts of events of one device under way at once; its further ones are told to come back. Default 4.
+    pub posts_per_device_max: u32,
     /// The longest life of a connection; a client that still transfers comes back with a range. Default `30m`.
     #[serde(with = "human::duration")]
     pub connection_max: Duration,
@@ -107,6 +121,17 @@ pub struct Limits {
     /// Events that wait for the Switch; beyond it posts are told to come back. Default `1 GiB`.
     #[serde(with = "human::bytes")]
     pub spool_bytes_max: u64,
+    /// Of these, of one device. Default `64 MiB`.
+    #[serde(with = "human::bytes")]
+    pub spool_bytes_per_device_max: u64,
+    /// How long an event waits whose device the Switch does not know, from when it first said so; then it is dropped.
+    /// Default `7d`.
+    #[serde(with = "human::duration")]
+    pub refused_kept_for: Duration,
+    /// Events set aside, since they are damaged or the Switch will never take them, beside those that wait; the oldest
+    /// go first. Default `16 MiB`.
+    #[serde(with = "human::bytes")]
+    pub set_aside_bytes_max: u64,
     /// How long open requests may take when the service stops. Default `10s`.
     #[serde(with = "human::duration")]
     pub drain_timeout: Duration,
@@ -119,6 +144,19 @@ impl Limits {
             first_byte_deadline: self.first_byte_deadline,
             waiting_max: self.waiting_max,
             waiting_per_source_max: self.waiting_per_source_max,
+        }
+    }
+}
+
+impl Limits {
+    /// Returns what the spool may hold.
+    #[must_use]
+    pub fn spool(&self) -> SpoolBounds {
+        SpoolBounds {
+            bytes_max: self.spool_bytes_max,
+            bytes_per_device_max: self.spool_bytes_per_device_max,
+            refused_kept_for: self.refused_kept_for,
+            set_aside_bytes_max: self.set_aside_bytes_max,
         }
     }
 }
@@ -166,6 +204,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 1_024,
+            connections_per_device_max: 8,
             handshakes_max: 256,
             handshakes_per_source_max: 128,
             first_byte_deadline: Duration::from_secs(3),
@@ -173,10 +212,16 @@ impl Default for Limits {
             waiting_per_source_max: 512,
             tls_deadline: Duration::from_secs(10),
             header_deadline: Duration::from_secs(15),
+            body_deadline: Duration::from_secs(30),
+            posts_bytes_max: 64 << 20,
+            posts_per_device_max: 4,
             connection_max: Duration::from_secs(30 * 60),
             streams_max: 128,
             resource_bytes_max: 4 << 30,
             spool_bytes_max: 1 << 30,
+            spool_bytes_per_device_max: 64 << 20,
+            refused_kept_for: Duration::from_secs(7 * 24 * 3_600),
+            set_aside_bytes_max: 16 << 20,
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -196,6 +241,8 @@ impl Validate for Config {
         let limits = &self.limits;
         for (key, got) in [
             ("limits.connections_max", u64::try_from(limits.connections_max).unwrap_or(u64::MAX)),
+            ("limits.connections_per_device_max", limits.connections_per_device_max.into()),
+            ("limits.posts_per_device_max", limits.posts_per_device_max.into()),
             ("limits.handshakes_max", limits.handshakes_max.into()),
             ("limits.handshakes_per_source_max", limits.handshakes_per_source_max.into()),
             ("limits.waiting_max", limits.waiting_max.into()),
@@ -203,6 +250,7 @@ impl Validate for Config {
             ("limits.streams_max", limits.streams_max.into()),
             ("limits.resource_bytes_max", limits.resource_bytes_max),
             ("limits.spool_bytes_max", limits.spool_bytes_max),
+            ("limits.spool_bytes_per_device_max", limits.spool_bytes_per_device_max),
         ] {
             if got == 0 {
                 found.push(Invalid::new(key, "got 0, wanted at least 1: nothing would be served"));
@@ -212,12 +260,18 @@ impl Validate for Config {
             ("limits.first_byte_deadline", limits.first_byte_deadline),
             ("limits.tls_deadline", limits.tls_deadline),
             ("limits.header_deadline", limits.header_deadline),
+            ("limits.body_deadline", limits.body_deadline),
             ("limits.connection_max", limits.connection_max),
             ("limits.drain_timeout", limits.drain_timeout),
         ] {
             if got.is_zero() {
                 found.push(Invalid::new(key, "got 0, wanted a duration such as \"10s\""));
             }
+        }
+        let (got, wanted) = (limits.posts_bytes_max, EVENT_BATCH_BYTES_MAX);
+        if usize::try_from(got).is_ok_and(|got| got < wanted) {
+            let problem = format!("got {got} bytes, wanted at least {wanted}, which one post may have");
+            found.push(Invalid::new("limits.posts_bytes_max", problem));
         }
         found.extend(self.log.validate().err().map(|invalid| invalid.within("log")));
         found
@@ -252,6 +306,7 @@ mod tests {
         config.relay.switch = "nowhere".to_owned();
         config.limits.connections_max = 0;
         config.limits.connection_max = Duration::ZERO;
+        config.limits.posts_bytes_max = 1_000;
         config.log.filter = "=,=".to_owned();
 
         let findings = config.findings();
@@ -263,6 +318,7 @@ mod tests {
             "relay.switch",
             "limits.connections_max",
             "limits.connection_max",
+            "limits.posts_bytes_max",
             "log.filter",
         ];
         assert_eq!(keys, wanted);

@@ -7,14 +7,13 @@ use std::io::SeekFrom;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use muster_pki::Role;
 use muster_proto::relay::v1::RelayedEvent;
@@ -27,18 +26,15 @@ use tokio_util::io::ReaderStream;
 
 use crate::error_body;
 use crate::metrics;
+use crate::posts::{PostRefused, Posts};
 use crate::range::{self, Selected};
 use crate::resources::{ResourceError, Resources, Root};
 use crate::spool::{Spool, SpoolError};
 use crate::unread;
 
-/// Body of a post of events (PROTOCOL.md).
-const EVENTS_BODY_BYTES_MAX: usize = 1024 * 1024;
-/// Events in one post (`EventBatch.events`).
-const EVENTS_MAX: usize = 1_000;
 /// One read from a content file: large enough for few system calls, small beside a connection's own buffers.
 const READ_BYTES: usize = 64 * 1024;
-/// What a client waits when the spool cannot take its events.
+/// What a client waits when its events cannot be taken.
 const RETRY_AFTER_SECONDS: u32 = 30;
 
 /// What every request can reach.
@@ -46,6 +42,7 @@ const RETRY_AFTER_SECONDS: u32 = 30;
 pub(crate) struct Shared {
     pub(crate) resources: Arc<Resources>,
     pub(crate) spool: Spool,
+    pub(crate) posts: Arc<Posts>,
     pub(crate) now_ms: fn() -> i64,
 }
 
@@ -54,7 +51,7 @@ pub(crate) fn router(shared: Shared) -> Router {
     let routes = Router::new()
         .route("/resources", get(list))
         .route("/resources/{name}", get(fetch).put(put))
-        .route("/events", post(events).layer(DefaultBodyLimit::max(EVENTS_BODY_BYTES_MAX)))
+        .route("/events", post(events))
         .with_state(shared);
     let all = Router::new().nest("/Background/v1", routes).fallback(nothing_here);
     // Around the whole router, not its routes: a route adds `Allow` to a 405 only after its layers.
@@ -67,12 +64,18 @@ pub(crate) fn router(shared: Shared) -> Router {
 /// Why a request was not served. It prints as one line of text.
 #[derive(Debug)]
 enum Refused {
-    NotAllowed { wanted: &'static str },
+    NotAllowed {
+        wanted: &'static str,
+    },
     Resource(ResourceError),
     Spool(SpoolError),
+    Post(PostRefused),
     Bad(String),
-    TooLong,
-    Range { size: u64 },
+    /// Nothing that the caller did.
+    Internal(String),
+    Range {
+        size: u64,
+    },
 }
 
 impl From<ResourceError> for Refused {
@@ -89,22 +92,26 @@ impl IntoResponse for Refused {
             }
             Self::Resource(error) => (resource_status(&error), error.to_string()),
             Self::Spool(
-                error @ (SpoolError::Full { .. } | SpoolError::DiskFull { .. } | SpoolError::Busy),
-            ) => {
-                let retry = [(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))];
-                return (StatusCode::SERVICE_UNAVAILABLE, retry, format!("{error}\n")).into_response();
-            }
+                error @ (SpoolError::Full { .. }
+                | SpoolError::DeviceFull { .. }
+                | SpoolError::DiskFull { .. }
+                | SpoolError::Busy),
+            ) => return come_back(&error),
             Self::Spool(
                 error @ (SpoolError::Closed | SpoolError::Newer { .. } | SpoolError::Store { .. }),
             ) => {
                 tracing::error!(%error, "spool");
                 (StatusCode::INTERNAL_SERVER_ERROR, "the spool does not take events".to_owned())
             }
+            Self::Post(error @ (PostRefused::Full | PostRefused::DeviceFull)) => return come_back(&error),
+            Self::Post(error @ PostRefused::TooLong) => (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
+            Self::Post(error @ PostRefused::Late(_)) => (StatusCode::REQUEST_TIMEOUT, error.to_string()),
+            Self::Post(error @ PostRefused::Broken(_)) => (StatusCode::BAD_REQUEST, error.to_string()),
             Self::Bad(text) => (StatusCode::BAD_REQUEST, text),
-            Self::TooLong => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("a post of events has at most {EVENTS_BODY_BYTES_MAX} bytes; post fewer at once"),
-            ),
+            Self::Internal(error) => {
+                tracing::error!(error, "request");
+                (StatusCode::INTERNAL_SERVER_ERROR, "an error of the service; its log says which".to_owned())
+            }
             Self::Range { size } => {
                 let range = HeaderValue::try_from(format!("bytes */{size}"))
                     .unwrap_or(HeaderValue::from_static("bytes */*"));
@@ -117,6 +124,11 @@ impl IntoResponse for Refused {
         };
         (status, format!("{text}\n")).into_response()
     }
+}
+
+fn come_back(error: &impl std::fmt::Display) -> Response {
+    let retry = [(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))];
+    (StatusCode::SERVICE_UNAVAILABLE, retry, format!("{error}\n")).into_response()
 }
 
 fn resource_status(error: &ResourceError) -> StatusCode {
@@ -178,12 +190,13 @@ async fn fetch_file(
             response.header(header::CONTENT_RANGE, format!("bytes {first}-{}/{size}", first + length - 1));
     }
     let body = if method == Method::HEAD { Body::empty() } else { content(file, first, length).await? };
-    response.body(body).map_err(|error| Refused::Bad(error.to_string()))
+    response.body(body).map_err(|error| Refused::Internal(error.to_string()))
 }
 
 async fn content(file: std::fs::File, first: u64, length: u64) -> Result<Body, Refused> {
     let mut file = tokio::fs::File::from_std(file);
-    file.seek(SeekFrom::Start(first)).await.map_err(|error| Refused::Bad(error.to_string()))?;
+    let sought = file.seek(SeekFrom::Start(first)).await;
+    sought.map_err(|error| Refused::Internal(format!("seek to {first}: {error}")))?;
     metrics::sent_bytes(length);
     Ok(Body::from_stream(ReaderStream::with_capacity(file.take(length), READ_BYTES)))
 }
@@ -249,54 +262,30 @@ async fn list(State(shared): State<Shared>, Extension(peer): Extension<Arc<Peer>
 }
 
 /// `POST /events`: devices only. The answer means that the events are on disk.
-async fn events(
-    State(shared): State<Shared>,
-    Extension(peer): Extension<Arc<Peer>>,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
-    let acked = async {
-        need(&peer, Role::Device)?;
-        let body = body.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Refused::TooLong,
-            _ => Refused::Bad(format!("the body ended early: {rejection}")),
-        })?;
-        let batch = checked_batch(&body)?;
-        let ranges = ranges(&batch);
-        let device = peer.device_id().map(ToString::to_string).unwrap_or_default();
-        let relayed = |event| RelayedEvent {
-            device: device.clone(),
-            outbox_id: batch.outbox_id.clone(),
-            event: Some(event),
-        };
-        let events = batch.events.iter().cloned().map(relayed).collect();
-        shared.spool.append(events).await.map_err(Refused::Spool)?;
+async fn events(State(shared): State<Shared>, Extension(peer): Extension<Arc<Peer>>, body: Body) -> Response {
+    let acked = spool_post(&shared, &peer, body).await;
+    let answered = acked.map_or_else(IntoResponse::into_response, |ack| {
         let headers = [(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"))];
-        Ok::<_, Refused>((headers, EventBatchAck { ranges }.encode_to_vec()))
-    };
-    let answered = acked.await.map_or_else(IntoResponse::into_response, IntoResponse::into_response);
+        (headers, ack.encode_to_vec()).into_response()
+    });
     metrics::request("events", answered.status().as_u16());
     answered
 }
 
-/// Decodes a post and checks its bounds.
-fn checked_batch(body: &[u8]) -> Result<EventBatch, Refused> {
+async fn spool_post(shared: &Shared, peer: &Peer, body: Body) -> Result<EventBatchAck, Refused> {
+    need(peer, Role::Device)?;
+    let id = peer.device_id().ok_or(Refused::NotAllowed { wanted: "a device's" })?;
+    let (body, place) = shared.posts.collect(id, body).await.map_err(Refused::Post)?;
     let batch =
-        EventBatch::decode(body).map_err(|error| Refused::Bad(format!("not an EventBatch: {error}")))?;
-    if batch.outbox_id.len() != 16 {
-        return Err(Refused::Bad(format!("outbox_id has {} bytes, expected 16", batch.outbox_id.len())));
-    }
-    if batch.events.is_empty() || batch.events.len() > EVENTS_MAX {
-        return Err(Refused::Bad(format!("{} events, expected 1 to {EVENTS_MAX}", batch.events.len())));
-    }
-    let ascending = batch.events.windows(2).all(|pair| pair[0].sequence < pair[1].sequence);
-    if !ascending || batch.events[0].sequence == 0 {
-        return Err(Refused::Bad("sequences must ascend from 1 or more".to_owned()));
-    }
-    for event in &batch.events {
-        muster_proto::frame::check_event(event)
-            .map_err(|error| Refused::Bad(format!("event {}: {error}", event.sequence)))?;
-    }
-    Ok(batch)
+        muster_proto::frame::decode_event_batch(&body).map_err(|error| Refused::Bad(error.to_string()))?;
+    drop(body);
+    let (device, ranges) = (id.to_string(), ranges(&batch));
+    let EventBatch { outbox_id, events } = batch;
+    let relayed =
+        |event| RelayedEvent { device: device.clone(), outbox_id: outbox_id.clone(), event: Some(event) };
+    let events = events.into_iter().map(relayed).collect();
+    shared.spool.append_holding(events, Some(place)).await.map_err(Refused::Spool)?;
+    Ok(EventBatchAck { ranges })
 }
 
 /// The sequences of a batch as ranges.
@@ -318,7 +307,7 @@ fn need(peer: &Peer, role: Role) -> Result<(), Refused> {
 
 /// Runs what blocks off the runtime.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Refused::Bad(format!("interrupted: {error}")))
+    tokio::task::spawn_blocking(work).await.map_err(|error| Refused::Internal(error.to_string()))
 }
 
 #[cfg(test)]
@@ -341,18 +330,10 @@ mod tests {
         assert_eq!(ranges(&batch(&[u64::MAX])), [range(u64::MAX, u64::MAX)]);
     }
 
-    #[test]
-    fn a_batch_out_of_order_or_bounds_is_refused() {
-        for bad in [
-            batch(&[]),
-            batch(&[0]),
-            batch(&[2, 2]),
-            batch(&[2, 1]),
-            EventBatch { outbox_id: vec![], ..batch(&[1]) },
-        ] {
-            assert!(checked_batch(&bad.encode_to_vec()).is_err(), "{bad:?}");
-        }
-        assert!(checked_batch(&batch(&[1, 5]).encode_to_vec()).is_ok());
-        assert!(checked_batch(b"\xff\xff").is_err());
+    #[tokio::test]
+    async fn a_task_that_died_is_an_error_of_the_service_and_not_of_the_caller() {
+        let refused = blocking(|| panic!("the test wants it")).await.unwrap_err();
+
+        assert_eq!(refused.into_response().status(), StatusCode::INTERNAL_SERVER_ERROR);
     }
 }

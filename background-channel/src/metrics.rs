@@ -56,6 +56,16 @@ pub(crate) fn damaged_record() {
     counter!("muster_background_damaged_records_total").increment(1);
 }
 
+/// Events dropped without the Switch having them, by cause.
+pub(crate) fn dropped_events(cause: &'static str, events: u64) {
+    counter!("muster_background_dropped_events_total", "cause" => cause).increment(events);
+}
+
+/// A post of events was refused before it was read, or while it was, by cause.
+pub(crate) fn refused_post(cause: &'static str) {
+    counter!("muster_background_posts_refused_total", "cause" => cause).increment(1);
+}
+
 /// A request was answered before its content was through.
 pub(crate) fn unread() {
     counter!("muster_background_unread_requests_total").increment(1);

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::metrics;
-use crate::spool::{Spool, Spooled};
+use crate::spool::{Settled, Spool, Spooled};
 use waiting::Waiting;
 
 /// Events in one request; the Switch takes as many.
@@ -114,7 +114,13 @@ impl Road {
 
 /// Relays until cancelled. `component` tells whether the Switch takes events: one that is away for long is a matter for
 /// somebody, but this service serves all the same, so it is degraded and never failed.
-pub(crate) async fn run(spool: Spool, target: Target, component: Component, cancelled: CancellationToken) {
+pub(crate) async fn run(
+    spool: Spool,
+    target: Target,
+    component: Component,
+    now_ms: fn() -> i64,
+    cancelled: CancellationToken,
+) {
     let mut appended = spool.appended();
     let mut channel: Option<Channel> = None;
     let mut road = Road::default();
@@ -125,7 +131,7 @@ pub(crate) async fn run(spool: Spool, target: Target, component: Component, canc
         waiting.handle_timeout(Instant::now());
         let attempt = tokio::time::timeout(
             ATTEMPT_DEADLINE,
-            relay_batch(&spool, &target, &mut channel, waiting.position()),
+            relay_batch(&spool, &target, &mut channel, waiting.position(), now_ms),
         );
         let outcome = tokio::select! {
             biased;
@@ -135,7 +141,7 @@ pub(crate) async fn run(spool: Spool, target: Target, component: Component, canc
         let pause = match outcome {
             Ok(None) => {
                 tell(&road.handle_success(Instant::now()), &component, &target.address, "");
-                waiting.handle_end();
+                waiting.handle_end(Instant::now(), backoff(waiting.rounds(), REFUSED_BACKOFF_MAX));
                 tokio::select! {
                     biased;
                     () = cancelled.cancelled() => return,
@@ -147,8 +153,7 @@ pub(crate) async fn run(spool: Spool, target: Target, component: Component, canc
             Ok(Some(relayed)) => {
                 tell(&road.handle_success(Instant::now()), &component, &target.address, "");
                 metrics::relayed(u64::try_from(relayed.taken).unwrap_or(u64::MAX));
-                let pause = backoff(waiting.rounds(), REFUSED_BACKOFF_MAX);
-                waiting.handle_refused(&relayed.kept, Instant::now(), pause);
+                waiting.handle_refused(&relayed.kept);
                 continue;
             }
             Err(error) => {
@@ -225,9 +230,10 @@ async fn relay_batch(
     target: &Target,
     channel: &mut Option<Channel>,
     after: i64,
+    now_ms: fn() -> i64,
 ) -> Result<Option<Relayed>, RelayError> {
     let reader = spool.clone();
-    let batch = tokio::task::spawn_blocking(move || reader.read(after, BATCH_MAX)).await??;
+    let batch = tokio::task::spawn_blocking(move || reader.read(after, BATCH_MAX, now_ms())).await??;
     let batch = within_bytes(batch);
     if batch.is_empty() {
         return Ok(None);
@@ -240,29 +246,17 @@ async fn relay_batch(
     let events = batch.into_iter().map(|spooled| spooled.event).collect();
     let mut client = EventRelayServiceClient::new(channel);
     let answer = client.relay_events(RelayEventsRequest { events }).await.map_err(Box::new)?.into_inner();
-    let sorted = sort(positions, &answer.refused);
-    let relayed = Relayed { taken: sorted.taken.len(), kept: sorted.kept };
-    if !sorted.hopeless.is_empty() {
-        let spool = spool.clone();
-        tokio::task::spawn_blocking(move || spool.set_aside(&sorted.hopeless)).await??;
-    }
-    spool.remove(sorted.taken).await;
-    // The removal is committed before the next read, so that a batch is not sent twice.
-    spool.append(Vec::new()).await?;
+    let settled = sort(positions, &answer.refused);
+    let relayed = Relayed { taken: settled.taken.len(), kept: settled.kept.clone() };
+    // Committed before the next read, so that a batch is not sent twice.
+    spool.settle(settled, now_ms()).await?;
     Ok(Some(relayed))
 }
 
-/// The positions of a batch by what the Switch said of each.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Sorted {
-    taken: Vec<i64>,
-    kept: Vec<i64>,
-    hopeless: Vec<i64>,
-}
-
-fn sort(positions: Vec<i64>, refused: &[RefusedEvent]) -> Sorted {
+/// Sorts the positions of a batch by what the Switch said of each.
+fn sort(positions: Vec<i64>, refused: &[RefusedEvent]) -> Settled {
     let refused: BTreeMap<u32, &RefusedEvent> = refused.iter().map(|event| (event.index, event)).collect();
-    let mut sorted = Sorted::default();
+    let mut sorted = Settled::default();
     for (index, position) in (0_u32..).zip(positions) {
         let Some(event) = refused.get(&index) else {
             sorted.taken.push(position);
@@ -384,7 +378,7 @@ mod tests {
 
         let sorted = sort(vec![10, 11, 12, 13, 14], &answer);
 
-        assert_eq!(sorted, Sorted { taken: vec![10, 14], kept: vec![11, 13], hopeless: vec![12] });
+        assert_eq!(sorted, Settled { taken: vec![10, 14], kept: vec![11, 13], hopeless: vec![12] });
     }
 
     #[test]

@@ -6,26 +6,56 @@
 //! it before anything is promised, the batch is undone and refused, and the next one may fit.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use muster_proto::relay::v1::RelayedEvent;
 use prost::Message as _;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OpenFlags, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::tables::{is_disk_full, no_autocheckpoint, record_size, set_aside, store_error};
-use crate::metrics;
+use self::tables::{is_disk_full, store_error};
+use self::writer::Writer;
+use crate::posts::Place;
 
+mod held;
 mod tables;
+mod writer;
 
 /// Posts waiting for the writer; beyond it a post is told to come back.
 const QUEUE_MAX: usize = 1_024;
-/// Posts and removals committed together.
-const BATCH_MAX: usize = 1_000;
 
-/// Bytes of records after which the write-ahead log is copied into the database: SQLite's own default is about 4 MB.
-const CHECKPOINT_BYTES: u64 = 4 << 20;
-/// Commits after which it is: one writes a page or two even for a small event, or for none.
-const CHECKPOINT_COMMITS: u32 = 500;
+/// What a spool may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct SpoolBounds {
+    /// Bytes of events that wait.
+    pub bytes_max: u64,
+    /// Of these, of one device.
+    pub bytes_per_device_max: u64,
+    /// How long an event waits whose device the Switch does not know, from when that was first said.
+    pub refused_kept_for: Duration,
+    /// Bytes set aside, beside those that wait; the oldest go first.
+    pub set_aside_bytes_max: u64,
+}
+
+/// Why an event is read no more. It is kept for whoever wants to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hopeless {
+    /// Its checksum is wrong.
+    Damaged,
+    /// The Switch will never take it.
+    Malformed,
+}
+
+/// What became of events that were offered to the Switch, by their positions.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// The Switch has them.
+    pub taken: Vec<i64>,
+    /// It may take them later.
+    pub kept: Vec<i64>,
+    /// It will never take them.
+    pub hopeless: Vec<i64>,
+}
 
 /// Why events could not be spooled.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +65,17 @@ pub enum SpoolError {
         "the spool holds {held} bytes of at most {max}; the Switch has been away for too long, or raise `limits.spool_bytes_max`"
     )]
     Full {
+        /// Bytes held.
+        held: u64,
+        /// The bound in force.
+        max: u64,
+    },
+    /// The spool holds all that it may of one device.
+    #[error(
+        "the spool holds {held} bytes of this device, of at most {max}; the Switch has been away for too long, or does not \
+         know the device, or raise `limits.spool_bytes_per_device_max`"
+    )]
+    DeviceFull {
         /// Bytes held.
         held: u64,
         /// The bound in force.
@@ -86,9 +127,24 @@ pub struct Spooled {
     pub event: RelayedEvent,
 }
 
+type Reply = oneshot::Sender<Result<(), SpoolError>>;
+
 enum Command {
-    Append { events: Vec<RelayedEvent>, reply: oneshot::Sender<Result<(), SpoolError>> },
-    Remove { positions: Vec<i64> },
+    /// The place is given back when the events are in the store, also if nobody waits for the reply.
+    Append {
+        events: Vec<RelayedEvent>,
+        place: Option<Place>,
+        reply: Reply,
+    },
+    Settle {
+        settled: Settled,
+        now_ms: i64,
+        reply: Reply,
+    },
+    SetAside {
+        positions: Vec<i64>,
+        now_ms: i64,
+    },
 }
 
 /// A handle to the spool.
@@ -110,22 +166,12 @@ impl Spool {
     ///
     /// # Errors
     /// The database cannot be opened.
-    pub fn open(folder: &Path, bytes_max: u64) -> Result<(Self, SpoolWriter), SpoolError> {
+    pub fn open(folder: &Path, bounds: SpoolBounds) -> Result<(Self, SpoolWriter), SpoolError> {
         let path = folder.join("spool.sqlite");
         let connection = tables::open(&path)?;
-        let held = tables::held_bytes(&connection).map_err(|source| store_error(&path, source))?;
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
         let (bump, appended) = watch::channel(0);
-        let writer = Writer {
-            connection,
-            path: path.clone(),
-            bytes_max,
-            held,
-            unchecked: Unchecked::default(),
-            room: Room::default(),
-            queue,
-            bump,
-        };
+        let writer = Writer::new(connection, path.clone(), bounds, queue, bump)?;
         let thread = std::thread::Builder::new()
             .name("spool".to_owned())
             .spawn(move || writer.run())
@@ -138,18 +184,33 @@ impl Spool {
     /// # Errors
     /// The spool is full, busy, or its writer has ended.
     pub async fn append(&self, events: Vec<RelayedEvent>) -> Result<(), SpoolError> {
+        self.append_holding(events, None).await
+    }
+
+    /// Appends events, and holds a place until they are on disk.
+    pub(crate) async fn append_holding(
+        &self,
+        events: Vec<RelayedEvent>,
+        place: Option<Place>,
+    ) -> Result<(), SpoolError> {
         let (reply, replied) = oneshot::channel();
-        self.commands.try_send(Command::Append { events, reply }).map_err(|error| match error {
+        self.commands.try_send(Command::Append { events, place, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => SpoolError::Busy,
             mpsc::error::TrySendError::Closed(_) => SpoolError::Closed,
         })?;
         replied.await.map_err(|_| SpoolError::Closed)?
     }
 
-    /// Removes events that the Switch has committed. They come again if the process dies first, and the Switch knows them.
-    pub async fn remove(&self, positions: Vec<i64>) {
-        // The writer has ended only if the service is ending.
-        drop(self.commands.send(Command::Remove { positions }).await);
+    /// Removes what the Switch has, sets aside what it will never take, and drops what it has refused for too long, all in
+    /// one commit. What was taken comes again if the process dies first, and the Switch knows it.
+    ///
+    /// # Errors
+    /// The disk is full, or the writer has ended.
+    pub async fn settle(&self, settled: Settled, now_ms: i64) -> Result<(), SpoolError> {
+        let (reply, replied) = oneshot::channel();
+        let command = Command::Settle { settled, now_ms, reply };
+        self.commands.send(command).await.map_err(|_| SpoolError::Closed)?;
+        replied.await.map_err(|_| SpoolError::Closed)?
     }
 
     /// Changes whenever events were appended.
@@ -158,48 +219,53 @@ impl Spool {
         self.appended.clone()
     }
 
-    /// The first events above a position. Blocks. A damaged record is set aside and counted.
+    /// The first events above a position; none means that there are none. Blocks. A damaged record is passed over, and the
+    /// writer told to set it aside.
     ///
     /// # Errors
     /// The database cannot be read.
-    pub fn read(&self, after: i64, limit: usize) -> Result<Vec<Spooled>, SpoolError> {
+    pub fn read(&self, after: i64, limit: usize, now_ms: i64) -> Result<Vec<Spooled>, SpoolError> {
         let failed = |source| store_error(&self.path, source);
-        let connection = Connection::open(&self.path).map_err(failed)?;
-        no_autocheckpoint(&connection).map_err(failed)?;
-        let mut statement = connection
-            .prepare("SELECT position, record, crc FROM event WHERE position > ?1 AND damaged = 0 ORDER BY position LIMIT ?2")
-            .map_err(failed)?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = statement
-            .query_map(params![after, limit], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, u32>(2)?))
-            })
-            .map_err(failed)?;
-        let mut found = Vec::new();
-        for row in rows {
-            let (position, record, crc) = row.map_err(failed)?;
-            match (crc32c::crc32c(&record) == crc, RelayedEvent::decode(record.as_slice())) {
-                (true, Ok(event)) => found.push(Spooled { position, event }),
-                _ => {
-                    metrics::damaged_record();
-                    tracing::error!(position, path = %self.path.display(), "spooled event is damaged; set aside");
-                    set_aside(&connection, position).map_err(failed)?;
-                }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags).map_err(failed)?;
+        let mut after = after;
+        loop {
+            let page = page(&connection, after, limit).map_err(failed)?;
+            if !page.damaged.is_empty() {
+                // A writer that is busy or gone is told when they are found again.
+                drop(self.commands.try_send(Command::SetAside { positions: page.damaged, now_ms }));
+            }
+            match page.last {
+                Some(last) if page.found.is_empty() => after = last,
+                Some(_) | None => return Ok(page.found),
             }
         }
-        Ok(found)
     }
+}
 
-    /// Sets events aside that the Switch will never take: they stay on disk and are read no more. Blocks.
-    ///
-    /// # Errors
-    /// The database cannot be written.
-    pub fn set_aside(&self, positions: &[i64]) -> Result<(), SpoolError> {
-        let failed = |source| store_error(&self.path, source);
-        let connection = Connection::open(&self.path).map_err(failed)?;
-        no_autocheckpoint(&connection).map_err(failed)?;
-        positions.iter().try_for_each(|position| set_aside(&connection, *position)).map_err(failed)
+/// Rows of the spool, some of which may be damaged.
+#[derive(Debug, Default)]
+struct Page {
+    found: Vec<Spooled>,
+    damaged: Vec<i64>,
+    last: Option<i64>,
+}
+
+fn page(connection: &Connection, after: i64, limit: usize) -> rusqlite::Result<Page> {
+    let mut statement = connection.prepare_cached(
+        "SELECT position, record, crc FROM event WHERE position > ?1 ORDER BY position LIMIT ?2",
+    )?;
+    let mut rows = statement.query(params![after, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    let mut page = Page::default();
+    while let Some(row) = rows.next()? {
+        let (position, record, crc): (i64, Vec<u8>, u32) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        page.last = Some(position);
+        match (crc32c::crc32c(&record) == crc, RelayedEvent::decode(record.as_slice())) {
+            (true, Ok(event)) => page.found.push(Spooled { position, event }),
+            _ => page.damaged.push(position),
+        }
     }
+    Ok(page)
 }
 
 impl SpoolError {
@@ -208,7 +274,9 @@ impl SpoolError {
         match self {
             Self::DiskFull { .. } => true,
             Self::Store { source, .. } => is_disk_full(source),
-            Self::Full { .. } | Self::Busy | Self::Closed | Self::Newer { .. } => false,
+            Self::Full { .. } | Self::DeviceFull { .. } | Self::Busy | Self::Closed | Self::Newer { .. } => {
+                false
+            }
         }
     }
 }
@@ -226,153 +294,6 @@ impl SpoolWriter {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.thread.is_finished()
-    }
-}
-
-struct Writer {
-    connection: Connection,
-    path: PathBuf,
-    bytes_max: u64,
-    held: u64,
-    unchecked: Unchecked,
-    room: Room,
-    queue: mpsc::Receiver<Command>,
-    bump: watch::Sender<u64>,
-}
-
-/// Whether the disk took the last batch.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Room {
-    #[default]
-    Enough,
-    None,
-}
-
-/// What a transaction did.
-#[derive(Debug)]
-struct Done {
-    /// Which commands did not fit the spool's bound, and why; one for each command.
-    refused: Vec<Option<SpoolError>>,
-    /// Bytes held after it.
-    held: u64,
-    /// Bytes that it added.
-    added: u64,
-}
-
-/// What was committed since the last checkpoint.
-#[derive(Debug, Default)]
-struct Unchecked {
-    bytes: u64,
-    commits: u32,
-}
-
-impl Writer {
-    fn run(mut self) -> Result<(), SpoolError> {
-        let mut batch = Vec::new();
-        while let Some(first) = self.queue.blocking_recv() {
-            batch.push(first);
-            while batch.len() < BATCH_MAX
-                && let Ok(next) = self.queue.try_recv()
-            {
-                batch.push(next);
-            }
-            self.commit(std::mem::take(&mut batch))?;
-        }
-        Ok(())
-    }
-
-    /// Commits a batch and only then replies. One that the disk has no room for is undone and refused as a whole.
-    fn commit(&mut self, batch: Vec<Command>) -> Result<(), SpoolError> {
-        match self.write(&batch) {
-            Ok(done) => {
-                self.note_room(Room::Enough);
-                self.held = done.held;
-                self.unchecked.bytes += done.added;
-                self.unchecked.commits += 1;
-                metrics::spool_bytes(self.held);
-                for (command, refused) in batch.into_iter().zip(done.refused) {
-                    reply(command, refused);
-                }
-                self.bump.send_modify(|generation| *generation += 1);
-            }
-            Err(error) if is_disk_full(&error) => {
-                self.note_room(Room::None);
-                metrics::disk_full();
-                // An event whose removal is undone is relayed again, and the Switch knows it.
-                for command in batch {
-                    reply(command, Some(SpoolError::DiskFull { path: self.path.clone() }));
-                }
-                // A log that was copied is written from its beginning again, so that removals fit on a full disk.
-                self.unchecked.commits = CHECKPOINT_COMMITS;
-            }
-            Err(error) => return Err(store_error(&self.path, error)),
-        }
-        match self.checkpoint() {
-            Err(error) if !is_disk_full(&error) => Err(store_error(&self.path, error)),
-            Ok(()) | Err(_) => Ok(()),
-        }
-    }
-
-    /// Runs a batch as one transaction.
-    fn write(&mut self, batch: &[Command]) -> rusqlite::Result<Done> {
-        let transaction = self.connection.transaction()?;
-        let mut done = Done { refused: Vec::with_capacity(batch.len()), held: self.held, added: 0 };
-        for command in batch {
-            let mut refused = None;
-            match command {
-                Command::Append { events, .. } => {
-                    let size: u64 = events.iter().map(record_size).sum();
-                    if done.held.saturating_add(size) > self.bytes_max {
-                        refused = Some(SpoolError::Full { held: done.held, max: self.bytes_max });
-                    } else {
-                        for event in events {
-                            let added = tables::append(&transaction, event)?;
-                            done.held += added;
-                            done.added += added;
-                        }
-                    }
-                }
-                Command::Remove { positions } => {
-                    for position in positions {
-                        done.held = done.held.saturating_sub(tables::remove(&transaction, *position)?);
-                    }
-                }
-            }
-            done.refused.push(refused);
-        }
-        transaction.commit()?;
-        Ok(done)
-    }
-
-    /// Tells once that the disk is full, and once that it is not.
-    fn note_room(&mut self, room: Room) {
-        if room == self.room {
-            return;
-        }
-        self.room = room;
-        let path = self.path.display();
-        match room {
-            Room::None => tracing::error!(%path, "the disk is full; events are refused until there is room"),
-            Room::Enough => tracing::info!(%path, "the disk has room; events are taken again"),
-        }
-    }
-
-    /// Copies the write-ahead log into the database when enough has gathered. A failed fsync ends the writer: SQLite's
-    /// own checkpoint, after a commit, keeps its error to itself.
-    fn checkpoint(&mut self) -> rusqlite::Result<()> {
-        if self.unchecked.bytes < CHECKPOINT_BYTES && self.unchecked.commits < CHECKPOINT_COMMITS {
-            return Ok(());
-        }
-        self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
-        self.unchecked = Unchecked::default();
-        Ok(())
-    }
-}
-
-/// Answers whoever waits for a command; a client that went away asks again.
-fn reply(command: Command, refused: Option<SpoolError>) {
-    if let Command::Append { reply, .. } = command {
-        drop(reply.send(refused.map_or(Ok(()), Err)));
     }
 }
 

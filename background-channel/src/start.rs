@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::accept::Acceptor;
 use crate::config::Config;
 use crate::http::{self, Shared};
+use crate::posts::Posts;
 use crate::relay;
 use crate::resources::{ResourceError, Resources};
 use crate::spool::{Spool, SpoolError, SpoolWriter};
@@ -119,20 +120,23 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartE
     server.watch(&shutdown, &health, "server certificate");
     relay_credentials.watch(&shutdown, &health, "service certificate");
     let connections = TaskTracker::new();
+    let (resources, posts) = (Arc::new(resources), Arc::new(Posts::new(&config.limits)));
     let acceptor = Acceptor {
         credentials: server,
-        router: http::router(Shared { resources: Arc::new(resources), spool: spool.clone(), now_ms }),
+        router: http::router(Shared { resources, spool: spool.clone(), posts, now_ms }),
         limits: config.limits.clone(),
         cancelled: shutdown.token(),
         connections: connections.clone(),
     };
     shutdown.spawn("accept", acceptor.run(listener));
     let target = relay::Target { address: config.relay.switch.clone(), credentials: relay_credentials };
-    shutdown.spawn("relay", relay::run(spool, target, health.component("relay"), shutdown.token()));
-    let (admin_health, token) = (health.clone(), shutdown.token());
+    let relaying = relay::run(spool, target, health.component("relay"), now_ms, shutdown.token());
+    shutdown.spawn("relay", relaying);
+    let (admin_health, failing) = (health.clone(), shutdown.clone());
     shutdown.spawn("admin", async move {
-        if let Err(error) = admin::serve(admin_listener, admin_health, metrics, token).await {
-            tracing::error!(%error, "admin address");
+        let served = admin::serve(admin_listener, admin_health, metrics, failing.token()).await;
+        if let Err(error) = served {
+            failing.fail(format!("admin address: {error}"));
         }
     });
     health.component("service").set(State::Ready);
@@ -209,7 +213,7 @@ fn lock(folder: &Path) -> Result<File, StartError> {
 fn open_stores(config: &Config) -> Result<(Resources, Spool, SpoolWriter), StartError> {
     let folder: &Path = &config.data_dir;
     let resources = Resources::open(folder.join("resources"), config.limits.resource_bytes_max)?;
-    let (spool, writer) = Spool::open(folder, config.limits.spool_bytes_max)?;
+    let (spool, writer) = Spool::open(folder, config.limits.spool())?;
     Ok((resources, spool, writer))
 }
 

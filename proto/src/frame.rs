@@ -28,7 +28,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::Message as _;
 
 use crate::limits;
-use crate::session::v1::{Frame, InclusionProof};
+use crate::session::v1::{EventBatch, Frame, InclusionProof};
 
 pub use check::{check, check_event, check_event_batch};
 
@@ -105,6 +105,21 @@ pub fn decode(bytes: &[u8]) -> Result<Frame, FrameError> {
     let frame = Frame::decode(bytes).map_err(FrameError::Undecodable)?;
     check(&frame)?;
     Ok(frame)
+}
+
+/// Decodes the body of `POST /Background/v1/events` and checks it with [`check_event_batch`].
+///
+/// # Errors
+/// [`FrameError`]: what was wrong. Nothing of the batch may be acked.
+pub fn decode_event_batch(bytes: &[u8]) -> Result<EventBatch, FrameError> {
+    let (got, max) = (bytes.len(), limits::EVENT_BATCH_BYTES_MAX);
+    if got > max {
+        return Err(FrameError::TooLarge { what: "an EventBatch", got, max });
+    }
+    walk::check_batch_sizes(bytes)?;
+    let batch = EventBatch::decode(bytes).map_err(FrameError::Undecodable)?;
+    check_event_batch(&batch)?;
+    Ok(batch)
 }
 
 /// Appends a session's inclusion proof to the shared bytes of an order's frame.

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::credentials;
-use crate::engine::{EngineHandle, EngineStatus};
+use crate::engine::{EngineEnd, EngineHandle, EngineStatus};
 use crate::gate::Gate;
 use crate::operator::{self, Api, ApiParts};
 use crate::shard::Common;
@@ -112,7 +112,7 @@ async fn supervise(shards: Vec<ShardThread>, parts: ControlParts) -> Result<(), 
     if timeout(JOIN_GRACE, tasks.wait()).await.is_err() {
         tracing::warn!(tasks = tasks.len(), "exports or admin requests were still in progress at the end");
     }
-    let closed = closed.map_err(|error| Failure::Thread(error.to_string()));
+    let closed = closed.map_err(|error| Failure::Thread(error.to_string())).and_then(closing);
     tracing::info!("the Switch has stopped");
     failure.map_or(Ok(()), Err).and(threads).and(closed)
 }
@@ -137,6 +137,14 @@ async fn join(shards: Vec<ShardThread>, limit: Duration) -> Result<(), Failure> 
 async fn serve_admin(listener: TcpListener, health: Health, done: CancellationToken) -> Result<(), String> {
     let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| error.to_string())?;
     admin::serve(listener, health, telemetry::metrics(), done).await.map_err(|error| error.to_string())
+}
+
+/// Returns what the engine's end says of a stop: what it could not commit last was promised to nobody, and is told.
+fn closing(end: EngineEnd) -> Result<(), Failure> {
+    match end {
+        EngineEnd::Closed => Ok(()),
+        EngineEnd::Store { .. } | EngineEnd::Panicked => Err(Failure::from(end)),
+    }
 }
 
 /// Says why a part ended that ought not to.
@@ -224,6 +232,15 @@ fn licence_state(status: &EngineStatus, now_ms: i64) -> State {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stop_whose_last_commit_failed_is_a_failure_with_the_stores_exit_code() {
+        let end = EngineEnd::Store { says: "the disk is full".to_owned(), exit_code: 69 };
+
+        assert_eq!(closing(EngineEnd::Closed), Ok(()));
+        assert_eq!(closing(end).unwrap_err().exit_code(), 69);
+        assert!(closing(EngineEnd::Panicked).is_err());
+    }
 
     #[test]
     fn is_degraded_without_a_licence_and_after_its_end() {

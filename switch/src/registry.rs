@@ -18,25 +18,71 @@ pub(crate) struct Registry {
     devices: DashMap<DeviceId, SessionKey>,
     admitted: AtomicU32,
     sessions_max: u32,
+    /// Sessions of which no `Hello` was answered yet.
+    ungreeted: DashMap<DeviceId, u32>,
+    ungreeted_per_device_max: u32,
 }
 
 /// Room for one session; gives it back when dropped.
 #[derive(Debug)]
-pub(crate) struct Room(Arc<Registry>);
+pub(crate) struct Room {
+    registry: Arc<Registry>,
+    /// Whose it is, until its `Hello` was answered.
+    ungreeted: Option<DeviceId>,
+}
+
+/// Why there is no room for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoRoom {
+    /// The Switch holds all the sessions it may.
+    #[error("the Switch holds all the sessions it may (`sessions.sessions_max`)")]
+    Full,
+    /// The device has begun too many.
+    #[error(
+        "this device has begun as many sessions as it may without a Hello (`sessions.ungreeted_per_device_max`)"
+    )]
+    DeviceFull,
+}
 
 impl Registry {
-    /// Makes an empty one that admits so many sessions.
-    pub(crate) fn new(sessions_max: u32) -> Arc<Self> {
-        Arc::new(Self { devices: DashMap::new(), admitted: AtomicU32::new(0), sessions_max })
+    /// Makes an empty one that admits so many sessions, of one device so many without a `Hello`.
+    pub(crate) fn new(sessions_max: u32, ungreeted_per_device_max: u32) -> Arc<Self> {
+        Arc::new(Self {
+            devices: DashMap::new(),
+            admitted: AtomicU32::new(0),
+            sessions_max,
+            ungreeted: DashMap::new(),
+            ungreeted_per_device_max,
+        })
     }
 
-    /// Takes room for one more session, if there is any.
-    pub(crate) fn admit(self: &Arc<Self>) -> Option<Room> {
+    /// Takes room for one more session.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn admit(self: &Arc<Self>, device: &DeviceId) -> Result<Room, NoRoom> {
+        let mut ungreeted = self.ungreeted.entry(device.clone()).or_default();
+        if *ungreeted >= self.ungreeted_per_device_max {
+            return Err(NoRoom::DeviceFull);
+        }
+        *ungreeted += 1;
+        drop(ungreeted);
         let more = |held: u32| (held < self.sessions_max).then_some(held + 1);
-        self.admitted
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
-            .ok()
-            .map(|_| Room(Arc::clone(self)))
+        if self.admitted.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
+            self.greeted(device);
+            return Err(NoRoom::Full);
+        }
+        Ok(Room { registry: Arc::clone(self), ungreeted: Some(device.clone()) })
+    }
+
+    /// Counts one session of a device less among those without a `Hello`.
+    fn greeted(&self, device: &DeviceId) {
+        if let Entry::Occupied(mut held) = self.ungreeted.entry(device.clone()) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
     }
 
     /// Notes a session, unless a later one of the device is known.
@@ -64,9 +110,19 @@ impl Registry {
     }
 }
 
+impl Room {
+    /// Notes that the session's `Hello` was answered.
+    pub(crate) fn greet(&mut self) {
+        if let Some(device) = self.ungreeted.take() {
+            self.registry.greeted(&device);
+        }
+    }
+}
+
 impl Drop for Room {
     fn drop(&mut self) {
-        self.0.admitted.fetch_sub(1, Ordering::AcqRel);
+        self.greet();
+        self.registry.admitted.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -77,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_late_goodbye_of_a_superseded_session_changes_nothing() {
-        let registry = Registry::new(10);
+        let registry = Registry::new(10, 1);
         let device: DeviceId = "w701.acme.local".parse().unwrap();
         registry.insert(device.clone(), session(1));
         registry.insert(device.clone(), session(2));
@@ -91,15 +147,33 @@ mod tests {
 
     #[test]
     fn room_comes_back_when_a_session_ends() {
-        let registry = Registry::new(1);
-        let first = registry.admit();
+        let (registry, device) = (Registry::new(1, 4), "w701.acme.local".parse().unwrap());
+        let first = registry.admit(&device);
 
-        let refused = registry.admit();
+        let refused = registry.admit(&device);
         drop(first);
-        let again = registry.admit();
+        let again = registry.admit(&device);
 
-        assert!(refused.is_none());
-        assert!(again.is_some());
+        assert_eq!(refused.unwrap_err(), NoRoom::Full);
+        assert!(again.is_ok());
+    }
+
+    #[test]
+    fn a_device_has_few_sessions_without_a_hello_and_takes_no_room_of_others() {
+        let registry = Registry::new(10, 2);
+        let (device, other) = ("w701.acme.local".parse().unwrap(), "w702.acme.local".parse().unwrap());
+        let mut greeted = registry.admit(&device).unwrap();
+        let second = registry.admit(&device).unwrap();
+
+        let refused = registry.admit(&device);
+        let others = registry.admit(&other);
+        greeted.greet();
+        let third = registry.admit(&device);
+
+        assert_eq!(refused.unwrap_err(), NoRoom::DeviceFull);
+        assert!(others.is_ok() && third.is_ok());
+        drop((greeted, second, third, others));
+        assert!(registry.ungreeted.is_empty(), "nothing is kept of devices that are gone");
     }
 
     fn session(epoch: u64) -> SessionKey {

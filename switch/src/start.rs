@@ -174,7 +174,7 @@ pub fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> 
     let config = Arc::new(config);
     let stop = shutdown.token().child_token();
     let common = Common {
-        registry: Registry::new(config.sessions.sessions_max),
+        registry: Registry::new(config.sessions.sessions_max, config.sessions.ungreeted_per_device_max),
         lobby: Lobby::new(config.sessions.lobby()),
         wall,
         config,

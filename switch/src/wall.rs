@@ -127,7 +127,8 @@ fn describe(off_ms: i64) -> String {
 
 /// Returns the time since the machine started, its sleep included.
 fn since_boot() -> Duration {
-    // A kernel without this clock (before Linux 2.6.39) would read 0 for ever: then every tick is a jump, and told.
+    // A kernel without this clock (before Linux 2.6.39) would read 0 for ever. The wall clock, looked at far more often than
+    // every `jump_max`, is then followed in small steps; one that jumps is held back until it returns.
     clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
 }
 

@@ -42,6 +42,35 @@ async fn connections_that_say_nothing_or_end_no_handshake_do_not_keep_a_device_o
 }
 
 #[tokio::test]
+async fn a_device_with_all_the_connections_that_it_may_have_leaves_the_others_theirs() {
+    let mut world = World::new().await;
+    world.config.limits.connections_per_device_max = 2;
+    world.config.limits.connections_max = 4;
+    let channel = world.start().await;
+    let greedy = world.caller(&channel, Role::Device, "w701.acme.local");
+    let other = world.caller(&channel, Role::Device, "w702.acme.local");
+    let operator = world.caller(&channel, Role::Operator, "alice.acme.local");
+
+    let mut lines = Vec::new();
+    for _ in 0..2 {
+        let mut line = greedy.connect().await.unwrap();
+        assert!(line.call(Method::GET, NO_SUCH, &[], "").await.is_ok());
+        lines.push(line);
+    }
+    let third = greedy.try_call(Method::GET, NO_SUCH, &[], "").await;
+    let others = other.try_call(Method::GET, NO_SUCH, &[], "").await;
+    let operators = operator.try_call(Method::GET, "/resources", &[], "").await;
+
+    assert!(third.is_err(), "{third:?}");
+    assert!(others.is_ok() && operators.is_ok(), "{others:?}, {operators:?}");
+    let metrics = world.admin(&channel, "/metrics").await;
+    let refused = "muster_background_connections_refused_total{cause=\"device_full\"} 1\n";
+    assert!(metrics.contains(refused), "{metrics}");
+    drop(lines);
+    channel.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn plain_http_is_told_that_the_port_speaks_tls() {
     let world = World::new().await;
     let channel = world.start().await;

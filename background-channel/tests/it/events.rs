@@ -60,8 +60,8 @@ async fn acked_events_survive_a_restart_and_reach_the_switch_when_it_comes_up() 
     let spooled = [relayed(DEVICE, &first), relayed("w702.acme.local", &second)].concat();
     assert_eq!(arrived, spooled);
     assert_eq!(all, [spooled, relayed(DEVICE, &third)].concat());
-    let (spool, _writer) = Spool::open(&world.config.data_dir, 1 << 20).unwrap();
-    assert!(spool.read(0, 10).unwrap().iter().all(|left| left.event == relayed(DEVICE, &third)[0]));
+    let (spool, _writer) = Spool::open(&world.config.data_dir, world.config.limits.spool()).unwrap();
+    assert!(spool.read(0, 10, 0).unwrap().iter().all(|left| left.event == relayed(DEVICE, &third)[0]));
 }
 
 #[tokio::test]
@@ -103,6 +103,6 @@ async fn an_operator_posts_no_events_and_garbage_is_refused() {
     assert_eq!(denied.status, StatusCode::FORBIDDEN);
     assert_eq!(garbage.status, StatusCode::BAD_REQUEST);
     assert_eq!(large.status, StatusCode::PAYLOAD_TOO_LARGE);
-    let (spool, _writer) = Spool::open(&world.config.data_dir, 1 << 20).unwrap();
-    assert_eq!(spool.read(0, 10).unwrap(), []);
+    let (spool, _writer) = Spool::open(&world.config.data_dir, world.config.limits.spool()).unwrap();
+    assert_eq!(spool.read(0, 10, 0).unwrap(), []);
 }

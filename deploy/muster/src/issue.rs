@@ -19,7 +19,7 @@ use rustls_pki_types::UnixTime;
 
 use crate::exit::{Exit, Failure};
 use crate::home::{Home, read_file};
-use crate::operator::Operator;
+use crate::operator::{Operator, answered};
 use crate::order_check::{self, Asked};
 use crate::output::{self, Cell, Table};
 
@@ -66,7 +66,7 @@ pub(crate) async fn prepare(operator: &Operator, home: &Home, wish: &Wish) -> Re
         audience: wish.audience.clone(),
         gather_ms: wish.gather.map_or(0, |gather| u64::try_from(gather.as_millis()).unwrap_or(u64::MAX)),
     };
-    let prepared = operator.instructions().prepare_instruction(request).await?.into_inner();
+    let prepared = answered(operator.instructions().prepare_instruction(request)).await?;
     let definition = verified_definition(home, &prepared.definition)?;
     let bytes = prepared.order.clone();
     let order = muster_signing::order::decode(&bytes).map_err(|error| {
@@ -93,7 +93,7 @@ async fn typed_arguments(operator: &Operator, home: &Home, wish: &Wish) -> Resul
         name: wish.definition.clone(),
         version: wish.version.clone(),
     };
-    let found = operator.definitions().get_definition(request).await?.into_inner();
+    let found = answered(operator.definitions().get_definition(request)).await?;
     let definition = verified_definition(home, &found.envelope)?;
     wish.arguments
         .iter()
@@ -170,7 +170,7 @@ pub(crate) async fn watch(
     let mut outcome = Outcome::default();
     let follow = async {
         let request = WatchInstructionRequest { instruction: id.to_owned() };
-        let mut stream = operator.instructions().watch_instruction(request).await?.into_inner();
+        let mut stream = answered(operator.instructions().watch_instruction(request)).await?;
         while let Some(response) = stream.message().await? {
             match response.update {
                 Some(Update::Instruction(instruction)) => {
@@ -192,7 +192,7 @@ pub(crate) async fn watch(
         Err(_) => {
             let request = muster_proto::operator::v1::GetInstructionRequest { instruction: id.to_owned() };
             if let Some(instruction) =
-                operator.instructions().get_instruction(request).await?.into_inner().instruction
+                answered(operator.instructions().get_instruction(request)).await?.instruction
             {
                 outcome.instruction = instruction;
             }

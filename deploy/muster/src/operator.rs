@@ -19,6 +19,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Response, Status, Streaming};
 
 use crate::exit::Failure;
 use crate::home::{Context, Home};
@@ -27,6 +28,47 @@ use crate::home::{Context, Home};
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Largest gRPC message either way: a page of results, as the Switch bounds it.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// When a server that says nothing is given up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// From one HTTP/2 PING to the next, also while nothing is asked.
+    pub(crate) ping_every: Duration,
+    /// For the answer to a PING: a server that is gone without a word is known after both.
+    pub(crate) pong_within: Duration,
+    /// For the answer to a call, and for the next message of a stream that ends by itself. Preparing an instruction for the
+    /// largest audience takes seconds.
+    pub(crate) answer: Duration,
+    /// For any byte of a transfer either way, the server's fsync of a large file among it.
+    pub(crate) silence: Duration,
+}
+
+/// What every command has.
+pub(crate) const PATIENCE: Patience = Patience {
+    ping_every: Duration::from_secs(20),
+    pong_within: Duration::from_secs(10),
+    answer: Duration::from_secs(60),
+    silence: Duration::from_secs(120),
+};
+
+/// Waits for the answer to a call, or for the beginning of a stream.
+pub(crate) async fn answered<T>(
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Status> {
+    within(PATIENCE.answer, call).await.map(Response::into_inner)
+}
+
+/// Waits for the next message of a stream that ends by itself.
+pub(crate) async fn next<T>(stream: &mut Streaming<T>) -> Result<Option<T>, Status> {
+    within(PATIENCE.answer, stream.message()).await
+}
+
+async fn within<T>(most: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    match tokio::time::timeout(most, call).await {
+        Ok(answered) => answered,
+        Err(_) => Err(Status::deadline_exceeded(format!("the Switch did not answer within {most:?}"))),
+    }
+}
 
 /// A connection to one Switch's operator API.
 #[derive(Debug, Clone)]
@@ -38,6 +80,10 @@ pub(crate) struct Operator {
 impl Operator {
     /// Connects to the Switch of a context, and says what to do if that is not possible.
     pub(crate) async fn connect(home: &Home, context: &Context) -> Result<Self, Failure> {
+        Self::connect_with(home, context, PATIENCE).await
+    }
+
+    async fn connect_with(home: &Home, context: &Context, patience: Patience) -> Result<Self, Failure> {
         let credentials = client_credentials(home, b"h2")?;
         let name = credentials.own().map(|own| own_name(&own)).unwrap_or_default();
         let address = context.switch.clone();
@@ -56,7 +102,11 @@ impl Operator {
                 }
             }
         });
-        let endpoint = Endpoint::from_static("http://switch.invalid").connect_timeout(CONNECT_DEADLINE);
+        let endpoint = Endpoint::from_static("http://switch.invalid")
+            .connect_timeout(CONNECT_DEADLINE)
+            .http2_keep_alive_interval(patience.ping_every)
+            .keep_alive_timeout(patience.pong_within)
+            .keep_alive_while_idle(true);
         let channel = endpoint.connect_with_connector(connector).await.map_err(|error| {
             Failure::unreachable(format!("the Switch at {}: {error}", context.switch))
                 .with_next("muster doctor")
@@ -226,6 +276,7 @@ fn own_name(certificate: &Certificate) -> String {
 #[cfg(test)]
 mod tests {
     use muster_pki::UnixTime;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
     use crate::exit::Exit;
@@ -311,5 +362,55 @@ mod tests {
             assert_eq!(failure.exit(), Exit::Unreachable, "{failure}");
             assert!(!failure.to_string().contains("refused"), "{failure}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_switch_that_falls_silent_after_the_handshake_is_unreachable() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = home(folder.path());
+        let own = CredentialFiles { certificate: home.path("switch.pem"), key: home.path("switch.key") };
+        let roles = vec![(Role::Operator, home.roots("operators"))];
+        let alpn = vec![b"h2".to_vec()];
+        let tls = credentials::server(own, roles, Vec::new(), alpn, Role::Switch, Clock::system()).unwrap();
+        let brief = Duration::from_millis(50);
+        let patience = Patience { ping_every: brief, pong_within: brief, ..PATIENCE };
+        let (address, silent) = server(async |stream| {
+            let mut stream = tokio_rustls::TlsAcceptor::from(tls.config()).accept(stream).await.unwrap();
+            // RFC 9113 §6.5: SETTINGS, and then not a word.
+            stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+            stream.flush().await.unwrap();
+            let mut unread = Vec::new();
+            // It ends with the caller's connection.
+            drop(stream.read_to_end(&mut unread).await);
+        })
+        .await;
+        let context = Context {
+            name: "test".to_owned(),
+            switch: address,
+            background_channel: String::new(),
+            admin: String::new(),
+        };
+        let asking = async {
+            let operator = Operator::connect_with(&home, &context, patience).await?;
+            let request = muster_proto::operator::v1::GetStatusRequest {};
+            Ok::<_, Failure>(operator.status().get_status(request).await?)
+        };
+
+        let (asked, ()) =
+            tokio::time::timeout(Duration::from_secs(30), Box::pin(async { tokio::join!(asking, silent) }))
+                .await
+                .unwrap();
+
+        assert_eq!(asked.unwrap_err().exit(), Exit::Unreachable);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_never_answered_is_given_up_as_unreachable() {
+        let never = std::future::pending::<Result<Response<()>, Status>>();
+
+        let failure = Failure::from(within(Duration::ZERO, never).await.unwrap_err());
+
+        assert_eq!(failure.exit(), Exit::Unreachable, "{failure}");
+        assert!(failure.to_string().contains("did not answer within"), "{failure}");
     }
 }

@@ -10,7 +10,7 @@ use rustls_pki_types::UnixTime;
 use crate::exit::{Exit, Failure};
 use crate::home::{Home, read_file};
 use crate::issue::Checked;
-use crate::operator::Operator;
+use crate::operator::{Operator, answered};
 
 /// Before an order goes a second time: a Switch that its service manager starts again is often there by then.
 const RESUBMIT_PAUSE: Duration = Duration::from_secs(1);
@@ -34,8 +34,8 @@ pub(crate) async fn submit(operator: &Operator, home: &Home, checked: &Checked) 
 async fn send(operator: &Operator, envelope: Vec<u8>) -> Result<String, Failure> {
     let request = SubmitInstructionRequest { envelope, idempotency_key: uuid::Uuid::now_v7().to_string() };
     let once = async || {
-        let answer = operator.instructions().submit_instruction(request.clone()).await;
-        Ok::<_, Failure>(answer?.into_inner().instruction)
+        let answer = answered(operator.instructions().submit_instruction(request.clone())).await;
+        Ok::<_, Failure>(answer?.instruction)
     };
     match once().await {
         Err(failure) if failure.exit() == Exit::Unreachable => {

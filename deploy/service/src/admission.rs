@@ -1,7 +1,7 @@
 //! What a stranger may hold of a listener before a handshake: little, for a short time, and not more than others.
 //!
-//! Whoever connects has a place in the [`Lobby`] until its first byte is there; only then may it have one of the
-//! [`Handshakes`]. Both are bounded in all and for each source, so that a host that opens connections and is silent, or
+//! Whoever connects has a place in the [`Lobby`] until its first byte is there and one of the [`Handshakes`] is free for it,
+//! which it then has. Both are bounded in all and for each source, so that a host that opens connections and is silent, or
 //! begins handshakes and does not end them, takes room from its own neighbours at most. A source is an IPv4 address or
 //! an IPv6 network of 64 bits, which is what one host is given.
 //!
@@ -18,12 +18,12 @@ pub use self::lobby::{Lobby, LobbyBounds, Place, Source};
 /// Why a connection was ended before its handshake began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// As many connections as may wait for their first byte do so.
-    #[error("as many connections as `waiting_max` allows wait for their first byte")]
+    /// As many connections as may wait for their first byte, or after it for a handshake, do so.
+    #[error("as many connections as `waiting_max` allows wait for their first byte or a handshake")]
     LobbyFull,
-    /// As many of one source as may wait for their first byte do so.
+    /// As many of one source as may wait so do.
     #[error(
-        "as many connections of one address as `waiting_per_source_max` allows wait for their first byte"
+        "as many connections of one address as `waiting_per_source_max` allows wait for their first byte or a handshake"
     )]
     SourceFull,
     /// Nothing came.

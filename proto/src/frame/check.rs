@@ -48,15 +48,18 @@ pub fn check(frame: &Frame) -> Checked {
 /// Checks the body of `POST /Background/v1/events`, decoded.
 ///
 /// # Errors
-/// [`FrameError`]: the first field that breaks a bound, or events that are not in ascending order.
+/// [`FrameError`]: the first field that breaks a bound, no event at all, or events that are not in ascending order.
 pub fn check_event_batch(batch: &EventBatch) -> Checked {
     id::<OutboxId>("EventBatch.outbox_id", &batch.outbox_id)?;
     no_more("EventBatch.events", batch.events.len(), limits::EVENT_BATCH_EVENTS_MAX)?;
+    if batch.events.is_empty() {
+        return Err(invalid("EventBatch.events", "none", "1 to 1,000 events"));
+    }
     batch.events.iter().try_for_each(check_event)?;
     if !batch.events.is_sorted_by(|one, next| one.sequence < next.sequence) {
         return Err(invalid("EventBatch.events", "not in order", "events in ascending order of sequence"));
     }
-    Ok(())
+    encoded_at_most("an EventBatch", batch, limits::EVENT_BATCH_BYTES_MAX)
 }
 
 fn check_hello(hello: &Hello) -> Checked {

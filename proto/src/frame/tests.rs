@@ -158,6 +158,29 @@ fn an_event_batch_is_in_order_and_each_once() {
 }
 
 #[test]
+fn the_body_of_a_post_of_events_is_refused_whole_unless_all_of_it_holds_the_bounds() {
+    let batch = |numbers: &[u64]| EventBatch {
+        outbox_id: vec![0; 16],
+        events: numbers.iter().map(|number| Event { sequence: *number, ..event() }).collect(),
+    };
+    let good = batch(&[1, 5]);
+    let empty_events = [0x12, 0].repeat(1_001);
+
+    assert_eq!(decode_event_batch(&good.encode_to_vec()), Ok(good.clone()));
+    for bad in [batch(&[]), batch(&[0]), batch(&[2, 2]), EventBatch { outbox_id: vec![], ..good }] {
+        assert!(
+            matches!(decode_event_batch(&bad.encode_to_vec()), Err(FrameError::Invalid { .. })),
+            "{bad:?}"
+        );
+    }
+    assert!(decode_event_batch(b"\xff\xff").is_err());
+    let many = decode_event_batch(&empty_events);
+    assert!(matches!(many, Err(FrameError::TooMany { got: 1_001, .. })), "{many:?}");
+    let large = decode_event_batch(&vec![0; limits::EVENT_BATCH_BYTES_MAX + 1]);
+    assert!(matches!(large, Err(FrameError::TooLarge { .. })), "{large:?}");
+}
+
+#[test]
 fn the_examples_of_the_protocol_page_are_frames() {
     let page = include_str!("../../../PROTOCOL.md");
     let hex_lines =

@@ -24,6 +24,30 @@ pub(super) fn check_sizes(bytes: &[u8]) -> Result<(), FrameError> {
     Ok(())
 }
 
+/// Checks that an `EventBatch` has no more events than it may, each within its bound.
+pub(super) fn check_batch_sizes(bytes: &[u8]) -> Result<(), FrameError> {
+    let (mut at, mut events) = (0, 0_usize);
+    while at < bytes.len() {
+        let field = Field::read(bytes, at).ok_or(FrameError::Malformed { at })?;
+        if field.number == EVENTS {
+            events += 1;
+            let (got, max) = (field.length, limits::EVENT_BYTES_MAX);
+            if got > max {
+                return Err(FrameError::TooLarge { what: "an Event", got, max });
+            }
+        }
+        at = field.end;
+    }
+    let max = limits::EVENT_BATCH_EVENTS_MAX;
+    if events > max {
+        return Err(FrameError::TooMany { what: "EventBatch.events", got: events, max });
+    }
+    Ok(())
+}
+
+/// The field number of `EventBatch.events`.
+const EVENTS: u32 = 2;
+
 /// The field number of `Frame.proof`.
 const PROOF: u32 = 100;
 

@@ -31,7 +31,7 @@ impl Validate for Config {
         found.extend(admin::check_address(self.admin_listen).err());
         found.extend(shared_ports(self));
         let tables = [
-            ("sessions", sessions(&self.sessions)),
+            ("sessions", sessions(&self.sessions, self.shard_count().into())),
             ("operators", operators(&self.operators)),
             ("engine", engine(&self.engine)),
             ("clock", clock(&self.clock)),
@@ -63,13 +63,21 @@ fn shared_ports(config: &Config) -> Vec<Invalid> {
     found
 }
 
-fn sessions(limits: &SessionLimits) -> Vec<Invalid> {
+fn sessions(limits: &SessionLimits, shards: u64) -> Vec<Invalid> {
     let mut found = protocol(limits);
     found.extend(at_least("sessions_max", limits.sessions_max.into(), 1));
-    found.extend(at_least("handshakes_max", limits.handshakes_max.into(), 1));
-    found.extend(at_least("handshakes_per_source_max", limits.handshakes_per_source_max.into(), 1));
-    found.extend(at_least("waiting_max", limits.waiting_max.into(), 1));
-    found.extend(at_least("waiting_per_source_max", limits.waiting_per_source_max.into(), 1));
+    found.extend(at_least("ungreeted_per_device_max", limits.ungreeted_per_device_max.into(), 1));
+    // One of a shard for a source, one that is left for the others.
+    if u64::from(limits.handshakes_max) < 2 * shards {
+        let problem = format!(
+            "got {}, wanted at least {}: two for each of {shards} shards",
+            limits.handshakes_max,
+            2 * shards
+        );
+        found.push(Invalid::new("handshakes_max", problem).against("shards"));
+    }
+    found.extend(share(SHARE_OF_HANDSHAKES, limits.handshakes_per_source_max, limits.handshakes_max));
+    found.extend(share(SHARE_OF_WAITING, limits.waiting_per_source_max, limits.waiting_max));
     found.extend(not_zero("first_byte_deadline", limits.first_byte_deadline));
     found.extend(at_least("backlog", limits.backlog.into(), 1));
     found.extend(at_least("read_buffer_bytes", limits.read_buffer_bytes, 512));
@@ -101,10 +109,9 @@ fn protocol(limits: &SessionLimits) -> Vec<Invalid> {
 fn operators(limits: &OperatorLimits) -> Vec<Invalid> {
     let found = [
         at_least("connections_max", limits.connections_max.into(), 1),
-        at_least("handshakes_max", limits.handshakes_max.into(), 1),
-        at_least("handshakes_per_source_max", limits.handshakes_per_source_max.into(), 1),
-        at_least("waiting_max", limits.waiting_max.into(), 1),
-        at_least("waiting_per_source_max", limits.waiting_per_source_max.into(), 1),
+        at_least("connections_per_certificate_max", limits.connections_per_certificate_max.into(), 1),
+        share(SHARE_OF_HANDSHAKES, limits.handshakes_per_source_max, limits.handshakes_max),
+        share(SHARE_OF_WAITING, limits.waiting_per_source_max, limits.waiting_max),
         not_zero("first_byte_deadline", limits.first_byte_deadline),
         at_least("streams_max", limits.streams_max.into(), 1),
         at_least("message_bytes_max", limits.message_bytes_max, CALL_BYTES_MIN),
@@ -161,6 +168,27 @@ fn grant(grant: &Grant) -> Vec<Invalid> {
     found
 }
 
+/// The keys of what one source may have, and of what all have.
+type ShareKeys = (&'static str, &'static str);
+
+const SHARE_OF_HANDSHAKES: ShareKeys = ("handshakes_per_source_max", "handshakes_max");
+const SHARE_OF_WAITING: ShareKeys = ("waiting_per_source_max", "waiting_max");
+
+/// One source must leave something for others: a share as large as the whole bounds nothing.
+fn share((key, whole_key): ShareKeys, share: u32, whole: u32) -> Option<Invalid> {
+    if whole < 2 {
+        return Some(Invalid::new(
+            whole_key,
+            format!("got {whole}, wanted at least 2: one source leaves one"),
+        ));
+    }
+    if (1..whole).contains(&share) {
+        return None;
+    }
+    let problem = format!("got {share}, wanted 1 to {}: less than `{whole_key}`", whole - 1);
+    Some(Invalid::new(key, problem).against(whole_key))
+}
+
 fn at_least(key: &str, got: u64, min: u64) -> Option<Invalid> {
     (got < min).then(|| Invalid::new(key, format!("got {got}, wanted at least {min}")))
 }
@@ -203,6 +231,29 @@ mod tests {
         check(|config| config.sessions.message_bytes_max = 2 << 20, "sessions.message_bytes_max");
         check(|config| config.sessions.write_deadline = Duration::ZERO, "sessions.write_deadline");
         check(|config| config.sessions.dead_after = Duration::from_secs(61), "sessions.dead_after");
+    }
+
+    #[test]
+    fn refuses_a_share_of_one_source_that_leaves_nothing_for_others() {
+        check(
+            |config| config.sessions.handshakes_per_source_max = 1024,
+            "sessions.handshakes_per_source_max",
+        );
+        check(|config| config.sessions.waiting_per_source_max = 9000, "sessions.waiting_per_source_max");
+        check(
+            |config| config.operators.handshakes_per_source_max = 64,
+            "operators.handshakes_per_source_max",
+        );
+        check(|config| config.operators.waiting_per_source_max = 0, "operators.waiting_per_source_max");
+    }
+
+    #[test]
+    fn refuses_fewer_handshakes_than_two_for_each_shard() {
+        let few = |config: &mut Config| {
+            config.shards = 8;
+            (config.sessions.handshakes_max, config.sessions.handshakes_per_source_max) = (15, 4);
+        };
+        check(few, "sessions.handshakes_max");
     }
 
     #[test]

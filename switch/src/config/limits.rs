@@ -15,9 +15,9 @@ pub struct SessionLimits {
     /// file descriptor. Default 100000.
     pub sessions_max: u32,
     /// Handshakes (TLS and upgrade) in progress at most, over all shards; further connections wait in the kernel's
-    /// backlog. Default 1024.
+    /// backlog. At least two for each shard. Default 1024.
     pub handshakes_max: u32,
-    /// Of these, for one source (an IPv4 address, or an IPv6 /64) at most; its further ones wait. Less than
+    /// Of these, for one source (an IPv4 address, or an IPv6 /64) at most; its further ones wait. Must be less than
     /// `handshakes_max`, so that one host that begins handshakes and does not end them leaves room for others.
     /// Default 512: a fleet behind one NAT makes full use of a core with far fewer.
     pub handshakes_per_source_max: u32,
@@ -27,7 +27,7 @@ pub struct SessionLimits {
     /// Connections that wait for their first byte, or after it for a handshake, at most; further ones are closed.
     /// Default 8192.
     pub waiting_max: u32,
-    /// Of these, from one source at most. A client's first byte comes one round trip after its connection, so a fleet
+    /// Of these, from one source at most; must be less. A client's first byte comes one round trip after its connection, so a fleet
     /// behind one NAT that comes back at 2,000 connections a second over 200 ms has 400. Default 1024.
     pub waiting_per_source_max: u32,
     /// Connections that the kernel keeps waiting for a shard. Default 4096.
@@ -67,6 +67,9 @@ pub struct SessionLimits {
     /// Encoded events that a client may have under way before an ack. Default `256 KiB`.
     #[serde(with = "human::bytes")]
     pub events_credit: u64,
+    /// Sessions of one device at most of which no `Hello` was answered yet; a further one is told to come back after
+    /// `retry_after`. A client has one, and now and then one more that it has given up. Default 4.
+    pub ungreeted_per_device_max: u32,
     /// What a client is told to wait when the Switch holds all the sessions it may. Default `30s`.
     #[serde(with = "human::duration")]
     pub retry_after: Duration,
@@ -79,9 +82,11 @@ pub struct OperatorLimits {
     /// Connections of operators and services at most, handshakes not among them; further ones are closed.
     /// Default 256.
     pub connections_max: u32,
+    /// Of these, with one certificate at most; further ones are closed. A peer has one for all of its calls. Default 16.
+    pub connections_per_certificate_max: u32,
     /// Handshakes in progress at most; further connections wait in the kernel's backlog. Default 64.
     pub handshakes_max: u32,
-    /// Of these, for one source at most; its further ones wait. Default 32.
+    /// Of these, for one source at most, and less; its further ones wait. Default 32.
     pub handshakes_per_source_max: u32,
     /// From the TCP connection to its first byte. Default `3s`.
     #[serde(with = "human::duration")]
@@ -89,7 +94,7 @@ pub struct OperatorLimits {
     /// Connections that wait for their first byte, or after it for a handshake, at most; further ones are closed.
     /// Default 512.
     pub waiting_max: u32,
-    /// Of these, from one source at most. Default 128.
+    /// Of these, from one source at most; must be less. Default 128.
     pub waiting_per_source_max: u32,
     /// Streams of one connection at most. Default 128.
     pub streams_max: u32,
@@ -211,6 +216,7 @@ impl Default for SessionLimits {
             queue_bytes_max: u64::try_from(protocol.outbound_bytes_max).unwrap_or(u64::MAX),
             results_credit: protocol.results_credit_bytes,
             events_credit: protocol.events_credit_bytes,
+            ungreeted_per_device_max: 4,
             retry_after: Duration::from_secs(30),
         }
     }
@@ -220,6 +226,7 @@ impl Default for OperatorLimits {
     fn default() -> Self {
         Self {
             connections_max: 256,
+            connections_per_certificate_max: 16,
             handshakes_max: 64,
             handshakes_per_source_max: 32,
             first_byte_deadline: Duration::from_secs(3),

@@ -10,6 +10,7 @@ use muster_proto::ids::{Digest, Epoch, InstructionId, OutboxId};
 use muster_proto::operator::v1::{Definition, RemoveClientResponse};
 use muster_proto::relay::v1::{RelayEventsResponse, RelayedEvent};
 use muster_proto::session::v1::{DocumentKind, Event, Result as SessionResult};
+use muster_signing::definition::Kind;
 use roaring::RoaringBitmap;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -162,13 +163,19 @@ impl EngineHandle {
         self.shared.catalogue().document(kind, digest)
     }
 
-    /// Resolves an audience and makes the order to be signed. Stores nothing but the order's sequence.
+    /// Resolves an audience and makes the order to be signed. Stores nothing but the order's sequence. The kind of the
+    /// definition is known only of the version that is found: `may` decides whether the order is made and kept.
     ///
     /// # Errors
-    /// [`EngineError::NotFound`] (definition), [`EngineError::InvalidArgument`] (audience, arguments, gather time),
+    /// What `may` says, [`EngineError::NotFound`] (definition), [`EngineError::InvalidArgument`] (audience, arguments, gather time),
     /// [`EngineError::FailedPrecondition`] (licence, nobody in the audience), or as [`Self::connect`].
-    pub(crate) async fn prepare(&self, prepare: Prepare) -> Result<Prepared, EngineError> {
+    pub(crate) async fn prepare<E: From<EngineError>>(
+        &self,
+        prepare: Prepare,
+        may: impl FnOnce(Kind) -> Result<(), E>,
+    ) -> Result<Prepared, E> {
         let draft = self.ask(|reply| Command::Draft(Box::new(prepare), reply)).await?;
+        may(draft.kind())?;
         let (kept, prepared) = blocking(move || draft.finish()).await?;
         self.ask(|reply| Command::Keep(Box::new(kept), reply)).await?;
         Ok(prepared)
@@ -246,9 +253,9 @@ impl EngineHandle {
     }
 
     /// Commits what is queued and ends the engine; blocks until it has. Calls made later return
-    /// [`EngineError::Closed`].
-    pub(crate) fn close(self) {
-        self.life.close();
+    /// [`EngineError::Closed`]. Returns why it ended: [`EngineEnd::Closed`] if the last commit is on disk.
+    pub(crate) fn close(self) -> EngineEnd {
+        self.life.close()
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, EngineError> {

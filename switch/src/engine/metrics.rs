@@ -12,10 +12,12 @@ const COMMIT_SECONDS: &str = "muster_switch_store_commit_seconds";
 const RESULTS: &str = "muster_switch_results_total";
 /// Events committed, by road.
 const EVENTS: &str = "muster_switch_events_total";
-/// Results and events that came again, by lane.
+/// Results and events that came again and were acked again, by lane.
 const REPEATED: &str = "muster_switch_repeated_total";
 /// Results and events that were acked but not stored, by reason.
 const DROPPED: &str = "muster_switch_store_dropped_total";
+/// Results and events that were neither stored nor acked, by reason.
+const UNACKED: &str = "muster_switch_store_unacked_total";
 /// Events not taken because the disk is short, by road.
 const EVENTS_WITHHELD: &str = "muster_switch_events_withheld_total";
 /// Relayed events that were not taken, by cause.
@@ -40,6 +42,8 @@ const QUEUE_FULL: &str = "muster_switch_store_queue_full_total";
 const BACKLOG: &str = "muster_switch_shard_backlog_messages";
 /// Free bytes where the store lies.
 const DISK_FREE: &str = "muster_switch_disk_free_bytes";
+/// Prepared orders that were forgotten before their time, by whose share was full.
+const PREPARED_FORGOTTEN: &str = "muster_switch_prepared_forgotten_total";
 /// Targets that entered a state.
 const TARGETS: &str = "muster_switch_targets_total";
 
@@ -51,6 +55,10 @@ pub(crate) fn describe() {
     describe_counter!(EVENTS, "events committed, by road");
     describe_counter!(REPEATED, "results and events that came again and were acked again, by lane");
     describe_counter!(DROPPED, "results and events acked but not stored, by reason");
+    describe_counter!(
+        UNACKED,
+        "results and events neither stored nor acked, so that who sent them keeps them, by reason"
+    );
     describe_counter!(EVENTS_WITHHELD, "events not taken because the disk is short, by road");
     describe_counter!(
         RELAY_REFUSED,
@@ -66,6 +74,10 @@ pub(crate) fn describe() {
     describe_counter!(QUEUE_FULL, "calls refused because the store's queue stayed full");
     describe_gauge!(BACKLOG, "messages that wait because a shard's mailbox was full");
     describe_gauge!(DISK_FREE, Unit::Bytes, "free bytes where the store lies");
+    describe_counter!(
+        PREPARED_FORGOTTEN,
+        "prepared orders forgotten because too many wait for a signature, of one operator or of all"
+    );
     describe_counter!(TARGETS, "targets that entered a state, by state");
 }
 
@@ -90,7 +102,12 @@ pub(crate) fn repeated(lane: &'static str) {
     counter!(REPEATED, "lane" => lane).increment(1);
 }
 
-/// Counts a result or event that was not stored, and why.
+/// Counts a result or event that is left with who sent it, and why.
+pub(crate) fn left_unacked(reason: &'static str) {
+    counter!(UNACKED, "reason" => reason).increment(1);
+}
+
+/// Counts a result or event that was acked and not stored, and why.
 pub(crate) fn dropped(reason: &'static str) {
     counter!(DROPPED, "reason" => reason).increment(1);
 }
@@ -128,6 +145,11 @@ pub(crate) fn damaged(table: &'static str) {
 /// Counts an accepted instruction.
 pub(crate) fn instruction_accepted() {
     counter!(INSTRUCTIONS).increment(1);
+}
+
+/// Counts a prepared order that was forgotten for want of room.
+pub(crate) fn prepared_forgotten(share: &'static str) {
+    counter!(PREPARED_FORGOTTEN, "share" => share).increment(1);
 }
 
 /// Counts targets that entered a state.

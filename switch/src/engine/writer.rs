@@ -40,7 +40,8 @@ struct Writer {
     last_names: u64,
 }
 
-/// How long the writer sleeps at most: wall clocks jump, and orders end by them.
+/// How long the writer sleeps at most: the time of day may go on by more than was slept, when a clock that jumped ahead is
+/// believed in the end, and a store that is taken away is to be noticed by a Switch that has nothing to write.
 const TICK: Duration = Duration::from_millis(500);
 
 /// How soon a full mailbox is tried again.
@@ -110,13 +111,14 @@ impl Life {
         end.unwrap_or(EngineEnd::Panicked)
     }
 
-    /// Lets the writer commit what is queued, and waits for its end.
-    pub(super) fn close(&self) {
+    /// Lets the writer commit what is queued, waits for its end and returns why it ended.
+    pub(super) fn close(&self) -> EngineEnd {
         self.close.cancel();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the writer's thread panicked");
         }
+        self.ended.borrow().clone().unwrap_or(EngineEnd::Panicked)
     }
 }
 

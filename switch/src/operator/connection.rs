@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected;
 
+use super::shares::{Share, Shares};
 use crate::config::OperatorLimits;
 use crate::gate::Caller;
 use crate::wall::Wall;
@@ -50,6 +51,7 @@ pub(super) struct Connection {
     /// Set once; from then on nothing is read or written.
     ended: Option<Ended>,
     _permit: OwnedSemaphorePermit,
+    _share: Share,
 }
 
 /// Why the Switch ended a connection.
@@ -82,6 +84,8 @@ struct Door {
     handshakes: Arc<Handshakes>,
     /// Open connections; who is in a handshake is not among them.
     connections: Arc<Semaphore>,
+    /// How many of them each certificate has.
+    shares: Arc<Shares>,
     tls_deadline: Duration,
     accepted: mpsc::Sender<io::Result<Connection>>,
 }
@@ -102,6 +106,7 @@ pub(super) fn accept(
         lobby: Lobby::new(limits.lobby()),
         handshakes: Handshakes::new(limits.handshakes_max, limits.handshakes_per_source_max),
         connections: Arc::new(Semaphore::new(usize::try_from(limits.connections_max).unwrap_or(usize::MAX))),
+        shares: Shares::new(limits.connections_per_certificate_max),
         tls_deadline: limits.tls_deadline,
         accepted,
     });
@@ -154,7 +159,8 @@ impl Door {
             Some(Err(refused)) => return turned_away(address, refused),
             None => return,
         };
-        if let Some(connection) = self.shake(stream, address).await
+        // A handshake that nobody ends must not hold up the stop.
+        if let Some(Some(connection)) = stop.run_until_cancelled(self.shake(stream, address)).await
             && self.accepted.send(Ok(connection)).await.is_err()
         {
             tracing::debug!("the operator API closed before a connection reached it");
@@ -196,15 +202,23 @@ impl Door {
                 return None;
             }
         };
+        let certificate = peer.certificate();
+        let thumbprint = certificate.thumbprint();
+        let Some(share) = self.shares.take(thumbprint) else {
+            metrics::handshake(listener, "certificate_full");
+            tracing::warn!(
+                peer = peer.name(), %address,
+                "connection closed: `operators.connections_per_certificate_max` of this certificate are open"
+            );
+            return None;
+        };
         let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else {
             metrics::handshake(listener, "full");
             tracing::warn!(operator = peer.name(), %address, "connection closed: `operators.connections_max` are open");
             return None;
         };
         metrics::handshake(listener, "ok");
-        let certificate = peer.certificate();
-        let name = peer.name().to_owned();
-        let caller = Caller { role: peer.role(), name, thumbprint: certificate.thumbprint(), address };
+        let caller = Caller { role: peer.role(), name: peer.name().to_owned(), thumbprint, address };
         Some(Connection {
             stream,
             caller,
@@ -215,6 +229,7 @@ impl Door {
             look: Box::pin(tokio::time::sleep(Duration::ZERO)),
             ended: None,
             _permit: permit,
+            _share: share,
         })
     }
 }

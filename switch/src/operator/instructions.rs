@@ -14,9 +14,8 @@ use muster_proto::operator::v1::{
     ListTargetsResponse, PrepareInstructionRequest, PrepareInstructionResponse, SubmitInstructionRequest,
     SubmitInstructionResponse, WatchInstructionRequest, WatchInstructionResponse,
 };
-use muster_proto::order::v1::Order;
 use muster_proto_grpc::operator::v1::instruction_service_server::InstructionService;
-use prost::Message as _;
+use muster_signing::definition::Kind;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
@@ -50,10 +49,16 @@ impl InstructionService for Api {
             gather_ms: asked.gather_ms,
             operator: caller.name.clone(),
         };
-        let prepared = self.parts().engine.prepare(prepare).await?;
-        // The kind is known only of the version that was resolved. Nobody gets an order that they may not sign for.
-        let kind = self.kind_of(&prepared.order).await?;
-        self.parts().gate.admit(Some(&caller), Entry::Issue { definition: &definition, kind: Some(kind) })?;
+        // Nobody gets an order that they may not sign for, or fills the room of those that wait with such.
+        let may = |kind| {
+            let kind = match kind {
+                Kind::Question => GrantKind::Question,
+                Kind::Action => GrantKind::Action,
+            };
+            let entry = Entry::Issue { definition: &definition, kind: Some(kind) };
+            self.parts().gate.admit(Some(&caller), entry).map(|_| ()).map_err(Status::from)
+        };
+        let prepared = self.parts().engine.prepare(prepare, may).await?;
         Ok(Response::new(PrepareInstructionResponse {
             order: prepared.order,
             definition: prepared.definition.into(),
@@ -150,22 +155,6 @@ impl InstructionService for Api {
             .await?;
         let next_page_token = page.next_page_token();
         Ok(Response::new(ListTargetsResponse { targets: page.items, next_page_token }))
-    }
-}
-
-impl Api {
-    /// Returns the kind of the definition that a prepared order names.
-    async fn kind_of(&self, order: &[u8]) -> Result<GrantKind, Status> {
-        let order =
-            Order::decode(order).map_err(|error| Status::internal(format!("prepared order: {error}")))?;
-        let read =
-            move |reader: &Reader| reader.definition(&order.definition_name, &order.definition_version);
-        let (definition, _) = self.read(read).await?;
-        match definition.kind.as_str() {
-            "question" => Ok(GrantKind::Question),
-            // Whatever is not known to only ask is treated as what changes something.
-            _ => Ok(GrantKind::Action),
-        }
     }
 }
 

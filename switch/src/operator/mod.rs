@@ -9,6 +9,7 @@ mod export;
 mod fleet;
 mod instructions;
 mod relay;
+mod shares;
 mod state;
 mod status;
 

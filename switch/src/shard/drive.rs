@@ -67,7 +67,7 @@ enum Turn {
 
 /// Runs a session until it ends.
 pub(super) async fn run(shard: &Shard, session: &Rc<Session>, admitted: Admitted) -> End {
-    let Admitted { mut socket, visitor, room: _room } = admitted;
+    let Admitted { mut socket, visitor, mut room } = admitted;
     let mut pump = Pump {
         session: Rc::clone(session),
         timer: Box::pin(tokio::time::sleep(CERTIFICATE_LOOK)),
@@ -89,6 +89,9 @@ pub(super) async fn run(shard: &Shard, session: &Rc<Session>, admitted: Admitted
             Turn::Ended(end) => break end,
         }
         talk::converse(shard, session, &visitor).await;
+        if session.identity().is_some() {
+            room.greet();
+        }
     };
     if matches!(end, End::Closed(_)) {
         goodbye(&mut socket).await;

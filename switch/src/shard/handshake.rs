@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::Shard;
 use crate::config::SessionLimits;
-use crate::registry::Room;
+use crate::registry::{NoRoom, Room};
 use crate::{refusal, wall};
 
 /// A client's socket.
@@ -89,9 +89,9 @@ pub(super) enum Rejected {
     /// The upgrade was refused, or was none.
     #[error("WebSocket upgrade: {0}")]
     Upgrade(Box<UpgradeError>),
-    /// The Switch holds all the sessions it may.
-    #[error("`sessions.sessions_max` sessions already")]
-    Full,
+    /// The Switch, or the device, has all the sessions it may.
+    #[error("{0}")]
+    NoRoom(NoRoom),
 }
 
 impl Rejected {
@@ -103,7 +103,8 @@ impl Rejected {
             Self::Certificate(_) | Self::Nameless => "certificate",
             Self::UpgradeDeadline => "upgrade_deadline",
             Self::Upgrade(_) => "upgrade",
-            Self::Full => "full",
+            Self::NoRoom(NoRoom::Full) => "full",
+            Self::NoRoom(NoRoom::DeviceFull) => "device_full",
         }
     }
 }
@@ -135,23 +136,16 @@ pub(super) async fn admit(
         .check_peer_role(certificates, &[Role::Device], shard.wall.now())
         .map_err(Rejected::Certificate)?;
     let visitor = Visitor::new(&peer, address).ok_or(Rejected::Nameless)?;
-    let room = shard.registry.admit();
-    let vacancy = if room.is_some() { Vacancy::Some } else { Vacancy::None };
-    let answer = answer(vacancy, limits.retry_after.as_secs());
+    let room = shard.registry.admit(&visitor.device);
+    let no_room = room.as_ref().err().copied();
+    let answer = answer(no_room, limits.retry_after.as_secs());
     let upgrade = tokio_tungstenite::accept_hdr_async_with_config(tls, answer, Some(socket_config(limits)));
     let socket = timeout(limits.upgrade_deadline, upgrade)
         .await
         .map_err(|_| Rejected::UpgradeDeadline)?
-        .map_err(|error| if room.is_none() { Rejected::Full } else { Rejected::Upgrade(Box::new(error)) })?;
-    let room = room.ok_or(Rejected::Full)?;
+        .map_err(|error| no_room.map_or_else(|| Rejected::Upgrade(Box::new(error)), Rejected::NoRoom))?;
+    let room = room.map_err(Rejected::NoRoom)?;
     Ok(Admitted { socket, visitor, room })
-}
-
-/// Whether the Switch may hold one more session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Vacancy {
-    Some,
-    None,
 }
 
 fn socket_config(limits: &SessionLimits) -> WebSocketConfig {
@@ -169,7 +163,7 @@ fn socket_config(limits: &SessionLimits) -> WebSocketConfig {
 /// Answers the upgrade. A client for whom there is no room is told so by HTTP, where a delay has its header.
 #[expect(clippy::result_large_err, reason = "the signature is tungstenite's")]
 fn answer(
-    room: Vacancy,
+    no_room: Option<NoRoom>,
     retry_after_s: u64,
 ) -> impl FnOnce(&Request, Response) -> Result<Response, ErrorResponse> {
     move |request, mut response| {
@@ -179,9 +173,8 @@ fn answer(
         if !offers_subprotocol(request) {
             return Err(refusal(StatusCode::BAD_REQUEST, &format!("offer the subprotocol {SUBPROTOCOL}")));
         }
-        if room == Vacancy::None {
-            let mut refusal =
-                refusal(StatusCode::SERVICE_UNAVAILABLE, "the Switch holds all the sessions it may");
+        if let Some(no_room) = no_room {
+            let mut refusal = refusal(StatusCode::SERVICE_UNAVAILABLE, &no_room.to_string());
             refusal.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
             return Err(refusal);
         }
@@ -211,17 +204,15 @@ mod tests {
 
     #[test]
     fn admits_the_path_and_subprotocol_of_the_protocol() {
-        let response =
-            answer(Vacancy::Some, 30)(&request(PATH, "other, muster.v1"), Response::new(())).unwrap();
+        let response = answer(None, 30)(&request(PATH, "other, muster.v1"), Response::new(())).unwrap();
 
         assert_eq!(response.headers()[header::SEC_WEBSOCKET_PROTOCOL], SUBPROTOCOL);
     }
 
     #[test]
     fn refuses_another_path_or_subprotocol_with_the_right_one_named() {
-        let path = answer(Vacancy::Some, 30)(&request("/", SUBPROTOCOL), Response::new(())).unwrap_err();
-        let subprotocol =
-            answer(Vacancy::Some, 30)(&request(PATH, "muster.v2"), Response::new(())).unwrap_err();
+        let path = answer(None, 30)(&request("/", SUBPROTOCOL), Response::new(())).unwrap_err();
+        let subprotocol = answer(None, 30)(&request(PATH, "muster.v2"), Response::new(())).unwrap_err();
 
         assert_eq!((path.status(), subprotocol.status()), (StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST));
         assert_eq!(subprotocol.body().as_deref(), Some("offer the subprotocol muster.v1\n"));
@@ -229,7 +220,8 @@ mod tests {
 
     #[test]
     fn tells_a_client_when_to_come_back_if_there_is_no_room() {
-        let full = answer(Vacancy::None, 30)(&request(PATH, SUBPROTOCOL), Response::new(())).unwrap_err();
+        let full =
+            answer(Some(NoRoom::Full), 30)(&request(PATH, SUBPROTOCOL), Response::new(())).unwrap_err();
 
         assert_eq!(full.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(full.headers()[header::RETRY_AFTER], "30");

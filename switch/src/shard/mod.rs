@@ -252,9 +252,10 @@ async fn accept(
 ) {
     let shards = u32::from(shard.config.shard_count());
     let limits = &shard.config.sessions;
+    // Rounded so that a source's share is less than the whole, also of one shard.
     let handshakes = Handshakes::new(
         limits.handshakes_max.div_ceil(shards),
-        limits.handshakes_per_source_max.div_ceil(shards),
+        (limits.handshakes_per_source_max / shards).max(1),
     );
     loop {
         let connection = async {
@@ -311,7 +312,8 @@ impl Newcomer {
         let Self { mut stream, address, place } = self;
         let passing = place.pass(&mut stream, handshakes, shard.config.sessions.tls_deadline);
         match stop.run_until_cancelled(passing).await? {
-            Ok(_permit) => Some(handshake::admit(shard, stream, address).await),
+            // A handshake that nobody ends must not hold up the stop.
+            Ok(_permit) => Box::pin(stop.run_until_cancelled(handshake::admit(shard, stream, address))).await,
             Err(refused) => {
                 metrics::handshake(metrics::Listener::Sessions, refused.label());
                 tracing::debug!(%address, %refused, "no handshake");

@@ -34,6 +34,7 @@ async fn connections_that_say_nothing_or_end_no_handshake_do_not_keep_a_client_o
     (limits.handshakes_max, limits.handshakes_per_source_max) = (4, 2);
     (limits.waiting_max, limits.waiting_per_source_max) = (16, 6);
     (limits.first_byte_deadline, limits.tls_deadline) = (LONG, LONG);
+    world.config.shutdown.drain_timeout = LONG;
     let switch = world.start().await;
     let address = switch.running.session_addr();
 
@@ -47,9 +48,9 @@ async fn connections_that_say_nothing_or_end_no_handshake_do_not_keep_a_client_o
 
     assert!(welcome.epoch > 0);
     until_outcomes(&switch, "sessions", "source_full", 3).await;
-    drop(slow);
+    // Neither those who say nothing nor those in mid-handshake hold up the stop.
     switch.stop().await.unwrap();
-    drop(silent);
+    drop((silent, slow));
 }
 
 #[tokio::test]
@@ -60,6 +61,7 @@ async fn connections_that_say_nothing_do_not_keep_an_operator_of_another_address
     (limits.handshakes_max, limits.handshakes_per_source_max) = (4, 2);
     (limits.waiting_max, limits.waiting_per_source_max) = (16, 6);
     (limits.first_byte_deadline, limits.tls_deadline) = (LONG, LONG);
+    world.config.shutdown.drain_timeout = LONG;
     let switch = world.start().await;
     let address = switch.running.operator_addr();
 
@@ -72,9 +74,9 @@ async fn connections_that_say_nothing_do_not_keep_an_operator_of_another_address
     let status = StatusServiceClient::new(alice.clone()).get_status(GetStatusRequest {}).await;
 
     assert!(status.is_ok(), "{status:?}");
-    drop((alice, slow));
+    drop(alice);
     switch.stop().await.unwrap();
-    drop(silent);
+    drop((silent, slow));
 }
 
 #[tokio::test]
@@ -98,6 +100,26 @@ async fn an_operator_beyond_the_open_connections_is_turned_away_and_counted() {
     // A gRPC channel tries again by itself.
     until_outcomes(&switch, "operators", "full", 1).await;
     assert!(StatusServiceClient::new(alice).get_status(GetStatusRequest {}).await.is_ok());
+    switch.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_with_all_the_connections_it_may_have_leaves_room_for_others() {
+    let mut world = World::new();
+    world.config.operators.connections_per_certificate_max = 1;
+    let switch = world.start().await;
+    let address = switch.running.operator_addr();
+    let service = world.pki.issue(Role::Service, "background.acme.local", Ends::InAYear);
+    let service = || channel(address, world.pki.tls(Some(&service), &[b"h2"]));
+    let _first = service().await.unwrap();
+
+    // With TLS 1.3 it may be through before the Switch has turned it away.
+    let _second = service().await;
+    until_outcomes(&switch, "operators", "certificate_full", 1).await;
+    let alice = connect_as(&world, &switch, Role::Operator, "alice.acme.local").await;
+    let status = StatusServiceClient::new(alice).get_status(GetStatusRequest {}).await;
+
+    assert!(status.is_ok(), "{status:?}");
     switch.stop().await.unwrap();
 }
 

@@ -9,7 +9,7 @@ use muster_proto::operator::v1::{
 
 use crate::cli::{Client, Listing};
 use crate::exit::{Exit, Failure};
-use crate::operator::Operator;
+use crate::operator::{Operator, answered};
 use crate::output::{self, Cell, Flag, Format, Table};
 
 /// Runs a verb.
@@ -76,7 +76,7 @@ pub(crate) async fn devices(operator: &Operator, audience: &str, limit: u32) -> 
         let left = u32::try_from(limit.saturating_sub(devices.len())).unwrap_or(u32::MAX);
         let request =
             ListClientsRequest { audience: audience.to_owned(), page_size: left.min(1_000), page_token };
-        let page = operator.clients().list_clients(request).await?.into_inner();
+        let page = answered(operator.clients().list_clients(request)).await?;
         devices.extend(page.clients);
         page_token = page.next_page_token;
         if page_token.is_empty() || devices.len() >= limit {
@@ -99,11 +99,8 @@ fn text(attribute: &NamedValue) -> String {
 }
 
 async fn show(operator: &Operator, device: String, format: Format) -> Result<Exit, Failure> {
-    let found = operator
-        .clients()
-        .get_client(GetClientRequest { device })
+    let found = answered(operator.clients().get_client(GetClientRequest { device }))
         .await?
-        .into_inner()
         .client
         .unwrap_or_default();
     let mut pairs = vec![
@@ -134,10 +131,10 @@ async fn remove(operator: &Operator, device: String, yes: bool, format: Format) 
     if !yes {
         // A name that nobody has is told before anything is asked.
         let request = GetClientRequest { device: device.clone() };
-        let found = operator.clients().get_client(request).await?.into_inner().client.unwrap_or_default();
+        let found = answered(operator.clients().get_client(request)).await?.client.unwrap_or_default();
         confirm(&found.device)?;
     }
-    let removed = operator.clients().remove_client(RemoveClientRequest { device }).await?.into_inner();
+    let removed = answered(operator.clients().remove_client(RemoveClientRequest { device })).await?;
     let RemoveClientResponse { device, was_online, cancelled_targets } = removed;
     match format {
         Format::Table | Format::Wide => {

@@ -11,7 +11,7 @@ use crate::cli::{Definition, Listing};
 use crate::exit::{Exit, Failure};
 use crate::home::{Home, read_file};
 use crate::issue::verified_definition_text;
-use crate::operator::Operator;
+use crate::operator::{Operator, answered};
 use crate::output::{self, Cell, Flag, Format, Table};
 
 /// Runs a verb.
@@ -59,14 +59,10 @@ async fn import_one(operator: &Operator, file: &Path) -> Result<Shown, Failure> 
     let bytes = read_file(file, "muster-sign definition sign FILE.toml --key F --cert F --out FILE.cms")?;
     let envelope = muster_sign::read_envelope(&bytes)
         .map_err(|error| Failure::usage(error.to_string()).in_file(file))?;
-    let response =
-        operator.definitions().import_definition(ImportDefinitionRequest { envelope }).await.map_err(
-            |status| {
-                let failure = Failure::from(status);
-                failure.in_file(file)
-            },
-        )?;
-    Ok(response.into_inner().definition.unwrap_or_default())
+    let imported =
+        answered(operator.definitions().import_definition(ImportDefinitionRequest { envelope })).await;
+    let response = imported.map_err(|status| Failure::from(status).in_file(file))?;
+    Ok(response.definition.unwrap_or_default())
 }
 
 async fn list(operator: &Operator, listing: &Listing) -> Result<Exit, Failure> {
@@ -76,7 +72,7 @@ async fn list(operator: &Operator, listing: &Listing) -> Result<Exit, Failure> {
     loop {
         let left = u32::try_from(limit.saturating_sub(table.len())).unwrap_or(u32::MAX);
         let request = ListDefinitionsRequest { page_size: left.min(1_000), page_token };
-        let page = operator.definitions().list_definitions(request).await?.into_inner();
+        let page = answered(operator.definitions().list_definitions(request)).await?;
         for definition in &page.definitions {
             table.push(row(definition));
         }
@@ -132,7 +128,7 @@ async fn show(
     format: Format,
 ) -> Result<Exit, Failure> {
     let found =
-        operator.definitions().get_definition(GetDefinitionRequest { name, version }).await?.into_inner();
+        answered(operator.definitions().get_definition(GetDefinitionRequest { name, version })).await?;
     let text = verified_definition_text(home, &found.envelope)?;
     let shown = found.definition.unwrap_or_default();
     match format {

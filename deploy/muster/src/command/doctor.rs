@@ -9,7 +9,7 @@ use rustls_pki_types::UnixTime;
 use crate::cli::Doctor;
 use crate::exit::{Exit, Failure};
 use crate::home::{Context, Home};
-use crate::operator::Operator;
+use crate::operator::{Operator, answered};
 use crate::output::{self, Cell, Table};
 
 /// Certificates are announced this long before they end (trust.md N3).
@@ -119,7 +119,7 @@ fn until(leaf: &Certificate) -> String {
 async fn switch(report: &mut Report, home: &Home, context: &Context) {
     let asked = async {
         let operator = Operator::connect(home, context).await?;
-        Ok::<_, Failure>(operator.status().get_status(GetStatusRequest {}).await?.into_inner())
+        Ok::<_, Failure>(answered(operator.status().get_status(GetStatusRequest {})).await?)
     };
     match asked.await {
         Ok(status) => healthy(report, &status),

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::cli::{Event, Listing};
 use crate::exit::{Exit, Failure};
-use crate::operator::Operator;
+use crate::operator::{self, Operator, answered};
 use crate::output::{self, Cell, Table};
 
 /// Runs a verb.
@@ -34,10 +34,10 @@ async fn list(operator: &Operator, device: String, after: u64, listing: &Listing
     .wide_only(&["committed", "road", "sequence", "outbox_id"]);
     // One more than is shown tells whether there are more.
     let request = ListEventsRequest { device, after, limit: listing.limit.saturating_add(1), follow: false };
-    let mut stream = operator.events().list_events(request).await?.into_inner();
+    let mut stream = answered(operator.events().list_events(request)).await?;
     let limit = usize::try_from(listing.limit).unwrap_or(usize::MAX);
     let (mut last, mut has_more) = (after, false);
-    while let Some(response) = stream.message().await? {
+    while let Some(response) = operator::next(&mut stream).await? {
         let event = response.event.unwrap_or_default();
         if table.len() == limit {
             has_more = true;
@@ -60,7 +60,7 @@ async fn list(operator: &Operator, device: String, after: u64, listing: &Listing
 
 async fn follow(operator: &Operator, device: String, after: u64) -> Result<Exit, Failure> {
     let request = ListEventsRequest { device, after, limit: 0, follow: true };
-    let mut stream = operator.events().list_events(request).await?.into_inner();
+    let mut stream = answered(operator.events().list_events(request)).await?;
     while let Some(response) = stream.message().await? {
         output::print_line(&as_json(&response.event.unwrap_or_default()).to_string())?;
     }

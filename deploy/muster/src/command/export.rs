@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 
 use super::event;
 use crate::exit::{Exit, Failure};
-use crate::operator::Operator;
+use crate::operator::{self, Operator, answered};
 use crate::output::{self, Cell};
 
 /// Streams the export to standard output.
 pub(crate) async fn run(operator: &Operator) -> Result<Exit, Failure> {
-    let mut stream = operator.export().export(ExportRequest {}).await?.into_inner();
-    while let Some(response) = stream.message().await? {
+    let mut stream = answered(operator.export().export(ExportRequest {})).await?;
+    while let Some(response) = operator::next(&mut stream).await? {
         if let Some(record) = response.record {
             output::print_line(&as_json(record).to_string())?;
         }

@@ -11,7 +11,7 @@ use super::issue::{self, Detail};
 use crate::cli::{Instruction, Listing};
 use crate::exit::{Exit, Failure};
 use crate::issue::Outcome;
-use crate::operator::Operator;
+use crate::operator::{Operator, answered};
 use crate::output::{self, Cell, Flag, Format, Table};
 
 /// Runs a verb.
@@ -49,7 +49,7 @@ async fn list(operator: &Operator, listing: &Listing) -> Result<Exit, Failure> {
     loop {
         let left = listing.limit.saturating_sub(u32::try_from(table.len()).unwrap_or(u32::MAX));
         let request = ListInstructionsRequest { page_size: left.min(1_000), page_token };
-        let page = operator.instructions().list_instructions(request).await?.into_inner();
+        let page = answered(operator.instructions().list_instructions(request)).await?;
         for instruction in &page.instructions {
             table.push(row(instruction));
         }
@@ -94,7 +94,7 @@ fn states(instruction: &Shown) -> Cell {
 async fn show(operator: &Operator, id: &str, format: Format) -> Result<Exit, Failure> {
     let request = GetInstructionRequest { instruction: id.to_owned() };
     let instruction =
-        operator.instructions().get_instruction(request).await?.into_inner().instruction.unwrap_or_default();
+        answered(operator.instructions().get_instruction(request)).await?.instruction.unwrap_or_default();
     let mut pairs = vec![
         ("id", Cell::text(&instruction.id)),
         ("definition", Cell::text(&instruction.definition)),
@@ -144,7 +144,7 @@ async fn waiting(operator: &Operator, id: &str) -> Result<Vec<String>, Failure> 
             page_size: 10,
             page_token: String::new(),
         };
-        let page = operator.instructions().list_targets(request).await?.into_inner();
+        let page = answered(operator.instructions().list_targets(request)).await?;
         let name = state.name();
         waiting.extend(page.targets.into_iter().map(|target| format!("{} ({name})", target.device)));
     }
@@ -155,12 +155,12 @@ async fn waiting(operator: &Operator, id: &str) -> Result<Vec<String>, Failure> 
 async fn results(operator: &Operator, id: &str) -> Result<Outcome, Failure> {
     let request = GetInstructionRequest { instruction: id.to_owned() };
     let instruction =
-        operator.instructions().get_instruction(request).await?.into_inner().instruction.unwrap_or_default();
+        answered(operator.instructions().get_instruction(request)).await?.instruction.unwrap_or_default();
     let mut outcome = Outcome { instruction, results: Vec::new() };
     let mut page_token = String::new();
     loop {
         let request = ListResultsRequest { instruction: id.to_owned(), page_size: 1_000, page_token };
-        let page = operator.instructions().list_results(request).await?.into_inner();
+        let page = answered(operator.instructions().list_results(request)).await?;
         outcome.results.extend(page.results);
         page_token = page.next_page_token;
         if page_token.is_empty() {

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::cli::Licence;
 use crate::exit::{Exit, Failure};
 use crate::home::{Home, read_file};
-use crate::operator::Operator;
+use crate::operator::{Operator, answered};
 use crate::output::{self, Cell};
 
 /// Runs a verb.
@@ -26,8 +26,8 @@ async fn import(operator: &Operator, file: &Path) -> Result<Exit, Failure> {
     let bytes = read_file(file, "muster-sign licence issue --help")?;
     let envelope = muster_sign::read_envelope(&bytes)
         .map_err(|error| Failure::usage(error.to_string()).in_file(file))?;
-    let imported = operator.licence().import_licence(ImportLicenceRequest { envelope }).await;
-    let serial = imported.map_err(|status| Failure::from(status).in_file(file))?.into_inner().serial;
+    let imported = answered(operator.licence().import_licence(ImportLicenceRequest { envelope })).await;
+    let serial = imported.map_err(|status| Failure::from(status).in_file(file))?.serial;
     output::note(&format!(
         "the Switch holds licence {serial}; clients take it at once, or when they connect"
     ));
@@ -36,11 +36,11 @@ async fn import(operator: &Operator, file: &Path) -> Result<Exit, Failure> {
 
 /// Whether the Switch holds a licence at all.
 pub(crate) async fn is_held(operator: &Operator) -> Result<bool, Failure> {
-    Ok(!operator.licence().get_licence(GetLicenceRequest {}).await?.into_inner().envelope.is_empty())
+    Ok(!answered(operator.licence().get_licence(GetLicenceRequest {})).await?.envelope.is_empty())
 }
 
 async fn show(operator: &Operator, home: &Home, format: output::Format) -> Result<Exit, Failure> {
-    let held = operator.licence().get_licence(GetLicenceRequest {}).await?.into_inner().envelope;
+    let held = answered(operator.licence().get_licence(GetLicenceRequest {})).await?.envelope;
     if held.is_empty() {
         return Err(Failure::new(Exit::Refused, "the Switch holds no licence")
             .with_next("muster licence import FILE"));

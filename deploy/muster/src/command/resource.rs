@@ -1,19 +1,23 @@
 //! `muster resource`: content that instructions need, at the Background Channel.
 
 use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde_json::Value;
 
 use crate::address::{self, Url};
 use crate::cli::{Listing, Resource};
 use crate::exit::{Exit, Failure};
 use crate::home::{Context, Home, read_file};
-use crate::operator;
+use crate::operator::{self, PATIENCE, Patience};
 use crate::output::{self, Cell, Format, Table};
 
 /// An answer to a listing or a put.
@@ -21,6 +25,9 @@ const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// For what has arrived already when a connection has ended.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What is sent between two looks at whether it moves.
+const PIECE_BYTES: usize = 256 * 1024;
 
 /// A file is held in memory while it is hashed and sent.
 const FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
@@ -149,6 +156,17 @@ async fn list(home: &Home, base: &Url, listing: &Listing) -> Result<Exit, Failur
 /// HTTP/2, for two reasons: the server speaks first, so that a refused certificate is known before the body is sent, and a
 /// request that is refused while its body is under way still gets its answer.
 async fn send(home: &Home, base: &Url, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+    send_with(home, base, method, path, body, PATIENCE).await
+}
+
+async fn send_with(
+    home: &Home,
+    base: &Url,
+    method: Method,
+    path: &str,
+    body: Bytes,
+    patience: Patience,
+) -> Result<Bytes, Failure> {
     let credentials = operator::client_credentials(home, b"h2")?;
     let stream = operator::connect_tls(&credentials, &base.address).await?;
     let stream = operator::admitted(stream, "the Background Channel", &base.address).await?;
@@ -157,23 +175,44 @@ async fn send(home: &Home, base: &Url, method: Method, path: &str, body: Bytes) 
         Failure::unreachable(format!("the Background Channel at {}: {error}", base.address))
             .with_next("muster doctor")
     };
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .map_err(broken)?;
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(patience.ping_every)
+        .keep_alive_timeout(patience.pong_within)
+        .keep_alive_while_idle(true)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
+    let moves = Moves::default();
     let request = Request::builder()
         .method(method)
         .uri(format!("https://{}{path}", base.address))
         .header("content-type", "application/octet-stream")
-        .body(Full::new(body))
+        .body(Sent { rest: body, moves: moves.clone() })
         .map_err(|error| Failure::usage(error.to_string()))?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(broken)?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| {
+        moves.note();
+        let body = response.into_body().map_frame(|frame| {
+            moves.note();
+            frame
+        });
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| {
             Failure::unreachable(format!("the Background Channel at {}: {error}", base.address))
         })?;
         Ok::<_, Failure>((status, body.to_bytes()))
+    };
+    let exchange = async {
+        tokio::select! {
+            biased;
+            exchanged = exchange => exchanged,
+            () = moves.silent_for(patience.silence) => Err(Failure::unreachable(format!(
+                "the Background Channel at {}: nothing moved for {:?}",
+                base.address, patience.silence
+            ))
+            .with_next("muster doctor")),
+        }
     };
     let gone = |ended: hyper::Result<()>| match ended {
         Err(error) => broken(error),
@@ -184,6 +223,58 @@ async fn send(home: &Home, base: &Url, method: Method, path: &str, body: Bytes) 
     };
     let (status, body) = beside(exchange, connection, gone).await?;
     answer(status, &body)
+}
+
+/// How often a transfer moved on, either way.
+#[derive(Debug, Clone, Default)]
+struct Moves(Arc<AtomicU64>);
+
+impl Moves {
+    fn note(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns when nothing has moved for a whole such time.
+    async fn silent_for(&self, silence: Duration) {
+        let mut before = None;
+        loop {
+            let seen = self.0.load(Ordering::Relaxed);
+            if before == Some(seen) {
+                return;
+            }
+            before = Some(seen);
+            tokio::time::sleep(silence).await;
+        }
+    }
+}
+
+/// A request's content in pieces, each of which is asked for when the server has room for it.
+struct Sent {
+    rest: Bytes,
+    moves: Moves,
+}
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.moves.note();
+        let length = self.rest.len().min(PIECE_BYTES);
+        let piece = (length > 0).then(|| Ok(Frame::data(self.rest.split_to(length))));
+        Poll::Ready(piece)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(u64::try_from(self.rest.len()).unwrap_or(u64::MAX))
+    }
 }
 
 /// Drives a connection beside an exchange over it, and ends with the exchange. A server that refuses may answer and go
@@ -220,6 +311,7 @@ fn answer(status: StatusCode, body: &Bytes) -> Result<Bytes, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::Full;
     use muster_pki::{Role, UnixTime};
     use muster_service::credentials::{self, Clock, CredentialFiles};
     use muster_service::shutdown::Shutdown;
@@ -292,8 +384,8 @@ mod tests {
     /// Answers the first request before its body is there, and closes the connection.
     async fn refuse_early(listener: tokio::net::TcpListener, tls: tokio_rustls::TlsAcceptor) {
         let stream = tls.accept(listener.accept().await.unwrap().0).await.unwrap();
-        let answered = std::sync::Arc::new(tokio::sync::Notify::new());
-        let told = std::sync::Arc::clone(&answered);
+        let answered = Arc::new(tokio::sync::Notify::new());
+        let told = Arc::clone(&answered);
         let refuse = hyper::service::service_fn(move |_: Request<hyper::body::Incoming>| {
             told.notify_one();
             let body = Full::new(Bytes::from_static(b"at most 1 MiB"));
@@ -355,6 +447,45 @@ mod tests {
                 "{refused}"
             );
         }
+    }
+
+    /// The TLS of a Background Channel.
+    fn channel_tls(home: &Home) -> tokio_rustls::TlsAcceptor {
+        issue(home, home, "channel", Role::Switch, "localhost");
+        issue(home, home, "operator/tls", Role::Operator, "alice");
+        let own = CredentialFiles { certificate: home.path("channel.pem"), key: home.path("channel.key") };
+        let roles = vec![(Role::Operator, home.roots("operators"))];
+        let alpn = vec![b"h2".to_vec()];
+        let tls = credentials::server(own, roles, Vec::new(), alpn, Role::Switch, Clock::system());
+        tls.unwrap().config().into()
+    }
+
+    #[tokio::test]
+    async fn a_transfer_that_moves_no_more_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = home_with_pki(folder.path());
+        let tls = channel_tls(&home);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("https://localhost:{}/put", listener.local_addr().unwrap().port());
+        let base = address::url("https", 443, &address).unwrap();
+        // It answers PINGs and reads nothing of the content.
+        let hanging = async {
+            let stream = tls.accept(listener.accept().await.unwrap().0).await.unwrap();
+            let never = hyper::service::service_fn(|_: Request<hyper::body::Incoming>| {
+                std::future::pending::<Result<hyper::Response<Full<Bytes>>, std::convert::Infallible>>()
+            });
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            drop(server.serve_connection(TokioIo::new(stream), never).await);
+        };
+        let patience = Patience { silence: Duration::from_millis(100), ..PATIENCE };
+        let putting = send_with(&home, &base, Method::PUT, "/put", Bytes::from(vec![7; 4 << 20]), patience);
+
+        let both = async { tokio::join!(putting, hanging) };
+        let (sent, ()) = tokio::time::timeout(Duration::from_secs(30), Box::pin(both)).await.unwrap();
+
+        let failure = sent.unwrap_err();
+        assert_eq!(failure.exit(), Exit::Unreachable, "{failure}");
+        assert!(failure.to_string().contains("nothing moved"), "{failure}");
     }
 
     #[test]

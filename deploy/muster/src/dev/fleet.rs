@@ -17,7 +17,7 @@ use crate::cli::{Dev, Ports};
 use crate::command::devices;
 use crate::exit::{Exit, Failure};
 use crate::home::{Context, Home, read_file};
-use crate::operator::Operator;
+use crate::operator::{Operator, answered};
 use crate::output;
 use crate::pki_home::{PkiHome, Wanted};
 use crate::provision::{self, Revoked};
@@ -196,7 +196,8 @@ impl Fleet {
             if path.extension().is_some_and(|extension| extension == "cms") {
                 let envelope = read_file(&path, "muster pki init")?;
                 let imported =
-                    operator.definitions().import_definition(ImportDefinitionRequest { envelope }).await;
+                    answered(operator.definitions().import_definition(ImportDefinitionRequest { envelope }))
+                        .await;
                 imported.map_err(|status| Failure::from(status).in_file(&path))?;
             }
         }
@@ -205,10 +206,10 @@ impl Fleet {
 
     /// A licence that the Switch holds and that is newer than the home's was given to it by an operator, and stays.
     async fn import_licence(&self, operator: &Operator, envelope: Vec<u8>) -> Result<(), Failure> {
-        match operator.licence().import_licence(ImportLicenceRequest { envelope }).await {
+        match answered(operator.licence().import_licence(ImportLicenceRequest { envelope })).await {
             Ok(_) => Ok(()),
             Err(status) if status.code() == tonic::Code::FailedPrecondition => {
-                let held = operator.status().get_status(GetStatusRequest {}).await?.into_inner();
+                let held = answered(operator.status().get_status(GetStatusRequest {})).await?;
                 if held.licence_serial == 0 {
                     return Err(status.into());
                 }

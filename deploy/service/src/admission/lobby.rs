@@ -1,4 +1,4 @@
-//! [`Lobby`]: the connections of which no byte has come yet.
+//! [`Lobby`]: the connections that wait for their first byte, and then for a handshake.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -29,7 +29,7 @@ pub struct LobbyBounds {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Source(IpAddr);
 
-/// The connections that wait for their first byte. All listeners of one address share one.
+/// The connections that wait for their first byte, and then for a handshake. All listeners of one address share one.
 #[derive(Debug)]
 pub struct Lobby {
     bounds: LobbyBounds,

@@ -24,8 +24,8 @@ pub(crate) struct Devices {
     known: BTreeMap<u32, Known>,
     /// Without those that were removed.
     all: RoaringBitmap,
-    /// The last number that a device had when it was removed.
-    removed: HashMap<DeviceId, u32>,
+    /// The numbers that a device had when it was removed, ascending; also of one that came again.
+    former: HashMap<DeviceId, Vec<u32>>,
     /// Dense, never reused: greater than every number given before.
     next: u32,
     attributes: AttributeIndex,
@@ -51,7 +51,7 @@ impl Devices {
         let mut made = Self { next, ..Self::default() };
         for (number, device) in devices {
             if removed.contains(&number) {
-                made.removed.insert(device.clone(), number);
+                made.former.entry(device.clone()).or_default().push(number);
                 made.known.insert(number, Known { device, first_seen_at_ms: 0 });
                 continue;
             }
@@ -78,6 +78,12 @@ impl Devices {
     /// Returns the name that a number was given to, also of a device that was removed.
     pub(crate) fn name(&self, number: u32) -> Option<&DeviceId> {
         self.known.get(&number).map(|known| &known.device)
+    }
+
+    /// Returns the number itself, then those that its device had before it was removed, the latest first.
+    pub(crate) fn numbers_of(&self, number: u32) -> impl Iterator<Item = u32> {
+        let former = self.name(number).and_then(|device| self.former.get(device));
+        std::iter::once(number).chain(former.into_iter().flatten().rev().copied())
     }
 
     pub(crate) fn all(&self) -> &RoaringBitmap {
@@ -108,7 +114,7 @@ impl Devices {
         self.numbers.remove(device);
         self.all.remove(number);
         self.attributes.remove(number);
-        self.removed.insert(device.clone(), number);
+        self.former.entry(device.clone()).or_default().push(number);
     }
 
     fn insert(&mut self, number: u32, device: DeviceId, first_seen_at_ms: i64, attributes: Vec<NamedValue>) {
@@ -132,8 +138,10 @@ impl Core {
         self.online.insert(number);
         self.out.presence.push((connect.device.clone(), Some(connect.address)));
         // A name that is none has seen nothing; the shard refuses it before it comes here.
-        let highest_sequence = OutboxId::try_from(&connect.hello.outbox_id[..])
-            .map_or(0, |outbox| self.outboxes.highest(number, outbox));
+        let highest_sequence = OutboxId::try_from(&connect.hello.outbox_id[..]).map_or(0, |outbox| {
+            self.outboxes.greet(number, outbox, now_ms);
+            self.outboxes.highest(number, outbox)
+        });
         let attributes = with_device(connect.hello.attributes, &connect.device);
         let attributes = self.devices.set_attributes(number, attributes);
         let facts = Client {
@@ -183,7 +191,7 @@ impl Core {
         let number = self.devices.next;
         self.devices.insert(number, device.clone(), now_ms, Vec::new());
         self.out.writes.push(Write::Device { number, device: device.clone() });
-        if let Some(before) = self.devices.removed.remove(device) {
+        if let Some(before) = self.devices.former.get(device).and_then(|former| former.last().copied()) {
             self.outboxes.hand_over(before, number);
         }
         let facts = Client {

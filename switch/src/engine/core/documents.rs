@@ -90,16 +90,23 @@ impl Core {
             if known.digest == held.digest {
                 return Ok(serial);
             }
-            if serial < known.licence.serial() {
+            if serial == known.licence.serial() && known.text != held.text {
                 return Err(EngineError::FailedPrecondition(format!(
-                    "the licence has serial {serial}, the one held has {}; a serial never goes back (G6)",
-                    known.licence.serial()
+                    "the licence has serial {serial}, as the one held, and another text; raise the serial of this one (G6)"
                 )));
             }
+        }
+        // Also when the licence that had it is damaged: an older one must not come back.
+        let highest = self.marks.licence_serial;
+        if serial < highest {
+            return Err(EngineError::FailedPrecondition(format!(
+                "the licence has serial {serial}, the highest held was {highest}; a serial never goes back (G6)"
+            )));
         }
         self.require_disk(held.envelope.len(), moment)?;
         held.imported_at_ms = moment.now_ms;
         self.marks.licence += 1;
+        self.marks.licence_serial = serial;
         self.out
             .writes
             .push(Write::Licence { position: self.marks.licence, record: Box::new(held.record()) });

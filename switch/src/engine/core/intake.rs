@@ -3,6 +3,7 @@
 use muster_pki::DeviceId;
 use muster_proto::frame::check_event;
 use muster_proto::ids::{InstructionId, OutboxId, Sequence};
+use muster_proto::limits::SEEN_RANGES_MAX;
 use muster_proto::operator::v1::{DeviceResult, ExportedResult, LoggedEvent};
 use muster_proto::relay::v1::{RefusedEvent, RelayEventsResponse, RelayRefusal, RelayedEvent};
 use muster_proto::seen::{Fresh, gap_ranges};
@@ -29,7 +30,7 @@ pub(super) enum Place {
     Open,
     /// Its instruction is damaged: the result is kept, the ledger cannot be.
     SetAside,
-    /// Its target has expired: the result is kept, the state is final.
+    /// Its target has expired, or ended with its device's removal: the result is kept, the state is final.
     Late,
 }
 
@@ -50,10 +51,9 @@ impl Core {
         let sequence = (fresh != Fresh::Full).then_some(result.sequence);
         let credit_bytes = u64::from(encoded_len);
         self.out.acks.push(Acked { session, lane: Lane::Results, sequence, credit_bytes });
-        // A gap may have named the sequence of a result that still waited; the ledger knows better. Of parts but the
-        // last it cannot tell a repeat, and a sequence of 0 is none.
-        let unanswered = fresh == Fresh::Repeated && result.last && result.sequence > 0;
-        if fresh == Fresh::New || unanswered {
+        // Whoever may relay an event can name any sequence in a gap, and a client with a restored store numbers anew: what
+        // is stored of a result says better than its sequence whether a part came before. A sequence of 0 is none.
+        if fresh != Fresh::Full && result.sequence > 0 {
             self.take_result(number, outbox, (result, credit_bytes), fresh, now_ms);
         }
     }
@@ -95,13 +95,10 @@ impl Core {
         for (index, relayed) in (0..).zip(events) {
             match self.take_relayed(relayed, moment.now_ms) {
                 Ok(Fresh::New) => answer.accepted += 1,
-                Ok(Fresh::Repeated) => {}
-                // Refusing it would make the Background Channel repeat it for ever: the device has left more gaps than
-                // any client does.
-                Ok(Fresh::Full) => metrics::dropped("seen_full"),
+                Ok(Fresh::Repeated | Fresh::Full) => {}
                 Err(refused) => {
                     metrics::relay_refused(refused.label());
-                    let cause = refused.cause().into();
+                    let cause = refused.cause();
                     answer.refused.push(RefusedEvent { index, cause, detail: refused.to_string() });
                 }
             }
@@ -112,8 +109,11 @@ impl Core {
     /// Takes one relayed event. The name in it is the Background Channel's word only, so it makes no device known.
     fn take_relayed(&mut self, relayed: RelayedEvent, now_ms: i64) -> Result<Fresh, Unrelayed> {
         let (device, outbox, event) = checked_event(relayed)?;
-        let number = self.devices.number(&device).ok_or(Unrelayed::UnknownDevice(device))?;
-        Ok(self.take_event(number, outbox, event, Road::Background, now_ms))
+        let Some(number) = self.devices.number(&device) else { return Err(Unrelayed::UnknownDevice(device)) };
+        match self.take_event(number, outbox, event, Road::Background, now_ms) {
+            Fresh::Full => Err(Unrelayed::OutboxFull(device)),
+            fresh @ (Fresh::New | Fresh::Repeated) => Ok(fresh),
+        }
     }
 
     fn take_result(
@@ -124,22 +124,27 @@ impl Core {
         fresh: Fresh,
         now_ms: i64,
     ) {
-        let Some(device) = self.devices.name(number).map(ToString::to_string) else {
-            return metrics::dropped("unknown_device");
-        };
         let Ok(id) = InstructionId::try_from(&result.instruction[..]) else {
             return metrics::dropped("malformed");
         };
         if !result.state().is_terminal() {
             return metrics::dropped("malformed");
         }
-        let (position, place) = match self.place(id, number, result.part) {
-            Some((position, place)) if fresh == Fresh::New || place == Place::Open => (position, place),
+        let Some((position, place, number)) = self.place(id, number, result.part, fresh) else {
             // What came again has been counted, and was stored or dropped the first time.
-            _ if fresh != Fresh::New => return,
-            _ => return metrics::dropped("late_or_unknown"),
+            return if fresh == Fresh::New {
+                metrics::dropped("late_or_unknown")
+            };
+        };
+        let Some(device) = self.devices.name(number).map(ToString::to_string) else {
+            return metrics::dropped("unknown_device");
         };
         let part = Part { instruction: id, number, part: result.part, bytes };
+        if self.is_stored(position, place, &part) {
+            return if fresh == Fresh::New {
+                metrics::repeated("results")
+            };
+        }
         let result = match self.check_part(position, place, &part) {
             Ok(()) => result,
             Err(error) => {
@@ -175,17 +180,19 @@ impl Core {
         tracing::trace!(instruction = %id, number, now_ms, ?place, "result taken");
     }
 
-    /// Returns the instruction's position and where a result of the device falls; `None` if it has no place.
-    fn place(&self, id: InstructionId, number: u32, part: u32) -> Option<(i64, Place)> {
+    /// Returns the instruction's position, where a result of the device falls, and the number that the device had as its
+    /// target; `None` if it has no place.
+    fn place(&self, id: InstructionId, number: u32, part: u32, fresh: Fresh) -> Option<(i64, Place, u32)> {
         if let Some(position) = self.positions.get(&id)
             && self.state_of(*position, number).is_some_and(|state| !state.is_terminal())
         {
-            return Some((*position, Place::Open));
+            return Some((*position, Place::Open, number));
         }
         if let Some(aside) = self.set_aside.get(&id) {
-            return Some((aside.position, Place::SetAside));
+            // What is stored for a damaged instruction is known since the start only.
+            return (fresh == Fresh::New).then_some((aside.position, Place::SetAside, number));
         }
-        self.late_position(id, number, part).map(|position| (position, Place::Late))
+        self.late_position(id, number, part).map(|(position, number)| (position, Place::Late, number))
     }
 
     fn take_event(&mut self, number: u32, outbox: OutboxId, event: Event, road: Road, now_ms: i64) -> Fresh {
@@ -230,7 +237,7 @@ impl Core {
         match fresh {
             Fresh::New => {}
             Fresh::Repeated => metrics::repeated(lane),
-            Fresh::Full => metrics::dropped("seen_full"),
+            Fresh::Full => metrics::left_unacked("seen_full"),
         }
         fresh
     }
@@ -269,13 +276,22 @@ enum Unrelayed {
     UnknownDevice(DeviceId),
     #[error("event of `{device}`: {what}")]
     Malformed { device: String, what: String },
+    #[error(
+        "the outbox of device {0} has left more gaps than are remembered ({SEEN_RANGES_MAX}); it is taken when they close"
+    )]
+    OutboxFull(DeviceId),
 }
 
+/// The cause that relay.proto reserves for an outbox with too many gaps. A Background Channel keeps what is refused for
+/// a cause that it does not know.
+const OUTBOX_FULL: i32 = 3;
+
 impl Unrelayed {
-    fn cause(&self) -> RelayRefusal {
+    fn cause(&self) -> i32 {
         match self {
-            Self::UnknownDevice(_) => RelayRefusal::UnknownDevice,
-            Self::Malformed { .. } => RelayRefusal::Malformed,
+            Self::UnknownDevice(_) => RelayRefusal::UnknownDevice.into(),
+            Self::Malformed { .. } => RelayRefusal::Malformed.into(),
+            Self::OutboxFull(_) => OUTBOX_FULL,
         }
     }
 
@@ -284,6 +300,7 @@ impl Unrelayed {
         match self {
             Self::UnknownDevice(_) => "unknown_device",
             Self::Malformed { .. } => "malformed",
+            Self::OutboxFull(_) => "outbox_full",
         }
     }
 }

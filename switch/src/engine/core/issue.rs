@@ -9,6 +9,7 @@ use muster_pki::DeviceId;
 use muster_proto::common::v1::{NamedValue, TargetState};
 use muster_proto::ids::{Digest, InstructionId};
 use muster_signing::audience::{CLIENT_ATTRIBUTES, Expression};
+use muster_signing::definition::Kind;
 use muster_signing::order::{self, Audience, Order};
 use roaring::RoaringBitmap;
 use semver::Version;
@@ -28,6 +29,7 @@ use crate::engine::{EngineError, Prepare, Prepared, metrics};
 #[derive(Debug)]
 pub(crate) struct Draft {
     id: InstructionId,
+    kind: Kind,
     order: Order,
     definition: Bytes,
     members: Vec<(DeviceId, u32)>,
@@ -45,6 +47,8 @@ pub(crate) struct PreparedOrder {
     proofs: Arc<Proofs>,
     grace: Duration,
     prepared_at_ms: i64,
+    /// Who may submit it.
+    operator: String,
 }
 
 /// A signed order whose signature was verified.
@@ -62,6 +66,9 @@ pub(crate) struct Submission {
 
 /// Orders that wait for a signature at most; the oldest is forgotten first.
 const PREPARED_MAX: usize = 1_000;
+
+/// Of these, of one operator at most; the operator's oldest is forgotten first. An order is signed at once or not at all.
+const PREPARED_PER_OPERATOR_MAX: usize = 100;
 
 /// Instructions with targets that are not terminal at most: the writer looks at each of them in every batch.
 const ACTIVE_MAX: usize = 10_000;
@@ -113,6 +120,7 @@ impl Core {
         };
         Ok(Draft {
             id,
+            kind: held.definition.kind(),
             order,
             definition: held.envelope.clone(),
             members: self.devices.members(&targets),
@@ -125,9 +133,15 @@ impl Core {
     /// Keeps a prepared order until it comes back signed.
     pub(super) fn keep(&mut self, mut prepared: PreparedOrder, now_ms: i64) {
         self.forget_prepared(now_ms);
-        if self.prepared.len() >= PREPARED_MAX {
-            // Ids are UUIDv7, so the first is the oldest.
+        let of_operator = |kept: &PreparedOrder| kept.operator == prepared.operator;
+        // Ids are UUIDv7, so the first is the oldest.
+        if self.prepared.values().filter(|kept| of_operator(kept)).count() >= PREPARED_PER_OPERATOR_MAX {
+            let oldest = self.prepared.iter().find(|(_, kept)| of_operator(kept)).map(|(id, _)| *id);
+            oldest.and_then(|id| self.prepared.remove(&id));
+            metrics::prepared_forgotten("operator");
+        } else if self.prepared.len() >= PREPARED_MAX {
             self.prepared.pop_first();
+            metrics::prepared_forgotten("all");
         }
         prepared.prepared_at_ms = now_ms;
         prepared.proofs = self.shared_tree(prepared.proofs);
@@ -273,6 +287,11 @@ impl Core {
 }
 
 impl Draft {
+    /// Returns the kind of the definition that was found.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// Builds the tree and encodes the order; takes milliseconds of CPU.
     pub(crate) fn finish(self) -> (PreparedOrder, Prepared) {
         let mut order = self.order;
@@ -286,6 +305,7 @@ impl Draft {
             audience.members_count = targets;
         }
         let bytes = order::encode(&order);
+        let operator = order.operator;
         let prepared = Prepared {
             order: bytes.clone(),
             definition: self.definition,
@@ -301,6 +321,7 @@ impl Draft {
             proofs,
             grace: self.grace,
             prepared_at_ms: 0,
+            operator,
         };
         (kept, prepared)
     }

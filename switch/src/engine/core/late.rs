@@ -1,7 +1,7 @@
 //! Results that come after their target's end.
 //!
-//! What a client started ends with a result, also when the client was cut off until after the deadline. The ledger's
-//! state is final; the result is kept beside it. Instructions that are complete are not in memory, so the writer
+//! What a client started ends with a result, also when the client was cut off until after the deadline, or was removed
+//! meanwhile and came again under another number. The ledger's state is final; the result is kept beside it. Instructions that are complete are not in memory, so the writer
 //! recalls from the store what a late result needs: it asks [`Core::to_recall`] before each command.
 
 use muster_proto::common::v1::TargetState;
@@ -18,16 +18,19 @@ impl Core {
     /// Returns the instruction that the store must be asked about before the command is carried out.
     pub(crate) fn to_recall(&self, command: &Command) -> Option<InstructionId> {
         let Command::Result(result) = command else { return None };
-        let ResultIn { number, outbox, result, .. } = &**result;
+        let ResultIn { number, result, .. } = &**result;
         let id = InstructionId::try_from(&result.instruction[..]).ok()?;
-        let repeated = self.outboxes.contains(*number, *outbox, result.sequence);
-        if repeated || self.set_aside.contains_key(&id) || self.late.contains_key(&id) {
+        if self.set_aside.contains_key(&id) || self.late.contains_key(&id) {
             return None;
         }
-        match self.positions.get(&id) {
-            Some(position) => (self.state_of(*position, *number) == Some(TargetState::Expired)).then_some(id),
-            None => Some(id),
-        }
+        let is_late = match self.positions.get(&id) {
+            Some(position) => self
+                .devices
+                .numbers_of(*number)
+                .any(|number| ended_without_it(self.state_of(*position, number))),
+            None => true,
+        };
+        is_late.then_some(id)
     }
 
     /// Takes what the store knows of the instruction.
@@ -36,16 +39,17 @@ impl Core {
     }
 
     /// Returns the position of an instruction that the device, whose time for it is up, may still bring this part of
-    /// its result for; `None` if there is none.
-    pub(super) fn late_position(&self, id: InstructionId, number: u32, part: u32) -> Option<i64> {
+    /// its result for, and the number that it had then; `None` if there is none.
+    pub(super) fn late_position(&self, id: InstructionId, number: u32, part: u32) -> Option<(i64, u32)> {
         let late = self.late.get(&id)?;
-        let expired = match self.positions.get(&id) {
-            // The ledger in memory knows who has expired since.
-            Some(position) => self.state_of(*position, number) == Some(TargetState::Expired),
-            None => late.expired.as_ref().is_none_or(|expired| expired.contains(number)),
+        let ended = |number: u32| match self.positions.get(&id) {
+            // The ledger in memory knows whose target has ended since.
+            Some(position) => ended_without_it(self.state_of(*position, number)),
+            None => late.unanswered.as_ref().is_none_or(|unanswered| unanswered.contains(number)),
         };
+        let number = self.devices.numbers_of(number).find(|number| ended(*number))?;
         let stored = late.received.get(&number).map_or(0, |received| received.parts);
-        (expired && part >= stored).then_some(late.position)
+        (part >= stored).then_some((late.position, number))
     }
 
     /// Keeps the memory of what was recalled small. Only between batches: the store must have what was taken.
@@ -59,4 +63,9 @@ impl Core {
     pub(super) fn state_of(&self, position: i64, number: u32) -> Option<TargetState> {
         self.active.get(&position).and_then(|active| active.state_of(number))
     }
+}
+
+/// Returns whether a target has ended without its device's result. Only a removal cancels one.
+fn ended_without_it(state: Option<TargetState>) -> bool {
+    matches!(state, Some(TargetState::Expired | TargetState::Cancelled))
 }

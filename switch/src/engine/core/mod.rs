@@ -45,6 +45,7 @@ pub(crate) use documents::{HeldDefinition, HeldLicence};
 pub(crate) use issue::{Draft, PreparedOrder, Submission, parse_audience};
 use ledgers::{Active, Entered};
 use outboxes::Outboxes;
+pub(crate) use outboxes::StoredOutbox;
 use presence::Presence;
 use reserve::Withheld;
 pub(crate) use submissions::KEPT_MS as SUBMISSIONS_KEPT_MS;
@@ -126,7 +127,11 @@ pub(crate) struct CoreConfig {
 impl Core {
     /// Makes the core of what was stored.
     pub(crate) fn new(config: CoreConfig, loaded: Loaded, catalogue: Catalogue) -> Self {
-        let marks = loaded.marks;
+        let stored_marks = loaded.marks;
+        let mut marks = stored_marks;
+        // A store from before the mark has it from its licence.
+        let serial = catalogue.licence.as_ref().map_or(0, |held| held.licence.serial());
+        marks.licence_serial = marks.licence_serial.max(serial);
         let mut core = Self {
             tenant: config.tenant,
             prepared_ttl_ms: millis(config.prepared_ttl),
@@ -151,7 +156,7 @@ impl Core {
             trees: HashMap::new(),
             catalogue: Arc::new(catalogue),
             marks,
-            stored_marks: marks,
+            stored_marks,
             out: Output::default(),
         };
         for instruction in loaded.active {
@@ -228,6 +233,7 @@ impl Core {
             (Mark::Epoch, marks.epoch, stored.epoch),
             (Mark::OrderSequence, marks.order_sequence, stored.order_sequence),
             (Mark::Batch, marks.batch, stored.batch),
+            (Mark::LicenceSerial, marks.licence_serial, stored.licence_serial),
         ] {
             if value != before {
                 self.out.writes.push(Write::Mark { mark, value });

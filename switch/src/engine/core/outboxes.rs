@@ -2,6 +2,9 @@
 //!
 //! A device has one outbox; it takes another when it loses its store. Whoever may speak for a device could name a new
 //! one with each record, so only the latest are remembered. What a forgotten one sends again would be stored again.
+//!
+//! A session's client names its own outbox; a Background Channel names whatever it likes. So outboxes that only relayed
+//! events have named have a small share of their own, and never push out one that a `Hello` has named.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -15,6 +18,21 @@ use crate::engine::store::Write;
 
 /// Outboxes remembered of a device: more than a device loses its store in the time that a record may wait in one.
 pub(super) const OUTBOXES_MAX: usize = 16;
+
+/// Outboxes remembered of a device that no `Hello` has named: a client that cannot reach the Switch has lost its store.
+pub(super) const RELAYED_OUTBOXES_MAX: usize = 4;
+
+/// An outbox as it is stored.
+#[derive(Debug)]
+pub(crate) struct StoredOutbox {
+    pub(crate) number: u32,
+    pub(crate) id: OutboxId,
+    /// When it was last used.
+    pub(crate) used: i64,
+    /// Whether a `Hello` has named it.
+    pub(crate) greeted: bool,
+    pub(crate) set: SeenSet,
+}
 
 /// The outboxes of all devices.
 #[derive(Debug, Default)]
@@ -30,13 +48,17 @@ pub(super) struct Outboxes {
 struct Outbox {
     set: SeenSet,
     used: i64,
+    /// A `Hello` has named it.
+    greeted: bool,
 }
 
 impl Outboxes {
     /// Makes them of what was stored.
-    pub(super) fn new(stored: Vec<(u32, OutboxId, i64, SeenSet)>) -> Self {
-        let last_used = stored.iter().map(|(_, _, used, _)| *used).max().unwrap_or_default();
-        let seen = stored.into_iter().map(|(number, id, used, set)| ((number, id), Outbox { set, used }));
+    pub(super) fn new(stored: Vec<StoredOutbox>) -> Self {
+        let last_used = stored.iter().map(|outbox| outbox.used).max().unwrap_or_default();
+        let outbox =
+            |StoredOutbox { number, id, used, greeted, set }| ((number, id), Outbox { set, used, greeted });
+        let seen = stored.into_iter().map(outbox);
         Self { seen: seen.collect(), touched: BTreeSet::new(), last_used }
     }
 
@@ -54,6 +76,17 @@ impl Outboxes {
             self.forget_oldest(number);
         }
         fresh
+    }
+
+    /// Notes that a session's `Hello` has named an outbox.
+    pub(super) fn greet(&mut self, number: u32, id: OutboxId, now_ms: i64) {
+        self.last_used = now_ms.max(self.last_used.saturating_add(1));
+        let outbox = self.seen.entry((number, id)).or_default();
+        outbox.used = self.last_used;
+        if !std::mem::replace(&mut outbox.greeted, true) {
+            self.touched.insert((number, id));
+            self.forget_oldest(number);
+        }
     }
 
     /// Adds what the client says it has dropped.
@@ -92,20 +125,25 @@ impl Outboxes {
     pub(super) fn poll_writes(&mut self) -> Vec<Write> {
         let touched = std::mem::take(&mut self.touched).into_iter();
         let write = |(number, outbox)| match self.seen.get(&(number, outbox)) {
-            Some(Outbox { set, used }) => Write::Seen { number, outbox, used: *used, record: set.encode() },
+            Some(Outbox { set, used, greeted }) => {
+                Write::Seen { number, outbox, used: *used, greeted: *greeted, record: set.encode() }
+            }
             None => Write::SeenGone { number, outbox },
         };
         touched.map(write).collect()
     }
 
     fn forget_oldest(&mut self, number: u32) {
-        let mut ids: Vec<_> =
-            self.seen.range(of_device(number)).map(|((_, id), outbox)| (outbox.used, *id)).collect();
-        ids.sort_unstable();
-        for (_, id) in ids.iter().rev().skip(OUTBOXES_MAX) {
-            self.seen.remove(&(number, *id));
-            self.touched.insert((number, *id));
-            metrics::outbox_forgotten();
+        for (greeted, most) in [(true, OUTBOXES_MAX), (false, RELAYED_OUTBOXES_MAX)] {
+            let of_device = self.seen.range(of_device(number));
+            let of_kind = of_device.filter(|(_, outbox)| outbox.greeted == greeted);
+            let mut ids: Vec<_> = of_kind.map(|((_, id), outbox)| (outbox.used, *id)).collect();
+            ids.sort_unstable();
+            for (_, id) in ids.iter().rev().skip(most) {
+                self.seen.remove(&(number, *id));
+                self.touched.insert((number, *id));
+                metrics::outbox_forgotten();
+            }
         }
     }
 }
@@ -123,12 +161,14 @@ mod tests {
     fn the_outbox_used_least_recently_is_forgotten_and_its_row_deleted() {
         let mut outboxes = Outboxes::default();
         for first in 0..16 {
+            outboxes.greet(1, id(first), 7);
             assert_eq!(insert(&mut outboxes, 1, first), Fresh::New);
         }
         assert_eq!(insert(&mut outboxes, 2, 0), Fresh::New);
         assert_eq!(insert(&mut outboxes, 1, 0), Fresh::Repeated);
         assert_eq!(outboxes.poll_writes().len(), 17);
 
+        outboxes.greet(1, id(16), 7);
         assert_eq!(insert(&mut outboxes, 1, 16), Fresh::New);
 
         let writes = outboxes.poll_writes();
@@ -143,12 +183,38 @@ mod tests {
 
     #[test]
     fn what_was_used_before_the_start_is_forgotten_before_what_is_used_now() {
-        let stored = (0..16).map(|first| (1, id(first), 100 - i64::from(first), SeenSet::new())).collect();
-        let mut outboxes = Outboxes::new(stored);
+        let stored = |first| StoredOutbox {
+            number: 1,
+            id: id(first),
+            used: 100 - i64::from(first),
+            greeted: true,
+            set: SeenSet::new(),
+        };
+        let mut outboxes = Outboxes::new((0..16).map(stored).collect());
 
-        assert_eq!(insert(&mut outboxes, 1, 16), Fresh::New);
+        outboxes.greet(1, id(16), 7);
 
         assert!(matches!(outboxes.poll_writes()[0], Write::SeenGone { outbox, .. } if outbox == id(15)));
+    }
+
+    #[test]
+    fn outboxes_that_only_the_relay_names_push_out_no_other() {
+        let mut outboxes = Outboxes::default();
+        outboxes.greet(1, id(0), 7);
+        assert_eq!(insert(&mut outboxes, 1, 0), Fresh::New);
+
+        for first in 1..100 {
+            assert_eq!(insert(&mut outboxes, 1, first), Fresh::New);
+        }
+
+        assert_eq!(outboxes.seen.len(), 1 + RELAYED_OUTBOXES_MAX);
+        assert_eq!(insert(&mut outboxes, 1, 0), Fresh::Repeated);
+        outboxes.greet(1, id(99), 7);
+        assert_eq!(
+            insert(&mut outboxes, 1, 99),
+            Fresh::Repeated,
+            "it keeps what was seen when a client names it"
+        );
     }
 
     fn insert(outboxes: &mut Outboxes, number: u32, first: u8) -> Fresh {

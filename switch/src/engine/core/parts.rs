@@ -1,5 +1,8 @@
 //! Results in parts: one after the other, and together no more than the definition allows.
 //!
+//! What is stored of a result decides which part is due. A part's sequence does not: a gap may have named it, and a client
+//! whose store was restored sends everything again under new ones.
+//!
 //! A device is believed no further than its order: what it sends beyond is acked, so that its outbox drains, and not
 //! stored. Of a target that has yet to end, the rest of the result would be worth nothing, so the target fails.
 
@@ -26,7 +29,7 @@ pub(super) struct Part {
 /// Why a part is not taken.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PartError {
-    /// A part came again, or one before it is missing.
+    /// One before it is missing.
     #[error(
         "part {got} of the result came where part {due} was due; update the client, then issue the instruction again"
     )]
@@ -46,6 +49,12 @@ const LIMIT_BYTES_MAX: u64 = 16 << 20;
 const FRAMING_BYTES: u64 = RESULT_BYTES_MAX as u64;
 
 impl Core {
+    /// Returns whether a part of an open target is stored already: by whatever sequence it came, it is due once.
+    pub(super) fn is_stored(&self, position: i64, place: Place, part: &Part) -> bool {
+        let before = self.received(position, place, part.instruction, part.number);
+        place == Place::Open && part.part < before.parts
+    }
+
     /// Checks a part against those that came before it.
     pub(super) fn check_part(&self, position: i64, place: Place, part: &Part) -> Result<(), PartError> {
         let Part { instruction, number, bytes, part } = part;

@@ -2,7 +2,8 @@
 //!
 //! What a removed device brought stays, under its name and its number, which nobody gets again. Its targets end, so that
 //! every ledger stays a partition. If it connects again it is a new device; only what was seen of its outboxes is the old
-//! one's, since the client sends from there what was not acked.
+//! one's, since the client sends from there what was not acked. A result among that is kept beside the target that the
+//! device was under its former number (see `late`).
 
 use muster_pki::DeviceId;
 use muster_proto::common::v1::TargetState;
@@ -57,7 +58,7 @@ impl Core {
     pub(super) fn left_behind(&self, number: u32) -> bool {
         let removed = !self.devices.is_here(number);
         if removed {
-            metrics::dropped("removed_device");
+            metrics::left_unacked("removed_device");
         }
         removed
     }

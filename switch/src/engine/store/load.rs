@@ -16,6 +16,7 @@ use super::{
     CountsRecord, DocumentRecord, InstructionRecord, Mark, Store, StoreError, SubmissionRecord,
     TransitionRecord, bitmap, key, online,
 };
+use crate::engine::core::StoredOutbox;
 use crate::engine::damage::Damage;
 use crate::engine::ledger::Ledger;
 
@@ -29,8 +30,7 @@ pub(crate) struct Loaded {
     pub(crate) facts: BTreeMap<u32, Client>,
     /// Greater than every number given before, also than those of damaged records.
     pub(crate) next_number: u32,
-    /// With when the outbox was last used.
-    pub(crate) seen: Vec<(u32, OutboxId, i64, SeenSet)>,
+    pub(crate) seen: Vec<StoredOutbox>,
     /// In the order of import.
     pub(crate) definitions: Vec<DocumentRecord>,
     pub(crate) licences: Vec<DocumentRecord>,
@@ -61,6 +61,8 @@ pub(crate) struct LoadedMarks {
     pub(crate) epoch: u64,
     pub(crate) order_sequence: u64,
     pub(crate) batch: u64,
+    /// The highest serial of a licence, as far as its mark says; 0 if none does.
+    pub(crate) licence_serial: u64,
     pub(crate) definition: i64,
     pub(crate) licence: i64,
     pub(crate) instruction: i64,
@@ -198,7 +200,8 @@ fn names_from_facts(loaded: &mut Loaded) {
 }
 
 fn load_seen(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare("SELECT number, outbox_id, record, crc, used FROM seen")?;
+    let mut statement =
+        connection.prepare("SELECT number, outbox_id, record, crc, used, greeted FROM seen")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let number: u32 = row.get(0)?;
@@ -217,7 +220,7 @@ fn load_seen(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> r
                 seen_again(connection, number, id)?
             }
         };
-        loaded.seen.push((number, id, row.get(4)?, set));
+        loaded.seen.push(StoredOutbox { number, id, used: row.get(4)?, greeted: row.get(5)?, set });
     }
     Ok(())
 }
@@ -398,6 +401,7 @@ fn load_marks(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> 
         epoch: mark(connection, damage, Mark::Epoch, epochs)?,
         order_sequence: mark(connection, damage, Mark::OrderSequence, 0)?,
         batch: mark(connection, damage, Mark::Batch, 0)?,
+        licence_serial: licence_serial(connection, damage)?,
         definition: last("definitions")?,
         licence: last("licences")?,
         instruction: last("instructions")?,
@@ -406,6 +410,21 @@ fn load_marks(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> 
         event: last("events")?,
     };
     Ok(())
+}
+
+/// Returns the highest serial of a licence. A damaged mark is left out: raised, it would refuse every later licence.
+fn licence_serial(connection: &Connection, damage: &Damage) -> rusqlite::Result<u64> {
+    let mut statement = connection.prepare("SELECT value, crc FROM marks WHERE name = ?1")?;
+    let mut rows = statement.query([Mark::LicenceSerial.name()])?;
+    let Some(row) = rows.next()? else { return Ok(0) };
+    let value: i64 = row.get(0)?;
+    match verify("marks", &[Mark::LicenceSerial.name().as_bytes(), &key(value)], &[], row.get(1)?) {
+        Ok(()) => Ok(u64::try_from(value).unwrap_or_default()),
+        Err(what) => {
+            damage.note("marks", Mark::LicenceSerial.name(), &what);
+            Ok(0)
+        }
+    }
 }
 
 /// Returns a mark; of a damaged one, a value that is surely not lower than the one lost.

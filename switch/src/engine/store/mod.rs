@@ -53,6 +53,8 @@ pub(crate) enum Mark {
     OrderSequence,
     /// The last batch with transitions.
     Batch,
+    /// The highest serial of a licence (G6 of signing.md).
+    LicenceSerial,
 }
 
 /// The file that says who has the store.
@@ -161,6 +163,7 @@ impl Mark {
             Self::Epoch => "epoch",
             Self::OrderSequence => "order_sequence",
             Self::Batch => "batch",
+            Self::LicenceSerial => "licence_serial",
         }
     }
 }

@@ -12,13 +12,15 @@ use rusqlite::{Connection, OptionalExtension};
 use super::load::replay;
 use super::{InstructionRecord, Store, StoreError, checked, key};
 use crate::engine::damage::Damage;
+use crate::engine::ledger::Ledger;
 
 /// Who may bring a late result of an instruction.
 #[derive(Debug)]
 pub(crate) struct Late {
     pub(crate) position: i64,
-    /// The expired targets; `None` if a damaged record hides them: then a result is rather kept than lost.
-    pub(crate) expired: Option<RoaringBitmap>,
+    /// The targets that expired or whose device was removed; `None` if a damaged record hides them: then a result is
+    /// rather kept than lost.
+    pub(crate) unanswered: Option<RoaringBitmap>,
     /// What of a result each of them has in the store already.
     pub(crate) received: HashMap<u32, Received>,
     /// Empty if a damaged record hides it.
@@ -54,19 +56,20 @@ impl Store {
         let Some((position, record, crc)): Option<(i64, Vec<u8>, i64)> = row.optional()? else {
             return Ok(None);
         };
-        let (expired, definition_digest) = match self.expired(position, id, &record, crc)? {
-            Ok((expired, digest)) => (Some(expired), digest),
+        let (unanswered, definition_digest) = match self.unanswered(position, id, &record, crc)? {
+            Ok((unanswered, digest)) => (Some(unanswered), digest),
             Err(what) => {
                 damage.note("instructions", &id.to_string(), &what);
                 (None, Vec::new())
             }
         };
         let mut received = received(self.connection(), position)?;
-        received.retain(|number, _| expired.as_ref().is_none_or(|expired| expired.contains(*number)));
-        Ok(Some(Late { position, expired, received, definition_digest }))
+        received
+            .retain(|number, _| unanswered.as_ref().is_none_or(|unanswered| unanswered.contains(*number)));
+        Ok(Some(Late { position, unanswered, received, definition_digest }))
     }
 
-    fn expired(
+    fn unanswered(
         &self,
         position: i64,
         id: InstructionId,
@@ -81,7 +84,9 @@ impl Store {
         let ledger = replay(self.connection(), position, &record.targets)?;
         // The record's checksum held, so the order in it is what was decoded when it was accepted.
         let digest = Order::decode(&record.order[..]).unwrap_or_default().definition_digest;
-        Ok(ledger.map(|ledger| (ledger.in_state(TargetState::Expired).clone(), digest)))
+        let unanswered =
+            |ledger: Ledger| ledger.in_state(TargetState::Expired) | ledger.in_state(TargetState::Cancelled);
+        Ok(ledger.map(|ledger| (unanswered(ledger), digest)))
     }
 }
 

@@ -13,7 +13,7 @@ const APPLICATION_ID: i64 = 0x4d75_5377;
 ///
 /// Each record is a protobuf message beside a CRC32C over the table's name, its key columns and itself. Positions are
 /// given by the core, ascending, and never reused.
-const MIGRATIONS: [&str; 4] = ["
+const MIGRATIONS: [&str; 5] = ["
 CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE devices (number INTEGER PRIMARY KEY, device TEXT NOT NULL, crc INTEGER NOT NULL);
 CREATE INDEX devices_by_name ON devices (device);
@@ -48,6 +48,10 @@ CREATE TABLE online (id INTEGER PRIMARY KEY CHECK (id = 0), at_ms INTEGER NOT NU
 ", "
 -- Devices that an operator removed, and when. Their row in `devices` stays: it names what they left.
 CREATE TABLE removed (number INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, crc INTEGER NOT NULL);
+", "
+-- Whether a `Hello` has named the outbox; of those from before it is taken for granted, since the client's is among them.
+-- Not under the checksum, as `used`.
+ALTER TABLE seen ADD COLUMN greeted INTEGER NOT NULL DEFAULT 1;
 "];
 
 /// Sets up the writing connection and brings the tables up to date.

@@ -45,6 +45,8 @@ pub(crate) enum Write {
         number: u32,
         outbox: OutboxId,
         used: i64,
+        /// Whether a `Hello` has named the outbox.
+        greeted: bool,
         record: Vec<u8>,
     },
     /// The outbox is forgotten.
@@ -142,10 +144,10 @@ fn write_one(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<u
                 .execute(params![at_ms, devices, crc])?;
             Ok(devices.len() + 32)
         }
-        Write::Seen { number, outbox, used, record } => {
+        Write::Seen { number, outbox, used, greeted, record } => {
             let crc = checksum("seen", &[&key(*number), outbox.as_bytes()], record);
-            cached(transaction, "INSERT OR REPLACE INTO seen VALUES (?1, ?2, ?3, ?4, ?5)")?
-                .execute(params![number, outbox.as_bytes(), record, crc, used])?;
+            cached(transaction, "INSERT OR REPLACE INTO seen VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                .execute(params![number, outbox.as_bytes(), record, crc, used, greeted])?;
             Ok(record.len() + 32)
         }
         Write::SeenGone { number, outbox } => {

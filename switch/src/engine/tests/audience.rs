@@ -88,9 +88,9 @@ async fn a_definition_can_be_issued_once_the_licence_binds_its_signer() {
 
     let imported = world.engine.import_definition(world.definition("1.0.0")).await.unwrap();
     let without = world.prepare("").await;
-    world.engine.import_licence(world.licence_for(1, "Other")).await.unwrap();
+    world.engine.import_licence(world.licence_for(2, "Other")).await.unwrap();
     let unbound = world.prepare("").await;
-    world.engine.import_licence(world.licence(2)).await.unwrap();
+    world.engine.import_licence(world.licence(3)).await.unwrap();
     let bound = world.prepare("").await;
 
     assert!(!imported.licensed);
@@ -146,7 +146,7 @@ async fn the_highest_version_is_issued_and_a_near_name_is_told() {
 
     let prepared = world.prepare("").await.unwrap();
     let misspelt = Prepare { definition: "Acme-Test-Kernal".to_owned(), ..Prepare::default() };
-    let misspelt = world.engine.prepare(misspelt).await;
+    let misspelt = world.engine.prepare(misspelt, admitted).await;
 
     let digest: Digest = newer.digest.parse().unwrap();
     assert_eq!(Some(prepared.definition), world.engine.document(DocumentKind::Definition, digest));
@@ -167,7 +167,7 @@ async fn the_highest_version_is_issued_and_a_near_name_is_told() {
             Prepare { definition: name.to_owned(), version: version.to_owned(), ..Prepare::default() };
 
         let (prepared, read) =
-            (world.engine.prepare(prepare).await, world.engine.reader().definition(name, version));
+            (world.engine.prepare(prepare, admitted).await, world.engine.reader().definition(name, version));
 
         assert_eq!(prepared.unwrap_err(), EngineError::NotFound(wanted.to_owned()));
         assert_eq!(read.unwrap_err(), EngineError::NotFound(wanted.to_owned()));

@@ -43,6 +43,22 @@ async fn an_instruction_with_a_damaged_transition_is_set_aside_but_its_results_a
 }
 
 #[tokio::test]
+async fn a_licence_serial_is_used_once_and_never_goes_back_also_when_its_licence_is_damaged() {
+    let world = World::new().await;
+    let other_text = world.engine.import_licence(world.licence_for(1, "Other")).await;
+    let third = world.licence(3);
+    world.engine.import_licence(third.clone()).await.unwrap();
+
+    let world = world.restart(|database| flip(database, "licences", "position = 2"));
+    let older = world.engine.import_licence(world.licence(2)).await;
+    let again = world.engine.import_licence(third).await;
+
+    assert!(matches!(other_text, Err(EngineError::FailedPrecondition(_))), "{other_text:?}");
+    assert!(matches!(older, Err(EngineError::FailedPrecondition(_))), "{older:?}");
+    assert_eq!(again, Ok(3));
+}
+
+#[tokio::test]
 async fn a_transition_that_is_gone_is_missed() {
     let world = World::new().await;
     let session = world.connect("w1.acme.local").await;
@@ -158,7 +174,7 @@ async fn a_store_that_cannot_be_used_says_where_it_is_what_was_found_and_what_to
         (
             "a later version",
             |file| pragma(file, "user_version", 99),
-            &["has layout 99", "layouts up to 4", "newer version"],
+            &["has layout 99", "layouts up to 5", "newer version"],
         ),
         (
             "another program",

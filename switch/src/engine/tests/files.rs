@@ -40,6 +40,15 @@ async fn a_store_whose_folder_was_renamed_ends_a_switch_that_has_nothing_to_writ
     assert!(says.contains("its folder renamed"), "{says}");
 }
 
+#[tokio::test]
+async fn a_close_whose_last_commit_failed_says_so_and_one_that_did_not_is_closed() {
+    let (sound, gone) = (World::new().await, World::new().await);
+    std::fs::remove_file(gone.dir.path().join("switch.db")).unwrap();
+
+    assert_eq!(sound.engine.close(), EngineEnd::Closed);
+    assert!(matches!(gone.engine.close(), EngineEnd::Store { .. }));
+}
+
 /// What comes in a file's place.
 #[derive(Debug, Clone, Copy)]
 enum Then {

@@ -2,6 +2,7 @@
 
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::OutboxId;
+use muster_proto::limits::SEEN_RANGES_MAX;
 use muster_proto::relay::v1::{RelayEventsResponse, RelayRefusal, RelayedEvent};
 use muster_proto::seen::{GAP_EVENT, gap_field};
 use muster_proto::session::v1::{Event, Lane, Result as SessionResult};
@@ -184,24 +185,44 @@ async fn a_part_that_comes_again_before_the_last_is_stored_once() {
 }
 
 #[tokio::test]
-async fn only_the_latest_sixteen_outboxes_of_a_device_are_remembered() {
-    let world = World::new().await;
-    world.connect("w1.acme.local").await;
+async fn outboxes_that_only_the_relay_names_are_few_and_outlive_a_restart_without_pushing_out_a_clients() {
+    let mut world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    world.tell_event(&session, event(1)).await;
+    world.next_ack().await;
     let outboxes = |numbers: std::ops::Range<u8>| {
         numbers.map(|number| RelayedEvent { outbox_id: vec![number; 16], ..relayed(1) }).collect::<Vec<_>>()
     };
-    world.engine.relay(outboxes(0..16)).await.unwrap();
-    world.engine.relay(outboxes(0..1)).await.unwrap();
-    world.engine.relay(outboxes(16..40)).await.unwrap();
+    world.engine.relay(outboxes(100..116)).await.unwrap();
 
     let mut rows = 0;
     let world = world.restart(|database| {
         rows = database.query_row("SELECT count(*) FROM seen", [], |row| row.get(0)).unwrap();
     });
+    world.engine.relay(outboxes(116..140)).await.unwrap();
 
-    assert_eq!(rows, 16);
-    assert_eq!(world.engine.relay(outboxes(24..40)).await.unwrap().accepted, 0, "those are remembered");
-    assert_eq!(world.engine.relay(outboxes(23..24)).await.unwrap().accepted, 1, "this one is forgotten");
+    assert_eq!(rows, 5, "the client's, and four that were relayed");
+    assert_eq!(world.engine.relay(outboxes(136..140)).await.unwrap().accepted, 0, "those are remembered");
+    assert_eq!(world.engine.relay(vec![relayed(1)]).await.unwrap().accepted, 0, "and so is the client's");
+    assert_eq!(world.engine.relay(outboxes(135..136)).await.unwrap().accepted, 1, "this one is forgotten");
+}
+
+#[tokio::test]
+async fn a_relayed_event_that_finds_no_room_among_the_gaps_is_refused_and_not_said_to_be_taken() {
+    let world = World::new().await;
+    world.connect("w1.acme.local").await;
+    let every_other = (1..=u64::try_from(SEEN_RANGES_MAX).unwrap()).map(|number| relayed(2 * number));
+    for events in every_other.collect::<Vec<_>>().chunks(1_000) {
+        world.engine.relay(events.to_vec()).await.unwrap();
+    }
+    let next = relayed(2 * (u64::try_from(SEEN_RANGES_MAX).unwrap() + 1));
+
+    let full = world.engine.relay(vec![next.clone(), relayed(2)]).await.unwrap();
+    let closed = world.engine.relay(vec![relayed(1), relayed(3), next]).await.unwrap();
+
+    let causes: Vec<_> = full.refused.iter().map(|refused| (refused.index, refused.cause)).collect();
+    assert_eq!((full.accepted, causes), (0, vec![(0, 3)]), "relay.proto reserves 3 for a full outbox");
+    assert_eq!((closed.accepted, closed.refused), (3, vec![]));
 }
 
 #[tokio::test]

@@ -122,9 +122,9 @@ async fn arguments_are_checked_and_only_those_given_are_in_the_order() {
         ..Prepare::default()
     };
 
-    let given = world.engine.prepare(prepare(7)).await.unwrap();
+    let given = world.engine.prepare(prepare(7), admitted).await.unwrap();
     let left_out = world.prepare("").await.unwrap();
-    let beyond = world.engine.prepare(prepare(1_000)).await;
+    let beyond = world.engine.prepare(prepare(1_000), admitted).await;
 
     assert_eq!(Order::decode(&given.order[..]).unwrap().arguments, [integer("days", 7)]);
     assert_eq!(Order::decode(&left_out.order[..]).unwrap().arguments, []);
@@ -195,4 +195,48 @@ fn order_message(message: ShardMessage) -> Option<OrderSeen> {
 
 fn name(_session: &Session) -> String {
     "w1.acme.local".to_owned()
+}
+
+#[tokio::test]
+async fn an_operator_who_prepares_many_orders_forgets_his_own_and_nobody_elses() {
+    let world = World::new().await;
+    world.connect("w1.acme.local").await;
+    let (bens, first) = (by("ben.acme.local"), by(OPERATOR));
+    world.engine.prepare(bens.clone(), admitted).await.unwrap();
+    let first = world.engine.prepare(first, admitted).await.unwrap();
+    // Of one millisecond's ids none is the older one.
+    world.advance(std::time::Duration::from_millis(1));
+    let annas = world.prepare("").await.unwrap();
+
+    for _ in 0..100 {
+        world.engine.prepare(bens.clone(), admitted).await.unwrap();
+    }
+    world.submit(&annas).await;
+    for _ in 0..100 {
+        world.prepare("").await.unwrap();
+    }
+
+    let envelope = world.orders.sign(&first.order, ContentType::Order, world.now_ms());
+    let forgotten = world.engine.submit(envelope, "key".to_owned(), OPERATOR).await;
+    assert!(matches!(forgotten, Err(EngineError::FailedPrecondition(_))), "{forgotten:?}");
+}
+
+#[tokio::test]
+async fn an_order_that_its_operator_may_not_sign_for_takes_no_room() {
+    let world = World::new().await;
+    world.connect("w1.acme.local").await;
+    let kept = world.prepare("").await.unwrap();
+    // Of one millisecond's ids none is the older one.
+    world.advance(std::time::Duration::from_millis(1));
+
+    for _ in 0..100 {
+        let denied = |_| Err(EngineError::PermissionDenied("not this kind".to_owned()));
+        assert!(world.engine.prepare(by(OPERATOR), denied).await.is_err());
+    }
+
+    world.submit(&kept).await;
+}
+
+fn by(operator: &str) -> Prepare {
+    Prepare { definition: DEFINITION.to_owned(), operator: operator.to_owned(), ..Prepare::default() }
 }

@@ -7,6 +7,7 @@ use muster_proto::common::v1::TargetState;
 use muster_proto::operator::v1::export_response::Record;
 use muster_proto::operator::v1::{RemoveClientResponse, Transition};
 use muster_proto::relay::v1::RelayedEvent;
+use muster_proto::session::v1::Result as SessionResult;
 
 use super::world::*;
 use crate::engine::{EngineError, ShardMessage};
@@ -178,6 +179,43 @@ async fn events_relayed_for_a_removed_device_wait_until_it_comes_again() {
 }
 
 #[tokio::test]
+async fn the_result_of_one_that_comes_again_is_kept_beside_the_target_that_it_was() {
+    let mut world = World::new().await;
+    let gone = world.connect(GONE).await;
+    let complete = world.issue("").await;
+    world.connect(STAYS).await;
+    let open = world.issue("").await;
+    let part = |part, sequence| SessionResult {
+        part,
+        last: part == 1,
+        ..result(open, sequence, TargetState::Answered)
+    };
+    world.tell_result(&gone, part(0, 1)).await;
+    world.next_ack().await;
+    for _ in 0..2 {
+        remove(&world, GONE).await.unwrap();
+        world.connect(GONE).await;
+    }
+
+    let again = world.connect(GONE).await;
+    world.tell_result(&again, part(1, 2)).await;
+    world.next_ack().await;
+    let mut world = world.restart(|_| ());
+    let again = world.connect(GONE).await;
+    world.answer(&again, complete, 3).await;
+    world.answer(&again, complete, 3).await;
+
+    let reader = world.engine.reader();
+    let brought = |id| {
+        let results = reader.results(id, &Default::default(), 10).unwrap().items;
+        results.into_iter().map(|result| (result.device, result.part)).collect::<Vec<_>>()
+    };
+    assert_eq!(brought(open), [(GONE.to_owned(), 0), (GONE.to_owned(), 1)]);
+    assert_eq!(brought(complete), [(GONE.to_owned(), 0)]);
+    assert_eq!(counts(&reader.instruction(complete).unwrap()), [(TargetState::Cancelled, 1)]);
+}
+
+#[tokio::test]
 async fn an_order_prepared_before_the_removal_waits_for_nobody_who_is_gone() {
     let world = World::new().await;
     world.connect(GONE).await;
@@ -217,7 +255,11 @@ async fn a_store_of_the_third_layout_learns_to_remove() {
     world.connect(GONE).await;
 
     let world = world.restart(|database| {
-        database.execute_batch("DROP TABLE removed; PRAGMA user_version = 3;").unwrap();
+        database
+            .execute_batch(
+                "ALTER TABLE seen DROP COLUMN greeted; DROP TABLE removed; PRAGMA user_version = 3;",
+            )
+            .unwrap();
     });
     remove(&world, GONE).await.unwrap();
 
