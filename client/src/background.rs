@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use muster_proto::ids::OutboxId;
 use muster_proto::limits::EVENT_BATCH_EVENTS_MAX;
 use muster_proto::session::v1::{Event, EventBatch, EventBatchAck, SequenceRange};
@@ -41,8 +42,56 @@ pub(crate) struct Poster {
     pub(crate) after: Duration,
     /// The pauses between failures.
     pub(crate) backoff: Backoff,
+    /// What this road does not take, and the next session will.
+    pub(crate) road: Road,
     /// Ends the task.
     pub(crate) stop: CancellationToken,
+}
+
+/// How far this road has come: one event that the Background Channel refuses for good must not keep the others back.
+///
+/// The event is passed over here, not dropped: the session carries it, or the Switch says what is wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Road {
+    /// Events up to here were passed over.
+    passed: u64,
+    /// Events in the next batch.
+    events: usize,
+}
+
+impl Default for Road {
+    fn default() -> Self {
+        Self { passed: 0, events: EVENT_BATCH_EVENTS_MAX }
+    }
+}
+
+/// What follows from a batch that was refused for good.
+#[derive(Debug, PartialEq, Eq)]
+enum Refusal {
+    /// It is tried again in halves.
+    Halved,
+    /// It was one event, which is passed over.
+    Passed,
+}
+
+impl Road {
+    fn handle_taken(&mut self) {
+        self.events = EVENT_BATCH_EVENTS_MAX;
+    }
+
+    fn handle_refused(&mut self, count: usize, last: u64) -> Refusal {
+        if count > 1 {
+            self.events = count / 2;
+            return Refusal::Halved;
+        }
+        *self = Self { passed: last, ..Self::default() };
+        Refusal::Passed
+    }
+
+    /// There was a session: it took what was passed over.
+    fn handle_session(&mut self) {
+        *self = Self::default();
+    }
 }
 
 impl Poster {
@@ -51,7 +100,10 @@ impl Poster {
         let mut appended = self.store.appended();
         loop {
             let due = match *self.link.borrow_and_update() {
-                Link::Up { .. } => None,
+                Link::Up { .. } => {
+                    self.road.handle_session();
+                    None
+                }
                 Link::Down { since, .. } => Some(Instant::from_std(since) + self.after),
             };
             let Some(due) = due.filter(|due| *due <= Instant::now()) else {
@@ -65,7 +117,14 @@ impl Poster {
             };
             appended.mark_unchanged();
             let now_ms = crate::clock::wall_ms();
-            let pause = match self.post_queued(now_ms).await {
+            let stop = self.stop.clone();
+            let posted = tokio::select! {
+                biased;
+                // What was posted and not acked is posted again.
+                () = stop.cancelled() => return Ok(()),
+                posted = self.post_queued(now_ms) => posted,
+            };
+            let pause = match posted {
                 Err(StoreError::DiskFull) => {
                     tracing::warn!("the disk of the store is full; events are posted again later");
                     Some(self.backoff.next_pause())
@@ -94,11 +153,12 @@ impl Poster {
 
     /// Posts what waits first; returns how long to wait, none if nothing waits.
     async fn post_queued(&mut self, now_ms: i64) -> Result<Option<Duration>, StoreError> {
+        let Road { passed, events } = self.road;
         let (outbox, queued) = self
             .store
             .write(move |tables| {
-                let mut queued = tables.queued(QueueLane::Events, 0, BATCH_BYTES, now_ms)?;
-                queued.truncate(EVENT_BATCH_EVENTS_MAX);
+                let mut queued = tables.queued(QueueLane::Events, passed, BATCH_BYTES, now_ms)?;
+                queued.truncate(events);
                 Ok((tables.outbox_id(), queued))
             })
             .await?;
@@ -107,21 +167,36 @@ impl Poster {
 
     /// Posts a batch; returns how long to wait, none after a success.
     async fn post(&mut self, outbox: OutboxId, queued: Vec<Queued>) -> Result<Option<Duration>, StoreError> {
-        let count = queued.len() as u64;
+        let count = queued.len();
         let (first, last) = (
             queued.first().map_or(0, |event| event.sequence),
             queued.last().map_or(0, |event| event.sequence),
         );
         match self.exchange(outbox, last, queued).await? {
             Ok(ranges) if ranges.iter().any(|range| range.first <= last && range.last >= first) => {
-                metrics::counter!(crate::metrics::EVENTS_POSTED).increment(count);
+                metrics::counter!(crate::metrics::EVENTS_POSTED).increment(count as u64);
                 self.store.write(move |tables| tables.acked_of(outbox, QueueLane::Events, &ranges)).await?;
                 self.backoff.reset();
+                self.road.handle_taken();
                 Ok(Some(Duration::ZERO))
             }
             Ok(_) => {
                 tracing::warn!("the Background Channel acknowledged nothing of what was posted");
                 Ok(Some(self.backoff.next_pause()))
+            }
+            Err(HttpsError::Status { status: StatusCode::BAD_REQUEST, .. }) => {
+                Ok(Some(match self.road.handle_refused(count, last) {
+                    Refusal::Halved => Duration::ZERO,
+                    Refusal::Passed => {
+                        metrics::counter!(crate::metrics::EVENTS_REFUSED).increment(1);
+                        tracing::error!(
+                            sequence = last,
+                            "the Background Channel refuses an event; it waits for a session"
+                        );
+                        // One that refuses everything is not asked about each event at once.
+                        self.backoff.next_pause()
+                    }
+                }))
             }
             Err(error) => {
                 tracing::warn!(%error, "events were not posted");
@@ -167,5 +242,37 @@ async fn wait_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn one_event_that_is_refused_for_good_is_found_by_halves_and_passed_over() {
+        let mut road = Road::default();
+        // Of 1 to 100, the server refuses every batch with 42.
+        let mut acked: BTreeSet<u64> = BTreeSet::new();
+        let mut posts = 0;
+        loop {
+            let batch: Vec<u64> =
+                (road.passed + 1..=100).filter(|event| !acked.contains(event)).take(road.events).collect();
+            let Some(last) = batch.last() else { break };
+            posts += 1;
+            if batch.contains(&42) {
+                road.handle_refused(batch.len(), *last);
+            } else {
+                acked.extend(&batch);
+                road.handle_taken();
+            }
+            assert!(posts < 100, "{road:?}");
+        }
+
+        assert_eq!((acked.len(), road.passed), (99, 42));
+        road.handle_session();
+        assert_eq!(road, Road::default());
     }
 }

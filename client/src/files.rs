@@ -98,7 +98,30 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Makes a folder with mode 0700, or narrows the one that is there.
+/// A folder that others may enter, and that nothing says is the client's.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{path}: others may enter it (mode {mode:03o}), and it is not a folder of this client; name another in `data_dir`, or, \
+     if nobody else needs it: chmod 700 {path}"
+)]
+pub struct Shared {
+    path: PathBuf,
+    mode: u32,
+}
+
+/// Refuses a folder that others may enter, unless a client has used it before: narrowed, it might be missed by others.
+pub(crate) fn expect_own(data_dir: &Path) -> Result<(), Shared> {
+    // What is not there is made, and what cannot be looked at is left to whoever opens it.
+    let Ok(found) = std::fs::metadata(data_dir) else { return Ok(()) };
+    let mode = found.permissions().mode() & 0o777;
+    let is_used = ["client.lock", store::FILE].iter().any(|name| data_dir.join(name).exists());
+    if mode & 0o077 == 0 || is_used {
+        return Ok(());
+    }
+    Err(Shared { path: data_dir.to_owned(), mode })
+}
+
+/// Makes a folder with mode 0700, or narrows the one that is there, which must be the client's own.
 pub(crate) fn make_private_dir(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let mut permissions = std::fs::metadata(path)?.permissions();
@@ -148,6 +171,29 @@ mod tests {
             let fits = error.starts_with(&culprit) && error.contains(got) && error.contains(wanted);
             assert!(fits && error.contains("away"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_folder_that_others_may_enter_is_refused_and_left_unless_a_client_has_used_it() {
+        let folder = TempDir::new().unwrap();
+        let shared = folder.path().join("etc");
+        std::fs::create_dir(&shared).unwrap();
+        let mode = |mode| std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o755);
+
+        let error = expect_own(&shared).unwrap_err().to_string();
+
+        assert!(
+            error.contains("mode 755") && error.ends_with(&format!("chmod 700 {}", shared.display())),
+            "{error}"
+        );
+        assert_eq!(std::fs::metadata(&shared).unwrap().permissions().mode() & 0o777, 0o755);
+        mode(0o700);
+        expect_own(&shared).unwrap();
+        mode(0o755);
+        std::fs::write(shared.join("client.lock"), "").unwrap();
+        expect_own(&shared).unwrap();
+        expect_own(&folder.path().join("new")).unwrap();
     }
 
     #[test]

@@ -17,6 +17,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::url::ServiceUrl;
 
+/// The slowest body that is waited for, in bytes a second: a modem's.
+const RATE_BYTES_MIN: u64 = 1_024;
+
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpsError {
@@ -111,19 +114,31 @@ impl Https {
         self.send(stream, path, request).await
     }
 
-    /// Returns the whole body, of at most `bytes_max`.
+    /// Returns the whole body, of at most `bytes_max`, however long it takes as long as it keeps coming: no silence is longer
+    /// than the bound, and on the whole it is not slower than [`RATE_BYTES_MIN`].
     pub(crate) async fn body(
         &self,
         path: &str,
         response: Response<Incoming>,
         bytes_max: usize,
     ) -> Result<Bytes, HttpsError> {
-        let body = Limited::new(response.into_body(), bytes_max).collect();
-        match timeout(self.silence, body).await {
-            Err(_) => Err(self.silent(path)),
-            Ok(Err(cause)) => Err(self.broken(path, cause.to_string())),
-            Ok(Ok(body)) => Ok(body.to_bytes()),
+        let whole = self.silence.saturating_add(Duration::from_secs(bytes_max as u64 / RATE_BYTES_MIN));
+        match timeout(whole, self.collect(path, response.into_body(), bytes_max)).await {
+            Err(_) => Err(self.broken(path, format!("not whole after {whole:?}"))),
+            Ok(collected) => collected,
         }
+    }
+
+    async fn collect(&self, path: &str, body: Incoming, bytes_max: usize) -> Result<Bytes, HttpsError> {
+        let mut body = Limited::new(body, bytes_max);
+        let mut bytes = Vec::new();
+        while let Some(frame) = timeout(self.silence, body.frame()).await.map_err(|_| self.silent(path))? {
+            let frame = frame.map_err(|cause| self.broken(path, cause.to_string()))?;
+            if let Ok(data) = frame.into_data() {
+                bytes.extend_from_slice(&data);
+            }
+        }
+        Ok(bytes.into())
     }
 
     pub(crate) fn silent(&self, path: &str) -> HttpsError {

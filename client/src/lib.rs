@@ -32,7 +32,7 @@ pub use config::{
 };
 pub use content::{ContentError, LieError};
 pub use events::PostError;
-pub use files::WrongKind;
+pub use files::{Shared, WrongKind};
 pub use https::HttpsError;
 pub use instructions::TrustError;
 pub use muster_service::credentials::DialError;

@@ -20,6 +20,8 @@ pub(crate) const ORDERS_REFUSED: &str = "muster_client_orders_refused_total";
 pub(crate) const ORDERS_UNANSWERED: &str = "muster_client_orders_unanswered_total";
 /// Events that the Background Channel took.
 pub(crate) const EVENTS_POSTED: &str = "muster_client_events_posted_total";
+/// Events that the Background Channel refuses for good; they wait for a session.
+pub(crate) const EVENTS_REFUSED: &str = "muster_client_events_refused_total";
 /// Bytes of resources that were verified and written.
 pub(crate) const RESOURCE_BYTES: &str = "muster_client_resource_bytes_total";
 /// Groups of 16 KiB that were not what was signed.

@@ -1,12 +1,14 @@
 //! The client as a program: what [`muster_service::program`] has to know of it.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use muster_pki::Role;
 use muster_service::credentials::{CredentialError, check_roots};
 use muster_service::exit::{self, Ended};
 use muster_service::program::{self, serve};
 use muster_service::telemetry::LogConfig;
+use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::running::{DRAIN_TIMEOUT, StartError, credentials, start};
@@ -14,6 +16,16 @@ use crate::store::StoreError;
 
 /// Worker threads: one for the session, one for everything else; helpers are processes of their own.
 const WORKERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
+
+/// How long the outcome of the client is waited for after its drain.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// The drain was not enough.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the client did not end within {DRAIN_TIMEOUT:?}; what it ran is reported as interrupted at the next start"
+)]
+struct StillRunning;
 
 /// `muster-client`.
 #[derive(Debug)]
@@ -55,7 +67,11 @@ impl program::Program for Program {
                 shutdown.cancelled().await;
                 let outcome = shutdown.drain(DRAIN_TIMEOUT).await;
                 tracing::info!(?outcome, "stopped");
-                running.wait().await.map_err(|error| Ended::new(exit::FAILURE, &*error))
+                // Everything has ended, or does not in time: a service manager would kill what waits longer.
+                match timeout(SETTLE, running.wait()).await {
+                    Ok(ended) => ended.map_err(|error| Ended::new(exit::FAILURE, &*error)),
+                    Err(_) => Err(Ended::new(exit::FAILURE, &StillRunning)),
+                }
             },
         )
     }
@@ -73,6 +89,7 @@ fn exit_code(error: &StartError) -> u8 {
         StartError::Config(_)
         | StartError::Url(_)
         | StartError::WrongKind(_)
+        | StartError::Shared(_)
         | StartError::File { .. }
         | StartError::Credentials(_)
         | StartError::Identity(_)

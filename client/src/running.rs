@@ -23,13 +23,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::attributes;
-use crate::background::Poster;
+use crate::background::{Poster, Road};
 use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::connection::{self, Connection, Link};
 use crate::content::Content;
 use crate::events::{self, PostError};
-use crate::files::{self, WrongKind};
+use crate::files::{self, Shared, WrongKind};
 use crate::https::Https;
 use crate::instructions::shell::{Shell, Workload};
 use crate::instructions::{
@@ -70,6 +70,9 @@ pub enum StartError {
     /// Something stands where a file or a folder of another kind belongs.
     #[error(transparent)]
     WrongKind(#[from] WrongKind),
+    /// `data_dir` is a folder that others may enter, and nothing says that it is the client's.
+    #[error(transparent)]
+    Shared(#[from] Shared),
     /// Another client uses the same `data_dir`.
     #[error("{path}: another client runs in this data_dir; stop it, or give this one a data_dir of its own")]
     Taken {
@@ -108,6 +111,7 @@ impl StartError {
             Self::Config(_)
             | Self::Url(_)
             | Self::WrongKind(_)
+            | Self::Shared(_)
             | Self::Taken { .. }
             | Self::Credentials(_)
             | Self::Identity(_)
@@ -193,6 +197,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartE
 
 async fn start_in(config: Config, shutdown: Shutdown) -> Result<Running, StartError> {
     config.validate().map_err(StartError::Config)?;
+    muster_endpoint::arrange_groups();
     let prepared = Prepared::open(&config, &shutdown)?;
     let Prepared { device, store, .. } = &prepared;
     let (device, store) = (device.clone(), store.clone());
@@ -232,6 +237,7 @@ struct Prepared {
 impl Prepared {
     fn open(config: &Config, shutdown: &Shutdown) -> Result<Self, StartError> {
         files::expect_kinds(&config.data_dir)?;
+        files::expect_own(&config.data_dir)?;
         files::make_private_dir(&config.data_dir).map_err(in_file(&config.data_dir))?;
         let lock = lock(&config.data_dir)?;
         let credentials = credentials(config)?;
@@ -337,6 +343,7 @@ impl Prepared {
             link,
             after: config.events.background_after,
             backoff: Backoff::new(base, cap, rand::random()),
+            road: Road::default(),
             stop: stop.clone(),
         }
     }
@@ -489,7 +496,7 @@ struct Recovered {
     intents: Vec<(Entry, Option<Vec<u8>>)>,
 }
 
-/// Reports what was interrupted, and returns what may still start.
+/// Reports what was interrupted, and returns what may still start once a Welcome says that the store is no copy.
 async fn recover(store: &Store) -> Result<Recovered, StoreError> {
     let now_ms = clock::wall_ms();
     store
@@ -503,7 +510,11 @@ async fn recover(store: &Store) -> Result<Recovered, StoreError> {
             Ok(Recovered {
                 licence: tables.licence(now_ms)?,
                 licence_serial: tables.licence_serial(now_ms)?,
-                memory: Memory { versions, time_floor_ms: tables.time_floor_ms(now_ms)? },
+                memory: Memory {
+                    versions,
+                    time_floor_ms: tables.time_floor_ms(now_ms)?,
+                    restored_at_ms: tables.restored_at_ms(now_ms)?,
+                },
                 intents,
             })
         })
@@ -534,7 +545,7 @@ fn machine(
         Instant::now(),
     );
     for (entry, definition) in recovered.intents {
-        machine.handle_recovered(entry, definition, clock::now());
+        machine.handle_recovered(entry, definition);
     }
     machine
 }

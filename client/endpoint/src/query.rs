@@ -11,6 +11,12 @@ mod parent;
 
 pub use parent::run;
 
+/// Lets helpers have limits of control groups where this process may arrange it (`Delegate=yes` of systemd). Call it once,
+/// before any helper.
+pub fn arrange_groups() {
+    cgroup::move_aside();
+}
+
 /// The longest SQL text, in bytes: a definition's envelope may have 256 KiB, and its SQL is the most of it.
 pub const SQL_BYTES_MAX: usize = 256 * 1024;
 

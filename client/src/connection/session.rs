@@ -1,6 +1,6 @@
 //! One session: the shell around `muster_proto`'s client half.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use http::Request;
@@ -36,6 +36,9 @@ const PROTOCOL_VERSION: u32 = 1;
 
 /// The read buffer of a connection (promises.md, "Limits").
 const READ_BUFFER_BYTES: usize = 4 * 1024;
+
+/// How long a client that stops takes leave of the Switch, which notices in any case: a small part of its drain.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// What may wait to be written: one frame of the largest size, and another behind it.
 const WRITE_BUFFER_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX + 64 * 1024;
@@ -155,23 +158,18 @@ struct Session<'a> {
 impl Session<'_> {
     /// Runs until the session ends; there is always a reason.
     async fn drive(&mut self) -> Result<(), End> {
+        let stop = self.connection.stop.clone();
         loop {
-            self.handle_events().await?;
-            self.drain().await?;
-            self.asks.send(&mut self.protocol);
-            self.transmit().await?;
-            // What was written may have made room.
-            while self.asks.send(&mut self.protocol) > 0 {
-                self.transmit().await?;
+            // Writing may take long, a stop may not.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return self.leave().await,
+                settled = self.settle() => settled?,
             }
             let deadline = self.protocol.poll_timeout();
             tokio::select! {
                 biased;
-                () = self.connection.stop.cancelled() => {
-                    // The Switch notices in any case; this is only polite.
-                    drop(timeout(self.connection.config.write_timeout, self.socket.close(None)).await);
-                    return Err(End::Stopped);
-                }
+                () = stop.cancelled() => return self.leave().await,
                 message = self.socket.next() => self.handle_message(message)?,
                 Some(outbound) = self.connection.outbound.recv() => self.handle_outbound(outbound),
                 Ok(()) = self.appended.changed() => {
@@ -181,6 +179,26 @@ impl Session<'_> {
                 () = wait_until(deadline) => self.protocol.handle_timeout(Instant::now()),
             }
         }
+    }
+
+    /// Handles and sends everything that can be by now.
+    async fn settle(&mut self) -> Result<(), End> {
+        self.handle_events().await?;
+        self.drain().await?;
+        self.asks.send(&mut self.protocol);
+        self.transmit().await?;
+        // What was written may have made room.
+        while self.asks.send(&mut self.protocol) > 0 {
+            self.transmit().await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the session since the client stops.
+    async fn leave(&mut self) -> Result<(), End> {
+        let limit = self.connection.config.write_timeout.min(LEAVE);
+        drop(timeout(limit, self.socket.close(None)).await);
+        Err(End::Stopped)
     }
 
     fn handle_message(&mut self, message: Option<Result<Message, tungstenite::Error>>) -> Result<(), End> {
@@ -241,22 +259,26 @@ impl Session<'_> {
     }
 
     async fn handle_welcome(&mut self, welcome: Welcome) -> Result<(), End> {
-        let (epoch, highest) = (welcome.epoch, welcome.highest_sequence);
+        let (epoch, highest, switch_ms) = (welcome.epoch, welcome.highest_sequence, welcome.time_ms);
+        let now_ms = crate::clock::wall_ms();
         let judged = self.connection.store.write(move |tables| {
             tables.keep_epoch(epoch)?;
-            Ok((tables.welcomed(highest)?, tables.outbox_id()))
+            let standing = tables.welcomed(highest, switch_ms, now_ms)?;
+            Ok((standing, tables.outbox_id(), tables.restored_at_ms(now_ms)?))
         });
-        let (standing, outbox) = judged.await?;
+        let (standing, outbox, restored_at_ms) = judged.await?;
         if standing == Standing::Copy {
             tracing::warn!(
                 highest_sequence = highest,
                 %outbox,
                 "the store was brought back from a copy: the Switch has seen numbers that it never sent; it goes on under \
-                 another outbox_id, and events that waited in the copy may be listed twice"
+                 another outbox_id, events that waited in the copy may be listed twice, and instructions issued before are not run"
             );
             metrics::counter!(crate::metrics::OUTBOX_RENEWED).increment(1);
+            self.deliver(Inbound::Judged { restored_at_ms }).await?;
             return Err(End::Renewed);
         }
+        self.deliver(Inbound::Judged { restored_at_ms }).await?;
         tracing::info!(epoch, "session established");
         metrics::counter!(crate::metrics::SESSIONS).increment(1);
         self.connection.link.send_replace(Link::Up { epoch, since_ms: crate::clock::wall_ms() });

@@ -42,6 +42,19 @@ pub enum ContentError {
         /// The bound.
         max: u64,
     },
+    /// The cache is full of what is in use.
+    #[error(
+        "it has {size} bytes, and the cache has no room: {kept} of at most {max} bytes (resources.cache_bytes_max) are in \
+         use or on their way; issue it again in an hour, or allow more"
+    )]
+    NoRoom {
+        /// Its bytes.
+        size: u64,
+        /// What cannot go.
+        kept: u64,
+        /// The bound.
+        max: u64,
+    },
     /// There is nowhere to get it from.
     #[error("it is not in the cache, and no background_channel is configured")]
     NoSource,
@@ -84,6 +97,7 @@ impl ContentError {
             Self::Short { .. } => true,
             Self::Http(error) => error.is_transient(),
             Self::TooLarge { .. }
+            | Self::NoRoom { .. }
             | Self::NoSource
             | Self::Lie(_)
             | Self::Length { .. }
@@ -100,6 +114,7 @@ pub(crate) struct Content {
     source: Option<Https>,
     /// One lock for each root that somebody wants at the moment.
     wanted: Arc<Mutex<BTreeMap<Digest, Weak<tokio::sync::Mutex<()>>>>>,
+    reserved: Reserved,
 }
 
 impl Content {
@@ -107,7 +122,7 @@ impl Content {
     pub(crate) fn open(data_dir: &Path, config: ResourcesConfig, source: Option<Https>) -> io::Result<Self> {
         let directory = data_dir.join("resources");
         crate::files::make_private_dir(&directory)?;
-        Ok(Self { directory, config, source, wanted: Arc::default() })
+        Ok(Self { directory, config, source, wanted: Arc::default(), reserved: Reserved::default() })
     }
 
     /// Returns the path of a file whose bytes are those that were signed, downloading it if need be.
@@ -125,7 +140,7 @@ impl Content {
             return Ok(path);
         }
         let source = self.source.as_ref().ok_or(ContentError::NoSource)?;
-        self.make_room(resource.size).await?;
+        let _room = self.make_room(resource).await?;
         let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP, rand::random());
         let mut attempt = 1;
         let mut hashes = None;
@@ -179,29 +194,83 @@ impl Content {
         .await
     }
 
-    /// Removes the longest unused files until there is room below the cap.
-    async fn make_room(&self, size: u64) -> Result<(), ContentError> {
+    /// Reserves room below the cap, for which the longest unused files go, or nothing if that is not enough.
+    async fn make_room(&self, resource: &PlanResource) -> Result<Room, ContentError> {
         let (directory, cap) = (self.directory.clone(), self.config.cache_bytes_max);
-        blocking(directory.clone(), move || {
-            let mut files = Vec::new();
-            for entry in std::fs::read_dir(&directory)? {
-                let entry = entry?;
-                let metadata = entry.metadata()?;
-                files.push((metadata.modified()?, metadata.len(), entry.path()));
+        let (reserved, root, size) = (Arc::clone(&self.reserved), resource.root, resource.size);
+        let room = blocking(directory.clone(), move || {
+            // Held to the end: two that look at once would both find the same room.
+            let mut held = reserved.lock().unwrap_or_else(PoisonError::into_inner);
+            let others = held.values().sum::<u64>().saturating_add(size);
+            let is_counted = |name: &str| {
+                let of = name.strip_suffix(".part").unwrap_or(name);
+                of == root.to_string() || held.keys().any(|other| of == other.to_string())
+            };
+            let (unused, in_use) = cached(&directory, is_counted)?;
+            let kept = others.saturating_add(in_use);
+            if kept > cap {
+                return Ok(Err(ContentError::NoRoom { size, kept: kept.saturating_sub(size), max: cap }));
             }
-            files.sort();
-            let mut total = files.iter().map(|(_, bytes, _)| bytes).sum::<u64>().saturating_add(size);
-            for (used, bytes, path) in files {
-                if total <= cap || used.elapsed().unwrap_or_default() < IN_USE {
+            let mut total = unused.iter().map(|(_, bytes, _)| bytes).sum::<u64>().saturating_add(kept);
+            for (_, bytes, path) in unused {
+                if total <= cap {
                     break;
                 }
                 std::fs::remove_file(path)?;
                 total = total.saturating_sub(bytes);
             }
-            Ok(())
-        })
-        .await
+            held.insert(root, size);
+            drop(held);
+            Ok(Ok(Room { reserved, root }))
+        });
+        room.await?
     }
+}
+
+/// Bytes that downloads under way will take, by root.
+type Reserved = Arc<Mutex<BTreeMap<Digest, u64>>>;
+
+/// Room for a download, given back when this is dropped: by then the file is there, or it is not coming.
+#[derive(Debug)]
+struct Room {
+    reserved: Reserved,
+    root: Digest,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.root);
+    }
+}
+
+/// A file of the cache: when it was used, its bytes, its path.
+type Cached = (SystemTime, u64, PathBuf);
+
+/// Returns the files that may go, the longest unused first, and the bytes of those that may not. What `is_counted` by its
+/// reservation is in neither.
+fn cached(directory: &Path, is_counted: impl Fn(&str) -> bool) -> io::Result<(Vec<Cached>, u64)> {
+    let (mut unused, mut in_use) = (Vec::new(), 0_u64);
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if is_counted(&entry.file_name().to_string_lossy()) {
+            continue;
+        }
+        let metadata = entry.metadata()?;
+        let used = metadata.modified()?;
+        if is_in_use(used, SystemTime::now()) {
+            in_use = in_use.saturating_add(metadata.len());
+        } else {
+            unused.push((used, metadata.len(), entry.path()));
+        }
+    }
+    unused.sort();
+    Ok((unused, in_use))
+}
+
+/// A mark of the far future is one of a clock that was wrong, and keeps nothing.
+fn is_in_use(used: SystemTime, now: SystemTime) -> bool {
+    let apart = now.duration_since(used).unwrap_or_else(|ahead| ahead.duration());
+    apart < IN_USE
 }
 
 /// Runs what touches the disk apart from the runtime.

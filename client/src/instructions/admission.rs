@@ -26,6 +26,8 @@ pub(crate) struct Opened {
     pub(crate) definition: Digest,
     /// The licence it was prepared under.
     pub(crate) licence_serial: u64,
+    /// The start of its window, milliseconds since 1970.
+    pub(crate) not_before_ms: i64,
     /// The end of its window, milliseconds since 1970.
     pub(crate) expires_at_ms: i64,
     /// The whole order.
@@ -86,6 +88,8 @@ pub(crate) struct Memory {
     pub(crate) versions: BTreeMap<String, semver::Version>,
     /// The earliest time that it can be, milliseconds since 1970.
     pub(crate) time_floor_ms: i64,
+    /// When the store was last brought back from a copy, milliseconds since 1970; 0: never.
+    pub(crate) restored_at_ms: i64,
 }
 
 impl Memory {

@@ -84,6 +84,11 @@ impl<A: Admission> Instructions<A> {
             self.effects.push_back(Effect::SendProgress { instruction, state });
             return;
         }
+        if self.arriving[at].opened.not_before_ms < self.memory.restored_at_ms {
+            let entry = self.arriving.remove(at).entry;
+            let result = outcome::restored(instruction, now.wall_ms);
+            return self.refuse(entry.order_digest, Some(entry), result);
+        }
         if definition.is_none() {
             self.effects.push_back(Effect::AskDefinition { digest: self.arriving[at].opened.definition });
         }

@@ -28,7 +28,7 @@ pub(crate) enum Effect {
     SendProgress { instruction: InstructionId, state: TargetState },
     /// Get what the instruction needs before its window ends, and answer with [`super::Instructions::handle_fetched`].
     Fetch { instruction: InstructionId, plan: Box<Plan>, expires_at_ms: i64 },
-    /// Put the start on disk.
+    /// Put the start on disk; if that may not be, answer with [`super::Instructions::handle_forbidden`].
     RecordStart { instruction: InstructionId, at_ms: i64 },
     /// Run it, and answer with [`super::Instructions::handle_finished`].
     Run { instruction: InstructionId, plan: Box<Plan>, resources: Vec<(String, PathBuf)> },
@@ -41,6 +41,26 @@ pub(crate) enum Effect {
 }
 
 impl Effect {
+    /// Whether this runs the instruction or tells that it does.
+    pub(super) fn runs(&self, of: InstructionId) -> bool {
+        match self {
+            Self::Run { instruction, .. }
+            | Self::SendProgress { instruction, state: TargetState::Running } => *instruction == of,
+            Self::Recall { .. }
+            | Self::AskDefinition { .. }
+            | Self::AskLicence { .. }
+            | Self::KeepDefinition { .. }
+            | Self::KeepLicence { .. }
+            | Self::RecordIntent { .. }
+            | Self::SendProgress { .. }
+            | Self::Fetch { .. }
+            | Self::RecordStart { .. }
+            | Self::RecordResult { .. }
+            | Self::RecordRefusal { .. }
+            | Self::ReportUnreadable { .. } => false,
+        }
+    }
+
     /// Says what is lost if a client stops before it could write this; `None` where nothing is.
     pub(crate) fn loss(&self) -> Option<String> {
         match self {

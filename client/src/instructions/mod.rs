@@ -11,6 +11,7 @@
 //!                      └ admitted → RecordIntent → ACKED → waits for a slot → resources
 //!                        → RecordStart → RUNNING → Run → RecordResult
 //! ```
+//! What a restart finds taken on waits until a Welcome has said whether the store is a copy ([`restored`]).
 
 mod admission;
 mod arriving;
@@ -19,6 +20,7 @@ mod floor;
 mod licence;
 mod live;
 mod outcome;
+mod restored;
 mod run;
 pub(crate) mod shell;
 mod signed;
@@ -41,6 +43,7 @@ pub use trust::TrustError;
 pub(crate) use work::Work;
 
 use arriving::Arriving;
+use restored::{Held, Hold};
 use slots::{Started, Waiting};
 
 /// Bounds of the machine.
@@ -75,6 +78,9 @@ pub(crate) struct Instructions<A> {
     licence_asked: Option<Digest>,
     memory: Memory,
     floor: TimeFloor,
+    /// What was taken on before a restart, until a Welcome has told whether the store is a copy.
+    held: Vec<Held>,
+    hold: Hold,
     arriving: Vec<Arriving>,
     waiting: VecDeque<Waiting>,
     fetching: BTreeMap<InstructionId, Waiting>,
@@ -101,6 +107,8 @@ impl<A: Admission> Instructions<A> {
             licence_asked: None,
             floor: TimeFloor::new(memory.time_floor_ms, now),
             memory,
+            held: Vec::new(),
+            hold: Hold::UntilJudged,
             arriving: Vec::new(),
             waiting: VecDeque::new(),
             fetching: BTreeMap::new(),
@@ -132,7 +140,7 @@ impl<A: Admission> Instructions<A> {
 
     /// Returns how many wait and how many run.
     pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.waiting.len() + self.fetching.len(), self.running.len())
+        (self.held.len() + self.waiting.len() + self.fetching.len(), self.running.len())
     }
 }
 

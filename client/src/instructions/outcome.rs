@@ -34,6 +34,13 @@ pub(super) fn expired(instruction: InstructionId, now_ms: i64) -> InstructionRes
     ended(instruction, TargetState::Expired, "its window ended before it could start", 0, now_ms)
 }
 
+/// It may have run before the store was brought back from a copy.
+pub(super) fn restored(instruction: InstructionId, now_ms: i64) -> InstructionResult {
+    let detail = "this device's store was brought back from a copy after it was issued; it may have run before, and is \
+                  not run again";
+    ended(instruction, TargetState::Interrupted, detail, 0, now_ms)
+}
+
 /// It could not run, or ended with an error.
 pub(super) fn failed(
     instruction: InstructionId,

@@ -41,6 +41,11 @@ pub(crate) enum Inbound {
     },
     /// Which licence the Switch holds.
     LicenceNotice(Digest),
+    /// A Welcome was judged; it comes before everything else of its session.
+    Judged {
+        /// When the store was last brought back from a copy, milliseconds since 1970; 0: never.
+        restored_at_ms: i64,
+    },
     /// The session ended.
     Disconnected,
 }
@@ -152,6 +157,7 @@ impl<A: Admission> Shell<A> {
                 self.machine.handle_definition(digest, &envelope, now);
             }
             Inbound::LicenceNotice(digest) => self.machine.handle_licence_notice(digest),
+            Inbound::Judged { restored_at_ms } => self.machine.handle_judged(restored_at_ms, now),
             Inbound::Disconnected => self.machine.handle_disconnected(),
         }
     }
@@ -222,7 +228,11 @@ impl<A: Admission> Shell<A> {
                 .await?;
             }
             Effect::RecordStart { instruction, at_ms } => {
-                self.durable(move |tables| tables.record_start(instruction, at_ms)).await?;
+                let may_run = self.durable(move |tables| tables.record_start(instruction, at_ms)).await?;
+                if !may_run {
+                    tracing::warn!(%instruction, "it has started or ended before; it is not run");
+                    self.machine.handle_forbidden(instruction, clock::now());
+                }
             }
             Effect::Fetch { instruction, plan, expires_at_ms } => {
                 self.fetch(instruction, *plan, expires_at_ms);

@@ -66,6 +66,7 @@ impl Admission for SignedAdmission {
             definition: Digest::try_from(&order.definition_digest[..])
                 .map_err(|_| unreadable("definition"))?,
             licence_serial: order.licence_serial,
+            not_before_ms: order.not_before_ms,
             expires_at_ms: order.expires_at_ms,
             order,
         })

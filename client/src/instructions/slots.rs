@@ -32,19 +32,6 @@ pub(super) struct Started {
 }
 
 impl<A: Admission> Instructions<A> {
-    /// Takes back an instruction that was taken on before a restart and never started.
-    pub(crate) fn handle_recovered(&mut self, entry: Entry, definition: Option<Vec<u8>>, now: Now) {
-        match definition {
-            Some(definition) => self.waiting.push_back(Waiting { entry, definition, verified: None }),
-            None => {
-                let detail = "its definition is no longer in this device's store; issue it again".to_owned();
-                let refused = Refused { refusal: Refusal::WrongDefinition, detail };
-                self.end(outcome::refused(entry.instruction, &refused, now.wall_ms));
-            }
-        }
-        self.advance(now);
-    }
-
     /// The client stops: nothing starts any more, what runs may end. What has not started stays journaled as it is, and
     /// comes back by [`Self::handle_recovered`].
     pub(crate) fn handle_stopping(&mut self) {
@@ -92,6 +79,13 @@ impl<A: Admission> Instructions<A> {
         self.advance(now);
     }
 
+    /// The journal says that it has started or ended before: it does not run.
+    pub(crate) fn handle_forbidden(&mut self, instruction: InstructionId, now: Now) {
+        self.running.remove(&instruction);
+        self.effects.retain(|effect| !effect.runs(instruction));
+        self.advance(now);
+    }
+
     /// Its task broke: it has ended, and its slot is free.
     pub(crate) fn handle_broken(&mut self, instruction: InstructionId, detail: &str, now: Now) {
         let started_at_ms = match self.running.remove(&instruction) {
@@ -132,7 +126,7 @@ impl<A: Admission> Instructions<A> {
 
     /// Fills the slots.
     pub(super) fn advance(&mut self, now: Now) {
-        while !self.is_stopping && self.running.len() + self.fetching.len() < self.limits.parallel {
+        while self.may_start() && self.running.len() + self.fetching.len() < self.limits.parallel {
             let Some(mut waiting) = self.waiting.pop_front() else { return };
             let instruction = waiting.entry.instruction;
             if now.wall_ms >= waiting.entry.expires_at_ms {
@@ -170,7 +164,7 @@ impl<A: Admission> Instructions<A> {
         self.running.insert(instruction, Started { at_ms, plan });
     }
 
-    fn end(&mut self, result: InstructionResult) {
+    pub(super) fn end(&mut self, result: InstructionResult) {
         self.effects.push_back(Effect::RecordResult { result: Box::new(result) });
     }
 }

@@ -89,6 +89,18 @@ impl Tables {
         self.set_meta("time_floor", &u64::try_from(now_ms).unwrap_or(0).to_be_bytes())
     }
 
+    /// Returns when the store was last found to be brought back from a copy, by the Switch's clock in milliseconds since
+    /// 1970; 0: never. Orders from before may have started on this device already.
+    pub(crate) fn restored_at_ms(&self, now_ms: i64) -> rusqlite::Result<i64> {
+        Ok(i64::try_from(self.meta_number("restored_at", now_ms)?).unwrap_or(i64::MAX))
+    }
+
+    /// Notes that the store was brought back. The time rises with each, so that none is taken for the one before.
+    pub(super) fn mark_restored(&mut self, switch_ms: i64, now_ms: i64) -> rusqlite::Result<()> {
+        let at_ms = switch_ms.max(self.restored_at_ms(now_ms)?.saturating_add(1));
+        self.set_meta("restored_at", &u64::try_from(at_ms).unwrap_or(0).to_be_bytes())
+    }
+
     /// Returns the epoch of the last session, 0 if there was none.
     pub(crate) fn epoch(&self, now_ms: i64) -> rusqlite::Result<u64> {
         self.meta_number("epoch", now_ms)

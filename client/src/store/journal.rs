@@ -115,12 +115,17 @@ impl Tables {
         })
     }
 
-    /// Marks the start. It is on disk before anything of the instruction runs.
-    pub(crate) fn record_start(&mut self, instruction: InstructionId, now_ms: i64) -> rusqlite::Result<()> {
-        let Some(mut row) = self.row(instruction)? else { return Ok(()) };
+    /// Marks the start. It is on disk before anything of the instruction runs; `false`: it has started or ended before,
+    /// and must not run.
+    pub(crate) fn record_start(&mut self, instruction: InstructionId, now_ms: i64) -> rusqlite::Result<bool> {
+        let Some(mut row) = self.row(instruction)? else { return Ok(false) };
+        if row.state != JournalState::Intent.number() {
+            return Ok(false);
+        }
         row.state = JournalState::Started.number();
         row.started_at_ms = now_ms;
-        self.put(&row)
+        self.put(&row)?;
+        Ok(true)
     }
 
     /// Puts the result into the outbox and marks the end, together.
@@ -136,8 +141,8 @@ impl Tables {
     }
 
     /// Answers an order that was never taken on: the order's digest is remembered, and `None` says that it was
-    /// answered before. With an entry, the instruction is remembered as ended. An order that proves nothing about an
-    /// instruction which the journal knows (anything but a replay) is not answered: that one has its own result.
+    /// answered before. With an entry, the instruction is remembered as ended. An order of an instruction that the journal
+    /// knows (anything but a replay) is not answered, and its row is left as it is: that one has its own result.
     pub(crate) fn record_refusal(
         &mut self,
         order_digest: Digest,
@@ -145,8 +150,8 @@ impl Tables {
         result: InstructionResult,
         now_ms: i64,
     ) -> rusqlite::Result<Option<u64>> {
-        if entry.is_none()
-            && result.refusal() != Refusal::Replayed
+        // A replay alone says something about another order than the one that the journal knows.
+        if (entry.is_some() || result.refusal() != Refusal::Replayed)
             && let Ok(instruction) = InstructionId::try_from(result.instruction.as_slice())
             && self.row(instruction)?.is_some()
         {
@@ -180,12 +185,8 @@ impl Tables {
 
     /// Ends what had started and never ended, and returns what was taken on and never started.
     pub(crate) fn recover(&mut self, now_ms: i64) -> rusqlite::Result<Vec<Entry>> {
-        let open: Vec<Row> = {
-            let mut statement = self.connection.prepare(&format!("{SELECT} WHERE state IN (1, 2)"))?;
-            statement.query_map([], Row::read)?.collect::<rusqlite::Result<_>>()?
-        };
         let mut intents = Vec::new();
-        for row in open {
+        for row in self.open_rows()? {
             let Ok(instruction) = InstructionId::try_from(row.instruction.as_slice()) else { continue };
             if row.state == JournalState::Started.number() {
                 let detail = "the client ended between its start and its result; it is not run again";
@@ -196,6 +197,22 @@ impl Tables {
         }
         intents.sort_by_key(|entry| entry.instruction);
         Ok(intents)
+    }
+
+    /// Ends everything that was taken on and has no result: the store was brought back from a copy, and each of it may
+    /// have started after the copy was made.
+    pub(super) fn end_open(&mut self, now_ms: i64) -> rusqlite::Result<()> {
+        for row in self.open_rows()? {
+            let Ok(instruction) = InstructionId::try_from(row.instruction.as_slice()) else { continue };
+            let detail = "this device's store was brought back from a copy; it may have run before, and is not run again";
+            self.record_result(interrupted(instruction, detail, row.started_at_ms, now_ms), now_ms)?;
+        }
+        Ok(())
+    }
+
+    fn open_rows(&self) -> rusqlite::Result<Vec<Row>> {
+        let mut statement = self.connection.prepare(&format!("{SELECT} WHERE state IN (1, 2)"))?;
+        statement.query_map([], Row::read)?.collect()
     }
 
     /// Forgets instructions whose window ended before `before_ms`.

@@ -6,6 +6,7 @@
 //! Start reading at [`Store::open`] and [`tables::Tables`].
 
 mod documents;
+mod gap;
 mod journal;
 mod name;
 mod outbox;
@@ -87,8 +88,9 @@ pub enum StoreError {
     Closed,
 }
 
-/// A write whose effects nobody sees before they are on disk. Gives back what tells its caller.
-type Job = Box<dyn FnOnce(&mut Tables) -> rusqlite::Result<Answer> + Send>;
+/// A write whose effects nobody sees before they are on disk. Gives back what tells its caller, whatever became of it; with
+/// no tables it does not run, since one before it broke the batch.
+type Job = Box<dyn FnOnce(Option<&mut Tables>) -> (Answer, rusqlite::Result<()>) + Send>;
 
 /// Tells a caller, after the commit, or why there was none.
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
@@ -139,14 +141,24 @@ impl Store {
         let (tell, told) = oneshot::channel();
         let job: Job = Box::new(move |tables| {
             // A refused job must answer too, so the value waits here until the commit is known.
-            let value = job(tables)?;
-            Ok(Box::new(move |committed: Result<(), StoreError>| {
+            let (value, outcome) = match tables.map(job).transpose() {
+                Ok(value) => (value, Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            let answer: Answer = Box::new(move |committed| {
                 // A caller that went away does not need its answer.
-                drop(tell.send(committed.map(|()| value)));
-            }) as Answer)
+                drop(tell.send(committed.and_then(|()| value.ok_or(StoreError::Closed))));
+            });
+            (answer, outcome)
         });
-        self.requests.send(Request::Run(job)).await.map_err(|_| self.cause())?;
-        told.await.map_err(|_| self.cause())?
+        if self.requests.send(Request::Run(job)).await.is_err() {
+            return Err(self.failed().await);
+        }
+        match told.await {
+            Ok(answer) => answer,
+            // The writer ended before it came to this job, and is about to say why.
+            Err(_) => Err(self.failed().await),
+        }
     }
 
     /// Resolves with the cause when the writer has ended.
@@ -163,10 +175,6 @@ impl Store {
         // A writer that has ended already cannot be told.
         drop(self.requests.send(Request::Close).await);
         self.failed().await
-    }
-
-    fn cause(&self) -> StoreError {
-        self.ended.borrow().as_deref().cloned().unwrap_or(StoreError::DiskFull)
     }
 }
 
@@ -225,8 +233,6 @@ impl Writer {
                 for answer in answers {
                     answer(Err(StoreError::DiskFull));
                 }
-                // The jobs that did not run are dropped; `Store::cause` tells their callers the same.
-                batch.clear();
                 Ok(())
             }
             Err(error) => {
@@ -252,11 +258,14 @@ impl Writer {
         if batch.is_empty() {
             return Ok(());
         }
-        self.tables.begin()?;
+        let mut broke = self.tables.begin().err();
         for job in batch.drain(..) {
-            answers.push(job(&mut self.tables)?);
+            let tables = if broke.is_none() { Some(&mut self.tables) } else { None };
+            let (answer, outcome) = job(tables);
+            answers.push(answer);
+            broke = broke.or(outcome.err());
         }
-        self.tables.commit()
+        broke.map_or_else(|| self.tables.commit(), Err)
     }
 }
 

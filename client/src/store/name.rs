@@ -18,8 +18,19 @@ impl Tables {
     }
 
     /// Takes what a Welcome tells of this outbox: goes on, everything that waits offered, or takes another name, because
-    /// the store was brought back from a copy. Then the session must end before anything is sent in it.
-    pub(crate) fn welcomed(&mut self, highest_sequence: u64) -> rusqlite::Result<Standing> {
+    /// the store was brought back from a copy. Then the session must end before anything is sent in it, nothing that the
+    /// copy had taken on starts ([`Self::end_open`]), and no order from before `switch_ms` ([`Self::restored_at_ms`]).
+    ///
+    /// The time is the Switch's: a machine brought back with its clock is behind, and orders are dated by the Switch.
+    ///
+    /// A copy is told by numbers only. What ran after the copy was made and left no number at the Switch before the store
+    /// came back (no result, no event) may start again.
+    pub(crate) fn welcomed(
+        &mut self,
+        highest_sequence: u64,
+        switch_ms: i64,
+        now_ms: i64,
+    ) -> rusqlite::Result<Standing> {
         let standing = self.outbox.numbers.judge(highest_sequence);
         match standing {
             Standing::Own => {
@@ -31,6 +42,8 @@ impl Tables {
                 self.outbox.id = OutboxId::from(rand::random::<[u8; 16]>());
                 self.outbox.numbers.renew();
                 self.store_name()?;
+                self.end_open(now_ms)?;
+                self.mark_restored(switch_ms, now_ms)?;
             }
         }
         Ok(standing)

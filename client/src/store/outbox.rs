@@ -1,14 +1,17 @@
 //! The outbox: results and events until somebody else has them on disk.
 
-use muster_proto::common::v1::{NamedValue, TargetState, Value, value::Kind};
+use muster_proto::common::v1::{NamedValue, TargetState};
+use muster_proto::frame;
 use muster_proto::ids::{InstructionId, OutboxId};
 use muster_proto::numbers::{Link, OutboxNumbers};
-use muster_proto::seen::{GAP_EVENT, gap_field, gap_ranges};
+use muster_proto::seen::GAP_EVENT;
 use muster_proto::session::v1::{Event, Result as InstructionResult, SequenceRange};
 use prost::Message;
 use rusqlite::{Row, params};
 
+use super::gap::Gap;
 use super::tables::{Tables, checksum};
+use crate::value;
 
 /// After a drop the queue is this much of its bound (in eighths), so that a flood does not leave a gap for each event.
 const KEPT_EIGHTHS: u64 = 7;
@@ -85,6 +88,7 @@ pub(crate) fn event_record(occurred_at_ms: i64, name: &str, fields: Vec<NamedVal
 impl Tables {
     /// Appends an event and returns its number. Beyond the bounds the oldest go, counted.
     pub(crate) fn append_event(&mut self, event: Event, now_ms: i64) -> rusqlite::Result<u64> {
+        let event = carried(event);
         let sequence = self.append_event_unbounded(event, now_ms)?;
         self.drop_beyond_bounds(now_ms)?;
         Ok(sequence)
@@ -203,7 +207,7 @@ impl Tables {
         self.outbox.appended
     }
 
-    /// Drops what is too old or too much, and tells of it in one event.
+    /// Drops what is too old or too much, and tells all of it.
     pub(crate) fn drop_beyond_bounds(&mut self, now_ms: i64) -> rusqlite::Result<()> {
         let age_ms = i64::try_from(self.limits.age_max.as_millis()).unwrap_or(i64::MAX);
         let oldest_ms = self.certain_ms(now_ms)?.saturating_sub(age_ms);
@@ -225,8 +229,9 @@ impl Tables {
             "the outbox is over its bounds"
         );
         metrics::counter!(crate::metrics::OUTBOX_DROPPED).increment(gap.dropped);
-        let event = event_record(now_ms, GAP_EVENT, gap.fields());
-        self.append_event_unbounded(event, now_ms)?;
+        for fields in gap.into_events() {
+            self.append_event_unbounded(event_record(now_ms, GAP_EVENT, fields), now_ms)?;
+        }
         self.count_outbox()
     }
 
@@ -292,7 +297,12 @@ impl Tables {
             ))?;
             let mut rows = statement.query([bound])?;
             while let Some(row) = rows.next()? {
-                gap.add(unsigned(row, 0)?, row.get(1)?, &row.get::<_, Vec<u8>>(2)?);
+                let lane = if row.get::<_, i64>(1)? == QueueLane::Results.number() {
+                    QueueLane::Results
+                } else {
+                    QueueLane::Events
+                };
+                gap.add(unsigned(row, 0)?, lane, &row.get::<_, Vec<u8>>(2)?);
             }
         }
         self.connection.prepare_cached(&format!("DELETE FROM outbox WHERE {condition}"))?.execute([bound])?;
@@ -356,6 +366,19 @@ impl Tables {
     }
 }
 
+/// Returns the event if a Switch would take it; else one that says what was wrong with it. What comes from outside was
+/// checked before: this is for the client's own, which would block every road.
+fn carried(event: Event) -> Event {
+    match frame::check_event(&Event { sequence: 1, ..event.clone() }) {
+        Ok(()) => event,
+        Err(error) => {
+            tracing::error!(name = event.name, %error, "an event breaks the protocol; its fields are left out");
+            let problem = vec![value::text("problem", &error.to_string())];
+            event_record(event.occurred_at_ms, "event.invalid", problem)
+        }
+    }
+}
+
 /// How many bytes are examined at once when the store is opened.
 const EXAMINED_BYTES: usize = 4 << 20;
 
@@ -408,77 +431,6 @@ fn record_checksum(sequence: u64, lane: QueueLane, instruction: &[u8], at_ms: i6
         "outbox",
         &[&sequence.to_be_bytes(), &lane.number().to_be_bytes(), instruction, &at_ms.to_be_bytes(), record],
     )
-}
-
-/// What was dropped.
-#[derive(Debug, Default)]
-struct Gap {
-    dropped: u64,
-    results: u64,
-    bytes: u64,
-    first: u64,
-    last: u64,
-    /// Exactly what is gone, ascending: what still waits between the dropped events must not count as seen.
-    ranges: Vec<SequenceRange>,
-}
-
-impl Gap {
-    /// Adds a record. A gap that is dropped itself hands its count and its ranges on.
-    fn add(&mut self, sequence: u64, lane: i64, record: &[u8]) {
-        self.join(SequenceRange { first: sequence, last: sequence });
-        if self.first == 0 {
-            self.first = sequence;
-        }
-        self.last = sequence;
-        if lane == QueueLane::Results.number() {
-            self.results += 1;
-        } else if let Ok(event) = Event::decode(record)
-            && event.name == GAP_EVENT
-        {
-            self.inherit(&event);
-            return;
-        }
-        self.dropped += 1;
-        self.bytes += record.len() as u64;
-    }
-
-    /// Adds a range to those before it.
-    fn join(&mut self, range: SequenceRange) {
-        match self.ranges.last_mut() {
-            Some(last) if last.last.checked_add(1) == Some(range.first) => last.last = range.last,
-            _ => self.ranges.push(range),
-        }
-    }
-
-    fn inherit(&mut self, older: &Event) {
-        self.ranges.extend(gap_ranges(older));
-        for field in &older.fields {
-            let Some(Value { kind: Some(Kind::Integer(count)) }) = field.value else { continue };
-            let count = u64::try_from(count).unwrap_or(0);
-            match field.name.as_str() {
-                "dropped" => self.dropped += count,
-                "results" => self.results += count,
-                "bytes" => self.bytes += count,
-                "first" if count > 0 => self.first = self.first.min(count),
-                _ => {}
-            }
-        }
-    }
-
-    fn fields(&self) -> Vec<NamedValue> {
-        let field = |name: &str, value: u64| NamedValue {
-            name: name.to_owned(),
-            value: Some(Value { kind: Some(Kind::Integer(stored(value))) }),
-        };
-        vec![
-            field("dropped", self.dropped),
-            field("results", self.results),
-            field("bytes", self.bytes),
-            field("first", self.first),
-            field("last", self.last),
-            gap_field(&self.ranges),
-        ]
-    }
 }
 
 /// Returns a number that is never negative unless it is damaged; its checksum tells then.

@@ -173,6 +173,42 @@ async fn a_forged_order_says_nothing_about_an_instruction_that_the_journal_knows
 }
 
 #[tokio::test]
+async fn a_refusal_leaves_an_instruction_alone_that_was_taken_on_and_is_not_told() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    store.write(|tables| tables.record_intent(&entry(7))).await.unwrap();
+
+    let refusal = InstructionResult { state: TargetState::Failed.into(), ..result(7) };
+    let told = store
+        .write(move |tables| tables.record_refusal(Digest::from([7; 32]), Some(&entry(7)), refusal, NOW))
+        .await
+        .unwrap();
+
+    assert_eq!((told, recall(&store, 7).await), (None, Some(JournalState::Intent)));
+    assert_eq!(results(&store).await, []);
+}
+
+#[tokio::test]
+async fn an_error_of_the_disk_is_told_to_its_caller_and_to_all_behind_it_as_what_it_is() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    let break_it = store.write(|_| -> rusqlite::Result<()> {
+        Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC),
+            None,
+        ))
+    });
+    let behind = store.write(|tables| Ok(tables.outbox_id()));
+
+    let (broke, behind) = tokio::join!(break_it, behind);
+
+    assert!(matches!(broke, Err(StoreError::Broken(_))), "{broke:?}");
+    assert!(matches!(behind, Err(StoreError::Broken(_))), "{behind:?}");
+    let later = store.write(|tables| Ok(tables.outbox_id())).await;
+    assert!(matches!(later, Err(StoreError::Broken(_))), "{later:?}");
+}
+
+#[tokio::test]
 async fn ended_instructions_are_forgotten_after_their_time_and_open_ones_never() {
     let folder = TempDir::new().unwrap();
     let store = open(&folder);
@@ -230,6 +266,17 @@ async fn a_gap_names_exactly_what_is_gone_and_never_a_result_that_waits() {
     let waiting: Vec<u64> = results(&store).await.iter().map(|result| result.sequence).collect();
     assert!(!gone.is_empty());
     assert!(waiting.iter().all(|sequence| !gone.contains(sequence)), "{gone:?} {waiting:?}");
+}
+
+#[tokio::test]
+async fn an_event_that_no_switch_would_take_is_told_and_blocks_no_road() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    let event = event_record(NOW, "No.Event", Vec::new());
+
+    store.write(move |tables| tables.append_event(event, NOW)).await.unwrap();
+
+    assert_eq!(event_names(&store).await, [(1, "event.invalid".to_owned())]);
 }
 
 #[tokio::test]

@@ -1,6 +1,17 @@
 //! The system calls that the helper's filter refuses whatever their arguments.
 use nix::libc;
 
+/// Calls that the C library does not name everywhere yet; from 424 on, numbers are the same on every architecture.
+pub(super) const FCHMODAT2: i64 = 452;
+pub(super) const SETXATTRAT: i64 = 463;
+pub(super) const REMOVEXATTRAT: i64 = 466;
+pub(super) const OPEN_TREE_ATTR: i64 = 467;
+pub(super) const FILE_SETATTR: i64 = 469;
+#[cfg(target_arch = "x86_64")]
+pub(super) const SETRLIMIT: i64 = 160;
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) const SETRLIMIT: i64 = 164;
+
 /// Calls that no query needs, on every architecture: new programs and processes, other processes, sockets, changes to
 /// files, mounts, the kernel's settings, other ways in than system calls.
 pub(super) const REFUSED: &[i64] = &[
@@ -23,6 +34,10 @@ pub(super) const REFUSED: &[i64] = &[
     libc::SYS_setpriority,
     libc::SYS_sched_setaffinity,
     libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setattr,
+    SETRLIMIT,
+    libc::SYS_ioctl,
     libc::SYS_ioprio_set,
     libc::SYS_socket,
     libc::SYS_socketpair,
@@ -47,6 +62,7 @@ pub(super) const REFUSED: &[i64] = &[
     libc::SYS_symlinkat,
     libc::SYS_fchmod,
     libc::SYS_fchmodat,
+    FCHMODAT2,
     libc::SYS_fchown,
     libc::SYS_fchownat,
     libc::SYS_utimensat,
@@ -56,6 +72,10 @@ pub(super) const REFUSED: &[i64] = &[
     libc::SYS_removexattr,
     libc::SYS_lremovexattr,
     libc::SYS_fremovexattr,
+    SETXATTRAT,
+    REMOVEXATTRAT,
+    FILE_SETATTR,
+    OPEN_TREE_ATTR,
     libc::SYS_copy_file_range,
     libc::SYS_splice,
     libc::SYS_vmsplice,

@@ -1,7 +1,9 @@
 //! A control group for one helper, where cgroup v2 lets this process make one.
 //!
 //! The group is made below the client's own, which needs a delegated subtree (`Delegate=yes` of systemd). Controllers
-//! that the subtree doesn't pass on are not used; `cgroup.kill` works without any.
+//! that the subtree doesn't pass on are not used, and told; `cgroup.kill` works without any. A group passes controllers on
+//! only if it has no process of its own, so a client that is alone in its group moves into a subgroup ([`SUBGROUP`]), and
+//! helpers get theirs beside it.
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,11 @@ const MEMORY_MAX: &str = "1073741824";
 /// Threads of a helper: the query's, the watch of standard input, and room.
 const PROCESSES_MAX: &str = "8";
 
+/// The subgroup that a client moves into; what is above it is the client's, too.
+const SUBGROUP: &str = "muster-agent";
+/// What the delegated group is asked to pass on.
+const CONTROLLERS: &str = "+memory +pids";
+
 /// How the groups are called: this, the helper's process number, a number.
 const PREFIX: &str = "muster-sql-";
 
@@ -24,12 +31,12 @@ pub(super) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Puts process `pid` into a group of its own.
+    /// Puts process `pid` into a group of its own. Says which limits the group cannot set, as `cgroup: reason`.
     ///
     /// # Errors
-    /// Says why that is not possible, as `cgroup: reason`, short enough for a result.
-    pub(super) fn around(pid: u32) -> Result<Self, String> {
-        let parent = own_folder()?;
+    /// Says why there is no group, as `cgroup: reason`, short enough for a result.
+    pub(super) fn around(pid: u32) -> Result<(Self, Vec<String>), String> {
+        let parent = delegated(own_folder()?);
         sweep(&parent, |pid| Path::new("/proc").join(pid).exists());
         let folder = parent.join(name(pid));
         fs::create_dir(&folder).map_err(|error| reason("create", &folder, &error))?;
@@ -37,13 +44,23 @@ impl Cgroup {
         group
             .write("cgroup.procs", &pid.to_string())
             .map_err(|error| reason("join", &group.folder, &error))?;
-        for (file, value) in [("memory.max", MEMORY_MAX), ("pids.max", PROCESSES_MAX)] {
-            // The file is absent where the subtree has not the controller; the resource limits hold then alone.
-            if group.folder.join(file).exists() {
-                group.write(file, value).map_err(|error| reason(file, &group.folder, &error))?;
+        let missing = group.limit()?;
+        Ok((group, missing))
+    }
+
+    /// Sets the limits whose controllers the subtree passes on. Without one, the resource limits hold alone.
+    fn limit(&self) -> Result<Vec<String>, String> {
+        let mut missing = Vec::new();
+        for (controller, file, value) in
+            [("memory", "memory.max", MEMORY_MAX), ("pids", "pids.max", PROCESSES_MAX)]
+        {
+            if self.folder.join(file).exists() {
+                self.write(file, value).map_err(|error| reason(file, &self.folder, &error))?;
+            } else {
+                missing.push(format!("cgroup: no {controller} controller"));
             }
         }
-        Ok(group)
+        Ok(missing)
     }
 
     /// Kills whatever is in the group.
@@ -64,6 +81,45 @@ impl Drop for Cgroup {
             tracing::debug!(folder = %self.folder.display(), %error, "control group is busy; the next helper removes it");
         }
     }
+}
+
+/// Moves this process into a subgroup, if it is alone in its group, so that the group can pass controllers on. Called once,
+/// before any helper; where it cannot be, each helper's group tells what it lacks.
+pub(crate) fn move_aside() {
+    let moved = own_folder().and_then(|own| {
+        move_below(&own, std::process::id()).map_err(|error| reason("subgroup", &own, &error))
+    });
+    if let Err(reason) = moved {
+        tracing::debug!(reason, "helpers are limited without controllers of control groups");
+    }
+}
+
+fn move_below(own: &Path, pid: u32) -> io::Result<()> {
+    let is_alone = fs::read_to_string(own.join("cgroup.procs"))?.trim() == pid.to_string();
+    if !is_alone || own.ends_with(SUBGROUP) {
+        return Ok(());
+    }
+    let folder = own.join(SUBGROUP);
+    if let Err(error) = fs::create_dir(&folder)
+        && error.kind() != io::ErrorKind::AlreadyExists
+    {
+        return Err(error);
+    }
+    fs::write(folder.join("cgroup.procs"), pid.to_string())
+}
+
+/// Returns where helpers get their groups: beside the client's own subgroup if it is in one, else below its group.
+/// Asks for the controllers there.
+fn delegated(own: PathBuf) -> PathBuf {
+    let parent = match own.parent() {
+        Some(parent) if own.ends_with(SUBGROUP) => parent.to_owned(),
+        _ => return own,
+    };
+    if let Err(error) = fs::write(parent.join("cgroup.subtree_control"), CONTROLLERS) {
+        // What is missing for it is told by each helper's group.
+        tracing::debug!(folder = %parent.display(), %error, "controllers are not passed on");
+    }
+    parent
 }
 
 fn own_folder() -> Result<PathBuf, String> {
@@ -112,6 +168,47 @@ mod tests {
         let text = reason("create", &folder, &io::Error::from_raw_os_error(nix::libc::EACCES));
 
         assert_eq!(text, "cgroup: create: Permission denied (os error 13)");
+    }
+
+    #[test]
+    fn limits_that_a_group_cannot_set_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let group = Cgroup { folder: folder.path().join("group") };
+        fs::create_dir(&group.folder).unwrap();
+        assert_eq!(group.limit().unwrap(), ["cgroup: no memory controller", "cgroup: no pids controller"]);
+
+        for file in ["memory.max", "pids.max"] {
+            fs::write(group.folder.join(file), "max").unwrap();
+        }
+
+        assert_eq!(group.limit().unwrap(), Vec::<String>::new());
+        assert_eq!(fs::read_to_string(group.folder.join("memory.max")).unwrap(), MEMORY_MAX);
+    }
+
+    #[test]
+    fn a_client_that_is_alone_in_its_group_moves_aside_and_another_stays() {
+        let own = tempfile::tempdir().unwrap();
+        let (all, moved) = (own.path().join("cgroup.procs"), own.path().join(SUBGROUP).join("cgroup.procs"));
+
+        fs::write(&all, "7\n8\n").unwrap();
+        move_below(own.path(), 7).unwrap();
+        assert!(!own.path().join(SUBGROUP).exists());
+
+        fs::write(&all, "7\n").unwrap();
+        move_below(own.path(), 7).unwrap();
+        assert_eq!(fs::read_to_string(moved).unwrap(), "7");
+    }
+
+    #[test]
+    fn a_client_in_its_subgroup_asks_for_the_controllers_above_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = folder.path().join("cgroup.subtree_control");
+
+        assert_eq!(delegated(folder.path().join("session")), folder.path().join("session"));
+        assert!(!control.exists());
+        assert_eq!(delegated(folder.path().join(SUBGROUP)), folder.path());
+
+        assert_eq!(fs::read_to_string(control).unwrap(), CONTROLLERS);
     }
 
     #[test]

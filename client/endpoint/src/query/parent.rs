@@ -88,7 +88,7 @@ impl Helper {
         };
         // The helper waits for its request, so it does nothing before it is in the group.
         let (cgroup, missing) = match Cgroup::around(pid) {
-            Ok(cgroup) => (Some(cgroup), Vec::new()),
+            Ok((cgroup, missing)) => (Some(cgroup), missing),
             Err(reason) => (None, vec![reason]),
         };
         let group = Group { leader: i32::try_from(pid).ok().map(Pid::from_raw), cgroup };

@@ -136,8 +136,7 @@ fn one_too_many_fails_with_advice() {
     let effects = test.effects_with_detail();
     assert_eq!(effects[0], "recall 6");
     assert!(
-        effects[1].starts_with("refuse 6 Unspecified journaled")
-            && effects[1].contains("issue it again later"),
+        effects[1].starts_with("refuse 6 Failed journaled") && effects[1].contains("issue it again later"),
         "{effects:?}"
     );
 }

@@ -3,6 +3,7 @@
 mod arriving;
 mod licence;
 mod outcome;
+mod restored;
 mod slots;
 mod stopping;
 
@@ -36,6 +37,7 @@ impl Admission for Spoken {
             instruction: id(words[0].parse().unwrap()),
             definition: digest(words[1]),
             licence_serial: 3,
+            not_before_ms: NOW_MS - 60_000,
             expires_at_ms: NOW_MS + 60_000,
             order: muster_proto::order::v1::Order::default(),
         })
@@ -90,10 +92,10 @@ impl Test {
         let now = Now { instant: Instant::now(), wall_ms: NOW_MS };
         let memory = Memory { time_floor_ms: NOW_MS - 1_000, ..Memory::default() };
         let licence = HeldLicence { envelope: b"licence 3".to_vec(), digest: digest("licence 3"), serial: 3 };
-        Self {
-            machine: Instructions::new(Spoken::default(), limits, Some(licence), 3, memory, now.instant),
-            now,
-        }
+        let machine = Instructions::new(Spoken::default(), limits, Some(licence), 3, memory, now.instant);
+        let mut test = Self { machine, now };
+        test.machine.handle_judged(0, now);
+        test
     }
 
     fn order(&mut self, text: &str) {
@@ -154,7 +156,12 @@ fn shown(effect: &Effect) -> String {
         }
         Effect::RecordRefusal { entry, result, .. } => {
             let journaled = if entry.is_some() { " journaled" } else { "" };
-            format!("refuse {} {:?}{journaled}: {}", result.instruction[0], result.refusal(), result.detail)
+            let outcome = if result.state() == TargetState::Refused {
+                format!("{:?}", result.refusal())
+            } else {
+                format!("{:?}", result.state())
+            };
+            format!("refuse {} {outcome}{journaled}: {}", result.instruction[0], result.detail)
         }
         Effect::ReportUnreadable { .. } => "unreadable".to_owned(),
     }

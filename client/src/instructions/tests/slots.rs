@@ -108,23 +108,6 @@ fn a_task_that_breaks_fails_its_instruction_and_frees_its_slot() {
 }
 
 #[test]
-fn a_recovered_intent_starts_once() {
-    let mut test = Test::new();
-    let entry = Entry {
-        instruction: id(1),
-        order_digest: digest("1 d"),
-        definition: digest("d"),
-        expires_at_ms: NOW_MS + 60_000,
-        envelope: b"1 d".to_vec(),
-        proof: None,
-    };
-
-    test.machine.handle_recovered(entry, Some(b"d".to_vec()), test.now);
-
-    assert_eq!(test.effects(), ["start 1", "running 1", "run 1"]);
-}
-
-#[test]
 fn a_stopping_client_starts_nothing() {
     let mut test = Test::new();
     for number in 1..=3 {

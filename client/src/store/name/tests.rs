@@ -1,16 +1,20 @@
 use std::path::Path;
 
-use muster_proto::ids::OutboxId;
+use muster_proto::common::v1::TargetState;
+use muster_proto::ids::{Digest, InstructionId, OutboxId};
 use muster_proto::numbers::Standing;
-use muster_proto::session::v1::{Event, SequenceRange};
+use muster_proto::session::v1::{Event, Result as InstructionResult, SequenceRange};
 use prost::Message as _;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
 use crate::config::OutboxConfig;
-use crate::store::{FILE, QueueLane, Tables, event_record};
+use crate::store::{Entry, FILE, JournalState, QueueLane, Tables, event_record};
 
 const NOW: i64 = 1_800_000_000_000;
+
+/// The Switch's clock when it welcomes.
+const RESTORED: i64 = NOW + 7;
 
 #[test]
 fn a_store_brought_back_from_a_copy_takes_another_name_and_keeps_it_and_everything_that_waits() {
@@ -45,7 +49,7 @@ fn another_name_that_was_not_committed_is_not_taken() {
     let before = tables.outbox_id();
 
     tables.begin().unwrap();
-    assert_eq!(tables.welcomed(7).unwrap(), Standing::Copy);
+    assert_eq!(tables.welcomed(7, RESTORED, NOW).unwrap(), Standing::Copy);
     tables.roll_back().unwrap();
 
     assert_eq!(tables.outbox_id(), before);
@@ -111,6 +115,50 @@ fn a_store_of_the_first_layout_keeps_its_name_and_counts_all_its_numbers_as_offe
     assert_eq!(append(&mut tables, "next"), 2);
 }
 
+#[test]
+fn what_a_copy_had_taken_on_ends_as_interrupted_with_the_new_name_and_its_time_stays() {
+    let folder = TempDir::new().unwrap();
+    let mut tables = open(folder.path());
+    tables.record_intent(&entry(1)).unwrap();
+    tables.record_intent(&entry(2)).unwrap();
+    assert!(tables.record_start(id(2), NOW).unwrap());
+    assert_eq!(welcomed(&mut tables, 0), Standing::Own);
+    assert_eq!((tables.restored_at_ms(NOW).unwrap(), tables.recover(NOW).unwrap().len()), (0, 1));
+    let copy = copied(tables, &folder);
+
+    let mut tables = open(copy.path());
+    assert_eq!(welcomed(&mut tables, 9), Standing::Copy);
+    drop(tables);
+
+    let mut tables = open(copy.path());
+    assert_eq!(tables.recover(NOW).unwrap(), []);
+    let results = tables.queued(QueueLane::Results, 0, 1 << 20, NOW).unwrap();
+    let result = |record: &[u8]| InstructionResult::decode(record).unwrap();
+    let ended: Vec<_> =
+        results.iter().map(|one| (result(&one.record).instruction[0], result(&one.record).state())).collect();
+    assert_eq!(ended, [(2, TargetState::Interrupted), (1, TargetState::Interrupted)]);
+    assert_eq!(tables.recall(id(1)).unwrap().map(|known| known.state), Some(JournalState::Done));
+    assert!(!tables.record_start(id(1), NOW).unwrap(), "what has ended does not start");
+    assert_eq!(tables.restored_at_ms(NOW).unwrap(), RESTORED);
+    assert_eq!(welcomed(&mut tables, 99), Standing::Copy);
+    assert_eq!(tables.restored_at_ms(NOW).unwrap(), RESTORED + 1, "each restore has a time of its own");
+}
+
+fn id(number: u8) -> InstructionId {
+    InstructionId::from([number; 16])
+}
+
+fn entry(number: u8) -> Entry {
+    Entry {
+        instruction: id(number),
+        order_digest: Digest::from([number; 32]),
+        definition: Digest::from([0; 32]),
+        expires_at_ms: NOW + 60_000,
+        envelope: b"order".to_vec(),
+        proof: None,
+    }
+}
+
 fn open(folder: &Path) -> Tables {
     Tables::open(&folder.join(FILE), OutboxConfig::default(), NOW).unwrap()
 }
@@ -130,7 +178,7 @@ fn append(tables: &mut Tables, name: &str) -> u64 {
 
 fn welcomed(tables: &mut Tables, highest: u64) -> Standing {
     tables.begin().unwrap();
-    let standing = tables.welcomed(highest).unwrap();
+    let standing = tables.welcomed(highest, RESTORED, NOW).unwrap();
     tables.commit().unwrap();
     standing
 }

@@ -1,0 +1,83 @@
+use super::*;
+use crate::instructions::restored::Hold;
+
+#[test]
+fn a_recovered_intent_starts_once_and_not_before_a_welcome_was_judged() {
+    let mut test = restarted();
+
+    test.machine.handle_timeout(test.now);
+    assert_eq!((test.effects(), test.machine.counts()), (Vec::new(), (1, 0)));
+
+    test.machine.handle_judged(0, test.now);
+    assert_eq!(test.effects(), ["start 1", "running 1", "run 1"]);
+    test.machine.handle_judged(0, test.now);
+    assert_eq!(test.effects(), Vec::<String>::new());
+}
+
+#[test]
+fn a_recovered_intent_of_a_store_that_is_a_copy_never_starts() {
+    let mut test = restarted();
+
+    test.machine.handle_judged(NOW_MS, test.now);
+    test.machine.handle_judged(NOW_MS, test.now);
+
+    assert_eq!((test.effects(), test.machine.counts()), (Vec::new(), (0, 0)));
+}
+
+#[test]
+fn an_order_from_before_the_restore_is_answered_as_interrupted_and_a_later_one_runs() {
+    let mut test = restarted();
+    test.machine.handle_judged(NOW_MS - 60_000 + 1, test.now);
+
+    test.order("7 d");
+    test.recalled(7, None, Some("d"));
+    assert_eq!(test.effects(), ["recall 7", "refuse 7 Interrupted journaled"]);
+
+    let mut test = restarted();
+    test.machine.handle_judged(NOW_MS - 60_000, test.now);
+    test.admitted(7);
+    assert_eq!(test.effects(), ["recall 7", "intent 7", "acked 7", "start 7", "running 7", "run 7"]);
+}
+
+#[test]
+fn what_ran_or_waited_when_the_machine_was_brought_back_is_let_go() {
+    let mut test = Test::new();
+    for number in 1..=3 {
+        test.admitted(number);
+    }
+    test.effects();
+
+    test.machine.handle_judged(NOW_MS, test.now);
+    test.finish(1);
+
+    assert_eq!((test.effects(), test.machine.counts()), (Vec::new(), (0, 0)));
+}
+
+#[test]
+fn a_start_that_the_journal_forbids_does_not_run() {
+    let mut test = Test::new();
+    test.admitted(1);
+    for _ in 0..4 {
+        test.machine.poll_effect();
+    }
+
+    test.machine.handle_forbidden(id(1), test.now);
+
+    assert_eq!((test.effects(), test.machine.counts()), (Vec::new(), (0, 0)));
+}
+
+/// A machine that was started again with an intent.
+fn restarted() -> Test {
+    let mut test = Test::new();
+    test.machine.hold = Hold::UntilJudged;
+    let entry = Entry {
+        instruction: id(1),
+        order_digest: digest("1 d"),
+        definition: digest("d"),
+        expires_at_ms: NOW_MS + 60_000,
+        envelope: b"1 d".to_vec(),
+        proof: None,
+    };
+    test.machine.handle_recovered(entry, Some(b"d".to_vec()));
+    test
+}
