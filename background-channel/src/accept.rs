@@ -99,7 +99,7 @@ impl Acceptor {
             None => return,
         };
         // Before the check, so that no change falls between the two.
-        let changes = self.credentials.changes();
+        let changes = self.credentials.rechecks();
         let (stream, peer) = match self.handshake(stream).await {
             Ok(accepted) => accepted,
             Err(Refusal { cause, detail }) => {

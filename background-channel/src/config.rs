@@ -10,7 +10,7 @@ use muster_proto::limits::EVENT_BATCH_BYTES_MAX;
 use muster_service::admin;
 use muster_service::admission::LobbyBounds;
 use muster_service::config::{Invalid, Validate, human};
-use muster_service::credentials::Address;
+use muster_service::credentials::{Address, CertificateSettings, RevocationSettings};
 use muster_service::telemetry::LogConfig;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,10 @@ pub struct Config {
     pub trust: TrustConfig,
     /// Certificate revocation lists, PEM or DER, watched for changes. Default: none.
     pub crls: Vec<PathBuf>,
+    /// How certificates are judged.
+    pub certificates: CertificateSettings,
+    /// Who is revoked, and what a lapsed revocation list means.
+    pub revocation: RevocationSettings,
     /// How spooled events reach the Switch.
     pub relay: RelayConfig,
     /// Bounds.
@@ -44,10 +48,13 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsConfig {
-    /// PEM: the certificate (serverAuth), then its intermediates. Default `/etc/muster/background-channel/tls.pem`.
+    /// PEM: the certificate (serverAuth), then its intermediates; or a PFX with the key in it. Default
+    /// `/etc/muster/background-channel/tls.pem`.
     pub certificate: PathBuf,
-    /// PEM: its private key. Default `/etc/muster/background-channel/tls.key`.
+    /// PEM: its private key; not looked at beside a PFX. Default `/etc/muster/background-channel/tls.key`.
     pub key: PathBuf,
+    /// A file with the password of the PFX or the key. Default: none.
+    pub password_file: Option<PathBuf>,
 }
 
 /// PEM files with the roots of each role.
@@ -71,8 +78,10 @@ pub struct RelayConfig {
     /// PEM: the service certificate (clientAuth) shown to the Switch. Default
     /// `/etc/muster/background-channel/service.pem`.
     pub certificate: PathBuf,
-    /// PEM: its private key. Default `/etc/muster/background-channel/service.key`.
+    /// PEM: its private key; not looked at beside a PFX. Default `/etc/muster/background-channel/service.key`.
     pub key: PathBuf,
+    /// A file with the password of the PFX or the key. Default: none.
+    pub password_file: Option<PathBuf>,
 }
 
 /// Bounds (spec/promises.md).
@@ -170,6 +179,8 @@ impl Default for Config {
             tls: TlsConfig::default(),
             trust: TrustConfig::default(),
             crls: Vec::new(),
+            certificates: CertificateSettings::default(),
+            revocation: RevocationSettings::default(),
             relay: RelayConfig::default(),
             limits: Limits::default(),
             log: LogConfig::default(),
@@ -179,7 +190,7 @@ impl Default for Config {
 
 impl Default for TlsConfig {
     fn default() -> Self {
-        Self { certificate: own_file("tls.pem"), key: own_file("tls.key") }
+        Self { certificate: own_file("tls.pem"), key: own_file("tls.key"), password_file: None }
     }
 }
 
@@ -196,6 +207,7 @@ impl Default for RelayConfig {
             switch: "localhost:4001".to_owned(),
             certificate: own_file("service.pem"),
             key: own_file("service.key"),
+            password_file: None,
         }
     }
 }

@@ -30,7 +30,7 @@ impl program::Program for Program {
     }
 
     fn check_files(config: &Config) -> Vec<String> {
-        let errors = start::credentials(config).err().map(CredentialError::into_each);
+        let errors = start::credentials(config, None).err().map(CredentialError::into_each);
         errors.into_iter().flatten().map(|error| error.to_string()).collect()
     }
 

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use muster_pki::Role;
 use muster_service::credentials::{
-    self, ClientCredentials, Clock, CredentialError, CredentialFiles, ServerCredentials,
+    self, ClientCredentials, Clock, CredentialError, CredentialFiles, Own, RevocationFiles, Rules,
+    ServerCredentials, Servers,
 };
 use muster_service::health::{Health, State};
 use muster_service::listen::{self, BindError};
@@ -111,12 +112,13 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartE
     let metrics = telemetry::metrics();
     let lock = lock(&config.data_dir)?;
     let (resources, spool, writer) = open_stores(&config)?;
-    let (server, relay_credentials) = credentials(&config)?;
+    let (server, relay_credentials) = credentials(&config, Some(config.data_dir.join("revocation")))?;
     let listener = listen::bind(config.listen, "listen").await?;
     let admin_listener = listen::bind(config.admin_listen, "admin_listen").await?;
     let local = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
     let (address, admin_address) =
         (local(&listener, config.listen), local(&admin_listener, config.admin_listen));
+    server.revocation().watch(&shutdown, &health);
     server.watch(&shutdown, &health, "server certificate");
     relay_credentials.watch(&shutdown, &health, "service certificate");
     let connections = TaskTracker::new();
@@ -217,29 +219,41 @@ fn open_stores(config: &Config) -> Result<(Resources, Spool, SpoolWriter), Start
     Ok((resources, spool, writer))
 }
 
+/// Reads what the service shows and whom it trusts; `kept` is the folder of what revocation remembers over restarts, `None` for a
+/// mere check.
 pub(crate) fn credentials(
     config: &Config,
+    kept: Option<PathBuf>,
 ) -> Result<(Arc<ServerCredentials>, Arc<ClientCredentials>), CredentialError> {
-    let own = CredentialFiles { certificate: config.tls.certificate.clone(), key: config.tls.key.clone() };
-    let client_roles =
-        vec![(Role::Device, config.trust.devices.clone()), (Role::Operator, config.trust.operators.clone())];
+    let (tls, service, trust) = (&config.tls, &config.relay, &config.trust);
+    let files = RevocationFiles {
+        crls: config.crls.clone(),
+        roots: vec![trust.devices.clone(), trust.operators.clone(), trust.servers.clone()],
+        own: Some(tls.certificate.clone()),
+        kept,
+    };
+    let (rules, unruly) = Rules::load(config.certificates, &config.revocation, files, Clock::system());
+    let own = CredentialFiles {
+        certificate: tls.certificate.clone(),
+        key: tls.key.clone(),
+        password_file: tls.password_file.clone(),
+    };
+    let client_roles = vec![(Role::Device, trust.devices.clone()), (Role::Operator, trust.operators.clone())];
     let alpn = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let server =
-        credentials::server(own, client_roles, config.crls.clone(), alpn, Role::Switch, Clock::system());
-    let service =
-        CredentialFiles { certificate: config.relay.certificate.clone(), key: config.relay.key.clone() };
-    let relay = credentials::client(
-        Some(service),
-        config.trust.servers.clone(),
-        config.crls.clone(),
-        vec![b"h2".to_vec()],
-        Role::Service,
-        Clock::system(),
-    );
-    match (server, relay) {
-        (Ok(server), Ok(relay)) => Ok((server, relay)),
-        (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
-        (Err(server), Err(relay)) => Err(CredentialError::Several(vec![server, relay])),
+    let server = credentials::server(own, client_roles, alpn, Role::Switch, rules.clone());
+    let own = Own::Files(CredentialFiles {
+        certificate: service.certificate.clone(),
+        key: service.key.clone(),
+        password_file: service.password_file.clone(),
+    });
+    let servers = Servers::Roots(trust.servers.clone());
+    let relay = credentials::client(own, servers, vec![b"h2".to_vec()], Role::Service, rules);
+    match (server, relay, unruly) {
+        (Ok(server), Ok(relay), None) => Ok((server, relay)),
+        (server, relay, unruly) => {
+            let errors = [server.err(), relay.err(), unruly];
+            Err(CredentialError::Several(errors.into_iter().flatten().collect()))
+        }
     }
 }
 

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use muster_pki::RevocationMode;
 use muster_service::config::{Invalid, Validate, human};
+use muster_service::credentials::{CertificateSettings, RevocationSettings};
 use muster_service::telemetry::LogConfig;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +32,11 @@ pub struct Config {
     pub computer_name: String,
     /// Certificate revocation lists, PEM or DER: of signers and of servers.
     pub crls: Vec<PathBuf>,
+    /// How certificates are judged.
+    pub certificates: CertificateSettings,
+    /// Who is revoked, and what a lapsed revocation list means. The mode is `soft` here: a client that refused its Switch for the
+    /// lack of a fresh list would cut itself off from whoever could mend it.
+    pub revocation: RevocationSettings,
     /// The device's own certificate.
     pub tls: TlsConfig,
     /// The roots that this client trusts, one file for each role; none may serve two roles.
@@ -54,10 +61,12 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsConfig {
-    /// PEM: the leaf, then its issuers without the root.
+    /// PEM: the leaf, then its issuers without the root; or a PFX with the key in it.
     pub certificate: PathBuf,
-    /// PEM: the leaf's private key.
+    /// PEM: the leaf's private key; not looked at beside a PFX.
     pub key: PathBuf,
+    /// A file with the password of the PFX or the key. Default: none.
+    pub password_file: Option<PathBuf>,
 }
 
 /// PEM files of roots by role.
@@ -271,6 +280,8 @@ impl Default for Config {
             data_dir: "/var/lib/muster/client".into(),
             computer_name: String::new(),
             crls: Vec::new(),
+            certificates: CertificateSettings::default(),
+            revocation: RevocationSettings { mode: RevocationMode::Soft, ..RevocationSettings::default() },
             tls: TlsConfig::default(),
             trust: TrustConfig::default(),
             helper: HelperConfig::default(),
@@ -286,7 +297,11 @@ impl Default for Config {
 
 impl Default for TlsConfig {
     fn default() -> Self {
-        Self { certificate: "/etc/muster/client/tls.pem".into(), key: "/etc/muster/client/tls.key".into() }
+        Self {
+            certificate: "/etc/muster/client/tls.pem".into(),
+            key: "/etc/muster/client/tls.key".into(),
+            password_file: None,
+        }
     }
 }
 

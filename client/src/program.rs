@@ -52,7 +52,7 @@ impl program::Program for Program {
             (Role::OrderSigner, trust.orders.clone()),
             (Role::Licensor, trust.licences.clone()),
         ];
-        let errors = [credentials(config).err(), check_roots(roots).err()].into_iter().flatten();
+        let errors = [credentials(config, None).err(), check_roots(roots).err()].into_iter().flatten();
         errors.flat_map(CredentialError::into_each).map(|error| error.to_string()).collect()
     }
 

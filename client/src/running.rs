@@ -12,7 +12,8 @@ use muster_pki::{DeviceId, Role};
 use muster_proto::common::v1::NamedValue;
 use muster_service::config::{Invalid, Validate};
 use muster_service::credentials::{
-    self, ClientCredentials, Clock, CredentialError, CredentialFiles, Deadlines,
+    self, ClientCredentials, Clock, CredentialError, CredentialFiles, Deadlines, Own, RevocationFiles, Rules,
+    Servers,
 };
 use muster_service::health::{Component, Health, State};
 use muster_service::shutdown::Shutdown;
@@ -240,7 +241,7 @@ impl Prepared {
         files::expect_own(&config.data_dir)?;
         files::make_private_dir(&config.data_dir).map_err(in_file(&config.data_dir))?;
         let lock = lock(&config.data_dir)?;
-        let credentials = credentials(config)?;
+        let credentials = credentials(config, Some(config.data_dir.join("revocation")))?;
         let device = device(config, &credentials)?;
         let attributes = attributes::collect(&device);
         let files = SigningFiles { trust: config.trust.clone(), crls: config.crls.clone() };
@@ -251,6 +252,7 @@ impl Prepared {
             .map_err(in_file(&config.data_dir))?;
         let helper = helper(config).map_err(in_file(&config.helper.program))?;
         let health = Health::new();
+        credentials.revocation().watch(shutdown, &health);
         credentials.watch(shutdown, &health, CREDENTIALS);
         let certificate = health.component(CREDENTIALS);
         if let State::Degraded(problem) | State::Failed(problem) = certificate.state() {
@@ -444,10 +446,36 @@ fn lock(data_dir: &Path) -> Result<Flock<File>, StartError> {
     }
 }
 
-pub(crate) fn credentials(config: &Config) -> Result<Arc<ClientCredentials>, CredentialError> {
-    let files = CredentialFiles { certificate: config.tls.certificate.clone(), key: config.tls.key.clone() };
-    let (roots, crls, alpn) = (config.trust.switch.clone(), config.crls.clone(), vec![b"http/1.1".to_vec()]);
-    credentials::client(Some(files), roots, crls, alpn, Role::Device, Clock::system())
+/// Reads what the client shows and whom it trusts; `kept` is the folder of what revocation remembers over restarts, `None` for a
+/// mere check.
+pub(crate) fn credentials(
+    config: &Config,
+    kept: Option<PathBuf>,
+) -> Result<Arc<ClientCredentials>, CredentialError> {
+    let (tls, trust) = (&config.tls, &config.trust);
+    let files = RevocationFiles {
+        crls: config.crls.clone(),
+        roots: vec![
+            trust.switch.clone(),
+            trust.authors.clone(),
+            trust.orders.clone(),
+            trust.licences.clone(),
+        ],
+        own: Some(tls.certificate.clone()),
+        kept,
+    };
+    let (rules, unruly) = Rules::load(config.certificates, &config.revocation, files, Clock::system());
+    let own = Own::Files(CredentialFiles {
+        certificate: tls.certificate.clone(),
+        key: tls.key.clone(),
+        password_file: tls.password_file.clone(),
+    });
+    let servers = Servers::Roots(trust.switch.clone());
+    let made = credentials::client(own, servers, vec![b"http/1.1".to_vec()], Role::Device, rules);
+    match (made, unruly) {
+        (Ok(made), None) => Ok(made),
+        (made, unruly) => Err(CredentialError::Several([made.err(), unruly].into_iter().flatten().collect())),
+    }
 }
 
 fn device(config: &Config, credentials: &ClientCredentials) -> Result<DeviceId, StartError> {

@@ -55,7 +55,7 @@ impl Pki {
     }
 
     pub(crate) fn signer_for(&self, name: &str, usage: ExtendedKeyUsage) -> Signer {
-        let overrides = Overrides { extended_key_usages: Some(vec![usage]) };
+        let overrides = Overrides { extended_key_usages: Some(vec![usage]), ..Overrides::default() };
         self.signer_with(name, Role::Author, &overrides)
     }
 

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use muster_service::credentials::{POLL_INTERVAL, ServerCredentials};
+use muster_pki::Thumbprint;
+use muster_service::credentials::{POLL_INTERVAL, PathElement, Revocation, Revocations, ServerCredentials};
 use muster_service::health::{Health, State};
 use muster_service::{admin, telemetry};
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinError;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,8 @@ pub(crate) struct ControlParts {
     pub(crate) admin: TcpListener,
     /// The Switch's certificate, and who is trusted as operator and service.
     pub(crate) operator_credentials: Arc<ServerCredentials>,
+    /// What the engine's trust for signed documents was made of.
+    pub(crate) trust_digest: Thumbprint,
     /// What all threads share.
     pub(crate) common: Common,
     /// How the parts are.
@@ -67,8 +70,10 @@ pub(crate) fn spawn(
 }
 
 async fn supervise(shards: Vec<ShardThread>, parts: ControlParts) -> Result<(), Failure> {
-    let ControlParts { operators, admin, operator_credentials, common, health } = parts;
-    let Common { config, engine, credentials, registry, wall, stop, shutdown, .. } = common;
+    let ControlParts { operators, admin, operator_credentials, trust_digest, common, health } = parts;
+    let Common { config, engine, credentials, registry, refusals, revoked, wall, stop, shutdown, .. } =
+        common;
+    credentials.revocation().watch(&shutdown, &health);
     credentials.watch(&shutdown, &health, "session_credentials");
     operator_credentials.watch(&shutdown, &health, "operator_credentials");
     let (tasks, done) = (TaskTracker::new(), CancellationToken::new());
@@ -77,16 +82,26 @@ async fn supervise(shards: Vec<ShardThread>, parts: ControlParts) -> Result<(), 
         config: Arc::clone(&config),
         engine: engine.clone(),
         registry,
+        refusals,
         credentials,
         started_at_ms: wall.now_ms(),
         stop: stop.clone(),
         tasks: tasks.clone(),
     });
-    let trust_changes = operator_credentials.changes();
+    let trust_changes = operator_credentials.rechecks();
+    let revocation = Arc::clone(operator_credentials.revocation());
+    tasks.spawn(tell_revoked(revocation.revocations(), revoked, done.clone()));
     let mut operators =
         tasks.spawn(operator::serve(operators, operator_credentials, wall.clone(), api, stop.clone()));
     let mut admin = tasks.spawn(serve_admin(admin, health.clone(), done.clone()));
-    tasks.spawn(follow_trust(Arc::clone(&config), engine.clone(), trust_changes, done.clone()));
+    tasks.spawn(follow_trust(
+        Arc::clone(&config),
+        revocation,
+        engine.clone(),
+        trust_digest,
+        trust_changes,
+        done.clone(),
+    ));
     tasks.spawn(follow_health(engine.clone(), wall, health.clone(), done.clone()));
 
     let failure = tokio::select! {
@@ -115,6 +130,21 @@ async fn supervise(shards: Vec<ShardThread>, parts: ControlParts) -> Result<(), 
     let closed = closed.map_err(|error| Failure::Thread(error.to_string())).and_then(closing);
     tracing::info!("the Switch has stopped");
     failure.map_or(Ok(()), Err).and(threads).and(closed)
+}
+
+/// Tells every shard whom a new CRL revokes (R3 of trust.md). What two CRLs have in common is looked for here, once.
+async fn tell_revoked(
+    mut revocations: Revocations,
+    revoked: broadcast::Sender<Arc<[PathElement]>>,
+    done: CancellationToken,
+) {
+    while let Some(Some(newly)) = done.run_until_cancelled(revocations.next()).await {
+        if !newly.is_empty() {
+            tracing::info!(certificates = newly.len(), "certificates were revoked; their sessions end");
+            // Without a shard there is nobody to tell.
+            let _shards = revoked.send(newly.into());
+        }
+    }
 }
 
 /// Waits until every shard has ended.
@@ -187,17 +217,17 @@ async fn follow_health(engine: EngineHandle, wall: Wall, health: Health, done: C
 /// Reads the roots and CRLs for signed documents again when they change.
 async fn follow_trust(
     config: Arc<Config>,
+    revocation: Arc<Revocation>,
     engine: EngineHandle,
+    mut known: Thumbprint,
     mut changes: watch::Receiver<u64>,
     done: CancellationToken,
 ) {
-    let mut known = None;
     loop {
-        let read = config.clone();
-        match tokio::task::spawn_blocking(move || credentials::trust(&read)).await {
+        let (read, revocation) = (config.clone(), Arc::clone(&revocation));
+        match tokio::task::spawn_blocking(move || credentials::trust(&read, &revocation)).await {
             Ok(Ok((trust, digest))) => {
-                // The first look only notes what the engine was opened with.
-                if known.replace(digest).is_some_and(|known| known != digest) {
+                if std::mem::replace(&mut known, digest) != digest {
                     engine.set_trust(trust);
                     tracing::info!("changed roots or CRLs for signed documents are in use");
                 }

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use muster_pki::{Certificate, RevocationIndex, Role, Roots, Thumbprint, pem};
-use muster_service::credentials::{self, Clock, CredentialError, CredentialFiles, ServerCredentials};
+use muster_pki::{Role, Roots, Thumbprint};
+use muster_service::credentials::{
+    self, Clock, CredentialError, CredentialFiles, Revocation, RevocationFiles, Rules, ServerCredentials,
+};
 
 use crate::config::Config;
 use crate::engine::Trust;
-use crate::wall;
 
 /// ALPN of sessions: the WebSocket upgrade is HTTP/1.1.
 const SESSION_ALPN: &[u8] = b"http/1.1";
@@ -53,25 +54,41 @@ pub(crate) struct Loaded {
     pub(crate) operators: Arc<ServerCredentials>,
     /// For signed documents.
     pub(crate) trust: Arc<Trust>,
+    /// What `trust` was made of.
+    pub(crate) trust_digest: Thumbprint,
 }
 
-/// Reads all files that the configuration names. Certificates are judged by `clock`.
+/// Reads all files that the configuration names. Certificates are judged by `clock`; `kept` is the folder of what revocation
+/// remembers over restarts, `None` for a mere check.
 ///
 /// # Errors
 /// Every problem, not only the first.
-pub(crate) fn load(config: &Config, clock: &Clock) -> Result<Loaded, Vec<CredentialProblem>> {
-    let (trust, mut problems) = match trust(config) {
-        Ok((trust, _)) => (Some(trust), Vec::new()),
-        Err(problems) => (None, problems),
+pub(crate) fn load(
+    config: &Config,
+    kept: Option<PathBuf>,
+    clock: &Clock,
+) -> Result<Loaded, Vec<CredentialProblem>> {
+    let (rules, unruly) = rules(config, kept, clock);
+    let unruly = unruly.map(CredentialError::into_each).into_iter().flatten();
+    let mut problems: Vec<CredentialProblem> =
+        unruly.map(|error| CredentialProblem::Credential(error.to_string())).collect();
+    let trust = match trust(config, &rules.revocation) {
+        Ok(read) => Some(read),
+        Err(found) => {
+            problems.extend(found);
+            None
+        }
     };
-    let sessions = server(config, vec![(Role::Device, config.trust.devices.clone())], SESSION_ALPN, clock);
+    let sessions = server(config, vec![(Role::Device, config.trust.devices.clone())], SESSION_ALPN, &rules);
     let roles = vec![
         (Role::Operator, config.trust.operators.clone()),
         (Role::Service, config.trust.services.clone()),
     ];
-    let operators = server(config, roles, OPERATOR_ALPN, clock);
+    let operators = server(config, roles, OPERATOR_ALPN, &rules);
     match (sessions, operators, trust) {
-        (Ok(sessions), Ok(operators), Some(trust)) => Ok(Loaded { sessions, operators, trust }),
+        (Ok(sessions), Ok(operators), Some((trust, trust_digest))) if problems.is_empty() => {
+            Ok(Loaded { sessions, operators, trust, trust_digest })
+        }
         (sessions, operators, _) => {
             // Both listeners show the same certificate: what is wrong with it is told once.
             let errors = [sessions.err(), operators.err()].into_iter().flatten();
@@ -87,11 +104,14 @@ pub(crate) fn load(config: &Config, clock: &Clock) -> Result<Loaded, Vec<Credent
     }
 }
 
-/// Reads the roots and CRLs that signed documents are verified with, and a digest of all that was read.
+/// Reads the roots that signed documents are verified with, and a digest of what they and the revocation index say.
 ///
 /// # Errors
 /// Every problem with any role's roots, and roots that two roles share.
-pub(crate) fn trust(config: &Config) -> Result<(Arc<Trust>, Thumbprint), Vec<CredentialProblem>> {
+pub(crate) fn trust(
+    config: &Config,
+    revocation: &Revocation,
+) -> Result<(Arc<Trust>, Thumbprint), Vec<CredentialProblem>> {
     let mut problems = Vec::new();
     let mut read_bytes = Vec::new();
     let files = &config.trust;
@@ -111,50 +131,43 @@ pub(crate) fn trust(config: &Config) -> Result<(Arc<Trust>, Thumbprint), Vec<Cre
         }
     });
     problems.extend(shared(&roots));
-    let issuers: Vec<Certificate> = roots.iter().flat_map(|(_, roots)| roots.iter().cloned()).collect();
-    let revocation = revocation(&config.crls, &issuers, &mut read_bytes).unwrap_or_else(|problem| {
-        problems.push(problem);
-        RevocationIndex::default()
-    });
     if !problems.is_empty() {
         return Err(problems);
     }
     let [_, _, _, (_, authors), (_, orders), (_, licences)] = roots;
-    let trust = Trust { authors, orders, licences, revocation: Some(revocation) };
+    // The number first: an index that is newer than it is taken once more.
+    read_bytes.extend(revocation.generation().to_be_bytes());
+    let trust = Trust { authors, orders, licences, revocation: Some(revocation.index()) };
     Ok((Arc::new(trust), Thumbprint::of(&read_bytes)))
 }
 
-/// Reads the CRLs; a file may hold the certificate of the CA that signed it beside the CRL.
-fn revocation(
-    files: &[PathBuf],
-    issuers: &[Certificate],
-    read_bytes: &mut Vec<u8>,
-) -> Result<RevocationIndex, CredentialProblem> {
-    let mut index = RevocationIndex::default();
-    for path in files {
-        let name = path.display().to_string();
-        let problem = |problem: String| CredentialProblem::Credential(format!("{name}: {problem}"));
-        let unreadable = |source| CredentialError::Read { path: path.clone(), source }.to_string();
-        let bytes = std::fs::read(path).map_err(|error| CredentialProblem::Credential(unreadable(error)))?;
-        let mut candidates = issuers.to_vec();
-        // A CRL in DER has no certificates beside it.
-        if let Ok(beside) = pem::read(&bytes, &name) {
-            candidates.extend(beside.certificates.iter().filter_map(|der| Certificate::from_der(der).ok()));
-        }
-        index.add(&bytes, &candidates, wall::now()).map_err(|error| problem(error.to_string()))?;
-        read_bytes.extend(bytes);
-    }
-    Ok(index)
+/// Puts together what certificates of every role are judged by.
+fn rules(config: &Config, kept: Option<PathBuf>, clock: &Clock) -> (Rules, Option<CredentialError>) {
+    let trust = &config.trust;
+    let roots =
+        [&trust.devices, &trust.operators, &trust.services, &trust.authors, &trust.orders, &trust.licences];
+    let files = RevocationFiles {
+        crls: config.crls.clone(),
+        roots: roots.map(Clone::clone).to_vec(),
+        own: Some(config.tls.certificate.clone()),
+        kept,
+    };
+    Rules::load(config.certificates, &config.revocation, files, clock.clone())
 }
 
 fn server(
     config: &Config,
     roles: Vec<(Role, PathBuf)>,
     alpn: &[u8],
-    clock: &Clock,
+    rules: &Rules,
 ) -> Result<Arc<ServerCredentials>, CredentialError> {
-    let own = CredentialFiles { certificate: config.tls.certificate.clone(), key: config.tls.key.clone() };
-    credentials::server(own, roles, config.crls.clone(), vec![alpn.to_vec()], Role::Switch, clock.clone())
+    let tls = &config.tls;
+    let own = CredentialFiles {
+        certificate: tls.certificate.clone(),
+        key: tls.key.clone(),
+        password_file: tls.password_file.clone(),
+    };
+    credentials::server(own, roles, vec![alpn.to_vec()], Role::Switch, rules.clone())
 }
 
 fn read_roots(path: &Path, read_bytes: &mut Vec<u8>) -> Result<Roots, String> {

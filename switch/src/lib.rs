@@ -16,6 +16,7 @@ mod metrics;
 mod operator;
 mod program;
 mod refusal;
+mod refusals;
 mod registry;
 mod shard;
 mod start;

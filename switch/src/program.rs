@@ -29,7 +29,7 @@ impl program::Program for Program {
     }
 
     fn check_files(config: &Config) -> Vec<String> {
-        match credentials::load(config, &Clock::system()) {
+        match credentials::load(config, None, &Clock::system()) {
             Ok(_) => Vec::new(),
             Err(problems) => problems.iter().map(ToString::to_string).collect(),
         }

@@ -16,7 +16,7 @@ use muster_service::listen::BindError;
 use muster_service::shutdown::Shutdown;
 use muster_service::{exit, telemetry};
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 
 use crate::config::Config;
 use crate::control::{self, ControlParts, ShardThread};
@@ -24,12 +24,19 @@ use crate::credentials::{self, CredentialProblem, Loaded};
 use crate::engine::{self, Engine, EngineConfig, EngineEnd, OpenError, StoreError};
 use crate::listen::Listeners;
 use crate::metrics;
+use crate::refusals::Refusals;
 use crate::registry::Registry;
 use crate::shard::{self, Common, ShardParts};
 use crate::wall::Wall;
 
 /// Threads of the control runtime: the operator API waits for the store, it does not compute.
 const CONTROL_THREADS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
+
+/// Certificates that were turned away and are remembered: what a person can look through.
+const REFUSALS_MAX: usize = 1_000;
+
+/// Changes of revocation that wait for a shard; one that misses some looks at all its sessions.
+const REVOKED_WAITING_MAX: usize = 64;
 
 /// Why the Switch did not start.
 #[derive(Debug, thiserror::Error)]
@@ -160,7 +167,8 @@ pub fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> 
     let wall = Wall::system(config.clock);
     let clock = wall.clone();
     let clock = Clock::new(move || clock.now());
-    let loaded = credentials::load(&config, &clock).map_err(StartError::Credentials)?;
+    let loaded = credentials::load(&config, Some(config.data_dir.join("revocation")), &clock)
+        .map_err(StartError::Credentials)?;
     let listeners = Listeners::open(&config).map_err(StartError::Listen)?;
     let session_addr = address(&listeners.sessions, config.listen);
     let operator_addr = listeners.operators.local_addr()?;
@@ -180,6 +188,8 @@ pub fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> 
         config,
         engine,
         credentials: loaded.sessions,
+        refusals: Arc::new(Refusals::new(REFUSALS_MAX)),
+        revoked: broadcast::Sender::new(REVOKED_WAITING_MAX),
         stop,
         shutdown,
     };
@@ -193,6 +203,7 @@ pub fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> 
             operators: listeners.operators,
             admin: listeners.admin,
             operator_credentials: loaded.operators,
+            trust_digest: loaded.trust_digest,
             common,
             health,
         };

@@ -132,11 +132,6 @@ fn since_boot() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
 }
 
-/// Returns the moment by the system's clock, as certificate checks want it.
-pub(crate) fn now() -> UnixTime {
-    UnixTime::now()
-}
-
 /// Returns the moment by the system's clock, milliseconds since 1970, UTC.
 pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -9,7 +9,7 @@ use muster_proto::relay::v1::{
     RefusedEvent, RelayEventsRequest, RelayEventsResponse, RelayRefusal, RelayedEvent,
 };
 use muster_proto_grpc::relay::v1::event_relay_service_server::{EventRelayService, EventRelayServiceServer};
-use muster_service::credentials::{self, Clock, CredentialFiles};
+use muster_service::credentials::{self, Clock, CredentialFiles, Rules};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -43,12 +43,11 @@ impl Switch {
     ) -> (Self, watch::Sender<String>) {
         let (certificate, key) = pki.write("switch", &pki.issue(Role::Switch, "localhost", A_MONTH));
         let credentials = credentials::server(
-            CredentialFiles { certificate, key },
+            CredentialFiles::pem(certificate, key),
             vec![(Role::Service, pki.roots_file(Role::Service))],
-            Vec::new(),
             vec![b"h2".to_vec()],
             Role::Switch,
-            Clock::system(),
+            Rules::lenient(Clock::system()),
         )
         .unwrap();
         let (accepted, connections) = mpsc::channel(4);

@@ -236,7 +236,7 @@ mod tests {
     use futures_util::FutureExt;
     use muster_pki::authority::{Authority, Request};
     use muster_pki::{Role, UnixTime};
-    use muster_service::credentials::{self, Clock, CredentialFiles, Reload};
+    use muster_service::credentials::{self, Clock, CredentialFiles, Own, Reload, Rules, Servers};
     use tempfile::TempDir;
 
     use super::*;
@@ -288,14 +288,10 @@ mod tests {
         let root = Authority::root("Root", Duration::from_secs(86_400), UnixTime::now()).unwrap();
         std::fs::write(folder.path().join("servers.pem"), root.certificate_pem()).unwrap();
         write_device(&root, folder.path());
-        let files = CredentialFiles {
-            certificate: folder.path().join("device.pem"),
-            key: folder.path().join("device.key"),
-        };
-        let roots = folder.path().join("servers.pem");
-        let (role, clock) = (Role::Device, Clock::system());
-        let credentials =
-            credentials::client(Some(files), roots, Vec::new(), Vec::new(), role, clock).unwrap();
+        let files = CredentialFiles::pem(folder.path().join("device.pem"), folder.path().join("device.key"));
+        let (own, servers) = (Own::Files(files), Servers::Roots(folder.path().join("servers.pem")));
+        let rules = Rules::lenient(Clock::system());
+        let credentials = credentials::client(own, servers, Vec::new(), Role::Device, rules).unwrap();
         for (wake, is_awake) in
             [(Wake::Nothing, false), (Wake::OtherCertificate, false), (Wake::OtherCredentials, true)]
         {

@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use muster_pki::authority::Authority;
 use muster_pki::{Role, UnixTime};
-use muster_service::credentials::{self, Clock, Deadlines};
+use muster_service::credentials::{self, Clock, Deadlines, Own, Rules, Servers};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
@@ -265,8 +265,9 @@ impl Lab {
         let tracker = TaskTracker::new();
         let server = serve(listener, acceptor, Arc::clone(&served), tracker.clone());
         let server = tokio_util::task::AbortOnDropHandle::new(tracker.spawn(server));
+        let rules = Rules::lenient(Clock::system());
         let credentials =
-            credentials::client(None, roots_file, vec![], vec![], Role::Device, Clock::system()).unwrap();
+            credentials::client(Own::None, Servers::Roots(roots_file), vec![], Role::Device, rules).unwrap();
         let second = Duration::from_secs(5);
         let https = Https {
             base: ServiceUrl::parse(&format!("https://localhost:{port}/Background/v1"), "https").unwrap(),

@@ -1,10 +1,13 @@
 //! What can be typed.
 
+mod pki;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::pki::{Flaws, Pki, PkiCheck, PkiInit, PkiIssue};
 use crate::address;
 use crate::output::Format;
 
@@ -214,8 +217,17 @@ pub(crate) enum Client {
     /// List devices
     List {
         /// Only these: an audience expression
-        #[arg(long, value_name = "EXPR", default_value = "", hide_default_value = true)]
+        #[arg(
+            long,
+            value_name = "EXPR",
+            default_value = "",
+            hide_default_value = true,
+            conflicts_with = "refused"
+        )]
         on: String,
+        /// Who was turned away since the Switch started, by which rules, and what would fix it
+        #[arg(long)]
+        refused: bool,
         #[command(flatten)]
         listing: Listing,
     },
@@ -397,99 +409,6 @@ pub(crate) enum Ctx {
         /// Its name
         name: String,
     },
-}
-
-/// `muster pki`
-#[derive(Debug, Subcommand)]
-pub(crate) enum Pki {
-    /// Make a development CA: roots and issuing CAs by role, operator, publisher, licence, signed platform definitions
-    Init {
-        /// The organisation that the licence names
-        #[arg(long, default_value = "dev")]
-        tenant: String,
-    },
-    /// Issue a certificate
-    Issue(PkiIssue),
-    /// Revoke a certificate by device name or serial, and write a new CRL
-    Revoke {
-        /// DeviceId or serial (hex)
-        subject: String,
-        /// Whose CA
-        #[arg(long, default_value = "device")]
-        role: String,
-    },
-    /// Write a fresh CRL and print its path
-    Crl {
-        /// Whose CA
-        #[arg(long, default_value = "device")]
-        role: String,
-    },
-    /// Show what the certificates of a file say
-    Inspect {
-        /// The file
-        file: PathBuf,
-        /// How to print
-        #[arg(short, long, value_enum, default_value_t)]
-        output: Format,
-    },
-    /// Hold a certificate against the rules and print every finding: exit 0 accepted, 1 refused
-    Check(PkiCheck),
-}
-
-/// `muster pki issue`
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  muster pki issue web1.example.org --out certs/\n  \
-    muster pki issue localhost --role switch --ip 127.0.0.1 --days 90 --out certs/")]
-pub(crate) struct PkiIssue {
-    /// The name: a device's DeviceId, a server's host name, an operator's or author's name
-    pub(crate) name: String,
-    /// device, operator, switch, service, author, order, licensor
-    #[arg(long, default_value = "device")]
-    pub(crate) role: String,
-    /// Further DNS names
-    #[arg(long)]
-    pub(crate) dns: Vec<String>,
-    /// Addresses (servers only)
-    #[arg(long)]
-    pub(crate) ip: Vec<std::net::IpAddr>,
-    /// Valid for this many days; negative: it expired that long ago
-    #[arg(long, default_value_t = 365, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-3650..=3650))]
-    pub(crate) days: i32,
-    /// Folder for NAME.pem (leaf and issuing CA) and NAME.key
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub(crate) out: PathBuf,
-    /// Replace files that are there
-    #[arg(long)]
-    pub(crate) force: bool,
-}
-
-/// `muster pki check`
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  muster pki check --role client --ca roots.pem --name web1.example.org web1.pem"
-)]
-pub(crate) struct PkiCheck {
-    /// client, operator, switch, service, author, order, licensor
-    #[arg(long)]
-    pub(crate) role: String,
-    /// The roots (PEM)
-    #[arg(long, value_name = "F")]
-    pub(crate) ca: PathBuf,
-    /// A CRL (PEM or DER); repeat it for more
-    #[arg(long, value_name = "F")]
-    pub(crate) crl: Vec<PathBuf>,
-    /// The private key that should belong to it
-    #[arg(long, value_name = "F")]
-    pub(crate) key: Option<PathBuf>,
-    /// The name it must carry
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// The certificate and, in the same file or after it, its intermediates
-    #[arg(required = true, value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
-    /// How to print
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Format,
 }
 
 /// Nothing can be gathered in no time; the definition's own bounds are the Switch's to check.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use muster_pki::Policy;
 use muster_pki::{Certificate, Role};
 use muster_proto_grpc::operator::v1::client_service_client::ClientServiceClient;
 use muster_proto_grpc::operator::v1::definition_service_client::DefinitionServiceClient;
@@ -13,7 +14,8 @@ use muster_proto_grpc::operator::v1::instruction_service_client::InstructionServ
 use muster_proto_grpc::operator::v1::licence_service_client::LicenceServiceClient;
 use muster_proto_grpc::operator::v1::status_service_client::StatusServiceClient;
 use muster_service::credentials::{
-    self, Address, ClientCredentials, Clock, CredentialError, CredentialFiles, Deadlines, DialError, dial,
+    self, Address, ClientCredentials, Clock, CredentialError, CredentialFiles, Deadlines, DialError, Own,
+    Rules, Servers, dial,
 };
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -163,17 +165,10 @@ impl Operator {
 
 /// The operator's certificate and the roots of the servers it talks to.
 pub(crate) fn client_credentials(home: &Home, alpn: &[u8]) -> Result<Arc<ClientCredentials>, Failure> {
-    let files =
-        CredentialFiles { certificate: home.path("operator/tls.pem"), key: home.path("operator/tls.key") };
-    credentials::client(
-        Some(files),
-        home.roots("servers"),
-        Vec::new(),
-        vec![alpn.to_vec()],
-        Role::Operator,
-        Clock::system(),
-    )
-    .map_err(unusable)
+    let own = Own::Files(CredentialFiles::pem(home.path("operator/tls.pem"), home.path("operator/tls.key")));
+    let rules = Rules { policy: Policy::default(), ..Rules::lenient(Clock::system()) };
+    let servers = Servers::Roots(home.roots("servers"));
+    credentials::client(own, servers, vec![alpn.to_vec()], Role::Operator, rules).map_err(unusable)
 }
 
 /// Files that are not there have yet to be made, as those that sign orders; files that are there may be forbidden.
@@ -335,10 +330,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = home(folder.path());
         let credentials = client_credentials(&home, b"h2").unwrap();
-        let own = CredentialFiles { certificate: home.path("switch.pem"), key: home.path("switch.key") };
+        let own = CredentialFiles::pem(home.path("switch.pem"), home.path("switch.key"));
         let roles = vec![(Role::Operator, home.roots("operators"))];
         let alpn = vec![b"h2".to_vec()];
-        let tls = credentials::server(own, roles, Vec::new(), alpn, Role::Switch, Clock::system()).unwrap();
+        let tls =
+            credentials::server(own, roles, alpn, Role::Switch, Rules::lenient(Clock::system())).unwrap();
 
         let (address, dying) = server(async |stream| {
             // The greeting has come, so TLS is under way.
@@ -368,10 +364,11 @@ mod tests {
     async fn a_switch_that_falls_silent_after_the_handshake_is_unreachable() {
         let folder = tempfile::tempdir().unwrap();
         let home = home(folder.path());
-        let own = CredentialFiles { certificate: home.path("switch.pem"), key: home.path("switch.key") };
+        let own = CredentialFiles::pem(home.path("switch.pem"), home.path("switch.key"));
         let roles = vec![(Role::Operator, home.roots("operators"))];
         let alpn = vec![b"h2".to_vec()];
-        let tls = credentials::server(own, roles, Vec::new(), alpn, Role::Switch, Clock::system()).unwrap();
+        let tls =
+            credentials::server(own, roles, alpn, Role::Switch, Rules::lenient(Clock::system())).unwrap();
         let brief = Duration::from_millis(50);
         let patience = Patience { ping_every: brief, pong_within: brief, ..PATIENCE };
         let (address, silent) = server(async |stream| {

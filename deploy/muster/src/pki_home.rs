@@ -5,18 +5,24 @@
 //! pki/ROLES/issuing.{pem,key}   the CA below it that issues
 //! pki/ROLES/index.json          what was issued and revoked, and the CRL's number
 //! pki/ROLES/crl.pem             the current CRL, and the CA that signed it
+//! pki/ROLES/root-crl.pem        the root's CRL: an issuing CA without one is refused sooner or later (R6)
+//! pki/crl-url                   where certificates say that CRLs are published
+//! pki/lock                      who writes
 //! trust/ROLES.pem               the root again, where programs and tools look for it
 //! ```
 //! Roles have separate roots, so that no certificate opens a door of another role (DESIGN.md, Contracts).
 
+mod flaws;
+
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_pki::authority::{Authority, Issued, Request, Revoked};
 use muster_pki::{Certificate, Role, UnixTime};
 use serde::{Deserialize, Serialize};
 
+use crate::cli::Flaws;
 use crate::exit::{Exit, Failure};
 use crate::home::{Home, Secrecy, read_file};
 
@@ -35,9 +41,11 @@ pub(crate) const ROLES: [(Role, &str); 7] = [
 const AUTHORITY_VALIDITY: Duration = Duration::from_secs(3_650 * 86_400);
 /// A CRL is fresh this long; `muster pki crl` and `revoke` write a new one.
 const CRL_VALIDITY: Duration = Duration::from_secs(30 * 86_400);
-/// Where certificates say that their CA's CRL is, since none is accepted without (C6). The name is this machine's, whichever
-/// that is (RFC 6761 §6.3), so that nobody is asked for it; programs read `pki/ROLES/crl.pem`.
-const CRL_BASE_URL: &str = "http://pki.localhost";
+/// Where certificates say that their CA's CRL is if nobody says otherwise: where `muster dev` publishes them. None is accepted
+/// without (C6).
+pub(crate) const CRL_BASE_URL: &str = "http://localhost:4003";
+/// The file of a home that says where its CRLs are published.
+const CRL_URL_FILE: &str = "pki/crl-url";
 /// Certificates begin this long before they are issued, so that a clock a little behind accepts them.
 const BACKDATE: Duration = Duration::from_secs(3_600);
 
@@ -76,12 +84,24 @@ pub(crate) struct Wanted {
     pub(crate) ip_addresses: Vec<IpAddr>,
     /// Days from now; negative: it ended that long ago.
     pub(crate) days: i32,
+    /// Where its CA's CRL is published, if not where the home says.
+    pub(crate) crl_url: Option<String>,
+    /// What is wrong with it on purpose.
+    pub(crate) flaws: Flaws,
 }
 
 impl Wanted {
     /// A certificate for one name.
     pub(crate) fn named(role: Role, name: &str, days: i32) -> Self {
-        Self { role, name: name.to_owned(), dns_names: Vec::new(), ip_addresses: Vec::new(), days }
+        Self {
+            role,
+            name: name.to_owned(),
+            dns_names: Vec::new(),
+            ip_addresses: Vec::new(),
+            days,
+            crl_url: None,
+            flaws: Flaws::default(),
+        }
     }
 }
 
@@ -119,11 +139,17 @@ impl<'a> PkiHome<'a> {
 
     /// Makes roots and issuing CAs for every role, their first CRLs, and the trust folder.
     pub(crate) fn create(&self, now: UnixTime) -> Result<(), Failure> {
+        let base = self.crl_base_url()?;
         for (role, folder) in ROLES {
             let label = format!("Muster development {folder}");
             let root = Authority::root(&format!("{label} root"), AUTHORITY_VALIDITY, now).map_err(refused)?;
             let issuing = root
-                .issue_authority(&format!("{label} issuing CA"), AUTHORITY_VALIDITY, now)
+                .issue_authority_with(
+                    &format!("{label} issuing CA"),
+                    AUTHORITY_VALIDITY,
+                    now,
+                    Some(&format!("{base}/{folder}-root.crl")),
+                )
                 .map_err(refused)?;
             let files = [
                 (format!("pki/{folder}/root.pem"), root.certificate_pem(), Secrecy::Public),
@@ -142,20 +168,28 @@ impl<'a> PkiHome<'a> {
 
     /// Issues a certificate and notes it.
     pub(crate) fn issue(&self, wanted: &Wanted, now: UnixTime) -> Result<Issued, Failure> {
+        let _lock = self.lock()?;
         let folder = folder(wanted.role)?;
-        let (not_before, not_after) = validity(now, wanted.days);
+        let (not_before, not_after) = wanted.flaws.validity(now, wanted.days);
         let has_names = matches!(wanted.role, Role::Device | Role::Switch | Role::Operator | Role::Service);
-        let first = has_names.then(|| wanted.name.clone());
+        let name = wanted.flaws.name(&wanted.name);
+        let first = has_names.then(|| name.clone());
+        let crl_url = match (&wanted.crl_url, wanted.flaws.omit_cdp) {
+            (_, true) => None,
+            (Some(url), false) => Some(url.clone()),
+            (None, false) => Some(format!("{}/{folder}.crl", self.crl_base_url()?)),
+        };
         let request = Request {
-            common_name: wanted.name.clone(),
+            common_name: name,
             dns_names: first.into_iter().chain(wanted.dns_names.iter().cloned()).collect(),
             ip_addresses: wanted.ip_addresses.clone(),
             role: wanted.role,
             not_before,
             not_after,
-            crl_url: Some(format!("{CRL_BASE_URL}/{folder}.crl")),
+            crl_url,
         };
-        let issued = self.authority(folder)?.issue(&request).map_err(refused)?;
+        let overrides = wanted.flaws.overrides(wanted.role);
+        let issued = self.authority(folder, "issuing")?.issue_with(&request, &overrides).map_err(refused)?;
         let mut index = self.index(folder)?;
         index.issued.push(Entry {
             name: wanted.name.clone(),
@@ -169,6 +203,7 @@ impl<'a> PkiHome<'a> {
 
     /// Revokes by name or serial, writes a new CRL, and returns what was revoked.
     pub(crate) fn revoke(&self, role: Role, subject: &str, now: UnixTime) -> Result<Vec<Entry>, Failure> {
+        let _lock = self.lock()?;
         let folder = folder(role)?;
         let mut index = self.index(folder)?;
         let wanted = subject.to_ascii_lowercase();
@@ -191,13 +226,17 @@ impl<'a> PkiHome<'a> {
             )));
         }
         self.write_index(folder, &index)?;
-        self.write_crl(role, now)?;
+        self.sign_crl(folder, now)?;
         Ok(revoked)
     }
 
     /// Writes a fresh CRL and returns its path.
-    pub(crate) fn write_crl(&self, role: Role, now: UnixTime) -> Result<std::path::PathBuf, Failure> {
-        let folder = folder(role)?;
+    pub(crate) fn write_crl(&self, role: Role, now: UnixTime) -> Result<PathBuf, Failure> {
+        let _lock = self.lock()?;
+        self.sign_crl(folder(role)?, now)
+    }
+
+    fn sign_crl(&self, folder: &str, now: UnixTime) -> Result<PathBuf, Failure> {
         let mut index = self.index(folder)?;
         index.crl_number += 1;
         let revoked: Vec<Revoked> = index
@@ -209,7 +248,7 @@ impl<'a> PkiHome<'a> {
             })
             .collect();
         let next_update = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + CRL_VALIDITY);
-        let authority = self.authority(folder)?;
+        let authority = self.authority(folder, "issuing")?;
         let crl = authority.crl(&revoked, index.crl_number, now, next_update).map_err(refused)?;
         // The number first: a number that was never published does no harm, one published twice does.
         self.write_index(folder, &index)?;
@@ -217,6 +256,9 @@ impl<'a> PkiHome<'a> {
         // The CA that signed it goes with it: it is no root, so nobody else who reads the CRL has it.
         let text = format!("{crl}{}", authority.certificate_pem());
         self.home.write(&path, text.as_bytes(), Secrecy::Public)?;
+        let root = self.authority(folder, "root")?;
+        let root_crl = root.crl(&[], index.crl_number, now, next_update).map_err(refused)?;
+        self.home.write(&format!("pki/{folder}/root-crl.pem"), root_crl.as_bytes(), Secrecy::Public)?;
         Ok(self.home.path(&path))
     }
 
@@ -259,12 +301,51 @@ impl<'a> PkiHome<'a> {
         })
     }
 
-    fn authority(&self, folder: &str) -> Result<Authority, Failure> {
+    /// Returns the current CRLs of these roles' CAs.
+    pub(crate) fn crl_files(&self, folders: &[&str]) -> Vec<PathBuf> {
+        let files =
+            |folder| ["crl.pem", "root-crl.pem"].map(|name| self.home.path(&format!("pki/{folder}/{name}")));
+        folders.iter().flat_map(files).collect()
+    }
+
+    /// Returns the certificates of these roles' issuing CAs.
+    pub(crate) fn issuing_files(&self, folders: &[&str]) -> Vec<PathBuf> {
+        folders.iter().map(|folder| self.home.path(&format!("pki/{folder}/issuing.pem"))).collect()
+    }
+
+    /// Returns where certificates say that CRLs are published.
+    pub(crate) fn crl_base_url(&self) -> Result<String, Failure> {
+        match std::fs::read_to_string(self.home.path(CRL_URL_FILE)) {
+            Ok(text) => Ok(text.trim().to_owned()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(CRL_BASE_URL.to_owned()),
+            Err(error) => Err(Failure::new(Exit::Refused, format!("{CRL_URL_FILE}: {error}"))),
+        }
+    }
+
+    /// Says where certificates issued from now on say that CRLs are published.
+    pub(crate) fn set_crl_base_url(&self, base: &str) -> Result<(), Failure> {
+        self.home.write(CRL_URL_FILE, format!("{base}\n").as_bytes(), Secrecy::Public)
+    }
+
+    /// Commands and a running `muster dev` take turns: one that reads the index before another writes it would undo a revocation.
+    fn lock(&self) -> Result<std::fs::File, Failure> {
+        let path = self.home.path("pki/lock");
+        let locked = path
+            .parent()
+            .map_or(Ok(()), std::fs::create_dir_all)
+            .and_then(|()| std::fs::File::create(&path))
+            .and_then(|file| file.lock().map(|()| file));
+        locked.map_err(|error| Failure::new(Exit::Refused, format!("{}: {error}", path.display())))
+    }
+
+    /// Reads the role's `issuing` CA, or its `root`.
+    fn authority(&self, folder: &str, which: &str) -> Result<Authority, Failure> {
         let read = |name: &str| {
             let bytes = read_file(&self.home.path(&format!("pki/{folder}/{name}")), "muster pki init")?;
             String::from_utf8(bytes).map_err(|_| Failure::usage(format!("pki/{folder}/{name} is not PEM")))
         };
-        Authority::from_pem(&read("issuing.pem")?, &read("issuing.key")?).map_err(refused)
+        let (certificate, key) = (read(&format!("{which}.pem"))?, read(&format!("{which}.key"))?);
+        Authority::from_pem(&certificate, &key).map_err(refused)
     }
 
     fn index(&self, folder: &str) -> Result<Index, Failure> {
@@ -298,7 +379,7 @@ fn read_chain(file: &Path) -> Option<Vec<Certificate>> {
     chain.iter().map(|der| Certificate::from_der(der).ok()).collect()
 }
 
-fn validity(now: UnixTime, days: i32) -> (UnixTime, UnixTime) {
+pub(crate) fn validity(now: UnixTime, days: i32) -> (UnixTime, UnixTime) {
     let span = Duration::from_secs(u64::from(days.unsigned_abs()) * 86_400);
     let now = Duration::from_secs(now.as_secs());
     if days >= 0 {

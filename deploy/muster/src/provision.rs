@@ -46,9 +46,26 @@ const fn platform(name: &'static str, text: &'static str) -> (&'static str, &'st
     (name, text)
 }
 
+/// What a development CA makes besides its own folder: an operator of another CA has these, too.
+const MADE: [&str; 5] = ["operator", "publisher", "licensor", "trust", "licence.cms"];
+
 /// Fills a fresh home. It may be repeated after a crash: what is there is made anew.
-pub(crate) fn provision(home: &Home, tenant: &str, now: UnixTime) -> Result<(), Failure> {
+///
+/// # Errors
+/// The home has keys, roots or a licence, and no development CA: they are someone's, and would be gone.
+pub(crate) fn provision(home: &Home, tenant: &str, crl_url: &str, now: UnixTime) -> Result<(), Failure> {
     let pki = PkiHome::of(home);
+    // A development CA that was begun has this folder before anything else.
+    if !home.path("pki").exists()
+        && let Some(theirs) = MADE.iter().map(|name| home.path(name)).find(|path| path.exists())
+    {
+        return Err(Failure::usage(format!(
+            "{} is there, and was not made by a development CA of this home; it would be overwritten",
+            theirs.display()
+        ))
+        .with_next("muster --home ANOTHER …   (a home for development; MUSTER_HOME names it, too)"));
+    }
+    pki.set_crl_base_url(crl_url)?;
     pki.create(now)?;
     for person in people(&operator_name()) {
         issue(home, &person, now)?;
@@ -187,6 +204,7 @@ fn signer(home: &Home, who: &str) -> Result<Signer, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pki_home::CRL_BASE_URL;
 
     const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000));
 
@@ -197,8 +215,25 @@ mod tests {
     fn fresh() -> (tempfile::TempDir, Home) {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::locate(Some(folder.path().to_owned())).unwrap();
-        provision(&home, "dev", NOW).unwrap();
+        provision(&home, "dev", CRL_BASE_URL, NOW).unwrap();
         (folder, home)
+    }
+
+    #[test]
+    fn a_home_with_credentials_of_another_ca_is_left_as_it_is() {
+        for theirs in
+            ["operator/tls.pem", "operator/order.key", "publisher/key.pem", "trust/orders.pem", "licence.cms"]
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let home = Home::locate(Some(folder.path().to_owned())).unwrap();
+            home.write(theirs, b"precious", Secrecy::Private).unwrap();
+
+            let refused = provision(&home, "dev", CRL_BASE_URL, NOW).unwrap_err();
+
+            assert!(refused.to_string().contains("overwritten"), "{theirs}: {refused}");
+            assert_eq!(read(&home, theirs), b"precious");
+            assert!(!home.path("pki").exists(), "{theirs}");
+        }
     }
 
     fn read(home: &Home, file: &str) -> Vec<u8> {

@@ -1,27 +1,32 @@
 //! TLS configurations from watched files, with every certificate judged by [`muster_pki::check`].
 //!
 //! ```text
-//! PEM files ──► Material (own key and chain, roots by role, revocation) ──► rustls configuration
-//!    ▲                 │ validated before it replaces the old; a bad file keeps the old
-//!    └── notify + poll ┘
+//! files ──► Material (own key and chain, roots by role) ──► rustls configuration      CRLs ──► Revocation
+//!   ▲                 │ validated before it replaces the old; a bad file keeps the old              │
+//!   └── notify + poll ┘                                        every check of a peer looks it up ◄───┘
 //! ```
 //! A listener takes [`ServerCredentials::config`] for each handshake and calls
 //! [`ServerCredentials::check_peer`] after it, resumed ones included: TLS resumption restores the peer's
 //! chain without calling a verifier (spec/trust.md R2). Whoever calls a server uses [`dial`], which does the same.
 //! The role of a peer is that whose roots its chain verifies under. Renewed files are put to use without a restart (N1); sessions in flight stay.
 //!
-//! It never uses rustls' process-wide provider and fetches nothing.
+//! It never uses rustls' process-wide provider; the only thing it fetches is CRLs, see [`Revocation`].
 //! Start reading at [`server`] and [`client`].
 
 mod client_side;
 mod dial;
+mod durable;
 mod error;
 mod files;
 mod identity;
 mod live;
 mod provider;
+mod revocation;
 mod server_side;
+mod shown;
+mod store;
 mod trust;
+mod trust_folder;
 mod verify;
 
 use std::fmt;
@@ -29,7 +34,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_pki::{Policy, Role, UnixTime};
+use muster_pki::{Policy, Role, TrailOf, UnixTime};
 use serde::{Deserialize, Serialize};
 
 pub use self::client_side::ClientCredentials;
@@ -37,8 +42,14 @@ pub use self::dial::{Address, Deadlines, DialError, dial};
 pub use self::error::{CredentialError, PeerRefused};
 pub use self::live::Reload;
 pub use self::provider::provider;
+pub use self::revocation::{
+    IssuerSettings, PathElement, Revocation, RevocationFiles, RevocationSettings, Revocations,
+};
 pub use self::server_side::ServerCredentials;
+pub use self::shown::{NothingShown, shown_by};
+pub use self::store::{CertificateStore, STORE_FILE_BYTES_MAX, STORE_FILES_MAX, StoreSettings};
 pub use self::trust::Peer;
+pub use self::trust_folder::{Rebuilt, Saved, TrustFolder, TrustFolderError};
 
 use self::files::Source;
 
@@ -46,9 +57,6 @@ use self::files::Source;
 pub const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// Rest after a notification: a renewal writes certificate and key one after the other.
 pub const DEBOUNCE: Duration = Duration::from_millis(300);
-/// How strictly certificates are judged, here and by `muster pki check`: a missing Key Usage (C4) or CRL distribution point
-/// (C6) is a warning, so that a PKI whose CRLs come from files alone works.
-pub const POLICY: Policy = Policy::LENIENT;
 /// From here on before notAfter, health warns (spec/trust.md N3).
 pub const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -56,31 +64,89 @@ pub const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CredentialFiles {
-    /// PEM: the certificate, followed by the CAs that issued it, without the root.
+    /// PEM: the certificate, followed by the CAs that issued it, without the root; or a PFX with the key in it.
     pub certificate: PathBuf,
-    /// PEM: the certificate's private key, PKCS#8, SEC 1 or PKCS#1, not encrypted.
+    /// PEM: the certificate's private key, PKCS#8, SEC 1 or PKCS#1. Not looked at where the certificate's file is a PFX.
     pub key: PathBuf,
+    /// A file with the password of the PFX or of the key: one line of UTF-8.
+    pub password_file: Option<PathBuf>,
+}
+
+impl CredentialFiles {
+    /// PEM files, without a password.
+    #[must_use]
+    pub fn pem(certificate: PathBuf, key: PathBuf) -> Self {
+        Self { certificate, key, password_file: None }
+    }
+}
+
+/// Where our own certificate comes from.
+#[derive(Clone, Debug)]
+pub enum Own {
+    /// We show none.
+    None,
+    /// From files that are named.
+    Files(CredentialFiles),
+    /// From a folder, by the rules of selection.
+    Store(Arc<CertificateStore>),
+}
+
+impl Own {
+    fn files(&self) -> Option<&CredentialFiles> {
+        match self {
+            Self::Files(files) => Some(files),
+            Self::None | Self::Store(_) => None,
+        }
+    }
+
+    fn store(&self) -> Option<&CertificateStore> {
+        match self {
+            Self::Store(store) => Some(store),
+            Self::None | Self::Files(_) => None,
+        }
+    }
+}
+
+/// Which servers are trusted.
+#[derive(Clone, Debug)]
+pub enum Servers {
+    /// Those below the roots in a PEM file.
+    Roots(PathBuf),
+    /// Those of a client's trust store.
+    Folder(TrustFolder),
+}
+
+/// What every certificate is judged by, ours and the peers'.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Who is revoked; one for the whole process.
+    pub revocation: Arc<Revocation>,
+    /// How strict C4 and C6 are.
+    pub policy: Policy,
+    /// Of which checks of peers the verification trail is logged (C14).
+    pub trail: TrailOf,
+    /// The time.
+    pub clock: Clock,
 }
 
 /// Loads what a TLS server needs: its own certificate, and which roles may connect under which roots.
 ///
-/// A CRL file may hold the certificate of the CA that signed the CRL, when that is no root.
 /// `own_role` is [`Role::Switch`] for every server of ours.
 ///
 /// # Errors
-/// Returns [`CredentialError`] when a file is unreadable, our own certificate breaks a rule, the roots of two roles
-/// overlap, or a CRL is not signed by a CA known here; all of it, see [`CredentialError::into_each`]. All need an
-/// operator.
+/// Returns [`CredentialError`] when a file is unreadable, our own certificate breaks a rule, or the roots of two roles
+/// overlap; all of it, see [`CredentialError::into_each`]. All need an operator.
 pub fn server(
     files: CredentialFiles,
     client_roles: Vec<(Role, PathBuf)>,
-    crls: Vec<PathBuf>,
     alpn: Vec<Vec<u8>>,
     own_role: Role,
-    clock: Clock,
+    rules: Rules,
 ) -> Result<Arc<ServerCredentials>, CredentialError> {
-    let source = Source { own: Some(files), own_role, roots: client_roles, crls, clock };
-    ServerCredentials::load(source, alpn)
+    ServerCredentials::load(
+        Source { own: Own::Files(files), own_role, roots: client_roles, servers: None, rules },
+        alpn,
+    )
 }
 
 /// Loads what a TLS client needs: its own certificate if it has one, and the roots of the servers it calls.
@@ -88,16 +154,17 @@ pub fn server(
 /// # Errors
 /// Returns [`CredentialError`] as [`server`] does.
 pub fn client(
-    files: Option<CredentialFiles>,
-    server_roots: PathBuf,
-    crls: Vec<PathBuf>,
+    own: Own,
+    servers: Servers,
     alpn: Vec<Vec<u8>>,
     own_role: Role,
-    clock: Clock,
+    rules: Rules,
 ) -> Result<Arc<ClientCredentials>, CredentialError> {
-    let roots = vec![(Role::Switch, server_roots)];
-    let source = Source { own: files, own_role, roots, crls, clock };
-    ClientCredentials::load(source, alpn)
+    let (roots, servers) = match servers {
+        Servers::Roots(path) => (vec![(Role::Switch, path)], None),
+        Servers::Folder(folder) => (Vec::new(), Some(folder)),
+    };
+    ClientCredentials::load(Source { own, own_role, roots, servers, rules }, alpn)
 }
 
 /// Reads the roots of several roles, only to tell what is wrong with them.
@@ -105,10 +172,51 @@ pub fn client(
 /// # Errors
 /// Returns every file that gives no roots, and every root that stands in two of them.
 pub fn check_roots(roots: Vec<(Role, PathBuf)>) -> Result<(), CredentialError> {
-    let source =
-        Source { own: None, own_role: Role::Service, roots, crls: Vec::new(), clock: Clock::system() };
-    let contents = source.read();
-    source.trust(&contents, None, None).map(drop)
+    let rules = Rules::lenient(Clock::system());
+    let source = Source { own: Own::None, own_role: Role::Service, roots, servers: None, rules };
+    let mut contents = source.read();
+    source.trust(&mut contents).map(drop)
+}
+
+/// The table `[certificates]` of every program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CertificateSettings {
+    /// Of which checks of peers the verification trail is logged (C14): `off`, `refusals` or `all`. Default: off.
+    pub trail: TrailOf,
+    /// How strict the rules are that an organisation may loosen.
+    pub policy: Policy,
+}
+
+impl Rules {
+    /// Puts together what configuration says. Reads the files of revocation; blocks on the disk.
+    ///
+    /// What is wrong with them comes beside rules without revocation: only good for finding what else is wrong.
+    #[must_use]
+    pub fn load(
+        certificates: CertificateSettings,
+        revocation: &RevocationSettings,
+        files: RevocationFiles,
+        clock: Clock,
+    ) -> (Self, Option<CredentialError>) {
+        let CertificateSettings { trail, policy } = certificates;
+        let (revocation, error) = match Revocation::load(files, revocation.clone(), clock.clone()) {
+            Ok(revocation) => (revocation, None),
+            Err(error) => (Revocation::none(clock.clone()), Some(error)),
+        };
+        (Self { revocation, policy, trail, clock }, error)
+    }
+
+    /// No revocation, and [`Policy::LENIENT`].
+    #[must_use]
+    pub fn lenient(clock: Clock) -> Self {
+        Self {
+            revocation: Revocation::none(clock.clone()),
+            policy: Policy::LENIENT,
+            trail: TrailOf::Off,
+            clock,
+        }
+    }
 }
 
 /// The wall clock that validity is judged by. Tests give one of their own.

@@ -16,3 +16,11 @@ pub const HEALTH_STATE: &str = "muster_health_state";
 pub const ADMIN_REQUESTS_TOTAL: &str = "muster_admin_requests_total";
 /// Counter: tasks that ended by a panic.
 pub const TASKS_PANICKED_TOTAL: &str = "muster_tasks_panicked_total";
+/// Gauge: certificates on all CRLs in use.
+pub const CRL_ENTRIES: &str = "muster_crl_entries";
+/// Counter: CRLs, from files or fetched, that were refused; the ones before stay in use.
+pub const CRL_REFUSED_TOTAL: &str = "muster_crl_refused_total";
+/// Counter: fetches of a CRL that brought none.
+pub const CRL_FETCH_FAILURES_TOTAL: &str = "muster_crl_fetch_failures_total";
+/// Gauge: 1 while an issuer has no fresh CRL, or a CRL or distribution point is refused, else 0.
+pub const CRL_STALE: &str = "muster_crl_stale";

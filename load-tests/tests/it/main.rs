@@ -17,6 +17,7 @@ mod people_and_certificates;
 mod processes;
 mod python_client;
 mod restored_store;
+mod revocation;
 mod scale;
 mod support;
 mod tables;

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use aws_lc_rs::rand;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, PublicKeyData, RevokedCertParams, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint, DnType, IsCa,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData, RevokedCertParams, SerialNumber,
 };
 use rustls_pki_types::UnixTime;
 use time::OffsetDateTime;
@@ -82,8 +82,25 @@ impl Authority {
         validity: Duration,
         now: UnixTime,
     ) -> Result<Self, AuthorityError> {
+        self.issue_authority_with(common_name, validity, now, None)
+    }
+
+    /// Issues a CA as [`Self::issue_authority`] does, whose certificate says that this CA's CRL is published at `crl_url`.
+    ///
+    /// # Errors
+    /// As [`Self::issue_authority`].
+    pub fn issue_authority_with(
+        &self,
+        common_name: &str,
+        validity: Duration,
+        now: UnixTime,
+        crl_url: Option<&str>,
+    ) -> Result<Self, AuthorityError> {
         let key = KeyPair::generate()?;
         let mut params = ca_params(common_name, validity, now)?;
+        if let Some(url) = crl_url {
+            params.crl_distribution_points = vec![CrlDistributionPoint { uris: vec![url.to_owned()] }];
+        }
         params.not_after = params.not_after.min(date(self.certificate.not_after())?);
         params.use_authority_key_identifier_extension = true;
         let certificate = Certificate::from_der(params.signed_by(&key, &self.issuer)?.der())?;
@@ -136,9 +153,13 @@ impl Authority {
     pub fn issue_with(&self, request: &Request, overrides: &Overrides) -> Result<Issued, AuthorityError> {
         let key = KeyPair::generate()?;
         let params = leaf::params(request, overrides)?;
-        let certificate = Certificate::from_der(params.signed_by(&key, &self.issuer)?.der())?;
+        let (signed, above) = match overrides.signer {
+            LeafSigner::Authority => (params.signed_by(&key, &self.issuer)?, self.chain()),
+            LeafSigner::Itself => (params.self_signed(&key)?, Vec::new()),
+        };
+        let certificate = Certificate::from_der(signed.der())?;
         let certificate_pem = certificate.pem();
-        let chain_pem = self.chain().iter().fold(certificate_pem.clone(), |text, above| text + &above.pem());
+        let chain_pem = above.iter().fold(certificate_pem.clone(), |text, above| text + &above.pem());
         Ok(Issued { certificate_pem, chain_pem, key_pem: key.serialize_pem(), certificate })
     }
 
@@ -190,6 +211,44 @@ pub struct Request {
 pub struct Overrides {
     /// Extended Key Usages in place of the role's; an empty list leaves the extension out.
     pub extended_key_usages: Option<Vec<ExtendedKeyUsage>>,
+    /// What its Key Usage says (C4).
+    pub key_usage: LeafKeyUsage,
+    /// Whether it calls itself a CA (C8).
+    pub kind: LeafKind,
+    /// Who signs it (C8).
+    pub signer: LeafSigner,
+}
+
+/// The Key Usage of a leaf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LeafKeyUsage {
+    /// What its role asks for.
+    #[default]
+    OfRole,
+    /// One that no role asks for: keyAgreement alone.
+    Wrong,
+    /// No such extension.
+    Missing,
+}
+
+/// What a leaf's Basic Constraints say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LeafKind {
+    /// CA:FALSE.
+    #[default]
+    Leaf,
+    /// CA:TRUE.
+    Authority,
+}
+
+/// Whose key signs a leaf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LeafSigner {
+    /// The CA's.
+    #[default]
+    Authority,
+    /// Its own.
+    Itself,
 }
 
 /// A leaf and its key.

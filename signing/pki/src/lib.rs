@@ -24,6 +24,7 @@ mod role;
 mod roots;
 pub mod select;
 mod thumbprint;
+mod trail;
 pub mod trust_store;
 mod usage;
 mod verdict;
@@ -47,6 +48,7 @@ pub use revocation::{
 pub use role::{Role, RoleError};
 pub use roots::{Roots, RootsError};
 pub use thumbprint::{AnyThumbprint, Thumbprint, ThumbprintError};
+pub use trail::{Trail, TrailElement, TrailOf};
 pub use usage::ExtendedKeyUsage;
 pub use verdict::{Refused, Verdict};
 

@@ -10,6 +10,7 @@ mod limits;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use muster_service::credentials::{CertificateSettings, RevocationSettings};
 use muster_service::telemetry::LogConfig;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,10 @@ pub struct Config {
     /// Certificate revocation lists, PEM or DER, watched for changes. A file of an issuing CA's CRL holds that CA's
     /// certificate, too. Default: none.
     pub crls: Vec<PathBuf>,
+    /// How certificates are judged.
+    pub certificates: CertificateSettings,
+    /// Who is revoked, and what a lapsed revocation list means.
+    pub revocation: RevocationSettings,
     /// The Switch's own certificate and key, shown to clients and operators alike.
     pub tls: TlsConfig,
     /// Who is trusted, as what. Each role has its own roots; one root in two roles is refused.
@@ -60,10 +65,13 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsConfig {
-    /// PEM: the certificate (serverAuth), then its intermediates. Default `/etc/muster/switch/tls.pem`.
+    /// PEM: the certificate (serverAuth), then its intermediates; or a PFX with the key in it. Default
+    /// `/etc/muster/switch/tls.pem`.
     pub certificate: PathBuf,
-    /// PEM: its private key. Default `/etc/muster/switch/tls.key`.
+    /// PEM: its private key; not looked at beside a PFX. Default `/etc/muster/switch/tls.key`.
     pub key: PathBuf,
+    /// A file with the password of the PFX or the key. Default: none.
+    pub password_file: Option<PathBuf>,
 }
 
 /// PEM files with the roots of each role (C2 of trust.md).
@@ -109,6 +117,8 @@ impl Default for Config {
             tls: TlsConfig::default(),
             trust: TrustConfig::default(),
             crls: Vec::new(),
+            certificates: CertificateSettings::default(),
+            revocation: RevocationSettings::default(),
             sessions: SessionLimits::default(),
             operators: OperatorLimits::default(),
             engine: EngineLimits::default(),
@@ -125,6 +135,7 @@ impl Default for TlsConfig {
         Self {
             certificate: PathBuf::from("/etc/muster/switch/tls.pem"),
             key: PathBuf::from("/etc/muster/switch/tls.key"),
+            password_file: None,
         }
     }
 }

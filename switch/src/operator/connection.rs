@@ -170,7 +170,7 @@ impl Door {
     async fn shake(&self, stream: TcpStream, address: SocketAddr) -> Option<Connection> {
         let listener = metrics::Listener::Operators;
         // Before the check, so that no change falls between the two.
-        let changes = WatchStream::from_changes(self.credentials.changes());
+        let changes = WatchStream::from_changes(self.credentials.rechecks());
         let handshake = async {
             stream.set_nodelay(true)?;
             TlsAcceptor::from(self.credentials.config()).accept(stream).await

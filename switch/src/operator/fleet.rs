@@ -5,8 +5,8 @@ use muster_proto::operator::v1::{
     GetClientRequest, GetClientResponse, GetDefinitionRequest, GetDefinitionResponse, GetLicenceRequest,
     GetLicenceResponse, GetStatusRequest, GetStatusResponse, ImportDefinitionRequest,
     ImportDefinitionResponse, ImportLicenceRequest, ImportLicenceResponse, ListClientsRequest,
-    ListClientsResponse, ListDefinitionsRequest, ListDefinitionsResponse, RemoveClientRequest,
-    RemoveClientResponse,
+    ListClientsResponse, ListDefinitionsRequest, ListDefinitionsResponse, ListRefusedClientsRequest,
+    ListRefusedClientsResponse, RefusedClient, RemoveClientRequest, RemoveClientResponse,
 };
 use muster_proto_grpc::operator::v1::client_service_server::ClientService;
 use muster_proto_grpc::operator::v1::definition_service_server::DefinitionService;
@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 use super::state::{Api, page_size};
 use crate::engine::Cursor;
 use crate::gate::Entry;
+use crate::refusals::Refusal;
 use crate::wall;
 
 /// How long before its end a certificate is warned of (N3 of trust.md).
@@ -41,6 +42,16 @@ impl ClientService for Api {
         Ok(Response::new(ListClientsResponse { clients: page.items, next_page_token }))
     }
 
+    async fn list_refused_clients(
+        &self,
+        request: Request<ListRefusedClientsRequest>,
+    ) -> Result<Response<ListRefusedClientsResponse>, Status> {
+        self.admit(&request, Entry::Read)?;
+        let limit = usize::try_from(page_size(request.get_ref().limit, 1_000, 1_000)).unwrap_or(usize::MAX);
+        let refused = self.parts().refusals.list().into_iter().take(limit).map(refused_client).collect();
+        Ok(Response::new(ListRefusedClientsResponse { refused }))
+    }
+
     async fn get_client(
         &self,
         request: Request<GetClientRequest>,
@@ -61,6 +72,21 @@ impl ClientService for Api {
         let RemoveClientResponse { device, was_online, cancelled_targets } = &removed;
         tracing::info!(device, was_online, cancelled_targets, operator = %caller.name, "device removed");
         Ok(Response::new(removed))
+    }
+}
+
+fn refused_client(refusal: Refusal) -> RefusedClient {
+    RefusedClient {
+        rules: refusal.rules,
+        findings: refusal.findings,
+        subject: refusal.subject,
+        serial: refusal.serial,
+        thumbprint: refusal.thumbprint,
+        issuer: refusal.issuer,
+        address: refusal.address.to_string(),
+        first_at_ms: refusal.first_at_ms,
+        last_at_ms: refusal.last_at_ms,
+        count: refusal.count,
     }
 }
 

@@ -10,6 +10,7 @@ use tonic::{Request, Status};
 use crate::config::{Config, OperatorLimits};
 use crate::engine::{EngineError, EngineHandle, Reader};
 use crate::gate::{Caller, Entry, Gate};
+use crate::refusals::Refusals;
 use crate::registry::Registry;
 
 /// The state of the services; clones are cheap and share it.
@@ -27,6 +28,8 @@ pub(crate) struct ApiParts {
     pub(crate) gate: Gate,
     /// Sessions held.
     pub(crate) registry: Arc<Registry>,
+    /// Who was turned away lately.
+    pub(crate) refusals: Arc<Refusals>,
     /// The certificates in use.
     pub(crate) credentials: Arc<ServerCredentials>,
     /// When the Switch started, milliseconds since 1970.

@@ -67,7 +67,7 @@ enum Turn {
 
 /// Runs a session until it ends.
 pub(super) async fn run(shard: &Shard, session: &Rc<Session>, admitted: Admitted) -> End {
-    let Admitted { mut socket, visitor, mut room } = admitted;
+    let Admitted { mut socket, visitor, mut room, .. } = admitted;
     let mut pump = Pump {
         session: Rc::clone(session),
         timer: Box::pin(tokio::time::sleep(CERTIFICATE_LOOK)),
@@ -282,6 +282,7 @@ fn recheck(shard: &Shard, session: &Session, socket: &Socket, address: SocketAdd
         shard.credentials.check_peer_role(tls.peer_certificates(), &[Role::Device], shard.wall.now())
     {
         refusal::note(&refused, address);
+        shard.refusals.note(&refused, address, shard.wall.now_ms());
         let detail = refused.to_string();
         session.end(&Ending { reason: CloseReason::Revoked, reconnect_after: Duration::ZERO, detail });
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use muster_pki::{DeviceId, Role, Thumbprint};
 use muster_proto::session::{PATH, SUBPROTOCOL};
-use muster_service::credentials::{Peer, PeerRefused};
+use muster_service::credentials::{PathElement, Peer, PeerRefused};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -38,6 +38,8 @@ pub(super) struct Admitted {
     pub(super) socket: Socket,
     /// Who it is.
     pub(super) visitor: Visitor,
+    /// What may be revoked of its certificate.
+    pub(super) path: Vec<PathElement>,
     /// Its place among the sessions the Switch may hold.
     pub(super) room: Room,
 }
@@ -136,6 +138,7 @@ pub(super) async fn admit(
         .check_peer_role(certificates, &[Role::Device], shard.wall.now())
         .map_err(Rejected::Certificate)?;
     let visitor = Visitor::new(&peer, address).ok_or(Rejected::Nameless)?;
+    let path = peer.path();
     let room = shard.registry.admit(&visitor.device);
     let no_room = room.as_ref().err().copied();
     let answer = answer(no_room, limits.retry_after.as_secs());
@@ -145,7 +148,7 @@ pub(super) async fn admit(
         .map_err(|_| Rejected::UpgradeDeadline)?
         .map_err(|error| no_room.map_or_else(|| Rejected::Upgrade(Box::new(error)), Rejected::NoRoom))?;
     let room = room.map_err(Rejected::NoRoom)?;
-    Ok(Admitted { socket, visitor, room })
+    Ok(Admitted { socket, visitor, path, room })
 }
 
 fn socket_config(limits: &SessionLimits) -> WebSocketConfig {

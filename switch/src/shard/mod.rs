@@ -6,6 +6,7 @@
 
 mod drive;
 mod handshake;
+mod revocable;
 mod session;
 mod table;
 mod talk;
@@ -24,22 +25,24 @@ use muster_proto::limits::SessionLimits;
 use muster_proto::session::switch::{SwitchSession, SwitchSessionConfig};
 use muster_proto::session::v1::CloseReason;
 use muster_service::admission::{Handshakes, Lobby, Place};
-use muster_service::credentials::ServerCredentials;
+use muster_service::credentials::{PathElement, ServerCredentials};
 use muster_service::shutdown::Shutdown;
 use rand::Rng as _;
 use roaring::RoaringBitmap;
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::handshake::{Admitted, Rejected};
+use self::revocable::Revocable;
 use self::session::{Ending, Session};
 use self::table::Table;
 use crate::config::Config;
 use crate::engine::{EngineHandle, SessionKey, ShardMessage};
+use crate::refusals::Refusals;
 use crate::registry::Registry;
 use crate::wall::Wall;
 use crate::{metrics, refusal};
@@ -52,6 +55,9 @@ const MEASURE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Messages of the engine done in one go, before sessions get their turn.
 const MESSAGES_PER_TURN: usize = 64;
+
+/// Revoked certificates looked up in one go, before sessions get their turn.
+const REVOKED_PER_TURN: usize = 1_024;
 
 /// Pings of different sessions are spread by this part of the interval, either way (promises.md: "60 s with jitter").
 const PING_JITTER: f64 = 0.1;
@@ -84,6 +90,10 @@ pub(crate) struct Common {
     pub(crate) registry: Arc<Registry>,
     /// Connections of which no byte has come yet.
     pub(crate) lobby: Arc<Lobby>,
+    /// Who was turned away lately.
+    pub(crate) refusals: Arc<Refusals>,
+    /// Tells whose certificates were revoked.
+    pub(crate) revoked: broadcast::Sender<Arc<[PathElement]>>,
     /// The time of day.
     pub(crate) wall: Wall,
     /// The Switch stops: accept nothing, send everyone away.
@@ -101,8 +111,10 @@ struct Shard {
     engine: EngineHandle,
     credentials: Arc<ServerCredentials>,
     registry: Arc<Registry>,
+    refusals: Arc<Refusals>,
     wall: Wall,
     table: Table,
+    revocable: Revocable,
     tasks: TaskTracker,
     stopping: Cell<bool>,
     sent: RefCell<BTreeMap<InstructionId, RoaringBitmap>>,
@@ -144,7 +156,7 @@ async fn serve(
     common: Common,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let Common { config, engine, credentials, registry, lobby, wall, stop, .. } = common;
+    let Common { config, engine, credentials, registry, lobby, refusals, revoked, wall, stop, .. } = common;
     let drain_timeout = config.shutdown.drain_timeout;
     let shard = Rc::new(Shard {
         index,
@@ -153,8 +165,10 @@ async fn serve(
         engine,
         credentials,
         registry,
+        refusals,
         wall,
         table: Table::default(),
+        revocable: Revocable::default(),
         tasks: TaskTracker::new(),
         stopping: Cell::new(false),
         sent: RefCell::new(BTreeMap::new()),
@@ -166,6 +180,7 @@ async fn serve(
     helpers.spawn_local(accept(Rc::clone(&shard), listener, lobby, stop.clone()));
     helpers.spawn_local(measure(Rc::clone(&shard), done.clone()));
     helpers.spawn_local(follow_trust(Rc::clone(&shard), stop.clone()));
+    helpers.spawn_local(follow_revoked(Rc::clone(&shard), revoked.subscribe(), stop.clone()));
     while let Some(()) = stop.run_until_cancelled(shard.listen_to_engine(&mut messages)).await.flatten() {}
 
     shard.send_all_away();
@@ -331,6 +346,7 @@ async fn settle(shard: Rc<Shard>, address: SocketAddr, admitted: Result<Admitted
             metrics::handshake(metrics::Listener::Sessions, rejected.label());
             if let Rejected::Certificate(refused) = &rejected {
                 refusal::note(refused, address);
+                shard.refusals.note(refused, address, shard.wall.now_ms());
             }
             tracing::debug!(%address, %rejected, "no session");
             return;
@@ -343,11 +359,16 @@ async fn settle(shard: Rc<Shard>, address: SocketAddr, admitted: Result<Admitted
     else {
         return;
     };
+    let keys = shard.revocable.insert(&admitted.path, session.slot);
+    // Roots or CRLs may have changed since the certificate was checked, seconds ago if the upgrade was slow; whoever follows the
+    // changes asked the sessions that were there.
+    session.ask_recheck();
     metrics::sessions(shard.index, shard.table.len());
     if shard.stopping.get() {
         session.end(&shard.farewell());
     }
     let end = drive::run(&shard, &session, admitted).await;
+    shard.revocable.remove(&keys, session.slot);
     if session.identity().is_none() {
         // The engine may know the session by its slot alone, so the slot is not free before the engine was told.
         talk::farewell(&shard, &session).await;
@@ -391,7 +412,29 @@ async fn measure(shard: Rc<Shard>, done: CancellationToken) {
     }
 }
 
-/// Has every live session's certificate checked again when trust or revocation changes (R3 of trust.md).
+/// Has the sessions of newly revoked certificates checked again, which ends them, and no others (R3 of trust.md).
+async fn follow_revoked(
+    shard: Rc<Shard>,
+    mut revoked: broadcast::Receiver<Arc<[PathElement]>>,
+    stop: CancellationToken,
+) {
+    while let Some(told) = stop.run_until_cancelled(revoked.recv()).await {
+        match told {
+            Ok(newly) => {
+                for chunk in newly.chunks(REVOKED_PER_TURN) {
+                    let slots = chunk.iter().flat_map(|element| shard.revocable.find(element));
+                    slots.filter_map(|slot| shard.table.at(slot)).for_each(|session| session.ask_recheck());
+                    tokio::task::yield_now().await;
+                }
+            }
+            // Some were missed: look at everyone.
+            Err(broadcast::error::RecvError::Lagged(_)) => shard.table.for_each(Session::ask_recheck),
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Has every live session's certificate checked again when roots change.
 async fn follow_trust(shard: Rc<Shard>, stop: CancellationToken) {
     let mut changes = shard.credentials.changes();
     while stop.run_until_cancelled(changes.changed()).await.is_some_and(|changed| changed.is_ok()) {

@@ -82,6 +82,11 @@ impl Table {
         }
     }
 
+    /// Returns the session in a slot, if there is one.
+    pub(super) fn at(&self, slot: u32) -> Option<Rc<Session>> {
+        self.sessions.borrow().get(usize::try_from(slot).ok()?).cloned()
+    }
+
     /// Returns how many sessions there are.
     pub(super) fn len(&self) -> usize {
         self.sessions.borrow().len()

@@ -4,7 +4,8 @@ use std::io::IsTerminal as _;
 
 use muster_proto::common::v1::{ColumnType, NamedValue};
 use muster_proto::operator::v1::{
-    Client as Device, GetClientRequest, ListClientsRequest, RemoveClientRequest, RemoveClientResponse,
+    Client as Device, GetClientRequest, ListClientsRequest, ListRefusedClientsRequest, RemoveClientRequest,
+    RemoveClientResponse,
 };
 
 use crate::cli::{Client, Listing};
@@ -15,7 +16,8 @@ use crate::output::{self, Cell, Flag, Format, Table};
 /// Runs a verb.
 pub(crate) async fn run(operator: &Operator, verb: Client) -> Result<Exit, Failure> {
     match verb {
-        Client::List { on, listing } => list(operator, on, &listing).await,
+        Client::List { refused: true, listing, .. } => refused(operator, &listing).await,
+        Client::List { on, listing, .. } => list(operator, on, &listing).await,
         Client::Show { device, output } => show(operator, device, output).await,
         Client::Remove { device, yes, output } => remove(operator, device, yes, output).await,
     }
@@ -63,6 +65,45 @@ async fn list(operator: &Operator, audience: String, listing: &Listing) -> Resul
             "" => "no device; a client shows up here once it has connected",
             _ => "no device is in that audience",
         });
+    }
+    Ok(Exit::Ok)
+}
+
+/// Who was turned away lately, and by which rules (C14).
+async fn refused(operator: &Operator, listing: &Listing) -> Result<Exit, Failure> {
+    let mut table = Table::new([
+        "last_at",
+        "subject",
+        "rules",
+        "findings",
+        "address",
+        "count",
+        "first_at",
+        "serial",
+        "thumbprint",
+        "issuer",
+    ])
+    .wide_only(&["first_at", "serial", "thumbprint", "issuer"]);
+    let request = ListRefusedClientsRequest { limit: listing.limit.clamp(1, 1_000) };
+    let found = operator.clients().list_refused_clients(request).await?.into_inner().refused;
+    for one in found {
+        let subject = if one.subject.is_empty() { "(no certificate)" } else { &one.subject };
+        table.push(vec![
+            Cell::moment(one.last_at_ms),
+            Cell::text(subject),
+            Cell::text(one.rules.join(" ")),
+            Cell::text(one.findings.join("; ")),
+            Cell::text(&one.address),
+            Cell::number(one.count),
+            Cell::moment(one.first_at_ms),
+            Cell::text(&one.serial),
+            Cell::text(&one.thumbprint),
+            Cell::text(&one.issuer),
+        ]);
+    }
+    table.print(listing.output)?;
+    if table.len() == 0 {
+        output::note("nobody was turned away since the Switch started");
     }
     Ok(Exit::Ok)
 }

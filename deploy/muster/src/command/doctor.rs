@@ -92,7 +92,7 @@ fn certificate(report: &mut Report, home: &Home, check: &str, file: &str, role: 
         let roots = Roots::from_pem(&read(&roots_path)?, &roots_path.display().to_string())
             .map_err(|error| error.to_string())?;
         let facts = Facts { now: UnixTime::now(), name: None, intermediates: &[], revocation: None };
-        muster_pki::check_with(&muster_service::credentials::POLICY, role, &chain, &roots, &facts)
+        muster_pki::check_with(&muster_pki::Policy::default(), role, &chain, &roots, &facts)
             .into_result()
             .map_err(|refused| refused.to_string())
     });

@@ -313,7 +313,7 @@ fn answer(status: StatusCode, body: &Bytes) -> Result<Bytes, Failure> {
 mod tests {
     use http_body_util::Full;
     use muster_pki::{Role, UnixTime};
-    use muster_service::credentials::{self, Clock, CredentialFiles};
+    use muster_service::credentials::{self, Clock, CredentialFiles, Rules};
     use muster_service::shutdown::Shutdown;
 
     use super::*;
@@ -423,12 +423,11 @@ mod tests {
         issue(&home, &home, "channel", Role::Switch, "localhost");
         issue(&home, &home, "operator/tls", Role::Operator, "alice");
         let tls = credentials::server(
-            CredentialFiles { certificate: home.path("channel.pem"), key: home.path("channel.key") },
+            CredentialFiles::pem(home.path("channel.pem"), home.path("channel.key")),
             vec![(Role::Operator, home.roots("operators"))],
-            Vec::new(),
             vec![b"h2".to_vec()],
             Role::Switch,
-            Clock::system(),
+            Rules::lenient(Clock::system()),
         )
         .unwrap();
         let body = Bytes::from(vec![7; 4 << 20]);
@@ -453,10 +452,10 @@ mod tests {
     fn channel_tls(home: &Home) -> tokio_rustls::TlsAcceptor {
         issue(home, home, "channel", Role::Switch, "localhost");
         issue(home, home, "operator/tls", Role::Operator, "alice");
-        let own = CredentialFiles { certificate: home.path("channel.pem"), key: home.path("channel.key") };
+        let own = CredentialFiles::pem(home.path("channel.pem"), home.path("channel.key"));
         let roles = vec![(Role::Operator, home.roots("operators"))];
         let alpn = vec![b"h2".to_vec()];
-        let tls = credentials::server(own, roles, Vec::new(), alpn, Role::Switch, Clock::system());
+        let tls = credentials::server(own, roles, alpn, Role::Switch, Rules::lenient(Clock::system()));
         tls.unwrap().config().into()
     }
 

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use muster_pki::{Role, UnixTime};
 use muster_proto::operator::v1::{GetStatusRequest, ImportDefinitionRequest, ImportLicenceRequest};
+use muster_service::credentials::{IssuerSettings, RevocationSettings};
 use muster_service::exit::describe;
 use muster_service::shutdown::{self, Shutdown};
 use muster_service::telemetry::{self, LogConfig};
 
 use super::clients::{self, Admission, DevClient};
+use super::crls;
 use super::ready::{Addresses, Ready};
 use crate::cli::{Dev, Ports};
 use crate::command::devices;
@@ -19,13 +21,17 @@ use crate::exit::{Exit, Failure};
 use crate::home::{Context, Home, read_file};
 use crate::operator::{Operator, answered};
 use crate::output;
-use crate::pki_home::{PkiHome, Wanted};
+use crate::pki_home::{CRL_BASE_URL, PkiHome, Wanted};
 use crate::provision::{self, Revoked};
 
 /// The organisation of a development fleet.
 pub(super) const TENANT: &str = "dev";
 /// A server's certificate in a development fleet lives this long.
 const SERVER_DAYS: i32 = 90;
+/// The roles whose roots the Switch has.
+const TRUSTED_BY_SWITCH: [&str; 6] = ["devices", "operators", "services", "authors", "orders", "licences"];
+/// The roles whose roots the Background Channel has.
+const TRUSTED_BY_BACKGROUND_CHANNEL: [&str; 3] = ["devices", "operators", "servers"];
 /// From the start of the clients until all of them have sessions.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// How often the sessions are counted meanwhile.
@@ -55,7 +61,7 @@ pub(super) fn run(home: Option<PathBuf>, arguments: &Dev) -> Result<Exit, Failur
     telemetry::init(&log).map_err(|error| refused(&error))?;
     if !PkiHome::of(&home).exists() {
         output::note(&format!("making a development CA in {}", home.folder().display()));
-        provision::provision(&home, TENANT, UnixTime::now())?;
+        provision::provision(&home, TENANT, CRL_BASE_URL, UnixTime::now())?;
     } else {
         provision::renew(&home, TENANT, revoked_policy(arguments), UnixTime::now())?;
     }
@@ -100,6 +106,11 @@ struct Fleet {
 
 impl Fleet {
     fn run(self, arguments: &Dev) -> Result<Exit, Failure> {
+        let crls = crls::open(&self.home, arguments.ports == Ports::Auto)?;
+        {
+            let _inside = self.runtime.enter();
+            crls::publish(&self.home, crls, &self.shutdown);
+        }
         let switch = muster_switch::start(self.switch_config(arguments.ports)?, self.shutdown.clone())
             .map_err(|error| refused(&error).with_next("muster dev --ports auto"))?;
         let background_config = self.background_config(arguments.ports, switch.operator_addr())?;
@@ -233,7 +244,8 @@ impl Fleet {
             admin_listen: local(ports, 4002),
             data_dir: self.folder.join("switch"),
             tenant: TENANT.to_owned(),
-            crls: vec![self.home.path("pki/devices/crl.pem"), self.home.path("pki/operators/crl.pem")],
+            crls: PkiHome::of(&self.home).crl_files(&TRUSTED_BY_SWITCH),
+            revocation: self.revocation(&TRUSTED_BY_SWITCH),
             ..muster_switch::Config::default()
         };
         config.tls.certificate = certificate.with_extension("pem");
@@ -261,7 +273,8 @@ impl Fleet {
             listen: local(ports, 4443),
             admin_listen: local(ports, 4442),
             data_dir: self.folder.join("background-channel"),
-            crls: vec![self.home.path("pki/devices/crl.pem"), self.home.path("pki/operators/crl.pem")],
+            crls: PkiHome::of(&self.home).crl_files(&TRUSTED_BY_BACKGROUND_CHANNEL),
+            revocation: self.revocation(&TRUSTED_BY_BACKGROUND_CHANNEL),
             ..muster_background_channel::Config::default()
         };
         config.tls.certificate = certificate.with_extension("pem");
@@ -273,6 +286,15 @@ impl Fleet {
         config.relay.certificate = service.with_extension("pem");
         config.relay.key = service.with_extension("key");
         Ok(config)
+    }
+
+    /// The CRLs are at hand as files, so that a revocation counts at once; nothing is fetched.
+    fn revocation(&self, roles: &[&str]) -> RevocationSettings {
+        let issuing = PkiHome::of(&self.home).issuing_files(roles);
+        let issuers = issuing
+            .into_iter()
+            .map(|certificates| IssuerSettings { certificates, ..IssuerSettings::default() });
+        RevocationSettings { fetch: false, issuers: issuers.collect(), ..RevocationSettings::default() }
     }
 
     fn server_certificate(&self, path: &Path, name: &str) -> Result<(), Failure> {

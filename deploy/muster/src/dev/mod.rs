@@ -1,6 +1,7 @@
 //! `muster dev`: a development PKI, Switch and Background Channel in this process, and real clients beside it.
 
 mod clients;
+mod crls;
 mod fleet;
 mod ready;
 

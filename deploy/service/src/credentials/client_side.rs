@@ -12,6 +12,7 @@ use super::error::{CredentialError, PeerRefused};
 use super::files::{Material, Source};
 use super::live::{Live, Reload};
 use super::provider::{VERSIONS, provider};
+use super::revocation::Revocation;
 use super::trust::Peer;
 use super::verify::ServerVerifier;
 use crate::health::{Health, State};
@@ -28,7 +29,7 @@ pub struct ClientCredentials {
 
 impl ClientCredentials {
     pub(super) fn load(source: Source, alpn: Vec<Vec<u8>>) -> Result<Arc<Self>, CredentialError> {
-        let clock = source.clock.clone();
+        let clock = source.rules.clock.clone();
         let build = Box::new(move |material: &Material| {
             let builder = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
                 .with_protocol_versions(VERSIONS)?
@@ -71,6 +72,12 @@ impl ClientCredentials {
     #[must_use]
     pub fn own(&self) -> Option<Certificate> {
         self.live.own()
+    }
+
+    /// Returns who is revoked.
+    #[must_use]
+    pub fn revocation(&self) -> &Arc<Revocation> {
+        self.live.revocation()
     }
 
     /// Returns a receiver of a number that rises with each swap.

@@ -39,6 +39,12 @@ impl Address {
     pub fn host(&self) -> &str {
         &self.host
     }
+
+    /// Returns the port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
 }
 
 impl FromStr for Address {

@@ -4,7 +4,11 @@ use std::io;
 use std::path::PathBuf;
 
 use muster_pki::pem::PemError;
-use muster_pki::{CrlError, DeviceIdError, Refused, Role, RootsError, Thumbprint};
+use muster_pki::{
+    CrlError, CrlUrlError, DeviceIdError, IdentityError, Refused, Role, RootsError, Thumbprint,
+};
+
+use super::trust_folder::TrustFolderError;
 
 /// Why files were not put to use. All need an operator; at a reload the old ones stay in use.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +32,35 @@ pub enum CredentialError {
     /// A file holds no PEM of the kind wanted.
     #[error(transparent)]
     Pem(#[from] PemError),
+    /// Certificate and key give no identity (C5).
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A store with more files than any machine has certificates.
+    #[error("{}: more than {max} files, wanted a folder for certificates alone; name another one", folder.display())]
+    CrowdedStore {
+        /// The store.
+        folder: PathBuf,
+        /// The bound.
+        max: usize,
+    },
+    /// A client's trust store is of no use.
+    #[error(transparent)]
+    TrustFolder(#[from] TrustFolderError),
+    /// A password that is no text.
+    #[error("{}: not UTF-8, wanted the password as one line of text; write it anew", path.display())]
+    Password {
+        /// The password's file.
+        path: PathBuf,
+    },
+    /// A certificate that cannot issue stands where issuers are named.
+    #[error("{}: got a certificate that is no CA, wanted issuing CAs; name the file of the CA", path.display())]
+    NotAnIssuer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A URL from which no CRL can be fetched.
+    #[error("`revocation.issuers.urls`: {0}")]
+    CrlUrl(#[source] CrlUrlError),
     /// A file gives no roots.
     #[error(transparent)]
     Roots(#[from] RootsError),
@@ -98,6 +131,12 @@ impl CredentialError {
             one @ (Self::Read { .. }
             | Self::TooLarge { .. }
             | Self::Pem(_)
+            | Self::Identity(_)
+            | Self::Password { .. }
+            | Self::TrustFolder(_)
+            | Self::CrowdedStore { .. }
+            | Self::NotAnIssuer { .. }
+            | Self::CrlUrl(_)
             | Self::Roots(_)
             | Self::Key { .. }
             | Self::OwnCertificate { .. }

@@ -5,13 +5,16 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use muster_pki::{CrlError, Role, Thumbprint};
+use muster_pki::trust_store::TrustStore;
+use muster_pki::{Role, Thumbprint};
 use zeroize::Zeroizing;
 
 use super::error::CredentialError;
-use super::identity::Identity;
+use super::identity::{Identity, OwnFiles};
+use super::store::{CertificateStore, Shelf};
 use super::trust::Trust;
-use super::{Clock, CredentialFiles};
+use super::trust_folder::{TrustFolder, TrustFolderError};
+use super::{Own, Rules};
 
 /// The largest file; a CRL with 100,000 entries has 4 MiB.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -19,11 +22,12 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Which files there are and what they are for.
 #[derive(Debug)]
 pub(super) struct Source {
-    pub(super) own: Option<CredentialFiles>,
+    pub(super) own: Own,
     pub(super) own_role: Role,
     pub(super) roots: Vec<(Role, PathBuf)>,
-    pub(super) crls: Vec<PathBuf>,
-    pub(super) clock: Clock,
+    /// Servers that are trusted by a client's trust store.
+    pub(super) servers: Option<TrustFolder>,
+    pub(super) rules: Rules,
 }
 
 /// Everything the files say, validated.
@@ -49,8 +53,10 @@ impl Material {
 pub(super) struct Contents {
     pub(super) certificate: Option<FileBytes>,
     pub(super) key: Option<FileBytes>,
+    pub(super) password: Option<FileBytes>,
+    pub(super) shelf: Option<Result<Shelf, CredentialError>>,
     pub(super) roots: Vec<FileBytes>,
-    pub(super) crls: Vec<FileBytes>,
+    pub(super) servers: Option<Result<TrustStore, TrustFolderError>>,
 }
 
 /// A file as it was read, or why it was not.
@@ -66,48 +72,68 @@ pub(super) struct Fingerprint {
 impl Source {
     /// Reads every file.
     pub(super) fn read(&self) -> Contents {
+        let files = self.own.files();
         Contents {
-            certificate: self.own.as_ref().map(|own| read(&own.certificate)),
-            key: self.own.as_ref().map(|own| read(&own.key)),
+            certificate: files.map(|own| read(&own.certificate)),
+            key: files.map(|own| read(&own.key)),
+            password: files.and_then(|own| own.password_file.as_deref()).map(read),
+            shelf: self.own.store().map(CertificateStore::shelf),
             roots: self.roots.iter().map(|(_role, path)| read(path)).collect(),
-            crls: self.crls.iter().map(|path| read(path)).collect(),
+            servers: self.servers.as_ref().map(read_servers),
         }
     }
 
-    /// Builds our own identity from `contents`.
-    pub(super) fn own(&self, contents: &Contents) -> Result<Option<Arc<Identity>>, CredentialError> {
-        let (Some(files), Some(certificate), Some(key)) = (&self.own, &contents.certificate, &contents.key)
-        else {
-            return Ok(None);
-        };
-        let certificate = bytes_of(&files.certificate, certificate)?;
-        let key = bytes_of(&files.key, key)?;
-        Identity::new(files, certificate, key, self.own_role, self.clock.now()).map(|own| Some(Arc::new(own)))
+    /// Builds our own identity from `contents`. A store keeps the one `before` as long as its choice is the same, and has none
+    /// where no certificate will do (S3): it says so itself, see [`CertificateStore::problem`].
+    pub(super) fn own(
+        &self,
+        contents: &mut Contents,
+        before: Option<&Arc<Identity>>,
+    ) -> Result<Option<Arc<Identity>>, CredentialError> {
+        let now = self.rules.clock.now();
+        match &self.own {
+            Own::None => Ok(None),
+            Own::Files(files) => {
+                let (Some(certificate), Some(key)) = (&contents.certificate, &contents.key) else {
+                    return Ok(None);
+                };
+                let files = OwnFiles { files, certificate, key, password: contents.password.as_ref() };
+                Identity::new(&files, &self.rules.policy, self.own_role, now).map(|own| Some(Arc::new(own)))
+            }
+            Own::Store(store) => {
+                let Some(shelf) = contents.shelf.take() else { return Ok(before.cloned()) };
+                let revocation = self.rules.revocation.current();
+                let Some(chosen) = store.take(shelf?, now, Some(&revocation.index)) else { return Ok(None) };
+                let is_same = |own: &&Arc<Identity>| own.certificate == *chosen.leaf();
+                if let Some(same) = before.filter(is_same) {
+                    return Ok(Some(Arc::clone(same)));
+                }
+                let path = store.folder();
+                Identity::of(chosen, path, path, &self.rules.policy, self.own_role, now)
+                    .map(|own| Some(Arc::new(own)))
+            }
+        }
     }
 
-    /// Builds roots and revocation from `contents`; CRLs may not go back behind those of `before`.
-    pub(super) fn trust(
-        &self,
-        contents: &Contents,
-        own: Option<&Identity>,
-        before: Option<&Trust>,
-    ) -> Result<Arc<Trust>, CredentialError> {
-        let (mut roots, mut crls, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+    /// Builds what peers are judged by from `contents`.
+    pub(super) fn trust(&self, contents: &mut Contents) -> Result<Arc<Trust>, CredentialError> {
+        let (mut roots, mut errors) = (Vec::new(), Vec::new());
         for ((role, path), bytes) in self.roots.iter().zip(&contents.roots) {
             match bytes_of(path, bytes) {
                 Ok(bytes) => roots.push((*role, path.clone(), bytes)),
                 Err(error) => errors.push(error),
             }
         }
-        for (path, bytes) in self.crls.iter().zip(&contents.crls) {
-            match bytes_of(path, bytes) {
-                Ok(bytes) => crls.push((path.clone(), bytes)),
-                Err(error) => errors.push(error),
+        let servers = match (contents.servers.take(), &self.servers) {
+            (Some(Ok(store)), Some(folder)) => Some((store, folder.settings().clone())),
+            (Some(Err(error)), _) => {
+                errors.push(error.into());
+                None
             }
-        }
-        // What can be read is looked at, too, but for CRLs: their issuers may be in what cannot.
-        let readable = if errors.is_empty() { crls.as_slice() } else { &[] };
-        match Trust::new(&roots, readable, own, before, self.clock.now()) {
+            (Some(Ok(_)) | None, _) => None,
+        };
+        // What can be read is looked at, too: everything that is wrong is told at once.
+        match Trust::new(&roots, servers, &self.rules) {
             Ok(trust) if errors.is_empty() => return Ok(Arc::new(trust)),
             Ok(_incomplete) => {}
             Err(error) => errors.extend(error.into_each()),
@@ -115,43 +141,83 @@ impl Source {
         Err(CredentialError::of_all(errors).unwrap_or(CredentialError::Several(Vec::new())))
     }
 
-    /// Adds what is wrong with roots and CRLs to a problem with our own certificate. A CRL whose issuer is unknown is
-    /// passed over: our own chain may have it.
-    pub(super) fn with_trust_problems(&self, contents: &Contents, own: CredentialError) -> CredentialError {
-        let trust = self.trust(contents, None, None).err().map(CredentialError::into_each);
-        let is_sure = |error: &CredentialError| {
-            !matches!(error, CredentialError::Crl { source: CrlError::UnknownIssuer { .. }, .. })
-        };
+    /// Adds what is wrong with roots to a problem with our own certificate.
+    pub(super) fn with_trust_problems(
+        &self,
+        contents: &mut Contents,
+        own: CredentialError,
+    ) -> CredentialError {
+        let trust = self.trust(contents).err().map(CredentialError::into_each);
         let mut errors = own.into_each();
-        errors.extend(trust.into_iter().flatten().filter(is_sure));
+        errors.extend(trust.into_iter().flatten());
         CredentialError::of_all(errors).unwrap_or(CredentialError::Several(Vec::new()))
     }
 
     /// Returns every file, for the watcher.
-    pub(super) fn paths(&self) -> Vec<&Path> {
-        let own = self.own.iter().flat_map(|own| [own.certificate.as_path(), own.key.as_path()]);
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        let own = self.own.files().into_iter().flat_map(|own| {
+            [Some(own.certificate.as_path()), Some(own.key.as_path()), own.password_file.as_deref()]
+        });
+        let store = self.own.store().into_iter().flat_map(CertificateStore::paths);
         let roots = self.roots.iter().map(|(_role, path)| path.as_path());
-        own.chain(roots).chain(self.crls.iter().map(PathBuf::as_path)).collect()
+        let servers = self.servers.iter().flat_map(TrustFolder::paths);
+        own.flatten().chain(roots).map(Path::to_path_buf).chain(store).chain(servers).collect()
     }
 }
 
 impl Contents {
     pub(super) fn fingerprint(&self) -> Fingerprint {
         Fingerprint {
-            own: digest(self.certificate.iter().chain(&self.key)),
-            trust: digest(self.roots.iter().chain(&self.crls)),
+            own: match &self.shelf {
+                Some(Ok(shelf)) => shelf.fingerprint(),
+                Some(Err(error)) => Thumbprint::of(error.to_string().as_bytes()),
+                None => digest(self.certificate.iter().chain(&self.key).chain(&self.password)),
+            },
+            trust: match &self.servers {
+                None => digest(self.roots.iter()),
+                Some(Ok(store)) => {
+                    let anchors = store.anchors().iter();
+                    let each: Vec<String> =
+                        anchors.map(|anchor| anchor.certificate().thumbprint().to_string()).collect();
+                    Thumbprint::of(each.join("\n").as_bytes())
+                }
+                Some(Err(error)) => Thumbprint::of(error.to_string().as_bytes()),
+            },
         }
     }
 }
 
+/// Brings a trust store up to its inputs (T2), and reads it.
+fn read_servers(folder: &TrustFolder) -> Result<TrustStore, TrustFolderError> {
+    let rebuilt = folder.rebuild(false)?;
+    if let Some(reason) = rebuilt.reason {
+        let file = folder.merged_file();
+        tracing::info!(file = %file.display(), %reason, certificates = rebuilt.certificates, "trust store rebuilt");
+        for problem in &rebuilt.problems {
+            tracing::warn!(file = %file.display(), problem, "left out of the trust store");
+        }
+    }
+    folder.store()
+}
+
 /// Reads a file of bounded size; one byte more than the bound says that it is larger.
-fn read(path: &Path) -> FileBytes {
+pub(super) fn read(path: &Path) -> FileBytes {
     let mut bytes = Zeroizing::new(Vec::new());
     File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-fn bytes_of<'a>(path: &Path, bytes: &'a FileBytes) -> Result<&'a [u8], CredentialError> {
+/// Reads a file of at most so many bytes.
+pub(super) fn read_at_most(path: &Path, max: u64) -> FileBytes {
+    let mut bytes = Zeroizing::new(Vec::new());
+    File::open(path)?.take(max + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > max {
+        return Err(std::io::Error::other(format!("more than {max} bytes")));
+    }
+    Ok(bytes)
+}
+
+pub(super) fn bytes_of<'a>(path: &Path, bytes: &'a FileBytes) -> Result<&'a [u8], CredentialError> {
     match bytes {
         Ok(bytes) if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX => {
             Err(CredentialError::TooLarge { path: path.to_owned(), max: FILE_BYTES_MAX })

@@ -1,48 +1,86 @@
 //! Our own certificate and key, checked before use.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use muster_pki::{
-    Certificate, CertificateDer, Facts, Refused, Role, Roots, Rule, Severity, UnixTime, Verdict, check_with,
-    pem,
+    Certificate, CertificateDer, Facts, Format, IdentityFiles, NamedBytes, Policy, Refused, Role, Roots,
+    Rule, Severity, UnixTime, Verdict, check_with,
 };
 use rustls::sign::CertifiedKey;
 
 use super::error::CredentialError;
+use super::files::{FileBytes, bytes_of};
 use super::provider::provider;
-use super::{CredentialFiles, EXPIRY_WARNING, POLICY};
+use super::store::password_of;
+use super::{CredentialFiles, EXPIRY_WARNING};
+
+/// Our own files, and their bytes.
+pub(super) struct OwnFiles<'a> {
+    pub(super) files: &'a CredentialFiles,
+    pub(super) certificate: &'a FileBytes,
+    pub(super) key: &'a FileBytes,
+    pub(super) password: Option<&'a FileBytes>,
+}
 
 /// A validated certificate with its chain and key.
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) certificate: Certificate,
-    pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) certified: Arc<CertifiedKey>,
 }
 
 impl Identity {
-    /// Reads and checks certificate and key; the key must fit.
+    /// Reads and checks certificate and key, PEM or PFX; the key must fit (C5).
     pub(super) fn new(
-        files: &CredentialFiles,
-        certificate: &[u8],
-        key: &[u8],
+        own: &OwnFiles<'_>,
+        policy: &Policy,
         role: Role,
         now: UnixTime,
     ) -> Result<Self, CredentialError> {
-        let chain = pem::certificates(certificate, &files.certificate.display().to_string())?;
-        let key = pem::private_key(key, &files.key.display().to_string())?;
-        let certificate = check_own(&chain, role, now).map_err(|refused| {
-            CredentialError::OwnCertificate { path: files.certificate.clone(), role, refused }
+        let files = own.files;
+        let certificate = bytes_of(&files.certificate, own.certificate)?;
+        // A PFX has its key in it.
+        let is_pfx = Format::of(certificate) == Format::Pfx;
+        let key = if is_pfx { None } else { Some(bytes_of(&files.key, own.key)?) };
+        let password = match (&files.password_file, own.password) {
+            (Some(path), Some(bytes)) => Some(password_of(path, bytes_of(path, bytes)?)?),
+            (Some(_) | None, _) => None,
+        };
+        let (certificate_name, key_name) =
+            (files.certificate.display().to_string(), files.key.display().to_string());
+        let read = muster_pki::Identity::read(&IdentityFiles {
+            certificate: NamedBytes { what: &certificate_name, bytes: certificate },
+            key: key.map(|bytes| NamedBytes { what: &key_name, bytes }),
+            password,
         })?;
-        let certified = CertifiedKey::from_der(chain.clone(), key, &provider()).map_err(|error| {
-            CredentialError::Key {
-                certificate: files.certificate.clone(),
-                key: files.key.clone(),
+        Self::of(read, &files.certificate, &files.key, policy, role, now)
+    }
+
+    /// Checks an identity; `certificate_file` and `key_file` are where it was read from.
+    pub(super) fn of(
+        read: muster_pki::Identity,
+        certificate_file: &Path,
+        key_file: &Path,
+        policy: &Policy,
+        role: Role,
+        now: UnixTime,
+    ) -> Result<Self, CredentialError> {
+        for skipped in read.skipped() {
+            tracing::warn!(file = %certificate_file.display(), skipped, "a block of our own certificate's file is left out");
+        }
+        let (chain, key) = read.into_parts();
+        let certificate = check_own(policy, &chain, role, now).map_err(|refused| {
+            CredentialError::OwnCertificate { path: certificate_file.to_owned(), role, refused }
+        })?;
+        let certified =
+            CertifiedKey::from_der(chain, key, &provider()).map_err(|error| CredentialError::Key {
+                certificate: certificate_file.to_owned(),
+                key: key_file.to_owned(),
                 problem: error.to_string(),
-            }
-        })?;
-        Ok(Self { certificate, chain, certified: Arc::new(certified) })
+            })?;
+        Ok(Self { certificate, certified: Arc::new(certified) })
     }
 
     /// Returns what an operator should know about the validity, if anything.
@@ -63,12 +101,17 @@ impl Identity {
 /// Applies every rule that needs no root of ours: peers know the root, our own configuration need not.
 ///
 /// The CAs of the file stand in for the root. Without any CA in the file the path (C2) is for the peers to judge.
-fn check_own(chain: &[CertificateDer<'static>], role: Role, now: UnixTime) -> Result<Certificate, Refused> {
+fn check_own(
+    policy: &Policy,
+    chain: &[CertificateDer<'static>],
+    role: Role,
+    now: UnixTime,
+) -> Result<Certificate, Refused> {
     let issuers: Vec<Certificate> =
         chain.iter().skip(1).filter_map(|der| Certificate::from_der(der).ok()).collect();
     let has_issuer = !issuers.is_empty();
     let roots = Roots::from_certificates(issuers).unwrap_or_default();
-    let verdict = check_with(&POLICY, role, chain, &roots, &Facts::at(now));
+    let verdict = check_with(policy, role, chain, &roots, &Facts::at(now));
     if !has_issuer
         && only_the_path_is_missing(&verdict)
         && let Some(leaf) = verdict.leaf()

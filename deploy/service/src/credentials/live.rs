@@ -1,7 +1,7 @@
 //! Credentials in use, and how newer files take their place.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -12,6 +12,8 @@ use tokio::time::MissedTickBehavior;
 
 use super::error::CredentialError;
 use super::files::{Fingerprint, Material, Source};
+use super::revocation::Revocation;
+use super::store::CertificateStore;
 use super::{DEBOUNCE, POLL_INTERVAL};
 use crate::exit::describe;
 use crate::health::{Component, Health, State};
@@ -28,6 +30,8 @@ pub(super) struct Live<C> {
     current: ArcSwap<Current<C>>,
     seen: Mutex<Seen>,
     changes: watch::Sender<u64>,
+    /// Rises with `changes`, and with each change of the revocation index.
+    rechecks: watch::Sender<u64>,
 }
 
 struct Current<C> {
@@ -66,22 +70,30 @@ pub enum Reload {
     Swapped,
     /// Newer files are refused, wholly or in part; what they were to replace stays in use.
     Kept {
-        /// What is wrong, one text for each half (own certificate; roots and CRLs).
+        /// What is wrong, one text for each part (own certificate; roots; each CRL).
         problems: Vec<String>,
     },
 }
 
 impl<C: Send + Sync + 'static> Live<C> {
     pub(super) fn load(source: Source, build: Build<C>) -> Result<Self, CredentialError> {
-        let contents = source.read();
-        let material = match source.own(&contents) {
-            Ok(own) => Material { trust: source.trust(&contents, own.as_deref(), None)?, own },
-            Err(error) => return Err(source.with_trust_problems(&contents, error)),
+        let mut contents = source.read();
+        let fingerprint = contents.fingerprint();
+        let material = match source.own(&mut contents, None) {
+            Ok(own) => Material { trust: source.trust(&mut contents)?, own },
+            Err(error) => return Err(source.with_trust_problems(&mut contents, error)),
         };
         let config = Arc::new(build(&material)?);
-        let seen = Seen { fingerprint: contents.fingerprint(), own_problem: None, trust_problem: None };
+        let seen = Seen { fingerprint, own_problem: None, trust_problem: None };
         let current = ArcSwap::from_pointee(Current { material, config });
-        Ok(Self { source, build, current, seen: Mutex::new(seen), changes: watch::Sender::new(0) })
+        Ok(Self {
+            source,
+            build,
+            current,
+            seen: Mutex::new(seen),
+            changes: watch::Sender::new(0),
+            rechecks: watch::Sender::new(0),
+        })
     }
 
     pub(super) fn config(&self) -> Arc<C> {
@@ -100,24 +112,37 @@ impl<C: Send + Sync + 'static> Live<C> {
         self.changes.subscribe()
     }
 
-    /// Looks at the files and swaps what is new and valid. The two halves (our own certificate; roots and CRLs)
-    /// stand alone: an expired certificate of ours must not keep a CRL from being loaded.
+    pub(super) fn rechecks(&self) -> watch::Receiver<u64> {
+        self.rechecks.subscribe()
+    }
+
+    /// Passes a change of the revocation index on.
+    pub(super) fn recheck(&self) {
+        self.rechecks.send_modify(|generation| *generation += 1);
+    }
+
+    pub(super) fn revocation(&self) -> &Arc<Revocation> {
+        &self.source.rules.revocation
+    }
+
+    /// Looks at the files and swaps what is new and valid. The two halves (our own certificate; roots) stand alone: an
+    /// expired certificate of ours must not keep a root from being loaded.
     pub(super) fn reload(&self) -> Reload {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let contents = self.source.read();
+        let mut contents = self.source.read();
         let fingerprint = contents.fingerprint();
         let before = self.material();
         let mut material = before.clone();
         let known_problems = seen.problems();
         // What was refused is tried again: a certificate of tomorrow becomes valid without a change of its file.
-        let own_is_new = fingerprint.own != seen.fingerprint.own;
-        if own_is_new || seen.own_problem.is_some() {
-            let own = self.source.own(&contents);
+        // The choice of a store changes with the time, too.
+        let is_store = self.source.own.store().is_some();
+        if is_store || fingerprint.own != seen.fingerprint.own || seen.own_problem.is_some() {
+            let own = self.source.own(&mut contents, before.own.as_ref());
             seen.own_problem = put(own, &mut material.own);
         }
-        if own_is_new || fingerprint.trust != seen.fingerprint.trust || seen.trust_problem.is_some() {
-            let trust = self.source.trust(&contents, material.own.as_deref(), Some(&before.trust));
-            seen.trust_problem = put(trust, &mut material.trust);
+        if fingerprint.trust != seen.fingerprint.trust || seen.trust_problem.is_some() {
+            seen.trust_problem = put(self.source.trust(&mut contents), &mut material.trust);
         }
         let is_same = fingerprint == seen.fingerprint;
         seen.fingerprint = fingerprint;
@@ -126,6 +151,7 @@ impl<C: Send + Sync + 'static> Live<C> {
                 Ok(config) => {
                     self.current.store(Arc::new(Current { material, config: Arc::new(config) }));
                     self.changes.send_modify(|generation| *generation += 1);
+                    self.recheck();
                 }
                 Err(error) => seen.own_problem = Some(error.to_string()),
             }
@@ -172,7 +198,7 @@ impl<C: Send + Sync + 'static> Live<C> {
                     }
                     _ = poll.tick() => {}
                 }
-                // CRLs are verified here: 24 ms for 100,000 entries, too long for a runtime's thread.
+                // Files may lie on a slow disk.
                 if let Ok(refreshed) = tokio::task::spawn_blocking(refresh.clone()).await {
                     note_end(name, refreshed.own.as_ref());
                     report(&component, name, &refreshed.reload, refreshed.state);
@@ -185,9 +211,10 @@ impl<C: Send + Sync + 'static> Live<C> {
     /// Returns the state for the health component.
     pub(super) fn state(&self) -> State {
         let mut complaints = self.seen.lock().unwrap_or_else(PoisonError::into_inner).problems();
+        complaints.extend(self.source.own.store().and_then(CertificateStore::problem));
         let material = self.material();
         if let Some(own) = &material.own {
-            let now = self.source.clock.now();
+            let now = self.source.rules.clock.now();
             complaints.extend(own.expiry_warning(now));
             if material.trust.is_revoked(&own.certificate) {
                 complaints.push(format!("certificate {} is revoked; replace it", own.certificate.subject()));
@@ -245,7 +272,7 @@ fn report(component: &Component, name: &'static str, reload: &Reload, state: Sta
 }
 
 /// Watches the folders, since files are replaced by renaming. Polling remains where that is not possible.
-fn notifications(paths: &[&Path], changed: Arc<Notify>) -> Option<RecommendedWatcher> {
+pub(super) fn notifications(paths: &[PathBuf], changed: Arc<Notify>) -> Option<RecommendedWatcher> {
     let made = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Our own reading of the files must not wake us again.
         if event.is_ok_and(|event| !event.kind.is_access()) {

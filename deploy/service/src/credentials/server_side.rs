@@ -13,6 +13,7 @@ use super::error::{CredentialError, PeerRefused};
 use super::files::{Material, Source};
 use super::live::{Live, Reload};
 use super::provider::{VERSIONS, provider};
+use super::revocation::Revocation;
 use super::trust::Peer;
 use super::verify::ClientVerifier;
 use crate::health::{Health, State};
@@ -31,7 +32,7 @@ impl ServerCredentials {
     pub(super) fn load(source: Source, alpn: Vec<Vec<u8>>) -> Result<Arc<Self>, CredentialError> {
         // One ticketer for all configurations, so that a renewal does not cost every client a full handshake.
         let ticketer = Ticketer::new()?;
-        let clock = source.clock.clone();
+        let clock = source.rules.clock.clone();
         let build = Box::new(move |material: &Material| {
             let Some(own) = &material.own else {
                 return Err(rustls::Error::NoCertificatesPresented);
@@ -98,11 +99,24 @@ impl ServerCredentials {
         self.live.own()
     }
 
-    /// Returns a receiver of a number that rises with each swap. Look at live sessions again when it does:
-    /// a new CRL must end those of revoked peers within a second (spec/trust.md R3).
+    /// Returns a receiver of a number that rises when certificate or roots were swapped. Look at all live sessions again when it
+    /// does; those whose certificate a new CRL revokes are told by [`super::Revocation::revocations`].
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.live.changes()
+    }
+
+    /// Returns a receiver of a number that rises with each swap and each new CRL: for listeners with few connections, which look
+    /// at all of them again (spec/trust.md R3).
+    #[must_use]
+    pub fn rechecks(&self) -> watch::Receiver<u64> {
+        self.live.rechecks()
+    }
+
+    /// Returns who is revoked.
+    #[must_use]
+    pub fn revocation(&self) -> &Arc<Revocation> {
+        self.live.revocation()
     }
 
     /// Reads the files again and puts them to use if they changed and are valid. Blocks on the disk.
@@ -120,6 +134,13 @@ impl ServerCredentials {
     pub fn watch(self: &Arc<Self>, shutdown: &Shutdown, health: &Health, name: &'static str) {
         let this = Arc::clone(self);
         self.live.watch(shutdown, health, name, move || this.live.refresh());
+        let (this, token) = (Arc::clone(self), shutdown.token());
+        let mut changes = self.revocation().changes();
+        shutdown.spawn("revocation changes", async move {
+            while let Some(Ok(())) = token.run_until_cancelled(changes.changed()).await {
+                this.live.recheck();
+            }
+        });
     }
 }
 

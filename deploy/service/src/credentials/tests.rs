@@ -2,6 +2,10 @@ mod dialling;
 mod handshakes;
 mod pki;
 mod reloading;
+mod revocation;
+mod store;
+mod trust_folder;
+mod urls;
 
 use std::sync::Arc;
 

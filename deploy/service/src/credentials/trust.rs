@@ -2,37 +2,54 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use muster_pki::trust_store::{TrustSettings, TrustStore};
 use muster_pki::{
-    Certificate, CertificateDer, DeviceId, Facts, RevocationIndex, Role, Roots, Severity, Thumbprint,
-    UnixTime, Verdict, check_with, pem,
+    Certificate, CertificateDer, DeviceId, Facts, Policy, Role, Roots, Severity, Thumbprint, Trail, TrailOf,
+    UnixTime, Verdict, check_with,
 };
 
-use super::POLICY;
+use super::Rules;
 use super::error::{CredentialError, PeerRefused};
-use super::identity::Identity;
+use super::revocation::{Current, PathElement, Revocation};
 use crate::metrics;
 
 /// Verdicts remembered by one set of trust; when full, all are forgotten. About 100 bytes each.
 const VERDICTS_MAX: usize = 131_072;
 
-/// Roots by role and the revocation index, as of one state of the files.
+/// Roots by role as of one state of their files, and the revocation index of the process.
 ///
-/// Nothing in it changes but the time, so that a verdict holds until a certificate of its path expires.
+/// A verdict holds until a certificate of its path or the grace of a CRL ends, or another CRL comes.
 #[derive(Debug)]
 pub(super) struct Trust {
     roles: Vec<(Role, Roots)>,
-    revocation: RevocationIndex,
-    accepted: Mutex<HashMap<Thumbprint, Accepted>>,
+    /// How a client trusts servers, in place of roots.
+    servers: Option<(TrustStore, TrustSettings)>,
+    revocation: Arc<Revocation>,
+    policy: Policy,
+    trail: TrailOf,
+    accepted: Mutex<Memory>,
+}
+
+/// Verdicts that need not be reached again.
+#[derive(Debug, Default)]
+struct Memory {
+    /// The state of the revocation index that they were reached by; another one ends them all.
+    generation: u64,
+    verdicts: HashMap<Thumbprint, Accepted>,
+    /// Each way up from a leaf, once: a fleet has a handful.
+    authorities: Vec<Arc<[PathElement]>>,
 }
 
 /// A verdict that need not be reached again.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Accepted {
     role: Role,
     not_before: UnixTime,
     not_after: UnixTime,
+    authorities: Arc<[PathElement]>,
 }
 
 /// Someone who connected, as the certificate says.
@@ -41,6 +58,7 @@ pub struct Peer {
     role: Role,
     certificate: Certificate,
     device_id: Option<DeviceId>,
+    authorities: Arc<[PathElement]>,
 }
 
 impl Peer {
@@ -54,6 +72,13 @@ impl Peer {
     #[must_use]
     pub fn certificate(&self) -> &Certificate {
         &self.certificate
+    }
+
+    /// Returns what may be revoked of it: the certificate, and every CA above but the root (R8).
+    #[must_use]
+    pub fn path(&self) -> Vec<PathElement> {
+        let leaf = PathElement::of(&self.certificate);
+        std::iter::once(leaf).chain(self.authorities.iter().cloned()).collect()
     }
 
     /// Returns the identity of a [`Role::Device`]; `None` for any other role.
@@ -71,15 +96,11 @@ impl Peer {
 }
 
 impl Trust {
-    /// Reads roots and CRLs, each with its file. CRLs of `before` stay unless a newer one replaces them.
-    ///
-    /// Tells every file that does not do. CRLs are looked at when all roots are good: they may be their issuers.
+    /// Reads roots, each with its file, and tells every file that does not do.
     pub(super) fn new(
         roots: &[(Role, PathBuf, &[u8])],
-        crls: &[(PathBuf, &[u8])],
-        own: Option<&Identity>,
-        before: Option<&Self>,
-        now: UnixTime,
+        servers: Option<(TrustStore, TrustSettings)>,
+        rules: &Rules,
     ) -> Result<Self, CredentialError> {
         let (mut roles, mut errors): (Vec<(Role, Roots)>, Vec<CredentialError>) = (Vec::new(), Vec::new());
         for (role, path, bytes) in roots {
@@ -97,19 +118,17 @@ impl Trust {
             }
         }
         errors.extend(overlaps(roots, &roles));
-        if let Some(error) = CredentialError::of_all(errors) {
-            return Err(error);
+        match CredentialError::of_all(errors) {
+            Some(error) => Err(error),
+            None => Ok(Self {
+                roles,
+                servers,
+                revocation: Arc::clone(&rules.revocation),
+                policy: rules.policy,
+                trail: rules.trail,
+                accepted: Mutex::default(),
+            }),
         }
-        let mut issuers: Vec<Certificate> =
-            roles.iter().flat_map(|(_role, roots)| roots.iter().cloned()).collect();
-        let own_chain = own.iter().flat_map(|own| &own.chain);
-        issuers.extend(own_chain.filter_map(|der| Certificate::from_der(der).ok()));
-        let mut revocation = before.map(|before| before.revocation.clone()).unwrap_or_default();
-        let added = crls.iter().map(|(path, bytes)| add_crl(&mut revocation, path, bytes, &issuers, now));
-        if let Some(error) = CredentialError::of_all(added.filter_map(Result::err).collect()) {
-            return Err(error);
-        }
-        Ok(Self { roles, revocation, accepted: Mutex::default() })
     }
 
     /// Judges a peer; `name` is what a server must be called.
@@ -128,7 +147,7 @@ impl Trust {
 
     /// Returns whether our own certificate stands on a CRL.
     pub(super) fn is_revoked(&self, certificate: &Certificate) -> bool {
-        self.revocation.is_revoked(certificate)
+        self.revocation.current().index.is_revoked(certificate)
     }
 
     fn judge(
@@ -140,23 +159,31 @@ impl Trust {
         if chain.is_empty() {
             return Err(PeerRefused::NoCertificate { wanted: self.role_names() });
         }
+        let current = self.revocation.current();
         let key = digest(chain, name);
-        if let Some(role) = self.remembered(key, now)
+        if let Some(known) = self.remembered(key, current.generation, now)
             && let Some(certificate) = chain.first().and_then(|der| Certificate::from_der(der).ok())
         {
-            return peer(role, certificate);
+            return peer(known.role, certificate, known.authorities);
         }
-        let facts = Facts { now, name, intermediates: &[], revocation: Some(&self.revocation) };
-        let verdicts =
-            self.roles.iter().map(|(role, roots)| (*role, check_with(&POLICY, *role, chain, roots, &facts)));
+        let facts =
+            Facts { now, name, intermediates: &current.intermediates, revocation: Some(&current.index) };
+        let verdicts = self.verdicts(chain, &facts);
+        for (role, verdict) in &verdicts {
+            self.revocation.learn(verdict);
+            if self.trail.wants(verdict) {
+                let trail = Trail::of(*role, chain, verdict);
+                tracing::info!(target: "muster::trail", name, %trail, "verification");
+            }
+        }
         let (accepted, refused): (Vec<_>, Vec<_>) =
-            verdicts.partition(|(_role, verdict)| verdict.is_accepted());
+            verdicts.into_iter().partition(|(_role, verdict)| verdict.is_accepted());
         let mut accepted = accepted.into_iter();
         match (accepted.next(), accepted.next()) {
             (Some((role, verdict)), None) => {
-                self.remember(key, role, verdict.path());
+                let authorities = self.remember(key, role, verdict.path(), &current);
                 match verdict.into_result() {
-                    Ok(certificate) => peer(role, certificate),
+                    Ok(certificate) => peer(role, certificate, authorities),
                     Err(refused) => Err(PeerRefused::Unfit { wanted: role, refused }),
                 }
             }
@@ -166,6 +193,18 @@ impl Trust {
             }
             (None, _) => Err(self.nearest_refusal(refused)),
         }
+    }
+
+    fn verdicts(&self, chain: &[CertificateDer<'_>], facts: &Facts<'_>) -> Vec<(Role, Verdict)> {
+        if let Some((store, settings)) = &self.servers {
+            let verdict = store.check_server(&self.policy, settings, chain, facts);
+            if let Some(matched) = verdict.matched() {
+                tracing::debug!(name = facts.name, %matched, "server accepted");
+            }
+            return vec![(Role::Switch, verdict.into_verdict())];
+        }
+        let judge = |roots, role| check_with(&self.policy, role, chain, roots, facts);
+        self.roles.iter().map(|(role, roots)| (*role, judge(roots, *role))).collect()
     }
 
     /// Of several roles, the one with the fewest complaints is most likely the one that was meant.
@@ -185,29 +224,54 @@ impl Trust {
     }
 
     fn role_names(&self) -> String {
-        let names: Vec<&str> = self.roles.iter().map(|(role, _roots)| role.name()).collect();
+        let server = self.servers.iter().map(|_| Role::Switch.name());
+        let names: Vec<&str> = self.roles.iter().map(|(role, _roots)| role.name()).chain(server).collect();
         names.join(", ")
     }
 
-    fn remembered(&self, key: Thumbprint, now: UnixTime) -> Option<Role> {
-        let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = accepted.get(&key).copied()?;
-        (known.not_before <= now && now <= known.not_after).then_some(known.role)
+    fn remembered(&self, key: Thumbprint, generation: u64, now: UnixTime) -> Option<Accepted> {
+        let memory = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = memory.verdicts.get(&key).filter(|_| memory.generation == generation)?;
+        (known.not_before <= now && now <= known.not_after).then(|| known.clone())
     }
 
-    fn remember(&self, key: Thumbprint, role: Role, path: &[Certificate]) {
+    /// Keeps an accepted verdict as long as nothing but the time can change it, and returns what is above the leaf.
+    fn remember(
+        &self,
+        key: Thumbprint,
+        role: Role,
+        path: &[Certificate],
+        current: &Current,
+    ) -> Arc<[PathElement]> {
+        let above = path.len().saturating_sub(2);
+        let authorities: Vec<PathElement> = path.iter().skip(1).take(above).map(PathElement::of).collect();
+        let mut memory = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        if memory.generation < current.generation || memory.verdicts.len() >= VERDICTS_MAX {
+            *memory = Memory { generation: current.generation, ..Memory::default() };
+        }
+        let known = memory.authorities.iter().find(|known| ***known == *authorities).cloned();
+        let authorities = known.unwrap_or_else(|| {
+            let new: Arc<[PathElement]> = authorities.into();
+            memory.authorities.push(Arc::clone(&new));
+            new
+        });
         let not_before = path.iter().map(Certificate::not_before).max();
         let not_after = path.iter().map(Certificate::not_after).min();
-        let (Some(not_before), Some(not_after)) = (not_before, not_after) else { return };
-        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-        if accepted.len() >= VERDICTS_MAX {
-            accepted.clear();
+        // From the moment on in which R6 refuses, the verdict is to be reached again.
+        let refused = current.index.refuses_from(path);
+        let refused = refused.map(|at| Duration::from_secs(at.as_secs().saturating_sub(1)));
+        let not_after = not_after.into_iter().chain(refused.map(UnixTime::since_unix_epoch)).min();
+        if let (Some(not_before), Some(not_after)) = (not_before, not_after)
+            && memory.generation == current.generation
+        {
+            let accepted = Accepted { role, not_before, not_after, authorities: Arc::clone(&authorities) };
+            memory.verdicts.insert(key, accepted);
         }
-        accepted.insert(key, Accepted { role, not_before, not_after });
+        authorities
     }
 }
 
-fn peer(role: Role, certificate: Certificate) -> Result<Peer, PeerRefused> {
+fn peer(role: Role, certificate: Certificate, authorities: Arc<[PathElement]>) -> Result<Peer, PeerRefused> {
     let device_id = match role {
         Role::Device => Some(
             DeviceId::from_certificate(&certificate)
@@ -222,7 +286,7 @@ fn peer(role: Role, certificate: Certificate) -> Result<Peer, PeerRefused> {
         | Role::Policy
         | Role::Timestamp => None,
     };
-    Ok(Peer { role, certificate, device_id })
+    Ok(Peer { role, certificate, device_id, authorities })
 }
 
 fn overlaps(files: &[(Role, PathBuf, &[u8])], roles: &[(Role, Roots)]) -> Vec<CredentialError> {
@@ -249,23 +313,6 @@ fn overlaps(files: &[(Role, PathBuf, &[u8])], roles: &[(Role, Roots)]) -> Vec<Cr
         }
     }
     found
-}
-
-fn add_crl(
-    revocation: &mut RevocationIndex,
-    path: &Path,
-    bytes: &[u8],
-    issuers: &[Certificate],
-    now: UnixTime,
-) -> Result<(), CredentialError> {
-    let mut candidates = issuers.to_vec();
-    // A CRL in DER has no certificates beside it.
-    if let Ok(contents) = pem::read(bytes, &path.display().to_string()) {
-        candidates.extend(contents.certificates.iter().filter_map(|der| Certificate::from_der(der).ok()));
-    }
-    revocation
-        .add(bytes, &candidates, now)
-        .map_err(|source| CredentialError::Crl { path: path.to_owned(), source })
 }
 
 /// Digests the whole chain and the name it was checked for.

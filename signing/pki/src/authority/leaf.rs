@@ -2,12 +2,12 @@
 
 use der::Encode;
 use rcgen::{
-    CertificateParams, CrlDistributionPoint, CustomExtension, DistinguishedName, DnType, IsCa,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CrlDistributionPoint, CustomExtension, DistinguishedName, DnType,
+    IsCa, KeyUsagePurpose, SanType,
 };
 use x509_cert::ext::pkix::ExtendedKeyUsage as EncodedUsages;
 
-use super::{AuthorityError, Overrides, Request, date, serial_number};
+use super::{AuthorityError, LeafKeyUsage, LeafKind, LeafSigner, Overrides, Request, date, serial_number};
 use crate::role::Role;
 use crate::usage::ExtendedKeyUsage;
 
@@ -26,10 +26,17 @@ pub(super) fn params(request: &Request, overrides: &Overrides) -> Result<Certifi
     params.not_before = date(request.not_before)?;
     params.not_after = date(request.not_after)?;
     params.serial_number = Some(serial_number()?);
-    params.is_ca = IsCa::ExplicitNoCa;
+    params.is_ca = match overrides.kind {
+        LeafKind::Leaf => IsCa::ExplicitNoCa,
+        LeafKind::Authority => IsCa::Ca(BasicConstraints::Unconstrained),
+    };
     // No keyEncipherment: the keys are ECDSA, for which it has no meaning (C4).
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.use_authority_key_identifier_extension = true;
+    params.key_usages = match overrides.key_usage {
+        LeafKeyUsage::OfRole => vec![KeyUsagePurpose::DigitalSignature],
+        LeafKeyUsage::Wrong => vec![KeyUsagePurpose::KeyAgreement],
+        LeafKeyUsage::Missing => Vec::new(),
+    };
+    params.use_authority_key_identifier_extension = overrides.signer == LeafSigner::Authority;
     if let Some(url) = &request.crl_url {
         params.crl_distribution_points = vec![CrlDistributionPoint { uris: vec![url.clone()] }];
     }

@@ -1,5 +1,6 @@
 //! What follows where an issuer has no fresh CRL (R6).
 
+use std::fmt;
 use std::time::Duration;
 
 use rustls_pki_types::UnixTime;
@@ -26,6 +27,16 @@ pub enum RevocationMode {
     Grace,
     /// A warning only.
     Soft,
+}
+
+impl fmt::Display for RevocationMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hard => "hard",
+            Self::Grace => "grace",
+            Self::Soft => "soft",
+        })
+    }
 }
 
 /// The mode of an issuer, and since when it is configured.
@@ -60,6 +71,18 @@ pub enum Standing {
         #[serde(serialize_with = "seconds")]
         since: UnixTime,
     },
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fresh { until } => write!(f, "fresh until {}", instant::text(*until)),
+            Self::InGrace { until } => write!(f, "missing or lapsed, grace until {}", instant::text(*until)),
+            Self::Lapsed { since } => {
+                write!(f, "missing or lapsed, grace over since {}", instant::text(*since))
+            }
+        }
+    }
 }
 
 impl Standing {

@@ -30,6 +30,11 @@ impl ServerVerdict {
         &self.verdict
     }
 
+    /// Gives the findings away.
+    pub fn into_verdict(self) -> Verdict {
+        self.verdict
+    }
+
     /// Returns what the server was accepted by (T4); `None` if it is refused.
     #[must_use]
     pub fn matched(&self) -> Option<&Matched> {

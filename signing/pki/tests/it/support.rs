@@ -42,7 +42,7 @@ impl Pki {
     }
 
     pub(crate) fn issue_for(&self, role: Role, usages: &[ExtendedKeyUsage]) -> Issued {
-        let overrides = Overrides { extended_key_usages: Some(usages.to_vec()) };
+        let overrides = Overrides { extended_key_usages: Some(usages.to_vec()), ..Overrides::default() };
         self.issuing.issue_with(&request(role), &overrides).unwrap()
     }
 

@@ -83,9 +83,14 @@ async fn c2_refuses_a_device_of_an_unknown_root() {
 async fn c1_refuses_a_client_without_a_certificate() {
     let pki = Pki::new();
     let alpn = vec![b"muster/1".to_vec()];
-    let client =
-        credentials::client(None, pki.path("servers.pem"), Vec::new(), alpn, Role::Device, pki.clock())
-            .unwrap();
+    let client = credentials::client(
+        credentials::Own::None,
+        credentials::Servers::Roots(pki.path("servers.pem")),
+        alpn,
+        Role::Device,
+        pki.rules(),
+    )
+    .unwrap();
 
     let met = meet(&pki.server(), &client, "localhost").await;
 
@@ -117,7 +122,7 @@ async fn a_resumed_session_is_checked_again() {
     assert_eq!(resumed.server.unwrap().device_id().unwrap().as_str(), "w701");
 
     pki.write_crl(&[&device], 2);
-    assert_eq!(server.reload(), credentials::Reload::Swapped);
+    assert_eq!(pki.revocation().reload(), credentials::Reload::Swapped);
     let refused = meet(&server, &client, "localhost").await.server.unwrap_err();
 
     assert!(refused.contains("R2"), "{refused}");
@@ -194,7 +199,7 @@ fn only_tls12(pki: &Pki, client: &credentials::ClientCredentials) -> rustls::Cli
     let path = pki.path("servers.pem");
     let bytes = std::fs::read(&path).unwrap();
     let roots = [(Role::Switch, path, bytes.as_slice())];
-    let trust = credentials::trust::Trust::new(&roots, &[], None, None, pki.clock().now()).unwrap();
+    let trust = credentials::trust::Trust::new(&roots, None, &pki.rules()).unwrap();
     let verifier = credentials::verify::ServerVerifier(std::sync::Arc::new(trust));
     let mut config =
         rustls::ClientConfig::builder_with_details(credentials::provider(), std::sync::Arc::new(pki.clock()))

@@ -1,17 +1,18 @@
-//! A development PKI in a temporary folder, with a clock that only tests move.
+//! A development PKI in a temporary folder, with a clock that tests move ahead.
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use muster_pki::authority::{Authority, Issued, Request, Revoked};
-use muster_pki::{Role, UnixTime};
+use muster_pki::{Certificate, Policy, RevocationMode, Role, TrailOf, UnixTime};
 use tempfile::TempDir;
 
 use crate::credentials::{
-    self, ClientCredentials, Clock, CredentialError, CredentialFiles, ServerCredentials,
+    self, ClientCredentials, Clock, CredentialError, CredentialFiles, Revocation, RevocationFiles,
+    RevocationSettings, Rules, ServerCredentials,
 };
 
 pub(super) const DAY: u64 = 24 * 60 * 60;
@@ -21,10 +22,12 @@ const YEARS: Duration = Duration::from_secs(10 * 365 * DAY);
 pub(super) struct Pki {
     pub(super) folder: TempDir,
     now: Arc<AtomicU64>,
+    started: Instant,
     device_root: Authority,
     devices: Authority,
     operators: Authority,
     servers: Authority,
+    revocation: OnceLock<Arc<Revocation>>,
 }
 
 impl Pki {
@@ -37,10 +40,12 @@ impl Pki {
         let pki = Self {
             folder,
             now: Arc::new(AtomicU64::new(START)),
+            started: Instant::now(),
             device_root,
             devices,
             operators: root("Operator Root"),
             servers: root("Server Root"),
+            revocation: OnceLock::new(),
         };
         pki.write("devices.pem", &pki.device_root.certificate_pem());
         pki.write("operators.pem", &pki.operators.certificate_pem());
@@ -67,8 +72,8 @@ impl Pki {
     }
 
     pub(super) fn clock(&self) -> Clock {
-        let now = Arc::clone(&self.now);
-        Clock::new(move || at(now.load(Ordering::Relaxed)))
+        let (now, started) = (Arc::clone(&self.now), self.started);
+        Clock::new(move || at(now.load(Ordering::Relaxed) + started.elapsed().as_secs()))
     }
 
     fn authority(&self, role: Role) -> &Authority {
@@ -124,18 +129,96 @@ impl Pki {
         let key = format!("{name}.key");
         self.write(&certificate, &issued.chain_pem);
         self.write(&key, &issued.key_pem);
-        CredentialFiles { certificate: self.path(&certificate), key: self.path(&key) }
+        CredentialFiles { certificate: self.path(&certificate), key: self.path(&key), password_file: None }
+    }
+
+    /// The files that revocation is read from: the CRL of the devices' CA, the roots.
+    pub(super) fn revocation_files(&self) -> RevocationFiles {
+        let roots = ["devices.pem", "operators.pem", "servers.pem"].map(|name| self.path(name));
+        RevocationFiles {
+            crls: vec![self.path("devices.crl")],
+            roots: roots.to_vec(),
+            own: None,
+            kept: Some(self.path("kept")),
+        }
+    }
+
+    /// What servers and clients of this PKI look revocation up in; read at the first call.
+    pub(super) fn revocation(&self) -> Arc<Revocation> {
+        let load = || {
+            let settings = RevocationSettings {
+                mode: RevocationMode::Soft,
+                fetch: false,
+                ..RevocationSettings::default()
+            };
+            Revocation::load(self.revocation_files(), settings, self.clock()).unwrap()
+        };
+        Arc::clone(self.revocation.get_or_init(load))
+    }
+
+    pub(super) fn rules(&self) -> Rules {
+        Rules {
+            revocation: self.revocation(),
+            policy: Policy::default(),
+            trail: TrailOf::All,
+            clock: self.clock(),
+        }
     }
 
     /// Writes the device CA's CRL, with the CA's certificate since that is no root.
     pub(super) fn write_crl(&self, revoked: &[&Issued], number: u64) {
-        let now = self.now.load(Ordering::Relaxed);
-        let revoked: Vec<Revoked> = revoked
-            .iter()
-            .map(|issued| Revoked { serial_hex: issued.certificate.serial_hex(), at: at(now) })
-            .collect();
-        let crl = self.devices.crl(&revoked, number, at(now), at(now + 7 * DAY)).unwrap();
-        self.write("devices.crl", &(self.devices.certificate_pem() + &crl));
+        self.write("devices.crl", &(self.devices.certificate_pem() + &self.crl(revoked, number)));
+    }
+
+    /// Makes a CRL of the device CA, valid for a week.
+    pub(super) fn crl(&self, revoked: &[&Issued], number: u64) -> String {
+        Self::crl_of(
+            &self.devices,
+            revoked.iter().map(|issued| &issued.certificate),
+            number,
+            self.clock().now(),
+        )
+    }
+
+    /// Makes a CRL of the device root, which revokes the device CA.
+    pub(super) fn root_crl_against_the_issuing_ca(&self, number: u64) -> String {
+        let revoked = std::iter::once(self.devices.certificate());
+        Self::crl_of(&self.device_root, revoked, number, self.clock().now())
+    }
+
+    /// Makes an empty CRL of the device root.
+    pub(super) fn root_crl(&self, number: u64) -> String {
+        Self::crl_of(&self.device_root, std::iter::empty(), number, self.clock().now())
+    }
+
+    /// Makes a CRL by a CA that nobody trusts, in the name of the device CA.
+    pub(super) fn forged_crl(&self, revoked: &[&Issued]) -> String {
+        let now = self.clock().now();
+        let mallory = Authority::root("Device CA", YEARS, now).unwrap();
+        Self::crl_of(&mallory, revoked.iter().map(|issued| &issued.certificate), 99, now)
+    }
+
+    fn crl_of<'a>(
+        authority: &Authority,
+        revoked: impl Iterator<Item = &'a Certificate>,
+        number: u64,
+        now: UnixTime,
+    ) -> String {
+        let revoked: Vec<Revoked> =
+            revoked.map(|one| Revoked { serial_hex: one.serial_hex(), at: now }).collect();
+        authority.crl(&revoked, number, now, at(now.as_secs() + 7 * DAY)).unwrap()
+    }
+
+    /// The issuing CA of devices, as configuration names it.
+    pub(super) fn write_issuing_ca(&self) -> PathBuf {
+        self.write("issuing.pem", &self.devices.certificate_pem());
+        self.path("issuing.pem")
+    }
+
+    /// Issues to a device with a distribution point of `url`.
+    pub(super) fn issue_with_url(&self, name: &str, url: &str) -> Issued {
+        let request = Request { crl_url: Some(url.to_owned()), ..self.request(name, Role::Device, 30) };
+        self.devices.issue(&request).unwrap()
     }
 
     pub(super) fn server(&self) -> Arc<ServerCredentials> {
@@ -152,17 +235,23 @@ impl Pki {
         &self,
         roles: Vec<(Role, PathBuf)>,
     ) -> Result<Arc<ServerCredentials>, CredentialError> {
-        let files = CredentialFiles { certificate: self.path("server.pem"), key: self.path("server.key") };
-        let crls = vec![self.path("devices.crl")];
-        credentials::server(files, roles, crls, vec![b"muster/1".to_vec()], Role::Switch, self.clock())
+        let (certificate, key) = (self.path("server.pem"), self.path("server.key"));
+        let files = CredentialFiles { certificate, key, password_file: None };
+        credentials::server(files, roles, vec![b"muster/1".to_vec()], Role::Switch, self.rules())
     }
 
     /// A client that presents `issued`, written to disk under its serial number.
     pub(super) fn client(&self, issued: &Issued, role: Role) -> Arc<ClientCredentials> {
         let files = self.write_pair(&issued.certificate.serial_hex(), issued);
         let alpn = vec![b"muster/1".to_vec()];
-        credentials::client(Some(files), self.path("servers.pem"), Vec::new(), alpn, role, self.clock())
-            .unwrap()
+        credentials::client(
+            credentials::Own::Files(files),
+            credentials::Servers::Roots(self.path("servers.pem")),
+            alpn,
+            role,
+            self.rules(),
+        )
+        .unwrap()
     }
 }
 

@@ -6,7 +6,7 @@ use muster_pki::Role;
 
 use super::meet;
 use super::pki::{DAY, Pki};
-use crate::credentials::{Reload, ServerCredentials};
+use crate::credentials::{Reload, Revocation, RevocationSettings, ServerCredentials};
 use crate::health::{Health, State};
 use crate::shutdown::{DrainOutcome, Shutdown};
 
@@ -93,9 +93,9 @@ async fn r4_a_bad_crl_keeps_the_old_one() {
     let client = pki.client(&device, Role::Device);
 
     pki.write("devices.crl", "junk");
-    let torn = server.reload();
+    let torn = pki.revocation().reload();
     pki.write_crl(&[], 4);
-    let older = server.reload();
+    let older = pki.revocation().reload();
     let refused = meet(&server, &client, "localhost").await.server.unwrap_err();
 
     assert!(matches!(&torn, Reload::Kept { problems } if problems[0].contains("devices.crl")), "{torn:?}");
@@ -122,8 +122,10 @@ async fn a_crl_file_with_one_damaged_block_is_refused_whole_and_keeps_the_old_on
 
     for damaged in damages {
         pki.write("devices.crl", &(newer.clone() + &damaged));
-        let (reload, state) = refresh(&server);
-        let at_start = pki.try_server().err().map(|error| error.to_string());
+        let (reload, state) = (pki.revocation().reload(), pki.revocation().state());
+        let settings = RevocationSettings::default();
+        let at_start = Revocation::load(pki.revocation_files(), settings, pki.clock());
+        let at_start = at_start.err().map(|error| error.to_string());
 
         let told = |text: &str| text.contains("devices.crl") && text.contains("damaged");
         assert!(matches!(&reload, Reload::Kept { problems } if told(&problems[0])), "{reload:?}\n{damaged}");
@@ -142,9 +144,10 @@ async fn a_crl_is_loaded_though_our_own_certificate_expired() {
     pki.advance(366 * DAY);
     pki.write_crl(&[&device], 2);
 
-    let (reload, state) = refresh(&server);
+    let reload = pki.revocation().reload();
 
     assert_eq!(reload, Reload::Swapped);
+    let state = server.state();
     assert!(matches!(&state, State::Degraded(why) if why.contains("expired")), "{state:?}");
     let chain = muster_pki::pem::certificates(device.chain_pem.as_bytes(), "device").unwrap();
     let refused = server.check_peer(Some(&chain), pki.clock().now()).unwrap_err();

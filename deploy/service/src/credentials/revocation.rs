@@ -1,0 +1,370 @@
+//! [`Revocation`]: the one index of revoked certificates of a process, kept current from files and distribution points.
+//!
+//! ```text
+//! CRL files (watched) ─────────┐   verified once, off the runtime        ┌─▶ Trust of every listener and connection
+//! distribution points (HTTP) ──┼──▶ RevocationIndex, swapped whole ──────┤
+//! kept from before the start ──┘   a bad CRL changes nothing, and alarms └─▶ Revocations: who was revoked since
+//! ```
+//! Nothing is fetched but from URLs of configured issuers (R1); a signature is verified once, when a CRL is loaded (R7); what
+//! a lapsed CRL means is the issuer's [`RevocationMode`] (R6).
+
+mod changes;
+mod fetching;
+mod http_get;
+mod issuers;
+mod kept;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use muster_pki::{
+    CertificateDer, CrlSources, Loaded, RevocationIndex, RevocationMode, Thumbprint, UnixTime, Validators,
+    Verdict,
+};
+use tokio::sync::{Notify, watch};
+
+pub use self::changes::{PathElement, Revocations};
+use self::issuers::Issuers;
+use self::kept::Kept;
+pub use self::settings::{IssuerSettings, RevocationSettings};
+use super::Clock;
+use super::error::CredentialError;
+use super::files::{FileBytes, bytes_of, read};
+use super::live::Reload;
+use crate::exit::describe;
+use crate::health::State;
+use crate::metrics;
+
+/// Where the things are that say who may revoke, and who is revoked.
+#[derive(Clone, Debug, Default)]
+pub struct RevocationFiles {
+    /// CRLs, PEM or DER. The file of an issuing CA's CRL may hold that CA's certificate beside it.
+    pub crls: Vec<PathBuf>,
+    /// The roots of all roles, PEM: each is a configured issuer.
+    pub roots: Vec<PathBuf>,
+    /// Our own certificate with the CAs behind it, PEM or PFX: these may sign CRLs if a root vouches for them.
+    pub own: Option<PathBuf>,
+    /// The folder that keeps fetched CRLs, and since when each issuer is configured. `None`: nothing survives a restart.
+    pub kept: Option<PathBuf>,
+}
+
+/// Who is revoked, as of now.
+#[derive(Debug)]
+pub struct Revocation {
+    files: RevocationFiles,
+    settings: RevocationSettings,
+    clock: Clock,
+    current: ArcSwap<Current>,
+    writer: Mutex<Writer>,
+    sources: Mutex<CrlSources>,
+    /// Wakes the fetching when a verified path told a new URL.
+    told: Notify,
+    changes: watch::Sender<u64>,
+}
+
+/// What verdicts are reached by.
+#[derive(Debug)]
+pub(super) struct Current {
+    pub(super) index: RevocationIndex,
+    /// CAs that are configured by name: a path may lead over them though the peer does not send them (C2).
+    pub(super) intermediates: Vec<CertificateDer<'static>>,
+    /// Rises with each swap.
+    pub(super) generation: u64,
+}
+
+/// What only the loading of files and fetched CRLs touches; they take turns.
+#[derive(Debug)]
+struct Writer {
+    issuers: Issuers,
+    /// The bytes of each file as last looked at.
+    seen: BTreeMap<PathBuf, Thumbprint>,
+    /// What is wrong at present, by file or URL.
+    problems: BTreeMap<String, String>,
+    kept: Kept,
+}
+
+impl Revocation {
+    /// Reads the files, and what was kept before the start. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the issuers' and CRL files. A kept CRL that is damaged is set aside: it is fetched again.
+    pub fn load(
+        files: RevocationFiles,
+        settings: RevocationSettings,
+        clock: Clock,
+    ) -> Result<Arc<Self>, CredentialError> {
+        let now = clock.now();
+        let mut kept = Kept::open(files.kept.as_deref(), now);
+        let issuers = Issuers::read(&files, &settings, now)?;
+        let mut index = RevocationIndex::default();
+        issuers.set_rules(&mut index, &settings, &mut kept, now);
+        let candidates = issuers.candidates(&[], now);
+        kept.load_into(&mut index, &candidates, now);
+        let mut writer = Writer { issuers, seen: BTreeMap::new(), problems: BTreeMap::new(), kept };
+        let mut errors = Vec::new();
+        for path in &files.crls {
+            let bytes = read(path);
+            writer.seen.insert(path.clone(), digest(&bytes));
+            errors.extend(load_file(&mut index, &writer.issuers, path, &bytes, now).err());
+        }
+        if let Some(error) = CredentialError::of_all(errors) {
+            return Err(error);
+        }
+        let sources = writer.issuers.sources();
+        let current = Current { index, intermediates: writer.issuers.intermediates(), generation: 0 };
+        let this = Self {
+            files,
+            settings,
+            clock,
+            current: ArcSwap::from_pointee(current),
+            writer: Mutex::new(writer),
+            sources: Mutex::new(sources),
+            told: Notify::new(),
+            changes: watch::Sender::new(0),
+        };
+        this.record();
+        Ok(Arc::new(this))
+    }
+
+    /// Returns an index without issuers and CRLs, for programs that are given none.
+    #[must_use]
+    pub fn none(clock: Clock) -> Arc<Self> {
+        let settings = RevocationSettings { fetch: false, ..RevocationSettings::default() };
+        Arc::new(Self {
+            files: RevocationFiles::default(),
+            settings,
+            clock,
+            current: ArcSwap::from_pointee(Current {
+                index: RevocationIndex::default(),
+                intermediates: Vec::new(),
+                generation: 0,
+            }),
+            writer: Mutex::new(Writer {
+                issuers: Issuers::default(),
+                seen: BTreeMap::new(),
+                problems: BTreeMap::new(),
+                kept: Kept::default(),
+            }),
+            sources: Mutex::default(),
+            told: Notify::new(),
+            changes: watch::Sender::new(0),
+        })
+    }
+
+    /// Returns what verdicts are reached by at present.
+    pub(super) fn current(&self) -> Arc<Current> {
+        self.current.load_full()
+    }
+
+    /// Returns the index as it is at present, for signed documents. It shares the CRLs.
+    #[must_use]
+    pub fn index(&self) -> RevocationIndex {
+        self.current.load().index.clone()
+    }
+
+    /// Returns a number that rises with each change.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.current.load().generation
+    }
+
+    /// Returns a receiver of that number.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Returns whether a certificate of this path is revoked by now. A few hash look-ups: call it after a session was put where
+    /// [`Revocations`] finds it, since a CRL may have come between the check of the peer and then.
+    #[must_use]
+    pub fn is_any_revoked(&self, path: &[PathElement]) -> bool {
+        let current = self.current.load();
+        path.iter().any(|element| current.index.contains(element.issuer_der(), element.serial()))
+    }
+
+    /// Takes the distribution points that a verified path tells (R1).
+    pub(super) fn learn(&self, verdict: &Verdict) {
+        let new = self.sources.lock().unwrap_or_else(PoisonError::into_inner).learn(verdict);
+        if !new.is_empty() {
+            self.told.notify_one();
+        }
+    }
+
+    /// Returns who is revoked from now on, change by change (R3).
+    #[must_use]
+    pub fn revocations(self: &Arc<Self>) -> Revocations {
+        Revocations::new(Arc::clone(self), self.changes.subscribe())
+    }
+
+    /// Reads the files again and puts to use what changed and is good. Blocks on the disk, and for most of a second on a CRL
+    /// of a million entries.
+    pub fn reload(&self) -> Reload {
+        let now = self.clock.now();
+        let mut writer = self.writer();
+        let before = writer.problems.clone();
+        let mut index = self.current.load().index.clone();
+        let has_new_issuers = self.reload_issuers(&mut writer, &mut index, now);
+        writer.kept.save();
+        let mut has_loaded = false;
+        for path in &self.files.crls {
+            let bytes = read(path);
+            let seen = digest(&bytes);
+            let name = path.display().to_string();
+            // What was refused is tried again: its issuer may be known by now, and its time may have come.
+            if writer.seen.get(path) == Some(&seen) && !writer.problems.contains_key(&name) {
+                continue;
+            }
+            writer.seen.insert(path.clone(), seen);
+            match load_file(&mut index, &writer.issuers, path, &bytes, now) {
+                Ok(_) => {
+                    has_loaded = true;
+                    writer.problems.remove(&name);
+                }
+                Err(error) => drop(writer.problems.insert(name, describe(&error))),
+            }
+        }
+        if has_loaded || has_new_issuers {
+            self.publish(index, &writer);
+        }
+        let problems: Vec<String> = writer.problems.values().cloned().collect();
+        if !has_loaded && !has_new_issuers && writer.problems == before {
+            Reload::Unchanged
+        } else if problems.is_empty() {
+            Reload::Swapped
+        } else {
+            Reload::Kept { problems }
+        }
+    }
+
+    /// Verifies and adds a CRL that was fetched from `url`, and keeps it on disk. Blocks as [`Self::reload`].
+    pub(super) fn load_fetched(
+        &self,
+        url: &str,
+        body: &[u8],
+        validators: &Validators,
+    ) -> Result<Vec<Loaded>, CredentialError> {
+        let now = self.clock.now();
+        let mut writer = self.writer();
+        let mut index = self.current.load().index.clone();
+        let candidates = writer.issuers.candidates(&[], now);
+        match index.load(body, &candidates, now) {
+            Ok(loaded) => {
+                writer.problems.remove(url);
+                writer.kept.put(url, body, validators);
+                self.publish(index, &writer);
+                Ok(loaded)
+            }
+            Err(source) => {
+                let error = CredentialError::Crl { path: PathBuf::from(url), source };
+                writer.problems.insert(url.to_owned(), describe(&error));
+                Err(error)
+            }
+        }
+    }
+
+    /// Notes that a URL fails (`Some`), or does no more.
+    pub(super) fn note_fetch(&self, url: &str, problem: Option<String>) {
+        let mut writer = self.writer();
+        match problem {
+            Some(problem) => drop(writer.problems.insert(url.to_owned(), problem)),
+            None => drop(writer.problems.remove(url)),
+        }
+    }
+
+    /// Returns how it stands: degraded by bad CRLs, failing distribution points, and issuers without a fresh CRL (R6).
+    #[must_use]
+    pub fn state(&self) -> State {
+        let now = self.clock.now();
+        let mut complaints: Vec<String> = self.writer().problems.values().cloned().collect();
+        let current = self.current.load();
+        for (issuer, rule, standing) in current.index.standings(now) {
+            if standing.severity(RevocationMode::Hard).is_some() {
+                let (subject, mode) = (issuer.subject(), rule.mode);
+                complaints.push(format!("CRL of {subject}: {standing} (mode {mode}); publish a new one"));
+            }
+        }
+        if complaints.is_empty() { State::Ready } else { State::Degraded(complaints.join("; ")) }
+    }
+
+    /// Reads the files of issuers, and puts their rules into `index`. What cannot be read leaves the ones before in use.
+    fn reload_issuers(&self, writer: &mut Writer, index: &mut RevocationIndex, now: UnixTime) -> bool {
+        const NAME: &str = "issuers";
+        match Issuers::read(&self.files, &self.settings, now) {
+            Ok(issuers) if issuers.is_same(&writer.issuers) => {
+                writer.problems.remove(NAME);
+                false
+            }
+            Ok(issuers) => {
+                writer.problems.remove(NAME);
+                for gone in writer.issuers.gone_from(&issuers) {
+                    index.forget(gone);
+                }
+                issuers.set_rules(index, &self.settings, &mut writer.kept, now);
+                *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = issuers.sources();
+                self.told.notify_one();
+                writer.issuers = issuers;
+                true
+            }
+            Err(error) => {
+                writer.problems.insert(NAME.to_owned(), describe(&error));
+                false
+            }
+        }
+    }
+
+    fn publish(&self, index: RevocationIndex, writer: &Writer) {
+        let generation = self.current.load().generation + 1;
+        let intermediates = writer.issuers.intermediates();
+        self.current.store(Arc::new(Current { index, intermediates, generation }));
+        self.record();
+        self.changes.send_replace(generation);
+    }
+
+    fn record(&self) {
+        let current = self.current.load();
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+        ::metrics::gauge!(metrics::CRL_ENTRIES).set(current.index.len() as f64);
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns every file, for the watcher.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        let issuers = self.settings.issuers.iter().map(|issuer| &issuer.certificates);
+        let files = self.files.crls.iter().chain(&self.files.roots).chain(&self.files.own);
+        files.chain(issuers).cloned().collect()
+    }
+}
+
+/// Verifies the CRLs of one file and adds them.
+fn load_file(
+    index: &mut RevocationIndex,
+    issuers: &Issuers,
+    path: &Path,
+    bytes: &FileBytes,
+    now: UnixTime,
+) -> Result<Vec<Loaded>, CredentialError> {
+    let bytes = bytes_of(path, bytes)?;
+    let candidates = issuers.candidates(&issuers::certificates_beside(bytes), now);
+    let loaded = index
+        .load(bytes, &candidates, now)
+        .map_err(|source| CredentialError::Crl { path: path.to_owned(), source })?;
+    for crl in &loaded {
+        for warning in &crl.warnings {
+            tracing::warn!(file = %path.display(), issuer = crl.issuer, %warning, "a CRL with a flaw");
+        }
+    }
+    Ok(loaded)
+}
+
+fn digest(bytes: &FileBytes) -> Thumbprint {
+    match bytes {
+        Ok(bytes) => Thumbprint::of(bytes),
+        Err(error) => Thumbprint::of(error.to_string().as_bytes()),
+    }
+}

@@ -1,0 +1,193 @@
+//! [`Issuers`]: whose CRLs count.
+
+use muster_pki::{
+    Certificate, CertificateDer, CrlSources, CrlUrl, Facts, IssuerRule, RevocationIndex, RevocationMode,
+    Roots, Thumbprint, UnixTime, pem, verify_path,
+};
+
+use super::kept::Kept;
+use super::{RevocationFiles, RevocationSettings};
+use crate::credentials::error::CredentialError;
+use crate::credentials::files::{bytes_of, read};
+
+/// The CAs that are configured, and those whose certificates stand in our files.
+#[derive(Debug, Default)]
+pub(super) struct Issuers {
+    /// Of all roles.
+    roots: Roots,
+    /// Roots and named issuing CAs.
+    configured: Vec<Configured>,
+    /// The CAs behind our own certificate, if a root vouches for them.
+    own: Vec<Certificate>,
+}
+
+#[derive(Debug)]
+struct Configured {
+    certificate: Certificate,
+    mode: Option<RevocationMode>,
+    urls: Vec<CrlUrl>,
+    is_root: bool,
+}
+
+impl Issuers {
+    /// Reads them. What is wrong with roots is told where roles are read; here they are passed over.
+    pub(super) fn read(
+        files: &RevocationFiles,
+        settings: &RevocationSettings,
+        now: UnixTime,
+    ) -> Result<Self, CredentialError> {
+        let mut this = Self::default();
+        let mut errors = Vec::new();
+        for path in &files.roots {
+            let bytes = read(path);
+            let roots =
+                bytes.ok().and_then(|bytes| Roots::from_pem(&bytes, &path.display().to_string()).ok());
+            for root in roots.iter().flat_map(Roots::iter) {
+                this.configure(Configured {
+                    certificate: root.clone(),
+                    mode: None,
+                    urls: Vec::new(),
+                    is_root: true,
+                });
+            }
+        }
+        let roots = this.configured.iter().map(|root| root.certificate.clone());
+        this.roots = Roots::from_certificates(roots).unwrap_or_default();
+        for issuer in &settings.issuers {
+            match this.read_issuer(issuer) {
+                Ok(()) => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        if let Some(error) = CredentialError::of_all(errors) {
+            return Err(error);
+        }
+        if let Some(bytes) = files.own.as_ref().and_then(|path| read(path).ok()) {
+            this.own = this.vouched(&certificates_beside(&bytes), now);
+        }
+        Ok(this)
+    }
+
+    fn read_issuer(&mut self, settings: &super::IssuerSettings) -> Result<(), CredentialError> {
+        let path = &settings.certificates;
+        let bytes = read(path);
+        let bytes = bytes_of(path, &bytes)?;
+        let mut urls = Vec::new();
+        for url in &settings.urls {
+            urls.push(url.parse::<CrlUrl>().map_err(CredentialError::CrlUrl)?);
+        }
+        for der in pem::certificates(bytes, &path.display().to_string())? {
+            let certificate = Certificate::from_der(&der)
+                .ok()
+                .filter(Certificate::is_ca)
+                .ok_or_else(|| CredentialError::NotAnIssuer { path: path.clone() })?;
+            self.configure(Configured {
+                certificate,
+                mode: settings.mode,
+                urls: urls.clone(),
+                is_root: false,
+            });
+        }
+        Ok(())
+    }
+
+    /// Adds a CA; one that is a root, too, keeps its place and takes mode and URLs.
+    fn configure(&mut self, new: Configured) {
+        let thumbprint = new.certificate.thumbprint();
+        let known = self.configured.iter_mut().find(|known| known.certificate.thumbprint() == thumbprint);
+        match known {
+            Some(known) => {
+                known.mode = new.mode.or(known.mode);
+                known.urls.extend(new.urls);
+            }
+            None => self.configured.push(new),
+        }
+    }
+
+    /// Sets every issuer's rule, and that of issuing CAs which are only seen in handshakes (R6).
+    pub(super) fn set_rules(
+        &self,
+        index: &mut RevocationIndex,
+        settings: &RevocationSettings,
+        kept: &mut Kept,
+        now: UnixTime,
+    ) {
+        if self.configured.is_empty() {
+            return;
+        }
+        for configured in &self.configured {
+            let mode = configured.mode.unwrap_or(settings.mode);
+            let configured_since = kept.configured_since(&configured.certificate, now);
+            index.set_rule(&configured.certificate, IssuerRule { mode, configured_since });
+        }
+        let configured_since = kept.first_start(now);
+        index.set_rule_of_others(IssuerRule { mode: settings.mode, configured_since });
+    }
+
+    /// Returns from where CRLs may be fetched.
+    pub(super) fn sources(&self) -> CrlSources {
+        let certificates = self.configured.iter().map(|configured| configured.certificate.clone());
+        let mut sources = CrlSources::new(certificates);
+        for configured in &self.configured {
+            for url in &configured.urls {
+                sources.configure(&configured.certificate, url.clone());
+            }
+        }
+        sources
+    }
+
+    /// Returns whoever may have signed a CRL; of `beside`, those that a root vouches for.
+    pub(super) fn candidates(&self, beside: &[Certificate], now: UnixTime) -> Vec<Certificate> {
+        let configured = self.configured.iter().map(|configured| &configured.certificate);
+        let mut candidates: Vec<Certificate> = configured.chain(&self.own).cloned().collect();
+        candidates.extend(self.vouched(beside, now));
+        candidates
+    }
+
+    /// Returns the CAs that are configured, for paths over them.
+    pub(super) fn intermediates(&self) -> Vec<CertificateDer<'static>> {
+        let named = self.configured.iter().filter(|configured| !configured.is_root);
+        named.map(|configured| configured.certificate.certificate_der().clone()).collect()
+    }
+
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+
+    /// Returns the issuers of this that `next` has no more.
+    pub(super) fn gone_from<'a>(&'a self, next: &'a Self) -> impl Iterator<Item = &'a Certificate> {
+        let stays = |gone: &Certificate| {
+            next.configured.iter().any(|stays| {
+                stays.certificate.spki_der() == gone.spki_der()
+                    && stays.certificate.subject_der() == gone.subject_der()
+            })
+        };
+        self.configured.iter().map(|configured| &configured.certificate).filter(move |gone| !stays(gone))
+    }
+
+    fn identity(&self) -> Vec<(Thumbprint, Option<RevocationMode>, &[CrlUrl])> {
+        let configured =
+            self.configured.iter().map(|one| (one.certificate.thumbprint(), one.mode, one.urls.as_slice()));
+        let own = self.own.iter().map(|certificate| (certificate.thumbprint(), None, &[][..]));
+        configured.chain(own).collect()
+    }
+
+    /// Keeps the CAs whose path to a root holds, over each other and over the configured ones.
+    fn vouched(&self, certificates: &[Certificate], now: UnixTime) -> Vec<Certificate> {
+        let others = certificates.iter().map(|certificate| certificate.certificate_der().clone());
+        let intermediates: Vec<CertificateDer<'static>> = others.chain(self.intermediates()).collect();
+        let facts = Facts { intermediates: &intermediates, ..Facts::at(now) };
+        let is_vouched = |certificate: &&Certificate| {
+            certificate.is_ca()
+                && verify_path(&[certificate.certificate_der().clone()], &self.roots, &facts).is_ok()
+        };
+        certificates.iter().filter(is_vouched).cloned().collect()
+    }
+}
+
+/// Returns the certificates of a PEM file; none if it is DER or a PFX.
+pub(super) fn certificates_beside(bytes: &[u8]) -> Vec<Certificate> {
+    let contents = pem::read(bytes, "file").ok();
+    let ders = contents.iter().flat_map(|contents| &contents.certificates);
+    ders.filter_map(|der| Certificate::from_der(der).ok()).collect()
+}

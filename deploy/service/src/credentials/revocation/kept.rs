@@ -1,0 +1,153 @@
+//! [`Kept`]: what revocation remembers over restarts: fetched CRLs with their validators, and since when each issuer is
+//! configured.
+//!
+//! A folder with `state.json` and a file for each CRL, named after its URL's digest. All of it can be deleted: CRLs are fetched
+//! again, and the day of grace of issuers without any begins anew.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use muster_pki::{Certificate, RevocationIndex, Thumbprint, UnixTime, Validators};
+use serde::{Deserialize, Serialize};
+
+use crate::credentials::durable::replace;
+use crate::credentials::files::read;
+
+/// The folder, and what `state.json` in it says.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    folder: Option<PathBuf>,
+    state: State,
+    has_changed: bool,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct State {
+    /// When issuers were configured first, in seconds since 1970.
+    first_start: Option<u64>,
+    /// Since when each issuer is configured, by the SHA-256 of its name and key.
+    configured_since: BTreeMap<String, u64>,
+    /// Fetched CRLs, by URL.
+    crls: BTreeMap<String, KeptCrl>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct KeptCrl {
+    etag: Option<String>,
+    last_modified: Option<String>,
+    /// When its successor is due, in seconds since 1970; known once it was loaded.
+    #[serde(skip)]
+    next_update: Option<UnixTime>,
+}
+
+impl Kept {
+    /// Reads the folder; [`Self::save`] makes it. One that cannot be read is begun anew, and says so.
+    pub(super) fn open(folder: Option<&Path>, now: UnixTime) -> Self {
+        let Some(folder) = folder else { return Self::default() };
+        let mut this = Self { folder: Some(folder.to_owned()), ..Self::default() };
+        let path = folder.join("state.json");
+        match std::fs::read(&path) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(state) => this.state = state,
+                Err(error) => tracing::warn!(file = %path.display(), %error, "is damaged and begun anew"),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(file = %path.display(), %error, "cannot be read and is begun anew"),
+        }
+        // A time ahead of the clock would stretch the grace.
+        let now = now.as_secs();
+        let times = this.state.configured_since.values_mut().chain(&mut this.state.first_start);
+        times.for_each(|time| *time = (*time).min(now));
+        this
+    }
+
+    /// Adds the CRLs that were fetched before the start. One that is damaged or signed by nobody known is forgotten.
+    pub(super) fn load_into(
+        &mut self,
+        index: &mut RevocationIndex,
+        candidates: &[Certificate],
+        now: UnixTime,
+    ) {
+        let Some(folder) = &self.folder else { return };
+        let mut gone = Vec::new();
+        for (url, kept) in &mut self.state.crls {
+            let path = folder.join(file_name(url));
+            let loaded = match read(&path) {
+                Ok(bytes) => index.load(&bytes, candidates, now).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            match loaded {
+                Ok(loaded) => kept.next_update = loaded.iter().map(|crl| crl.next_update).min(),
+                Err(problem) => {
+                    tracing::warn!(url, problem, "a CRL that was kept is fetched again");
+                    gone.push(url.clone());
+                }
+            }
+        }
+        for url in gone {
+            let _missing_is_fine = std::fs::remove_file(folder.join(file_name(&url)));
+            self.state.crls.remove(&url);
+            self.has_changed = true;
+        }
+    }
+
+    /// Returns since when `issuer` is configured; `now`, if it was not before.
+    pub(super) fn configured_since(&mut self, issuer: &Certificate, now: UnixTime) -> UnixTime {
+        let key = Thumbprint::of(&[issuer.subject_der(), issuer.spki_der()].concat()).to_string();
+        let since = self.state.configured_since.entry(key).or_insert_with(|| {
+            self.has_changed = true;
+            now.as_secs()
+        });
+        UnixTime::since_unix_epoch(Duration::from_secs(*since))
+    }
+
+    /// Returns when issuers were configured first.
+    pub(super) fn first_start(&mut self, now: UnixTime) -> UnixTime {
+        let first = self.state.first_start.get_or_insert_with(|| {
+            self.has_changed = true;
+            now.as_secs()
+        });
+        UnixTime::since_unix_epoch(Duration::from_secs(*first))
+    }
+
+    /// Keeps a CRL that was fetched and loaded.
+    pub(super) fn put(&mut self, url: &str, body: &[u8], validators: &Validators) {
+        let Some(folder) = self.folder.clone() else { return };
+        // The validators go last: with them, but without the CRL, the server would say that there is nothing new.
+        let kept =
+            std::fs::create_dir_all(&folder).and_then(|()| replace(&folder.join(file_name(url)), body));
+        if let Err(error) = kept {
+            tracing::warn!(url, %error, "the CRL is in use, and not kept over a restart");
+            return;
+        }
+        let Validators { etag, last_modified } = validators.clone();
+        self.state.crls.insert(url.to_owned(), KeptCrl { etag, last_modified, next_update: None });
+        self.has_changed = true;
+        self.save();
+    }
+
+    /// Returns validators and due time of the CRL of `url` that was loaded at the start.
+    pub(super) fn resumed(&self, url: &str) -> Option<(Validators, UnixTime)> {
+        let kept = self.state.crls.get(url)?;
+        let validators = Validators { etag: kept.etag.clone(), last_modified: kept.last_modified.clone() };
+        Some((validators, kept.next_update?))
+    }
+
+    /// Writes `state.json` if anything changed.
+    pub(super) fn save(&mut self) {
+        let Some(folder) = self.folder.as_ref().filter(|_| self.has_changed) else { return };
+        let path = folder.join("state.json");
+        let written = serde_json::to_vec_pretty(&self.state)
+            .map_err(std::io::Error::other)
+            .and_then(|bytes| std::fs::create_dir_all(folder).and_then(|()| replace(&path, &bytes)));
+        match written {
+            Ok(()) => self.has_changed = false,
+            Err(error) => tracing::warn!(file = %path.display(), %error, "cannot be written"),
+        }
+    }
+}
+
+fn file_name(url: &str) -> String {
+    format!("{}.crl", Thumbprint::of(url.as_bytes()).to_string().replace(':', ""))
+}

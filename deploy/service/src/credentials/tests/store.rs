@@ -1,0 +1,154 @@
+//! A folder of certificates under a running service.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use muster_pki::Role;
+use muster_pki::authority::Issued;
+use muster_pki::select::{Purpose, Selection, SelectionSettings};
+
+use super::meet;
+use super::pki::{DAY, Pki};
+use crate::credentials::{self, CertificateStore, ClientCredentials, Own, Reload, Rules, StoreSettings};
+use crate::health::State;
+
+#[tokio::test]
+async fn n1_a_successor_that_is_put_into_the_folder_is_shown_and_a_better_one_is_not() {
+    let pki = Pki::new();
+    let first = pki.issue("w701", Role::Device, 30);
+    put(&pki, "a", &first);
+    let (server, client) = (pki.server(), store(&pki, SelectionSettings::default()));
+    assert_eq!(shown(&client), Some(first.certificate.thumbprint()));
+
+    // S1 would prefer the longer one of another subject; S4 keeps what was chosen.
+    put(&pki, "b", &pki.issue("w702", Role::Device, 300));
+    assert_eq!(client.reload(), Reload::Swapped);
+    assert_eq!(shown(&client), Some(first.certificate.thumbprint()));
+    let renewed = pki.issue("w701", Role::Device, 60);
+    put(&pki, "c", &renewed);
+    assert_eq!(client.reload(), Reload::Swapped);
+
+    assert_eq!(shown(&client), Some(renewed.certificate.thumbprint()));
+    let peer = meet(&server, &client, "localhost").await.server.unwrap();
+    assert_eq!(peer.certificate().thumbprint(), renewed.certificate.thumbprint());
+}
+
+#[test]
+fn s3_without_a_certificate_of_the_issuer_there_is_none_and_health_says_why_and_a_later_one_is_taken() {
+    let pki = Pki::new();
+    put(&pki, "a", &pki.issue("w701", Role::Device, 30));
+    let wanted =
+        SelectionSettings { cert_issuer: "Operator Root".to_owned(), ..SelectionSettings::default() };
+
+    let client = store(&pki, wanted);
+
+    assert_eq!(shown(&client), None);
+    let state = client.state();
+    assert!(matches!(&state, State::Degraded(why) if why.contains("0x209A")), "{state:?}");
+    let right = pki.issue("w701", Role::Operator, 30);
+    put(&pki, "b", &right);
+    assert_eq!(client.reload(), Reload::Swapped);
+    assert_eq!(shown(&client), Some(right.certificate.thumbprint()));
+    assert_eq!(
+        client.state(),
+        State::Degraded("certificate CN=w701 expires in 30 days; renew it".to_owned())
+    );
+}
+
+#[test]
+fn s4_the_choice_goes_when_it_expires_though_no_file_changed() {
+    let pki = Pki::new();
+    let (short, long) = (pki.issue("w701", Role::Device, 3), pki.issue("w702", Role::Device, 2));
+    put(&pki, "a", &short);
+    put(&pki, "b", &long);
+    let client = store(&pki, SelectionSettings::default());
+    assert_eq!(shown(&client), Some(short.certificate.thumbprint()));
+    std::fs::remove_file(pki.path("store/a.pem")).unwrap();
+    assert_eq!(client.reload(), Reload::Swapped);
+    assert_eq!(shown(&client), Some(long.certificate.thumbprint()));
+
+    pki.advance(3 * DAY);
+    assert_eq!(client.reload(), Reload::Unchanged);
+
+    assert_eq!(shown(&client), None, "an expired certificate is shown to nobody");
+}
+
+#[test]
+fn n2_the_successor_of_a_pinned_certificate_is_found_after_a_restart_without_it() {
+    let pki = Pki::new();
+    let pinned = pki.issue("w701", Role::Device, 3);
+    put(&pki, "a", &pinned);
+    put(&pki, "z", &pki.issue("w999", Role::Device, 300));
+    let settings = SelectionSettings {
+        thumbprint: pinned.certificate.thumbprint().to_string(),
+        ..SelectionSettings::default()
+    };
+    assert_eq!(shown(&store(&pki, settings.clone())), Some(pinned.certificate.thumbprint()));
+    std::fs::remove_file(pki.path("store/a.pem")).unwrap();
+    let successor = pki.issue("w701", Role::Device, 60);
+    put(&pki, "b", &successor);
+
+    let client = store(&pki, settings);
+
+    assert_eq!(shown(&client), Some(successor.certificate.thumbprint()));
+}
+
+#[test]
+fn a_bad_file_of_the_folder_is_named_and_hides_no_other() {
+    let pki = Pki::new();
+    let good = pki.issue("w701", Role::Device, 30);
+    put(&pki, "b", &good);
+    std::fs::write(pki.path("store/a.pfx"), b"no PFX").unwrap();
+    std::fs::write(pki.path("store/.c.pem"), "half written").unwrap();
+    let alone = pki.issue("w702", Role::Device, 300);
+    std::fs::write(pki.path("store/d.pem"), &alone.chain_pem).unwrap();
+
+    let settings = settings(&pki, SelectionSettings::default());
+    let outcome = CertificateStore::new(settings).look(pki.clock().now(), None).unwrap();
+
+    let choice = outcome.choice().unwrap();
+    assert_eq!(choice.certificate().thumbprint(), good.certificate.thumbprint());
+    let report = format!("{:#}", choice.report());
+    assert!(report.contains("a.pfx") && report.contains("d.pem"), "{report}");
+    assert!(!report.contains(".c.pem"), "{report}");
+}
+
+fn folder(pki: &Pki) -> PathBuf {
+    let folder = pki.path("store");
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// Writes certificate, CAs and key as one PEM file.
+fn put(pki: &Pki, name: &str, issued: &Issued) {
+    let file = folder(pki).join(format!("{name}.pem"));
+    std::fs::write(file, format!("{}{}", issued.chain_pem, issued.key_pem)).unwrap();
+}
+
+fn settings(pki: &Pki, selection: SelectionSettings) -> StoreSettings {
+    StoreSettings {
+        folder: folder(pki),
+        password_file: None,
+        selection: Selection::try_from(selection).unwrap(),
+        purpose: Purpose::Switch,
+        remembered: Some(pki.path("pinned.pem")),
+    }
+}
+
+fn store(pki: &Pki, selection: SelectionSettings) -> Arc<ClientCredentials> {
+    let store = CertificateStore::new(settings(pki, selection));
+    let alpn = vec![b"muster/1".to_vec()];
+    let rules: Rules = pki.rules();
+    credentials::client(
+        Own::Store(Arc::new(store)),
+        credentials::Servers::Roots(pki.path("servers.pem")),
+        alpn,
+        Role::Device,
+        rules,
+    )
+    .unwrap()
+}
+
+fn shown(client: &ClientCredentials) -> Option<muster_pki::Thumbprint> {
+    client.own().map(|own| own.thumbprint())
+}
