@@ -12,6 +12,7 @@ use muster_service::admission::LobbyBounds;
 use muster_service::config::{Invalid, Validate, human};
 use muster_service::credentials::{Address, CertificateSettings, RevocationSettings};
 use muster_service::telemetry::LogConfig;
+use muster_service::wall::ClockLimits;
 use serde::{Deserialize, Serialize};
 
 use crate::spool::SpoolBounds;
@@ -40,6 +41,8 @@ pub struct Config {
     pub relay: RelayConfig,
     /// Bounds.
     pub limits: Limits,
+    /// How far the wall clock is believed.
+    pub clock: ClockLimits,
     /// What is logged, and how.
     pub log: LogConfig,
 }
@@ -183,6 +186,7 @@ impl Default for Config {
             revocation: RevocationSettings::default(),
             relay: RelayConfig::default(),
             limits: Limits::default(),
+            clock: ClockLimits::default(),
             log: LogConfig::default(),
         }
     }
@@ -277,14 +281,17 @@ impl Validate for Config {
             ("limits.drain_timeout", limits.drain_timeout),
         ] {
             if got.is_zero() {
-                found.push(Invalid::new(key, "got 0, wanted a duration such as \"10s\""));
+                found.push(Invalid::new(key, "got 0s, wanted a duration such as \"10s\""));
             }
         }
-        let (got, wanted) = (limits.posts_bytes_max, EVENT_BATCH_BYTES_MAX);
-        if usize::try_from(got).is_ok_and(|got| got < wanted) {
-            let problem = format!("got {got} bytes, wanted at least {wanted}, which one post may have");
+        let wanted = u64::try_from(EVENT_BATCH_BYTES_MAX).unwrap_or(u64::MAX);
+        let got = limits.posts_bytes_max;
+        if got < wanted {
+            let (got, wanted) = (human::bytes::format(got), human::bytes::format_up(wanted));
+            let problem = format!("got {got}, wanted at least {wanted}, which one post may have");
             found.push(Invalid::new("limits.posts_bytes_max", problem));
         }
+        found.extend(self.clock.findings().into_iter().map(|invalid| invalid.within("clock")));
         found.extend(self.log.validate().err().map(|invalid| invalid.within("log")));
         found
     }
@@ -319,6 +326,7 @@ mod tests {
         config.limits.connections_max = 0;
         config.limits.connection_max = Duration::ZERO;
         config.limits.posts_bytes_max = 1_000;
+        config.clock.jump_max = Duration::ZERO;
         config.log.filter = "=,=".to_owned();
 
         let findings = config.findings();
@@ -331,8 +339,11 @@ mod tests {
             "limits.connections_max",
             "limits.connection_max",
             "limits.posts_bytes_max",
+            "clock.jump_max",
             "log.filter",
         ];
         assert_eq!(keys, wanted);
+        let told = findings[5].problem();
+        assert_eq!(told, "got 1000 B, wanted at least 1 MiB, which one post may have");
     }
 }

@@ -19,6 +19,7 @@ use muster_pki::Role;
 use muster_proto::relay::v1::RelayedEvent;
 use muster_proto::session::v1::{EventBatch, EventBatchAck, SequenceRange};
 use muster_service::credentials::Peer;
+use muster_service::wall::Wall;
 use prost::Message as _;
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
@@ -43,7 +44,7 @@ pub(crate) struct Shared {
     pub(crate) resources: Arc<Resources>,
     pub(crate) spool: Spool,
     pub(crate) posts: Arc<Posts>,
-    pub(crate) now_ms: fn() -> i64,
+    pub(crate) wall: Wall,
 }
 
 /// The routes below `/Background/v1`.
@@ -245,7 +246,7 @@ async fn take(
         let chunk = chunk.map_err(|error| Refused::Bad(format!("the body ended early: {error}")))?;
         put = blocking(move || put.write(&chunk).map(|()| put)).await??;
     }
-    let now_ms = (shared.now_ms)();
+    let now_ms = shared.wall.now_ms();
     Ok(blocking(move || put.finish(now_ms)).await??)
 }
 

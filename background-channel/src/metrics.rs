@@ -2,6 +2,14 @@
 
 use metrics::{counter, gauge};
 use muster_proto::relay::v1::RelayRefusal;
+use muster_service::wall::Names;
+
+/// What the clock is told under: jumps that were not followed, by direction, and how far it is off.
+pub(crate) const CLOCK: Names = Names {
+    program: "the Background Channel",
+    jumps_total: "muster_background_clock_jumps_total",
+    off_seconds: "muster_background_clock_off_seconds",
+};
 
 /// A request was answered; the status is its class, such as `2xx`.
 pub(crate) fn request(route: &'static str, status: u16) {
@@ -42,6 +50,7 @@ pub(crate) fn refused_event(cause: RelayRefusal) {
         RelayRefusal::Unspecified => "unspecified",
         RelayRefusal::UnknownDevice => "unknown_device",
         RelayRefusal::Malformed => "malformed",
+        RelayRefusal::OutboxFull => "outbox_full",
     };
     counter!("muster_background_refused_events_total", "cause" => cause).increment(1);
 }

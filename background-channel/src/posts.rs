@@ -12,11 +12,11 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Body as _;
 use muster_pki::DeviceId;
 use muster_proto::limits::EVENT_BATCH_BYTES_MAX;
+use muster_service::admission::{Share, Shares};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Limits;
 use crate::metrics;
-use crate::per_device::{Counted, PerDevice};
 
 /// How long a post waits for a place; then its client is told to come back.
 const PLACE_DEADLINE: Duration = Duration::from_secs(2);
@@ -25,7 +25,7 @@ const PLACE_DEADLINE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Posts {
     bytes: Arc<Semaphore>,
-    per_device: Arc<PerDevice>,
+    per_device: Arc<Shares<DeviceId>>,
     place_deadline: Duration,
     body_deadline: Duration,
 }
@@ -34,7 +34,7 @@ pub(crate) struct Posts {
 #[derive(Debug)]
 pub(crate) struct Place {
     _bytes: OwnedSemaphorePermit,
-    _of_device: Counted,
+    _of_device: Share<DeviceId>,
 }
 
 /// Why a body was not taken.
@@ -57,7 +57,7 @@ impl Posts {
         let bytes = usize::try_from(limits.posts_bytes_max).unwrap_or(usize::MAX);
         Self {
             bytes: Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))),
-            per_device: PerDevice::new(limits.posts_per_device_max),
+            per_device: Shares::new(limits.posts_per_device_max),
             place_deadline: PLACE_DEADLINE,
             body_deadline: limits.body_deadline,
         }
@@ -81,7 +81,7 @@ impl Posts {
         // A body that does not say how long it is may be as long as any.
         let length = body.size_hint().exact().unwrap_or(most);
         let bytes = u32::try_from(length).ok().filter(|_| length <= most).ok_or(PostRefused::TooLong)?;
-        let of_device = self.per_device.enter(device).ok_or(PostRefused::DeviceFull)?;
+        let of_device = self.per_device.take(device.clone()).ok_or(PostRefused::DeviceFull)?;
         let permit = Arc::clone(&self.bytes).acquire_many_owned(bytes);
         let permit = tokio::time::timeout(self.place_deadline, permit).await;
         let Ok(Ok(permit)) = permit else { return Err(PostRefused::Full) };

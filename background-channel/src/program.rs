@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use muster_service::credentials::CredentialError;
+use muster_service::credentials::{Clock, CredentialError};
 use muster_service::exit::{self, Ended};
 use muster_service::program::{self, serve};
 use muster_service::telemetry::LogConfig;
@@ -30,7 +30,7 @@ impl program::Program for Program {
     }
 
     fn check_files(config: &Config) -> Vec<String> {
-        let errors = start::credentials(config, None).err().map(CredentialError::into_each);
+        let errors = start::credentials(config, None, Clock::system()).err().map(CredentialError::into_each);
         errors.into_iter().flatten().map(|error| error.to_string()).collect()
     }
 

@@ -15,6 +15,7 @@ use muster_proto_grpc::relay::v1::event_relay_service_client::EventRelayServiceC
 use muster_service::credentials::{Address, ClientCredentials, Deadlines, DialError, dial};
 use muster_service::exit::describe;
 use muster_service::health::{Component, State};
+use muster_service::wall::Wall;
 use rand::Rng as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -118,7 +119,7 @@ pub(crate) async fn run(
     spool: Spool,
     target: Target,
     component: Component,
-    now_ms: fn() -> i64,
+    wall: Wall,
     cancelled: CancellationToken,
 ) {
     let mut appended = spool.appended();
@@ -131,7 +132,7 @@ pub(crate) async fn run(
         waiting.handle_timeout(Instant::now());
         let attempt = tokio::time::timeout(
             ATTEMPT_DEADLINE,
-            relay_batch(&spool, &target, &mut channel, waiting.position(), now_ms),
+            relay_batch(&spool, &target, &mut channel, waiting.position(), &wall),
         );
         let outcome = tokio::select! {
             biased;
@@ -230,10 +231,10 @@ async fn relay_batch(
     target: &Target,
     channel: &mut Option<Channel>,
     after: i64,
-    now_ms: fn() -> i64,
+    wall: &Wall,
 ) -> Result<Option<Relayed>, RelayError> {
-    let reader = spool.clone();
-    let batch = tokio::task::spawn_blocking(move || reader.read(after, BATCH_MAX, now_ms())).await??;
+    let (reader, now_ms) = (spool.clone(), wall.now_ms());
+    let batch = tokio::task::spawn_blocking(move || reader.read(after, BATCH_MAX, now_ms)).await??;
     let batch = within_bytes(batch);
     if batch.is_empty() {
         return Ok(None);
@@ -249,7 +250,7 @@ async fn relay_batch(
     let settled = sort(positions, &answer.refused);
     let relayed = Relayed { taken: settled.taken.len(), kept: settled.kept.clone() };
     // Committed before the next read, so that a batch is not sent twice.
-    spool.settle(settled, now_ms()).await?;
+    spool.settle(settled, wall.now_ms()).await?;
     Ok(Some(relayed))
 }
 
@@ -267,7 +268,9 @@ fn sort(positions: Vec<i64>, refused: &[RefusedEvent]) -> Settled {
         match event.cause() {
             RelayRefusal::Malformed => sorted.hopeless.push(position),
             // A cause that a later Switch has may pass, too.
-            RelayRefusal::UnknownDevice | RelayRefusal::Unspecified => sorted.kept.push(position),
+            RelayRefusal::UnknownDevice | RelayRefusal::OutboxFull | RelayRefusal::Unspecified => {
+                sorted.kept.push(position)
+            }
         }
     }
     if let Some(event) = refused.values().next() {
@@ -373,12 +376,13 @@ mod tests {
             refused(1, RelayRefusal::UnknownDevice),
             refused(2, RelayRefusal::Malformed),
             RefusedEvent { index: 3, cause: 99, ..RefusedEvent::default() },
+            refused(4, RelayRefusal::OutboxFull),
             refused(77, RelayRefusal::Malformed),
         ];
 
-        let sorted = sort(vec![10, 11, 12, 13, 14], &answer);
+        let sorted = sort(vec![10, 11, 12, 13, 14, 15], &answer);
 
-        assert_eq!(sorted, Settled { taken: vec![10, 14], kept: vec![11, 13], hopeless: vec![12] });
+        assert_eq!(sorted, Settled { taken: vec![10, 15], kept: vec![11, 13, 14], hopeless: vec![12] });
     }
 
     #[test]

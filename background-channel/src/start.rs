@@ -4,7 +4,7 @@ use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use muster_pki::Role;
 use muster_service::credentials::{
@@ -14,6 +14,7 @@ use muster_service::credentials::{
 use muster_service::health::{Health, State};
 use muster_service::listen::{self, BindError};
 use muster_service::shutdown::{DrainOutcome, Shutdown};
+use muster_service::wall::Wall;
 use muster_service::{admin, telemetry};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::accept::Acceptor;
 use crate::config::Config;
 use crate::http::{self, Shared};
+use crate::metrics;
 use crate::posts::Posts;
 use crate::relay;
 use crate::resources::{ResourceError, Resources};
@@ -108,16 +110,27 @@ pub struct Running {
 /// # Errors
 /// Says what of configuration, credentials, addresses or store does not do.
 pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> {
+    let wall = Wall::system(config.clock, metrics::CLOCK);
+    start_by(config, wall, shutdown).await
+}
+
+/// Starts the service as [`start`] does, by a clock of the caller's.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_by(config: Config, wall: Wall, shutdown: Shutdown) -> Result<Running, StartError> {
     let health = Health::new();
     let metrics = telemetry::metrics();
     let lock = lock(&config.data_dir)?;
     let (resources, spool, writer) = open_stores(&config)?;
-    let (server, relay_credentials) = credentials(&config, Some(config.data_dir.join("revocation")))?;
+    let (server, relay_credentials) =
+        credentials(&config, Some(config.data_dir.join("revocation")), wall.clock())?;
     let listener = listen::bind(config.listen, "listen").await?;
     let admin_listener = listen::bind(config.admin_listen, "admin_listen").await?;
     let local = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
     let (address, admin_address) =
         (local(&listener, config.listen), local(&admin_listener, config.admin_listen));
+    wall.watch(&shutdown, &health);
     server.revocation().watch(&shutdown, &health);
     server.watch(&shutdown, &health, "server certificate");
     relay_credentials.watch(&shutdown, &health, "service certificate");
@@ -125,14 +138,14 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartE
     let (resources, posts) = (Arc::new(resources), Arc::new(Posts::new(&config.limits)));
     let acceptor = Acceptor {
         credentials: server,
-        router: http::router(Shared { resources, spool: spool.clone(), posts, now_ms }),
+        router: http::router(Shared { resources, spool: spool.clone(), posts, wall: wall.clone() }),
         limits: config.limits.clone(),
         cancelled: shutdown.token(),
         connections: connections.clone(),
     };
     shutdown.spawn("accept", acceptor.run(listener));
     let target = relay::Target { address: config.relay.switch.clone(), credentials: relay_credentials };
-    let relaying = relay::run(spool, target, health.component("relay"), now_ms, shutdown.token());
+    let relaying = relay::run(spool, target, health.component("relay"), wall, shutdown.token());
     shutdown.spawn("relay", relaying);
     let (admin_health, failing) = (health.clone(), shutdown.clone());
     shutdown.spawn("admin", async move {
@@ -224,6 +237,7 @@ fn open_stores(config: &Config) -> Result<(Resources, Spool, SpoolWriter), Start
 pub(crate) fn credentials(
     config: &Config,
     kept: Option<PathBuf>,
+    clock: Clock,
 ) -> Result<(Arc<ServerCredentials>, Arc<ClientCredentials>), CredentialError> {
     let (tls, service, trust) = (&config.tls, &config.relay, &config.trust);
     let files = RevocationFiles {
@@ -232,7 +246,7 @@ pub(crate) fn credentials(
         own: Some(tls.certificate.clone()),
         kept,
     };
-    let (rules, unruly) = Rules::load(config.certificates, &config.revocation, files, Clock::system());
+    let (rules, unruly) = Rules::load(config.certificates, &config.revocation, files, clock);
     let own = CredentialFiles {
         certificate: tls.certificate.clone(),
         key: tls.key.clone(),
@@ -255,9 +269,4 @@ pub(crate) fn credentials(
             Err(CredentialError::Several(errors.into_iter().flatten().collect()))
         }
     }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

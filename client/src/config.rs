@@ -173,7 +173,9 @@ pub struct ResourcesConfig {
     /// The longest silence of the Background Channel while it sends. Default 30 s.
     #[serde(with = "human::duration")]
     pub stall_timeout: Duration,
-    /// Connections tried for one resource before the instruction is refused with `RESOURCE`. Default 5.
+    /// Wrong answers for one resource, content that is not the signed one, before the instruction is refused with `RESOURCE`.
+    /// A Background Channel that is away, overloaded or full is none: it is asked again, with pauses of up to half a minute,
+    /// until the order's window ends. Default 5.
     pub attempts: u32,
 }
 
@@ -243,13 +245,13 @@ impl Config {
             ("outbox.age_max", self.outbox.age_max),
         ] {
             if got.is_zero() {
-                found.push(Invalid::new(key, "is nothing; wanted a duration such as \"10s\""));
+                found.push(Invalid::new(key, "is 0s; wanted a duration such as \"10s\""));
             }
         }
         let remember = self.instructions.remember;
         if remember < REMEMBER_MIN {
-            let problem =
-                format!("is {remember:?}; wanted at least {REMEMBER_MIN:?}, or an order could run twice");
+            let (got, min) = (human::duration::format(remember), human::duration::format(REMEMBER_MIN));
+            let problem = format!("is {got}; wanted at least {min}, or an order could run twice");
             found.push(Invalid::new("instructions.remember", problem));
         }
         found
@@ -419,5 +421,6 @@ mod tests {
 
         let keys: Vec<&str> = findings.iter().map(Invalid::key).collect();
         assert_eq!(keys, ["switch", "resources.attempts", "session.tls_timeout", "instructions.remember"]);
+        assert_eq!(findings[3].problem(), "is 0s; wanted at least 10m, or an order could run twice");
     }
 }

@@ -26,7 +26,9 @@ pub(crate) const EVENTS_REFUSED: &str = "muster_client_events_refused_total";
 pub(crate) const RESOURCE_BYTES: &str = "muster_client_resource_bytes_total";
 /// Groups of 16 KiB that were not what was signed.
 pub(crate) const RESOURCE_LIES: &str = "muster_client_resource_lies_total";
-/// Files of roots and revocation lists that were refused while the client ran; the old content stays in use.
+/// Times a resource was asked for again, since its source was away, overloaded or wrong.
+pub(crate) const RESOURCE_RETRIES: &str = "muster_client_resource_retries_total";
+/// Roots of signers that were refused while the client ran; the old content stays in use.
 pub(crate) const TRUST_REFUSED: &str = "muster_client_trust_refused_total";
-/// 1 while such a file is refused, else 0: somebody must look.
+/// 1 while such roots are refused, else 0: somebody must look.
 pub(crate) const TRUST_STALE: &str = "muster_client_trust_stale";

@@ -146,6 +146,12 @@ impl InstructionId {
     pub const fn is_version_7(&self) -> bool {
         self.0[6] >> 4 == 7 && self.0[8] >> 6 == 0b10
     }
+
+    /// Returns when it was made, milliseconds since 1970 by its maker's clock (RFC 9562 §5.7).
+    #[must_use]
+    pub fn made_at_ms(&self) -> i64 {
+        self.0[..6].iter().fold(0, |ms, byte| ms << 8 | i64::from(*byte))
+    }
 }
 
 /// Tells a device's newer sessions from its older ones; given by the Switch, never used to know repeats.
@@ -245,6 +251,7 @@ mod tests {
 
         assert_eq!(id.to_string(), text);
         assert!(id.is_version_7());
+        assert_eq!(id.made_at_ms(), 0x018f_4f9a_7a3c);
         assert_eq!(format!("{id:?}"), format!("InstructionId({text})"));
     }
 

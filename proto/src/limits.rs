@@ -3,6 +3,7 @@
 //! The constants are what a *frame* may hold: both sides refuse more, so nobody may raise them alone.
 //! [`SessionLimits`] is what an operator may set within them. PROTOCOL.md repeats the numbers for authors of clients.
 
+use std::fmt;
 use std::time::Duration;
 
 const KIB: usize = 1024;
@@ -168,49 +169,68 @@ impl SessionLimits {
     /// Returns every limit that would stop sessions from working, once each, with what would do.
     #[must_use]
     pub fn findings(&self) -> Vec<LimitsError> {
-        let at_least =
-            |limit, got: u128, min: u128, why| (got < min).then_some(LimitsError { limit, got, min, why });
-        let frame = |body: usize| (body + FRAME_OVERHEAD_MAX) as u128;
-        let dead_after = self.dead_after.as_millis();
-        let ping_and_half = self.ping_interval.as_millis().saturating_mul(3).div_ceil(2);
+        let at_least = |limit, got: Measure, min: Measure, why| {
+            (got < min).then_some(LimitsError { limit, got, min, why })
+        };
+        let wait = |limit, got, min, why| at_least(limit, Measure::Time(got), Measure::Time(min), why);
+        let room = |limit, got: u64, body: usize, why| {
+            at_least(limit, Measure::Bytes(got), Measure::Bytes(bytes(body)), why)
+        };
+        let ping_and_half = self.ping_interval.saturating_mul(3) / 2;
         let found = [
-            at_least(
-                "hello_deadline",
-                self.hello_deadline.as_millis(),
-                100,
-                "milliseconds of one round trip",
+            wait("hello_deadline", self.hello_deadline, ROUND_TRIP, "one round trip"),
+            wait("ping_interval", self.ping_interval, ROUND_TRIP, "one round trip"),
+            wait("dead_after", self.dead_after, IDLE_TIMEOUT_MIN, "the shortest idle timeout").or_else(
+                || {
+                    let why = "ping_interval and a half, so that a ping and its answer fit in";
+                    wait("dead_after", self.dead_after, ping_and_half, why)
+                },
             ),
-            at_least("ping_interval", self.ping_interval.as_millis(), 100, "milliseconds of one round trip"),
-            at_least(
-                "dead_after",
-                dead_after,
-                IDLE_TIMEOUT_MIN.as_millis(),
-                "milliseconds, the shortest idle timeout",
-            )
-            .or_else(|| {
-                let why = "milliseconds, ping_interval and a half: a ping and its answer must fit in";
-                at_least("dead_after", dead_after, ping_and_half, why)
-            }),
-            at_least(
+            room(
                 "outbound_bytes_max",
-                self.outbound_bytes_max as u128,
-                (ENVELOPE_BYTES_MAX + SMALL_BYTES_MAX) as u128,
-                "bytes of the largest order",
+                bytes(self.outbound_bytes_max),
+                ENVELOPE_BYTES_MAX + SMALL_BYTES_MAX,
+                "the largest order",
             ),
-            at_least(
+            room(
                 "results_credit_bytes",
-                self.results_credit_bytes.into(),
-                frame(RESULT_BYTES_MAX),
-                "bytes of the largest result",
+                self.results_credit_bytes,
+                RESULT_BYTES_MAX + FRAME_OVERHEAD_MAX,
+                "the largest result",
             ),
-            at_least(
+            room(
                 "events_credit_bytes",
-                self.events_credit_bytes.into(),
-                frame(EVENT_BYTES_MAX),
-                "bytes of the largest event",
+                self.events_credit_bytes,
+                EVENT_BYTES_MAX + FRAME_OVERHEAD_MAX,
+                "the largest event",
             ),
         ];
         found.into_iter().flatten().collect()
+    }
+}
+
+/// What a hello and a ping need at least.
+const ROUND_TRIP: Duration = Duration::from_millis(100);
+
+fn bytes(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// How much a limit is; programs print it as their configuration writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Measure {
+    /// A time.
+    Time(Duration),
+    /// A number of bytes.
+    Bytes(u64),
+}
+
+impl fmt::Display for Measure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Time(time) => write!(formatter, "{time:?}"),
+            Self::Bytes(bytes) => write!(formatter, "{bytes} bytes"),
+        }
     }
 }
 
@@ -219,8 +239,8 @@ impl SessionLimits {
 #[error("{limit} is {got}; set it to {min} or more ({why})")]
 pub struct LimitsError {
     limit: &'static str,
-    got: u128,
-    min: u128,
+    got: Measure,
+    min: Measure,
     why: &'static str,
 }
 
@@ -229,6 +249,24 @@ impl LimitsError {
     #[must_use]
     pub fn limit(&self) -> &'static str {
         self.limit
+    }
+
+    /// Returns what it is.
+    #[must_use]
+    pub fn got(&self) -> Measure {
+        self.got
+    }
+
+    /// Returns the least that would do.
+    #[must_use]
+    pub fn min(&self) -> Measure {
+        self.min
+    }
+
+    /// Returns what that is for, in words.
+    #[must_use]
+    pub fn why(&self) -> &'static str {
+        self.why
     }
 }
 
@@ -274,7 +312,7 @@ mod tests {
         assert_eq!(error.limit(), "results_credit_bytes");
         assert_eq!(
             error.to_string(),
-            "results_credit_bytes is 4096; set it to 786437 or more (bytes of the largest result)"
+            "results_credit_bytes is 4096 bytes; set it to 786437 bytes or more (the largest result)"
         );
     }
 

@@ -189,7 +189,7 @@ fn ending<E: ToString>(ended: Result<Result<(), E>, JoinError>) -> String {
 /// Keeps readiness up to date: without a valid licence the Switch serves, but issues nothing.
 async fn follow_health(engine: EngineHandle, wall: Wall, health: Health, done: CancellationToken) {
     let (store, licence) = (health.component("store"), health.component("licence"));
-    let clock = health.component("clock");
+    let (clock, copy) = (health.component("clock"), health.component("store_copy"));
     health.component("sessions").set(State::Ready);
     health.component("operators").set(State::Ready);
     let look = async {
@@ -198,7 +198,8 @@ async fn follow_health(engine: EngineHandle, wall: Wall, health: Health, done: C
             match tokio::task::spawn_blocking(move || reader.status()).await {
                 Ok(status) => {
                     licence.set(licence_state(&status, wall.now_ms()));
-                    store.set(State::Ready);
+                    store.set(store_state(&status));
+                    copy.set(status.older_copy.map_or(State::Ready, State::Degraded));
                 }
                 Err(error) => store.set(State::Degraded(error.to_string())),
             }
@@ -259,6 +260,19 @@ fn licence_state(status: &EngineStatus, now_ms: i64) -> State {
     State::Ready
 }
 
+/// Below the reserve sessions and results go on, so the Switch is degraded and stays in service.
+fn store_state(status: &EngineStatus) -> State {
+    let (free, reserve) = (status.disk_free_bytes, status.disk_reserve_bytes);
+    if free >= reserve {
+        return State::Ready;
+    }
+    let folder = status.data_dir.display();
+    State::Degraded(format!(
+        "{free} bytes are free in {folder}, below [engine] disk_reserve = {reserve}: orders and imports are refused, events \
+         wait at their clients; free space there, or lower disk_reserve"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,6 +284,24 @@ mod tests {
         assert_eq!(closing(EngineEnd::Closed), Ok(()));
         assert_eq!(closing(end).unwrap_err().exit_code(), 69);
         assert!(closing(EngineEnd::Panicked).is_err());
+    }
+
+    #[test]
+    fn below_the_reserve_the_store_is_degraded_and_says_where_and_how_much() {
+        let status = |free| EngineStatus {
+            disk_free_bytes: free,
+            disk_reserve_bytes: 1000,
+            data_dir: "/srv/store".into(),
+            ..EngineStatus::default()
+        };
+
+        let short = store_state(&status(999));
+
+        assert_eq!(store_state(&status(1000)), State::Ready);
+        let State::Degraded(reason) = short else { panic!("{short:?}") };
+        for said in ["999 bytes", "/srv/store", "disk_reserve = 1000", "free space"] {
+            assert!(reason.contains(said), "{reason}");
+        }
     }
 
     #[test]

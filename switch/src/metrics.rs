@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use muster_service::wall::Names;
 
 /// Sessions held, by shard.
 const SESSIONS: &str = "muster_switch_sessions";
@@ -26,6 +27,10 @@ const CLOCK_JUMPS: &str = "muster_switch_clock_jumps_total";
 const CLOCK_OFF_SECONDS: &str = "muster_switch_clock_off_seconds";
 /// Calls of the operator API denied by the gate, by reason.
 const DENIED: &str = "muster_switch_denied_calls_total";
+
+/// What the clock is told under.
+pub(crate) const CLOCK: Names =
+    Names { program: "the Switch", jumps_total: CLOCK_JUMPS, off_seconds: CLOCK_OFF_SECONDS };
 
 /// Tells the recorder what the names mean.
 pub(crate) fn describe() {
@@ -98,16 +103,6 @@ pub(crate) fn refused_certificate(rule: String) {
 /// Counts a connection of an operator or service that the Switch ended.
 pub(crate) fn operator_connection_ended(reason: &'static str) {
     counter!(OPERATORS_ENDED, "reason" => reason).increment(1);
-}
-
-/// Counts a jump of the wall clock that was not followed.
-pub(crate) fn clock_jumped(direction: &'static str) {
-    counter!(CLOCK_JUMPS, "direction" => direction).increment(1);
-}
-
-/// Sets how far the wall clock is ahead of the believed time, or behind it.
-pub(crate) fn clock_off(ms: i64) {
-    gauge!(CLOCK_OFF_SECONDS).set(f64::from(i32::try_from(ms / 1000).unwrap_or(i32::MAX)));
 }
 
 /// Counts a call that the gate denied.

@@ -1,16 +1,30 @@
-//! Refused certificates: found in handshake errors, logged with everything that is wrong, counted by rule (C14 of trust.md).
+//! Connections that are turned away, and refused certificates: logged with everything that is wrong, counted by rule (C14 of trust.md).
 
-use std::io;
 use std::net::SocketAddr;
 
 use muster_pki::Severity;
+use muster_service::admission::TurnedAway;
 use muster_service::credentials::PeerRefused;
 
-use crate::metrics;
+use crate::metrics::{self, Listener};
 
-/// Returns why a certificate was refused during the handshake, if that is why it ended.
-pub(crate) fn of_handshake(error: &io::Error) -> Option<&PeerRefused> {
-    PeerRefused::of(error)
+/// Logs and counts a connection that was not let in.
+pub(crate) fn turned_away(listener: Listener, why: &TurnedAway, address: Option<SocketAddr>) {
+    if let (Some(refused), Some(address)) = (why.certificate(), address) {
+        metrics::handshake(listener, "certificate");
+        return note(refused, address);
+    }
+    metrics::handshake(listener, why.label());
+    match why {
+        TurnedAway::Accept(_) => tracing::warn!(?listener, "{why}"),
+        // Operators are few, and ask why.
+        TurnedAway::Tls(_) if listener == Listener::Operators => {
+            tracing::info!(address = address.map(tracing::field::display), %why, "operator connection refused");
+        }
+        TurnedAway::Early(_) | TurnedAway::TlsDeadline | TurnedAway::Tls(_) | TurnedAway::Certificate(_) => {
+            tracing::debug!(address = address.map(tracing::field::display), %why, "connection refused");
+        }
+    }
 }
 
 /// Logs and counts a refusal.

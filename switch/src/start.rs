@@ -10,7 +10,6 @@ use std::thread::JoinHandle;
 
 use muster_service::admission::Lobby;
 use muster_service::config::{Invalid, Validate as _};
-use muster_service::credentials::Clock;
 use muster_service::health::Health;
 use muster_service::listen::BindError;
 use muster_service::shutdown::Shutdown;
@@ -164,10 +163,8 @@ pub fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> 
     metrics::describe();
     engine::describe_metrics();
     let health = Health::new();
-    let wall = Wall::system(config.clock);
-    let clock = wall.clone();
-    let clock = Clock::new(move || clock.now());
-    let loaded = credentials::load(&config, Some(config.data_dir.join("revocation")), &clock)
+    let wall = Wall::system(config.clock, metrics::CLOCK);
+    let loaded = credentials::load(&config, Some(config.data_dir.join("revocation")), &wall.clock())
         .map_err(StartError::Credentials)?;
     let listeners = Listeners::open(&config).map_err(StartError::Listen)?;
     let session_addr = address(&listeners.sessions, config.listen);

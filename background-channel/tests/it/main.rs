@@ -8,6 +8,7 @@
 )]
 
 mod caller;
+mod clock;
 mod connections;
 mod curl;
 mod events;

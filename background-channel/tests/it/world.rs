@@ -6,6 +6,7 @@ use muster_background_channel::{Config, RunError, Running};
 use muster_pki::Role;
 use muster_pki::authority::Issued;
 use muster_service::shutdown::Shutdown;
+use muster_service::wall::Wall;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -59,6 +60,13 @@ impl World {
     pub(crate) async fn start(&self) -> Channel {
         let shutdown = Shutdown::new();
         let running = muster_background_channel::start(self.config.clone(), shutdown.clone()).await.unwrap();
+        Channel { running, shutdown }
+    }
+
+    /// Starts by a clock of the test's.
+    pub(crate) async fn start_by(&self, wall: Wall) -> Channel {
+        let (config, shutdown) = (self.config.clone(), Shutdown::new());
+        let running = muster_background_channel::start_by(config, wall, shutdown.clone()).await.unwrap();
         Channel { running, shutdown }
     }
 

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use muster_proto::ids::Digest;
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
 
 pub use verify::LieError;
 
@@ -28,8 +29,9 @@ const IN_USE: Duration = Duration::from_secs(3_600);
 /// First bound of the pause between two attempts of a download.
 const RETRY_BASE: Duration = Duration::from_millis(500);
 
-/// Longest pause between two attempts of a download.
-const RETRY_CAP: Duration = Duration::from_secs(15);
+/// Longest pause between two attempts of a download: long enough that a fleet does not hold a weak server down, short enough
+/// that the shortest windows see it come back.
+const RETRY_CAP: Duration = Duration::from_secs(30);
 
 /// Why a resource cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +82,12 @@ pub enum ContentError {
         /// The signed size.
         size: u64,
     },
+    /// The window of the instruction ended first.
+    #[error("its window ended before it was here; issue it again{}", told(last.as_deref()))]
+    Late {
+        /// Why the last attempt failed, if one has ended.
+        last: Option<Box<Self>>,
+    },
     /// The disk refused.
     #[error("{path}: {cause}")]
     Disk {
@@ -91,7 +99,7 @@ pub enum ContentError {
 }
 
 impl ContentError {
-    /// Returns whether another attempt may succeed.
+    /// Returns whether another attempt may succeed, however long it takes: nothing is wrong with the content itself.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Short { .. } => true,
@@ -101,9 +109,28 @@ impl ContentError {
             | Self::NoSource
             | Self::Lie(_)
             | Self::Length { .. }
+            | Self::Late { .. }
             | Self::Disk { .. } => false,
         }
     }
+
+    /// Returns whether the server gave content that is not the signed one.
+    fn is_wrong_answer(&self) -> bool {
+        match self {
+            Self::Lie(_) | Self::Length { .. } => true,
+            Self::TooLarge { .. }
+            | Self::NoRoom { .. }
+            | Self::NoSource
+            | Self::Http(_)
+            | Self::Short { .. }
+            | Self::Late { .. }
+            | Self::Disk { .. } => false,
+        }
+    }
+}
+
+fn told(last: Option<&ContentError>) -> String {
+    last.map(|error| format!("; the last attempt: {error}")).unwrap_or_default()
 }
 
 /// The cache of resources.
@@ -112,6 +139,8 @@ pub(crate) struct Content {
     directory: PathBuf,
     config: ResourcesConfig,
     source: Option<Https>,
+    /// The first bound of the pauses between two attempts of a download, and the longest.
+    pauses: (Duration, Duration),
     /// One lock for each root that somebody wants at the moment.
     wanted: Arc<Mutex<BTreeMap<Digest, Weak<tokio::sync::Mutex<()>>>>>,
     reserved: Reserved,
@@ -122,14 +151,31 @@ impl Content {
     pub(crate) fn open(data_dir: &Path, config: ResourcesConfig, source: Option<Https>) -> io::Result<Self> {
         let directory = data_dir.join("resources");
         crate::files::make_private_dir(&directory)?;
-        Ok(Self { directory, config, source, wanted: Arc::default(), reserved: Reserved::default() })
+        let pauses = (RETRY_BASE, RETRY_CAP);
+        Ok(Self { directory, config, source, pauses, wanted: Arc::default(), reserved: Reserved::default() })
     }
 
-    /// Returns the path of a file whose bytes are those that were signed, downloading it if need be.
+    /// Returns the path of a file whose bytes are those that were signed, downloading it if need be. A server that is away or
+    /// overloaded is asked again until `deadline`; dropping the future gives the download up, and its part stays.
     ///
     /// # Errors
     /// Says what the cache, the server or the disk did.
-    pub(crate) async fn fetch(&self, resource: &PlanResource) -> Result<PathBuf, ContentError> {
+    pub(crate) async fn fetch(
+        &self,
+        resource: &PlanResource,
+        deadline: Instant,
+    ) -> Result<PathBuf, ContentError> {
+        let mut last = None;
+        let outcome = timeout_at(deadline, self.fetch_patiently(resource, &mut last)).await;
+        outcome.unwrap_or_else(|_| Err(ContentError::Late { last: last.map(Box::new) }))
+    }
+
+    /// As [`Self::fetch`], for as long as it takes; `last` is why the last attempt failed.
+    async fn fetch_patiently(
+        &self,
+        resource: &PlanResource,
+        last: &mut Option<ContentError>,
+    ) -> Result<PathBuf, ContentError> {
         if resource.size > self.config.bytes_max {
             return Err(ContentError::TooLarge { got: resource.size, max: self.config.bytes_max });
         }
@@ -141,22 +187,30 @@ impl Content {
         }
         let source = self.source.as_ref().ok_or(ContentError::NoSource)?;
         let _room = self.make_room(resource).await?;
-        let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP, rand::random());
-        let mut attempt = 1;
+        let mut backoff = Backoff::new(self.pauses.0, self.pauses.1, rand::random());
+        let mut wrong_answers = 0;
         let mut hashes = None;
         loop {
             let error = match download::attempt(source, resource, &self.directory, &path, &mut hashes).await {
                 Ok(()) => return Ok(path),
                 Err(error) => error,
             };
-            if let ContentError::Lie(_) | ContentError::Length { .. } = error {
+            if error.is_wrong_answer() {
                 metrics::counter!(crate::metrics::RESOURCE_LIES).increment(1);
-            }
-            if !error.is_transient() || attempt >= self.config.attempts {
+                wrong_answers += 1;
+                if wrong_answers >= self.config.attempts {
+                    return Err(error);
+                }
+            } else if !error.is_transient() {
                 return Err(error);
             }
-            tracing::debug!(%error, attempt, root = %resource.root, "download goes on later");
-            attempt += 1;
+            metrics::counter!(crate::metrics::RESOURCE_RETRIES).increment(1);
+            if last.is_none() {
+                tracing::warn!(%error, root = %resource.root, "a resource is not here yet; it is asked for again");
+            } else {
+                tracing::debug!(%error, root = %resource.root, "a resource is asked for again");
+            }
+            *last = Some(error);
             tokio::time::sleep(backoff.next_pause()).await;
         }
     }

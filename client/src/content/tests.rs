@@ -20,14 +20,17 @@ use muster_service::credentials::{self, Clock, Deadlines, Own, Rules, Servers};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::*;
 use crate::url::ServiceUrl;
 
 const SIZE: usize = 300_000;
+
+/// Wrong answers that are allowed.
+const ATTEMPTS: usize = 3;
 
 /// How the server answers for content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,12 +47,16 @@ enum Manner {
     /// Knows no ranges, and ends in the middle of the first request.
     BrokenWithoutRanges,
     Missing,
+    /// Overloaded for more requests than wrong answers are allowed.
+    OverloadedAtFirst,
+    /// Sends a flipped bit once.
+    FlippedBitOnce,
     Unavailable,
 }
 
 #[tokio::test]
 async fn honest_content_is_cached_and_asked_for_once() {
-    let lab = Lab::new(Manner::Honest).await;
+    let lab = Lab::new(Manner::Honest);
 
     let first = lab.fetch().await.unwrap();
     let requests = lab.requests();
@@ -61,31 +68,36 @@ async fn honest_content_is_cached_and_asked_for_once() {
 
 #[tokio::test]
 async fn a_flipped_bit_is_refused_and_nothing_of_its_group_is_kept() {
-    let lab = Lab::new(Manner::FlippedBit).await;
+    let lab = Lab::new(Manner::FlippedBit);
 
     let error = lab.fetch().await.unwrap_err();
 
     assert!(matches!(error, ContentError::Lie(LieError::Group { first: 147_456, .. })), "{error}");
     assert_eq!(lab.part_bytes(), bytes()[..147_456]);
     assert!(!lab.path().exists());
+    assert_eq!(
+        lab.requests(),
+        1 + ATTEMPTS,
+        "the outboard once, the content once more for each wrong answer"
+    );
 }
 
 #[tokio::test]
 async fn a_lying_outboard_is_refused_before_any_content_is_asked_for() {
     for manner in [Manner::FlippedOutboard, Manner::OutboardOfAnother] {
-        let lab = Lab::new(manner).await;
+        let lab = Lab::new(manner);
 
         let error = lab.fetch().await.unwrap_err();
 
         assert!(matches!(error, ContentError::Lie(_) | ContentError::Length { .. }), "{manner:?}: {error}");
-        assert_eq!(lab.requests(), 1, "{manner:?}");
+        assert_eq!(lab.requests(), ATTEMPTS, "{manner:?}");
     }
 }
 
 #[tokio::test]
 async fn a_wrong_length_is_refused() {
-    for manner in [Manner::TooLong, Manner::TooLongWithoutLength, Manner::TooShort] {
-        let lab = Lab::new(manner).await;
+    for manner in [Manner::TooLong, Manner::TooShort] {
+        let lab = Lab::new(manner);
 
         let error = lab.fetch().await.unwrap_err();
 
@@ -95,9 +107,20 @@ async fn a_wrong_length_is_refused() {
 }
 
 #[tokio::test]
+async fn what_is_sent_beyond_the_signed_bytes_is_never_kept() {
+    let lab = Lab::new(Manner::TooLongWithoutLength);
+
+    // All of what was signed came, so there is nothing left to ask for.
+    let path = lab.fetch().await.unwrap();
+
+    assert_eq!(std::fs::read(path).unwrap(), bytes());
+    assert_eq!(lab.requests(), 2);
+}
+
+#[tokio::test]
 async fn a_broken_download_goes_on_where_it_ended() {
     for manner in [Manner::Broken, Manner::BrokenWithoutRanges] {
-        let lab = Lab::new(manner).await;
+        let lab = Lab::new(manner);
 
         let path = lab.fetch().await.unwrap();
 
@@ -107,7 +130,7 @@ async fn a_broken_download_goes_on_where_it_ended() {
 
 #[tokio::test]
 async fn a_part_of_an_earlier_run_is_verified_before_it_is_continued() {
-    let lab = Lab::new(Manner::Honest).await;
+    let lab = Lab::new(Manner::Honest);
     let mut part = bytes()[..100_000].to_vec();
     part[70_000] ^= 1;
     std::fs::write(lab.directory().join(format!("{}.part", lab.resource.root)), part).unwrap();
@@ -120,7 +143,7 @@ async fn a_part_of_an_earlier_run_is_verified_before_it_is_continued() {
 
 #[tokio::test]
 async fn a_cached_file_that_changed_is_fetched_again() {
-    let lab = Lab::new(Manner::Honest).await;
+    let lab = Lab::new(Manner::Honest);
     let path = lab.fetch().await.unwrap();
     std::fs::write(&path, b"tampered").unwrap();
 
@@ -130,20 +153,65 @@ async fn a_cached_file_that_changed_is_fetched_again() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_not_asked_for_again_and_what_is_unavailable_is() {
-    let missing = Lab::new(Manner::Missing).await;
-    let unavailable = Lab::new(Manner::Unavailable).await;
+async fn what_is_missing_is_not_asked_for_again() {
+    let missing = Lab::new(Manner::Missing);
 
     assert!(missing.fetch().await.unwrap_err().to_string().contains("404"));
-    assert!(unavailable.fetch().await.unwrap_err().to_string().contains("503"));
 
-    assert_eq!((missing.requests(), unavailable.requests()), (1, 3));
+    assert_eq!(missing.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_wrong_answer_is_asked_for_again_and_a_right_one_taken() {
+    let lab = Lab::new(Manner::FlippedBitOnce);
+
+    let path = lab.fetch().await.unwrap();
+
+    assert_eq!(std::fs::read(path).unwrap(), bytes());
+}
+
+#[tokio::test]
+async fn an_overloaded_server_is_asked_until_it_answers_and_none_of_it_counts_as_a_wrong_answer() {
+    let lab = Lab::new(Manner::OverloadedAtFirst);
+
+    let path = lab.fetch().await.unwrap();
+
+    assert_eq!(std::fs::read(path).unwrap(), bytes());
+    assert_eq!(lab.requests(), OVERLOADED + 2);
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_waited_for() {
+    let mut lab = Lab::away(Manner::Honest, SIZE);
+    let content = lab.content.clone();
+    let resource = lab.resource.clone();
+    let early = lab.tracker.spawn(async move { content.fetch(&resource, Instant::now() + PATIENCE).await });
+    let refused = lab.content.fetch(&lab.resource, Instant::now() + SHORT).await.unwrap_err();
+    assert!(matches!(refused, ContentError::Late { .. }), "{refused}");
+
+    lab.come();
+
+    assert_eq!(std::fs::read(early.await.unwrap().unwrap()).unwrap(), bytes());
+}
+
+#[tokio::test]
+async fn when_the_time_ends_the_last_error_is_told() {
+    let away = Lab::away(Manner::Honest, SIZE);
+    let unavailable = Lab::new(Manner::Unavailable);
+
+    for (lab, told) in [(away, "refused"), (unavailable, "503")] {
+        let error = lab.content.fetch(&lab.resource, Instant::now() + SHORT).await.unwrap_err();
+
+        let text = error.to_string();
+        assert!(matches!(error, ContentError::Late { last: Some(_) }), "{text}");
+        assert!(text.contains("window ended") && text.contains(told), "{text}");
+    }
 }
 
 #[tokio::test]
 async fn content_of_one_group_or_of_nothing_needs_no_outboard() {
     for size in [0, 1, 16_384] {
-        let lab = Lab::with_size(Manner::Honest, size).await;
+        let lab = Lab::with_size(Manner::Honest, size);
 
         let path = lab.fetch().await.unwrap();
 
@@ -154,7 +222,7 @@ async fn content_of_one_group_or_of_nothing_needs_no_outboard() {
 
 #[tokio::test]
 async fn what_is_larger_than_allowed_is_refused_without_a_request() {
-    let mut lab = Lab::new(Manner::Honest).await;
+    let mut lab = Lab::new(Manner::Honest);
     lab.resource.size = 1 << 40;
 
     let error = lab.fetch().await.unwrap_err();
@@ -165,7 +233,7 @@ async fn what_is_larger_than_allowed_is_refused_without_a_request() {
 
 #[tokio::test]
 async fn the_longest_unused_files_make_room() {
-    let lab = Lab::new(Manner::Honest).await;
+    let lab = Lab::new(Manner::Honest);
     let (old, recent) = (lab.directory().join("old"), lab.directory().join("recent"));
     for (path, age) in [(&old, 7_200), (&recent, 60)] {
         std::fs::write(path, vec![0; 400_000]).unwrap();
@@ -180,7 +248,7 @@ async fn the_longest_unused_files_make_room() {
 
 #[tokio::test]
 async fn a_cache_full_of_what_is_in_use_takes_nothing_and_keeps_all() {
-    let mut lab = Lab::new(Manner::Honest).await;
+    let mut lab = Lab::new(Manner::Honest);
     let (old, recent) = (lab.directory().join("old"), lab.directory().join("recent"));
     for (path, age) in [(&old, 7_200), (&recent, 60)] {
         std::fs::write(path, vec![0; 400_000]).unwrap();
@@ -197,7 +265,7 @@ async fn a_cache_full_of_what_is_in_use_takes_nothing_and_keeps_all() {
 
 #[tokio::test]
 async fn downloads_under_way_count_each_other_until_they_end() {
-    let mut lab = Lab::new(Manner::Honest).await;
+    let mut lab = Lab::new(Manner::Honest);
     lab.content.config.cache_bytes_max = lab.resource.size + 99;
     let other = PlanResource { root: Digest::from([7; 32]), size: 100, ..lab.resource.clone() };
 
@@ -210,7 +278,7 @@ async fn downloads_under_way_count_each_other_until_they_end() {
 
 #[tokio::test]
 async fn a_mark_of_the_future_keeps_no_file_for_ever() {
-    let mut lab = Lab::new(Manner::Honest).await;
+    let mut lab = Lab::new(Manner::Honest);
     let wrong = lab.directory().join("wrong");
     std::fs::write(&wrong, vec![0; 400_000]).unwrap();
     let used = SystemTime::now() + Duration::from_secs(86_400);
@@ -228,8 +296,21 @@ struct Lab {
     content: Content,
     resource: PlanResource,
     served: Arc<Served>,
-    _server: tokio_util::task::AbortOnDropHandle<()>,
+    tracker: TaskTracker,
+    acceptor: TlsAcceptor,
+    /// Bound, so that nobody else has its port; until it listens, connections are refused.
+    socket: Option<TcpSocket>,
+    server: Option<AbortOnDropHandle<()>>,
 }
+
+/// Longer than anything takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Longer than an attempt takes.
+const SHORT: Duration = Duration::from_millis(500);
+
+/// Requests that an overloaded server turns away.
+const OVERLOADED: usize = 4 * ATTEMPTS;
 
 #[derive(Debug)]
 struct Served {
@@ -241,11 +322,25 @@ struct Served {
 }
 
 impl Lab {
-    async fn new(manner: Manner) -> Self {
-        Self::with_size(manner, SIZE).await
+    fn new(manner: Manner) -> Self {
+        Self::with_size(manner, SIZE)
     }
 
-    async fn with_size(manner: Manner, size: usize) -> Self {
+    fn with_size(manner: Manner, size: usize) -> Self {
+        let mut lab = Self::away(manner, size);
+        lab.come();
+        lab
+    }
+
+    /// Begins to serve.
+    fn come(&mut self) {
+        let listener = self.socket.take().unwrap().listen(8).unwrap();
+        let server = serve(listener, self.acceptor.clone(), Arc::clone(&self.served), self.tracker.clone());
+        self.server = Some(AbortOnDropHandle::new(self.tracker.spawn(server)));
+    }
+
+    /// Makes one whose server is not there yet.
+    fn away(manner: Manner, size: usize) -> Self {
         let folder = TempDir::new().unwrap();
         let bytes = bytes()[..size].to_vec();
         let outboard = PreOrderMemOutboard::create(&bytes, BlockSize::from_chunk_log(4));
@@ -260,11 +355,10 @@ impl Lab {
         let (acceptor, roots) = tls();
         let roots_file = folder.path().join("roots.pem");
         std::fs::write(&roots_file, roots).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = socket.local_addr().unwrap().port();
         let tracker = TaskTracker::new();
-        let server = serve(listener, acceptor, Arc::clone(&served), tracker.clone());
-        let server = tokio_util::task::AbortOnDropHandle::new(tracker.spawn(server));
         let rules = Rules::lenient(Clock::system());
         let credentials =
             credentials::client(Own::None, Servers::Roots(roots_file), vec![], Role::Device, rules).unwrap();
@@ -274,16 +368,17 @@ impl Lab {
             credentials,
             dial: Deadlines { connect: second, tls: second },
             silence: second,
-            tracker,
+            tracker: tracker.clone(),
         };
         let config = ResourcesConfig { attempts: 3, cache_bytes_max: 1 << 20, ..ResourcesConfig::default() };
-        let content = Content::open(folder.path(), config, Some(https)).unwrap();
+        let mut content = Content::open(folder.path(), config, Some(https)).unwrap();
+        content.pauses = (Duration::from_millis(1), Duration::from_millis(10));
         let resource = PlanResource { name: "r".to_owned(), size: size as u64, root };
-        Self { folder, content, resource, served, _server: server }
+        Self { folder, content, resource, served, tracker, acceptor, socket: Some(socket), server: None }
     }
 
     async fn fetch(&self) -> Result<PathBuf, ContentError> {
-        self.content.fetch(&self.resource).await
+        self.content.fetch(&self.resource, Instant::now() + PATIENCE).await
     }
 
     fn directory(&self) -> PathBuf {
@@ -366,6 +461,15 @@ fn answer(served: &Served, request: &Request<Incoming>) -> Response<Body> {
     if served.manner == Manner::Unavailable {
         return status(StatusCode::SERVICE_UNAVAILABLE);
     }
+    if served.manner == Manner::OverloadedAtFirst && count < OVERLOADED {
+        let answers = [
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::TOO_MANY_REQUESTS,
+            StatusCode::INSUFFICIENT_STORAGE,
+            StatusCode::INTERNAL_SERVER_ERROR,
+        ];
+        return status(answers[count % answers.len()]);
+    }
     if request.uri().path().ends_with(".obao") {
         let mut outboard = served.outboard.clone();
         if served.manner == Manner::FlippedOutboard {
@@ -388,6 +492,10 @@ fn content(served: &Served, count: usize, first: usize) -> Response<Body> {
     let mut bytes = served.bytes[first..].to_vec();
     let mut response = match served.manner {
         Manner::FlippedBit => {
+            bytes[150_000 - first] ^= 1;
+            Response::new(whole(bytes))
+        }
+        Manner::FlippedBitOnce if count == 1 => {
             bytes[150_000] ^= 1;
             Response::new(whole(bytes))
         }
@@ -413,6 +521,8 @@ fn content(served: &Served, count: usize, first: usize) -> Response<Body> {
         | Manner::FlippedOutboard
         | Manner::OutboardOfAnother
         | Manner::Missing
+        | Manner::OverloadedAtFirst
+        | Manner::FlippedBitOnce
         | Manner::Unavailable => Response::new(whole(bytes)),
     };
     if first > 0 {

@@ -26,8 +26,6 @@ pub(crate) struct Opened {
     pub(crate) definition: Digest,
     /// The licence it was prepared under.
     pub(crate) licence_serial: u64,
-    /// The start of its window, milliseconds since 1970.
-    pub(crate) not_before_ms: i64,
     /// The end of its window, milliseconds since 1970.
     pub(crate) expires_at_ms: i64,
     /// The whole order.
@@ -102,8 +100,8 @@ impl Memory {
     }
 }
 
-/// Reads what signatures are judged by, and puts to use what is good; what is not keeps the old. It blocks on the disk and
-/// verifies revocation lists, so it has no place on the runtime.
+/// Reads the roots that signatures are judged by, and puts to use what is good; what is not keeps the old. It blocks on the
+/// disk, so it has no place on the runtime.
 pub(crate) type RefreshJob = Box<dyn FnOnce() + Send>;
 
 /// Judges orders. Tests of the machine have one without signatures.

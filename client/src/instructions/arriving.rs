@@ -34,7 +34,11 @@ impl<A: Admission> Instructions<A> {
         let order_digest = muster_signing::envelope::digest(envelope);
         let opened = match self.admission.open(envelope, now.wall_ms) {
             Ok(opened) => opened,
-            Err(refused) => return self.refuse_unopened(envelope, order_digest, refused, now),
+            Err(refused) => {
+                let holds = |wall_ms| self.admission.open(envelope, wall_ms).is_ok();
+                let refused = self.blame_clock(refused, holds, now);
+                return self.refuse_unopened(envelope, order_digest, refused, now);
+            }
         };
         let instruction = opened.instruction;
         let entry = Entry {
@@ -84,7 +88,7 @@ impl<A: Admission> Instructions<A> {
             self.effects.push_back(Effect::SendProgress { instruction, state });
             return;
         }
-        if self.arriving[at].opened.not_before_ms < self.memory.restored_at_ms {
+        if instruction.made_at_ms() <= self.memory.restored_at_ms {
             let entry = self.arriving.remove(at).entry;
             let result = outcome::restored(instruction, now.wall_ms);
             return self.refuse(entry.order_digest, Some(entry), result);
@@ -199,12 +203,34 @@ impl<A: Admission> Instructions<A> {
                     floor_ms,
                 });
                 self.effects.push_back(Effect::SendProgress { instruction, state: TargetState::Acked });
-                self.waiting.push_back(Waiting { entry, definition, verified: Some((now.instant, plan)) });
+                let verified = Some((now.instant, plan));
+                self.waiting.push_back(Waiting::new(entry, definition, verified));
             }
             Err(refused) => {
                 let result = outcome::refused(entry.instruction, &refused, now.wall_ms);
                 self.refuse(entry.order_digest, Some(entry), result);
             }
+        }
+    }
+
+    /// The Switch told its time, milliseconds since 1970.
+    pub(crate) fn handle_switch_time(&mut self, switch_ms: i64, now: Now) {
+        self.floor.tell_switch(switch_ms, now);
+    }
+
+    /// Refuses for the clock what is wrong by it alone: what `holds` at the time that contradicts it.
+    pub(super) fn blame_clock(&self, refused: Refused, holds: impl FnOnce(i64) -> bool, now: Now) -> Refused {
+        // A certificate or licence out of its time, or a signature of the future.
+        let may_be = matches!(
+            refused.refusal,
+            Refusal::UntrustedSigner | Refusal::BadSignature | Refusal::LicenceStale
+        );
+        match self.floor.contradiction(now) {
+            Some(other) if may_be && holds(other.ms) => {
+                let detail = format!("{} (by this clock: {})", other.advice(now.wall_ms), refused.detail);
+                Refused { refusal: Refusal::Clock, detail }
+            }
+            Some(_) | None => refused,
         }
     }
 

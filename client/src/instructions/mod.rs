@@ -38,7 +38,6 @@ pub(crate) use effect::Effect;
 use floor::TimeFloor;
 pub(crate) use licence::HeldLicence;
 pub(crate) use signed::SignedAdmission;
-pub(crate) use trust::SigningFiles;
 pub use trust::TrustError;
 pub(crate) use work::Work;
 

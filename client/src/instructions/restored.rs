@@ -4,8 +4,9 @@
 //! first Welcome of this process has been judged ([`muster_proto::numbers`]). Without a Switch it waits.
 //!
 //! What cannot be told: a start whose device had sent no number since the copy was made leaves no trace at the Switch, and
-//! a machine brought back with its memory goes on with what it held until the next Welcome. Orders are told apart by their
-//! `not_before_ms`: one that was dated ahead, past the time of the restore, counts as issued after it.
+//! a machine brought back with its memory goes on with what it held until the next Welcome. Orders are told apart by when
+//! their ids were made: one that was dated ahead, past the time of the restore, counts as issued after it, which is why an
+//! operator's command signs no id of the future.
 
 use super::slots::Waiting;
 use super::{Admission, Instructions, Now, Refused, outcome};
@@ -44,7 +45,7 @@ impl<A: Admission> Instructions<A> {
         self.hold = Hold::Released;
         for (entry, definition) in std::mem::take(&mut self.held) {
             match definition {
-                Some(definition) => self.waiting.push_back(Waiting { entry, definition, verified: None }),
+                Some(definition) => self.waiting.push_back(Waiting::new(entry, definition, None)),
                 None => {
                     let detail =
                         "its definition is no longer in this device's store; issue it again".to_owned();

@@ -45,6 +45,8 @@ pub(crate) enum Inbound {
     Judged {
         /// When the store was last brought back from a copy, milliseconds since 1970; 0: never.
         restored_at_ms: i64,
+        /// The Switch's clock, milliseconds since 1970.
+        switch_ms: i64,
     },
     /// The session ended.
     Disconnected,
@@ -85,7 +87,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// How often what is out of date is forgotten.
 const UPKEEP: Duration = Duration::from_secs(3_600);
 
-/// How often roots and revocation lists are read again.
+/// How often roots are read again.
 const REFRESH: Duration = Duration::from_secs(30);
 
 /// Everything an instruction may need.
@@ -157,7 +159,12 @@ impl<A: Admission> Shell<A> {
                 self.machine.handle_definition(digest, &envelope, now);
             }
             Inbound::LicenceNotice(digest) => self.machine.handle_licence_notice(digest),
-            Inbound::Judged { restored_at_ms } => self.machine.handle_judged(restored_at_ms, now),
+            Inbound::Judged { restored_at_ms, switch_ms } => {
+                self.machine.handle_switch_time(switch_ms, now);
+                self.machine.handle_judged(restored_at_ms, now);
+                let machine = &self.machine;
+                self.work.keep_fetching(|instruction| machine.is_fetching(instruction));
+            }
             Inbound::Disconnected => self.machine.handle_disconnected(),
         }
     }
@@ -167,7 +174,7 @@ impl<A: Admission> Shell<A> {
         match done {
             Done::Fetched(instruction, fetched) => self.machine.handle_fetched(instruction, fetched, now),
             Done::Ran(instruction, answer) => self.machine.handle_finished(instruction, answer, now),
-            Done::Refreshed => {}
+            Done::Refreshed | Done::GivenUp => {}
             Done::Broke(instruction, detail) => self.machine.handle_broken(instruction, &detail, now),
         }
     }
@@ -316,7 +323,7 @@ impl<A: Admission> Shell<A> {
         let left = u64::try_from(expires_at_ms.saturating_sub(clock::wall_ms())).unwrap_or(0);
         let left = Duration::from_millis(left);
         let task = async move { Done::Fetched(instruction, fetch(&content, &plan, left).await) };
-        self.work.spawn(instruction, task);
+        self.work.fetch(instruction, task);
     }
 
     fn start(&mut self, instruction: InstructionId, plan: Plan, resources: Vec<(String, PathBuf)>) {
@@ -324,10 +331,10 @@ impl<A: Admission> Shell<A> {
         metrics::counter!(crate::metrics::INSTRUCTIONS_STARTED).increment(1);
         let helper = self.helper.clone();
         let task = async move { Done::Ran(instruction, run_steps(&helper, &plan, &resources).await) };
-        self.work.spawn(instruction, task);
+        self.work.run(instruction, task);
     }
 
-    /// Reads roots and revocation lists again, unless the last reading has not ended yet.
+    /// Reads roots again, unless the last reading has not ended yet.
     fn refresh(&mut self) {
         if !self.work.is_refreshing()
             && let Some(job) = self.machine.refresh()

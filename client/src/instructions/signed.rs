@@ -8,13 +8,15 @@ use muster_pki::{DeviceId, UnixTime};
 use muster_proto::common::v1::{NamedValue, Refusal, Value, value::Kind};
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::session::v1::InclusionProof;
+use muster_service::credentials::Revocation;
 use muster_signing::admit::{self, Admitted, RefusalReason};
 use muster_signing::definition::{Sandbox, Step};
 use muster_signing::envelope;
 
 use super::admission::{Admission, Memory, Opened, Plan, PlanColumn, PlanResource, RefreshJob, Refused};
-use super::live::LiveTrust;
-use super::trust::{SigningFiles, SigningTrust, TrustError};
+use super::live::{LiveTrust, SigningTrust};
+use super::trust::TrustError;
+use crate::config::TrustConfig;
 
 /// Judges orders by their signatures.
 #[derive(Debug, Clone)]
@@ -28,14 +30,15 @@ pub(crate) struct SignedAdmission {
 }
 
 impl SignedAdmission {
-    /// Reads roots and revocation lists.
+    /// Reads the roots; who is revoked is `revocation`'s to say, which others follow.
     pub(crate) fn load(
-        files: SigningFiles,
+        files: TrustConfig,
+        revocation: Arc<Revocation>,
         device: DeviceId,
         tenant: String,
         attributes: &BTreeMap<String, SqlValue>,
     ) -> Result<Self, TrustError> {
-        let trust = LiveTrust::load(files, UnixTime::now())?;
+        let trust = LiveTrust::load(files, revocation)?;
         let attributes = attributes
             .iter()
             .filter_map(|(name, value)| Some((name.clone(), crate::attributes::wire(value)?)))
@@ -66,7 +69,6 @@ impl Admission for SignedAdmission {
             definition: Digest::try_from(&order.definition_digest[..])
                 .map_err(|_| unreadable("definition"))?,
             licence_serial: order.licence_serial,
-            not_before_ms: order.not_before_ms,
             expires_at_ms: order.expires_at_ms,
             order,
         })
@@ -131,7 +133,7 @@ impl Admission for SignedAdmission {
 
     fn refresh(&self) -> Option<RefreshJob> {
         let trust = Arc::clone(&self.trust);
-        Some(Box::new(move || drop(trust.refresh(UnixTime::now()))))
+        Some(Box::new(move || drop(trust.refresh())))
     }
 }
 

@@ -22,6 +22,33 @@ pub(super) struct Waiting {
     pub(super) entry: Entry,
     pub(super) definition: Vec<u8>,
     pub(super) verified: Option<(Instant, Plan)>,
+    /// What was downloaded for it; `None`: nothing yet.
+    pub(super) resources: Option<Vec<(String, PathBuf)>>,
+}
+
+/// What an instruction needs before it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// It was not verified since the start of the client.
+    Unknown,
+    Download,
+    Nothing,
+}
+
+impl Waiting {
+    /// Makes one that was verified, or (`None`) is to be before anything else.
+    pub(super) fn new(entry: Entry, definition: Vec<u8>, verified: Option<(Instant, Plan)>) -> Self {
+        Self { entry, definition, verified, resources: None }
+    }
+
+    fn needs(&self) -> Need {
+        match &self.verified {
+            _ if self.resources.is_some() => Need::Nothing,
+            None => Need::Unknown,
+            Some((_, plan)) if plan.resources.is_empty() => Need::Nothing,
+            Some(_) => Need::Download,
+        }
+    }
 }
 
 /// An instruction that runs.
@@ -50,20 +77,24 @@ impl<A: Admission> Instructions<A> {
             return;
         }
         match fetched {
-            _ if now.wall_ms >= waiting.entry.expires_at_ms => {
-                self.end(outcome::expired(instruction, now.wall_ms));
+            // A download may take hours, so everything is verified again, and a slot to run in may be taken by now.
+            Ok(resources) => {
+                let resources = Some(resources);
+                self.waiting.push_front(Waiting { verified: None, resources, ..waiting });
             }
-            // A download may take hours, so everything is verified again.
-            Ok(resources) => match self.verify_again(&waiting, now) {
-                Ok(plan) => self.start(instruction, plan, resources, now),
-                Err(refused) => self.end(outcome::refused(instruction, &refused, now.wall_ms)),
-            },
             Err(detail) => {
-                let refused = Refused { refusal: Refusal::Resource, detail };
+                let is_late = now.wall_ms >= waiting.entry.expires_at_ms;
+                let refusal = if is_late { Refusal::Expired } else { Refusal::Resource };
+                let refused = Refused { refusal, detail };
                 self.end(outcome::refused(instruction, &refused, now.wall_ms));
             }
         }
         self.advance(now);
+    }
+
+    /// Returns whether a download for the instruction is still wanted.
+    pub(crate) fn is_fetching(&self, instruction: InstructionId) -> bool {
+        self.fetching.contains_key(&instruction)
     }
 
     /// It ran.
@@ -109,14 +140,12 @@ impl<A: Admission> Instructions<A> {
             let detail = "this device holds no licence; import one at the Switch".to_owned();
             return Err(Refused { refusal: Refusal::Unlicensed, detail });
         };
-        self.admission.admit(
-            opened,
-            definition,
-            &licence.envelope,
-            entry.proof.as_ref(),
-            &self.memory,
-            now.wall_ms,
-        )
+        let judge = |wall_ms| {
+            let (licence, proof) = (&licence.envelope, entry.proof.as_ref());
+            self.admission.admit(opened, definition, licence, proof, &self.memory, wall_ms)
+        };
+        let holds = |wall_ms| judge(wall_ms).is_ok();
+        judge(now.wall_ms).map_err(|refused| self.blame_clock(refused, holds, now))
     }
 
     fn verify_again(&mut self, waiting: &Waiting, now: Now) -> Result<Plan, Refused> {
@@ -124,35 +153,66 @@ impl<A: Admission> Instructions<A> {
         self.verify(&opened, &waiting.definition, &waiting.entry, now)
     }
 
-    /// Fills the slots.
+    /// Fills the slots. Downloads have as many of their own: a source that is away must not keep what needs nothing of it from
+    /// running.
     pub(super) fn advance(&mut self, now: Now) {
-        while self.may_start() && self.running.len() + self.fetching.len() < self.limits.parallel {
-            let Some(mut waiting) = self.waiting.pop_front() else { return };
-            let instruction = waiting.entry.instruction;
-            if now.wall_ms >= waiting.entry.expires_at_ms {
-                self.end(outcome::expired(instruction, now.wall_ms));
-                continue;
-            }
-            let fresh =
-                waiting.verified.take().filter(|(at, _)| now.instant.duration_since(*at) <= VERIFIED_FOR);
-            let plan = match fresh {
-                Some((_, plan)) => Ok(plan),
-                None => self.verify_again(&waiting, now),
+        let mut at = 0;
+        while self.may_start() {
+            let is_next = |waiting: &Waiting| match waiting.needs() {
+                _ if now.wall_ms >= waiting.entry.expires_at_ms => true,
+                Need::Unknown => self.has_room_to_run() || self.has_room_to_fetch(),
+                Need::Download => self.has_room_to_fetch(),
+                Need::Nothing => self.has_room_to_run(),
             };
-            match plan {
-                Err(refused) => self.end(outcome::refused(instruction, &refused, now.wall_ms)),
-                Ok(plan) if plan.resources.is_empty() => self.start(instruction, plan, Vec::new(), now),
-                Ok(plan) => {
-                    let expires_at_ms = waiting.entry.expires_at_ms;
-                    self.effects.push_back(Effect::Fetch {
-                        instruction,
-                        plan: Box::new(plan),
-                        expires_at_ms,
-                    });
-                    self.fetching.insert(instruction, waiting);
-                }
+            let Some(next) = self.waiting.iter().skip(at).position(is_next) else { return };
+            at += next;
+            let Some(waiting) = self.waiting.remove(at) else { return };
+            if let Some(stays) = self.advance_one(waiting, now) {
+                self.waiting.insert(at, stays);
+                at += 1;
             }
         }
+    }
+
+    /// Starts an instruction or its download, or ends it; gives it back if there is no room for what it turns out to need.
+    fn advance_one(&mut self, mut waiting: Waiting, now: Now) -> Option<Waiting> {
+        let instruction = waiting.entry.instruction;
+        if now.wall_ms >= waiting.entry.expires_at_ms {
+            self.end(outcome::expired(instruction, now.wall_ms));
+            return None;
+        }
+        let fresh = waiting.verified.take().filter(|(at, _)| now.instant.duration_since(*at) <= VERIFIED_FOR);
+        let (verified_at, plan) = match fresh {
+            Some(fresh) => fresh,
+            None => match self.verify_again(&waiting, now) {
+                Ok(plan) => (now.instant, plan),
+                Err(refused) => {
+                    self.end(outcome::refused(instruction, &refused, now.wall_ms));
+                    return None;
+                }
+            },
+        };
+        if plan.resources.is_empty() {
+            waiting.resources.get_or_insert_default();
+        }
+        match waiting.resources.take() {
+            Some(resources) if self.has_room_to_run() => self.start(instruction, plan, resources, now),
+            None if self.has_room_to_fetch() => {
+                let expires_at_ms = waiting.entry.expires_at_ms;
+                self.effects.push_back(Effect::Fetch { instruction, plan: Box::new(plan), expires_at_ms });
+                self.fetching.insert(instruction, waiting);
+            }
+            resources => return Some(Waiting { resources, verified: Some((verified_at, plan)), ..waiting }),
+        }
+        None
+    }
+
+    fn has_room_to_run(&self) -> bool {
+        self.running.len() < self.limits.parallel
+    }
+
+    fn has_room_to_fetch(&self) -> bool {
+        self.fetching.len() < self.limits.parallel
     }
 
     /// The only place that starts anything: the mark is on disk first.

@@ -1,4 +1,4 @@
-//! The tasks beside the machine: each is of an instruction or the reading of roots and lists, also when it breaks.
+//! The tasks beside the machine: each is of an instruction or the reading of roots, also when it breaks.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use muster_endpoint::Answer;
 use muster_proto::ids::InstructionId;
-use tokio::task::{Id, JoinSet};
-use tokio::time::timeout;
+use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::time::Instant;
 
 use super::run::StepError;
 use super::{Plan, RefreshJob};
@@ -23,48 +23,72 @@ pub(crate) enum Done {
     Ran(InstructionId, Result<Answer, StepError>),
     /// The task of an instruction panicked.
     Broke(InstructionId, String),
-    /// Roots and revocation lists were read again.
+    /// A download that nobody wants any more was given up.
+    GivenUp,
+    /// Roots were read again.
     Refreshed,
 }
 
 /// Whose a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owner {
-    Instruction(InstructionId),
+    Fetch(InstructionId),
+    Run(InstructionId),
     Refresh,
 }
 
-/// Downloads and runs, and the reading of roots and revocation lists.
+/// Downloads and runs, and the reading of roots. Dropping it ends all of them.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
     tasks: JoinSet<Done>,
-    owners: HashMap<Id, Owner>,
+    owners: HashMap<Id, (Owner, AbortHandle)>,
 }
 
 impl Work {
-    /// Starts a task of an instruction.
-    pub(super) fn spawn(
+    /// Starts to get what an instruction needs.
+    pub(super) fn fetch(
         &mut self,
         instruction: InstructionId,
         task: impl Future<Output = Done> + Send + 'static,
     ) {
-        let id = self.tasks.spawn(task).id();
-        self.owners.insert(id, Owner::Instruction(instruction));
+        let task = self.tasks.spawn(task);
+        self.owners.insert(task.id(), (Owner::Fetch(instruction), task));
     }
 
-    /// Starts to read roots and revocation lists, on a thread that may block.
+    /// Starts to run an instruction.
+    pub(super) fn run(
+        &mut self,
+        instruction: InstructionId,
+        task: impl Future<Output = Done> + Send + 'static,
+    ) {
+        let task = self.tasks.spawn(task);
+        self.owners.insert(task.id(), (Owner::Run(instruction), task));
+    }
+
+    /// Gives up the downloads of instructions that are not wanted: they would go on until their windows end.
+    pub(super) fn keep_fetching(&self, is_wanted: impl Fn(InstructionId) -> bool) {
+        for (owner, task) in self.owners.values() {
+            if let Owner::Fetch(instruction) = owner
+                && !is_wanted(*instruction)
+            {
+                task.abort();
+            }
+        }
+    }
+
+    /// Starts to read roots, on a thread that may block.
     pub(super) fn refresh(&mut self, job: RefreshJob) {
         let task = move || {
             job();
             Done::Refreshed
         };
-        let id = self.tasks.spawn_blocking(task).id();
-        self.owners.insert(id, Owner::Refresh);
+        let task = self.tasks.spawn_blocking(task);
+        self.owners.insert(task.id(), (Owner::Refresh, task));
     }
 
     /// Returns whether a reading has not ended yet.
     pub(super) fn is_refreshing(&self) -> bool {
-        self.owners.values().any(|owner| *owner == Owner::Refresh)
+        self.owners.values().any(|(owner, _)| *owner == Owner::Refresh)
     }
 
     /// Waits for the next task that ends; `None` if there is none. Nothing is lost when the wait is given up.
@@ -74,11 +98,17 @@ impl Work {
                 self.owners.remove(&id);
                 Some(done)
             }
+            Err(error) if error.is_cancelled() => {
+                self.owners.remove(&error.id());
+                Some(Done::GivenUp)
+            }
             Err(error) => {
                 tracing::error!(%error, "a task broke");
                 let detail = "the client's task for it broke; report it, and issue the instruction again";
-                match self.owners.remove(&error.id())? {
-                    Owner::Instruction(instruction) => Some(Done::Broke(instruction, detail.to_owned())),
+                match self.owners.remove(&error.id())?.0 {
+                    Owner::Fetch(instruction) | Owner::Run(instruction) => {
+                        Some(Done::Broke(instruction, detail.to_owned()))
+                    }
                     Owner::Refresh => Some(Done::Refreshed),
                 }
             }
@@ -92,19 +122,19 @@ pub(super) async fn fetch(
     plan: &Plan,
     left: Duration,
 ) -> Result<Vec<(String, PathBuf)>, String> {
-    let all = async {
-        let mut paths = Vec::new();
-        for resource in &plan.resources {
-            match content.fetch(resource).await {
-                Ok(path) => paths.push((format!("resource_{}", resource.name), path)),
-                Err(error) => return Err(format!("resource {:?}: {error}", resource.name)),
-            }
+    let deadline = Instant::now() + left.min(WINDOW_MAX);
+    let mut paths = Vec::new();
+    for resource in &plan.resources {
+        match content.fetch(resource, deadline).await {
+            Ok(path) => paths.push((format!("resource_{}", resource.name), path)),
+            Err(error) => return Err(format!("resource {:?}: {error}", resource.name)),
         }
-        Ok(paths)
-    };
-    let late = |_| Err("its window ended before its resources were here; issue it again".to_owned());
-    timeout(left, all).await.unwrap_or_else(late)
+    }
+    Ok(paths)
 }
+
+/// Longer than any window (PROTOCOL.md, "Orders", 12), and short enough for every clock to count.
+const WINDOW_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 #[cfg(test)]
 mod tests {
@@ -118,7 +148,7 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_panics_is_told_with_its_instruction() {
         let mut work = Work::default();
-        work.spawn(id(7), async { panic!("as the test wants it") });
+        work.run(id(7), async { panic!("as the test wants it") });
 
         let done = work.next().await;
 
@@ -160,6 +190,40 @@ mod tests {
         let _held = content.lock(digest("a")).lock_owned().await;
         let late = fetch(&content, &plan, Duration::from_millis(1)).await;
 
-        assert!(late.unwrap_err().starts_with("its window ended"));
+        assert!(late.unwrap_err().contains("its window ended"));
+    }
+
+    #[tokio::test]
+    async fn a_download_that_nobody_wants_any_more_is_given_up_and_no_other() {
+        let mut work = Work::default();
+        work.fetch(id(1), std::future::pending());
+        work.fetch(id(2), async { Done::Fetched(id(2), Ok(Vec::new())) });
+        work.run(id(3), async { Done::Broke(id(3), String::new()) });
+
+        work.keep_fetching(|instruction| instruction == id(2));
+
+        let mut ended = Vec::new();
+        while let Some(done) = work.next().await {
+            ended.push(match done {
+                Done::Fetched(of, _) | Done::Ran(of, _) | Done::Broke(of, _) => Some(of),
+                Done::GivenUp | Done::Refreshed => None,
+            });
+        }
+        ended.sort();
+        assert_eq!(ended, [None, Some(id(2)), Some(id(3))]);
+    }
+
+    #[tokio::test]
+    async fn a_download_that_waits_ends_with_the_client() {
+        let (held, ended) = tokio::sync::oneshot::channel::<()>();
+        let mut work = Work::default();
+        work.fetch(id(1), async move {
+            let _held = held;
+            std::future::pending().await
+        });
+
+        drop(work);
+
+        assert!(ended.await.is_err());
     }
 }

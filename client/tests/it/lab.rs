@@ -54,7 +54,8 @@ pub(crate) struct Lab {
     pub(crate) licence: Vec<u8>,
     servers: Authority,
     devices: Authority,
-    operator: Signer,
+    orders: Authority,
+    operator: Issued,
     author: Issued,
     licensor: Issued,
     config: Config,
@@ -74,7 +75,8 @@ impl Lab {
         let server = issue(&servers, "localhost", Role::Switch);
         let device = issue(&devices, DEVICE, Role::Device);
         let author = issue(&root("Authors", "authors.pem"), "author", Role::Author);
-        let operator = issue(&root("Orders", "orders.pem"), "operator", Role::OrderSigner);
+        let orders = root("Orders", "orders.pem");
+        let operator = issue(&orders, "operator", Role::OrderSigner);
         let licensor = issue(&root("Licences", "licences.pem"), "licensor", Role::Licensor);
         std::fs::write(folder.path().join("device.pem"), &device.chain_pem).unwrap();
         std::fs::write(folder.path().join("device.key"), &device.key_pem).unwrap();
@@ -83,7 +85,6 @@ impl Lab {
         let definition = sign(DEFINITION.as_bytes(), ContentType::Definition, &signer(&author));
         let licence = licence(&author, &licensor, TENANT, 1);
         let config = config(&folder, switch, background);
-        let operator = signer(&operator);
         let lab = Self {
             folder,
             server,
@@ -91,6 +92,7 @@ impl Lab {
             licence,
             servers,
             devices,
+            orders,
             operator,
             author,
             licensor,
@@ -107,8 +109,13 @@ impl Lab {
 
     /// Starts the client.
     pub(crate) async fn start(&self) -> Client {
+        self.start_with(self.config()).await
+    }
+
+    /// Starts the client with another configuration.
+    pub(crate) async fn start_with(&self, config: Config) -> Client {
         let shutdown = Shutdown::new();
-        let running = start(self.config(), shutdown.clone()).await.unwrap();
+        let running = start(config, shutdown.clone()).await.unwrap();
         Client { running, shutdown }
     }
 
@@ -133,10 +140,25 @@ impl Lab {
         self.write_servers_list(2, &[Revoked { serial_hex, at: UnixTime::now() }]);
     }
 
+    /// Returns a list that revokes the operator's certificate.
+    pub(crate) fn list_of_the_operator(&self) -> String {
+        let serial_hex = self.operator.certificate.serial_hex();
+        let revoked = [Revoked { serial_hex, at: UnixTime::now() }];
+        let now = UnixTime::now().as_secs();
+        self.orders.crl(&revoked, 1, seconds(now - 10), seconds(now + 3_600)).unwrap()
+    }
+
+    /// Signs an order at a later time, by an operator whose certificate begins then.
+    pub(crate) fn order_from(&self, number: u8, later: Duration) -> Vec<u8> {
+        let at = UnixTime::now().as_secs() + later.as_secs();
+        let young = issue_at(&self.orders, "operator", Role::OrderSigner, seconds(at));
+        envelope::sign(&self.order_content(number, |_| {}), ContentType::Order, &signer(&young), seconds(at))
+            .unwrap()
+    }
+
     fn write_servers_list(&self, number: u64, revoked: &[Revoked]) {
         let now = UnixTime::now().as_secs();
-        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-        let list = self.servers.crl(revoked, number, at(now - 10), at(now + 3_600)).unwrap();
+        let list = self.servers.crl(revoked, number, seconds(now - 10), seconds(now + 3_600)).unwrap();
         self.replace("servers.crl", &list);
     }
 
@@ -166,6 +188,10 @@ impl Lab {
 
     /// Signs an order that differs.
     pub(crate) fn order_with(&self, number: u8, change: impl FnOnce(&mut Order)) -> Vec<u8> {
+        sign(&self.order_content(number, change), ContentType::Order, &signer(&self.operator))
+    }
+
+    fn order_content(&self, number: u8, change: impl FnOnce(&mut Order)) -> Vec<u8> {
         let now_ms = now_ms();
         let mut order = Order {
             tenant: TENANT.to_owned(),
@@ -182,7 +208,7 @@ impl Lab {
             operator: "operator".to_owned(),
         };
         change(&mut order);
-        sign(&order::encode(&order), ContentType::Order, &self.operator)
+        order::encode(&order)
     }
 
     pub(crate) fn definition_digest(&self) -> Digest {
@@ -255,15 +281,22 @@ fn config(folder: &TempDir, switch: u16, background: u16) -> Config {
 }
 
 fn issue(authority: &Authority, name: &str, role: Role) -> Issued {
-    let now = UnixTime::now().as_secs();
+    issue_at(authority, name, role, seconds(UnixTime::now().as_secs() - 3_000))
+}
+
+fn seconds(seconds: u64) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(seconds))
+}
+
+fn issue_at(authority: &Authority, name: &str, role: Role, not_before: UnixTime) -> Issued {
     authority
         .issue(&Request {
             common_name: name.to_owned(),
             dns_names: vec![name.to_owned()],
             ip_addresses: Vec::new(),
             role,
-            not_before: UnixTime::since_unix_epoch(Duration::from_secs(now - 3_000)),
-            not_after: UnixTime::since_unix_epoch(Duration::from_secs(now + 3_600)),
+            not_before,
+            not_after: seconds(not_before.as_secs() + 6_600),
             crl_url: Some("http://localhost/crl".to_owned()),
         })
         .unwrap()

@@ -13,5 +13,6 @@ mod events;
 mod instructions;
 mod lab;
 mod rights;
+mod signers;
 mod start;
 mod switch;

@@ -42,7 +42,14 @@ impl FakeSwitch {
 
     /// Takes the client's next session and welcomes it.
     pub(crate) async fn accept(&self, lab: &Lab) -> Session {
-        tokio::time::timeout(PATIENCE, self.accept_one(lab)).await.expect("the client did not connect")
+        self.accept_at(lab, now_ms()).await
+    }
+
+    /// As [`Self::accept`], by another clock, milliseconds since 1970.
+    pub(crate) async fn accept_at(&self, lab: &Lab, time_ms: i64) -> Session {
+        tokio::time::timeout(PATIENCE, self.accept_one(lab, time_ms))
+            .await
+            .expect("the client did not connect")
     }
 
     /// Takes the client's next connection and does not take its certificate.
@@ -57,7 +64,7 @@ impl FakeSwitch {
         tokio::time::timeout(PATIENCE, refused).await.expect("the client did not connect");
     }
 
-    async fn accept_one(&self, lab: &Lab) -> Session {
+    async fn accept_one(&self, lab: &Lab, time_ms: i64) -> Session {
         let (stream, _) = self.listener.accept().await.unwrap();
         let stream = acceptor(lab).accept(stream).await.unwrap();
         let socket = tokio_tungstenite::accept_hdr_async(stream, check_upgrade).await.unwrap();
@@ -72,7 +79,7 @@ impl FakeSwitch {
         let SwitchEvent::Hello(hello) = session.next_raw().await else { panic!("no Hello") };
         let welcome = WelcomeArgs {
             epoch: Epoch(hello.last_epoch + 1),
-            time_ms: now_ms(),
+            time_ms,
             licence_digest: Some(lab.licence_digest()),
             highest_sequence: 0,
         };

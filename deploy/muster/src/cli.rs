@@ -1,5 +1,7 @@
 //! What can be typed.
 
+mod ctx;
+mod issue;
 mod pki;
 
 use std::path::PathBuf;
@@ -7,8 +9,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::ctx::Ctx;
+pub(crate) use self::issue::{Ask, Issue, Run};
 pub(crate) use self::pki::{Flaws, Pki, PkiCheck, PkiInit, PkiIssue};
-use crate::address;
 use crate::output::Format;
 
 /// Ask every machine of a fleet a question, or give it a signed order, and have the answers within a second.
@@ -46,32 +49,48 @@ pub(crate) enum Command {
     /// Issue a signed definition
     Run(Run),
     /// Show instructions and what came of them
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  muster instruction list\n  \
+        muster instruction watch 0197a6c8-0000-7000-8000-000000000001"
+    )]
     Instruction(Instruction),
     /// Show and remove devices
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  muster client list\n  \
+        muster client show web1.example.org"
+    )]
     Client(Client),
     /// Import and show signed definitions
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  muster definition import Acme-Files-Present.cms\n  \
+        muster definition list"
+    )]
     Definition(Definition),
     /// Import and show the licence
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  muster licence show")]
     Licence(Licence),
     /// Put and list resources of the Background Channel
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  muster resource put agent.deb\n  muster resource list")]
     Resource(Resource),
     /// Show events that clients reported
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  muster event list --follow")]
     Event(Event),
     /// Write everything the Switch holds, one JSON object a line
     Export(Export),
     /// Look for what is wrong, and say what would fix it
     Doctor(Doctor),
     /// Show and choose contexts
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  muster ctx list\n  muster ctx use production")]
     Ctx(Ctx),
     /// A development CA, and the certificate rules for anyone
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  muster pki init\n  \
+        muster pki issue web1.example.org --out certs/"
+    )]
     Pki(Pki),
     /// Runs one client of `muster dev`.
     #[command(name = "__client", hide = true)]
@@ -115,74 +134,21 @@ pub(crate) struct Dev {
 /// `--ports`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Ports {
-    /// 4000, 4001, 4002 and 4443
+    /// 4000 to 4003, 4442 and 4443
     Default,
     /// Any that are free
     Auto,
-}
-
-/// What `ask` and `run` share.
-#[derive(Debug, Args)]
-pub(crate) struct Issue {
-    /// For whom: an expression such as 'os == "linux" && cpus >= 4' [default: every device]
-    #[arg(long, value_name = "EXPR", default_value = "", hide_default_value = true)]
-    pub(crate) on: String,
-    /// How long to wait for answers; the instruction goes on after it
-    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub(crate) wait: Duration,
-    /// How long clients may start it, such as 1h [default: the definition's]
-    #[arg(long, value_name = "TIME", value_parser = gather)]
-    pub(crate) gather: Option<Duration>,
-    /// Show whom it would reach, and send nothing
-    #[arg(long)]
-    pub(crate) what_if: bool,
-    /// How to print
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Format,
-}
-
-/// `muster ask`
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  muster ask 'SELECT name, version FROM os'\n  \
-    muster ask \"SELECT path, not_after FROM certificates WHERE path GLOB '/etc/ssl/*.pem'\" --on 'host.startsWith(\"web\")' --wait 30s\n\n\
-    The tables: os host cpu memory disks mounts processes listening_ports interfaces routes users packages services \
-    files certificates time.\n`muster ask 'SELECT * FROM TABLE LIMIT 1'` shows a table's columns.")]
-pub(crate) struct Ask {
-    /// The question: one SELECT over the tables of the machine
-    #[arg(value_name = "SQL")]
-    pub(crate) sql: String,
-    #[command(flatten)]
-    pub(crate) issue: Issue,
-}
-
-/// `muster run`
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  muster run Muster-Os-Version\n  muster run Acme-Security-ExpiringCertificates -p days=14 --on 'os == \"linux\"' -o csv"
-)]
-pub(crate) struct Run {
-    /// The definition's name
-    #[arg(value_name = "NAME")]
-    pub(crate) name: String,
-    /// Its version [default: the highest that is licensed]
-    #[arg(long, value_name = "V", default_value = "", hide_default_value = true)]
-    pub(crate) definition_version: String,
-    /// An argument; repeat it for more
-    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = name_and_value)]
-    pub(crate) parameters: Vec<(String, String)>,
-    /// Do not ask for the device count before an action
-    #[arg(long)]
-    pub(crate) yes: bool,
-    #[command(flatten)]
-    pub(crate) issue: Issue,
 }
 
 /// `muster instruction`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Instruction {
     /// List instructions, newest first
+    #[command(after_help = "Examples:\n  muster instruction list\n  \
+        muster instruction list --limit 20 -o json")]
     List(Listing),
     /// Show one instruction and its counts
+    #[command(after_help = "Examples:\n  muster instruction show 0197a6c8-0000-7000-8000-000000000001")]
     Show {
         /// Its id
         id: String,
@@ -191,6 +157,9 @@ pub(crate) enum Instruction {
         output: Format,
     },
     /// Follow one instruction until every target is accounted for
+    #[command(
+        after_help = "Examples:\n  muster instruction watch 0197a6c8-0000-7000-8000-000000000001 --wait 1h"
+    )]
     Watch {
         /// Its id
         id: String,
@@ -202,6 +171,9 @@ pub(crate) enum Instruction {
         output: Format,
     },
     /// Show the rows that are committed
+    #[command(
+        after_help = "Examples:\n  muster instruction results 0197a6c8-0000-7000-8000-000000000001 -o csv"
+    )]
     Results {
         /// Its id
         id: String,
@@ -215,6 +187,9 @@ pub(crate) enum Instruction {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Client {
     /// List devices
+    #[command(after_help = "Examples:\n  muster client list\n  \
+        muster client list --on 'os == \"linux\" && cpus >= 4' -o json\n  \
+        muster client list --refused")]
     List {
         /// Only these: an audience expression
         #[arg(
@@ -232,6 +207,7 @@ pub(crate) enum Client {
         listing: Listing,
     },
     /// Show one device
+    #[command(after_help = "Examples:\n  muster client show web1.example.org")]
     Show {
         /// Its DeviceId
         device: String,
@@ -263,6 +239,7 @@ pub(crate) enum Client {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Definition {
     /// Import signed definitions (made by `muster-sign definition sign`)
+    #[command(after_help = "Examples:\n  muster definition import Acme-Files-Present.cms")]
     Import {
         /// The files
         #[arg(required = true, value_name = "FILE")]
@@ -272,8 +249,10 @@ pub(crate) enum Definition {
         output: Format,
     },
     /// List definitions
+    #[command(after_help = "Examples:\n  muster definition list -o wide")]
     List(Listing),
     /// Show one definition and its text
+    #[command(after_help = "Examples:\n  muster definition show Muster-Os-Version")]
     Show {
         /// Its name
         name: String,
@@ -290,11 +269,13 @@ pub(crate) enum Definition {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Licence {
     /// Hand a signed licence to the Switch (made by `muster-sign licence issue`)
+    #[command(after_help = "Examples:\n  muster licence import licence.cms")]
     Import {
         /// The file
         file: PathBuf,
     },
     /// Show the licence that the Switch holds
+    #[command(after_help = "Examples:\n  muster licence show\n  muster licence show -o json")]
     Show {
         /// How to print
         #[arg(short, long, value_enum, default_value_t)]
@@ -306,6 +287,8 @@ pub(crate) enum Licence {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Resource {
     /// Put a file and print the lines a definition names it by
+    #[command(after_help = "Examples:\n  muster resource put agent.deb\n  \
+        muster resource put build/agent-1.2.deb --name agent.deb -o json")]
     Put {
         /// The file
         file: PathBuf,
@@ -317,6 +300,7 @@ pub(crate) enum Resource {
         output: Format,
     },
     /// List resources
+    #[command(after_help = "Examples:\n  muster resource list")]
     List(Listing),
 }
 
@@ -324,6 +308,8 @@ pub(crate) enum Resource {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Event {
     /// List events in the order of commitment
+    #[command(after_help = "Examples:\n  muster event list --device web1.example.org\n  \
+        muster event list --after 1200 --follow")]
     List {
         /// Only of this device
         #[arg(long, default_value = "", hide_default_value = true)]
@@ -352,6 +338,8 @@ pub(crate) struct Listing {
 
 /// `muster export`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  muster export > fleet.jsonl\n  \
+    muster export | grep '\"kind\":\"event\"'")]
 pub(crate) struct Export {
     /// The only one: an object a line, with its `kind`
     #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
@@ -367,77 +355,12 @@ pub(crate) enum ExportFormat {
 
 /// `muster doctor`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  muster doctor\n  muster doctor --context production -o json")]
 pub(crate) struct Doctor {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Format,
 }
 
-/// `muster ctx`
-#[derive(Debug, Subcommand)]
-pub(crate) enum Ctx {
-    /// List contexts
-    List {
-        /// How to print
-        #[arg(short, long, value_enum, default_value_t)]
-        output: Format,
-    },
-    /// Make a context the current one
-    Use {
-        /// Its name
-        name: String,
-    },
-    /// Add or replace a context, and make it the current one
-    #[command(after_help = "Example:\n  muster ctx add production --switch switch.example.org:4001 \\\n    \
-        --background-channel https://background.example.org:4443/Background/v1")]
-    Add {
-        /// Its name
-        #[arg(value_parser = address::context_name)]
-        name: String,
-        /// Address of the operator API, such as switch.example.org:4001
-        #[arg(long, value_name = "HOST:PORT", value_parser = address::switch)]
-        switch: String,
-        /// Address of the Background Channel, such as https://HOST:4443/Background/v1
-        #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, value_parser = address::background_channel)]
-        background_channel: String,
-        /// Admin address of the Switch, such as http://127.0.0.1:4002
-        #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, value_parser = address::admin)]
-        admin: String,
-    },
-    /// Forget a context
-    Remove {
-        /// Its name
-        name: String,
-    },
-}
-
-/// Nothing can be gathered in no time; the definition's own bounds are the Switch's to check.
-fn gather(text: &str) -> Result<Duration, String> {
-    let gather = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if gather < Duration::from_secs(1) { Err("expected at least 1s".to_owned()) } else { Ok(gather) }
-}
-
-fn name_and_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("expected NAME=VALUE, such as days=14".to_owned()),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn an_argument_may_hold_equals_signs() {
-        assert_eq!(name_and_value("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
-        assert!(name_and_value("=c").is_err());
-    }
-}
+mod tests;

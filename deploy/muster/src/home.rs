@@ -177,7 +177,7 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8], secrecy: Secrecy) -> Result<
 fn try_write(path: &Path, bytes: &[u8], secrecy: Secrecy) -> std::io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::PermissionsExt as _;
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let folder = folder_of(path);
     std::fs::create_dir_all(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     let mode = match secrecy {
@@ -189,6 +189,11 @@ fn try_write(path: &Path, bytes: &[u8], secrecy: Secrecy) -> std::io::Result<()>
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     std::fs::File::open(folder)?.sync_all()
+}
+
+/// The folder of a file; a bare name has one, too.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 /// Reads a file that a command needs.
@@ -230,5 +235,12 @@ mod tests {
             "no context is the current one; there is dev, production, staging"
         );
         assert!(refused("", &[], None).contains("has no context, so no Switch is known"));
+    }
+
+    #[test]
+    fn a_file_without_a_folder_in_its_name_lies_where_the_command_was_typed() {
+        for (file, folder) in [("ready.json", "."), ("fleet/ready.json", "fleet"), ("/ready.json", "/")] {
+            assert_eq!(folder_of(Path::new(file)), Path::new(folder), "{file}");
+        }
     }
 }

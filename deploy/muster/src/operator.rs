@@ -25,6 +25,7 @@ use tonic::{Response, Status, Streaming};
 
 use crate::exit::Failure;
 use crate::home::{Context, Home};
+use crate::provision;
 
 /// For TCP, for TLS, and for the first bytes.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -168,11 +169,12 @@ pub(crate) fn client_credentials(home: &Home, alpn: &[u8]) -> Result<Arc<ClientC
     let own = Own::Files(CredentialFiles::pem(home.path("operator/tls.pem"), home.path("operator/tls.key")));
     let rules = Rules { policy: Policy::default(), ..Rules::lenient(Clock::system()) };
     let servers = Servers::Roots(home.roots("servers"));
-    credentials::client(own, servers, vec![alpn.to_vec()], Role::Operator, rules).map_err(unusable)
+    credentials::client(own, servers, vec![alpn.to_vec()], Role::Operator, rules)
+        .map_err(|error| unusable(home, error))
 }
 
 /// Files that are not there have yet to be made, as those that sign orders; files that are there may be forbidden.
-fn unusable(error: CredentialError) -> Failure {
+fn unusable(home: &Home, error: CredentialError) -> Failure {
     let said = format!("the operator's certificate: {error}");
     let is_missing = |error: &CredentialError| {
         let CredentialError::Read { source, .. } = error else { return false };
@@ -182,7 +184,7 @@ fn unusable(error: CredentialError) -> Failure {
         true => Failure::usage(said),
         false => Failure::denied(said),
     };
-    failure.with_next("muster pki init   (a development PKI), or put operator/tls.pem and .key into the home")
+    failure.with_next(provision::how_to_have(home, Role::Operator, "operator/tls"))
 }
 
 /// Opens TLS to `HOST:PORT` and expects a certificate of a server for that host.
@@ -221,8 +223,11 @@ pub(crate) async fn admitted(
     let mut stream = BufReader::new(stream);
     match tokio::time::timeout(CONNECT_DEADLINE, stream.fill_buf()).await {
         Ok(Ok(bytes)) if !bytes.is_empty() => Ok(stream),
-        Ok(Ok(_)) => Err(Failure::unreachable(format!("{server} at {address} closed the connection"))
-            .with_next("muster doctor")),
+        Ok(Ok(_)) => Err(Failure::unreachable(format!(
+            "{server} at {address} closed the connection after TLS; it may have as many as its `connections_max`, or of \
+             this certificate as its `connections_per_certificate_max`, allows"
+        ))
+        .with_next("muster doctor")),
         Ok(Err(error)) if !is_about_certificates(&error) => Err(Failure::unreachable(format!(
             "the connection to {server} at {address} broke before it answered: {error}"
         ))
@@ -230,7 +235,10 @@ pub(crate) async fn admitted(
         Ok(Err(error)) => Err(Failure::denied(format!(
             "{server} at {address} refused the operator's certificate operator/tls.pem: {error}"
         ))
-        .with_next("muster doctor   (the server's log and metrics have the rule that it breaks)")),
+        .with_next(
+            "another certificate; the server's log and metrics have the rule that this one breaks, and with a \
+             development CA it is made by   muster pki issue NAME --role operator",
+        )),
         Err(_) => Err(Failure::unreachable(format!("{address} did not answer within {CONNECT_DEADLINE:?}"))
             .with_next("muster doctor")),
     }
@@ -313,7 +321,7 @@ mod tests {
         let missing = client_credentials(&home, b"h2").unwrap_err();
 
         assert_eq!((other_role, missing.exit()), (Exit::Denied, Exit::Usage), "{missing}");
-        assert!(missing.next().unwrap().starts_with("muster pki init"), "{missing}");
+        assert!(missing.next().unwrap().starts_with("muster pki issue NAME --role operator"), "{missing}");
     }
 
     fn reset(stream: &TcpStream) {

@@ -3,6 +3,7 @@
 //! The first difference refuses it: a Switch that changes what an operator asked for is broken, or lies.
 
 use muster_proto::common::v1::NamedValue;
+use muster_proto::ids::InstructionId;
 use muster_proto::order::v1::Order;
 use muster_signing::definition::Definition;
 use muster_signing::envelope;
@@ -75,6 +76,12 @@ fn check_window(order: &Order, asked: &Asked<'_>) -> Result<(), Failure> {
     let gather_ms = i64::try_from(gather.as_millis()).unwrap_or(i64::MAX);
     let first = asked.now_ms.saturating_add(CLOCK_SLACK_MS);
     let last = first.saturating_add(gather_ms);
+    // Devices whose stores were brought back from a copy go by it: an order dated ahead would be started once more there.
+    let made_at_ms =
+        InstructionId::try_from(order.instruction.as_slice()).map_or(i64::MAX, |id| id.made_at_ms());
+    if made_at_ms > first {
+        return differs("the time in the instruction's id", &output::moment(made_at_ms), "now");
+    }
     if order.not_before_ms > first {
         return differs("the start of its window", &output::moment(order.not_before_ms), "now");
     }
@@ -130,11 +137,19 @@ mod tests {
                 members_count: 3,
                 ..Audience::default()
             }),
+            instruction: id(NOW),
             not_before_ms: NOW - MINUTE,
             expires_at_ms: NOW + 10 * MINUTE,
             operator: "jane".to_owned(),
             ..Order::default()
         }
+    }
+
+    /// A UUID of version 7 that was made at that time.
+    fn id(made_at_ms: i64) -> Vec<u8> {
+        let mut id = made_at_ms.to_be_bytes()[2..].to_vec();
+        id.extend([0x70, 0, 0x80, 0, 0, 0, 0, 0, 0, 0]);
+        id
     }
 
     fn verdict(order: &Order) -> Result<(), String> {
@@ -167,7 +182,7 @@ mod tests {
     #[test]
     fn a_switch_that_changes_anything_gets_no_signature() {
         type Lie = (&'static str, fn(&mut Order));
-        let lies: [Lie; 9] = [
+        let lies: [Lie; 11] = [
             ("the definition", |order| order.definition_digest[0] ^= 1),
             ("the order's definition", |order| order.definition_name = "Muster-Process-Top".to_owned()),
             ("the order's version", |order| order.definition_version = "2.0.0".to_owned()),
@@ -175,6 +190,8 @@ mod tests {
             ("the number of targets", |order| order.audience.as_mut().unwrap().members_count = 4),
             ("the operator", |order| order.operator = "eve".to_owned()),
             ("the arguments", |order| order.arguments = vec![port(23)]),
+            ("the time in the instruction's id", |order| order.instruction = id(NOW + 24 * 60 * MINUTE)),
+            ("the time in the instruction's id", |order| order.instruction.clear()),
             ("the start of its window", |order| order.not_before_ms = NOW + 24 * 60 * MINUTE),
             ("the end of its window", |order| order.expires_at_ms = NOW + 60 * MINUTE),
         ];

@@ -1,5 +1,6 @@
 //! What a fresh home needs to issue its first instruction: CA, operator, publisher, licensor, licence, definitions.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use muster_pki::{Facts, Role, Roots, UnixTime};
@@ -46,6 +47,9 @@ const fn platform(name: &'static str, text: &'static str) -> (&'static str, &'st
     (name, text)
 }
 
+/// The file of a home that says for which organisation it was made.
+const TENANT_FILE: &str = "pki/tenant";
+
 /// What a development CA makes besides its own folder: an operator of another CA has these, too.
 const MADE: [&str; 5] = ["operator", "publisher", "licensor", "trust", "licence.cms"];
 
@@ -55,10 +59,7 @@ const MADE: [&str; 5] = ["operator", "publisher", "licensor", "trust", "licence.
 /// The home has keys, roots or a licence, and no development CA: they are someone's, and would be gone.
 pub(crate) fn provision(home: &Home, tenant: &str, crl_url: &str, now: UnixTime) -> Result<(), Failure> {
     let pki = PkiHome::of(home);
-    // A development CA that was begun has this folder before anything else.
-    if !home.path("pki").exists()
-        && let Some(theirs) = MADE.iter().map(|name| home.path(name)).find(|path| path.exists())
-    {
+    if let Some(theirs) = theirs(home) {
         return Err(Failure::usage(format!(
             "{} is there, and was not made by a development CA of this home; it would be overwritten",
             theirs.display()
@@ -66,12 +67,52 @@ pub(crate) fn provision(home: &Home, tenant: &str, crl_url: &str, now: UnixTime)
         .with_next("muster --home ANOTHER …   (a home for development; MUSTER_HOME names it, too)"));
     }
     pki.set_crl_base_url(crl_url)?;
+    home.write(TENANT_FILE, format!("{tenant}\n").as_bytes(), Secrecy::Public)?;
     pki.create(now)?;
     for person in people(&operator_name()) {
         issue(home, &person, now)?;
     }
     write_definitions(home, now)?;
     write_licence(home, tenant, 1, now)
+}
+
+/// Returns what of a home a development CA would overwrite, though none made it.
+fn theirs(home: &Home) -> Option<PathBuf> {
+    // A development CA that was begun has this folder before anything else.
+    if home.path("pki").exists() {
+        return None;
+    }
+    MADE.iter().map(|name| home.path(name)).find(|path| path.exists())
+}
+
+/// Returns the organisation that a home was made for; one without the file says it in its licence.
+pub(crate) fn tenant(home: &Home, now: UnixTime) -> Result<Option<String>, Failure> {
+    match std::fs::read_to_string(home.path(TENANT_FILE)) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(held_licence(home, now).map(|licence| licence.tenant().to_owned()))
+        }
+        Err(error) => Err(Failure::new(Exit::Refused, format!("{TENANT_FILE}: {error}"))),
+    }
+}
+
+/// What to do where an operator's certificate and key, `FILE.pem` and `FILE.key` of the home, do not do. `pki init` makes them
+/// in a home that has nothing yet, and refuses any other.
+pub(crate) fn how_to_have(home: &Home, role: Role, file: &str) -> String {
+    let (certificate, key) = (home.path(&format!("{file}.pem")), home.path(&format!("{file}.key")));
+    let there = format!("{} and {}", certificate.display(), key.display());
+    if PkiHome::of(home).exists() {
+        let role = role.name();
+        return format!(
+            "muster pki issue NAME --role {role} --out DIR, then put DIR/NAME.pem and .key at {there}"
+        );
+    }
+    let by_hand = format!("put the operator's certificate and key at {there}");
+    if theirs(home).is_some() {
+        by_hand
+    } else {
+        format!("muster pki init   (a development PKI), or {by_hand}")
+    }
 }
 
 /// What becomes of a person's certificate that was revoked.
@@ -94,8 +135,10 @@ pub(crate) fn renew(home: &Home, tenant: &str, revoked: Revoked, now: UnixTime) 
     for person in people(&operator_name()) {
         let standing =
             pki.standing((person.role, &person.name), &home.path(person.certificate), RENEW_BEFORE, now)?;
+        let has_key = home.path(person.key).exists();
         let is_due = match standing {
-            Standing::Good | Standing::Foreign => false,
+            Standing::Good => !has_key,
+            Standing::Foreign => false,
             Standing::Missing | Standing::Ending => true,
             Standing::Revoked if revoked == Revoked::IsReissued => true,
             Standing::Revoked => {
@@ -111,7 +154,7 @@ pub(crate) fn renew(home: &Home, tenant: &str, revoked: Revoked, now: UnixTime) 
             renewed.push(person.role);
         }
     }
-    if renewed.contains(&Role::Author) {
+    if renewed.contains(&Role::Author) || !home.path("definitions").is_dir() {
         write_definitions(home, now)?;
     }
     let licence = held_licence(home, now);
@@ -265,6 +308,56 @@ mod tests {
             assert_eq!(held_licence(&home, after(days)).unwrap().serial(), serial, "after {days} days");
             before = now;
         }
+    }
+
+    #[test]
+    fn what_was_deleted_of_a_home_is_made_anew_with_the_next_start() {
+        let (_folder, home) = fresh();
+        let gone = ["operator/tls.key", "publisher/key.pem", "licensor/cert.pem", "licence.cms"];
+        for file in gone {
+            std::fs::remove_file(home.path(file)).unwrap();
+        }
+        std::fs::remove_dir_all(home.path("definitions")).unwrap();
+
+        renew(&home, "dev", Revoked::StaysOut, NOW).unwrap();
+
+        assert!(gone.iter().all(|file| home.path(file).exists()));
+        assert!(home.path("definitions/Muster-Os-Version.cms").exists());
+        assert!(held_licence(&home, NOW).is_some());
+    }
+
+    #[test]
+    fn a_home_knows_the_organisation_that_it_was_made_for_also_without_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(folder.path().to_owned())).unwrap();
+        assert_eq!(tenant(&home, NOW).unwrap(), None);
+        provision(&home, "acme", CRL_BASE_URL, NOW).unwrap();
+
+        let told = tenant(&home, NOW).unwrap();
+        std::fs::remove_file(home.path(TENANT_FILE)).unwrap();
+        let licensed = tenant(&home, NOW).unwrap();
+
+        assert_eq!((told.as_deref(), licensed.as_deref()), (Some("acme"), Some("acme")));
+    }
+
+    #[test]
+    fn pki_init_is_advised_only_where_it_would_do_something() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(folder.path().to_owned())).unwrap();
+        let advice = || how_to_have(&home, Role::Operator, "operator/tls");
+
+        let empty = advice();
+        home.write("trust/servers.pem", b"theirs", Secrecy::Public).unwrap();
+        let of_another_ca = advice();
+        std::fs::remove_dir_all(home.path("trust")).unwrap();
+        provision(&home, "dev", CRL_BASE_URL, NOW).unwrap();
+        let provisioned = advice();
+
+        assert!(empty.starts_with("muster pki init "), "{empty}");
+        assert!(of_another_ca.starts_with("put the operator's certificate and key at "), "{of_another_ca}");
+        assert!(provisioned.starts_with("muster pki issue NAME --role operator "), "{provisioned}");
+        let there = home.path("operator/tls.pem").display().to_string();
+        assert!([empty, of_another_ca, provisioned].iter().all(|advice| advice.contains(&there)));
     }
 
     #[test]

@@ -1,19 +1,25 @@
-//! What a stranger may hold of a listener before a handshake: little, for a short time, and not more than others.
+//! The way in of every TLS listener, and what a stranger may hold of it: little, for a short time, and not more than others.
 //!
 //! Whoever connects has a place in the [`Lobby`] until its first byte is there and one of the [`Handshakes`] is free for it,
 //! which it then has. Both are bounded in all and for each source, so that a host that opens connections and is silent, or
 //! begins handshakes and does not end them, takes room from its own neighbours at most. A source is an IPv4 address or
 //! an IPv6 network of 64 bits, which is what one host is given.
 //!
-//! It knows no certificate: who has ended a handshake is known by name and bounded elsewhere. Start reading at
-//! [`Place::pass`].
+//! Who has ended a handshake is known by name; what it may hold from there on is bounded by [`Places`]. Start reading at
+//! [`Entrance`].
 
+mod entrance;
+mod farewell;
 mod handshakes;
 mod lobby;
 mod plain;
+mod shares;
 
+pub use self::entrance::{Admitted, Entrance, Newcomer, Tell, TurnedAway};
+pub use self::farewell::end;
 pub use self::handshakes::{Handshakes, Permit};
 pub use self::lobby::{Lobby, LobbyBounds, Place, Source};
+pub use self::shares::{Full, Places, Share, Shares, Taken};
 
 /// Why a connection was ended before its handshake began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

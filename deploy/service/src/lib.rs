@@ -6,7 +6,8 @@
 //! - [`shutdown`]: owns the tasks and ends them in order.
 //! - [`health`] and [`admin`]: what is well and what is not, over loopback HTTP.
 //! - [`credentials`]: TLS configurations from watched files, judged by [`muster_pki::check`], and the way out to servers.
-//! - [`admission`]: what a stranger may hold of a listener before its handshake.
+//! - [`admission`]: the way in of a TLS listener, and what a stranger may hold of it.
+//! - [`wall`]: the time of day, as far as it is believed.
 //! - [`listen`] and [`exit`]: sockets and exit codes whose errors say what to change.
 //!
 //! It holds nothing of sessions, instructions or resources. Start reading at [`credentials`].
@@ -22,6 +23,7 @@ pub mod metrics;
 pub mod program;
 pub mod shutdown;
 pub mod telemetry;
+pub mod wall;
 
 /// Builds the multi-threaded runtime of a service: `workers` threads named after `program`.
 ///

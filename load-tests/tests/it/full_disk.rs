@@ -1,43 +1,11 @@
 //! A full disk under the Switch: new work is refused with the fix, nothing that was promised is lost.
 
-use std::path::PathBuf;
-use std::process::Command;
-
 use muster_load_tests::history::{History, Promise};
 use serde_json::Value;
 
-use crate::support::{Place, lacks_root, rows, system};
+use crate::support::{Place, SmallDisk, lacks_root, rows};
 
 const DEVICE: &str = "web1.example.org";
-
-/// A tmpfs, unmounted with the test.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(path: PathBuf) -> Self {
-        std::fs::create_dir_all(&path).unwrap();
-        system("mount", &["-t", "tmpfs", "-o", "size=4m", "muster-it", path.to_str().unwrap()]);
-        Self(path)
-    }
-
-    /// Takes all but `left` bytes.
-    fn fill(&self, left: u64) {
-        let said = system("df", &["-B1", "--output=avail", self.0.to_str().unwrap()]);
-        let free: u64 = said.lines()[1].trim().parse().unwrap();
-        let taken = usize::try_from(free.saturating_sub(left)).unwrap();
-        std::fs::write(self.0.join("filler"), vec![1_u8; taken]).unwrap();
-    }
-
-    fn free(&self) {
-        std::fs::remove_file(self.0.join("filler")).unwrap();
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(&self.0).output());
-    }
-}
 
 #[test]
 fn a_full_disk_refuses_new_work_and_loses_nothing() {
@@ -45,7 +13,7 @@ fn a_full_disk_refuses_new_work_and_loses_nothing() {
         return;
     }
     let place = Place::with_pki(&[DEVICE]);
-    let small = Small::mount(place.path("switch"));
+    let small = SmallDisk::mount(place.path("switch"));
     place.switch_config("[engine]\ndisk_reserve = \"1 MiB\"\n");
     place.client_config(DEVICE);
     place.add_context();
@@ -88,7 +56,7 @@ fn results_promised_before_the_disk_filled_still_go_in() {
         return;
     }
     let place = Place::with_pki(&[DEVICE]);
-    let small = Small::mount(place.path("switch"));
+    let small = SmallDisk::mount(place.path("switch"));
     place.switch_config("[engine]\ndisk_reserve = \"1 MiB\"\n");
     place.client_config(DEVICE);
     place.add_context();

@@ -1,13 +1,10 @@
 //! A full disk under a running client: what it takes it keeps, what it cannot take it says, and it lives on.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::process::Command;
-
 use muster_load_tests::history::{History, Promise};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
-use crate::support::{Place, Said, lacks_root, rows, system, wait_until};
+use crate::support::{Place, Said, SmallDisk, lacks_root, rows, wait_until};
 
 const DEVICE: &str = "web1.example.org";
 /// Bytes of a large event: an event may have 64 KiB.
@@ -15,40 +12,13 @@ const LARGE: usize = 40 * 1024;
 /// More events than fit on the small disk.
 const MANY: usize = 400;
 
-/// A tmpfs under the client's store, unmounted with the test.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(path: PathBuf) -> Self {
-        std::fs::create_dir_all(&path).unwrap();
-        system("mount", &["-t", "tmpfs", "-o", "size=4m,mode=700", "muster-it", path.to_str().unwrap()]);
-        Self(path)
-    }
-
-    /// Takes all that is left.
-    fn fill(&self) {
-        // Writes what fits, and fails then.
-        drop(std::fs::write(self.0.join("filler"), vec![1_u8; 5 << 20]));
-    }
-
-    fn free(&self) {
-        std::fs::remove_file(self.0.join("filler")).unwrap();
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(&self.0).output());
-    }
-}
-
 #[test]
 fn a_client_on_a_full_disk_says_so_keeps_what_it_took_and_lives_on() {
     if lacks_root() {
         return;
     }
     let place = Place::with_pki(&[DEVICE]);
-    let small = Small::mount(place.path(DEVICE));
+    let small = SmallDisk::mount(place.path(DEVICE));
     place.switch_config("");
     place.client_config_to(DEVICE, place.ports.sessions, "");
     place.add_context();
@@ -59,7 +29,7 @@ fn a_client_on_a_full_disk_says_so_keeps_what_it_took_and_lives_on() {
     let before = place.ask("SELECT name FROM os", 0);
     let mut taken = vec![sequence(&post(&place, 1).with_code(0))];
 
-    small.fill();
+    small.fill(0);
     // The log of the store has some room left.
     let refused = post_until_refused(&place, LARGE, &mut taken);
     refused.with_code(69).naming(&["disk", "full", "free some space"]);
@@ -94,13 +64,13 @@ fn a_client_that_is_stopped_on_a_full_disk_ends_and_has_everything_it_took_when_
         return;
     }
     let place = Place::with_pki(&[DEVICE]);
-    let small = Small::mount(place.path(DEVICE));
+    let small = SmallDisk::mount(place.path(DEVICE));
     place.switch_config("");
     place.client_config_to(DEVICE, place.ports.sessions, "");
     place.add_context();
     // No Switch yet: everything waits.
     let client = place.start_client(DEVICE);
-    small.fill();
+    small.fill(0);
     let mut taken = Vec::new();
     post_until_refused(&place, LARGE, &mut taken).with_code(69).naming(&["disk", "full"]);
 

@@ -19,7 +19,7 @@ fn an_operator_without_a_valid_certificate_is_told_what_to_do() {
     let kept = std::fs::read(&own).unwrap();
 
     std::fs::remove_file(&own).unwrap();
-    ask().with_code(2).naming(&["operator/tls.pem", "muster pki init"]);
+    ask().with_code(2).naming(&["operator/tls.pem", "muster pki issue NAME --role operator"]);
     let doctor = with(place.command(), ["doctor"]);
     assert_ne!(doctor.code, 0, "{doctor:?}");
     assert!(doctor.out.contains("operator/tls.pem") || doctor.out.contains("tls.pem"), "{}", doctor.out);
@@ -60,7 +60,7 @@ fn an_order_is_not_signed_with_a_missing_or_expired_certificate() {
     std::fs::remove_file(&certificate).unwrap();
     let missing = ask();
     assert!(missing.code == 2 || missing.code == 4, "{missing:?}");
-    missing.naming(&["operator/order.pem", "muster pki init"]);
+    missing.naming(&["operator/order.pem", "muster pki issue NAME --role order"]);
 
     place.issue(&["late", "--role", "order", "--days=-2"]);
     copy(&place, "late", &certificate, &key);

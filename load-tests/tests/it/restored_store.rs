@@ -55,6 +55,46 @@ fn events_of_a_store_brought_back_from_a_backup_are_not_taken_for_repeats() {
     switch.stop();
 }
 
+/// The copy holds an order that had not started when it was made, and has run since.
+#[test]
+fn an_order_that_ran_after_the_backup_is_not_started_again_by_the_restored_store() {
+    let place = Place::with_pki(&[DEVICE]);
+    place.switch_config("");
+    place.background_config();
+    place.client_config(DEVICE);
+    place.record_starts(DEVICE);
+    place.add_context();
+    let switch = place.start_switch();
+    let background = place.start_background();
+    place.import_all();
+    place.author_with_resource("Acme-Restored-Marker");
+    let client = place.start_client(DEVICE);
+    place.wait_online(DEVICE);
+    background.stop();
+    let words = ["run", "Acme-Restored-Marker", "--wait", "1s", "-o", "json"];
+    let order = field(&place.muster(words).with_code(3).json(), "instruction");
+    client.stop();
+    copy(&place, DEVICE, "backup");
+    let background = place.start_background();
+    let client = place.start_client(DEVICE);
+    let show = || place.muster(["instruction", "show", &order, "-o", "json"]).with_code(0).json();
+    wait_until("the order to run", || show()["complete"] == true);
+    client.stop();
+    assert_eq!(place.starts(), 1);
+
+    std::fs::remove_dir_all(place.path(DEVICE)).unwrap();
+    copy(&place, "backup", DEVICE);
+    let client = place.start_client(DEVICE);
+    place.wait_online(DEVICE);
+
+    place.ask("SELECT name FROM os", 0);
+    assert_eq!(place.starts(), 2, "the order of the copy and one question: {}", client.log());
+    assert_eq!(show()["states"], serde_json::json!({"answered": 1}));
+    client.stop();
+    background.stop();
+    switch.stop();
+}
+
 fn post(place: &Place, text: &str) {
     place.client_command(DEVICE, &["event", "post"], &["test.posted", &format!("text={text}")]).with_code(0);
 }

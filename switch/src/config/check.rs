@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use muster_proto::limits;
+use muster_proto::limits::{self, Measure};
 use muster_service::admin;
-use muster_service::config::{Invalid, Validate};
+use muster_service::config::{Invalid, Validate, human};
 
-use super::{ClockLimits, Config, EngineLimits, Grant, OperatorLimits, SessionLimits, ShutdownLimits};
+use super::{Config, EngineLimits, Grant, OperatorLimits, SessionLimits, ShutdownLimits};
 
 /// More shards than any machine has use for; an index fits `SessionKey`.
 pub(super) const SHARDS_MAX: u16 = 256;
@@ -34,7 +34,7 @@ impl Validate for Config {
             ("sessions", sessions(&self.sessions, self.shard_count().into())),
             ("operators", operators(&self.operators)),
             ("engine", engine(&self.engine)),
-            ("clock", clock(&self.clock)),
+            ("clock", self.clock.findings()),
             ("shutdown", shutdown(&self.shutdown)),
         ];
         for (table, wrong) in tables {
@@ -80,14 +80,14 @@ fn sessions(limits: &SessionLimits, shards: u64) -> Vec<Invalid> {
     found.extend(share(SHARE_OF_WAITING, limits.waiting_per_source_max, limits.waiting_max));
     found.extend(not_zero("first_byte_deadline", limits.first_byte_deadline));
     found.extend(at_least("backlog", limits.backlog.into(), 1));
-    found.extend(at_least("read_buffer_bytes", limits.read_buffer_bytes, 512));
+    found.extend(at_least_bytes("read_buffer_bytes", limits.read_buffer_bytes, 512));
     found.extend(not_zero("tls_deadline", limits.tls_deadline));
     found.extend(not_zero("upgrade_deadline", limits.upgrade_deadline));
     found.extend(not_zero("write_deadline", limits.write_deadline));
     // Smaller would close sessions for results that the protocol allows; larger is never decoded.
     let (min, max) = (limits::RESULT_BYTES_MAX + limits::FRAME_OVERHEAD_MAX, limits::FRAME_BYTES_MAX);
-    found.extend(at_least("message_bytes_max", limits.message_bytes_max, bytes(min)));
-    found.extend(at_most("message_bytes_max", limits.message_bytes_max, bytes(max)));
+    found.extend(at_least_bytes("message_bytes_max", limits.message_bytes_max, bytes(min)));
+    found.extend(at_most_bytes("message_bytes_max", limits.message_bytes_max, bytes(max)));
     found
 }
 
@@ -100,7 +100,12 @@ fn protocol(limits: &SessionLimits) -> Vec<Invalid> {
             "events_credit_bytes" => "events_credit",
             same => same,
         };
-        let invalid = Invalid::new(key, error.to_string());
+        let got = as_written(error.got());
+        let min = match error.min() {
+            Measure::Time(time) => human::duration::format(time),
+            Measure::Bytes(bytes) => human::bytes::format_up(bytes),
+        };
+        let invalid = Invalid::new(key, format!("got {got}, wanted at least {min}: {}", error.why()));
         if key == "dead_after" { invalid.against("ping_interval") } else { invalid }
     };
     limits.protocol().findings().iter().map(told).collect()
@@ -114,8 +119,8 @@ fn operators(limits: &OperatorLimits) -> Vec<Invalid> {
         share(SHARE_OF_WAITING, limits.waiting_per_source_max, limits.waiting_max),
         not_zero("first_byte_deadline", limits.first_byte_deadline),
         at_least("streams_max", limits.streams_max.into(), 1),
-        at_least("message_bytes_max", limits.message_bytes_max, CALL_BYTES_MIN),
-        at_least("header_bytes_max", limits.header_bytes_max, 4096),
+        at_least_bytes("message_bytes_max", limits.message_bytes_max, CALL_BYTES_MIN),
+        at_least_bytes("header_bytes_max", limits.header_bytes_max, 4096),
         not_zero("call_deadline", limits.call_deadline),
         not_zero("tls_deadline", limits.tls_deadline),
     ];
@@ -132,18 +137,13 @@ fn engine(limits: &EngineLimits) -> Vec<Invalid> {
     found.into_iter().flatten().collect()
 }
 
-fn clock(limits: &ClockLimits) -> Vec<Invalid> {
-    let found = [not_zero("jump_max", limits.jump_max), not_zero("settle", limits.settle)];
-    found.into_iter().flatten().collect()
-}
-
 fn shutdown(limits: &ShutdownLimits) -> Vec<Invalid> {
     let mut found: Vec<Invalid> = not_zero("drain_timeout", limits.drain_timeout).into_iter().collect();
     if limits.reconnect_spread > limits::RECONNECT_AFTER_MAX {
         let problem = format!(
-            "got {:?}, wanted at most {:?}, what a client may be told",
-            limits.reconnect_spread,
-            limits::RECONNECT_AFTER_MAX
+            "got {}, wanted at most {}, what a client may be told",
+            human::duration::format(limits.reconnect_spread),
+            human::duration::format(limits::RECONNECT_AFTER_MAX)
         );
         found.push(Invalid::new("reconnect_spread", problem));
     }
@@ -197,9 +197,29 @@ fn at_most(key: &str, got: u64, max: u64) -> Option<Invalid> {
     (got > max).then(|| Invalid::new(key, format!("got {got}, wanted at most {max}")))
 }
 
+fn at_least_bytes(key: &str, got: u64, min: u64) -> Option<Invalid> {
+    let wanted = human::bytes::format_up(min);
+    let problem = || format!("got {}, wanted at least {wanted}", human::bytes::format(got));
+    (got < min).then(|| Invalid::new(key, problem()))
+}
+
+fn at_most_bytes(key: &str, got: u64, max: u64) -> Option<Invalid> {
+    let problem =
+        || format!("got {}, wanted at most {}", human::bytes::format(got), human::bytes::format(max));
+    (got > max).then(|| Invalid::new(key, problem()))
+}
+
+/// A limit as the configuration writes it.
+fn as_written(measure: Measure) -> String {
+    match measure {
+        Measure::Time(time) => human::duration::format(time),
+        Measure::Bytes(bytes) => human::bytes::format(bytes),
+    }
+}
+
 fn not_zero(key: &str, got: Duration) -> Option<Invalid> {
     got.is_zero()
-        .then(|| Invalid::new(key, "got 0, wanted a duration such as \"10s\": every wait has an end"))
+        .then(|| Invalid::new(key, "got 0s, wanted a duration such as \"10s\": every wait has an end"))
 }
 
 fn bytes(count: usize) -> u64 {
@@ -231,6 +251,26 @@ mod tests {
         check(|config| config.sessions.message_bytes_max = 2 << 20, "sessions.message_bytes_max");
         check(|config| config.sessions.write_deadline = Duration::ZERO, "sessions.write_deadline");
         check(|config| config.sessions.dead_after = Duration::from_secs(61), "sessions.dead_after");
+    }
+
+    #[test]
+    fn durations_and_sizes_are_told_as_a_configuration_writes_them() {
+        let mut config = Config::default();
+        config.sessions.ping_interval = Duration::from_secs(10);
+        config.sessions.dead_after = Duration::from_secs(10);
+        config.sessions.results_credit = 1 << 10;
+        config.operators.message_bytes_max = 64 << 10;
+        config.shutdown.reconnect_spread = Duration::from_secs(3 * 3_600);
+
+        let told: Vec<String> = config.findings().iter().map(|found| found.problem().to_owned()).collect();
+
+        let wanted = [
+            "got 10s, wanted at least 15s: ping_interval and a half, so that a ping and its answer fit in",
+            "got 1 KiB, wanted at least 769 KiB: the largest result",
+            "got 64 KiB, wanted at least 1 MiB",
+            "got 3h, wanted at most 1h, what a client may be told",
+        ];
+        assert_eq!(told, wanted);
     }
 
     #[test]

@@ -112,19 +112,6 @@ pub struct OperatorLimits {
     pub tls_deadline: Duration,
 }
 
-/// How far the wall clock is believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ClockLimits {
-    /// How far the wall clock may move against the time that has really passed; what jumps further is not followed
-    /// at once, so that no instruction or certificate ends by it. Default `30s`.
-    #[serde(with = "human::duration")]
-    pub jump_max: Duration,
-    /// How long a wall clock that jumped ahead must keep its new time until it is believed. Default `10m`.
-    #[serde(with = "human::duration")]
-    pub settle: Duration,
-}
-
 /// Limits of the store and of instructions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -238,12 +225,6 @@ impl Default for OperatorLimits {
             call_deadline: Duration::from_secs(60),
             tls_deadline: Duration::from_secs(10),
         }
-    }
-}
-
-impl Default for ClockLimits {
-    fn default() -> Self {
-        Self { jump_max: Duration::from_secs(30), settle: Duration::from_secs(600) }
     }
 }
 

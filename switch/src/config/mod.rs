@@ -12,10 +12,11 @@ use std::path::PathBuf;
 
 use muster_service::credentials::{CertificateSettings, RevocationSettings};
 use muster_service::telemetry::LogConfig;
+pub use muster_service::wall::ClockLimits;
 use serde::{Deserialize, Serialize};
 
 pub use self::grants::{Grant, GrantKind, GrantRole};
-pub use self::limits::{ClockLimits, EngineLimits, OperatorLimits, SessionLimits, ShutdownLimits};
+pub use self::limits::{EngineLimits, OperatorLimits, SessionLimits, ShutdownLimits};
 
 /// Everything the Switch can be told. Unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

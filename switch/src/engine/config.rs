@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::clock::Clock;
 use super::trust::Trust;
 use crate::config::ClockLimits;
+use crate::metrics;
 use crate::wall::Wall;
 
 /// Settings of the engine. The shell fills it from `Config`, whose keys document each value.
@@ -44,7 +45,7 @@ impl EngineConfig {
             prepared_ttl: Duration::from_secs(600),
             readers: READERS,
             trust,
-            clock: Clock::of(&Wall::system(ClockLimits::default())),
+            clock: Clock::of(&Wall::system(ClockLimits::default(), metrics::CLOCK)),
         }
     }
 }

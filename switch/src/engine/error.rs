@@ -54,6 +54,9 @@ pub(crate) enum EngineError {
     /// It may work later, after what the text says is done (`FAILED_PRECONDITION`).
     #[error("{0}")]
     FailedPrecondition(String),
+    /// The order is not one that waits here, as after a restart: nothing is denied, and preparing another works (`ABORTED`).
+    #[error("{0}")]
+    NotPrepared(String),
     /// The signer or caller may not do it (`PERMISSION_DENIED`).
     #[error("{0}")]
     PermissionDenied(String),
@@ -80,6 +83,7 @@ impl EngineError {
             | Self::NoTargets(_)
             | Self::InvalidArgument(_)
             | Self::FailedPrecondition(_)
+            | Self::NotPrepared(_)
             | Self::PermissionDenied(_)
             | Self::Damaged(_)
             | Self::Internal(_) => false,

@@ -184,8 +184,9 @@ impl EngineHandle {
     /// Takes a signed order. When it returns, instruction, targets and signature are on disk.
     ///
     /// # Errors
-    /// [`EngineError::PermissionDenied`] (signature, another operator's order), [`EngineError::FailedPrecondition`]
-    /// (not prepared here, or too long ago), [`EngineError::ResourceExhausted`] (disk), or as [`Self::connect`].
+    /// [`EngineError::PermissionDenied`] (signature, another operator's order), [`EngineError::NotPrepared`] (not here, or
+    /// too long ago), [`EngineError::FailedPrecondition`] (licence), [`EngineError::ResourceExhausted`] (disk), or as
+    /// [`Self::connect`].
     pub(crate) async fn submit(
         &self,
         envelope: Vec<u8>,

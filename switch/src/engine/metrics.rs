@@ -22,6 +22,8 @@ const UNACKED: &str = "muster_switch_store_unacked_total";
 const EVENTS_WITHHELD: &str = "muster_switch_events_withheld_total";
 /// Relayed events that were not taken, by cause.
 const RELAY_REFUSED: &str = "muster_switch_relay_refused_total";
+/// Devices that were given a later epoch than the store remembers, since the start.
+const DEVICES_AHEAD: &str = "muster_switch_devices_ahead";
 /// Devices that operators removed.
 const DEVICES_REMOVED: &str = "muster_switch_devices_removed_total";
 /// Attributes of a `Hello` that were left out because the fleet has too many names.
@@ -63,6 +65,10 @@ pub(crate) fn describe() {
     describe_counter!(
         RELAY_REFUSED,
         "relayed events not taken and left with the Background Channel, by cause"
+    );
+    describe_gauge!(
+        DEVICES_AHEAD,
+        "devices that came since the start and had sessions that the store, an older copy then, does not know of"
     );
     describe_counter!(DEVICES_REMOVED, "devices that operators removed");
     describe_counter!(ATTRIBUTES_REFUSED, "attributes left out because the fleet has too many names");
@@ -120,6 +126,11 @@ pub(crate) fn events_withheld(road: &'static str, count: usize) {
 /// Counts a relayed event that was not taken.
 pub(crate) fn relay_refused(cause: &'static str) {
     counter!(RELAY_REFUSED, "cause" => cause).increment(1);
+}
+
+/// Sets how many devices were given a later epoch than the store remembers.
+pub(crate) fn devices_ahead(devices: u64) {
+    gauge!(DEVICES_AHEAD).set(f64::from(u32::try_from(devices).unwrap_or(u32::MAX)));
 }
 
 /// Counts a device that was removed.

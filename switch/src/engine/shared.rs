@@ -15,6 +15,7 @@ use muster_proto::ids::InstructionId;
 use tokio::sync::watch;
 
 use super::clock::{Clock, millis};
+use super::core::Ahead;
 use super::damage::Damage;
 use super::metrics;
 use super::reader::EngineStatus;
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) damage: Arc<Damage>,
     data_dir: PathBuf,
+    disk_reserve_bytes: u64,
     /// Damaged instructions, and why.
     set_aside: Vec<(InstructionId, String)>,
     trust: RwLock<Arc<Trust>>,
@@ -36,6 +38,7 @@ pub(crate) struct Shared {
     sessions: DashMap<DeviceId, SocketAddr>,
     active: AtomicU64,
     devices: AtomicU64,
+    ahead: RwLock<Option<Ahead>>,
     changes: watch::Sender<u64>,
 }
 
@@ -45,6 +48,7 @@ pub(crate) struct SharedParts {
     pub(crate) clock: Clock,
     pub(crate) damage: Arc<Damage>,
     pub(crate) data_dir: PathBuf,
+    pub(crate) disk_reserve_bytes: u64,
     pub(crate) set_aside: Vec<(InstructionId, String)>,
     pub(crate) trust: Arc<Trust>,
 }
@@ -55,6 +59,7 @@ impl Shared {
             clock: parts.clock,
             damage: parts.damage,
             data_dir: parts.data_dir,
+            disk_reserve_bytes: parts.disk_reserve_bytes,
             set_aside: parts.set_aside,
             trust: RwLock::new(parts.trust),
             catalogue: RwLock::default(),
@@ -62,6 +67,7 @@ impl Shared {
             sessions: DashMap::new(),
             active: AtomicU64::new(0),
             devices: AtomicU64::new(0),
+            ahead: RwLock::default(),
             changes: watch::Sender::new(0),
         }
     }
@@ -113,6 +119,11 @@ impl Shared {
         self.devices.store(u64::try_from(devices).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// Notes which devices remember more than the store.
+    pub(crate) fn set_ahead(&self, ahead: Ahead) {
+        *self.ahead.write().unwrap_or_else(PoisonError::into_inner) = Some(ahead);
+    }
+
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -153,6 +164,8 @@ impl Shared {
         if licence.is_some_and(|licence| !licence.is_valid_at(self.clock.now_ms())) {
             warnings.push("the licence has lapsed, so nothing can be issued; import a newer one".to_owned());
         }
+        let older_copy = self.ahead.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(Ahead::says);
+        warnings.extend(older_copy.clone());
         let expires =
             licence.map(|held| std::time::Duration::from_secs(held.licence.terms().not_after.as_secs()));
         EngineStatus {
@@ -162,6 +175,9 @@ impl Shared {
             licence_serial: licence.map_or(0, |held| held.licence.serial()),
             licence_expires_at_ms: expires.map_or(0, millis),
             disk_free_bytes: self.disk_free_bytes(),
+            disk_reserve_bytes: self.disk_reserve_bytes,
+            data_dir: self.data_dir.clone(),
+            older_copy,
             warnings,
         }
     }

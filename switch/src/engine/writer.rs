@@ -68,6 +68,7 @@ pub(super) fn start(
         clock: config.clock,
         damage,
         data_dir: config.data_dir,
+        disk_reserve_bytes: config.disk_reserve_bytes,
         set_aside: loaded.set_aside.iter().map(|(_, id, why)| (*id, why.clone())).collect(),
         trust: config.trust,
     }));
@@ -217,6 +218,9 @@ impl Writer {
         let (active, devices) = self.core.sizes();
         self.shared.set_sizes(active, devices);
         metrics::sizes(active, devices);
+        if let Some(ahead) = self.core.ahead() {
+            self.shared.set_ahead(ahead);
+        }
         let names = self.core.attribute_names_version();
         if names != self.last_names {
             self.last_names = names;

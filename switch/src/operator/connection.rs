@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use muster_pki::Role;
-use muster_service::admission::{Handshakes, Lobby, Place, Refused};
-use muster_service::credentials::{PeerRefused, ServerCredentials};
+use muster_pki::{Role, Thumbprint};
+use muster_service::admission::{Admitted, Entrance, Full, Handshakes, Lobby, Newcomer, Places, Taken};
+use muster_service::credentials::{Peer, PeerRefused, ServerCredentials};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Sleep, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::mpsc;
+use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream as _;
 use tokio_stream::wrappers::WatchStream;
@@ -22,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected;
 
-use super::shares::{Share, Shares};
 use crate::config::OperatorLimits;
 use crate::gate::Caller;
 use crate::wall::Wall;
@@ -30,9 +28,6 @@ use crate::{metrics, refusal, wall};
 
 /// Connections that wait for the server to take them; it takes them at once.
 const ACCEPTED_MAX: usize = 16;
-
-/// How long accepting rests when the process is out of descriptors or memory.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// How long the certificate's end goes without a look at the wall clock, which may have been changed.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(60);
@@ -50,8 +45,7 @@ pub(super) struct Connection {
     look: Pin<Box<Sleep>>,
     /// Set once; from then on nothing is read or written.
     ended: Option<Ended>,
-    _permit: OwnedSemaphorePermit,
-    _share: Share,
+    _taken: Taken<Thumbprint>,
 }
 
 /// Why the Switch ended a connection.
@@ -78,15 +72,10 @@ impl Ended {
 /// What every connection passes on its way in.
 #[derive(Debug)]
 struct Door {
-    credentials: Arc<ServerCredentials>,
+    entrance: Entrance,
     wall: Wall,
-    lobby: Arc<Lobby>,
-    handshakes: Arc<Handshakes>,
     /// Open connections; who is in a handshake is not among them.
-    connections: Arc<Semaphore>,
-    /// How many of them each certificate has.
-    shares: Arc<Shares>,
-    tls_deadline: Duration,
+    places: Places<Thumbprint>,
     accepted: mpsc::Sender<io::Result<Connection>>,
 }
 
@@ -100,138 +89,66 @@ pub(super) fn accept(
     tasks: &TaskTracker,
 ) -> mpsc::Receiver<io::Result<Connection>> {
     let (accepted, connections) = mpsc::channel(ACCEPTED_MAX);
-    let door = Arc::new(Door {
-        credentials,
-        wall,
+    let entrance = Entrance {
         lobby: Lobby::new(limits.lobby()),
         handshakes: Handshakes::new(limits.handshakes_max, limits.handshakes_per_source_max),
-        connections: Arc::new(Semaphore::new(usize::try_from(limits.connections_max).unwrap_or(usize::MAX))),
-        shares: Shares::new(limits.connections_per_certificate_max),
         tls_deadline: limits.tls_deadline,
-        accepted,
-    });
+        credentials,
+        roles: &[Role::Operator, Role::Service],
+        stop,
+        tell: Box::new(|why, address| refusal::turned_away(metrics::Listener::Operators, why, address)),
+    };
+    let places = Places::new(limits.connections_max, limits.connections_per_certificate_max);
+    let door = Arc::new(Door { entrance, wall, places, accepted });
     let newcomers = tasks.clone();
     tasks.spawn(async move {
-        loop {
-            let connection = async {
-                door.handshakes.room().await;
-                listener.accept().await
-            };
-            let Some(next) = stop.run_until_cancelled(connection).await else { return };
-            let (stream, address) = match next {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "no operator connection could be accepted; see LimitNOFILE");
-                    tokio::time::sleep(ACCEPT_REST).await;
-                    continue;
-                }
-            };
-            match door.lobby.enter(address) {
-                Ok(place) => {
-                    let (door, stop) = (Arc::clone(&door), stop.clone());
-                    newcomers.spawn(async move { door.admit(stream, address, place, &stop).await });
-                }
-                Err(refused) => turned_away(address, refused),
-            }
+        while let Some(newcomer) = door.entrance.newcomer(&listener).await {
+            let door = Arc::clone(&door);
+            newcomers.spawn(async move { door.admit(newcomer).await });
         }
     });
     connections
 }
 
-/// Counts a connection that said nothing, or nothing that a handshake begins with.
-fn turned_away(address: SocketAddr, refused: Refused) {
-    metrics::handshake(metrics::Listener::Operators, refused.label());
-    tracing::debug!(%address, %refused, "no handshake");
-}
-
 impl Door {
-    /// Waits until there is something to shake hands about, does, and gives the connection to the server.
-    async fn admit(
-        &self,
-        mut stream: TcpStream,
-        address: SocketAddr,
-        place: Place,
-        stop: &CancellationToken,
-    ) {
-        let passing = place.pass(&mut stream, &self.handshakes, self.tls_deadline);
-        let _permit = match stop.run_until_cancelled(passing).await {
-            Some(Ok(permit)) => permit,
-            Some(Err(refused)) => return turned_away(address, refused),
-            None => return,
-        };
-        // A handshake that nobody ends must not hold up the stop.
-        if let Some(Some(connection)) = stop.run_until_cancelled(self.shake(stream, address)).await
-            && self.accepted.send(Ok(connection)).await.is_err()
-        {
-            tracing::debug!("the operator API closed before a connection reached it");
-        }
-    }
-
-    async fn shake(&self, stream: TcpStream, address: SocketAddr) -> Option<Connection> {
-        let listener = metrics::Listener::Operators;
-        // Before the check, so that no change falls between the two.
-        let changes = WatchStream::from_changes(self.credentials.rechecks());
-        let handshake = async {
-            stream.set_nodelay(true)?;
-            TlsAcceptor::from(self.credentials.config()).accept(stream).await
-        };
-        let stream = match timeout(self.tls_deadline, handshake).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                if let Some(refused) = refusal::of_handshake(&error) {
-                    metrics::handshake(listener, "certificate");
-                    refusal::note(refused, address);
-                } else {
-                    metrics::handshake(listener, "tls");
-                    tracing::info!(%address, %error, "operator connection refused");
-                }
-                return None;
-            }
-            Err(_) => {
-                metrics::handshake(listener, "tls_deadline");
-                return None;
-            }
-        };
-        let roles = [Role::Operator, Role::Service];
-        let chain = stream.get_ref().1.peer_certificates();
-        let peer = match self.credentials.check_peer_role(chain, &roles, self.wall.now()) {
-            Ok(peer) => peer,
-            Err(refused) => {
-                metrics::handshake(listener, "certificate");
-                refusal::note(&refused, address);
-                return None;
-            }
-        };
+    /// Lets a connection in, and gives it to the server.
+    async fn admit(&self, newcomer: Newcomer) {
+        let Some(admitted) = self.entrance.admit(newcomer).await else { return };
+        let Admitted { stream, address, peer, changes, permit: _permit } = admitted;
         let certificate = peer.certificate();
         let thumbprint = certificate.thumbprint();
-        let Some(share) = self.shares.take(thumbprint) else {
-            metrics::handshake(listener, "certificate_full");
-            tracing::warn!(
-                peer = peer.name(), %address,
-                "connection closed: `operators.connections_per_certificate_max` of this certificate are open"
-            );
-            return None;
+        let taken = match self.places.take(Some(thumbprint)) {
+            Ok(taken) => taken,
+            Err(full) => return no_place(full, &peer, address),
         };
-        let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else {
-            metrics::handshake(listener, "full");
-            tracing::warn!(operator = peer.name(), %address, "connection closed: `operators.connections_max` are open");
-            return None;
-        };
-        metrics::handshake(listener, "ok");
+        metrics::handshake(metrics::Listener::Operators, "ok");
         let caller = Caller { role: peer.role(), name: peer.name().to_owned(), thumbprint, address };
-        Some(Connection {
+        let connection = Connection {
             stream,
             caller,
-            credentials: Arc::clone(&self.credentials),
+            credentials: Arc::clone(&self.entrance.credentials),
             wall: self.wall.clone(),
-            changes,
+            changes: WatchStream::from_changes(changes),
             certificate_end_ms: wall::millis(certificate.not_after()),
             look: Box::pin(tokio::time::sleep(Duration::ZERO)),
             ended: None,
-            _permit: permit,
-            _share: share,
-        })
+            _taken: taken,
+        };
+        let given = self.entrance.stop.run_until_cancelled(self.accepted.send(Ok(connection))).await;
+        if given.is_some_and(|given| given.is_err()) {
+            tracing::debug!("the operator API closed before a connection reached it");
+        }
     }
+}
+
+/// Counts and logs a peer beyond the connections that may be open.
+fn no_place(full: Full, peer: &Peer, address: SocketAddr) {
+    let (outcome, key) = match full {
+        Full::Share => ("certificate_full", "operators.connections_per_certificate_max"),
+        Full::All => ("full", "operators.connections_max"),
+    };
+    metrics::handshake(metrics::Listener::Operators, outcome);
+    tracing::warn!(peer = peer.name(), %address, "connection closed: as many as `{key}` allows are open");
 }
 
 impl Connection {

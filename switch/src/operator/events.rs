@@ -11,8 +11,7 @@ use muster_proto_grpc::operator::v1::event_service_server::EventService;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::fleet::device_id;
-use super::state::Api;
+use super::state::{Api, device_id};
 use crate::gate::Entry;
 
 /// Events read at once: at 64 KiB at most each, some 6 MiB at worst.

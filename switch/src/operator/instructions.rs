@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, stream};
 use muster_proto::common::v1::TargetState;
-use muster_proto::ids::{IdError, InstructionId};
+use muster_proto::ids::InstructionId;
 use muster_proto::operator::v1::watch_instruction_response::Update;
 use muster_proto::operator::v1::{
     GetInstructionRequest, GetInstructionResponse, Instruction, ListInstructionsRequest,
@@ -19,7 +19,7 @@ use muster_signing::definition::Kind;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::state::{Api, page_size};
+use super::state::{Api, instruction_id, page_size};
 use crate::config::GrantKind;
 use crate::engine::{Cursor, Prepare, Reader};
 use crate::gate::Entry;
@@ -156,11 +156,6 @@ impl InstructionService for Api {
         let next_page_token = page.next_page_token();
         Ok(Response::new(ListTargetsResponse { targets: page.items, next_page_token }))
     }
-}
-
-/// Reads an instruction's id.
-fn instruction_id(text: &str) -> Result<InstructionId, Status> {
-    text.parse().map_err(|error: IdError| Status::invalid_argument(error.to_string()))
 }
 
 /// What a watch does next when its results are handed out.

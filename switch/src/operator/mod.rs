@@ -3,13 +3,15 @@
 //! Every method begins with the gate. What is read comes from the engine's reader, on threads that may block; what is
 //! followed (watches, event streams) is read again from its cursor whenever the engine has committed.
 
+mod clients;
 mod connection;
+mod definitions;
+mod errors;
 mod events;
 mod export;
-mod fleet;
 mod instructions;
+mod licence;
 mod relay;
-mod shares;
 mod state;
 mod status;
 

@@ -1,7 +1,9 @@
-//! What every service of the operator API holds.
+//! What every service of the operator API holds, and how they read what operators send.
 
 use std::sync::Arc;
 
+use muster_pki::DeviceId;
+use muster_proto::ids::{IdError, InstructionId};
 use muster_service::credentials::ServerCredentials;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -79,6 +81,18 @@ impl Api {
             Err(_) => Err(EngineError::Closed.into()),
         }
     }
+}
+
+/// Reads a device's name as operators type it.
+pub(super) fn device_id(text: &str) -> Result<DeviceId, Status> {
+    text.to_ascii_lowercase()
+        .parse()
+        .map_err(|error: muster_pki::DeviceIdError| Status::invalid_argument(error.to_string()))
+}
+
+/// Reads an instruction's id.
+pub(super) fn instruction_id(text: &str) -> Result<InstructionId, Status> {
+    text.parse().map_err(|error: IdError| Status::invalid_argument(error.to_string()))
 }
 
 /// Returns the size of a page: what was asked for, within the bound, or the default.

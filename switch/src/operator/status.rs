@@ -1,52 +1,54 @@
-//! What the engine's and the gate's refusals are in gRPC.
+//! `StatusService`: how the Switch is.
 
-use tonic::{Code, Status};
+use muster_proto::operator::v1::{GetStatusRequest, GetStatusResponse};
+use muster_proto_grpc::operator::v1::status_service_server::StatusService;
+use tonic::{Request, Response, Status};
 
-use crate::engine::EngineError;
-use crate::gate::Denied;
+use super::state::Api;
+use crate::gate::Entry;
+use crate::wall;
 
-impl From<EngineError> for Status {
-    fn from(error: EngineError) -> Self {
-        let code = match &error {
-            EngineError::NotFound(_) => Code::NotFound,
-            EngineError::NoTargets(_) => Code::OutOfRange,
-            EngineError::InvalidArgument(_) => Code::InvalidArgument,
-            EngineError::FailedPrecondition(_) => Code::FailedPrecondition,
-            EngineError::PermissionDenied(_) => Code::PermissionDenied,
-            EngineError::ResourceExhausted(_) => Code::ResourceExhausted,
-            EngineError::Damaged(_) => Code::DataLoss,
-            EngineError::Closed => Code::Unavailable,
-            EngineError::Internal(_) => Code::Internal,
-        };
-        if matches!(code, Code::Internal | Code::DataLoss) {
-            tracing::error!(%error, "operator call");
-        }
-        Self::new(code, fit(error.to_string()))
+/// How long before its end a certificate is warned of (N3 of trust.md).
+const EXPIRY_WARNING_MS: i64 = 30 * 24 * 60 * 60 * 1000;
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+#[tonic::async_trait]
+impl StatusService for Api {
+    async fn get_status(
+        &self,
+        request: Request<GetStatusRequest>,
+    ) -> Result<Response<GetStatusResponse>, Status> {
+        self.admit(&request, Entry::Read)?;
+        let engine = self.read(|reader| Ok(reader.status())).await?;
+        let parts = self.parts();
+        let certificate_not_after_ms = parts.credentials.own().map_or(0, |own| wall::millis(own.not_after()));
+        let mut warnings = engine.warnings;
+        warnings.extend(expiry_warning(certificate_not_after_ms, wall::now_ms()));
+        Ok(Response::new(GetStatusResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            sessions: parts.registry.sessions(),
+            devices: engine.devices,
+            active_instructions: engine.active_instructions,
+            licence_serial: engine.licence_serial,
+            licence_expires_at_ms: engine.licence_expires_at_ms,
+            certificate_not_after_ms,
+            warnings,
+            started_at_ms: parts.started_at_ms,
+            disk_free_bytes: engine.disk_free_bytes,
+            tenant: parts.config.tenant.clone(),
+            disk_reserve_bytes: engine.disk_reserve_bytes,
+            data_dir: engine.data_dir.display().to_string(),
+        }))
     }
 }
 
-impl From<Denied> for Status {
-    fn from(denied: Denied) -> Self {
-        match denied {
-            Denied::Unauthenticated => Self::unauthenticated(denied.to_string()),
-            Denied::WrongRole { .. } | Denied::NotGranted { .. } => {
-                Self::permission_denied(denied.to_string())
-            }
-        }
-    }
-}
-
-/// The longest message of a status. It travels in a header, percent-encoded, and peers cap headers at 16 KiB or less.
-const MESSAGE_BYTES_MAX: usize = 2048;
-
-/// Cuts a message to what fits a header.
-fn fit(mut message: String) -> String {
-    if message.len() > MESSAGE_BYTES_MAX {
-        let end = (0..=MESSAGE_BYTES_MAX).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
-        message.truncate(end);
-        message.push('…');
-    }
-    message
+fn expiry_warning(not_after_ms: i64, now_ms: i64) -> Option<String> {
+    let left_ms = not_after_ms - now_ms;
+    (left_ms < EXPIRY_WARNING_MS).then(|| {
+        let days = left_ms / DAY_MS;
+        format!("the Switch's certificate expires in {days} days: replace the files of [tls]; no restart is needed")
+    })
 }
 
 #[cfg(test)]
@@ -54,20 +56,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_keeps_its_words() {
-        let status = Status::from(EngineError::FailedPrecondition(
-            "the prepared order has expired: prepare again".to_owned(),
-        ));
-
-        assert_eq!(status.code(), Code::FailedPrecondition);
-        assert_eq!(status.message(), "the prepared order has expired: prepare again");
-    }
-
-    #[test]
-    fn a_long_message_is_cut_at_a_character() {
-        let status = Status::from(EngineError::InvalidArgument("ü".repeat(4000)));
-
-        assert!(status.message().len() <= MESSAGE_BYTES_MAX + '…'.len_utf8());
-        assert!(status.message().ends_with("ü…"));
+    fn warns_thirty_days_before_the_certificate_ends() {
+        assert_eq!(expiry_warning(40 * DAY_MS, 0), None);
+        assert!(expiry_warning(12 * DAY_MS, 0).unwrap().contains("in 12 days"));
     }
 }

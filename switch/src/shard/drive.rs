@@ -18,9 +18,10 @@ use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
 use super::Shard;
-use super::handshake::{Admitted, Socket};
+use super::handshake::Admitted;
 use super::session::{Ending, Session};
 use super::talk;
+use super::upgrade::Socket;
 use crate::refusal;
 use crate::wall::Wall;
 

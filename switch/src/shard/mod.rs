@@ -10,6 +10,7 @@ mod revocable;
 mod session;
 mod table;
 mod talk;
+mod upgrade;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -20,16 +21,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use muster_pki::Role;
 use muster_proto::ids::InstructionId;
 use muster_proto::limits::SessionLimits;
 use muster_proto::session::switch::{SwitchSession, SwitchSessionConfig};
 use muster_proto::session::v1::CloseReason;
-use muster_service::admission::{Handshakes, Lobby, Place};
+use muster_service::admission::{Entrance, Handshakes, Lobby, Newcomer};
 use muster_service::credentials::{PathElement, ServerCredentials};
 use muster_service::shutdown::Shutdown;
 use rand::Rng as _;
 use roaring::RoaringBitmap;
-use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::task::LocalSet;
@@ -46,9 +47,6 @@ use crate::refusals::Refusals;
 use crate::registry::Registry;
 use crate::wall::Wall;
 use crate::{metrics, refusal};
-
-/// How long the accept loop rests when the process is out of descriptors or memory.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// How often the bytes that wait are added up; scrapers come every 15 s or less often.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(10);
@@ -258,84 +256,59 @@ impl Shard {
     }
 }
 
-/// Takes connections in while a handshake may begin; the others wait in the kernel's backlog.
+/// Takes connections in.
 async fn accept(
     shard: Rc<Shard>,
     listener: tokio::net::TcpListener,
     lobby: Arc<Lobby>,
     stop: CancellationToken,
 ) {
+    let entrance = Rc::new(entrance(&shard, lobby, stop));
+    while let Some(newcomer) = entrance.newcomer(&listener).await {
+        let (shard_of_task, entrance, address) = (Rc::clone(&shard), Rc::clone(&entrance), newcomer.address);
+        shard.tasks.spawn_local(async move {
+            // These futures are some kilobytes; boxed, they are gone before the session begins.
+            let admitted = Box::pin(admit(Rc::clone(&shard_of_task), entrance, newcomer)).await;
+            if let Some(admitted) = admitted {
+                settle(shard_of_task, address, admitted).await;
+            }
+        });
+    }
+}
+
+fn entrance(shard: &Shard, lobby: Arc<Lobby>, stop: CancellationToken) -> Entrance {
     let shards = u32::from(shard.config.shard_count());
     let limits = &shard.config.sessions;
-    // Rounded so that a source's share is less than the whole, also of one shard.
-    let handshakes = Handshakes::new(
-        limits.handshakes_max.div_ceil(shards),
-        (limits.handshakes_per_source_max / shards).max(1),
-    );
-    loop {
-        let connection = async {
-            handshakes.room().await;
-            listener.accept().await
-        };
-        let Some(accepted) = stop.run_until_cancelled(connection).await else { return };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(shard = shard.index, %error, "no connection could be accepted; see LimitNOFILE");
-                metrics::handshake(metrics::Listener::Sessions, "accept");
-                tokio::time::sleep(ACCEPT_REST).await;
-                continue;
+    let (refusals, wall) = (Arc::clone(&shard.refusals), shard.wall.clone());
+    Entrance {
+        lobby,
+        // Rounded so that a source's share is less than the whole, also of one shard.
+        handshakes: Handshakes::new(
+            limits.handshakes_max.div_ceil(shards),
+            (limits.handshakes_per_source_max / shards).max(1),
+        ),
+        tls_deadline: limits.tls_deadline,
+        credentials: Arc::clone(&shard.credentials),
+        roles: &[Role::Device],
+        stop,
+        tell: Box::new(move |why, address| {
+            refusal::turned_away(metrics::Listener::Sessions, why, address);
+            if let (Some(refused), Some(address)) = (why.certificate(), address) {
+                refusals.note(refused, address, wall.now_ms());
             }
-        };
-        match lobby.enter(address) {
-            Ok(place) => {
-                let (shard_of_task, handshakes, stop) =
-                    (Rc::clone(&shard), Arc::clone(&handshakes), stop.clone());
-                let connection = async move {
-                    let newcomer = Newcomer { stream, address, place };
-                    // These futures are some kilobytes; boxed, they are gone before the session begins.
-                    let admitted = Box::pin(newcomer.admit(&shard_of_task, &handshakes, &stop)).await;
-                    if let Some(admitted) = admitted {
-                        settle(shard_of_task, address, admitted).await;
-                    }
-                };
-                shard.tasks.spawn_local(connection);
-            }
-            Err(refused) => {
-                metrics::handshake(metrics::Listener::Sessions, refused.label());
-                tracing::debug!(%address, %refused, "connection closed");
-            }
-        }
+        }),
     }
 }
 
-/// A connection of which no byte has come yet.
-struct Newcomer {
-    stream: TcpStream,
-    address: SocketAddr,
-    place: Place,
-}
-
-impl Newcomer {
-    /// Waits until there is something to shake hands about, and does. `None` if there is not, or the Switch stops.
-    async fn admit(
-        self,
-        shard: &Shard,
-        handshakes: &Arc<Handshakes>,
-        stop: &CancellationToken,
-    ) -> Option<Result<Admitted, Rejected>> {
-        let Self { mut stream, address, place } = self;
-        let passing = place.pass(&mut stream, handshakes, shard.config.sessions.tls_deadline);
-        match stop.run_until_cancelled(passing).await? {
-            // A handshake that nobody ends must not hold up the stop.
-            Ok(_permit) => Box::pin(stop.run_until_cancelled(handshake::admit(shard, stream, address))).await,
-            Err(refused) => {
-                metrics::handshake(metrics::Listener::Sessions, refused.label());
-                tracing::debug!(%address, %refused, "no handshake");
-                None
-            }
-        }
-    }
+/// Lets a connection in, and upgrades it: until then it is counted among the handshakes. `None` if it was turned away, or
+/// the Switch stops.
+async fn admit(
+    shard: Rc<Shard>,
+    entrance: Rc<Entrance>,
+    newcomer: Newcomer,
+) -> Option<Result<Admitted, Rejected>> {
+    let arrived = entrance.admit(newcomer).await?;
+    Box::pin(entrance.stop.run_until_cancelled(handshake::admit(&shard, arrived))).await
 }
 
 /// Runs the session of an admitted client, or says why there is none.
@@ -344,10 +317,6 @@ async fn settle(shard: Rc<Shard>, address: SocketAddr, admitted: Result<Admitted
         Ok(admitted) => admitted,
         Err(rejected) => {
             metrics::handshake(metrics::Listener::Sessions, rejected.label());
-            if let Rejected::Certificate(refused) = &rejected {
-                refusal::note(refused, address);
-                shard.refusals.note(refused, address, shard.wall.now_ms());
-            }
             tracing::debug!(%address, %rejected, "no session");
             return;
         }

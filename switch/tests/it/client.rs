@@ -62,21 +62,33 @@ pub(crate) fn hello(outbox: u8) -> Hello {
 impl Client {
     /// Opens a session and says hello, without waiting for the answer.
     pub(crate) async fn open(address: SocketAddr, tls: Arc<ClientConfig>, outbox: u8) -> Result<Self, Error> {
+        Self::open_saying(address, tls, hello(outbox)).await
+    }
+
+    /// Opens a session with a hello of one's own, without waiting for the answer.
+    pub(crate) async fn open_saying(
+        address: SocketAddr,
+        tls: Arc<ClientConfig>,
+        hello: Hello,
+    ) -> Result<Self, Error> {
         let socket = dial(address, tls, PATH).await?;
-        let session = ClientSession::new(ClientSessionConfig::default(), hello(outbox), Instant::now());
+        let session = ClientSession::new(ClientSessionConfig::default(), hello, Instant::now());
         Ok(Self { session, socket })
     }
 
     /// Opens a session and waits for its welcome.
     pub(crate) async fn connect(address: SocketAddr, tls: Arc<ClientConfig>, outbox: u8) -> (Self, Welcome) {
         let mut client = Self::open(address, tls, outbox).await.unwrap();
-        let welcome = client
-            .until(|event| match event {
-                ClientEvent::Welcome(welcome) => Some(welcome),
-                _ => None,
-            })
-            .await;
+        let welcome = client.until_welcome().await;
         (client, welcome)
+    }
+
+    pub(crate) async fn until_welcome(&mut self) -> Welcome {
+        self.until(|event| match event {
+            ClientEvent::Welcome(welcome) => Some(welcome),
+            _ => None,
+        })
+        .await
     }
 
     /// Reads and writes until an event is the one looked for.

@@ -192,6 +192,34 @@ async fn a_mistake_is_told_with_what_would_fix_it() {
 }
 
 #[tokio::test]
+async fn an_order_that_was_prepared_before_a_restart_is_denied_to_nobody_and_can_be_prepared_again() {
+    let world = World::new();
+    let switch = world.start().await;
+    let alice = operator(&world, &switch).await;
+    publish(&world, &alice).await;
+    device(&world, &switch).await.vanish();
+    let prepared =
+        InstructionServiceClient::new(alice).prepare_instruction(question()).await.unwrap().into_inner();
+    let forgotten = SubmitInstructionRequest {
+        envelope: signed(&world, &prepared.order, ContentType::Order, Role::OrderSigner),
+        idempotency_key: "test".to_owned(),
+    };
+    switch.stop().await.unwrap();
+
+    let switch = world.start().await;
+    let alice = operator(&world, &switch).await;
+    let refused =
+        InstructionServiceClient::new(alice.clone()).submit_instruction(forgotten).await.unwrap_err();
+    // Under the key of the first.
+    let again = ask(&world, &alice).await;
+
+    assert_eq!(refused.code(), Code::Aborted, "{refused}");
+    assert!(refused.message().contains("prepare it again"), "{refused}");
+    assert!(!again.is_empty());
+    switch.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn an_order_of_another_operator_is_not_taken() {
     let world = World::new();
     let switch = world.start().await;

@@ -8,6 +8,7 @@
 )]
 
 mod client;
+mod degraded;
 mod full_disk;
 mod instructions;
 mod operators;

@@ -8,11 +8,12 @@ use muster_proto::operator::v1::GetStatusRequest;
 use muster_proto_grpc::operator::v1::status_service_client::StatusServiceClient;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
 
 use crate::client::Client;
 use crate::operators::{channel, connect_as};
-use crate::pki::Ends;
-use crate::world::{PATIENCE, Switch, World};
+use crate::pki::{Ends, Pki};
+use crate::world::{PATIENCE, SWITCH_NAME, Switch, World};
 
 /// Longer than any test waits: what passes within a test did not wait for it.
 const LONG: Duration = Duration::from_secs(300);
@@ -190,6 +191,36 @@ async fn plain_http_is_told_that_the_port_speaks_tls() {
     switch.stop().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_refused_peer_that_sends_at_once_reads_the_alert_and_no_reset() {
+    let world = World::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let foreign = Pki::new(elsewhere.path()).issue(Role::Device, "w701.acme.local", Ends::InAYear);
+    let switch = world.start().await;
+
+    // More than the kernels' buffers hold: a client that is reset while it sends never comes to read.
+    let request = vec![b'x'; 4 << 20];
+    let none: &[&[u8]] = &[];
+    for (address, alpn) in [(switch.running.session_addr(), none), (switch.running.operator_addr(), &[b"h2"])]
+    {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let tls = TlsConnector::from(world.pki.tls(Some(&foreign), alpn));
+        let exchange = async {
+            let mut stream = tls.connect(SWITCH_NAME.try_into().unwrap(), stream).await?;
+            stream.write_all(&request).await?;
+            stream.read_to_end(&mut Vec::new()).await
+        };
+        let error = tokio::time::timeout(PATIENCE, exchange).await.unwrap().unwrap_err();
+
+        let alert = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        assert!(matches!(alert, Some(rustls::Error::AlertReceived(_))), "{error:?}");
+    }
+    for listener in ["sessions", "operators"] {
+        until_outcomes(&switch, listener, "certificate", 1).await;
+    }
+    switch.stop().await.unwrap();
+}
+
 /// Opens connections from an address of this machine, and says the same on each.
 async fn connections(from: &str, to: SocketAddr, count: usize, says: &[u8]) -> Vec<TcpStream> {
     let mut all = Vec::new();
@@ -208,7 +239,7 @@ async fn is_closed(stream: &mut TcpStream) -> bool {
     read.unwrap_or(0) == 0
 }
 
-async fn ask(address: SocketAddr, request: &[u8]) -> String {
+pub(crate) async fn ask(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request).await.unwrap();
     let mut answer = String::new();

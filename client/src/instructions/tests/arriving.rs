@@ -156,6 +156,43 @@ fn a_lost_session_forgets_what_was_not_acked() {
 }
 
 #[test]
+fn a_signer_that_is_not_yet_valid_by_a_clock_that_is_set_back_is_refused_for_the_clock() {
+    let mut test = Test::new();
+    test.now.instant += Duration::from_secs(60);
+    test.now.wall_ms += 60_000;
+    test.machine.handle_timeout(test.now);
+    test.now.wall_ms -= 3_600_000;
+
+    test.order("1 d young");
+    test.order("2 d young forged");
+
+    let effects = test.effects_with_detail();
+    assert!(effects[0].starts_with("refuse 1 Clock: this device's clock is"), "{effects:?}");
+    assert!(effects[1].starts_with("refuse 2 BadSignature"), "{effects:?}");
+}
+
+#[test]
+fn a_signer_that_is_not_yet_valid_is_refused_for_the_clock_where_the_switch_shows_another_time() {
+    let mut test = Test::new();
+    test.now.wall_ms -= 3_600_000;
+    // A device that has seen nothing yet has no floor.
+    let memory = Memory::default();
+    let licence = HeldLicence { envelope: b"licence 3".to_vec(), digest: digest("licence 3"), serial: 3 };
+    let limits = test.machine.limits.clone();
+    test.machine = Instructions::new(Spoken::default(), limits, Some(licence), 3, memory, test.now.instant);
+    test.order("1 d young");
+    assert_eq!(test.effects(), ["refuse 1 UntrustedSigner"]);
+
+    test.machine.handle_switch_time(NOW_MS, test.now);
+    test.order("1 d young");
+    assert_eq!(test.effects(), ["refuse 1 Clock"]);
+
+    test.machine.handle_switch_time(test.now.wall_ms, test.now);
+    test.order("1 d young");
+    assert_eq!(test.effects(), ["refuse 1 UntrustedSigner"], "nothing contradicts the clock");
+}
+
+#[test]
 fn a_clock_that_is_set_back_while_the_client_runs_is_noticed_without_any_order_before() {
     let mut test = Test::new();
     test.now.instant += Duration::from_secs(3_600);

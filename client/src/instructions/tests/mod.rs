@@ -27,17 +27,19 @@ struct Spoken {
 }
 
 impl Admission for Spoken {
-    fn open(&self, envelope: &[u8], _now_ms: i64) -> Result<Opened, Refused> {
+    fn open(&self, envelope: &[u8], now_ms: i64) -> Result<Opened, Refused> {
         let text = std::str::from_utf8(envelope).unwrap();
         let words: Vec<&str> = text.split(' ').collect();
         if words.len() < 2 || words.contains(&"forged") {
             return Err(Refused { refusal: Refusal::BadSignature, detail: "forged".to_owned() });
         }
+        if words.contains(&"young") && now_ms < NOW_MS {
+            return Err(Refused { refusal: Refusal::UntrustedSigner, detail: "not yet valid".to_owned() });
+        }
         Ok(Opened {
             instruction: id(words[0].parse().unwrap()),
             definition: digest(words[1]),
             licence_serial: 3,
-            not_before_ms: NOW_MS - 60_000,
             expires_at_ms: NOW_MS + 60_000,
             order: muster_proto::order::v1::Order::default(),
         })

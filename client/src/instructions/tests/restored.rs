@@ -27,14 +27,14 @@ fn a_recovered_intent_of_a_store_that_is_a_copy_never_starts() {
 #[test]
 fn an_order_from_before_the_restore_is_answered_as_interrupted_and_a_later_one_runs() {
     let mut test = restarted();
-    test.machine.handle_judged(NOW_MS - 60_000 + 1, test.now);
+    test.machine.handle_judged(id(7).made_at_ms(), test.now);
 
     test.order("7 d");
     test.recalled(7, None, Some("d"));
     assert_eq!(test.effects(), ["recall 7", "refuse 7 Interrupted journaled"]);
 
     let mut test = restarted();
-    test.machine.handle_judged(NOW_MS - 60_000, test.now);
+    test.machine.handle_judged(id(7).made_at_ms() - 1, test.now);
     test.admitted(7);
     assert_eq!(test.effects(), ["recall 7", "intent 7", "acked 7", "start 7", "running 7", "run 7"]);
 }

@@ -95,6 +95,90 @@ fn a_download_that_outlasts_the_window_expires() {
 }
 
 #[test]
+fn the_detail_of_a_download_that_outlasts_the_window_is_told() {
+    let mut test = Test::new();
+    with_resource(&mut test, 1);
+    test.effects();
+
+    test.now.wall_ms += 60_000;
+    test.machine.handle_fetched(id(1), Err("the Background Channel is away".to_owned()), test.now);
+
+    assert_eq!(test.effects_with_detail(), ["result 1 Expired: the Background Channel is away"]);
+}
+
+#[test]
+fn downloads_that_wait_for_their_source_keep_nothing_else_from_running() {
+    let mut test = Test::new();
+    for number in 1..=3 {
+        with_resource(&mut test, number);
+    }
+    test.effects();
+
+    test.admitted(4);
+
+    assert_eq!(test.effects(), ["recall 4", "intent 4", "acked 4", "start 4", "running 4", "run 4"]);
+    assert_eq!(test.machine.counts(), (3, 1));
+}
+
+#[test]
+fn what_was_downloaded_for_waits_for_a_slot_and_is_the_next_to_run() {
+    let mut test = Test::new();
+    with_resource(&mut test, 1);
+    for number in 2..=4 {
+        test.admitted(number);
+    }
+    test.effects();
+
+    fetched(&mut test, 1);
+    assert_eq!((test.effects(), test.machine.counts()), (Vec::new(), (2, 2)));
+    test.finish(2);
+    assert_eq!(test.effects(), ["result 2 Answered", "start 1", "running 1", "run 1"]);
+    test.finish(1);
+    assert_eq!(test.effects(), ["result 1 Answered", "start 4", "running 4", "run 4"]);
+}
+
+#[test]
+fn a_download_waits_for_a_slot_of_downloads_and_expires_there_with_its_window() {
+    let mut test = Test::new();
+    for number in 1..=3 {
+        with_resource(&mut test, number);
+    }
+    test.effects();
+
+    fetched(&mut test, 1);
+    assert_eq!(test.effects(), ["start 1", "running 1", "run 1", "fetch 3"]);
+    with_resource(&mut test, 4);
+    test.effects();
+    test.now.wall_ms += 60_000;
+    test.finish(1);
+
+    assert_eq!(test.effects(), ["result 1 Answered", "result 4 Expired"]);
+}
+
+#[test]
+fn a_download_is_wanted_until_it_ends_or_the_store_turns_out_to_be_a_copy() {
+    let mut test = Test::new();
+    with_resource(&mut test, 1);
+    with_resource(&mut test, 2);
+    fetched(&mut test, 1);
+    assert!(!test.machine.is_fetching(id(1)) && test.machine.is_fetching(id(2)));
+
+    test.machine.handle_judged(NOW_MS, test.now);
+
+    assert!(!test.machine.is_fetching(id(2)));
+}
+
+fn with_resource(test: &mut Test, number: u8) {
+    test.order(&format!("{number} with-resource"));
+    test.recalled(number, None, Some("with-resource"));
+}
+
+fn fetched(test: &mut Test, number: u8) {
+    let resources = vec![("resource_a".to_owned(), "/a".into())];
+    test.machine.handle_fetched(id(number), Ok(resources), test.now);
+}
+
+#[test]
 fn a_task_that_breaks_fails_its_instruction_and_frees_its_slot() {
     let mut test = Test::new();
     for number in 1..=3 {

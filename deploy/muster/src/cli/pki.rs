@@ -14,6 +14,9 @@ pub(crate) enum Pki {
     /// Issue a certificate
     Issue(PkiIssue),
     /// Revoke a certificate by device name or serial, and write a new CRL
+    #[command(after_help = "Examples:\n  muster pki revoke web1.example.org\n  \
+        muster pki revoke alice --role operator\n  \
+        muster pki revoke 135046361c23d7bcc31540ef1a3cdbc4")]
     Revoke {
         /// DeviceId or serial (hex)
         subject: String,
@@ -22,12 +25,14 @@ pub(crate) enum Pki {
         role: String,
     },
     /// Write fresh CRLs and print their paths
+    #[command(after_help = "Examples:\n  muster pki crl\n  muster pki crl --role device")]
     Crl {
         /// Whose CA [default: every one]
         #[arg(long)]
         role: Option<String>,
     },
     /// Show what the certificates of a file say
+    #[command(after_help = "Examples:\n  muster pki inspect web1.example.org.pem -o json")]
     Inspect {
         /// The file
         file: PathBuf,

@@ -181,14 +181,81 @@ fn healthy(report: &mut Report, status: &GetStatusResponse) {
             report.add("licence", Verdict::Ok, format!("serial {serial} until {until}"), "");
         }
     }
-    let disk = format!("{} MiB free at the Switch", status.disk_free_bytes / 1024 / 1024);
-    let (verdict, fix) = if status.disk_free_bytes < DISK_FREE_BYTES_MIN {
-        (Verdict::Warning, "free space there")
-    } else {
-        (Verdict::Ok, "")
-    };
-    report.add("disk", verdict, disk, fix);
+    disk(report, status);
     for warning in &status.warnings {
         report.add("switch says", Verdict::Warning, warning, "");
+    }
+}
+
+/// Below its reserve the Switch is there and refuses all that is asked: whoever looks at the exit code must see it.
+fn disk(report: &mut Report, status: &GetStatusResponse) {
+    let GetStatusResponse { disk_free_bytes: free, disk_reserve_bytes: reserve, data_dir, .. } = status;
+    let free_mib = format!("{} MiB free at the Switch", free / 1024 / 1024);
+    if free < reserve {
+        let found = format!(
+            "{free_mib}, below its disk_reserve of {} MiB: orders and imports are refused, events wait",
+            reserve / 1024 / 1024
+        );
+        let fix = format!("free space in {data_dir} there, or lower [engine] disk_reserve");
+        return report.add("disk", Verdict::Broken, found, fix);
+    }
+    // The reserve again on top of it, so that the warning comes before the refusals.
+    let (verdict, fix) = if *free < DISK_FREE_BYTES_MIN.max(reserve.saturating_mul(2)) {
+        (Verdict::Warning, format!("free space in {data_dir} there"))
+    } else {
+        (Verdict::Ok, String::new())
+    };
+    report.add("disk", verdict, free_mib, fix);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1024 * 1024 * 1024;
+
+    fn checked(status: GetStatusResponse) -> (Exit, Vec<serde_json::Value>) {
+        let mut report = Report { table: Table::new(["check", "verdict", "found", "fix"]), worst: Exit::Ok };
+        healthy(&mut report, &GetStatusResponse { licence_serial: 1, ..status });
+        (report.worst, report.table.objects())
+    }
+
+    #[test]
+    fn a_switch_below_its_disk_reserve_is_broken_and_the_fix_names_folder_and_key() {
+        let status = |free| GetStatusResponse {
+            disk_free_bytes: free,
+            disk_reserve_bytes: 2 * GIB,
+            data_dir: "/srv/store".to_owned(),
+            ..GetStatusResponse::default()
+        };
+
+        let (exit, rows) = checked(status(2 * GIB - 1));
+        let (nearly, warned) = checked(status(3 * GIB));
+        let (ample, _) = checked(status(4 * GIB));
+
+        let disk = rows.iter().find(|row| row["check"] == "disk").unwrap();
+        assert_eq!((exit, &disk["verdict"]), (Exit::Refused, &"broken".into()));
+        let fix = disk["fix"].as_str().unwrap();
+        assert!(fix.contains("/srv/store") && fix.contains("disk_reserve"), "{fix}");
+        assert_eq!((nearly, ample), (Exit::Ok, Exit::Ok));
+        assert!(warned.iter().any(|row| row["check"] == "disk" && row["verdict"] == "warning"), "{warned:?}");
+    }
+
+    #[test]
+    fn a_warning_of_the_switch_is_shown_and_breaks_nothing() {
+        let warnings = vec!["the store is an older copy".to_owned()];
+
+        let (exit, rows) = checked(GetStatusResponse {
+            disk_free_bytes: u64::MAX,
+            warnings,
+            ..GetStatusResponse::default()
+        });
+
+        assert_eq!(exit, Exit::Ok, "one device that lies must not call somebody at night");
+        let said = rows.iter().find(|row| row["check"] == "switch says").unwrap();
+        assert_eq!(
+            (&said["verdict"], &said["found"]),
+            (&"warning".into(), &"the store is an older copy".into())
+        );
     }
 }

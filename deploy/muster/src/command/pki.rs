@@ -4,6 +4,7 @@ mod check;
 mod inspect;
 mod issue;
 mod live;
+mod revoke;
 
 use muster_pki::{Role, UnixTime};
 
@@ -20,13 +21,7 @@ pub(crate) fn run(home: &Home, verb: Pki) -> Result<Exit, Failure> {
     match verb {
         Pki::Init(arguments) => init(home, &arguments, now),
         Pki::Issue(arguments) => issue::run(home, &arguments, now),
-        Pki::Revoke { subject, role } => {
-            let role = parse_role(&role)?;
-            for entry in PkiHome::of(home).revoke(role, &subject, now)? {
-                output::note(&format!("revoked {} (serial {})", entry.name, entry.serial));
-            }
-            crl(home, role, now)
-        }
+        Pki::Revoke { subject, role } => revoke::run(home, &subject, parse_role(&role)?, now),
         Pki::Crl { role: Some(role) } => crl(home, parse_role(&role)?, now),
         Pki::Crl { role: None } => {
             ROLES.iter().try_for_each(|(role, _folder)| crl(home, *role, now).map(drop))?;

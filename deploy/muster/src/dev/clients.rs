@@ -1,7 +1,10 @@
 //! The clients of a development fleet: real ones, each a process of its own with its SQL helpers below it.
 
+use std::future::poll_fn;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::pin::pin;
+use std::process::{ExitStatus, Stdio};
+use std::task::Poll;
 use std::time::Duration;
 
 use muster_client::Config;
@@ -24,6 +27,8 @@ use crate::provision::Revoked;
 const DAYS: i32 = 90;
 /// One that ends sooner than this is issued anew when the fleet starts.
 const RENEW_BEFORE: Duration = Duration::from_secs(7 * 86_400);
+/// What a client writes, in its own folder.
+pub(super) const LOG: &str = "client.log";
 /// From SIGTERM to SIGKILL.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -35,6 +40,31 @@ pub(super) struct DevClient {
     child: Child,
     /// Its process id.
     pub(super) pid: u32,
+}
+
+/// A client's process that ended though nobody stopped it.
+#[derive(Debug)]
+pub(super) struct Ended {
+    name: String,
+    pid: u32,
+    status: std::io::Result<ExitStatus>,
+}
+
+impl Ended {
+    /// Says which process ended, how, and what comes of it.
+    pub(super) fn told(&self, folder: &Path) -> String {
+        let how = match &self.status {
+            Ok(status) => status.to_string(),
+            Err(error) => format!("how is not known ({error})"),
+        };
+        let log = own_folder(folder, &self.name).join(LOG);
+        format!(
+            "{} (process {}) ended: {how}; it is not started again before the next `muster dev`; its log: {}",
+            self.name,
+            self.pid,
+            log.display()
+        )
+    }
 }
 
 /// The name of the n-th client, from 1.
@@ -71,10 +101,11 @@ pub(super) fn start(
     home: &Home,
     folder: &Path,
     name: &str,
+    tenant: &str,
     addresses: &Addresses,
 ) -> Result<DevClient, Failure> {
     let own = own_folder(folder, name);
-    let config = config(home, &own, name, addresses)?;
+    let config = Config { tenant: tenant.to_owned(), ..config(home, &own, name, addresses)? };
     let text = toml::to_string(&config).map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
     let path = own.join("client.toml");
     write_file(&path, text.as_bytes(), Secrecy::Private)?;
@@ -109,7 +140,6 @@ fn config(home: &Home, own: &Path, name: &str, addresses: &Addresses) -> Result<
     let mut config = Config {
         switch: addresses.switch_url(),
         background_channel: addresses.background_url(),
-        tenant: super::fleet::TENANT.to_owned(),
         data_dir: own.join("data"),
         computer_name: name.to_owned(),
         ..Config::default()
@@ -130,7 +160,7 @@ fn config(home: &Home, own: &Path, name: &str, addresses: &Addresses) -> Result<
 fn spawn(name: String, own: &Path, config: &Path) -> Result<DevClient, Failure> {
     let failed = |error: std::io::Error| Failure::new(Exit::Refused, format!("start client {name}: {error}"));
     let program = std::env::current_exe().map_err(failed)?;
-    let log = std::fs::File::create(own.join("client.log")).map_err(failed)?;
+    let log = std::fs::File::create(own.join(LOG)).map_err(failed)?;
     let child = Command::new(program)
         .arg("__client")
         .arg("--config")
@@ -147,11 +177,27 @@ fn spawn(name: String, own: &Path, config: &Path) -> Result<DevClient, Failure> 
     Ok(DevClient { name, child, pid })
 }
 
+/// Waits until one of the processes ends, and takes it out. While there is none, it waits.
+pub(super) async fn one_ended(clients: &mut Vec<DevClient>) -> Ended {
+    let (index, status) = poll_fn(|context| {
+        let mut each = clients.iter_mut().enumerate();
+        each.find_map(|(index, client)| match pin!(client.child.wait()).poll(context) {
+            Poll::Ready(status) => Some(Poll::Ready((index, status))),
+            Poll::Pending => None,
+        })
+        .unwrap_or(Poll::Pending)
+    })
+    .await;
+    let DevClient { name, pid, .. } = clients.remove(index);
+    Ended { name, pid, status }
+}
+
 /// Stops clients: SIGTERM to all, then SIGKILL to those that stay.
 pub(super) async fn stop(clients: Vec<DevClient>) {
     for client in &clients {
-        if let Ok(pid) = i32::try_from(client.pid) {
-            // One that has ended already needs no signal.
+        // One that was seen to end has no id any more: another process may have it.
+        if let Some(pid) = client.child.id().and_then(|pid| i32::try_from(pid).ok()) {
+            // One that ends at this moment needs no signal.
             kill(Pid::from_raw(pid), Signal::SIGTERM).ok();
         }
     }
@@ -220,6 +266,39 @@ mod tests {
         assert_eq!(admit(&two, Revoked::StaysOut), Admission::Certified);
         assert_ne!(certificate(&two), second);
         assert_eq!(certificate(&one), first, "who was not revoked keeps its own");
+    }
+
+    fn process(name: &str, program: &str, arguments: &[&str]) -> DevClient {
+        let child = Command::new(program).args(arguments).kill_on_drop(true).spawn().unwrap();
+        let pid = child.id().unwrap();
+        DevClient { name: name.to_owned(), child, pid }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_killed_is_named_with_its_status_and_what_comes_of_it() {
+        let mut clients = vec![process("one", "sleep", &["600"]), process("two", "sleep", &["600"])];
+        let killed = clients[1].pid;
+        kill(Pid::from_raw(i32::try_from(killed).unwrap()), Signal::SIGKILL).unwrap();
+
+        let ended = one_ended(&mut clients).await.told(Path::new("/fleet"));
+
+        assert!(ended.starts_with(&format!("two (process {killed}) ended: signal: 9")), "{ended}");
+        assert!(
+            ended.contains("not started again") && ended.ends_with("/fleet/clients/two/client.log"),
+            "{ended}"
+        );
+        assert_eq!(clients.iter().map(|client| client.name.as_str()).collect::<Vec<_>>(), ["one"]);
+        stop(clients).await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_ends_by_itself_is_named_with_its_exit_code() {
+        let mut clients = vec![process("one", "sleep", &["600"]), process("two", "sh", &["-c", "exit 78"])];
+
+        let ended = one_ended(&mut clients).await.told(Path::new("/fleet"));
+
+        assert!(ended.contains("ended: exit status: 78"), "{ended}");
+        stop(clients).await;
     }
 
     #[test]

@@ -24,8 +24,10 @@ use crate::output;
 use crate::pki_home::{CRL_BASE_URL, PkiHome, Wanted};
 use crate::provision::{self, Revoked};
 
-/// The organisation of a development fleet.
-pub(super) const TENANT: &str = "dev";
+/// The organisation of a development fleet whose home names no other.
+const TENANT: &str = "dev";
+/// What to do when a file of the home cannot be read: what is not there is made at the start.
+const NEXT: &str = "give it to the user who runs this, or delete it and run muster dev again";
 /// A server's certificate in a development fleet lives this long.
 const SERVER_DAYS: i32 = 90;
 /// The roles whose roots the Switch has.
@@ -59,11 +61,12 @@ pub(super) fn run(home: Option<PathBuf>, arguments: &Dev) -> Result<Exit, Failur
     }
     let log = LogConfig { filter: "warn".to_owned(), ..LogConfig::default() };
     telemetry::init(&log).map_err(|error| refused(&error))?;
+    let tenant = tenant(&home)?;
     if !PkiHome::of(&home).exists() {
         output::note(&format!("making a development CA in {}", home.folder().display()));
-        provision::provision(&home, TENANT, CRL_BASE_URL, UnixTime::now())?;
+        provision::provision(&home, &tenant, CRL_BASE_URL, UnixTime::now())?;
     } else {
-        provision::renew(&home, TENANT, revoked_policy(arguments), UnixTime::now())?;
+        provision::renew(&home, &tenant, revoked_policy(arguments), UnixTime::now())?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -71,8 +74,17 @@ pub(super) fn run(home: Option<PathBuf>, arguments: &Dev) -> Result<Exit, Failur
         .build()
         .map_err(|error| refused(&error))?;
     let shutdown = Shutdown::new();
-    let fleet = Fleet { home, folder, shutdown, runtime };
+    let fleet = Fleet { home, tenant, folder, shutdown, runtime };
     fleet.run(arguments)
+}
+
+/// The organisation that the home's licence is for, as `muster pki init --tenant` said: a Switch takes no other licence.
+fn tenant(home: &Home) -> Result<String, Failure> {
+    let tenant = provision::tenant(home, UnixTime::now())?.unwrap_or_else(|| TENANT.to_owned());
+    if tenant != TENANT {
+        output::note(&format!("the home was made for tenant `{tenant}`, and so is this fleet"));
+    }
+    Ok(tenant)
 }
 
 fn revoked_policy(arguments: &Dev) -> Revoked {
@@ -99,6 +111,7 @@ fn lock(folder: &Path) -> Result<File, Failure> {
 
 struct Fleet {
     home: Home,
+    tenant: String,
     folder: PathBuf,
     shutdown: Shutdown,
     runtime: tokio::runtime::Runtime,
@@ -150,7 +163,7 @@ impl Fleet {
         for name in (1..=arguments.clients).map(clients::name) {
             match clients::admit(&self.home, &self.folder, &name, revoked_policy(arguments))? {
                 Admission::Certified => {
-                    clients.push(clients::start(&self.home, &self.folder, &name, addresses)?);
+                    clients.push(clients::start(&self.home, &self.folder, &name, &self.tenant, addresses)?);
                 }
                 Admission::Revoked => {
                     output::note(&format!("{name} is revoked, so it is not started"));
@@ -158,7 +171,7 @@ impl Fleet {
                 }
             }
         }
-        let ended = self.until_stopped(arguments, addresses, &operator, (&clients, &revoked)).await;
+        let ended = self.until_stopped(arguments, addresses, &operator, (&mut clients, &revoked)).await;
         clients::stop(clients).await;
         ended
     }
@@ -168,44 +181,54 @@ impl Fleet {
         arguments: &Dev,
         addresses: &Addresses,
         operator: &Operator,
-        (clients, revoked): (&[DevClient], &[String]),
+        (clients, revoked): (&mut Vec<DevClient>, &[String]),
     ) -> Result<(), Failure> {
         let signal = shutdown::signal();
         let mut signal = std::pin::pin!(signal);
+        let names: Vec<String> = clients.iter().map(|client| client.name.clone()).collect();
+        let pids = clients.iter().map(|client| client.pid).collect();
         tokio::select! {
             biased;
             _ = signal.as_mut() => return Ok(()),
             () = self.shutdown.cancelled() => return Ok(()),
-            connected = tokio::time::timeout(READY_DEADLINE, all_connected(operator, clients)) => match connected {
+            ended = clients::one_ended(clients) => {
+                return Err(Failure::new(Exit::Refused, ended.told(&self.folder)));
+            }
+            connected = tokio::time::timeout(READY_DEADLINE, all_connected(operator, &names)) => match connected {
                 Ok(connected) => connected?,
-                Err(_) => return Err(not_connected(operator, clients, &self.folder).await),
+                Err(_) => return Err(not_connected(operator, &names, &self.folder).await),
             },
         }
-        let ready = Ready::new(&self.home, addresses, clients.iter().map(|client| client.pid).collect());
+        let ready = Ready::new(&self.home, addresses, pids);
         if let Some(path) = &arguments.ready_file {
             ready.write(path)?;
         }
-        ready.banner(&clients.iter().map(|client| client.name.clone()).collect::<Vec<_>>(), revoked)?;
-        tokio::select! {
-            biased;
-            _ = signal.as_mut() => output::note("\nstopping …"),
-            () = self.shutdown.cancelled() => {}
+        ready.banner(&names, revoked)?;
+        loop {
+            tokio::select! {
+                biased;
+                _ = signal.as_mut() => {
+                    output::note("\nstopping …");
+                    return Ok(());
+                }
+                () = self.shutdown.cancelled() => return Ok(()),
+                // The others go on: a device that is gone is what one may want to see.
+                ended = clients::one_ended(clients) => output::note(&ended.told(&self.folder)),
+            }
         }
-        Ok(())
     }
 
     /// Hands the licence and the signed definitions to the Switch, as an operator would.
     async fn import(&self, operator: &Operator) -> Result<(), Failure> {
-        let envelope = read_file(&self.home.path("licence.cms"), "muster pki init")?;
+        let envelope = read_file(&self.home.path("licence.cms"), NEXT)?;
         self.import_licence(operator, envelope).await?;
         let folder = self.home.path("definitions");
-        let entries = std::fs::read_dir(&folder).map_err(|error| {
-            Failure::usage(format!("{}: {error}", folder.display())).with_next("muster pki init")
-        })?;
+        let entries = std::fs::read_dir(&folder)
+            .map_err(|error| Failure::usage(format!("{}: {error}", folder.display())).with_next(NEXT))?;
         for entry in entries.flatten() {
             let path = entry.path();
             if path.extension().is_some_and(|extension| extension == "cms") {
-                let envelope = read_file(&path, "muster pki init")?;
+                let envelope = read_file(&path, NEXT)?;
                 let imported =
                     answered(operator.definitions().import_definition(ImportDefinitionRequest { envelope }))
                         .await;
@@ -243,7 +266,7 @@ impl Fleet {
             operator_listen: local(ports, 4001),
             admin_listen: local(ports, 4002),
             data_dir: self.folder.join("switch"),
-            tenant: TENANT.to_owned(),
+            tenant: self.tenant.clone(),
             crls: PkiHome::of(&self.home).crl_files(&TRUSTED_BY_SWITCH),
             revocation: self.revocation(&TRUSTED_BY_SWITCH),
             ..muster_switch::Config::default()
@@ -305,11 +328,10 @@ impl Fleet {
     }
 }
 
-async fn all_connected(operator: &Operator, clients: &[DevClient]) -> Result<(), Failure> {
+async fn all_connected(operator: &Operator, clients: &[String]) -> Result<(), Failure> {
     loop {
         let known = devices(operator, "", u32::MAX).await?;
-        let online =
-            |client: &DevClient| known.iter().any(|device| device.online && device.device == client.name);
+        let online = |name: &String| known.iter().any(|device| device.online && device.device == *name);
         if clients.iter().all(online) {
             return Ok(());
         }
@@ -318,12 +340,11 @@ async fn all_connected(operator: &Operator, clients: &[DevClient]) -> Result<(),
 }
 
 /// Names the clients that are missing; each one's log says why.
-async fn not_connected(operator: &Operator, clients: &[DevClient], folder: &Path) -> Failure {
+async fn not_connected(operator: &Operator, clients: &[String], folder: &Path) -> Failure {
     let known = devices(operator, "", u32::MAX).await.unwrap_or_default();
-    let offline =
-        |client: &&DevClient| !known.iter().any(|device| device.online && device.device == client.name);
-    let missing: Vec<&str> = clients.iter().filter(offline).map(|client| client.name.as_str()).collect();
-    let log = folder.join("clients").join(missing.first().unwrap_or(&"NAME")).join("client.log");
+    let offline = |name: &&str| !known.iter().any(|device| device.online && device.device == *name);
+    let missing: Vec<&str> = clients.iter().map(String::as_str).filter(offline).collect();
+    let log = folder.join("clients").join(missing.first().unwrap_or(&"NAME")).join(clients::LOG);
     Failure::new(Exit::Refused, format!("not connected within {READY_DEADLINE:?}: {}", missing.join(", ")))
         .with_next(format!("look into {}", log.display()))
 }

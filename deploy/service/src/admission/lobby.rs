@@ -1,14 +1,14 @@
 //! [`Lobby`]: the connections that wait for their first byte, and then for a handshake.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::handshakes::{Handshakes, Permit};
+use super::shares::{Full, Places, Taken};
 use super::{Refused, plain};
 
 /// The bits of an IPv6 address that name a network; the others a host chooses as it likes (RFC 4291 §2.5.4).
@@ -32,14 +32,8 @@ pub struct Source(IpAddr);
 /// The connections that wait for their first byte, and then for a handshake. All listeners of one address share one.
 #[derive(Debug)]
 pub struct Lobby {
-    bounds: LobbyBounds,
-    waiting: Mutex<Waiting>,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    total: u32,
-    by_source: HashMap<Source, u32>,
+    first_byte_deadline: Duration,
+    places: Places<Source>,
 }
 
 /// One connection's place in a lobby; dropped, it is free.
@@ -47,6 +41,7 @@ struct Waiting {
 pub struct Place {
     lobby: Arc<Lobby>,
     source: Source,
+    _taken: Taken<Source>,
 }
 
 impl From<SocketAddr> for Source {
@@ -65,7 +60,8 @@ impl Lobby {
     /// Makes an empty one.
     #[must_use]
     pub fn new(bounds: LobbyBounds) -> Arc<Self> {
-        Arc::new(Self { bounds, waiting: Mutex::default() })
+        let LobbyBounds { first_byte_deadline, waiting_max, waiting_per_source_max } = bounds;
+        Arc::new(Self { first_byte_deadline, places: Places::new(waiting_max, waiting_per_source_max) })
     }
 
     /// Gives a connection its place.
@@ -74,22 +70,11 @@ impl Lobby {
     /// [`Refused::LobbyFull`] or [`Refused::SourceFull`].
     pub fn enter(self: &Arc<Self>, address: SocketAddr) -> Result<Place, Refused> {
         let source = Source::from(address);
-        let mut waiting = self.waiting();
-        if waiting.total >= self.bounds.waiting_max {
-            return Err(Refused::LobbyFull);
-        }
-        let of_source = waiting.by_source.get(&source).copied().unwrap_or_default();
-        if of_source >= self.bounds.waiting_per_source_max {
-            return Err(Refused::SourceFull);
-        }
-        waiting.total += 1;
-        waiting.by_source.insert(source, of_source + 1);
-        drop(waiting);
-        Ok(Place { lobby: Arc::clone(self), source })
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        let taken = self.places.take(Some(source)).map_err(|full| match full {
+            Full::Share => Refused::SourceFull,
+            Full::All => Refused::LobbyFull,
+        })?;
+        Ok(Place { lobby: Arc::clone(self), source, _taken: taken })
     }
 }
 
@@ -106,7 +91,7 @@ impl Place {
         patience: Duration,
     ) -> Result<Permit, Refused> {
         let mut first = [0];
-        match timeout(self.lobby.bounds.first_byte_deadline, stream.peek(&mut first)).await {
+        match timeout(self.lobby.first_byte_deadline, stream.peek(&mut first)).await {
             Err(_) => return Err(Refused::Silent),
             Ok(Ok(0) | Err(_)) => return Err(Refused::Gone),
             Ok(Ok(_)) => {}
@@ -117,19 +102,6 @@ impl Place {
             return Err(Refused::PlainText);
         }
         timeout(patience, handshakes.permit(self.source)).await.map_err(|_| Refused::Busy)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut waiting = self.lobby.waiting();
-        waiting.total = waiting.total.saturating_sub(1);
-        let left = waiting.by_source.get(&self.source).map_or(0, |count| count.saturating_sub(1));
-        if left == 0 {
-            waiting.by_source.remove(&self.source);
-        } else {
-            waiting.by_source.insert(self.source, left);
-        }
     }
 }
 
@@ -156,7 +128,6 @@ mod tests {
 
         assert!(enter("192.0.2.1:4").is_ok());
         drop(second);
-        assert!(lobby.waiting().by_source.is_empty() && lobby.waiting().total == 0);
     }
 
     #[test]

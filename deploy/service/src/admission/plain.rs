@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+
+use super::farewell;
 
 /// How long a peer has to take the answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
 
-/// What of the peer's request is read: a socket closed with unread bytes is reset, and the answer lost.
+/// What of the peer's request is read.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
 
 /// The length is that of the last line.
@@ -20,15 +22,7 @@ const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; ch
 pub(super) async fn answer(stream: &mut TcpStream) {
     let told = async {
         stream.write_all(ANSWER).await?;
-        stream.shutdown().await?;
-        let (mut unread, mut bytes) = ([0; 256], 0);
-        while bytes < REQUEST_BYTES_MAX {
-            match stream.read(&mut unread).await? {
-                0 => break,
-                length => bytes += length,
-            }
-        }
-        Ok::<_, std::io::Error>(())
+        farewell::drain(stream, REQUEST_BYTES_MAX).await
     };
     // However it ends, the connection is over.
     drop(tokio::time::timeout(ANSWER_DEADLINE, told).await);

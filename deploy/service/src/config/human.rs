@@ -106,6 +106,13 @@ pub mod bytes {
         format!("{} {name}", bytes / unit)
     }
 
+    /// Returns a least value: `bytes`, or the whole KiB above it where it is none, since people write those.
+    #[must_use]
+    pub fn format_up(bytes: u64) -> String {
+        const KIB: u64 = 1 << 10;
+        format(if bytes < KIB { bytes } else { bytes.checked_next_multiple_of(KIB).unwrap_or(bytes) })
+    }
+
     /// Parses `64 MiB`, `768KiB`, `10 MB`, `512 B` or `512`.
     ///
     /// # Errors
@@ -169,6 +176,16 @@ mod tests {
         {
             assert_eq!(bytes::format(number), text);
             assert_eq!(bytes::parse(text), Ok(number));
+        }
+    }
+
+    #[test]
+    fn a_least_byte_count_is_one_that_people_write_and_never_less() {
+        for (least, text) in
+            [(512, "512 B"), (4_096, "4 KiB"), (786_437, "769 KiB"), (u64::MAX, "18446744073709551615 B")]
+        {
+            assert_eq!(bytes::format_up(least), text);
+            assert!(bytes::parse(text).unwrap() >= least);
         }
     }
 

@@ -111,7 +111,7 @@ pub enum DialError {
         source: io::Error,
     },
     /// TLS failed: the server refused our certificate, or we have nothing in common.
-    #[error("TLS with {address}: {source}")]
+    #[error("TLS with {address}: {source}{}", early_end(source))]
     Tls {
         /// The server.
         address: Address,
@@ -126,6 +126,20 @@ pub enum DialError {
         /// Every rule that is broken.
         refused: Box<PeerRefused>,
     },
+}
+
+/// Says what may be behind a connection that ended without a word of TLS: who refuses a stranger before its handshake sends none.
+fn early_end(source: &io::Error) -> &'static str {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    // What TLS itself has to say comes as its own error inside.
+    let is_end = matches!(source.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe);
+    if is_end && !source.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+        "; the port closed the connection before TLS was up: it may be full for this address \
+         (`waiting_per_source_max`; the server's metrics count it as `source_full`, or `lobby_full` and `busy` where it is full for all), \
+         or speak no TLS"
+    } else {
+        ""
+    }
 }
 
 /// Connects to a server and makes sure that it is one: the whole road of every connection that goes out.

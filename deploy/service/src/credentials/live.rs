@@ -14,7 +14,7 @@ use super::error::CredentialError;
 use super::files::{Fingerprint, Material, Source};
 use super::revocation::Revocation;
 use super::store::CertificateStore;
-use super::{DEBOUNCE, POLL_INTERVAL};
+use super::{Clock, DEBOUNCE, POLL_INTERVAL};
 use crate::exit::describe;
 use crate::health::{Component, Health, State};
 use crate::metrics;
@@ -123,6 +123,10 @@ impl<C: Send + Sync + 'static> Live<C> {
 
     pub(super) fn revocation(&self) -> &Arc<Revocation> {
         &self.source.rules.revocation
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.source.rules.clock
     }
 
     /// Looks at the files and swaps what is new and valid. The two halves (our own certificate; roots) stand alone: an

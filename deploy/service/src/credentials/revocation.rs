@@ -21,8 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use muster_pki::{
-    CertificateDer, CrlSources, Loaded, RevocationIndex, RevocationMode, Thumbprint, UnixTime, Validators,
-    Verdict,
+    CertificateDer, CrlError, CrlSources, Loaded, RevocationIndex, RevocationMode, Thumbprint, UnixTime,
+    Validators, Verdict, pem,
 };
 use tokio::sync::{Notify, watch};
 
@@ -108,7 +108,7 @@ impl Revocation {
         for path in &files.crls {
             let bytes = read(path);
             writer.seen.insert(path.clone(), digest(&bytes));
-            errors.extend(load_file(&mut index, &writer.issuers, path, &bytes, now).err());
+            errors.extend(load_file(&mut index, &writer.issuers, path, &bytes, now).1);
         }
         if let Some(error) = CredentialError::of_all(errors) {
             return Err(error);
@@ -213,17 +213,20 @@ impl Revocation {
             let bytes = read(path);
             let seen = digest(&bytes);
             let name = path.display().to_string();
-            // What was refused is tried again: its issuer may be known by now, and its time may have come.
-            if writer.seen.get(path) == Some(&seen) && !writer.problems.contains_key(&name) {
+            // What was refused is tried again: its issuer may be known by now, and its time may have come. With other
+            // issuers everything is: the lists of one that was gone for a while went with it.
+            let is_same = writer.seen.get(path) == Some(&seen) && !has_new_issuers;
+            if is_same && !writer.problems.contains_key(&name) {
                 continue;
             }
             writer.seen.insert(path.clone(), seen);
-            match load_file(&mut index, &writer.issuers, path, &bytes, now) {
-                Ok(_) => {
-                    has_loaded = true;
-                    writer.problems.remove(&name);
-                }
-                Err(error) => drop(writer.problems.insert(name, describe(&error))),
+            let (loaded, error) = load_file(&mut index, &writer.issuers, path, &bytes, now);
+            let problem = error.as_ref().map(|error| describe(error));
+            let is_news = !is_same || problem.as_ref() != writer.problems.get(&name);
+            has_loaded |= is_news && (problem.is_none() || !loaded.is_empty());
+            match problem {
+                None => drop(writer.problems.remove(&name)),
+                Some(problem) => drop(writer.problems.insert(name, problem)),
             }
         }
         if has_loaded || has_new_issuers {
@@ -297,6 +300,15 @@ impl Revocation {
                 writer.problems.remove(NAME);
                 false
             }
+            // The roots of a file that cannot be read stay in use where roles are read, and so does whom they revoked.
+            Ok(issuers) if !issuers.unread().is_empty() => {
+                let unread: Vec<String> =
+                    issuers.unread().iter().map(|path| path.display().to_string()).collect();
+                let problem =
+                    format!("{}: no roots can be read; the issuers before stay in use", unread.join(", "));
+                writer.problems.insert(NAME.to_owned(), problem);
+                false
+            }
             Ok(issuers) => {
                 writer.problems.remove(NAME);
                 for gone in writer.issuers.gone_from(&issuers) {
@@ -341,25 +353,44 @@ impl Revocation {
     }
 }
 
-/// Verifies the CRLs of one file and adds them.
+/// Verifies the CRLs of one file and adds them. Each stands alone: one that is refused does not keep the others out.
 fn load_file(
     index: &mut RevocationIndex,
     issuers: &Issuers,
     path: &Path,
     bytes: &FileBytes,
     now: UnixTime,
-) -> Result<Vec<Loaded>, CredentialError> {
-    let bytes = bytes_of(path, bytes)?;
+) -> (Vec<Loaded>, Option<CredentialError>) {
+    let refused = |source| CredentialError::Crl { path: path.to_owned(), source };
+    let lists = bytes_of(path, bytes).and_then(|bytes| Ok((bytes, one_by_one(bytes).map_err(refused)?)));
+    let (bytes, lists) = match lists {
+        Ok(read) => read,
+        Err(error) => return (Vec::new(), Some(error)),
+    };
     let candidates = issuers.candidates(&issuers::certificates_beside(bytes), now);
-    let loaded = index
-        .load(bytes, &candidates, now)
-        .map_err(|source| CredentialError::Crl { path: path.to_owned(), source })?;
+    let (mut loaded, mut errors) = (Vec::new(), Vec::new());
+    for list in &lists {
+        match index.load(list, &candidates, now) {
+            Ok(more) => loaded.extend(more),
+            Err(source) => errors.push(refused(source)),
+        }
+    }
     for crl in &loaded {
         for warning in &crl.warnings {
             tracing::warn!(file = %path.display(), issuer = crl.issuer, %warning, "a CRL with a flaw");
         }
     }
-    Ok(loaded)
+    (loaded, CredentialError::of_all(errors))
+}
+
+/// Returns the CRLs of a file, as DER.
+fn one_by_one(bytes: &[u8]) -> Result<Vec<Vec<u8>>, CrlError> {
+    /// DER begins with a sequence; PEM does not.
+    const SEQUENCE: u8 = 0x30;
+    if bytes.first() == Some(&SEQUENCE) {
+        return Ok(vec![bytes.to_vec()]);
+    }
+    Ok(pem::crls(bytes, "CRL")?.iter().map(|der| der.to_vec()).collect())
 }
 
 fn digest(bytes: &FileBytes) -> Thumbprint {

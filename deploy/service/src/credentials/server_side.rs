@@ -9,6 +9,7 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::sign::SingleCertAndKey;
 use tokio::sync::watch;
 
+use super::Clock;
 use super::error::{CredentialError, PeerRefused};
 use super::files::{Material, Source};
 use super::live::{Live, Reload};
@@ -117,6 +118,12 @@ impl ServerCredentials {
     #[must_use]
     pub fn revocation(&self) -> &Arc<Revocation> {
         self.live.revocation()
+    }
+
+    /// Returns the time that peers are judged by.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        self.live.clock()
     }
 
     /// Reads the files again and puts them to use if they changed and are valid. Blocks on the disk.

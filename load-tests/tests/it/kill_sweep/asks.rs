@@ -117,7 +117,7 @@ impl Ask {
                 match operator.submit(envelope, &self.key).await {
                     Ok(id) => id,
                     Err(status) => {
-                        if status.code() == tonic::Code::FailedPrecondition {
+                        if status.code() == tonic::Code::Aborted {
                             // What was prepared died with the Switch, before it was submitted.
                             self.envelope = None;
                         }

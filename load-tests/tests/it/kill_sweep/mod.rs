@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use self::asks::{Ask, Desk, Phase};
 use self::devices::Devices;
 use self::tracer::{Fault, Point, Tracer};
-use crate::support::{Place, Service, wait_until, write};
+use crate::support::{Place, Service, wait_until};
 
 /// The fsyncs of a sweep, from the one after the first question was put.
 const POINTS: u32 = 50;
@@ -97,9 +97,7 @@ impl World {
         let place = Place::with_pki(clients);
         place.add_context();
         place.switch_config("");
-        for folder in ["traces", "starts"] {
-            std::fs::create_dir(place.path(folder)).expect("a folder");
-        }
+        std::fs::create_dir(place.path("traces")).expect("a folder");
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -121,22 +119,10 @@ impl World {
         switch
     }
 
-    /// The client's configuration: each start of an SQL helper leaves the request that it read in a file of its own.
+    /// The client's configuration; its starts are recorded.
     fn client_config(&self) {
-        let path = self.place.client_config(CLIENT);
-        let (helper, starts) = (self.place.path("helper"), self.place.path("starts"));
-        let program = muster_load_tests::dev_fleet::binary("muster-client");
-        let script = format!(
-            // `tee` writes its standard output first: the request is in the file before the helper sees any of it.
-            "#!/bin/sh\n/usr/bin/tee /dev/fd/3 3>&1 >\"$(/usr/bin/mktemp {}/XXXXXXXXXX)\" | {} sql-helper\n",
-            starts.display(),
-            program.display()
-        );
-        write(&helper, &script);
-        let executable = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
-        std::fs::set_permissions(&helper, executable).expect("permissions");
-        let text = std::fs::read_to_string(&path).expect("the configuration");
-        write(&path, &format!("{text}\n[helper]\nprogram = {helper:?}\narguments = []\n"));
+        self.place.client_config(CLIENT);
+        self.place.record_starts(CLIENT);
     }
 
     /// Several operators ask one question after the other until the victim is dead, or they have asked enough.

@@ -2,6 +2,7 @@
 
 mod place;
 mod process;
+mod small_disk;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -11,6 +12,7 @@ use serde_json::Value;
 
 pub(crate) use place::Place;
 pub(crate) use process::{Service, children, kill};
+pub(crate) use small_disk::SmallDisk;
 
 /// Longer than anything that is waited for takes on a slow, busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

@@ -14,7 +14,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{Service, binary, folder, rows, run, wait_until, with, write};
+use super::{Service, binary, folder, rows, run, sign_definition, wait_until, with, write};
 
 /// The organisation of the tests.
 const TENANT: &str = "dev";
@@ -181,6 +181,30 @@ impl Place {
         self.configuration(device, &text)
     }
 
+    /// Has each start of a client's SQL helper leave the request that it read in a file of its own below `starts/`.
+    pub(crate) fn record_starts(&self, device: &str) {
+        let (helper, starts) = (self.path("helper"), self.path("starts"));
+        std::fs::create_dir(&starts).expect("a folder");
+        let program = muster_load_tests::dev_fleet::binary("muster-client");
+        let script = format!(
+            // `tee` writes its standard output first: the request is in the file before the helper sees any of it.
+            "#!/bin/sh\n/usr/bin/tee /dev/fd/3 3>&1 >\"$(/usr/bin/mktemp {}/XXXXXXXXXX)\" | {} sql-helper\n",
+            starts.display(),
+            program.display()
+        );
+        write(&helper, &script);
+        let executable = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
+        std::fs::set_permissions(&helper, executable).expect("permissions");
+        let path = self.path(&format!("{device}.toml"));
+        let text = std::fs::read_to_string(&path).expect("the configuration");
+        write(&path, &format!("{text}\n[helper]\nprogram = {helper:?}\narguments = []\n"));
+    }
+
+    /// Starts of an SQL helper since [`Place::record_starts`].
+    pub(crate) fn starts(&self) -> usize {
+        std::fs::read_dir(self.path("starts")).expect("the starts").count()
+    }
+
     fn trust(&self, roles: &[&str]) -> String {
         let line = |role: &&str| format!("{role} = {:?}\n", self.home().join(format!("trust/{role}.pem")));
         format!("[trust]\n{}", roles.iter().map(line).collect::<String>())
@@ -269,6 +293,33 @@ impl Place {
             }
         }
         run(&mut command).with_code(0);
+    }
+
+    /// Puts a resource of 70,000 bytes and a definition that needs it and tells its `size`.
+    #[track_caller]
+    pub(crate) fn author_with_resource(&self, name: &str) {
+        let marker = self.path("marker.bin");
+        std::fs::write(&marker, vec![7; 70_000]).unwrap();
+        let put = with(self.command(), ["resource", "put", marker.to_str().unwrap(), "--name", "marker"]);
+        let resource = put.with_code(0).out;
+        let text = format!(
+            r#"name = "{name}"
+version = "1.0.0"
+kind = "question"
+says = "How large is the marker?"
+
+{resource}
+[[step]]
+query = "SELECT size FROM files WHERE path = :resource_marker"
+
+[[result]]
+name = "size"
+type = "integer"
+"#
+        );
+        let signed = sign_definition(self.path("").as_path(), name, &text, &self.home());
+        let mut import = self.command();
+        run(import.args(["definition", "import"]).arg(signed)).with_code(0);
     }
 
     /// Hands the licence to the Switch.

@@ -130,6 +130,7 @@ impl Core {
     /// Begins a session.
     pub(super) fn connect(&mut self, connect: Connect, now_ms: i64) -> Connected {
         let number = self.number_of(&connect.device, now_ms);
+        self.compare_epochs(number, &connect.device, connect.hello.last_epoch);
         self.marks.epoch += 1;
         let key = SessionKey { shard: connect.shard, slot: connect.slot, epoch: Epoch(self.marks.epoch) };
         if let Some(older) = self.sessions.insert(number, key) {

@@ -98,7 +98,7 @@ impl Core {
                 Ok(Fresh::Repeated | Fresh::Full) => {}
                 Err(refused) => {
                     metrics::relay_refused(refused.label());
-                    let cause = refused.cause();
+                    let cause = refused.cause().into();
                     answer.refused.push(RefusedEvent { index, cause, detail: refused.to_string() });
                 }
             }
@@ -282,16 +282,12 @@ enum Unrelayed {
     OutboxFull(DeviceId),
 }
 
-/// The cause that relay.proto reserves for an outbox with too many gaps. A Background Channel keeps what is refused for
-/// a cause that it does not know.
-const OUTBOX_FULL: i32 = 3;
-
 impl Unrelayed {
-    fn cause(&self) -> i32 {
+    fn cause(&self) -> RelayRefusal {
         match self {
-            Self::UnknownDevice(_) => RelayRefusal::UnknownDevice.into(),
-            Self::Malformed { .. } => RelayRefusal::Malformed.into(),
-            Self::OutboxFull(_) => OUTBOX_FULL,
+            Self::UnknownDevice(_) => RelayRefusal::UnknownDevice,
+            Self::Malformed { .. } => RelayRefusal::Malformed,
+            Self::OutboxFull(_) => RelayRefusal::OutboxFull,
         }
     }
 

@@ -167,7 +167,7 @@ impl Core {
         self.check_submission(&submission, moment)?;
         let id = InstructionId::try_from(&submission.order.instruction[..]);
         let id = id.map_err(|error| EngineError::InvalidArgument(error.to_string()))?;
-        let Some(prepared) = self.prepared.remove(&id) else { return Err(not_prepared(id)) };
+        let Some(prepared) = self.prepared.remove(&id) else { return Err(self.not_prepared(id)) };
         self.accept(prepared, submission, moment.now_ms);
         metrics::instruction_accepted();
         Ok(id)
@@ -183,18 +183,18 @@ impl Core {
                 order.operator, submission.operator
             )));
         }
-        let prepared = self.prepared.get(&id).ok_or_else(|| not_prepared(id))?;
+        let prepared = self.prepared.get(&id).ok_or_else(|| self.not_prepared(id))?;
         if prepared.bytes != submission.content {
             return Err(EngineError::InvalidArgument(format!(
                 "the signed bytes are not those prepared as {id}; sign exactly the prepared bytes"
             )));
         }
         if moment.now_ms >= order.expires_at_ms {
-            return Err(EngineError::FailedPrecondition(format!("order {id} has ended; prepare it again")));
+            return Err(EngineError::NotPrepared(format!("order {id} has ended; prepare it again")));
         }
         let digest = Digest::try_from(&order.definition_digest[..]).ok();
         let held = digest.and_then(|digest| self.catalogue.definition_by_digest(digest));
-        let held = held.ok_or_else(|| not_prepared(id))?;
+        let held = held.ok_or_else(|| self.not_prepared(id))?;
         if let Some(why) = self.catalogue.unlicensed(held, moment.now_ms) {
             return Err(unlicensed(held, &why));
         }
@@ -278,6 +278,19 @@ impl Core {
                 format!("no device is in the audience `{audience}`; {known} devices are known")
             }
         })
+    }
+
+    /// Says that nothing waits for this signature. Who is told `NotPrepared` may prepare another, so what was submitted
+    /// already must not be told that.
+    fn not_prepared(&self, id: InstructionId) -> EngineError {
+        if self.submissions.has(id) {
+            return EngineError::InvalidArgument(format!(
+                "order {id} was submitted already, under another idempotency_key; it is instruction {id}"
+            ));
+        }
+        EngineError::NotPrepared(format!(
+            "order {id} is not one that waits for a signature here (the Switch restarted, or it is too old); prepare it again"
+        ))
     }
 
     fn forget_prepared(&mut self, now_ms: i64) {
@@ -365,12 +378,6 @@ fn new_id(now_ms: i64) -> InstructionId {
     let now = Duration::from_millis(u64::try_from(now_ms).unwrap_or_default());
     let time = Timestamp::from_unix(NoContext, now.as_secs(), now.subsec_nanos());
     InstructionId::from(Uuid::new_v7(time).into_bytes())
-}
-
-fn not_prepared(id: InstructionId) -> EngineError {
-    EngineError::FailedPrecondition(format!(
-        "order {id} is not one that waits for a signature here (unknown, submitted already, or too old); prepare it again"
-    ))
 }
 
 fn unlicensed(held: &HeldDefinition, why: &str) -> EngineError {

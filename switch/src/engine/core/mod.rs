@@ -3,7 +3,7 @@
 //! The writer thread commits [`Output::writes`] and only then lets the rest of it out. A command is refused before it
 //! has changed anything; a failed commit ends the process, so nothing is ever taken back.
 //!
-//! `devices` has numbers and sessions, `documents` definitions and licence, `issue` preparing and submitting,
+//! `devices` has numbers and sessions, `history` what they remember, `documents` definitions and licence, `issue` preparing and submitting,
 //! `ledgers` what becomes of an instruction, `intake` results and events, `outboxes` which of them
 //! were seen, `parts` how much of a result may come, `late` results after an end, `removal` devices that an operator
 //! takes out, `reserve` events when the disk is short, `presence` when devices were last seen, `submissions` which orders
@@ -12,6 +12,7 @@
 mod command;
 mod devices;
 mod documents;
+mod history;
 mod intake;
 mod issue;
 mod late;
@@ -42,6 +43,8 @@ use super::{SessionKey, ShardMessage};
 pub(crate) use command::{Command, EventIn, Reply, ResultIn};
 pub(crate) use devices::Devices;
 pub(crate) use documents::{HeldDefinition, HeldLicence};
+pub(crate) use history::Ahead;
+use history::History;
 pub(crate) use issue::{Draft, PreparedOrder, Submission, parse_audience};
 use ledgers::{Active, Entered};
 use outboxes::Outboxes;
@@ -59,6 +62,7 @@ pub(crate) struct Core {
     disk_reserve_bytes: u64,
     withheld: Withheld,
     devices: Devices,
+    history: History,
     sessions: HashMap<u32, SessionKey>,
     online: RoaringBitmap,
     presence: Presence,
@@ -138,6 +142,7 @@ impl Core {
             disk_reserve_bytes: config.disk_reserve_bytes,
             withheld: Withheld::default(),
             devices: Devices::new(loaded.devices, &loaded.removed, &loaded.facts, loaded.next_number),
+            history: History::new(marks.epoch),
             sessions: HashMap::new(),
             online: RoaringBitmap::new(),
             presence: Presence::new(loaded.online.is_noted),

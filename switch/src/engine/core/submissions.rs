@@ -24,6 +24,11 @@ impl Submissions {
         self.known.get(key)
     }
 
+    /// Returns whether an order was submitted, under whichever key. Looks at all of them: for errors only.
+    pub(super) fn has(&self, id: InstructionId) -> bool {
+        self.known.values().any(|(_, submitted)| *submitted == id)
+    }
+
     /// Adds a submission, and forgets those that are too old.
     pub(super) fn insert(&mut self, key: Key, digest: Digest, id: InstructionId, now_ms: i64) {
         let too_old = now_ms.saturating_sub(KEPT_MS);

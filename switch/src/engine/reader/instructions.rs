@@ -190,8 +190,13 @@ fn shown(connection: &Connection, shared: &Shared, stored: &Stored) -> Result<In
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     let read = |row: &Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?));
     let counts = statement.query_row([stored.position], read).optional().map_err(failed)?;
+    let targets = decided(stored)?;
     let counts = counts.and_then(|(record, crc)| {
         checked::<CountsRecord>("counts", &[&key(stored.position)], &record, crc)
+            .and_then(|counts| match sum(&counts.states) {
+                counted if counted == targets => Ok(counts),
+                counted => Err(format!("counts of {counted} targets, {targets} were decided at submit")),
+            })
             .inspect_err(|what| shared.damage.note("counts", &stored.position.to_string(), what))
             .ok()
     });
@@ -208,9 +213,22 @@ pub(super) fn counted(ledger: &Ledger) -> Vec<StateCount> {
     ledger.counts().into_iter().map(|(state, count)| StateCount { state: state.into(), count }).collect()
 }
 
-/// Returns an instruction as shown, with these counts.
+fn sum(states: &[StateCount]) -> u64 {
+    states.iter().map(|count| count.count).sum()
+}
+
+/// Returns how many targets an instruction was submitted for, as the operator signed it.
+fn decided(stored: &Stored) -> Result<u64, EngineError> {
+    let order = Order::decode(&stored.record.order[..]).map_err(failed)?;
+    Ok(order.audience.map_or(0, |audience| audience.members_count))
+}
+
+/// Returns an instruction as shown, with these counts. It has the targets that were signed, whatever the counts add up to:
+/// a target that got lost shows, and such an instruction is never complete.
 pub(super) fn instruction(stored: &Stored, states: Vec<StateCount>) -> Result<Instruction, EngineError> {
     let order = Order::decode(&stored.record.order[..]).map_err(failed)?;
+    let audience = order.audience.unwrap_or_default();
+    let targets = audience.members_count;
     // It verified when the order was accepted, and the record's checksum held.
     let signer =
         envelope::inspect(&stored.record.envelope).ok().and_then(|found| found.signers.into_iter().next());
@@ -222,12 +240,12 @@ pub(super) fn instruction(stored: &Stored, states: Vec<StateCount>) -> Result<In
         definition: order.definition_name,
         version: order.definition_version,
         operator: order.operator,
-        audience: order.audience.map(|audience| audience.expression).unwrap_or_default(),
+        audience: audience.expression,
         arguments: order.arguments,
         created_at_ms: stored.record.created_at_ms,
         expires_at_ms: order.expires_at_ms,
-        targets: states.iter().map(|count| count.count).sum(),
-        complete: states.iter().all(|count| count.state().is_terminal()),
+        targets,
+        complete: sum(&states) == targets && states.iter().all(|count| count.state().is_terminal()),
         states,
     })
 }

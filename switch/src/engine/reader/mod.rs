@@ -7,6 +7,7 @@ mod pool;
 
 use std::fmt;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -58,6 +59,12 @@ pub(crate) struct EngineStatus {
     pub(crate) licence_expires_at_ms: i64,
     /// Free bytes where the store lies.
     pub(crate) disk_free_bytes: u64,
+    /// Free bytes below which orders and imports are refused.
+    pub(crate) disk_reserve_bytes: u64,
+    /// Where the store lies.
+    pub(crate) data_dir: PathBuf,
+    /// Why the store is taken for an older copy, and what to do; `None`: nothing says so. Also among the warnings.
+    pub(crate) older_copy: Option<String>,
     /// What an operator should look at, each with what to do.
     pub(crate) warnings: Vec<String>,
 }

@@ -4,9 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use muster_proto::common::v1::TargetState;
-use rusqlite::Connection;
+use muster_proto::operator::v1::StateCount;
+use prost::Message as _;
+use rusqlite::{Connection, params};
 
 use super::world::*;
+use crate::engine::store::{CountsRecord, checksum, key};
 use crate::engine::{Cursor, EngineError, OpenError};
 
 #[tokio::test]
@@ -71,6 +74,34 @@ async fn a_transition_that_is_gone_is_missed() {
     });
 
     assert!(matches!(world.engine.reader().instruction(id), Err(EngineError::Damaged(_))));
+}
+
+#[tokio::test]
+async fn a_ledger_that_lost_a_target_still_shows_how_many_were_decided_at_submit() {
+    let mut world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    world.connect("w2.acme.local").await;
+    let id = world.issue("").await;
+    world.answer(&session, id, 1).await;
+    let one_answered =
+        CountsRecord { states: vec![StateCount { state: TargetState::Answered.into(), count: 1 }] }
+            .encode_to_vec();
+    let crc = checksum("counts", &[&key(1)], &one_answered);
+
+    // A sound row, of a ledger that forgot the second.
+    let world = world.restart(|database| {
+        let sql = "UPDATE counts SET record = ?1, crc = ?2 WHERE instruction = 1";
+        assert_eq!(database.execute(sql, params![one_answered, crc]).unwrap(), 1);
+    });
+    let shown = world.engine.reader().instruction(id).unwrap();
+
+    assert_eq!((shown.targets, shown.complete), (2, false));
+    assert_eq!(
+        counts(&shown),
+        [(TargetState::Queued, 1), (TargetState::Answered, 1)],
+        "counted of the ledger"
+    );
+    assert_eq!(warnings(&world), ["counts"]);
 }
 
 #[tokio::test]

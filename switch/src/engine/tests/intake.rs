@@ -220,8 +220,7 @@ async fn a_relayed_event_that_finds_no_room_among_the_gaps_is_refused_and_not_sa
     let full = world.engine.relay(vec![next.clone(), relayed(2)]).await.unwrap();
     let closed = world.engine.relay(vec![relayed(1), relayed(3), next]).await.unwrap();
 
-    let causes: Vec<_> = full.refused.iter().map(|refused| (refused.index, refused.cause)).collect();
-    assert_eq!((full.accepted, causes), (0, vec![(0, 3)]), "relay.proto reserves 3 for a full outbox");
+    assert_eq!((full.accepted, refusals(&full)), (0, vec![(0, RelayRefusal::OutboxFull)]));
     assert_eq!((closed.accepted, closed.refused), (3, vec![]));
 }
 

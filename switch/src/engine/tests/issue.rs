@@ -56,7 +56,10 @@ async fn the_same_key_and_envelope_twice_make_one_instruction() {
     let after_restart = world.engine.submit(envelope, "key".to_owned(), OPERATOR).await.unwrap();
 
     assert_eq!((first, first), (again, after_restart));
-    assert!(matches!(other_key, Err(EngineError::FailedPrecondition(_))), "{other_key:?}");
+    assert!(
+        matches!(other_key, Err(EngineError::InvalidArgument(_))),
+        "prepared again, it would run twice: {other_key:?}"
+    );
     assert_eq!(world.engine.reader().instructions(&Default::default(), 10).unwrap().items.len(), 1);
 }
 
@@ -107,7 +110,7 @@ async fn a_prepared_order_is_forgotten_after_its_time() {
     world.advance(std::time::Duration::from_secs(601));
     let late = world.engine.submit(envelope, "key".to_owned(), OPERATOR).await;
 
-    let Err(EngineError::FailedPrecondition(text)) = late else { panic!("{late:?}") };
+    let Err(EngineError::NotPrepared(text)) = late else { panic!("{late:?}") };
     assert!(text.contains("prepare it again"), "{text}");
 }
 
@@ -218,7 +221,7 @@ async fn an_operator_who_prepares_many_orders_forgets_his_own_and_nobody_elses()
 
     let envelope = world.orders.sign(&first.order, ContentType::Order, world.now_ms());
     let forgotten = world.engine.submit(envelope, "key".to_owned(), OPERATOR).await;
-    assert!(matches!(forgotten, Err(EngineError::FailedPrecondition(_))), "{forgotten:?}");
+    assert!(matches!(forgotten, Err(EngineError::NotPrepared(_))), "{forgotten:?}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod audience;
 mod damage;
 mod expiry;
 mod files;
+mod history;
 mod intake;
 mod issue;
 mod parts;

@@ -113,11 +113,22 @@ impl World {
     }
 
     /// Opens a copy of the store as it lies on disk, as if the engine had been killed.
-    pub(super) fn killed(mut self) -> Self {
+    pub(super) fn killed(self) -> Self {
+        let copy = self.copied();
+        self.brought_back(copy)
+    }
+
+    /// Copies the store as it lies on disk.
+    pub(super) fn copied(&self) -> TempDir {
         let dir = TempDir::new().unwrap();
         for file in ["switch.db", "switch.db-wal"] {
             std::fs::copy(self.dir.path().join(file), dir.path().join(file)).unwrap();
         }
+        dir
+    }
+
+    /// Goes on with a copy of the store.
+    pub(super) fn brought_back(mut self, dir: TempDir) -> Self {
         let (engine, shard) =
             open(&dir, &self.trust, &self.hands, self.disk_reserve_bytes, self.mailbox).unwrap();
         std::mem::replace(&mut self.engine, engine).close();
@@ -159,6 +170,17 @@ impl World {
         outbox: OutboxId,
         attributes: Vec<NamedValue>,
     ) -> Session {
+        let hello = Hello { outbox_id: outbox.to_vec(), versions: vec![1], attributes, ..Hello::default() };
+        self.connect_saying(device, hello).await
+    }
+
+    /// Connects a device that had its last session under this epoch.
+    pub(super) async fn connect_after(&self, device: &str, last_epoch: u64) -> Session {
+        let hello = Hello { outbox_id: outbox().to_vec(), last_epoch, ..Hello::default() };
+        self.connect_saying(device, hello).await
+    }
+
+    async fn connect_saying(&self, device: &str, hello: Hello) -> Session {
         let connect = Connect {
             device: device.parse().unwrap(),
             thumbprint: "ab".repeat(32),
@@ -166,7 +188,7 @@ impl World {
             address: "127.0.0.1:4000".parse().unwrap(),
             shard: 0,
             slot: 5,
-            hello: Hello { outbox_id: outbox.to_vec(), versions: vec![1], attributes, ..Hello::default() },
+            hello,
         };
         let connected = self.engine.connect(connect).await.unwrap();
         let key = SessionKey { shard: 0, slot: 5, epoch: connected.epoch };
@@ -399,7 +421,7 @@ fn open(
 ) -> Result<(EngineHandle, mpsc::Receiver<ShardMessage>), OpenError> {
     let (sender, shard) = mpsc::channel(mailbox);
     let hands = Arc::clone(hands);
-    let wall = Wall::new(ClockLimits::default(), move || hands.read());
+    let wall = Wall::new(ClockLimits::default(), crate::metrics::CLOCK, move || hands.read());
     let config = EngineConfig {
         disk_reserve_bytes,
         clock: Clock::of(&wall),

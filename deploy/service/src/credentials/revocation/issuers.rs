@@ -1,5 +1,7 @@
 //! [`Issuers`]: whose CRLs count.
 
+use std::path::PathBuf;
+
 use muster_pki::{
     Certificate, CertificateDer, CrlSources, CrlUrl, Facts, IssuerRule, RevocationIndex, RevocationMode,
     Roots, Thumbprint, UnixTime, pem, verify_path,
@@ -19,6 +21,8 @@ pub(super) struct Issuers {
     configured: Vec<Configured>,
     /// The CAs behind our own certificate, if a root vouches for them.
     own: Vec<Certificate>,
+    /// Files of roots that give none.
+    unread: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -42,6 +46,9 @@ impl Issuers {
             let bytes = read(path);
             let roots =
                 bytes.ok().and_then(|bytes| Roots::from_pem(&bytes, &path.display().to_string()).ok());
+            if roots.is_none() {
+                this.unread.push(path.clone());
+            }
             for root in roots.iter().flat_map(Roots::iter) {
                 this.configure(Configured {
                     certificate: root.clone(),
@@ -148,6 +155,11 @@ impl Issuers {
     pub(super) fn intermediates(&self) -> Vec<CertificateDer<'static>> {
         let named = self.configured.iter().filter(|configured| !configured.is_root);
         named.map(|configured| configured.certificate.certificate_der().clone()).collect()
+    }
+
+    /// Returns the files of roots that gave none when these were read.
+    pub(super) fn unread(&self) -> &[PathBuf] {
+        &self.unread
     }
 
     pub(super) fn is_same(&self, other: &Self) -> bool {

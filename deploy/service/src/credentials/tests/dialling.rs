@@ -69,6 +69,28 @@ async fn a_server_that_says_nothing_is_left_at_the_deadline() {
 }
 
 #[tokio::test]
+async fn a_port_that_closes_before_tls_may_be_full_and_one_that_refuses_in_tls_is_not() {
+    let pki = Pki::new();
+    let client = pki.client(&pki.issue("w701", Role::Device, 30), Role::Device);
+    for answer in [&b""[..], b"SSH-2.0-OpenSSH_9.9\r\n"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::new("localhost", listener.local_addr().unwrap().port()).unwrap();
+        let closing = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // Read, so that the end is one and no reset.
+            drop(stream.read(&mut [0; 16_384]).await);
+            drop(stream.write_all(answer).await);
+        };
+
+        let (ended, ()) = tokio::join!(dial(&client, &address, PATIENT), closing);
+        let ended = ended.unwrap_err().to_string();
+
+        assert_eq!(ended.contains("`source_full`"), answer.is_empty(), "{ended}");
+        assert!(ended.contains(&address.to_string()), "{ended}");
+    }
+}
+
+#[tokio::test]
 async fn an_address_where_nobody_listens_is_named() {
     let pki = Pki::new();
     let client = pki.client(&pki.issue("w701", Role::Device, 30), Role::Device);

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use crate::config::ClockLimits;
+use super::ClockLimits;
 
 /// Both clocks at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Reading {
+pub struct Reading {
     /// The wall clock, milliseconds since 1970, UTC.
-    pub(crate) wall_ms: i64,
+    pub wall_ms: i64,
     /// Time that has passed since some moment; it never jumps and never goes back.
-    pub(crate) passed: Duration,
+    pub passed: Duration,
 }
 
 /// Something to be told.

@@ -1,0 +1,71 @@
+//! What the store remembers of instructions, and the machine that goes on with it.
+
+use std::time::Instant;
+
+use crate::clock;
+use crate::config::Config;
+use crate::instructions::{HeldLicence, Instructions, Limits, Memory, SignedAdmission};
+use crate::store::{Entry, Store, StoreError};
+
+/// What the store remembers of instructions.
+pub(super) struct Recovered {
+    licence: Option<Vec<u8>>,
+    licence_serial: u64,
+    memory: Memory,
+    intents: Vec<(Entry, Option<Vec<u8>>)>,
+}
+
+/// Reports what was interrupted, and returns what may still start once a Welcome says that the store is no copy.
+pub(super) async fn recover(store: &Store) -> Result<Recovered, StoreError> {
+    let now_ms = clock::wall_ms();
+    store
+        .write(move |tables| {
+            let mut intents = Vec::new();
+            for entry in tables.recover(now_ms)? {
+                let definition = tables.definition(entry.definition, now_ms)?;
+                intents.push((entry, definition));
+            }
+            let versions = tables.versions(now_ms)?;
+            Ok(Recovered {
+                licence: tables.licence(now_ms)?,
+                licence_serial: tables.licence_serial(now_ms)?,
+                memory: Memory {
+                    versions,
+                    time_floor_ms: tables.time_floor_ms(now_ms)?,
+                    restored_at_ms: tables.restored_at_ms(now_ms)?,
+                },
+                intents,
+            })
+        })
+        .await
+}
+
+/// Makes the machine that decides what becomes of orders.
+pub(super) fn machine(
+    config: &Config,
+    admission: SignedAdmission,
+    recovered: Recovered,
+) -> Instructions<SignedAdmission> {
+    let limits = Limits {
+        parallel: config.instructions.parallel,
+        queued: config.instructions.queued,
+        document: config.instructions.definition_timeout,
+    };
+    let licence = recovered.licence.map(|envelope| HeldLicence {
+        digest: muster_signing::envelope::digest(&envelope),
+        envelope,
+        serial: recovered.licence_serial,
+    });
+    let mut machine = Instructions::new(
+        admission,
+        limits,
+        licence,
+        recovered.licence_serial,
+        recovered.memory,
+        Instant::now(),
+    );
+    for (entry, definition) in recovered.intents {
+        machine.handle_recovered(entry, definition);
+    }
+    machine
+}

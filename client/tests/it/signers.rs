@@ -1,0 +1,81 @@
+use std::time::Duration;
+
+use muster_proto::common::v1::{Refusal, TargetState};
+use muster_proto::session::v1::Lane;
+use muster_service::credentials::IssuerSettings;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+
+use crate::lab::{Lab, now_ms};
+use crate::switch::FakeSwitch;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_whose_revocation_only_a_distribution_point_tells_is_refused() {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let point = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/orders.crl", point.local_addr().unwrap());
+    let mut config = lab.config();
+    let certificates = lab.folder.path().join("orders.pem");
+    config.revocation.issuers = vec![IssuerSettings { certificates, mode: None, urls: vec![url] }];
+    let (publish, published) = oneshot::channel();
+    let tracker = TaskTracker::new();
+    let serving = tracker.spawn(serve(point, published, lab.list_of_the_operator()));
+    let client = lab.start_with(config).await;
+    let mut session = switch.accept(&lab).await;
+    session.order(&lab.order(1)).await;
+    let (first, _) = session.result().await;
+    assert_eq!(first.state(), TargetState::Answered, "{}", first.detail);
+    session.ack(Lane::Results, first.sequence).await;
+
+    publish.send(()).unwrap();
+    serving.await.unwrap();
+
+    // What was served is put to use a moment later.
+    for number in 2..=200 {
+        session.order(&lab.order(number)).await;
+        let (result, _) = session.result().await;
+        session.ack(Lane::Results, result.sequence).await;
+        if result.state() == TargetState::Refused {
+            assert_eq!(result.refusal(), Refusal::SignerRevoked, "{}", result.detail);
+            client.stop().await;
+            return;
+        }
+    }
+    panic!("orders of a revoked operator are still run");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_who_is_not_yet_valid_is_refused_for_the_clock_where_the_switch_shows_a_later_time() {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let later = Duration::from_secs(1_800);
+    let order = lab.order_from(1, later);
+    let client = lab.start().await;
+    let mut session = switch.accept_at(&lab, now_ms() + 2 * 1_800_000).await;
+
+    session.order(&order).await;
+
+    let (result, _) = session.result().await;
+    assert_eq!(
+        (result.state(), result.refusal()),
+        (TargetState::Refused, Refusal::Clock),
+        "{}",
+        result.detail
+    );
+    assert!(result.detail.contains("behind the Switch's"), "{}", result.detail);
+    client.stop().await;
+}
+
+/// Answers one request once it is told to.
+async fn serve(listener: TcpListener, published: oneshot::Receiver<()>, list: String) {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut request = [0; 4_096];
+    let _bytes = stream.read(&mut request).await.unwrap();
+    published.await.unwrap();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", list.len());
+    stream.write_all((head + &list).as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+}

@@ -1,0 +1,87 @@
+//! What can be typed behind `muster ask` and `muster run`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::output::Format;
+
+/// What `ask` and `run` share.
+#[derive(Debug, Args)]
+pub(crate) struct Issue {
+    /// For whom: an expression such as 'os == "linux" && cpus >= 4' [default: every device]
+    #[arg(long, value_name = "EXPR", default_value = "", hide_default_value = true)]
+    pub(crate) on: String,
+    /// How long to wait for answers; the instruction goes on after it
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) wait: Duration,
+    /// How long clients may start it, such as 1h [default: the definition's]
+    #[arg(long, value_name = "TIME", value_parser = gather)]
+    pub(crate) gather: Option<Duration>,
+    /// Show whom it would reach, and send nothing
+    #[arg(long)]
+    pub(crate) what_if: bool,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Format,
+}
+
+/// `muster ask`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  muster ask 'SELECT name, version FROM os'\n  \
+    muster ask \"SELECT path, not_after FROM certificates WHERE path GLOB '/etc/ssl/*.pem'\" --on 'host.startsWith(\"web\")' --wait 30s\n\n\
+    The tables: os host cpu memory disks mounts processes listening_ports interfaces routes users packages services \
+    files certificates time.\n`muster ask 'SELECT * FROM TABLE LIMIT 1'` shows a table's columns.")]
+pub(crate) struct Ask {
+    /// The question: one SELECT over the tables of the machine
+    #[arg(value_name = "SQL")]
+    pub(crate) sql: String,
+    #[command(flatten)]
+    pub(crate) issue: Issue,
+}
+
+/// `muster run`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  muster run Muster-Os-Version\n  muster run Acme-Security-ExpiringCertificates -p days=14 --on 'os == \"linux\"' -o csv"
+)]
+pub(crate) struct Run {
+    /// The definition's name
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Its version [default: the highest that is licensed]
+    #[arg(long, value_name = "V", default_value = "", hide_default_value = true)]
+    pub(crate) definition_version: String,
+    /// An argument; repeat it for more
+    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub(crate) parameters: Vec<(String, String)>,
+    /// Do not ask for the device count before an action
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) issue: Issue,
+}
+
+/// Nothing can be gathered in no time; the definition's own bounds are the Switch's to check.
+fn gather(text: &str) -> Result<Duration, String> {
+    let gather = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if gather < Duration::from_secs(1) { Err("expected at least 1s".to_owned()) } else { Ok(gather) }
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE, such as days=14".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_argument_may_hold_equals_signs() {
+        assert_eq!(name_and_value("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert!(name_and_value("=c").is_err());
+    }
+}

@@ -1,0 +1,178 @@
+//! [`Entrance`]: the way in of every TLS listener, from the socket to a peer whose certificate was judged.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_pki::Role;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::{Handshakes, Lobby, Permit, Place, Refused, farewell};
+use crate::credentials::{Peer, PeerRefused, ServerCredentials};
+
+/// How long accepting rests when the process is out of descriptors or memory, so that the loop does not spin.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Hears why somebody was turned away, and whom.
+pub type Tell = Box<dyn Fn(&TurnedAway, Option<SocketAddr>) + Send + Sync>;
+
+/// What every connection of a listener passes: a place in the lobby, its first byte, room for a handshake, TLS, the check
+/// of its certificate. Each step is bounded, and ends with `stop`.
+pub struct Entrance {
+    /// Where connections wait for their first byte. All listeners of one address share one.
+    pub lobby: Arc<Lobby>,
+    /// The handshakes that may be in progress.
+    pub handshakes: Arc<Handshakes>,
+    /// From the first byte to the end of the TLS handshake; the wait for room has as long for itself.
+    pub tls_deadline: Duration,
+    /// What is shown, who is trusted, and by which clock.
+    pub credentials: Arc<ServerCredentials>,
+    /// Who may come in.
+    pub roles: &'static [Role],
+    /// Nobody is let in any more.
+    pub stop: CancellationToken,
+    /// Hears of everyone who is turned away, once; the address is missing where there was no connection.
+    pub tell: Tell,
+}
+
+/// A connection of which no byte has come yet.
+#[derive(Debug)]
+pub struct Newcomer {
+    stream: TcpStream,
+    /// Where it is from.
+    pub address: SocketAddr,
+    place: Place,
+}
+
+/// A connection whose peer is known.
+#[derive(Debug)]
+pub struct Admitted {
+    /// The connection.
+    pub stream: TlsStream<TcpStream>,
+    /// Where it is from.
+    pub address: SocketAddr,
+    /// Who it is.
+    pub peer: Peer,
+    /// Changes when the peer has to be judged again; nothing that changed since it was judged is missed.
+    pub changes: watch::Receiver<u64>,
+    /// Its handshake; the next begins when it is dropped.
+    pub permit: Permit,
+}
+
+/// Why a connection was not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum TurnedAway {
+    /// There is no connection to speak of.
+    #[error("no connection could be accepted: {0}; see LimitNOFILE")]
+    Accept(io::Error),
+    /// No handshake began.
+    #[error(transparent)]
+    Early(#[from] Refused),
+    /// The handshake took too long, counted from its first byte.
+    #[error("the TLS handshake took longer than `tls_deadline`")]
+    TlsDeadline,
+    /// The handshake failed; see [`Self::certificate`].
+    #[error("TLS: {0}")]
+    Tls(io::Error),
+    /// The handshake was good, and the peer's certificate is not.
+    #[error("{0}")]
+    Certificate(PeerRefused),
+}
+
+impl TurnedAway {
+    /// Returns its name in metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Accept(_) => "accept",
+            Self::Early(refused) => refused.label(),
+            Self::TlsDeadline => "tls_deadline",
+            Self::Tls(_) => "tls",
+            Self::Certificate(_) => "certificate",
+        }
+    }
+
+    /// Returns what is wrong with the peer's certificate, if that is why, in the handshake or after it.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&PeerRefused> {
+        match self {
+            Self::Certificate(refused) => Some(refused),
+            Self::Tls(error) => PeerRefused::of(error),
+            Self::Accept(_) | Self::Early(_) | Self::TlsDeadline => None,
+        }
+    }
+}
+
+impl Entrance {
+    /// Waits for the next connection that has a place in the lobby; `None` when it is time to stop. While no handshake may
+    /// begin, connections are left in the kernel's backlog.
+    pub async fn newcomer(&self, listener: &TcpListener) -> Option<Newcomer> {
+        loop {
+            let connection = async {
+                self.handshakes.room().await;
+                listener.accept().await
+            };
+            match self.stop.run_until_cancelled(connection).await? {
+                Ok((stream, address)) => match self.lobby.enter(address) {
+                    Ok(place) => return Some(Newcomer { stream, address, place }),
+                    Err(refused) => (self.tell)(&refused.into(), Some(address)),
+                },
+                Err(error) => {
+                    (self.tell)(&TurnedAway::Accept(error), None);
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until there is something to shake hands about, does, and judges the peer. `None` if it was turned away, or it is
+    /// time to stop: a handshake that nobody ends must not hold that up.
+    pub async fn admit(&self, newcomer: Newcomer) -> Option<Admitted> {
+        self.stop.run_until_cancelled(self.judge(newcomer)).await?
+    }
+
+    async fn judge(&self, newcomer: Newcomer) -> Option<Admitted> {
+        let Newcomer { mut stream, address, place } = newcomer;
+        let turn_away = |why: TurnedAway| (self.tell)(&why, Some(address));
+        let permit = place.pass(&mut stream, &self.handshakes, self.tls_deadline).await;
+        let permit = permit.map_err(|refused| turn_away(refused.into())).ok()?;
+        // What is small leaves at once: an order is not held back for the ack of the one before.
+        stream.set_nodelay(true).map_err(|error| turn_away(TurnedAway::Tls(error))).ok()?;
+        // Before the check, so that no change falls between the two.
+        let changes = self.credentials.rechecks();
+        let accept = TlsAcceptor::from(self.credentials.config()).accept(stream).into_fallible();
+        let accepted = timeout(self.tls_deadline, accept).await;
+        let stream = match accepted.map_err(|_| turn_away(TurnedAway::TlsDeadline)).ok()? {
+            Ok(stream) => stream,
+            Err((error, stream)) => {
+                turn_away(TurnedAway::Tls(error));
+                farewell::linger(stream).await;
+                return None;
+            }
+        };
+        // A resumed session never meets the verifier, so everyone is looked at here (R2 of trust.md).
+        let chain = stream.get_ref().1.peer_certificates();
+        let now = self.credentials.clock().now();
+        match self.credentials.check_peer_role(chain, self.roles, now) {
+            Ok(peer) => Some(Admitted { stream, address, peer, changes, permit }),
+            Err(refused) => {
+                turn_away(TurnedAway::Certificate(refused));
+                farewell::end(stream).await;
+                None
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Entrance {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Entrance").field("roles", &self.roles).finish_non_exhaustive()
+    }
+}

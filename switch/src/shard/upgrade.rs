@@ -1,0 +1,198 @@
+//! The WebSocket upgrade: the request is read here, so that what is no upgrade gets an answer, too.
+
+use muster_proto::session::{PATH, SUBPROTOCOL};
+use muster_service::admission;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Error as UpgradeError;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::handshake::machine::TryParse as _;
+use tokio_tungstenite::tungstenite::handshake::server::{
+    ErrorResponse, Request, Response, create_response, write_response,
+};
+use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+
+use crate::config::SessionLimits;
+use crate::registry::NoRoom;
+
+/// A client's socket.
+pub(super) type Socket = WebSocketStream<TlsStream<TcpStream>>;
+
+/// Bytes that tungstenite gathers before it writes by itself. Its buffer keeps its capacity for the session's life, and
+/// several small frames still leave in one write.
+const WRITE_BUFFER_BYTES: usize = 4 << 10;
+
+/// Room in the write buffer beyond one frame of the largest size.
+const WRITE_BUFFER_SPARE_BYTES: usize = 64 << 10;
+
+/// The longest request. A client's has less than 1 KiB.
+const REQUEST_BYTES_MAX: usize = 8 << 10;
+
+/// Reads the request, and answers it. A client for whom there is no room is told so by HTTP.
+///
+/// # Errors
+/// Why there is no socket; whoever asked was told, and has had time to read it.
+pub(super) async fn accept(
+    mut stream: TlsStream<TcpStream>,
+    no_room: Option<NoRoom>,
+    limits: &SessionLimits,
+) -> Result<Socket, UpgradeError> {
+    let read = read_request(&mut stream).await;
+    let judged = read.and_then(|request| Ok((create_response(&request)?, request)));
+    let answered = match judged {
+        Ok((response, request)) => answer(no_room, limits.retry_after.as_secs())(&request, response),
+        Err(error) => Err(no_upgrade(error)?),
+    };
+    match answered {
+        Ok(response) => {
+            stream.write_all(&encode(&response, "")?).await?;
+            stream.flush().await?;
+            Ok(WebSocketStream::from_raw_socket(stream, Role::Server, Some(socket_config(limits))).await)
+        }
+        Err(refusal) => {
+            let (parts, body) = refusal.into_parts();
+            let body = body.unwrap_or_default();
+            let refusal = Response::from_parts(parts, ());
+            stream.write_all(&encode(&refusal, &body)?).await?;
+            admission::end(stream).await;
+            Err(UpgradeError::Http(Box::new(refusal.map(|()| Some(body.into_bytes())))))
+        }
+    }
+}
+
+/// Reads a request that is an upgrade as far as its method and version go; nothing may follow it before the answer.
+async fn read_request(stream: &mut TlsStream<TcpStream>) -> Result<Request, UpgradeError> {
+    let mut bytes = Vec::with_capacity(1 << 10);
+    loop {
+        if stream.read_buf(&mut bytes).await? == 0 {
+            return Err(ProtocolError::HandshakeIncomplete.into());
+        }
+        match Request::try_parse(&bytes)? {
+            Some((length, request)) if length == bytes.len() => return Ok(request),
+            Some(_) => return Err(ProtocolError::JunkAfterRequest.into()),
+            None if bytes.len() >= REQUEST_BYTES_MAX => return Err(UpgradeError::AttackAttempt),
+            None => {}
+        }
+    }
+}
+
+/// Says what this port is to whoever asked for something else. Whoever is gone is not told.
+fn no_upgrade(error: UpgradeError) -> Result<ErrorResponse, UpgradeError> {
+    if matches!(error, UpgradeError::Io(_) | UpgradeError::Protocol(ProtocolError::HandshakeIncomplete)) {
+        return Err(error);
+    }
+    let status = if let UpgradeError::Protocol(reason) = &error {
+        let is_garbage = matches!(reason, ProtocolError::JunkAfterRequest | ProtocolError::HttparseError(_));
+        if is_garbage { StatusCode::BAD_REQUEST } else { StatusCode::UPGRADE_REQUIRED }
+    } else {
+        StatusCode::BAD_REQUEST
+    };
+    let text = format!(
+        "this port holds the sessions of Muster's clients: WebSocket at {PATH}, subprotocol {SUBPROTOCOL} ({error})"
+    );
+    let mut refusal = refusal(status, &text);
+    // RFC 9110 §15.5.22 and §7.8: the answer names what to upgrade to.
+    refusal.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade, close"));
+    Ok(refusal)
+}
+
+fn socket_config(limits: &SessionLimits) -> WebSocketConfig {
+    let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+    WebSocketConfig::default()
+        .read_buffer_size(bytes(limits.read_buffer_bytes))
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_write_buffer_size(
+            WRITE_BUFFER_BYTES + WRITE_BUFFER_SPARE_BYTES + muster_proto::limits::FRAME_BYTES_MAX,
+        )
+        .max_message_size(Some(bytes(limits.message_bytes_max)))
+        .max_frame_size(Some(bytes(limits.message_bytes_max)))
+}
+
+/// Answers the upgrade. A client for whom there is no room is told so by HTTP, where a delay has its header.
+#[expect(clippy::result_large_err, reason = "the signature is tungstenite's")]
+fn answer(
+    no_room: Option<NoRoom>,
+    retry_after_s: u64,
+) -> impl FnOnce(&Request, Response) -> Result<Response, ErrorResponse> {
+    move |request, mut response| {
+        if request.uri().path() != PATH {
+            return Err(refusal(StatusCode::NOT_FOUND, &format!("sessions are at {PATH}")));
+        }
+        if !offers_subprotocol(request) {
+            return Err(refusal(StatusCode::BAD_REQUEST, &format!("offer the subprotocol {SUBPROTOCOL}")));
+        }
+        if let Some(no_room) = no_room {
+            let mut refusal = refusal(StatusCode::SERVICE_UNAVAILABLE, &no_room.to_string());
+            refusal.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
+            return Err(refusal);
+        }
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+        Ok(response)
+    }
+}
+
+fn offers_subprotocol(request: &Request) -> bool {
+    let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL);
+    offered
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|name| name.trim() == SUBPROTOCOL)
+}
+
+fn refusal(status: StatusCode, text: &str) -> ErrorResponse {
+    let body = format!("{text}\n");
+    let length = HeaderValue::from(body.len());
+    let mut response = ErrorResponse::new(Some(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CONTENT_LENGTH, length);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn encode(response: &Response, body: &str) -> Result<Vec<u8>, UpgradeError> {
+    let mut bytes = Vec::new();
+    write_response(&mut bytes, response)?;
+    bytes.extend_from_slice(body.as_bytes());
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn admits_the_path_and_subprotocol_of_the_protocol() {
+        let response = answer(None, 30)(&request(PATH, "other, muster.v1"), Response::new(())).unwrap();
+
+        assert_eq!(response.headers()[header::SEC_WEBSOCKET_PROTOCOL], SUBPROTOCOL);
+    }
+
+    #[test]
+    fn refuses_another_path_or_subprotocol_with_the_right_one_named() {
+        let path = answer(None, 30)(&request("/", SUBPROTOCOL), Response::new(())).unwrap_err();
+        let subprotocol = answer(None, 30)(&request(PATH, "muster.v2"), Response::new(())).unwrap_err();
+
+        assert_eq!((path.status(), subprotocol.status()), (StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST));
+        assert_eq!(subprotocol.body().as_deref(), Some("offer the subprotocol muster.v1\n"));
+    }
+
+    #[test]
+    fn tells_a_client_when_to_come_back_if_there_is_no_room() {
+        let full =
+            answer(Some(NoRoom::Full), 30)(&request(PATH, SUBPROTOCOL), Response::new(())).unwrap_err();
+
+        assert_eq!(full.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(full.headers()[header::RETRY_AFTER], "30");
+    }
+
+    fn request(path: &str, subprotocols: &str) -> Request {
+        Request::builder().uri(path).header(header::SEC_WEBSOCKET_PROTOCOL, subprotocols).body(()).unwrap()
+    }
+}
