@@ -67,8 +67,8 @@ enum Turn {
 }
 
 /// Runs a session until it ends.
-pub(super) async fn run(shard: &Shard, session: &Rc<Session>, admitted: Admitted) -> End {
-    let Admitted { mut socket, visitor, mut room, .. } = admitted;
+pub(super) async fn run(shard: &Shard, session: &Rc<Session>, admitted: Box<Admitted>) -> End {
+    let Admitted { mut socket, visitor, mut room, path: _ } = *admitted;
     let mut pump = Pump {
         session: Rc::clone(session),
         timer: Box::pin(tokio::time::sleep(CERTIFICATE_LOOK)),
@@ -95,7 +95,7 @@ pub(super) async fn run(shard: &Shard, session: &Rc<Session>, admitted: Admitted
         }
     };
     if matches!(end, End::Closed(_)) {
-        goodbye(&mut socket).await;
+        Box::pin(goodbye(&mut socket)).await;
     }
     end
 }

@@ -86,7 +86,7 @@ impl Rejected {
 ///
 /// # Errors
 /// Why it got no session.
-pub(super) async fn admit(shard: &Shard, arrived: Arrived) -> Result<Admitted, Rejected> {
+pub(super) async fn admit(shard: &Shard, arrived: Arrived) -> Result<Box<Admitted>, Rejected> {
     // The permit is held until the upgrade is over.
     let Arrived { stream, address, peer, permit: _permit, .. } = arrived;
     let limits = &shard.config.sessions;
@@ -99,5 +99,5 @@ pub(super) async fn admit(shard: &Shard, arrived: Arrived) -> Result<Admitted, R
         .map_err(|_| Rejected::UpgradeDeadline)?
         .map_err(|error| no_room.map_or_else(|| Rejected::Upgrade(Box::new(error)), Rejected::NoRoom))?;
     let room = room.map_err(Rejected::NoRoom)?;
-    Ok(Admitted { socket, visitor, path, room })
+    Ok(Box::new(Admitted { socket, visitor, path, room }))
 }

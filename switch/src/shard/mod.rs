@@ -267,10 +267,11 @@ async fn accept(
     while let Some(newcomer) = entrance.newcomer(&listener).await {
         let (shard_of_task, entrance, address) = (Rc::clone(&shard), Rc::clone(&entrance), newcomer.address);
         shard.tasks.spawn_local(async move {
-            // These futures are some kilobytes; boxed, they are gone before the session begins.
+            // These futures are some kilobytes; boxed, they are gone before the session begins, which has a task of its own.
             let admitted = Box::pin(admit(Rc::clone(&shard_of_task), entrance, newcomer)).await;
             if let Some(admitted) = admitted {
-                settle(shard_of_task, address, admitted).await;
+                let tasks = shard_of_task.tasks.clone();
+                tasks.spawn_local(settle(shard_of_task, address, admitted));
             }
         });
     }
@@ -306,13 +307,13 @@ async fn admit(
     shard: Rc<Shard>,
     entrance: Rc<Entrance>,
     newcomer: Newcomer,
-) -> Option<Result<Admitted, Rejected>> {
+) -> Option<Result<Box<Admitted>, Rejected>> {
     let arrived = entrance.admit(newcomer).await?;
     Box::pin(entrance.stop.run_until_cancelled(handshake::admit(&shard, arrived))).await
 }
 
 /// Runs the session of an admitted client, or says why there is none.
-async fn settle(shard: Rc<Shard>, address: SocketAddr, admitted: Result<Admitted, Rejected>) {
+async fn settle(shard: Rc<Shard>, address: SocketAddr, admitted: Result<Box<Admitted>, Rejected>) {
     let admitted = match admitted {
         Ok(admitted) => admitted,
         Err(rejected) => {
@@ -340,7 +341,7 @@ async fn settle(shard: Rc<Shard>, address: SocketAddr, admitted: Result<Admitted
     shard.revocable.remove(&keys, session.slot);
     if session.identity().is_none() {
         // The engine may know the session by its slot alone, so the slot is not free before the engine was told.
-        talk::farewell(&shard, &session).await;
+        Box::pin(talk::farewell(&shard, &session)).await;
     }
     shard.table.remove(&session);
     metrics::sessions(shard.index, shard.table.len());
@@ -348,7 +349,7 @@ async fn settle(shard: Rc<Shard>, address: SocketAddr, admitted: Result<Admitted
     if let Some(identity) = session.identity() {
         let key = SessionKey { shard: shard.index, slot: session.slot, epoch: identity.epoch };
         shard.registry.remove(&session.device, key);
-        talk::farewell(&shard, &session).await;
+        Box::pin(talk::farewell(&shard, &session)).await;
     }
     tracing::debug!(device = %session.device, %address, end = end.label(), "session ended");
 }

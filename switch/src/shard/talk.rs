@@ -26,9 +26,9 @@ pub(super) async fn converse(shard: &Shard, session: &Rc<Session>, visitor: &Vis
     while !session.half(|half| half.is_closed()) {
         let Some(event) = session.half(|half| half.poll_event()) else { return };
         if let SwitchEvent::Hello(hello) = event {
-            greet(shard, session, visitor, hello).await;
+            Box::pin(greet(shard, session, visitor, hello)).await;
         } else {
-            report(shard, session, event).await;
+            Box::pin(report(shard, session, event)).await;
         }
     }
 }
