@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use muster_pki::{CertificateDer, DeviceId, Role};
-use muster_service::admission::{Admitted, Entrance, Full, Handshakes, Lobby, Places, TurnedAway};
+use muster_service::admission::{self, Admitted, Entrance, Full, Handshakes, Lobby, Places, TurnedAway};
 use muster_service::credentials::{Peer, PeerRefused, ServerCredentials};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -75,8 +75,12 @@ impl Acceptor {
             Err(Full::Share) => {
                 metrics::refused("device_full");
                 tracing::debug!(%address, device = peer.name(), "the device has all the connections that it may");
+                admission::end(stream).await;
             }
-            Err(Full::All) => metrics::refused("full"),
+            Err(Full::All) => {
+                metrics::refused("full");
+                admission::end(stream).await;
+            }
         }
     }
 

@@ -213,7 +213,7 @@ impl Default for OperatorLimits {
     fn default() -> Self {
         Self {
             connections_max: 256,
-            connections_per_certificate_max: 16,
+            connections_per_certificate_max: 64,
             handshakes_max: 64,
             handshakes_per_source_max: 32,
             first_byte_deadline: Duration::from_secs(3),

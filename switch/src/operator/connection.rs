@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use muster_pki::{Role, Thumbprint};
-use muster_service::admission::{Admitted, Entrance, Full, Handshakes, Lobby, Newcomer, Places, Taken};
+use muster_service::admission::{self, Admitted, Entrance, Full, Handshakes, Lobby, Newcomer, Places, Taken};
 use muster_service::credentials::{Peer, PeerRefused, ServerCredentials};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -119,7 +119,11 @@ impl Door {
         let thumbprint = certificate.thumbprint();
         let taken = match self.places.take(Some(thumbprint)) {
             Ok(taken) => taken,
-            Err(full) => return no_place(full, &peer, address),
+            Err(full) => {
+                no_place(full, &peer, address);
+                // With a `close_notify`, by which the operator's command knows that it was turned away.
+                return admission::end(stream).await;
+            }
         };
         metrics::handshake(metrics::Listener::Operators, "ok");
         let caller = Caller { role: peer.role(), name: peer.name().to_owned(), thumbprint, address };
