@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "muster/relay/v1/relay.proto",
         "muster/operator/v1/instruction.proto",
         "muster/operator/v1/fleet.proto",
+        "muster/operator/v1/policy.proto",
     ];
     for file in files {
         println!("cargo::rerun-if-changed={file}");

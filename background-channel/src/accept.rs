@@ -11,6 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use muster_pki::{CertificateDer, DeviceId, Role};
 use muster_service::admission::{self, Admitted, Entrance, Full, Handshakes, Lobby, Places, TurnedAway};
 use muster_service::credentials::{Peer, PeerRefused, ServerCredentials};
+use muster_service::wall::Wall;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
@@ -19,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Limits;
 use crate::metrics;
+use crate::relay::door::Door;
 
 /// Request lines and headers together (promises.md, HTTP).
 const HEADER_BYTES_MAX: usize = 64 * 1024;
@@ -32,6 +34,8 @@ const CERTIFICATE_LOOK: Duration = Duration::from_secs(60);
 
 /// What every connection needs.
 pub(crate) struct Acceptor {
+    pub(crate) door: Arc<Door>,
+    pub(crate) wall: Wall,
     pub(crate) credentials: Arc<ServerCredentials>,
     pub(crate) router: Router,
     pub(crate) limits: Limits,
@@ -52,7 +56,10 @@ impl Acceptor {
             credentials: Arc::clone(&self.credentials),
             roles: &[Role::Device, Role::Operator],
             stop: self.cancelled.clone(),
-            tell: Box::new(turned_away),
+            tell: {
+                let (door, wall) = (Arc::clone(&self.door), self.wall.clone());
+                Box::new(move |why, address| turned_away(&door, why, address, wall.now_ms()))
+            },
         });
         let this = Arc::new(self);
         while let Some(newcomer) = entrance.newcomer(&listener).await {
@@ -70,6 +77,11 @@ impl Acceptor {
     async fn place(&self, admitted: Admitted, places: &Places<DeviceId>) {
         let Admitted { stream, address, peer, changes, permit } = admitted;
         drop(permit);
+        if self.door.is_blocked(&peer) {
+            metrics::refused("blocked");
+            self.door.note_blocked(&peer, address, self.wall.now_ms());
+            return admission::end(stream).await;
+        }
         match places.take(peer.device_id().cloned()) {
             Ok(_taken) => self.serve(stream, address, peer, changes).await,
             Err(Full::Share) => {
@@ -134,6 +146,11 @@ impl Acceptor {
             refused = refused => {
                 metrics::ended("certificate");
                 tracing::warn!(%address, %refused, "connection ended: the peer's certificate is no longer accepted");
+                self.door.note(refused.told(), address, self.wall.now_ms());
+            }
+            () = self.door.blocked_later(&peer) => {
+                metrics::ended("blocked");
+                self.door.note_blocked(&peer, address, self.wall.now_ms());
             }
             ended = served => if let Err(error) = ended {
                 tracing::debug!(%address, %error, "connection ended");
@@ -166,8 +183,12 @@ impl Acceptor {
     }
 }
 
-/// Counts and logs a connection that was not let in.
-fn turned_away(why: &TurnedAway, address: Option<SocketAddr>) {
+/// Counts and logs a connection that was not let in; one whose certificate was refused is told to the Switch, too.
+fn turned_away(door: &Door, why: &TurnedAway, address: Option<SocketAddr>, now_ms: i64) {
+    if let (Some(refused), Some(address)) = (why.certificate(), address) {
+        metrics::refused("certificate");
+        return door.note(refused.told(), address, now_ms);
+    }
     metrics::refused(why.label());
     match why {
         TurnedAway::Accept(_) => tracing::warn!("{why}"),

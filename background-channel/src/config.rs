@@ -85,6 +85,9 @@ pub struct RelayConfig {
     pub key: PathBuf,
     /// A file with the password of the PFX or the key. Default: none.
     pub password_file: Option<PathBuf>,
+    /// How often the Switch is asked whom its operators block, and told who was turned away here. Default `5s`.
+    #[serde(with = "human::duration")]
+    pub ask_every: Duration,
 }
 
 /// Bounds (spec/promises.md).
@@ -212,6 +215,7 @@ impl Default for RelayConfig {
             certificate: own_file("service.pem"),
             key: own_file("service.key"),
             password_file: None,
+            ask_every: Duration::from_secs(5),
         }
     }
 }
@@ -279,6 +283,7 @@ impl Validate for Config {
             ("limits.body_deadline", limits.body_deadline),
             ("limits.connection_max", limits.connection_max),
             ("limits.drain_timeout", limits.drain_timeout),
+            ("relay.ask_every", self.relay.ask_every),
         ] {
             if got.is_zero() {
                 found.push(Invalid::new(key, "got 0s, wanted a duration such as \"10s\""));

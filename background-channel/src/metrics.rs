@@ -51,6 +51,7 @@ pub(crate) fn refused_event(cause: RelayRefusal) {
         RelayRefusal::UnknownDevice => "unknown_device",
         RelayRefusal::Malformed => "malformed",
         RelayRefusal::OutboxFull => "outbox_full",
+        RelayRefusal::Blocked => "blocked",
     };
     counter!("muster_background_refused_events_total", "cause" => cause).increment(1);
 }
@@ -83,6 +84,16 @@ pub(crate) fn unread() {
 /// A connection was refused before a request, by cause.
 pub(crate) fn refused(cause: &'static str) {
     counter!("muster_background_connections_refused_total", "cause" => cause).increment(1);
+}
+
+/// A certificate was refused, by rule of trust.md.
+pub(crate) fn refused_certificate(rule: String) {
+    counter!("muster_background_refused_certificates_total", "rule" => rule).increment(1);
+}
+
+/// A refusal is not told to the Switch, since as many wait as may: it is in the log only.
+pub(crate) fn refusal_untold() {
+    counter!("muster_background_refusals_untold_total").increment(1);
 }
 
 /// A live connection was ended by us, by cause.

@@ -3,6 +3,7 @@
 //! The Switch may be away for days; the spool holds what was acked until then. Attempts back off with full jitter. An event
 //! whose device the Switch does not know stays in the spool and holds up no other, see [`waiting`].
 
+pub(crate) mod door;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -268,9 +269,10 @@ fn sort(positions: Vec<i64>, refused: &[RefusedEvent]) -> Settled {
         match event.cause() {
             RelayRefusal::Malformed => sorted.hopeless.push(position),
             // A cause that a later Switch has may pass, too.
-            RelayRefusal::UnknownDevice | RelayRefusal::OutboxFull | RelayRefusal::Unspecified => {
-                sorted.kept.push(position)
-            }
+            RelayRefusal::UnknownDevice
+            | RelayRefusal::OutboxFull
+            | RelayRefusal::Blocked
+            | RelayRefusal::Unspecified => sorted.kept.push(position),
         }
     }
     if let Some(event) = refused.values().next() {
@@ -377,12 +379,13 @@ mod tests {
             refused(2, RelayRefusal::Malformed),
             RefusedEvent { index: 3, cause: 99, ..RefusedEvent::default() },
             refused(4, RelayRefusal::OutboxFull),
+            refused(6, RelayRefusal::Blocked),
             refused(77, RelayRefusal::Malformed),
         ];
 
-        let sorted = sort(vec![10, 11, 12, 13, 14, 15], &answer);
+        let sorted = sort(vec![10, 11, 12, 13, 14, 15, 16], &answer);
 
-        assert_eq!(sorted, Settled { taken: vec![10, 15], kept: vec![11, 13, 14], hopeless: vec![12] });
+        assert_eq!(sorted, Settled { taken: vec![10, 15], kept: vec![11, 13, 14, 16], hopeless: vec![12] });
     }
 
     #[test]

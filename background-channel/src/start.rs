@@ -25,6 +25,7 @@ use crate::http::{self, Shared};
 use crate::metrics;
 use crate::posts::Posts;
 use crate::relay;
+use crate::relay::door::{Door, SERVER_CERTIFICATE, SERVICE_CERTIFICATE};
 use crate::resources::{ResourceError, Resources};
 use crate::spool::{Spool, SpoolError, SpoolWriter};
 
@@ -132,11 +133,14 @@ pub async fn start_by(config: Config, wall: Wall, shutdown: Shutdown) -> Result<
         (local(&listener, config.listen), local(&admin_listener, config.admin_listen));
     wall.watch(&shutdown, &health);
     server.revocation().watch(&shutdown, &health);
-    server.watch(&shutdown, &health, "server certificate");
-    relay_credentials.watch(&shutdown, &health, "service certificate");
+    server.watch(&shutdown, &health, SERVER_CERTIFICATE);
+    relay_credentials.watch(&shutdown, &health, SERVICE_CERTIFICATE);
     let connections = TaskTracker::new();
     let (resources, posts) = (Arc::new(resources), Arc::new(Posts::new(&config.limits)));
+    let door = Arc::new(Door::default());
     let acceptor = Acceptor {
+        door: Arc::clone(&door),
+        wall: wall.clone(),
         credentials: server,
         router: http::router(Shared { resources, spool: spool.clone(), posts, wall: wall.clone() }),
         limits: config.limits.clone(),
@@ -145,6 +149,9 @@ pub async fn start_by(config: Config, wall: Wall, shutdown: Shutdown) -> Result<
     };
     shutdown.spawn("accept", acceptor.run(listener));
     let target = relay::Target { address: config.relay.switch.clone(), credentials: relay_credentials };
+    let (asked, every) = (target.clone(), config.relay.ask_every);
+    let asking = relay::door::run(door, asked, every, health.clone(), shutdown.token());
+    shutdown.spawn("blocked devices", asking);
     let relaying = relay::run(spool, target, health.component("relay"), wall, shutdown.token());
     shutdown.spawn("relay", relaying);
     let (admin_health, failing) = (health.clone(), shutdown.clone());

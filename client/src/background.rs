@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::connection::Link;
-use crate::https::{Https, HttpsError};
+use crate::https::{Background, Https, HttpsError};
 use crate::store::{QueueLane, Queued, Store, StoreError};
 
 /// Bytes of events in one request: below the body's megabyte by what the list itself takes.
@@ -33,7 +33,9 @@ const PATH: &str = "/events";
 #[derive(Debug)]
 pub(crate) struct Poster {
     /// The Background Channel.
-    pub(crate) https: Https,
+    pub(crate) background: Background,
+    /// For one request.
+    pub(crate) silence: Duration,
     /// The events.
     pub(crate) store: Store,
     /// Whether there is a session.
@@ -106,11 +108,15 @@ impl Poster {
                 }
                 Link::Down { since, .. } => Some(Instant::from_std(since) + self.after),
             };
-            let Some(due) = due.filter(|due| *due <= Instant::now()) else {
+            let https = self.background.current().map(|https| Https { silence: self.silence, ..https });
+            let due = due.filter(|_| https.is_some());
+            let is_due = due.is_some_and(|due| due <= Instant::now());
+            let Some(https) = https.filter(|_| is_due) else {
                 tokio::select! {
                     biased;
                     () = self.stop.cancelled() => return Ok(()),
                     changed = self.link.changed() => if changed.is_err() { return Ok(()) },
+                    () = self.background.changed() => {}
                     () = wait_until(due) => {}
                 }
                 continue;
@@ -122,7 +128,7 @@ impl Poster {
                 biased;
                 // What was posted and not acked is posted again.
                 () = stop.cancelled() => return Ok(()),
-                posted = self.post_queued(now_ms) => posted,
+                posted = self.post_queued(&https, now_ms) => posted,
             };
             let pause = match posted {
                 Err(StoreError::DiskFull) => {
@@ -146,13 +152,14 @@ impl Poster {
             () = self.stop.cancelled() => {}
             // A session carries them faster.
             _ = self.link.changed() => {}
+            () = self.background.changed() => {}
             () = sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             _ = appended.changed(), if pause.is_none() => {}
         }
     }
 
     /// Posts what waits first; returns how long to wait, none if nothing waits.
-    async fn post_queued(&mut self, now_ms: i64) -> Result<Option<Duration>, StoreError> {
+    async fn post_queued(&mut self, https: &Https, now_ms: i64) -> Result<Option<Duration>, StoreError> {
         let Road { passed, events } = self.road;
         let (outbox, queued) = self
             .store
@@ -162,17 +169,22 @@ impl Poster {
                 Ok((tables.outbox_id(), queued))
             })
             .await?;
-        if queued.is_empty() { Ok(None) } else { self.post(outbox, queued).await }
+        if queued.is_empty() { Ok(None) } else { self.post(https, outbox, queued).await }
     }
 
     /// Posts a batch; returns how long to wait, none after a success.
-    async fn post(&mut self, outbox: OutboxId, queued: Vec<Queued>) -> Result<Option<Duration>, StoreError> {
+    async fn post(
+        &mut self,
+        https: &Https,
+        outbox: OutboxId,
+        queued: Vec<Queued>,
+    ) -> Result<Option<Duration>, StoreError> {
         let count = queued.len();
         let (first, last) = (
             queued.first().map_or(0, |event| event.sequence),
             queued.last().map_or(0, |event| event.sequence),
         );
-        match self.exchange(outbox, last, queued).await? {
+        match self.exchange(https, outbox, last, queued).await? {
             Ok(ranges) if ranges.iter().any(|range| range.first <= last && range.last >= first) => {
                 metrics::counter!(crate::metrics::EVENTS_POSTED).increment(count as u64);
                 self.store.write(move |tables| tables.acked_of(outbox, QueueLane::Events, &ranges)).await?;
@@ -209,33 +221,34 @@ impl Poster {
 
     async fn exchange(
         &self,
+        https: &Https,
         outbox: OutboxId,
         last: u64,
         queued: Vec<Queued>,
     ) -> Result<Result<Vec<SequenceRange>, HttpsError>, StoreError> {
-        let stream = match self.https.dial().await {
+        let stream = match https.dial().await {
             Ok(stream) => stream,
             Err(error) => return Ok(Err(error)),
         };
         // On disk before it is sent, or the next Welcome would take it for the trace of another store; and not before
         // there is somebody to send it to, or attempts in vain would hide such a trace.
         self.store.write(move |tables| tables.offer(last)).await?;
-        Ok(self.send(stream, outbox, queued).await)
+        Ok(send(https, stream, outbox, queued).await)
     }
+}
 
-    async fn send(
-        &self,
-        stream: TlsStream<TcpStream>,
-        outbox: OutboxId,
-        queued: Vec<Queued>,
-    ) -> Result<Vec<SequenceRange>, HttpsError> {
-        let events = queued.iter().filter_map(|queued| Event::decode(&queued.record[..]).ok()).collect();
-        let batch = EventBatch { outbox_id: outbox.to_vec(), events };
-        let response = self.https.post(stream, PATH, batch.encode_to_vec()).await?;
-        let body = self.https.body(PATH, response, ANSWER_BYTES_MAX).await?;
-        let ack = EventBatchAck::decode(body).map_err(|error| self.https.broken(PATH, error.to_string()))?;
-        Ok(ack.ranges)
-    }
+async fn send(
+    https: &Https,
+    stream: TlsStream<TcpStream>,
+    outbox: OutboxId,
+    queued: Vec<Queued>,
+) -> Result<Vec<SequenceRange>, HttpsError> {
+    let events = queued.iter().filter_map(|queued| Event::decode(&queued.record[..]).ok()).collect();
+    let batch = EventBatch { outbox_id: outbox.to_vec(), events };
+    let response = https.post(stream, PATH, batch.encode_to_vec()).await?;
+    let body = https.body(PATH, response, ANSWER_BYTES_MAX).await?;
+    let ack = EventBatchAck::decode(body).map_err(|error| https.broken(PATH, error.to_string()))?;
+    Ok(ack.ranges)
 }
 
 async fn wait_until(deadline: Option<Instant>) {

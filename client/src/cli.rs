@@ -1,5 +1,8 @@
 //! The commands that only `muster-client` has: asking the client that runs on this machine.
 
+pub mod cert;
+pub mod trust;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::num::NonZeroUsize;
@@ -12,8 +15,9 @@ use muster_proto::frame::{self, FrameError};
 use muster_proto::session::v1::{Event, Frame, frame::Body};
 use muster_service::program::{self, ConfigFiles, Standard, print};
 use muster_service::{exit, runtime};
+use serde::Serialize;
 
-use crate::config::socket_in;
+use crate::config::{Config, socket_in};
 use crate::local::{self, Field, LocalError, Reply, Request};
 use crate::program::Program;
 use crate::value;
@@ -38,6 +42,14 @@ pub enum Command {
     Status(SocketArguments),
     /// Add an event to the running client's outbox.
     Event(EventArguments),
+    /// Show which policy the running client follows, or have it ask for a later one.
+    Policy(PolicyArguments),
+    /// Look after the trust store of `trust.folder`: the servers that this client trusts.
+    #[command(subcommand)]
+    Trust(trust::TrustCommand),
+    /// Look after the certificates of `tls.store`, of which this client shows one.
+    #[command(subcommand)]
+    Cert(cert::CertCommand),
     /// Run SQL apart from the client.
     #[command(hide = true)]
     SqlHelper,
@@ -52,6 +64,27 @@ pub struct SocketArguments {
     /// The client's data_dir, instead of the one in its configuration.
     #[arg(long, value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
+}
+
+/// What to do about policies.
+#[derive(Debug, Args)]
+pub struct PolicyArguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: PolicyCommand,
+}
+
+/// What to do about policies.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Show the policy that is followed, as JSON: serial, text, and the serial of one that is tried beside it.
+    #[command(after_help = "Example:\n  muster-client policy show | jq -r .text")]
+    Show(SocketArguments),
+    /// Ask the Switch for a later policy at once; the client asks by itself at each session and hourly.
+    #[command(
+        after_help = "Example:\n  muster-client policy refresh && sleep 5 && muster-client policy show"
+    )]
+    Refresh(SocketArguments),
 }
 
 /// What to do with the outbox.
@@ -82,6 +115,15 @@ pub enum EventCommand {
 #[must_use]
 pub fn status(socket: &SocketArguments) -> ExitCode {
     ask(socket, &Request::Status {})
+}
+
+/// Shows the policy that is followed, or has a later one asked for.
+#[must_use]
+pub fn policy(policy: &PolicyArguments) -> ExitCode {
+    match &policy.command {
+        PolicyCommand::Show(socket) => ask(socket, &Request::Policy {}),
+        PolicyCommand::Refresh(socket) => ask(socket, &Request::RefreshPolicy {}),
+    }
 }
 
 /// Adds an event.
@@ -146,11 +188,24 @@ fn ask(socket: &SocketArguments, request: &Request) -> ExitCode {
         Err(LocalError::Unreachable { path, cause }) => refuse(&Unreachable { path, cause }),
         Err(error) => refuse(&error),
         Ok(Reply::Sequence(sequence)) => print(&sequence.to_string()),
-        Ok(Reply::Status(status)) => match serde_json::to_string_pretty(&status) {
-            Ok(text) => print(&text),
-            Err(error) => refuse(&error),
-        },
+        Ok(Reply::Status(status)) => print_json(&status),
+        Ok(Reply::Policy(policy)) => print_json(&policy),
         Ok(Reply::Error(error)) => refuse(&LocalError::Refused(error)),
+    }
+}
+
+/// Reads the configuration, for commands that work on its files.
+fn loaded(files: &ConfigFiles) -> Result<Config, ExitCode> {
+    match program::load::<Program>(files) {
+        Ok(loaded) => Ok(loaded.config().clone()),
+        Err(errors) => Err(exit::refuse_config(NAME, &errors)),
+    }
+}
+
+fn print_json(shown: &impl Serialize) -> ExitCode {
+    match serde_json::to_string_pretty(shown) {
+        Ok(text) => print(&text),
+        Err(error) => exit::refuse(NAME, &error, exit::FAILURE),
     }
 }
 

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_pki::RevocationMode;
+use muster_pki::select::{Selection, SelectionSettings};
+use muster_pki::trust_store::{TrustFields, TrustSettings};
 use muster_service::config::{Invalid, Validate, human};
 use muster_service::credentials::{CertificateSettings, RevocationSettings};
 use muster_service::telemetry::LogConfig;
@@ -41,6 +43,8 @@ pub struct Config {
     pub tls: TlsConfig,
     /// The roots that this client trusts, one file for each role; none may serve two roles.
     pub trust: TrustConfig,
+    /// How policies are followed, if `trust.policies` says whose.
+    pub policy: PolicyConfig,
     /// The program that runs SQL apart from the client.
     pub helper: HelperConfig,
     /// The session with the Switch.
@@ -61,26 +65,49 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsConfig {
-    /// PEM: the leaf, then its issuers without the root; or a PFX with the key in it.
+    /// PEM: the leaf, then its issuers without the root; or a PFX with the key in it. Empty where there is a `store`.
     pub certificate: PathBuf,
     /// PEM: the leaf's private key; not looked at beside a PFX.
     pub key: PathBuf,
-    /// A file with the password of the PFX or the key. Default: none.
+    /// A file with the password of PFX files and encrypted keys. Default: none.
     pub password_file: Option<PathBuf>,
+    /// A folder of certificates with their keys, of which the best is taken, in place of `certificate` and `key`. Empty: none.
+    pub store: PathBuf,
+    /// Which certificate of the `store` is the best.
+    pub selection: SelectionSettings,
+}
+
+/// How policies are followed (trust.md, K3 and K4).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// How long a policy that changes where or whom the client connects to is tried beside the old one. Without a session
+    /// by then, the old one stays. Default 5 m.
+    #[serde(with = "human::duration")]
+    pub trial: Duration,
+    /// How often the Switch is asked for a later policy, besides at each session. Default 1 h.
+    #[serde(with = "human::duration")]
+    pub refresh: Duration,
 }
 
 /// PEM files of roots by role.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrustConfig {
-    /// Who may be a Switch or a Background Channel.
+    /// Who may be a Switch or a Background Channel. Empty where there is a `folder`.
     pub switch: PathBuf,
+    /// A trust store in place of `switch`: a folder with `cainfo.pem` and `cainfo-ss.pem`, an absolute path. Empty: none.
+    pub folder: PathBuf,
+    /// How servers are verified with the trust store of `folder` (T9).
+    pub verification: TrustFields,
     /// Who may sign definitions.
     pub authors: PathBuf,
     /// Who may sign orders.
     pub orders: PathBuf,
     /// Who may sign licences.
     pub licences: PathBuf,
+    /// Who may sign policies, the administrators of the fleet. Empty: nobody, and no policy is ever followed.
+    pub policies: PathBuf,
 }
 
 /// The program that runs SQL apart from the client.
@@ -222,6 +249,8 @@ impl Validate for Config {
         if self.resources.attempts == 0 {
             refuse("resources.attempts", "is 0; wanted at least 1".to_owned());
         }
+        found.extend(self.tls.findings());
+        found.extend(self.trust.findings());
         found.extend(self.duration_findings());
         found.extend(self.log.validate().err().map(|invalid| invalid.within("log")));
         found
@@ -243,6 +272,8 @@ impl Config {
             ("resources.stall_timeout", self.resources.stall_timeout),
             ("instructions.definition_timeout", self.instructions.definition_timeout),
             ("outbox.age_max", self.outbox.age_max),
+            ("policy.trial", self.policy.trial),
+            ("policy.refresh", self.policy.refresh),
         ] {
             if got.is_zero() {
                 found.push(Invalid::new(key, "is 0s; wanted a duration such as \"10s\""));
@@ -261,6 +292,83 @@ impl Config {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         socket_in(&self.data_dir)
+    }
+}
+
+impl TlsConfig {
+    /// Returns whether the certificate is chosen from a folder.
+    pub(crate) fn has_store(&self) -> bool {
+        !self.store.as_os_str().is_empty()
+    }
+
+    fn findings(&self) -> Vec<Invalid> {
+        let has_files = !self.certificate.as_os_str().is_empty();
+        let mut found = Vec::new();
+        let mut refuse = |key: &str, problem: String| found.push(Invalid::new(key, problem));
+        match (self.has_store(), has_files) {
+            (true, true) => refuse(
+                "tls.store",
+                format!(
+                    "is given beside tls.certificate ({}); set certificate = \"\" and key = \"\", or leave store out",
+                    self.certificate.display()
+                ),
+            ),
+            (false, false) => refuse(
+                "tls.certificate",
+                "is empty, and there is no tls.store; name the certificate's file with its key, or a folder as store".to_owned(),
+            ),
+            (true, false) | (false, true) => {}
+        }
+        if !self.has_store() && self.selection != SelectionSettings::default() {
+            refuse("tls.selection", "chooses from a tls.store, and none is given".to_owned());
+        }
+        if let Err(error) = Selection::try_from(self.selection.clone()) {
+            refuse("tls.selection", error.to_string());
+        }
+        found
+    }
+}
+
+impl TrustConfig {
+    /// Returns whether servers are judged by a trust store.
+    pub(crate) fn has_folder(&self) -> bool {
+        !self.folder.as_os_str().is_empty()
+    }
+
+    /// Returns whether anybody may sign policies.
+    pub(crate) fn has_policies(&self) -> bool {
+        !self.policies.as_os_str().is_empty()
+    }
+
+    fn findings(&self) -> Vec<Invalid> {
+        let has_file = !self.switch.as_os_str().is_empty();
+        let mut found = Vec::new();
+        let mut refuse = |key: &str, problem: String| found.push(Invalid::new(key, problem));
+        match (self.has_folder(), has_file) {
+            (true, true) => refuse(
+                "trust.folder",
+                format!(
+                    "is given beside trust.switch ({}); set switch = \"\", or leave folder out",
+                    self.switch.display()
+                ),
+            ),
+            (false, false) => refuse(
+                "trust.switch",
+                "is empty, and there is no trust.folder; name the file of the servers' roots, or a folder"
+                    .to_owned(),
+            ),
+            (true, false) | (false, true) => {}
+        }
+        if self.has_folder() && !self.folder.is_absolute() {
+            refuse("trust.folder", format!("is {}; wanted an absolute path", self.folder.display()));
+        }
+        if !self.has_folder() && self.verification != TrustFields::default() {
+            refuse("trust.verification", "counts with a trust.folder, and none is given".to_owned());
+        }
+        if let Err(error) = TrustSettings::try_from(&self.verification) {
+            refuse("trust.verification", error.to_string());
+        }
+        found
     }
 }
 
@@ -286,6 +394,7 @@ impl Default for Config {
             revocation: RevocationSettings { mode: RevocationMode::Soft, ..RevocationSettings::default() },
             tls: TlsConfig::default(),
             trust: TrustConfig::default(),
+            policy: PolicyConfig::default(),
             helper: HelperConfig::default(),
             session: SessionConfig::default(),
             instructions: InstructionsConfig::default(),
@@ -303,6 +412,8 @@ impl Default for TlsConfig {
             certificate: "/etc/muster/client/tls.pem".into(),
             key: "/etc/muster/client/tls.key".into(),
             password_file: None,
+            store: PathBuf::new(),
+            selection: SelectionSettings::default(),
         }
     }
 }
@@ -311,10 +422,19 @@ impl Default for TrustConfig {
     fn default() -> Self {
         Self {
             switch: "/etc/muster/trust/servers.pem".into(),
+            folder: PathBuf::new(),
+            verification: TrustFields::default(),
             authors: "/etc/muster/trust/authors.pem".into(),
             orders: "/etc/muster/trust/orders.pem".into(),
             licences: "/etc/muster/trust/licences.pem".into(),
+            policies: PathBuf::new(),
         }
+    }
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self { trial: crate::policy::TRIAL, refresh: Duration::from_secs(3_600) }
     }
 }
 
@@ -407,6 +527,13 @@ mod tests {
         check("instructions.remember", |config| config.instructions.remember = Duration::from_secs(599));
         check("resources.attempts", |config| config.resources.attempts = 0);
         check("session.tls_timeout", |config| config.session.tls_timeout = Duration::ZERO);
+        check("policy.trial", |config| config.policy.trial = Duration::ZERO);
+        check("tls.store", |config| config.tls.store = "/store".into());
+        check("tls.certificate", |config| config.tls.certificate = PathBuf::new());
+        check("tls.selection", |config| config.tls.selection.cert_issuer = "Acme".to_owned());
+        check("trust.folder", |config| config.trust.folder = "/trust".into());
+        check("trust.switch", |config| config.trust.switch = PathBuf::new());
+        check("trust.verification", |config| config.trust.verification.ca_file = "/ca.pem".to_owned());
         check("log.filter", |config| config.log.filter = "=,=".to_owned());
     }
 

@@ -10,11 +10,15 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use muster_service::credentials::{ClientCredentials, Deadlines, DialError, dial};
+use muster_service::shutdown::Shutdown;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 use tokio_util::task::TaskTracker;
 
+use crate::config::Config;
+use crate::profile::Profile;
 use crate::url::ServiceUrl;
 
 /// The slowest body that is waited for, in bytes a second: a modem's.
@@ -81,7 +85,49 @@ pub(crate) struct Https {
     pub(crate) tracker: TaskTracker,
 }
 
+/// The Background Channel that is called at present; a policy may name another, or there may be none.
+#[derive(Debug, Clone)]
+pub(crate) struct Background(watch::Receiver<Option<Https>>);
+
+impl Background {
+    /// Follows what `sender` names.
+    pub(crate) fn of(sender: &watch::Sender<Option<Https>>) -> Self {
+        Self(sender.subscribe())
+    }
+
+    /// Returns how to call it now.
+    pub(crate) fn current(&self) -> Option<Https> {
+        self.0.borrow().clone()
+    }
+
+    /// Waits until there is another one, or none.
+    pub(crate) async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+impl From<Option<Https>> for Background {
+    fn from(https: Option<Https>) -> Self {
+        Self(watch::channel(https).1)
+    }
+}
+
 impl Https {
+    /// Calls the Background Channel of a profile, if it has one.
+    pub(crate) fn of(profile: &Profile, config: &Config, shutdown: &Shutdown) -> Option<Self> {
+        let dial = Deadlines { connect: config.session.connect_timeout, tls: config.session.tls_timeout };
+        Some(Self {
+            base: profile.background.clone()?,
+            credentials: Arc::clone(&profile.credentials),
+            dial,
+            silence: config.resources.stall_timeout,
+            tracker: shutdown.tracker().clone(),
+        })
+    }
+
     /// Gets `path` below the base, from byte `offset` on.
     pub(crate) async fn get(&self, path: &str, offset: u64) -> Result<Response<Incoming>, HttpsError> {
         let mut request = Request::new(Full::new(Bytes::new()));

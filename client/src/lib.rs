@@ -2,6 +2,7 @@
 //!
 //! [`start`] assembles it. `instructions` decides what becomes of an order, `store` keeps what was
 //! promised, `connection` holds the session, `content` gets resources, `background` is the other road of events,
+//! `policy` moves the client where the fleet's administrators want it,
 //! [`local`] answers to this machine's users. SQL runs in helper processes of `muster-endpoint`.
 
 mod attributes;
@@ -18,6 +19,8 @@ mod https;
 mod instructions;
 pub mod local;
 mod metrics;
+mod policy;
+mod profile;
 mod program;
 mod running;
 mod status;
@@ -27,8 +30,8 @@ mod value;
 
 pub use backoff::Backoff;
 pub use config::{
-    Config, EventsConfig, HelperConfig, InstructionsConfig, OutboxConfig, ResourcesConfig, SessionConfig,
-    TlsConfig, TrustConfig, socket_in,
+    Config, EventsConfig, HelperConfig, InstructionsConfig, OutboxConfig, PolicyConfig, ResourcesConfig,
+    SessionConfig, TlsConfig, TrustConfig, socket_in,
 };
 pub use content::{ContentError, LieError};
 pub use events::PostError;
@@ -36,6 +39,7 @@ pub use files::{Shared, WrongKind};
 pub use https::HttpsError;
 pub use instructions::TrustError;
 pub use muster_service::credentials::DialError;
+pub use policy::PolicyStatus;
 pub use program::Program;
 pub use running::{DRAIN_TIMEOUT, RunError, Running, StartError, start};
 pub use status::Status;

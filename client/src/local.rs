@@ -6,6 +6,8 @@
 //! |---|---|
 //! | `{"status":{}}` | `{"status":{…}}` |
 //! | `{"event":{"name":"app.started","fields":{"port":80,"user":"w"}}}` | `{"sequence":17}`, once it is on disk |
+//! | `{"policy":{}}` | `{"policy":{…}}` |
+//! | `{"refresh_policy":{}}` | `{"policy":{…}}`, once the Switch was asked for a later one |
 //! | anything else, such as a field that stands twice | `{"error":"…"}` |
 
 use std::collections::BTreeMap;
@@ -21,12 +23,13 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::events::{self, PostError};
+use crate::policy::{Heard, PolicyStatus};
 use crate::status::{Status, StatusSource};
 use crate::value;
 
@@ -45,6 +48,10 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub enum Request {
     /// How the client is.
     Status {},
+    /// Which policy is followed.
+    Policy {},
+    /// Ask the Switch for a later policy.
+    RefreshPolicy {},
     /// Add an event.
     Event {
         /// What happened: 1 to 64 bytes of lower-case ASCII, digits, `_` and `.`.
@@ -71,6 +78,8 @@ pub enum Field {
 pub enum Reply {
     /// How the client is.
     Status(Box<Status>),
+    /// Which policy is followed.
+    Policy(Box<PolicyStatus>),
     /// The event is on disk, under this number.
     Sequence(u64),
     /// It was not done.
@@ -123,7 +132,7 @@ pub async fn ask(socket: &Path, request: &Request) -> Result<Reply, LocalError> 
         .map_err(|_| broken(format!("no answer within {DEADLINE:?}")))??
     {
         Reply::Error(error) => Err(LocalError::Refused(error)),
-        reply @ (Reply::Status(_) | Reply::Sequence(_)) => Ok(reply),
+        reply @ (Reply::Status(_) | Reply::Policy(_) | Reply::Sequence(_)) => Ok(reply),
     }
 }
 
@@ -198,6 +207,15 @@ async fn answer(line: &str, source: &StatusSource) -> Reply {
             Ok(status) => Reply::Status(Box::new(status)),
             Err(error) => Reply::Error(error.to_string()),
         },
+        Ok(Request::Policy {}) => Reply::Policy(Box::new(source.policy.borrow().clone())),
+        Ok(Request::RefreshPolicy {}) => {
+            let (done, is_done) = oneshot::channel();
+            let asked = source.heard.send(Heard::Refresh(done)).await.is_ok() && is_done.await.is_ok();
+            match asked {
+                true => Reply::Policy(Box::new(source.policy.borrow().clone())),
+                false => Reply::Error("the client stops".to_owned()),
+            }
+        }
         Ok(Request::Event { name, fields }) => {
             let fields = fields.into_iter().map(named_value).collect();
             match events::post(&source.store, &name, fields).await {

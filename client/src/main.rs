@@ -11,6 +11,9 @@ fn main() -> ExitCode {
         Command::Standard(command) => program::standard::<Program>(&command),
         Command::Status(socket) => cli::status(&socket),
         Command::Event(event) => cli::event(&event),
+        Command::Policy(policy) => cli::policy(&policy),
+        Command::Trust(command) => cli::trust::run(&command),
+        Command::Cert(command) => cli::cert::run(&command),
         // Before any runtime, thread or file of the client: the helper shuts itself in.
         Command::SqlHelper => muster_endpoint::helper::main(),
     }

@@ -1,4 +1,4 @@
-//! Names of the client's metrics. Labels would have few values; there are none.
+//! Names of the client's metrics. Labels have few values: only refused policies have one, their `reason`.
 
 /// Times the store was full and a batch was refused.
 pub(crate) const STORE_FULL: &str = "muster_client_store_full_total";
@@ -32,3 +32,9 @@ pub(crate) const RESOURCE_RETRIES: &str = "muster_client_resource_retries_total"
 pub(crate) const TRUST_REFUSED: &str = "muster_client_trust_refused_total";
 /// 1 while such roots are refused, else 0: somebody must look.
 pub(crate) const TRUST_STALE: &str = "muster_client_trust_stale";
+/// Policies of administrators that were offered and are not followed, by `reason`.
+pub(crate) const POLICIES_REFUSED: &str = "muster_client_policies_refused_total";
+/// Policies that were tried in vain.
+pub(crate) const POLICIES_ROLLED_BACK: &str = "muster_client_policies_rolled_back_total";
+/// The serial of the policy that is followed, 0 for none.
+pub(crate) const POLICY_SERIAL: &str = "muster_client_policy_serial";

@@ -11,7 +11,7 @@ use muster_service::telemetry::LogConfig;
 use tokio::time::timeout;
 
 use crate::config::Config;
-use crate::running::{DRAIN_TIMEOUT, StartError, credentials, start};
+use crate::running::{DRAIN_TIMEOUT, StartError, check_credentials, start};
 use crate::store::StoreError;
 
 /// Worker threads: one for the session, one for everything else; helpers are processes of their own.
@@ -46,13 +46,18 @@ impl program::Program for Program {
 
     fn check_files(config: &Config) -> Vec<String> {
         let trust = &config.trust;
-        let roots = vec![
-            (Role::Switch, trust.switch.clone()),
+        let mut roots = vec![
             (Role::Author, trust.authors.clone()),
             (Role::OrderSigner, trust.orders.clone()),
             (Role::Licensor, trust.licences.clone()),
         ];
-        let errors = [credentials(config, None).err(), check_roots(roots).err()].into_iter().flatten();
+        if !trust.has_folder() {
+            roots.push((Role::Switch, trust.switch.clone()));
+        }
+        if trust.has_policies() {
+            roots.push((Role::Policy, trust.policies.clone()));
+        }
+        let errors = [check_credentials(config).err(), check_roots(roots).err()].into_iter().flatten();
         errors.flat_map(CredentialError::into_each).map(|error| error.to_string()).collect()
     }
 
@@ -94,6 +99,7 @@ fn exit_code(error: &StartError) -> u8 {
         | StartError::Credentials(_)
         | StartError::Identity(_)
         | StartError::Trust(_)
+        | StartError::Policy { .. }
         | StartError::Store(StoreError::Unusable { .. } | StoreError::Newer { .. }) => exit::CONFIG,
     }
 }

@@ -2,10 +2,11 @@
 
 use muster_service::health::{Component, State};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::connection::Link;
 use crate::instructions::shell::Workload;
+use crate::policy::{Heard, PolicyStatus};
 use crate::store::{OutboxCounts, Store, StoreError};
 
 /// How a client is.
@@ -17,7 +18,7 @@ pub struct Status {
     pub device: String,
     /// The name of its outbox, hex.
     pub outbox_id: String,
-    /// The Switch it is told to connect to.
+    /// The Switch it is connected to, or calls at present.
     pub switch: String,
     /// There is a session.
     pub connected: bool,
@@ -39,6 +40,12 @@ pub struct Status {
     pub running: usize,
     /// The serial of the licence held, 0 without one.
     pub licence_serial: u64,
+    /// The serial of the policy that is followed, 0 without one.
+    #[serde(default)]
+    pub policy_serial: u64,
+    /// The serial of the policy that is tried beside it, 0 without one.
+    #[serde(default)]
+    pub policy_trial: u64,
     /// Stored records that were ever found damaged.
     pub damaged_records: u64,
 }
@@ -47,11 +54,14 @@ pub struct Status {
 #[derive(Debug, Clone)]
 pub(crate) struct StatusSource {
     pub(crate) device: String,
-    pub(crate) switch: String,
+    pub(crate) address: watch::Receiver<String>,
     pub(crate) store: Store,
     pub(crate) link: watch::Receiver<Link>,
     pub(crate) workload: watch::Receiver<Workload>,
     pub(crate) certificate: Component,
+    pub(crate) policy: watch::Receiver<PolicyStatus>,
+    /// To whoever follows policies.
+    pub(crate) heard: mpsc::Sender<Heard>,
 }
 
 impl StatusSource {
@@ -74,11 +84,12 @@ impl StatusSource {
             State::Starting | State::Ready => String::new(),
         };
         let workload = self.workload.borrow();
+        let policy = self.policy.borrow();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             device: self.device.clone(),
             outbox_id: outbox_id.to_string(),
-            switch: self.switch.clone(),
+            switch: self.address.borrow().clone(),
             connected,
             epoch,
             connected_since_ms,
@@ -88,6 +99,8 @@ impl StatusSource {
             waiting: workload.waiting,
             running: workload.running,
             licence_serial: workload.licence_serial,
+            policy_serial: policy.serial,
+            policy_trial: policy.trial,
             damaged_records,
         })
     }

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::ask::{self, AskOptions};
 use crate::checked::Checked;
+use crate::crl::{self, CrlOptions};
 use crate::history::{History, Promise};
 use crate::report;
 
@@ -18,7 +19,7 @@ use crate::report;
     name = "muster-load",
     version,
     arg_required_else_help = true,
-    after_help = "Examples:\n  muster-load ask --sessions 2000\n  muster-load ask --sessions 500 --home ~/.muster --operator localhost:4001 --switch localhost:4000 -o json\n  \
+    after_help = "Examples:\n  muster-load ask --sessions 2000\n  muster-load crl --entries 1000000\n  muster-load ask --sessions 500 --home ~/.muster --operator localhost:4001 --switch localhost:4000 -o json\n  \
                   muster export | muster-load check -"
 )]
 pub struct Cli {
@@ -41,6 +42,8 @@ An export that broke off is not whole: look at the exit code of `muster export`,
 enum Command {
     /// Connect N simulated devices, ask all of them one question, and print figures
     Ask(Ask),
+    /// Connect sessions, have their Switch load a large CRL, and print what their pings noticed
+    Crl(Crl),
     /// Check an export of a Switch for contradictions and for broken promises
     ///
     /// Holds the export against itself: every target of every instruction is in exactly one state, results say what the
@@ -88,6 +91,19 @@ struct Ask {
     output: Format,
 }
 
+#[derive(Debug, clap::Args)]
+struct Crl {
+    /// Entries of the list
+    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    entries: u32,
+    /// Sessions that ping, each every 20 ms
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    sessions: u32,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
 /// `-o`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -102,6 +118,7 @@ enum Format {
 pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Ask(arguments) => run_ask(arguments),
+        Command::Crl(arguments) => run_crl(&arguments),
         Command::Check { export, promises, output } => check(&export, promises.as_deref(), output),
     };
     done.unwrap_or_else(|error| {
@@ -127,6 +144,18 @@ fn run_ask(arguments: Ask) -> anyhow::Result<ExitCode> {
         promises: arguments.promises,
     };
     let report = runtime.block_on(Box::pin(ask::run(options)))?;
+    match arguments.output {
+        Format::Json => print(&serde_json::to_string_pretty(&report)?)?,
+        Format::Table => print(&report.to_string())?,
+    }
+    Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_crl(arguments: &Crl) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    report::allow_descriptors(arguments.sessions)?;
+    let options = CrlOptions { entries: arguments.entries, sessions: arguments.sessions };
+    let report = runtime.block_on(Box::pin(crl::run(options)))?;
     match arguments.output {
         Format::Json => print(&serde_json::to_string_pretty(&report)?)?,
         Format::Table => print(&report.to_string())?,

@@ -120,6 +120,13 @@ impl DevFleet {
         self.folder.path()
     }
 
+    /// The `host:port` of its session endpoint.
+    #[must_use]
+    pub fn session_address(&self) -> &str {
+        let rest = self.ready.switch.split_once("://").map_or(self.ready.switch.as_str(), |(_, rest)| rest);
+        rest.split('/').next().unwrap_or(rest)
+    }
+
     /// A `muster` command in its home.
     #[must_use]
     pub fn muster(&self) -> Command {

@@ -7,10 +7,12 @@
 pub mod ask;
 pub mod checked;
 pub mod cli;
+pub mod crl;
 pub mod dev_fleet;
 pub mod history;
 pub mod journal;
 pub mod operator;
+pub mod pinged;
 pub mod report;
 pub mod simulated;
 pub mod tls;

@@ -133,7 +133,7 @@ pub async fn run(
     told: mpsc::Sender<Told>,
     cancelled: CancellationToken,
 ) {
-    let mut device = Device { shared, name, told, after_loss, journal: Journal::new(), epoch: 0, sent: 0 };
+    let mut device = Device::new(shared, name, after_loss, told);
     loop {
         let Err(error) = device.serve(Arc::clone(&tls), &cancelled).await else { return };
         let failed = Told::Failed { device: device.name.clone(), problem: format!("{error:#}") };
@@ -151,7 +151,7 @@ pub async fn run(
     }
 }
 
-struct Device {
+pub(crate) struct Device {
     shared: Arc<Shared>,
     name: String,
     told: mpsc::Sender<Told>,
@@ -163,9 +163,18 @@ struct Device {
     sent: u64,
 }
 
-type Socket = WebSocketStream<TlsStream<TcpStream>>;
+pub(crate) type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
 impl Device {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        name: String,
+        after_loss: AfterLoss,
+        told: mpsc::Sender<Told>,
+    ) -> Self {
+        Self { shared, name, told, after_loss, journal: Journal::new(), epoch: 0, sent: 0 }
+    }
+
     /// Holds one session; `Ok` when cancelled, the reason of its end otherwise.
     async fn serve(&mut self, tls: Arc<ClientConfig>, cancelled: &CancellationToken) -> anyhow::Result<()> {
         let started = Instant::now();
@@ -203,7 +212,7 @@ impl Device {
         }
     }
 
-    async fn open(&self, tls: Arc<ClientConfig>) -> anyhow::Result<Socket> {
+    pub(crate) async fn open(&self, tls: Arc<ClientConfig>) -> anyhow::Result<Socket> {
         let stream = TcpStream::connect(&self.shared.address).await?;
         stream.set_nodelay(true)?;
         let stream = TlsConnector::from(tls).connect(ServerName::try_from("localhost")?, stream).await?;
@@ -214,7 +223,7 @@ impl Device {
         Ok(socket)
     }
 
-    fn hello(&self) -> Hello {
+    pub(crate) fn hello(&self) -> Hello {
         let text = |name: &str, value: &str| NamedValue {
             name: name.to_owned(),
             value: Some(Value { kind: Some(Kind::Text(value.to_owned())) }),
@@ -253,7 +262,10 @@ impl Device {
                     }
                 }
                 ClientEvent::GoAway { reason, detail, .. } => bail!("told to go away: {reason:?} {detail}"),
-                ClientEvent::Document(_) | ClientEvent::LicenceNotice(_) | ClientEvent::Closed { .. } => {}
+                ClientEvent::Document(_)
+                | ClientEvent::LicenceNotice(_)
+                | ClientEvent::PolicyNotice(_)
+                | ClientEvent::Closed { .. } => {}
             }
         }
         Ok(())

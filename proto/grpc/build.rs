@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "muster/operator/v1/instruction.proto",
         "muster/operator/v1/fleet.proto",
+        "muster/operator/v1/policy.proto",
         "muster/relay/v1/relay.proto",
     ];
     for file in files {

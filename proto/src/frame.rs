@@ -15,6 +15,8 @@
 //! | 11 | `Document` | Switch → client | 256 KiB and its tags |
 //! | 12 | `LicenceNotice` | Switch → client | 4 KiB |
 //! | 13 | `GoAway` | Switch → client | 4 KiB |
+//! | 14 | `PolicyCheck` | client → Switch | 4 KiB |
+//! | 15 | `PolicyNotice` | Switch → client | 4 KiB |
 //! | 100 | `InclusionProof`, beside an order | Switch → client | 4 KiB |
 
 mod check;

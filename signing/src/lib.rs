@@ -7,7 +7,7 @@
 //!
 //! Start with [`admit`], which is everything a client checks (`spec/signing.md`, G8). What it calls, each on its own:
 //! [`envelope`] (who signed these bytes), [`definition`] (what may be run), [`licence`] (under which names),
-//! [`order`] (which of it, when), [`audience`] and [`merkle`] (for whom).
+//! [`order`] (which of it, when), [`audience`] and [`merkle`] (for whom). [`policy`] stands beside it: where clients connect.
 
 pub mod admit;
 pub mod audience;
@@ -18,3 +18,4 @@ mod fixture;
 pub mod licence;
 pub mod merkle;
 pub mod order;
+pub mod policy;

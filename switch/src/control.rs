@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::credentials;
+use crate::doors::Doors;
 use crate::engine::{EngineEnd, EngineHandle, EngineStatus};
 use crate::gate::Gate;
 use crate::operator::{self, Api, ApiParts};
@@ -83,6 +84,7 @@ async fn supervise(shards: Vec<ShardThread>, parts: ControlParts) -> Result<(), 
         engine: engine.clone(),
         registry,
         refusals,
+        doors: Doors::default(),
         credentials,
         started_at_ms: wall.now_ms(),
         stop: stop.clone(),

@@ -110,7 +110,7 @@ pub(crate) fn load(
 /// Every problem with any role's roots, and roots that two roles share.
 pub(crate) fn trust(
     config: &Config,
-    revocation: &Revocation,
+    revocation: &Arc<Revocation>,
 ) -> Result<(Arc<Trust>, Thumbprint), Vec<CredentialProblem>> {
     let mut problems = Vec::new();
     let mut read_bytes = Vec::new();
@@ -122,22 +122,33 @@ pub(crate) fn trust(
         ("authors", &files.authors),
         ("orders", &files.orders),
         ("licences", &files.licences),
-    ]
-    .map(|(role, path)| match read_roots(path, &mut read_bytes) {
+    ];
+    let mut read = |(role, path): (&'static str, &PathBuf)| match read_roots(path, &mut read_bytes) {
         Ok(roots) => (role, roots),
         Err(problem) => {
             problems.push(CredentialProblem::Roots { role, problem });
             (role, Roots::default())
         }
-    });
-    problems.extend(shared(&roots));
+    };
+    let roots = roots.map(&mut read);
+    let policies = files.policies.as_ref().map(|path| read(("policies", path)));
+    let all: Vec<_> = roots.iter().chain(&policies).cloned().collect();
+    problems.extend(shared(&all));
     if !problems.is_empty() {
         return Err(problems);
     }
     let [_, _, _, (_, authors), (_, orders), (_, licences)] = roots;
     // The number first: an index that is newer than it is taken once more.
     read_bytes.extend(revocation.generation().to_be_bytes());
-    let trust = Trust { authors, orders, licences, revocation: Some(revocation.index()) };
+    let policies = policies.map(|(_, policies)| policies);
+    let trust = Trust {
+        authors,
+        orders,
+        licences,
+        policies,
+        revocation: Some(revocation.index()),
+        sources: Some(Arc::clone(revocation)),
+    };
     Ok((Arc::new(trust), Thumbprint::of(&read_bytes)))
 }
 
@@ -148,7 +159,7 @@ fn rules(config: &Config, kept: Option<PathBuf>, clock: &Clock) -> (Rules, Optio
         [&trust.devices, &trust.operators, &trust.services, &trust.authors, &trust.orders, &trust.licences];
     let files = RevocationFiles {
         crls: config.crls.clone(),
-        roots: roots.map(Clone::clone).to_vec(),
+        roots: roots.into_iter().chain(&trust.policies).cloned().collect(),
         own: Some(config.tls.certificate.clone()),
         kept,
     };

@@ -41,8 +41,12 @@ pub(crate) enum Entry<'a> {
     ImportDefinition,
     /// Imports a licence.
     ImportLicence,
+    /// Imports a client policy.
+    ImportPolicy,
     /// Removes a device.
     RemoveDevice,
+    /// Blocks a device, or lets it in again.
+    BlockDevice,
     /// Reads the whole store.
     Export,
     /// Relays events for devices.
@@ -150,7 +154,9 @@ fn authenticate(caller: &Caller, entry: Entry<'_>) -> Result<(), Denied> {
         | Entry::Submit
         | Entry::ImportDefinition
         | Entry::ImportLicence
+        | Entry::ImportPolicy
         | Entry::RemoveDevice
+        | Entry::BlockDevice
         | Entry::Export => Role::Operator,
     };
     if caller.role == wanted {
@@ -164,9 +170,12 @@ fn least_role(entry: Entry<'_>) -> Option<GrantRole> {
     match entry {
         Entry::Read => Some(GrantRole::Viewer),
         Entry::Issue { .. } | Entry::Submit => Some(GrantRole::Issuer),
-        Entry::ImportDefinition | Entry::ImportLicence | Entry::RemoveDevice | Entry::Export => {
-            Some(GrantRole::Administrator)
-        }
+        Entry::ImportDefinition
+        | Entry::ImportLicence
+        | Entry::ImportPolicy
+        | Entry::RemoveDevice
+        | Entry::BlockDevice
+        | Entry::Export => Some(GrantRole::Administrator),
         Entry::Relay => None,
     }
 }
@@ -196,7 +205,9 @@ fn act(entry: Entry<'_>) -> String {
         Entry::Submit => "submit an order".to_owned(),
         Entry::ImportDefinition => "import a definition".to_owned(),
         Entry::ImportLicence => "import a licence".to_owned(),
+        Entry::ImportPolicy => "import a policy".to_owned(),
         Entry::RemoveDevice => "remove a device".to_owned(),
+        Entry::BlockDevice => "block a device".to_owned(),
         Entry::Export => "export the store".to_owned(),
         Entry::Relay => "relay events".to_owned(),
     }
@@ -240,7 +251,9 @@ mod tests {
             Entry::Submit,
             Entry::ImportDefinition,
             Entry::ImportLicence,
+            Entry::ImportPolicy,
             Entry::RemoveDevice,
+            Entry::BlockDevice,
             Entry::Export,
         ] {
             assert!(gate.admit(Some(&caller(Role::Operator)), entry).is_ok(), "{entry:?}");
@@ -270,7 +283,8 @@ mod tests {
     fn a_device_gets_nothing() {
         let gate = Gate::new(Vec::new());
 
-        for entry in [Entry::Read, ASK, Entry::RemoveDevice, Entry::Export, Entry::Relay] {
+        for entry in [Entry::Read, ASK, Entry::RemoveDevice, Entry::BlockDevice, Entry::Export, Entry::Relay]
+        {
             assert!(gate.admit(Some(&caller(Role::Device)), entry).is_err(), "{entry:?}");
         }
         assert_eq!(gate.admit(None, Entry::Read).unwrap_err(), Denied::Unauthenticated);
@@ -285,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_administrator_removes_devices() {
+    fn only_an_administrator_removes_or_blocks_devices() {
         let operator = caller(Role::Operator);
         for (role, may) in
             [(GrantRole::Viewer, false), (GrantRole::Issuer, false), (GrantRole::Administrator, true)]
@@ -293,7 +307,27 @@ mod tests {
             let gate = Gate::new(vec![grant(role)]);
 
             assert_eq!(gate.admit(Some(&operator), Entry::RemoveDevice).is_ok(), may, "{role:?}");
+            assert_eq!(gate.admit(Some(&operator), Entry::BlockDevice).is_ok(), may, "{role:?}");
         }
+    }
+
+    #[test]
+    fn k1_only_an_administrator_imports_policies() {
+        let operator = caller(Role::Operator);
+        for (role, may) in
+            [(GrantRole::Viewer, false), (GrantRole::Issuer, false), (GrantRole::Administrator, true)]
+        {
+            let gate = Gate::new(vec![grant(role)]);
+
+            let decided = gate.admit(Some(&operator), Entry::ImportPolicy);
+
+            assert_eq!(decided.is_ok(), may, "{role:?}");
+            if let Err(denied) = decided {
+                let said = denied.to_string();
+                assert!(said.contains("import a policy: add one with role = \"administrator\""), "{said}");
+            }
+        }
+        assert!(Gate::new(Vec::new()).admit(Some(&caller(Role::Device)), Entry::ImportPolicy).is_err());
     }
 
     #[test]

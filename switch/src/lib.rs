@@ -9,6 +9,7 @@
 mod config;
 mod control;
 mod credentials;
+mod doors;
 mod engine;
 mod gate;
 mod listen;

@@ -17,7 +17,7 @@ const DROPS: &str = "muster_switch_drops_total";
 const ENDED: &str = "muster_switch_sessions_ended_total";
 /// From the moment an order reaches a shard until it is written to a session.
 const PUSH_SECONDS: &str = "muster_switch_push_seconds";
-/// Certificates refused, by rule of trust.md.
+/// Certificates refused, by listener and rule of trust.md.
 const REFUSED_CERTIFICATES: &str = "muster_switch_refused_certificates_total";
 /// Connections of operators and services that the Switch ended, by reason.
 const OPERATORS_ENDED: &str = "muster_switch_operator_connections_ended_total";
@@ -44,7 +44,7 @@ pub(crate) fn describe() {
         Unit::Seconds,
         "from an order's arrival at a shard until it is written"
     );
-    describe_counter!(REFUSED_CERTIFICATES, "certificates refused, by rule");
+    describe_counter!(REFUSED_CERTIFICATES, "certificates refused, by listener and rule");
     describe_counter!(
         OPERATORS_ENDED,
         "connections of operators and services ended by the Switch, by reason"
@@ -60,19 +60,30 @@ pub(crate) fn sessions(shard: u16, count: usize) {
 }
 
 /// Which listener a handshake was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Listener {
+    /// Devices.
     Sessions,
+    /// Operators and services.
     Operators,
+    /// That of a Background Channel, which tells whom it turns away.
+    Background,
+}
+
+impl Listener {
+    /// Returns its name in metrics, logs and lists.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sessions => "sessions",
+            Self::Operators => "operators",
+            Self::Background => "background",
+        }
+    }
 }
 
 /// Counts a handshake.
 pub(crate) fn handshake(listener: Listener, outcome: &'static str) {
-    let listener = match listener {
-        Listener::Sessions => "sessions",
-        Listener::Operators => "operators",
-    };
-    counter!(HANDSHAKES, "listener" => listener, "outcome" => outcome).increment(1);
+    counter!(HANDSHAKES, "listener" => listener.name(), "outcome" => outcome).increment(1);
 }
 
 /// Sets how much waits in a shard's queues.
@@ -96,8 +107,8 @@ pub(crate) fn pushed(after: Duration) {
 }
 
 /// Counts a refused certificate under the rule it breaks.
-pub(crate) fn refused_certificate(rule: String) {
-    counter!(REFUSED_CERTIFICATES, "rule" => rule).increment(1);
+pub(crate) fn refused_certificate(listener: Listener, rule: String) {
+    counter!(REFUSED_CERTIFICATES, "listener" => listener.name(), "rule" => rule).increment(1);
 }
 
 /// Counts a connection of an operator or service that the Switch ended.

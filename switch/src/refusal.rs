@@ -2,17 +2,37 @@
 
 use std::net::SocketAddr;
 
-use muster_pki::Severity;
+use muster_proto::operator::v1::Block;
 use muster_service::admission::TurnedAway;
-use muster_service::credentials::PeerRefused;
+use muster_service::credentials::Told;
 
 use crate::metrics::{self, Listener};
+use crate::refusals::Refusals;
 
-/// Logs and counts a connection that was not let in.
-pub(crate) fn turned_away(listener: Listener, why: &TurnedAway, address: Option<SocketAddr>) {
+/// The rule that a blocked device breaks: revocation, be it passive.
+pub(crate) const BLOCKED_RULE: &str = "R2";
+
+/// Says why a blocked device is refused, to operators.
+pub(crate) fn of_block(block: &Block) -> String {
+    let Block { device, operator, reason, .. } = block;
+    let why = if reason.is_empty() { "no reason given" } else { reason };
+    format!(
+        "{BLOCKED_RULE}: got {device}, which {operator} blocked ({why}); wanted a device that is not blocked; fix: \
+         muster client unblock {device}"
+    )
+}
+
+/// Logs and counts a connection that was not let in; one whose certificate was refused is listed, too.
+pub(crate) fn turned_away(
+    refusals: &Refusals,
+    listener: Listener,
+    why: &TurnedAway,
+    address: Option<SocketAddr>,
+    now_ms: i64,
+) {
     if let (Some(refused), Some(address)) = (why.certificate(), address) {
         metrics::handshake(listener, "certificate");
-        return note(refused, address);
+        return note(refusals, listener, refused.told(), address, now_ms);
     }
     metrics::handshake(listener, why.label());
     match why {
@@ -27,18 +47,17 @@ pub(crate) fn turned_away(listener: Listener, why: &TurnedAway, address: Option<
     }
 }
 
-/// Logs and counts a refusal.
-pub(crate) fn note(refused: &PeerRefused, address: SocketAddr) {
-    tracing::warn!(%address, %refused, "certificate refused");
-    match refused {
-        PeerRefused::Unfit { refused, .. } => {
-            let broken = refused.findings().iter().filter(|finding| finding.severity == Severity::Refusal);
-            broken.for_each(|finding| metrics::refused_certificate(finding.rule.to_string()));
-        }
-        PeerRefused::NoCertificate { .. } => metrics::refused_certificate("C1".to_owned()),
-        PeerRefused::WrongRole { .. } | PeerRefused::Ambiguous { .. } => {
-            metrics::refused_certificate("C2".to_owned())
-        }
-        PeerRefused::Unnamed { .. } => metrics::refused_certificate("C7".to_owned()),
+/// Logs, counts and lists a refusal.
+pub(crate) fn note(refusals: &Refusals, listener: Listener, told: Told, address: SocketAddr, now_ms: i64) {
+    let Told { rules, findings, subject, serial, thumbprint, issuer } = &told;
+    let listener_name = listener.name();
+    let (rules_told, findings) = (rules.join(" "), findings.join("; "));
+    tracing::warn!(
+        listener = listener_name, %address, rules = rules_told, subject, serial, thumbprint, issuer, findings,
+        "certificate refused"
+    );
+    for rule in rules {
+        metrics::refused_certificate(listener, rule.clone());
     }
+    refusals.note(listener, told, address, now_ms);
 }

@@ -233,6 +233,7 @@ fn engine_config(config: &Config, loaded: &Loaded, wall: &Wall) -> EngineConfig 
         batch_items_max: count(config.engine.batch_items_max),
         queue_items_max: count(config.engine.queue_items_max),
         disk_reserve_bytes: config.engine.disk_reserve,
+        blocked_max: count(config.engine.blocked_max),
         prepared_ttl: config.engine.prepared_ttl,
         clock: engine::Clock::of(wall),
         ..EngineConfig::new(config.data_dir.clone(), config.tenant.clone(), Arc::clone(&loaded.trust))

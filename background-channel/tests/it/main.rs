@@ -11,6 +11,7 @@ mod caller;
 mod clock;
 mod connections;
 mod curl;
+mod door;
 mod events;
 mod full_disk;
 mod pki;

@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 
 use muster_pki::Role;
 use muster_proto::relay::v1::{
-    RefusedEvent, RelayEventsRequest, RelayEventsResponse, RelayRefusal, RelayedEvent,
+    RefusedEvent, RefusedPeer, RelayEventsRequest, RelayEventsResponse, RelayRefusal, RelayedEvent,
+    SyncDoorRequest, SyncDoorResponse,
 };
 use muster_proto_grpc::relay::v1::event_relay_service_server::{EventRelayService, EventRelayServiceServer};
 use muster_service::credentials::{self, Clock, CredentialFiles, Rules};
@@ -27,6 +28,12 @@ use crate::world::PATIENCE;
 /// Takes events until it is dropped.
 pub(crate) struct Switch {
     batches: watch::Receiver<Vec<Vec<RelayedEvent>>>,
+    /// Whom the Background Channel said that it turned away.
+    pub(crate) refused: watch::Receiver<Vec<RefusedPeer>>,
+    /// What the Background Channel said last of its own certificates.
+    pub(crate) warnings: watch::Receiver<Vec<String>>,
+    /// Whom operators block.
+    pub(crate) blocked: watch::Sender<Vec<String>>,
     _tasks: JoinSet<()>,
 }
 
@@ -53,6 +60,9 @@ impl Switch {
         let (accepted, connections) = mpsc::channel(4);
         let (kept, batches) = watch::channel(Vec::new());
         let (learns, knows) = watch::channel(device.to_owned());
+        let (tells, refused) = watch::channel(Vec::new());
+        let (warns, warnings) = watch::channel(Vec::new());
+        let (blocked, blocks) = watch::channel(Vec::new());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -64,11 +74,17 @@ impl Switch {
                 }
             }
         });
-        let service = EventRelayServiceServer::new(Keeper { kept, unknown: knows });
+        let service = EventRelayServiceServer::new(Keeper {
+            kept,
+            unknown: knows,
+            refused: tells,
+            warnings: warns,
+            blocked: blocks,
+        });
         let server =
             Server::builder().add_service(service).serve_with_incoming(ReceiverStream::new(connections));
         tasks.spawn(async { server.await.unwrap() });
-        (Self { batches, _tasks: tasks }, learns)
+        (Self { batches, refused, warnings, blocked, _tasks: tasks }, learns)
     }
 
     /// Waits until `count` events have arrived; returns all that have, in their order.
@@ -83,6 +99,9 @@ struct Keeper {
     kept: watch::Sender<Vec<Vec<RelayedEvent>>>,
     /// A device of which no event is taken.
     unknown: watch::Receiver<String>,
+    refused: watch::Sender<Vec<RefusedPeer>>,
+    warnings: watch::Sender<Vec<String>>,
+    blocked: watch::Receiver<Vec<String>>,
 }
 
 #[tonic::async_trait]
@@ -101,6 +120,20 @@ impl EventRelayService for Keeper {
         let taken = taken.into_iter().map(|(_, event)| event).collect();
         self.kept.send_modify(|batches| batches.push(taken));
         Ok(Response::new(RelayEventsResponse { accepted, refused }))
+    }
+
+    async fn sync_door(
+        &self,
+        request: Request<SyncDoorRequest>,
+    ) -> Result<Response<SyncDoorResponse>, Status> {
+        let SyncDoorRequest { refused, state, warnings } = request.into_inner();
+        self.warnings.send_replace(warnings);
+        self.refused.send_modify(|all| all.extend(refused));
+        let blocked = self.blocked.borrow().clone();
+        let now = format!("state {}", blocked.join(" ")).into_bytes();
+        let unchanged = now == state;
+        let blocked = if unchanged { Vec::new() } else { blocked };
+        Ok(Response::new(SyncDoorResponse { blocked, state: now, unchanged }))
     }
 }
 

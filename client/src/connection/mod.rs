@@ -1,30 +1,34 @@
 //! The connection to the Switch: attempt after attempt, session after session, for as long as the client lives.
 //!
-//! [`session`] drives one session, [`pause`] says what lies between two of them.
+//! [`caller`] makes one connection of an address and credentials, [`session`] drives one session, [`pause`] says what lies
+//! between two of them. [`takeover`] hands over a session that a policy's trial brought about.
 
 mod asks;
+mod caller;
 mod drain;
 mod pause;
 mod session;
+mod takeover;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use muster_proto::common::v1::NamedValue;
 use muster_proto::session::v1::CloseReason;
-use muster_service::credentials::{ClientCredentials, DialError};
+use muster_service::credentials::DialError;
 use rustls::AlertDescription;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::config::SessionConfig;
-use crate::instructions::shell::{Inbound, Outbound, Workload};
+use crate::instructions::shell::{Inbound, Outbound};
+use crate::policy::Heard;
+use crate::profile::Profile;
 use crate::store::{Store, StoreError};
-use crate::url::ServiceUrl;
 
+pub(crate) use caller::Caller;
 pub(crate) use pause::Files;
 use pause::{Cause, CredentialWatch, SETTLED_AFTER};
+pub(crate) use takeover::{Takeover, Welcomed};
 
 /// Whether there is a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +51,7 @@ pub(crate) enum Link {
 
 /// How a session or an attempt ended.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum End {
+pub(crate) enum End {
     /// The client stops.
     #[error("the client stops")]
     Stopped,
@@ -78,6 +82,9 @@ pub(super) enum End {
         "the store was brought back from a copy; its outbox has another outbox_id, by which the next session goes"
     )]
     Renewed,
+    /// Another session takes the place of this one.
+    #[error("the client moves on by a policy")]
+    Moved,
     /// Instructions were not taken in time.
     #[error("this device is too busy to take orders")]
     Busy,
@@ -86,27 +93,32 @@ pub(super) enum End {
     Store(#[from] StoreError),
 }
 
+/// Returns how long to stay away after an attempt in vain.
+pub(crate) fn pause_after(end: &End, backoff: &mut Backoff) -> Duration {
+    Cause::of(end).pause(backoff)
+}
+
 /// Everything a session needs.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// Where the Switch is.
-    pub(crate) url: ServiceUrl,
-    /// Certificate and roots.
-    pub(crate) credentials: Arc<ClientCredentials>,
-    /// Where they come from, for advice.
-    pub(crate) files: Files,
-    /// Deadlines.
-    pub(crate) config: SessionConfig,
+    /// Where the Switches are, and as whom they are called.
+    pub(crate) profile: Arc<Profile>,
+    /// Which of them is called next.
+    pub(crate) at: usize,
+    /// Makes connections.
+    pub(crate) caller: Caller,
     /// Results and events.
     pub(crate) store: Store,
-    /// What the client tells of itself.
-    pub(crate) attributes: Vec<NamedValue>,
     /// To the instructions.
     pub(crate) inbox: mpsc::Sender<Inbound>,
     /// From the instructions.
     pub(crate) outbound: mpsc::Receiver<Outbound>,
-    /// Which licence is held.
-    pub(crate) workload: watch::Receiver<Workload>,
+    /// To whoever follows policies.
+    pub(crate) policy: mpsc::Sender<Heard>,
+    /// A session that is to take the place of the one that stands.
+    pub(crate) takeover: Takeover,
+    /// The Switch that is called, to whom asks.
+    pub(crate) address: watch::Sender<String>,
     /// To whom asks.
     pub(crate) link: watch::Sender<Link>,
     /// Ends the task.
@@ -116,12 +128,18 @@ pub(crate) struct Connection {
 impl Connection {
     /// Runs until it is stopped or the store fails.
     pub(crate) async fn run(mut self) -> Result<(), StoreError> {
-        let mut backoff = Backoff::new(self.config.reconnect_base, self.config.reconnect_cap, rand::random());
-        let mut watch = CredentialWatch::new(&self.credentials);
+        let session = &self.caller.config;
+        let mut backoff = Backoff::new(session.reconnect_base, session.reconnect_cap, rand::random());
+        let mut watch = CredentialWatch::new(&self.profile.credentials);
         loop {
             // What changes while the attempt is made ends the pause after it as well.
             watch.mark();
+            let profile = Arc::clone(&self.profile);
             let end = self.session().await;
+            if !Arc::ptr_eq(&profile, &self.profile) {
+                watch = CredentialWatch::new(&self.profile.credentials);
+                backoff.reset();
+            }
             // A full disk may have room again: nothing was promised, and what was not kept comes once more.
             if let End::Store(error) = &end
                 && !matches!(error, StoreError::DiskFull)
@@ -131,16 +149,42 @@ impl Connection {
             if matches!(end, End::Stopped) || self.stop.is_cancelled() {
                 return Ok(());
             }
+            if self.is_moving(&end).await {
+                self.link.send_replace(Link::Down { since: Instant::now(), reason: End::Moved.to_string() });
+                continue;
+            }
+            let was_up = matches!(*self.link.borrow(), Link::Up { .. });
             let cause = Cause::of(&end);
             self.tell(&end, &cause, &mut backoff);
+            // The next one after an attempt in vain, the preferred one after a session.
+            self.at = if was_up { 0 } else { (self.at + 1) % self.profile.switches.len().max(1) };
             let pause = cause.pause(&mut backoff);
             tracing::debug!(?pause, "next attempt");
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(()),
+                () = self.takeover.offered() => {}
                 () = watch.changed(cause.wake()) => tracing::info!("credentials changed; connecting again"),
                 () = tokio::time::sleep(pause) => {}
             }
+        }
+    }
+
+    /// Whether another session takes the place of the one that ended. A Switch that has both ends the older one, maybe before
+    /// the newer one is offered here.
+    async fn is_moving(&self, end: &End) -> bool {
+        let is_superseded = matches!(end, End::GoneAway { reason: CloseReason::Superseded, .. });
+        if is_superseded && self.takeover.is_trying() {
+            let offered = self.takeover.offered();
+            return tokio::time::timeout(self.caller.config.upgrade_timeout, offered).await.is_ok();
+        }
+        matches!(end, End::Moved)
+    }
+
+    /// Tells something to whoever follows policies. What it has no room for is asked for again in an hour.
+    fn hear(&self, heard: Heard) {
+        if let Err(error) = self.policy.try_send(heard) {
+            tracing::debug!(%error, "the follower of policies is busy");
         }
     }
 
@@ -154,10 +198,10 @@ impl Connection {
         if u128::try_from(lasted).is_ok_and(|lasted| lasted >= SETTLED_AFTER.as_millis()) {
             backoff.reset();
         }
-        let reason = match cause.advice(&self.files) {
+        let reason = match cause.advice(&self.profile.files) {
             Some(advice) => {
                 let reason = format!("{end}; {advice}");
-                let own = self.credentials.own();
+                let own = self.profile.credentials.own();
                 let thumbprint = own.as_ref().map(|own| own.thumbprint().to_string());
                 tracing::error!(reason, thumbprint, "no session until somebody acts");
                 reason

@@ -32,7 +32,7 @@ pub(crate) struct Files {
 
 /// Why there is no session, as far as it decides what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(crate) enum Cause {
     /// This device's certificate is not taken. It stays so until there is another one.
     OwnCertificate { problem: Problem, asked: Duration },
     /// The certificate of the Switch is not taken here.
@@ -83,6 +83,7 @@ impl Cause {
             End::Dial(DialError::Late { .. } | DialError::Tcp { .. } | DialError::Address { .. })
             | End::WebSocket(_)
             | End::Renewed
+            | End::Moved
             | End::Busy
             | End::Stopped
             | End::Store(_) => Self::Passing,

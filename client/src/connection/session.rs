@@ -3,59 +3,46 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
-use http::Request;
 use muster_proto::ids::Digest;
-use muster_proto::limits::FRAME_BYTES_MAX;
 use muster_proto::numbers::Standing;
 use muster_proto::session::PushError;
-use muster_proto::session::client::{ClientEvent, ClientSession, ClientSessionConfig};
-use muster_proto::session::v1::{Event, Hello, Lane, Result as InstructionResult, SequenceRange, Welcome};
-use muster_service::credentials::{Deadlines, DialError, dial};
+use muster_proto::session::client::{ClientEvent, ClientSession};
+use muster_proto::session::v1::{
+    DocumentKind, Event, Lane, Result as InstructionResult, SequenceRange, Welcome,
+};
 use prost::Message as _;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
-use tokio_rustls::client::TlsStream;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::asks::Asks;
+use super::caller::{Opened, Socket, broken};
 use super::drain::LaneDrain;
-use super::pause::certificate_alert;
 use super::{Connection, End, Link};
 use crate::instructions::shell::{Inbound, Outbound};
+use crate::policy::Heard;
 use crate::store::{QueueLane, StoreError};
-
-/// The subprotocol that both sides must name (PROTOCOL.md).
-const SUBPROTOCOL: &str = "muster.v1";
-
-/// The version of the protocol that this client speaks.
-const PROTOCOL_VERSION: u32 = 1;
-
-/// The read buffer of a connection (promises.md, "Limits").
-const READ_BUFFER_BYTES: usize = 4 * 1024;
 
 /// How long a client that stops takes leave of the Switch, which notices in any case: a small part of its drain.
 const LEAVE: Duration = Duration::from_secs(1);
 
-/// What may wait to be written: one frame of the largest size, and another behind it.
-const WRITE_BUFFER_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX + 64 * 1024;
-
-type Socket = WebSocketStream<TlsStream<TcpStream>>;
-
 impl Connection {
     /// Connects and drives one session to its end.
     pub(super) async fn session(&mut self) -> End {
-        let stop = self.stop.clone();
-        let opened = tokio::select! {
-            biased;
-            () = stop.cancelled() => return End::Stopped,
-            opened = self.open() => opened,
+        let (stop, takeover) = (self.stop.clone(), self.takeover.clone());
+        let opened = if takeover.is_offered() {
+            // Nothing to wait for.
+            self.opened().await
+        } else {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return End::Stopped,
+                () = takeover.offered() => return End::Moved,
+                opened = self.opened() => opened,
+            }
         };
         let end = match opened {
-            Ok(mut session) => session.drive().await.err().unwrap_or(End::Stopped),
+            Ok((opened, welcome)) => self.drive(opened, welcome).await,
             Err(end) => return end,
         };
         // If the instructions have ended, so has the client.
@@ -72,77 +59,43 @@ impl Connection {
         }
     }
 
-    async fn open(&mut self) -> Result<Session<'_>, End> {
-        let timeouts = Deadlines { connect: self.config.connect_timeout, tls: self.config.tls_timeout };
-        let stream = dial(&self.credentials, self.url.address(), timeouts).await?;
-        let limit = self.config.upgrade_timeout;
-        let late =
-            || DialError::Late { step: "the WebSocket upgrade", address: self.url.address().clone(), limit };
-        let socket = timeout(limit, upgrade(self.url.to_string(), stream)).await.map_err(|_| late())??;
-        let hello = self.hello().await?;
-        let protocol = ClientSession::new(ClientSessionConfig::default(), hello, Instant::now());
+    async fn drive(&mut self, opened: Opened, welcome: Option<Welcome>) -> End {
         // What was meant for an earlier session has no place in this one.
         while self.outbound.try_recv().is_ok() {}
         let appended = self.store.appended();
-        Ok(Session {
+        let mut session = Session {
             connection: self,
-            socket,
-            protocol,
+            socket: opened.socket,
+            protocol: opened.protocol,
             appended,
             asks: Asks::default(),
             results: LaneDrain::new(QueueLane::Results),
             events: LaneDrain::new(QueueLane::Events),
-        })
+        };
+        if let Some(welcome) = welcome
+            && let Err(end) = session.handle_welcome(welcome).await
+        {
+            return end;
+        }
+        session.drive().await.err().unwrap_or(End::Stopped)
     }
 
-    async fn hello(&self) -> Result<Hello, StoreError> {
-        let now_ms = crate::clock::wall_ms();
-        let (outbox, last_epoch, counts) = self
-            .store
-            .write(move |tables| Ok((tables.outbox_id(), tables.epoch(now_ms)?, tables.outbox_counts())))
-            .await?;
-        let licence = self.workload.borrow().licence;
-        Ok(Hello {
-            outbox_id: outbox.to_vec(),
-            last_epoch,
-            versions: vec![PROTOCOL_VERSION],
-            client_version: env!("CARGO_PKG_VERSION").to_owned(),
-            attributes: self.attributes.clone(),
-            queued_results: counts.results,
-            queued_events: counts.events,
-            licence_digest: licence.map(|digest| digest.to_vec()).unwrap_or_default(),
-        })
+    /// Returns a session to be driven: one that was welcomed elsewhere, or a new connection.
+    async fn opened(&mut self) -> Result<(Opened, Option<Welcome>), End> {
+        if let Some(welcomed) = self.takeover.take() {
+            self.profile = welcomed.profile;
+            self.at = welcomed.at;
+            if let Some(url) = self.profile.switch(self.at) {
+                self.address.send_replace(url.to_string());
+            }
+            return Ok((welcomed.opened, Some(welcomed.welcome)));
+        }
+        let Some(url) = self.profile.switch(self.at) else {
+            return Err(End::WebSocket("no Switch is named".to_owned()));
+        };
+        self.address.send_replace(url.to_string());
+        Ok((self.caller.call(&self.profile.credentials, url).await?, None))
     }
-}
-
-/// Returns how a session ended whose WebSocket broke.
-fn broken(error: tungstenite::Error) -> End {
-    if let tungstenite::Error::Io(io) = &error
-        && let Some(alert) = certificate_alert(io)
-    {
-        return End::Refused(alert);
-    }
-    End::WebSocket(error.to_string())
-}
-
-async fn upgrade(url: String, stream: TlsStream<TcpStream>) -> Result<Socket, End> {
-    let mut request: Request<()> = url.into_client_request().map_err(broken)?;
-    request.headers_mut().insert("Sec-WebSocket-Protocol", http::HeaderValue::from_static(SUBPROTOCOL));
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(READ_BUFFER_BYTES)
-        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
-        .max_message_size(Some(FRAME_BYTES_MAX))
-        .max_frame_size(Some(FRAME_BYTES_MAX));
-    let (socket, response) =
-        tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await.map_err(broken)?;
-    let chosen = response.headers().get("Sec-WebSocket-Protocol").and_then(|value| value.to_str().ok());
-    if chosen != Some(SUBPROTOCOL) {
-        return Err(End::WebSocket(format!(
-            "the Switch chose the subprotocol {chosen:?}, wanted {SUBPROTOCOL:?}"
-        )));
-    }
-    Ok(socket)
 }
 
 struct Session<'a> {
@@ -158,18 +111,20 @@ struct Session<'a> {
 impl Session<'_> {
     /// Runs until the session ends; there is always a reason.
     async fn drive(&mut self) -> Result<(), End> {
-        let stop = self.connection.stop.clone();
+        let (stop, takeover) = (self.connection.stop.clone(), self.connection.takeover.clone());
         loop {
             // Writing may take long, a stop may not.
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return self.leave().await,
+                () = stop.cancelled() => return self.leave(End::Stopped).await,
+                () = takeover.offered() => return self.leave(End::Moved).await,
                 settled = self.settle() => settled?,
             }
             let deadline = self.protocol.poll_timeout();
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return self.leave().await,
+                () = stop.cancelled() => return self.leave(End::Stopped).await,
+                () = takeover.offered() => return self.leave(End::Moved).await,
                 message = self.socket.next() => self.handle_message(message)?,
                 Some(outbound) = self.connection.outbound.recv() => self.handle_outbound(outbound),
                 Ok(()) = self.appended.changed() => {
@@ -194,11 +149,11 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Ends the session since the client stops.
-    async fn leave(&mut self) -> Result<(), End> {
-        let limit = self.connection.config.write_timeout.min(LEAVE);
+    /// Ends the session since the client stops, or has another one.
+    async fn leave(&mut self, end: End) -> Result<(), End> {
+        let limit = self.connection.caller.config.write_timeout.min(LEAVE);
         drop(timeout(limit, self.socket.close(None)).await);
-        Err(End::Stopped)
+        Err(end)
     }
 
     fn handle_message(&mut self, message: Option<Result<Message, tungstenite::Error>>) -> Result<(), End> {
@@ -229,6 +184,12 @@ impl Session<'_> {
                 }
             }
             Outbound::Ask(kind, digest) => self.asks.push(kind, digest),
+            Outbound::CheckPolicy(serial) => {
+                if let Err(error) = self.protocol.push_policy_check(serial) {
+                    // It is told again in an hour.
+                    tracing::debug!(%error, serial, "the policy is not told");
+                }
+            }
         }
     }
 
@@ -243,9 +204,18 @@ impl Session<'_> {
                 ClientEvent::Document(document) => {
                     let Ok(digest) = Digest::try_from(&document.digest[..]) else { continue };
                     let kind = document.kind();
+                    if kind == DocumentKind::Policy {
+                        self.connection.hear(Heard::Document { digest, envelope: document.envelope });
+                        continue;
+                    }
                     self.deliver(Inbound::Document { kind, digest, envelope: document.envelope }).await?;
                 }
                 ClientEvent::LicenceNotice(digest) => self.deliver(Inbound::LicenceNotice(digest)).await?,
+                ClientEvent::PolicyNotice(digest) => {
+                    if let Some(digest) = digest {
+                        self.connection.hear(Heard::Notice(digest));
+                    }
+                }
                 ClientEvent::GoAway { reason, reconnect_after, detail } => {
                     return Err(End::GoneAway { reason, reconnect_after, detail });
                 }
@@ -285,6 +255,7 @@ impl Session<'_> {
         if let Ok(digest) = Digest::try_from(&welcome.licence_digest[..]) {
             self.deliver(Inbound::LicenceNotice(digest)).await?;
         }
+        self.connection.hear(Heard::Session);
         Ok(())
     }
 
@@ -299,7 +270,8 @@ impl Session<'_> {
 
     /// Hands something to the instructions, which have the time of one write to take it.
     async fn deliver(&mut self, inbound: Inbound) -> Result<(), End> {
-        match timeout(self.connection.config.write_timeout, self.connection.inbox.send(inbound)).await {
+        match timeout(self.connection.caller.config.write_timeout, self.connection.inbox.send(inbound)).await
+        {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Stopped),
             Err(_) => Err(End::Busy),
@@ -350,7 +322,7 @@ impl Session<'_> {
     }
 
     async fn transmit(&mut self) -> Result<(), End> {
-        let limit = self.connection.config.write_timeout;
+        let limit = self.connection.caller.config.write_timeout;
         let slow = |_| End::WebSocket(format!("the Switch read nothing for {limit:?}"));
         let mut is_written = false;
         while let Some(bytes) = self.protocol.poll_transmit() {

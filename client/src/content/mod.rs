@@ -20,7 +20,7 @@ pub use verify::LieError;
 
 use crate::backoff::Backoff;
 use crate::config::ResourcesConfig;
-use crate::https::{Https, HttpsError};
+use crate::https::{Background, HttpsError};
 use crate::instructions::PlanResource;
 
 /// A file used within this time is never removed to make room: it may be in use.
@@ -138,7 +138,7 @@ fn told(last: Option<&ContentError>) -> String {
 pub(crate) struct Content {
     directory: PathBuf,
     config: ResourcesConfig,
-    source: Option<Https>,
+    source: Background,
     /// The first bound of the pauses between two attempts of a download, and the longest.
     pauses: (Duration, Duration),
     /// One lock for each root that somebody wants at the moment.
@@ -148,10 +148,14 @@ pub(crate) struct Content {
 
 impl Content {
     /// Opens the cache below `data_dir`.
-    pub(crate) fn open(data_dir: &Path, config: ResourcesConfig, source: Option<Https>) -> io::Result<Self> {
+    pub(crate) fn open(
+        data_dir: &Path,
+        config: ResourcesConfig,
+        source: impl Into<Background>,
+    ) -> io::Result<Self> {
         let directory = data_dir.join("resources");
         crate::files::make_private_dir(&directory)?;
-        let pauses = (RETRY_BASE, RETRY_CAP);
+        let (pauses, source) = ((RETRY_BASE, RETRY_CAP), source.into());
         Ok(Self { directory, config, source, pauses, wanted: Arc::default(), reserved: Reserved::default() })
     }
 
@@ -185,13 +189,14 @@ impl Content {
         if self.is_cached(&path, resource).await? {
             return Ok(path);
         }
-        let source = self.source.as_ref().ok_or(ContentError::NoSource)?;
+        let mut source = self.source.current().ok_or(ContentError::NoSource)?;
         let _room = self.make_room(resource).await?;
         let mut backoff = Backoff::new(self.pauses.0, self.pauses.1, rand::random());
         let mut wrong_answers = 0;
         let mut hashes = None;
         loop {
-            let error = match download::attempt(source, resource, &self.directory, &path, &mut hashes).await {
+            let error = match download::attempt(&source, resource, &self.directory, &path, &mut hashes).await
+            {
                 Ok(()) => return Ok(path),
                 Err(error) => error,
             };
@@ -212,6 +217,8 @@ impl Content {
             }
             *last = Some(error);
             tokio::time::sleep(backoff.next_pause()).await;
+            // A policy may have moved it meanwhile.
+            source = self.source.current().ok_or(ContentError::NoSource)?;
         }
     }
 

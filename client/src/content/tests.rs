@@ -25,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::*;
+use crate::https::Https;
 use crate::url::ServiceUrl;
 
 const SIZE: usize = 300_000;

@@ -5,8 +5,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use muster_pki::RevocationIndex;
+use muster_pki::{Facts, RevocationIndex, UnixTime};
 use muster_service::credentials::Revocation;
+use muster_signing::policy::{OpenError, Policy};
 
 use super::trust::{Contents, Fingerprint, SigningRoots, TrustError};
 use crate::config::TrustConfig;
@@ -61,6 +62,13 @@ impl LiveTrust {
         SigningTrust { roots, revocation: self.revocation.index() }
     }
 
+    /// Verifies a policy by the roots of the policies' administrators; without any, none verifies.
+    pub(crate) fn open_policy(&self, envelope: &[u8], now: UnixTime) -> Result<Policy, OpenError> {
+        let trust = self.current();
+        let facts = Facts { now, name: None, intermediates: &[], revocation: Some(&trust.revocation) };
+        Policy::open(envelope, &trust.roots.policies, &facts)
+    }
+
     /// Looks at the roots and puts to use what is new and good. Blocks on the disk.
     pub(crate) fn refresh(&self) -> Refreshed {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,7 +116,6 @@ mod tests {
     use std::path::PathBuf;
     use std::time::Duration;
 
-    use muster_pki::UnixTime;
     use muster_pki::authority::{Authority, Revoked};
     use muster_service::credentials::{Clock, Reload, RevocationFiles, RevocationSettings};
     use tempfile::TempDir;
@@ -241,6 +248,7 @@ mod tests {
                 authors: self.path("authors.pem"),
                 orders: self.path("orders.pem"),
                 licences: self.path("licences.pem"),
+                ..TrustConfig::default()
             };
             let files = RevocationFiles {
                 crls: vec![self.path("authors.crl"), self.path("orders.crl")],

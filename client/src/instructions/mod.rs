@@ -37,6 +37,7 @@ pub(crate) use admission::{Admission, Memory, Opened, Plan, PlanResource, Refres
 pub(crate) use effect::Effect;
 use floor::TimeFloor;
 pub(crate) use licence::HeldLicence;
+pub(crate) use live::LiveTrust;
 pub(crate) use signed::SignedAdmission;
 pub use trust::TrustError;
 pub(crate) use work::Work;

@@ -59,6 +59,8 @@ pub(crate) enum Outbound {
     Progress(InstructionId, TargetState),
     /// A document is wanted.
     Ask(DocumentKind, Digest),
+    /// This policy is followed, 0 for none; is there a later one?
+    CheckPolicy(u64),
 }
 
 /// What others may know of the machine.
@@ -158,6 +160,8 @@ impl<A: Admission> Shell<A> {
             } => {
                 self.machine.handle_definition(digest, &envelope, now);
             }
+            // The session hands them to whoever follows policies.
+            Inbound::Document { kind: DocumentKind::Policy, .. } => {}
             Inbound::LicenceNotice(digest) => self.machine.handle_licence_notice(digest),
             Inbound::Judged { restored_at_ms, switch_ms } => {
                 self.machine.handle_switch_time(switch_ms, now);

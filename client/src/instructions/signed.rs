@@ -55,6 +55,18 @@ impl SignedAdmission {
     }
 }
 
+impl SignedAdmission {
+    /// Returns the trust that signatures are judged by, for policies.
+    pub(crate) fn trust(&self) -> &Arc<LiveTrust> {
+        &self.trust
+    }
+
+    /// Returns what audiences are matched with.
+    pub(crate) fn attributes(&self) -> &BTreeMap<String, Value> {
+        &self.attributes
+    }
+}
+
 impl Admission for SignedAdmission {
     fn open(&self, envelope: &[u8], now_ms: i64) -> Result<Opened, Refused> {
         let trust = self.trust.current();

@@ -47,12 +47,14 @@ pub(super) struct SigningRoots {
     pub(super) authors: Roots,
     pub(super) orders: Roots,
     pub(super) licences: Roots,
+    /// Empty: no policy is ever taken.
+    pub(super) policies: Roots,
 }
 
 /// The bytes of all files at one moment.
 #[derive(Debug)]
 pub(super) struct Contents {
-    /// Of the four files of roots, in the order of [`Contents::read`].
+    /// Of every file of roots that is named.
     roots: Vec<FileBytes>,
 }
 
@@ -75,8 +77,15 @@ impl Contents {
             ("trust.authors", &trust.authors),
             ("trust.orders", &trust.orders),
             ("trust.licences", &trust.licences),
+            ("trust.policies", &trust.policies),
         ];
-        Self { roots: roots.map(|(key, path)| FileBytes::read(key, path)).into() }
+        // A trust store may stand in for the servers' roots, and nobody need sign policies; the others are never left out.
+        let is_named = |(key, path): &(&str, &PathBuf)| {
+            !path.as_os_str().is_empty() || !["trust.switch", "trust.policies"].contains(key)
+        };
+        Self {
+            roots: roots.into_iter().filter(is_named).map(|(key, path)| FileBytes::read(key, path)).collect(),
+        }
     }
 
     /// Returns the fingerprints of the roots.
@@ -98,10 +107,17 @@ impl Contents {
                 }
             }
         }
-        // In the order of `Contents::read`; the servers' were needed for the comparison only.
-        let mut stores = stores.into_iter().skip(1).map(|(_, store)| store);
-        let mut next = || stores.next().unwrap_or_default();
-        Ok(SigningRoots { authors: next(), orders: next(), licences: next() })
+        // The servers' were needed for the comparison only.
+        let of = |wanted: &str| {
+            let found = stores.iter().find(|(key, _)| *key == wanted);
+            found.map(|(_, store)| store.clone()).unwrap_or_default()
+        };
+        Ok(SigningRoots {
+            authors: of("trust.authors"),
+            orders: of("trust.orders"),
+            licences: of("trust.licences"),
+            policies: of("trust.policies"),
+        })
     }
 }
 

@@ -49,6 +49,16 @@ pub enum StartError {
     /// The roots or lists that signatures are judged by cannot be used.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// The policy that is followed cannot be, as things are on this device.
+    #[error(
+        "policy {serial}: {cause}; mend that, or take the policies' roots out of trust.policies: then the client is as it was installed"
+    )]
+    Policy {
+        /// Its serial.
+        serial: u64,
+        /// What is in the way.
+        cause: String,
+    },
     /// The disk of `data_dir` is full.
     #[error(
         "{path}: the disk is full; free some space and start the client again, and keep every file there"
@@ -76,7 +86,8 @@ impl StartError {
             | Self::Taken { .. }
             | Self::Credentials(_)
             | Self::Identity(_)
-            | Self::Trust(_) => false,
+            | Self::Trust(_)
+            | Self::Policy { .. } => false,
         }
     }
 }

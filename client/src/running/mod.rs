@@ -20,11 +20,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use credentials::credentials;
+pub(crate) use credentials::check as check_credentials;
 use error::in_file;
 pub use error::{RunError, StartError};
-use prepared::Prepared;
-use recovered::recover;
+use prepared::{Opened, Prepared};
+use recovered::{policies, recover};
 
 use crate::config::Config;
 use crate::events::{self, PostError};
@@ -99,7 +99,10 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartE
 async fn start_in(config: Config, shutdown: Shutdown) -> Result<Running, StartError> {
     config.validate().map_err(StartError::Config)?;
     muster_endpoint::arrange_groups();
-    let prepared = Prepared::open(&config, &shutdown)?;
+    let opened = Opened::open(&config)?;
+    // Where and as whom the client connects may be a policy's to say.
+    let policies = policies(&config, &opened.store).await?;
+    let prepared = Prepared::of(opened, policies, &config, &shutdown)?;
     let Prepared { device, store, .. } = &prepared;
     let (device, store) = (device.clone(), store.clone());
     let recovered = recover(&store).await?;
@@ -107,7 +110,7 @@ async fn start_in(config: Config, shutdown: Shutdown) -> Result<Running, StartEr
     let listener = local::listen(&socket).map_err(in_file(&socket))?;
     announce(&store).await?;
     let stop = shutdown.token().child_token();
-    let (tasks, status) = prepared.spawn(&config, recovered, listener, &stop)?;
+    let (tasks, status) = prepared.spawn(&config, recovered, listener, &stop);
     let (end, ended) = watch::channel(None);
     let owner = Owner { tasks, store, stop, shutdown: shutdown.clone() };
     let lock = prepared.lock;

@@ -8,30 +8,33 @@ use std::time::Instant;
 
 use muster_endpoint::{HelperCommand, SqlValue};
 use muster_pki::DeviceId;
-use muster_service::credentials::{ClientCredentials, Deadlines};
+use muster_proto::ids::Digest;
+use muster_service::credentials::CredentialError;
 use muster_service::health::{Component, Health, State};
 use muster_service::shutdown::Shutdown;
+use muster_signing::policy::Policy;
 use nix::fcntl::Flock;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Tasks;
-use super::credentials::{credentials, device};
+use super::credentials::{device, rules};
 use super::error::{StartError, in_file};
 use super::lock::lock;
 use super::recovered::{Recovered, machine};
 use crate::background::{Poster, Road};
 use crate::backoff::Backoff;
 use crate::config::Config;
-use crate::connection::{self, Connection, Link};
+use crate::connection::{Caller, Connection, Link, Takeover};
 use crate::content::Content;
-use crate::https::Https;
-use crate::instructions::shell::{Shell, Workload};
+use crate::https::{Background, Https};
+use crate::instructions::shell::{Outbound, Shell, Workload};
 use crate::instructions::{SignedAdmission, Work};
+use crate::policy::{self, Follower, Heard, Keeper, Memory, Offers, PolicyStatus, Watching};
+use crate::profile::{Installed, Profile, ProfileError, Stage};
 use crate::status::StatusSource;
-use crate::store::Store;
-use crate::url::{ServiceUrl, UrlError};
+use crate::store::{Store, StoredPolicies};
 use crate::{attributes, clock, files, local};
 
 /// Orders and documents between the session and the instructions. The session waits for room, then the Switch does.
@@ -43,54 +46,88 @@ const OUTBOUND_MAX: usize = 256;
 /// By what name logs and metrics know certificate, roots and revocation lists.
 const CREDENTIALS: &str = "device certificate";
 
+/// What is told to the follower of policies and waits; a session has little to tell.
+const HEARD_MAX: usize = 16;
+
+/// The folder that belongs to this process, with its store.
+pub(super) struct Opened {
+    lock: Flock<File>,
+    pub(super) store: Store,
+}
+
+impl Opened {
+    pub(super) fn open(config: &Config) -> Result<Self, StartError> {
+        files::expect_kinds(&config.data_dir)?;
+        files::expect_own(&config.data_dir)?;
+        files::make_private_dir(&config.data_dir).map_err(in_file(&config.data_dir))?;
+        let lock = lock(&config.data_dir)?;
+        let store = Store::open(&config.data_dir, &config.outbox, clock::wall_ms())?;
+        Ok(Self { lock, store })
+    }
+}
+
 /// What is opened and checked before anything runs.
 pub(super) struct Prepared {
     pub(super) lock: Flock<File>,
-    credentials: Arc<ClientCredentials>,
+    installed: Arc<Installed>,
+    profile: Arc<Profile>,
+    policies: Memory,
+    rolled_back: Option<Digest>,
+    watching: Watching,
     /// What of certificate, roots and revocation lists somebody has to look after.
     certificate: Component,
     pub(super) device: DeviceId,
     attributes: BTreeMap<String, SqlValue>,
     admission: SignedAdmission,
     pub(super) store: Store,
-    https: Option<Https>,
+    background: watch::Sender<Option<Https>>,
     content: Content,
     helper: HelperCommand,
 }
 
 impl Prepared {
-    pub(super) fn open(config: &Config, shutdown: &Shutdown) -> Result<Self, StartError> {
-        files::expect_kinds(&config.data_dir)?;
-        files::expect_own(&config.data_dir)?;
-        files::make_private_dir(&config.data_dir).map_err(in_file(&config.data_dir))?;
-        let lock = lock(&config.data_dir)?;
-        let credentials = credentials(config, Some(config.data_dir.join("revocation")))?;
-        let device = device(config, &credentials)?;
+    pub(super) fn of(
+        opened: Opened,
+        policies: StoredPolicies,
+        config: &Config,
+        shutdown: &Shutdown,
+    ) -> Result<Self, StartError> {
+        let Opened { lock, store } = opened;
+        let rolled_back = policies.rolled_back;
+        let policies = policy::remembered(policies);
+        let (installed, profile) = profile(config, &policies)?;
+        let credentials = &profile.credentials;
+        let device = device(config, credentials)?;
         let attributes = attributes::collect(&device);
         let (trust, revocation) = (config.trust.clone(), Arc::clone(credentials.revocation()));
         let admission =
             SignedAdmission::load(trust, revocation, device.clone(), config.tenant.clone(), &attributes)?;
-        let store = Store::open(&config.data_dir, &config.outbox, clock::wall_ms())?;
-        let https = https(config, &credentials, shutdown)?;
-        let content = Content::open(&config.data_dir, config.resources.clone(), https.clone())
+        let background = watch::Sender::new(Https::of(&profile, config, shutdown));
+        let content = Content::open(&config.data_dir, config.resources.clone(), Background::of(&background))
             .map_err(in_file(&config.data_dir))?;
         let helper = helper(config).map_err(in_file(&config.helper.program))?;
         let health = Health::new();
         credentials.revocation().watch(shutdown, &health);
-        credentials.watch(shutdown, &health, CREDENTIALS);
+        let current = shutdown.token().child_token();
+        credentials.watch_until(shutdown, current.clone(), &health, CREDENTIALS);
         let certificate = health.component(CREDENTIALS);
         if let State::Degraded(problem) | State::Failed(problem) = certificate.state() {
             tracing::warn!(problem, "this device's credentials need somebody");
         }
+        let watching = Watching { shutdown: shutdown.clone(), health, name: CREDENTIALS, current };
         Ok(Self {
             lock,
-            credentials,
+            installed,
+            profile,
+            policies,
+            rolled_back,
+            watching,
             certificate,
             device,
             attributes,
             admission,
             store,
-            https,
+            background,
             content,
             helper,
         })
@@ -103,12 +140,15 @@ impl Prepared {
         recovered: Recovered,
         listener: UnixListener,
         stop: &CancellationToken,
-    ) -> Result<(Tasks, StatusSource), StartError> {
+    ) -> (Tasks, StatusSource) {
         let down = Link::Down { since: Instant::now(), reason: "not yet connected".to_owned() };
         let (link_sender, link) = watch::channel(down);
         let (workload_sender, workload) = watch::channel(Workload::default());
         let (inbox_sender, inbox) = mpsc::channel(INBOX_MAX);
         let (outbound_sender, outbound) = mpsc::channel(OUTBOUND_MAX);
+        let (heard_sender, heard) = mpsc::channel(HEARD_MAX);
+        let address = self.profile.switch(0).map(ToString::to_string).unwrap_or_default();
+        let (address_sender, address) = watch::channel(address);
         let mut tasks = Tasks::new();
         let shell = Shell {
             machine: machine(config, self.admission.clone(), recovered),
@@ -116,55 +156,86 @@ impl Prepared {
             content: self.content.clone(),
             helper: self.helper.clone(),
             inbox,
-            session: outbound_sender,
+            session: outbound_sender.clone(),
             workload: workload_sender,
             remember: config.instructions.remember,
             work: Work::default(),
             stop: stop.clone(),
         };
         tasks.spawn(shell.run());
-        let connection = Connection {
-            url: ServiceUrl::parse(&config.switch, "wss")?,
-            credentials: Arc::clone(&self.credentials),
-            files: connection::Files {
-                certificate: config.tls.certificate.clone(),
-                key: config.tls.key.clone(),
-                roots: config.trust.switch.clone(),
-            },
+        let caller = Caller {
             config: config.session.clone(),
             store: self.store.clone(),
             attributes: attributes::named(&self.attributes),
+            workload: workload.clone(),
+        };
+        let takeover = Takeover::default();
+        let connection = Connection {
+            profile: Arc::clone(&self.profile),
+            at: 0,
+            caller: caller.clone(),
+            store: self.store.clone(),
             inbox: inbox_sender,
             outbound,
-            workload: workload.clone(),
+            policy: heard_sender.clone(),
+            takeover: takeover.clone(),
+            address: address_sender,
             link: link_sender,
             stop: stop.clone(),
         };
         tasks.spawn(connection.run());
-        if let Some(https) = &self.https {
-            tasks.spawn(self.poster(config, https, link.clone(), stop).run());
-        }
-        let (device, switch) = (self.device.to_string(), config.switch.clone());
-        let (store, certificate) = (self.store.clone(), self.certificate.clone());
-        let status = StatusSource { device, switch, store, link, workload, certificate };
+        tasks.spawn(self.poster(config, link.clone(), stop).run());
+        let ends = Ends { caller, takeover, session: outbound_sender, heard };
+        let follower = self.follower(config, ends, stop);
+        let policy = follower.status.subscribe();
+        tasks.spawn(follower.run());
+        let (device, store, certificate) =
+            (self.device.to_string(), self.store.clone(), self.certificate.clone());
+        let heard = heard_sender;
+        let status = StatusSource { device, address, store, link, workload, certificate, policy, heard };
         let serving = local::serve(listener, status.clone(), stop.clone());
         tasks.spawn(async move {
             serving.await;
             Ok(())
         });
-        Ok((tasks, status))
+        (tasks, status)
     }
 
-    fn poster(
-        &self,
-        config: &Config,
-        https: &Https,
-        link: watch::Receiver<Link>,
-        stop: &CancellationToken,
-    ) -> Poster {
+    fn follower(&self, config: &Config, ends: Ends, stop: &CancellationToken) -> Follower {
+        let Ends { caller, takeover, session, heard } = ends;
+        let keeper = Keeper::new(
+            &config.tenant,
+            self.admission.attributes().clone(),
+            config.policy.trial,
+            self.policies.clone(),
+            clock::wall_ms(),
+        );
+        Follower {
+            keeper,
+            offers: Offers::new(self.rolled_back),
+            rolled_back: self.rolled_back,
+            device: self.device.clone(),
+            installed: Arc::clone(&self.installed),
+            trust: Arc::clone(self.admission.trust()),
+            store: self.store.clone(),
+            caller,
+            takeover,
+            background: self.background.clone(),
+            session,
+            heard,
+            status: watch::Sender::new(PolicyStatus::default()),
+            watching: self.watching.clone(),
+            trying: None,
+            copy: config.data_dir.join(policy::COPY),
+            stop: stop.clone(),
+        }
+    }
+
+    fn poster(&self, config: &Config, link: watch::Receiver<Link>, stop: &CancellationToken) -> Poster {
         let (base, cap) = (config.session.reconnect_base, config.session.reconnect_cap);
         Poster {
-            https: Https { silence: config.events.request_timeout, ..https.clone() },
+            background: Background::of(&self.background),
+            silence: config.events.request_timeout,
             store: self.store.clone(),
             link,
             after: config.events.background_after,
@@ -175,21 +246,33 @@ impl Prepared {
     }
 }
 
-fn https(
-    config: &Config,
-    credentials: &Arc<ClientCredentials>,
-    shutdown: &Shutdown,
-) -> Result<Option<Https>, UrlError> {
-    if config.background_channel.is_empty() {
-        return Ok(None);
+/// The follower's ends of what it shares with others.
+struct Ends {
+    caller: Caller,
+    takeover: Takeover,
+    session: mpsc::Sender<Outbound>,
+    heard: mpsc::Receiver<Heard>,
+}
+
+/// Reads where and as whom the client connects: as the policy says that is followed, else as it was installed.
+fn profile(config: &Config, policies: &Memory) -> Result<(Arc<Installed>, Arc<Profile>), StartError> {
+    let (rules, unruly) = rules(config, Some(config.data_dir.join("revocation")));
+    let installed = Installed { config: config.clone(), rules };
+    let policy = policies.current.as_ref().map(|kept| &kept.policy);
+    match (installed.profile(policy, Stage::Followed), unruly) {
+        (Ok(profile), None) => Ok((Arc::new(installed), Arc::new(profile))),
+        (Ok(_), Some(unruly)) => Err(unruly.into()),
+        (Err(error), unruly) => Err(match (policy, error) {
+            (None, ProfileError::Url(error)) => error.into(),
+            (None, ProfileError::Credentials(error)) => {
+                CredentialError::Several(std::iter::once(error).chain(unruly).collect()).into()
+            }
+            (_, error) => {
+                let serial = policy.map_or(0, Policy::serial);
+                StartError::Policy { serial, cause: error.to_string() }
+            }
+        }),
     }
-    Ok(Some(Https {
-        base: ServiceUrl::parse(&config.background_channel, "https")?,
-        credentials: Arc::clone(credentials),
-        dial: Deadlines { connect: config.session.connect_timeout, tls: config.session.tls_timeout },
-        silence: config.resources.stall_timeout,
-        tracker: shutdown.tracker().clone(),
-    }))
 }
 
 fn helper(config: &Config) -> io::Result<HelperCommand> {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::clock;
 use crate::config::Config;
 use crate::instructions::{HeldLicence, Instructions, Limits, Memory, SignedAdmission};
-use crate::store::{Entry, Store, StoreError};
+use crate::store::{Entry, Store, StoreError, StoredPolicies};
 
 /// What the store remembers of instructions.
 pub(super) struct Recovered {
@@ -38,6 +38,15 @@ pub(super) async fn recover(store: &Store) -> Result<Recovered, StoreError> {
             })
         })
         .await
+}
+
+/// Returns what the store remembers of policies; nothing where nobody may sign any.
+pub(super) async fn policies(config: &Config, store: &Store) -> Result<StoredPolicies, StoreError> {
+    if !config.trust.has_policies() {
+        return Ok(StoredPolicies::default());
+    }
+    let now_ms = clock::wall_ms();
+    store.write(move |tables| tables.policies(now_ms)).await
 }
 
 /// Makes the machine that decides what becomes of orders.

@@ -143,7 +143,7 @@ impl Tables {
         Ok(())
     }
 
-    fn meta_number(&self, name: &str, now_ms: i64) -> rusqlite::Result<u64> {
+    pub(super) fn meta_number(&self, name: &str, now_ms: i64) -> rusqlite::Result<u64> {
         Ok(self
             .meta(name, now_ms)?
             .and_then(|value| Some(u64::from_be_bytes(value.as_slice().try_into().ok()?)))

@@ -10,6 +10,7 @@ mod gap;
 mod journal;
 mod name;
 mod outbox;
+mod policies;
 mod tables;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub(crate) use journal::{Entry, JournalState, Recalled};
 pub use outbox::OutboxCounts;
 pub(crate) use outbox::{QueueLane, Queued, event_record};
+pub(crate) use policies::StoredPolicies;
 pub(crate) use tables::Tables;
 
 use crate::config::OutboxConfig;

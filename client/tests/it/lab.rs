@@ -14,6 +14,8 @@ use muster_signing::licence::{Licence, Terms};
 use muster_signing::order;
 use tempfile::TempDir;
 
+use crate::switch::Session;
+
 /// The device of every test.
 pub(crate) const DEVICE: &str = "w701.acme.local";
 
@@ -58,6 +60,7 @@ pub(crate) struct Lab {
     operator: Issued,
     author: Issued,
     licensor: Issued,
+    administrator: Issued,
     config: Config,
 }
 
@@ -78,6 +81,7 @@ impl Lab {
         let orders = root("Orders", "orders.pem");
         let operator = issue(&orders, "operator", Role::OrderSigner);
         let licensor = issue(&root("Licences", "licences.pem"), "licensor", Role::Licensor);
+        let administrator = issue(&root("Policies", "policies.pem"), "administrator", Role::Policy);
         std::fs::write(folder.path().join("device.pem"), &device.chain_pem).unwrap();
         std::fs::write(folder.path().join("device.key"), &device.key_pem).unwrap();
         std::fs::write(folder.path().join("server.pem"), &server.chain_pem).unwrap();
@@ -96,6 +100,7 @@ impl Lab {
             operator,
             author,
             licensor,
+            administrator,
             config,
         };
         lab.write_servers_list(1, &[]);
@@ -132,6 +137,45 @@ impl Lab {
         self.devices =
             Authority::root("Other devices", Duration::from_secs(86_400), UnixTime::now()).unwrap();
         self.replace("devices.pem", &self.devices.certificate_pem());
+    }
+
+    /// Returns a configuration with a store of certificates and a trust store, both filled, in place of files.
+    pub(crate) fn with_folders(&self) -> Config {
+        let (store, trust) = (self.folder.path().join("store"), self.folder.path().join("trust"));
+        for folder in [&store, &trust] {
+            std::fs::create_dir(folder).unwrap();
+        }
+        let copy = |from: &str, to: PathBuf| {
+            std::fs::copy(self.folder.path().join(from), to).unwrap();
+        };
+        copy("device.pem", store.join("any name.pem"));
+        copy("device.key", store.join("any name.key"));
+        copy("servers.pem", trust.join("cainfo.pem"));
+        let mut config = self.config();
+        config.tls.certificate = PathBuf::new();
+        config.tls.key = PathBuf::new();
+        config.tls.store = store;
+        config.trust.switch = PathBuf::new();
+        config.trust.folder = trust;
+        config
+    }
+
+    /// Signs a policy of the administrators; `more` is TOML behind serial and tenant.
+    pub(crate) fn policy(&self, serial: u64, more: &str) -> Vec<u8> {
+        policy(serial, more, &self.administrator)
+    }
+
+    /// Signs a policy as somebody who has a certificate for it, of a CA that this fleet does not know.
+    pub(crate) fn foreign_policy(&self, serial: u64, more: &str) -> Vec<u8> {
+        let root = Authority::root("Liars", Duration::from_secs(86_400), UnixTime::now()).unwrap();
+        policy(serial, more, &issue(&root, "administrator", Role::Policy))
+    }
+
+    /// Gives the servers a certificate of another CA, which the client does not know, and returns that CA.
+    pub(crate) fn move_servers_to_another_ca(&mut self) -> String {
+        let servers = Authority::root("Other servers", Duration::from_secs(86_400), UnixTime::now()).unwrap();
+        self.server = issue(&servers, "localhost", Role::Switch);
+        servers.certificate_pem()
     }
 
     /// Revokes the certificate of the Switch and the Background Channel.
@@ -234,6 +278,14 @@ impl Client {
         self.running.wait().await.unwrap();
     }
 
+    /// Waits until it tries a policy that this session offers.
+    pub(crate) async fn wait_for_trial(&self, session: &mut Session, serial: u64) {
+        tokio::select! {
+            () = self.wait_for(|status| status.policy_trial == serial) => {}
+            () = session.answer() => {}
+        }
+    }
+
     /// Waits until what it tells of itself fits.
     pub(crate) async fn wait_for(&self, fits: impl Fn(&muster_client::Status) -> bool) {
         let wait = async {
@@ -274,6 +326,7 @@ fn config(folder: &TempDir, switch: u16, background: u16) -> Config {
     config.trust.authors = file("authors.pem");
     config.trust.orders = file("orders.pem");
     config.trust.licences = file("licences.pem");
+    config.trust.policies = file("policies.pem");
     config.helper.program = PathBuf::from(env!("CARGO_BIN_EXE_muster-client"));
     config.session.reconnect_base = Duration::from_millis(10);
     config.events.background_after = Duration::ZERO;
@@ -318,6 +371,11 @@ fn licence(author: &Issued, licensor: &Issued, tenant: &str, serial: u64) -> Vec
     };
     let text = Licence::new(terms).unwrap().to_text().unwrap();
     sign(text.as_bytes(), ContentType::Licence, &signer(licensor))
+}
+
+fn policy(serial: u64, more: &str, administrator: &Issued) -> Vec<u8> {
+    let text = format!("serial = {serial}\ntenant = {TENANT:?}\n{more}");
+    sign(text.as_bytes(), ContentType::Policy, &signer(administrator))
 }
 
 fn signer(issued: &Issued) -> Signer {

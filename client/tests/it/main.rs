@@ -9,9 +9,11 @@
 )]
 
 mod certificates;
+mod commands;
 mod events;
 mod instructions;
 mod lab;
+mod policies;
 mod rights;
 mod signers;
 mod start;

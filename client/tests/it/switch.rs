@@ -64,9 +64,26 @@ impl FakeSwitch {
         tokio::time::timeout(PATIENCE, refused).await.expect("the client did not connect");
     }
 
+    /// Takes the next session that comes about; connections that the client gave up are passed over.
+    pub(crate) async fn accept_living(&self, lab: &Lab) -> Session {
+        let living = async {
+            loop {
+                let (stream, _) = self.listener.accept().await.unwrap();
+                if let Ok(stream) = acceptor(lab).accept(stream).await {
+                    return Self::welcome(lab, now_ms(), stream).await;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, living).await.expect("the client did not connect")
+    }
+
     async fn accept_one(&self, lab: &Lab, time_ms: i64) -> Session {
         let (stream, _) = self.listener.accept().await.unwrap();
         let stream = acceptor(lab).accept(stream).await.unwrap();
+        Self::welcome(lab, time_ms, stream).await
+    }
+
+    async fn welcome(lab: &Lab, time_ms: i64, stream: TlsStream<TcpStream>) -> Session {
         let socket = tokio_tungstenite::accept_hdr_async(stream, check_upgrade).await.unwrap();
         let protocol = SwitchSession::new(SwitchSessionConfig::default(), Instant::now());
         let mut session = Session {
@@ -75,6 +92,9 @@ impl FakeSwitch {
             hello: Hello::default(),
             licence: lab.licence.clone(),
             definition: lab.definition.clone(),
+            policy: None,
+            followed: None,
+            asked: 0,
         };
         let SwitchEvent::Hello(hello) = session.next_raw().await else { panic!("no Hello") };
         let welcome = WelcomeArgs {
@@ -99,6 +119,12 @@ pub(crate) struct Session {
     licence: Vec<u8>,
     /// What is answered when a definition is asked for.
     pub(crate) definition: Vec<u8>,
+    /// What is offered when the client tells which policy it follows, and answered when that is asked for.
+    pub(crate) policy: Option<Vec<u8>>,
+    /// The policy that the client last said it follows.
+    pub(crate) followed: Option<u64>,
+    /// How often a policy was asked for.
+    pub(crate) asked: usize,
 }
 
 impl Session {
@@ -119,6 +145,44 @@ impl Session {
     pub(crate) async fn ack(&mut self, lane: Lane, sequence: u64) {
         self.protocol.push_ack(lane, vec![SequenceRange { first: sequence, last: sequence }], 10_000);
         self.flush().await;
+    }
+
+    /// Offers a policy out of turn, as after an import.
+    pub(crate) async fn offer(&mut self, policy: Vec<u8>) {
+        self.protocol.push_policy_notice(Some(muster_signing::envelope::digest(&policy)));
+        self.policy = Some(policy);
+        self.flush().await;
+    }
+
+    /// Answers until the client hangs up.
+    pub(crate) async fn end(mut self) {
+        let end = async {
+            while let Some(Ok(Message::Binary(bytes))) = self.socket.next().await {
+                self.protocol.handle_message(&bytes, Instant::now());
+                while self.protocol.poll_event().is_some() {}
+                self.flush().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, end).await.expect("the client did not leave");
+    }
+
+    /// Answers whatever comes, for as long as it is waited for.
+    pub(crate) async fn answer(&mut self) {
+        loop {
+            if let Some(SwitchEvent::Event(event, _)) = self.next_or_check().await {
+                self.ack(Lane::Events, event.sequence).await;
+            }
+        }
+    }
+
+    /// Answers until the client says that it follows this policy.
+    pub(crate) async fn follows(&mut self, serial: u64) {
+        while self.followed != Some(serial) {
+            let event = self.next_or_check().await;
+            if let Some(SwitchEvent::Event(event, _)) = event {
+                self.ack(Lane::Events, event.sequence).await;
+            }
+        }
     }
 
     /// Ends the session as a Switch does.
@@ -159,24 +223,39 @@ impl Session {
         }
     }
 
-    /// Returns what comes next, answering requests for documents.
+    /// Returns what comes next, answering requests for documents and policies.
     async fn next(&mut self) -> SwitchEvent {
         loop {
-            match self.next_raw().await {
-                SwitchEvent::DocumentRequest { kind, digest } => {
-                    let envelope = if kind == DocumentKind::Licence {
-                        self.licence.clone()
-                    } else {
-                        self.definition.clone()
-                    };
-                    let document =
-                        Document { kind: kind.into(), digest: digest.to_vec(), envelope: envelope.into() };
-                    self.protocol.push_document(document).unwrap();
-                    self.flush().await;
-                }
-                other => return other,
+            if let Some(event) = self.next_or_check().await {
+                return event;
             }
         }
+    }
+
+    /// As [`Self::next`]; none: something was answered.
+    async fn next_or_check(&mut self) -> Option<SwitchEvent> {
+        match self.next_raw().await {
+            SwitchEvent::PolicyCheck { serial } => {
+                self.followed = Some(serial);
+                let digest = self.policy.as_deref().map(muster_signing::envelope::digest);
+                self.protocol.push_policy_notice(digest);
+                self.flush().await;
+            }
+            SwitchEvent::DocumentRequest { kind, digest } => {
+                self.asked += usize::from(kind == DocumentKind::Policy);
+                let envelope = match kind {
+                    DocumentKind::Licence => self.licence.clone(),
+                    DocumentKind::Policy => self.policy.clone().unwrap_or_default(),
+                    DocumentKind::Definition | DocumentKind::Unspecified => self.definition.clone(),
+                };
+                let document =
+                    Document { kind: kind.into(), digest: digest.to_vec(), envelope: envelope.into() };
+                self.protocol.push_document(document).unwrap();
+                self.flush().await;
+            }
+            other => return Some(other),
+        }
+        None
     }
 
     async fn next_raw(&mut self) -> SwitchEvent {

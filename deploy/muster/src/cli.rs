@@ -3,6 +3,7 @@
 mod ctx;
 mod issue;
 mod pki;
+mod policy;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use self::ctx::Ctx;
 pub(crate) use self::issue::{Ask, Issue, Run};
 pub(crate) use self::pki::{Flaws, Pki, PkiCheck, PkiInit, PkiIssue};
+pub(crate) use self::policy::Policy;
 use crate::output::Format;
 
 /// Ask every machine of a fleet a question, or give it a signed order, and have the answers within a second.
@@ -72,6 +74,12 @@ pub(crate) enum Command {
     /// Import and show the licence
     #[command(subcommand, after_help = "Examples:\n  muster licence show")]
     Licence(Licence),
+    /// Import and show signed client policies: where clients connect, and whom they trust there
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  muster policy import policy-7.cms\n  muster policy list"
+    )]
+    Policy(Policy),
     /// Put and list resources of the Background Channel
     #[command(subcommand, after_help = "Examples:\n  muster resource put agent.deb\n  muster resource list")]
     Resource(Resource),
@@ -189,7 +197,7 @@ pub(crate) enum Client {
     /// List devices
     #[command(after_help = "Examples:\n  muster client list\n  \
         muster client list --on 'os == \"linux\" && cpus >= 4' -o json\n  \
-        muster client list --refused")]
+        muster client list --refused\n  muster client list --blocked")]
     List {
         /// Only these: an audience expression
         #[arg(
@@ -197,12 +205,15 @@ pub(crate) enum Client {
             value_name = "EXPR",
             default_value = "",
             hide_default_value = true,
-            conflicts_with = "refused"
+            conflicts_with_all = ["refused", "blocked"]
         )]
         on: String,
-        /// Who was turned away since the Switch started, by which rules, and what would fix it
-        #[arg(long)]
+        /// Who was turned away since the Switch started, at which door, by which rules, and what would fix it
+        #[arg(long, conflicts_with = "blocked")]
         refused: bool,
+        /// Who is blocked, by whom, since when and why; also devices that never connected
+        #[arg(long)]
+        blocked: bool,
         #[command(flatten)]
         listing: Listing,
     },
@@ -215,11 +226,40 @@ pub(crate) enum Client {
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
+    /// Keep a device out, whatever certificate it shows
+    #[command(
+        after_help = "Its session ends at once, it gets no other, and no new instruction is for it. Targets that are open \
+            stay open until they expire: it answers them if it is unblocked in time.\nThe block is of the name, so that a new \
+            certificate does not lift it; a device that never connected can be blocked, too.\n\n\
+            Examples:\n  muster client block web1.example.org --reason 'stolen, ticket 4711'\n  \
+            muster client list --blocked"
+    )]
+    Block {
+        /// Its DeviceId
+        #[arg(value_name = "NAME")]
+        device: String,
+        /// Why, for those who look later
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        reason: String,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Let a blocked device in again
+    #[command(after_help = "Examples:\n  muster client unblock web1.example.org")]
+    Unblock {
+        /// Its DeviceId
+        #[arg(value_name = "NAME")]
+        device: String,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
     /// Remove a device that is gone for good
     #[command(
         after_help = "It leaves audiences and lists, its session ends, and instructions that still waited for it go on \
             without it (its targets become `cancelled`).\nIts results and events stay. If it connects again it is a new \
-            device: revoke its certificate first to keep it out.\n\n\
+            device: block it, or revoke its certificate, first to keep it out.\n\n\
             Examples:\n  muster client remove web1.example.org\n  muster client remove web1.example.org --yes -o json"
     )]
     Remove {

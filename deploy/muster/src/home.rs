@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! contexts.toml            where the Switches are, and which one is current
-//! trust/ROLE.pem           roots, one file a role: devices, operators, services, servers, authors, orders, licences
+//! trust/ROLE.pem           roots, one file a role: devices, operators, services, servers, authors, orders, licences,
+//!                          policies
 //! operator/tls.{pem,key}   the operator's certificate for the operator API
 //! operator/order.{pem,key} the operator's certificate for signing orders
-//! publisher/, licensor/    cert.pem and key.pem of a development PKI's author and licensor
+//! publisher/, licensor/,   cert.pem and key.pem of a development PKI's author, licensor and policies' administrator
+//! policy/
 //! licence.cms              the licence
 //! definitions/*.cms        signed definitions
 //! pki/                     the development CA (`muster pki`)
@@ -75,7 +77,8 @@ impl Home {
         self.folder.join(relative)
     }
 
-    /// The roots of a role: `devices`, `operators`, `services`, `servers`, `authors`, `orders`, `licences`.
+    /// The roots of a role: `devices`, `operators`, `services`, `servers`, `authors`, `orders`, `licences`,
+    /// `policies`.
     pub(crate) fn roots(&self, role: &str) -> PathBuf {
         self.folder.join("trust").join(format!("{role}.pem"))
     }

@@ -12,6 +12,7 @@ use muster_proto_grpc::operator::v1::event_service_client::EventServiceClient;
 use muster_proto_grpc::operator::v1::export_service_client::ExportServiceClient;
 use muster_proto_grpc::operator::v1::instruction_service_client::InstructionServiceClient;
 use muster_proto_grpc::operator::v1::licence_service_client::LicenceServiceClient;
+use muster_proto_grpc::operator::v1::policy_service_client::PolicyServiceClient;
 use muster_proto_grpc::operator::v1::status_service_client::StatusServiceClient;
 use muster_service::credentials::{
     self, Address, ClientCredentials, Clock, CredentialError, CredentialFiles, Deadlines, DialError, Own,
@@ -146,6 +147,11 @@ impl Operator {
     /// The licence.
     pub(crate) fn licence(&self) -> LicenceServiceClient<Channel> {
         LicenceServiceClient::new(self.channel.clone())
+    }
+
+    /// Client policies.
+    pub(crate) fn policies(&self) -> PolicyServiceClient<Channel> {
+        PolicyServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// Events.

@@ -27,13 +27,14 @@ use crate::exit::{Exit, Failure};
 use crate::home::{Home, Secrecy, read_file};
 
 /// The roles that a development CA has, and their folders.
-pub(crate) const ROLES: [(Role, &str); 7] = [
+pub(crate) const ROLES: [(Role, &str); 8] = [
     (Role::Device, "devices"),
     (Role::Operator, "operators"),
     (Role::Service, "services"),
     (Role::Switch, "servers"),
     (Role::Author, "authors"),
     (Role::OrderSigner, "orders"),
+    (Role::Policy, "policies"),
     (Role::Licensor, "licences"),
 ];
 
@@ -139,31 +140,43 @@ impl<'a> PkiHome<'a> {
 
     /// Makes roots and issuing CAs for every role, their first CRLs, and the trust folder.
     pub(crate) fn create(&self, now: UnixTime) -> Result<(), Failure> {
+        ROLES.iter().try_for_each(|(role, folder)| self.create_role(*role, folder, now))
+    }
+
+    /// Makes those of the roles that this version has and the one that made the home had not.
+    pub(crate) fn complete(&self, now: UnixTime) -> Result<(), Failure> {
+        let is_missing = |folder: &str| {
+            let has = |name: &str| self.home.path(&format!("pki/{folder}{name}")).exists();
+            // Roots that somebody else put there are not overwritten; a CA that was begun is.
+            !has("/issuing.key") && (has("") || !self.home.roots(folder).exists())
+        };
+        let mut missing = ROLES.iter().filter(|(_, folder)| is_missing(folder));
+        missing.try_for_each(|(role, folder)| self.create_role(*role, folder, now))
+    }
+
+    fn create_role(&self, role: Role, folder: &str, now: UnixTime) -> Result<(), Failure> {
         let base = self.crl_base_url()?;
-        for (role, folder) in ROLES {
-            let label = format!("Muster development {folder}");
-            let root = Authority::root(&format!("{label} root"), AUTHORITY_VALIDITY, now).map_err(refused)?;
-            let issuing = root
-                .issue_authority_with(
-                    &format!("{label} issuing CA"),
-                    AUTHORITY_VALIDITY,
-                    now,
-                    Some(&format!("{base}/{folder}-root.crl")),
-                )
-                .map_err(refused)?;
-            let files = [
-                (format!("pki/{folder}/root.pem"), root.certificate_pem(), Secrecy::Public),
-                (format!("pki/{folder}/root.key"), root.key_pem().to_string(), Secrecy::Private),
-                (format!("trust/{folder}.pem"), root.certificate_pem(), Secrecy::Public),
-                (format!("pki/{folder}/issuing.pem"), issuing.certificate_pem(), Secrecy::Public),
-                (format!("pki/{folder}/issuing.key"), issuing.key_pem().to_string(), Secrecy::Private),
-            ];
-            for (path, text, secrecy) in files {
-                self.home.write(&path, text.as_bytes(), secrecy)?;
-            }
-            self.write_crl(role, now)?;
+        let label = format!("Muster development {folder}");
+        let root = Authority::root(&format!("{label} root"), AUTHORITY_VALIDITY, now).map_err(refused)?;
+        let issuing = root
+            .issue_authority_with(
+                &format!("{label} issuing CA"),
+                AUTHORITY_VALIDITY,
+                now,
+                Some(&format!("{base}/{folder}-root.crl")),
+            )
+            .map_err(refused)?;
+        let files = [
+            (format!("pki/{folder}/root.pem"), root.certificate_pem(), Secrecy::Public),
+            (format!("pki/{folder}/root.key"), root.key_pem().to_string(), Secrecy::Private),
+            (format!("trust/{folder}.pem"), root.certificate_pem(), Secrecy::Public),
+            (format!("pki/{folder}/issuing.pem"), issuing.certificate_pem(), Secrecy::Public),
+            (format!("pki/{folder}/issuing.key"), issuing.key_pem().to_string(), Secrecy::Private),
+        ];
+        for (path, text, secrecy) in files {
+            self.home.write(&path, text.as_bytes(), secrecy)?;
         }
-        Ok(())
+        self.write_crl(role, now).map(drop)
     }
 
     /// Issues a certificate and notes it.
@@ -369,7 +382,7 @@ impl<'a> PkiHome<'a> {
 pub(crate) fn folder(role: Role) -> Result<&'static str, Failure> {
     ROLES.iter().find(|(known, _)| *known == role).map(|(_, folder)| *folder).ok_or_else(|| {
         Failure::usage(format!("a development CA has no role `{}`", role.name()))
-            .with_next("one of device, operator, service, switch, author, order, licensor")
+            .with_next("one of device, operator, service, switch, author, order, licensor, policy")
     })
 }
 

@@ -1,4 +1,5 @@
-//! What a fresh home needs to issue its first instruction: CA, operator, publisher, licensor, licence, definitions.
+//! What a fresh home needs to issue its first instruction: CA, operator, publisher, licensor, licence, definitions; and a
+//! policies' administrator.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,7 +52,7 @@ const fn platform(name: &'static str, text: &'static str) -> (&'static str, &'st
 const TENANT_FILE: &str = "pki/tenant";
 
 /// What a development CA makes besides its own folder: an operator of another CA has these, too.
-const MADE: [&str; 5] = ["operator", "publisher", "licensor", "trust", "licence.cms"];
+const MADE: [&str; 6] = ["operator", "publisher", "licensor", "policy", "trust", "licence.cms"];
 
 /// Fills a fresh home. It may be repeated after a crash: what is there is made anew.
 ///
@@ -128,6 +129,7 @@ pub(crate) enum Revoked {
 /// CA issued is not touched. A fleet that was left alone for years starts again.
 pub(crate) fn renew(home: &Home, tenant: &str, revoked: Revoked, now: UnixTime) -> Result<(), Failure> {
     let pki = PkiHome::of(home);
+    pki.complete(now)?;
     for (role, _) in ROLES {
         pki.write_crl(role, now)?;
     }
@@ -185,7 +187,7 @@ struct Person {
     key: &'static str,
 }
 
-fn people(operator: &str) -> [Person; 4] {
+fn people(operator: &str) -> [Person; 5] {
     let person =
         |role, name: &str, certificate, key| Person { role, name: name.to_owned(), certificate, key };
     [
@@ -193,6 +195,7 @@ fn people(operator: &str) -> [Person; 4] {
         person(Role::OrderSigner, operator, "operator/order.pem", "operator/order.key"),
         person(Role::Author, "publisher", "publisher/cert.pem", "publisher/key.pem"),
         person(Role::Licensor, "licensor", "licensor/cert.pem", "licensor/key.pem"),
+        person(Role::Policy, "policy", "policy/cert.pem", "policy/key.pem"),
     ]
 }
 

@@ -25,6 +25,7 @@ mod revocation;
 mod server_side;
 mod shown;
 mod store;
+mod told;
 mod trust;
 mod trust_folder;
 mod verify;
@@ -48,6 +49,7 @@ pub use self::revocation::{
 pub use self::server_side::ServerCredentials;
 pub use self::shown::{NothingShown, shown_by};
 pub use self::store::{CertificateStore, STORE_FILE_BYTES_MAX, STORE_FILES_MAX, StoreSettings};
+pub use self::told::{Shown, Told};
 pub use self::trust::Peer;
 pub use self::trust_folder::{Rebuilt, Saved, TrustFolder, TrustFolderError};
 

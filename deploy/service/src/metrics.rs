@@ -8,6 +8,10 @@ pub const CREDENTIALS_REFUSED_TOTAL: &str = "muster_credentials_refused_total";
 pub const CREDENTIALS_STALE: &str = "muster_credentials_stale";
 /// Gauge: the end of the validity of a certificate of ours, in seconds since 1970; label `credentials` says which.
 pub const CREDENTIALS_NOT_AFTER_SECONDS: &str = "muster_credentials_not_after_seconds";
+/// Gauge: when the first CA of a file of roots or issuers ends, in seconds since 1970; label `file`.
+pub const AUTHORITIES_NOT_AFTER_SECONDS: &str = "muster_authorities_not_after_seconds";
+/// Gauge: when the next CRL is due, in seconds since 1970; label `crl`, the file or URL of the one in use.
+pub const CRL_NEXT_UPDATE_SECONDS: &str = "muster_crl_next_update_seconds";
 /// Counter: peers refused by the check of their certificate, in or after the handshake.
 pub const PEERS_REFUSED_TOTAL: &str = "muster_peers_refused_total";
 /// Gauge: 0 ready, 1 starting, 2 degraded, 3 failed.

@@ -6,17 +6,21 @@
 
 mod client_remove;
 mod content_away;
+mod crl_load;
+mod crl_server;
 mod deploy;
 mod events;
 mod full_disk;
 mod full_disk_client;
 mod journey;
 mod kill_sweep;
+mod listeners;
 mod openssl_pki;
 mod people;
 mod people_and_certificates;
 mod processes;
 mod python_client;
+mod renewal;
 mod restored_store;
 mod revocation;
 mod scale;

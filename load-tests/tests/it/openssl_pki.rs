@@ -20,7 +20,7 @@ struct Leaf {
     files: [&'static str; 2],
 }
 
-const LEAVES: [Leaf; 7] = [
+const LEAVES: [Leaf; 8] = [
     leaf(
         "servers",
         "localhost",
@@ -77,6 +77,14 @@ const LEAVES: [Leaf; 7] = [
         "p384",
         ["home/licensor/cert.pem", "home/licensor/key.pem"],
     ),
+    leaf(
+        "policies",
+        "Acme, policies",
+        "codeSigning",
+        "",
+        "p256",
+        ["home/policy/cert.pem", "home/policy/key.pem"],
+    ),
 ];
 
 const fn leaf(
@@ -117,6 +125,7 @@ fn a_pki_of_plain_openssl_commands_works_end_to_end() {
     a_resource_and_an_event_go_by_the_background_channel(&place);
     place.muster(["doctor"]).with_code(0);
     openssl_verifies_what_muster_sign_signed(&place);
+    a_policy_is_signed_verified_and_imported(&place);
     client.stop();
     background.stop();
     switch.stop();
@@ -188,7 +197,7 @@ fn request(folder: &Path, name: &str, subject: &str, key: &str) {
 }
 
 fn the_checker_accepts_every_certificate(place: &Place) {
-    let roles = ["switch", "client", "service", "operator", "order", "author", "licensor"];
+    let roles = ["switch", "client", "service", "operator", "order", "author", "licensor", "policy"];
     for (leaf, role) in LEAVES.iter().zip(roles) {
         let mut check = place.command();
         check
@@ -258,6 +267,32 @@ fn a_resource_and_an_event_go_by_the_background_channel(place: &Place) {
     assert_eq!(answer["rows"], json!([{"device": DEVICE, "size": 55_000}]));
     place.client_command(DEVICE, &["event", "post"], &["openssl.works"]).with_code(0);
     crate::support::wait_until("the event", || place.events("openssl.works").len() == 1);
+}
+
+fn a_policy_is_signed_verified_and_imported(place: &Place) {
+    let (text, signed) = (place.path("policy-1.toml"), place.path("policy-1.cms"));
+    write(&text, "serial = 1\ntenant = \"dev\"\nsays = \"As installed.\"\n");
+    let mut sign = binary("muster-sign");
+    sign.args(["policy", "sign"]).arg(&text).arg("--home").arg(place.home());
+    sign.arg("--key").arg(place.path("home/policy/key.pem"));
+    sign.arg("--cert").arg(place.path("home/policy/cert.pem"));
+    run(sign.arg("--out").arg(&signed)).with_code(0);
+    let mut verify = binary("muster-sign");
+    run(verify.args(["policy", "verify"]).arg(&signed).arg("--home").arg(place.home())).with_code(0);
+
+    let signed = signed.to_str().unwrap();
+    let imported = place.muster(["policy", "import", signed, "-o", "json"]).with_code(0).json();
+    let again = place.muster(["policy", "import", signed]).with_code(0);
+    let shown = place.muster(["policy", "show", "1", "-o", "json"]).with_code(0).json();
+    let licence = place.path("home/licence.cms");
+    let denied = place.muster(["policy", "import", licence.to_str().unwrap()]).with_code(4);
+    let unknown = place.muster(["policy", "show", "2"]).with_code(2);
+
+    assert_eq!(imported[0]["serial"], 1);
+    assert!(again.out.contains("(all)"), "{}", again.out);
+    assert!(shown["text"].as_str().unwrap().contains("As installed."), "{shown}");
+    assert!(shown["signer"].as_str().unwrap().contains("policies"), "{shown}");
+    assert!(denied.err.contains("licence") && unknown.err.contains("muster policy list"), "{}", unknown.err);
 }
 
 fn openssl_verifies_what_muster_sign_signed(place: &Place) {

@@ -30,7 +30,7 @@ pub fn check(frame: &Frame) -> Checked {
     match body {
         Body::Hello(hello) => check_hello(hello),
         Body::Welcome(welcome) => check_welcome(welcome),
-        Body::Ping(_) | Body::Pong(_) => Ok(()),
+        Body::Ping(_) | Body::Pong(_) | Body::PolicyCheck(_) => Ok(()),
         Body::Order(order) => {
             at_most("OrderDelivery.envelope", order.envelope.len(), limits::ENVELOPE_BYTES_MAX)
         }
@@ -42,6 +42,7 @@ pub fn check(frame: &Frame) -> Checked {
         Body::Document(document) => check_document(document),
         Body::LicenceNotice(notice) => id::<Digest>("LicenceNotice.digest", &notice.digest),
         Body::GoAway(go_away) => check_go_away(go_away),
+        Body::PolicyNotice(notice) => digest_or_none("PolicyNotice.digest", &notice.digest),
     }
 }
 
@@ -217,8 +218,8 @@ fn check_value(field: &'static str, value: &Value) -> Checked {
 
 fn document_kind(field: &'static str, kind: i32) -> Checked {
     match DocumentKind::try_from(kind) {
-        Ok(DocumentKind::Definition | DocumentKind::Licence) => Ok(()),
-        Ok(DocumentKind::Unspecified) | Err(_) => Err(invalid(field, kind, "DEFINITION or LICENCE")),
+        Ok(DocumentKind::Definition | DocumentKind::Licence | DocumentKind::Policy) => Ok(()),
+        Ok(DocumentKind::Unspecified) | Err(_) => Err(invalid(field, kind, "DEFINITION, LICENCE or POLICY")),
     }
 }
 

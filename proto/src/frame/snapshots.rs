@@ -6,7 +6,8 @@ use crate::common::v1::{Column, ColumnType, NamedValue, Refusal, Row, TargetStat
 use crate::session::v1::frame::Body;
 use crate::session::v1::{
     Ack, CloseReason, Document, DocumentKind, DocumentRequest, Event, GoAway, Hello, Lane, LicenceNotice,
-    OrderDelivery, Ping, Pong, Progress, Result as InstructionResult, SequenceRange, Welcome,
+    OrderDelivery, Ping, PolicyCheck, PolicyNotice, Pong, Progress, Result as InstructionResult,
+    SequenceRange, Welcome,
 };
 
 /// The instruction of the examples.
@@ -153,6 +154,21 @@ fn licence_notice() {
         Body::LicenceNotice(LicenceNotice { digest: vec![0xee; 32] }),
         &format!("62220a20{}", "ee".repeat(32)),
     );
+}
+
+#[test]
+fn policy_check() {
+    check(Body::PolicyCheck(PolicyCheck { serial: 7 }), "72020807");
+    check(Body::PolicyCheck(PolicyCheck { serial: 0 }), "7200");
+}
+
+#[test]
+fn policy_notice() {
+    check(
+        Body::PolicyNotice(PolicyNotice { digest: vec![0xee; 32] }),
+        &format!("7a220a20{}", "ee".repeat(32)),
+    );
+    check(Body::PolicyNotice(PolicyNotice { digest: Vec::new() }), "7a00");
 }
 
 #[test]

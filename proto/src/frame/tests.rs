@@ -5,8 +5,8 @@ use crate::common::v1::value::Kind;
 use crate::common::v1::{Column, NamedValue, Refusal, Row, TargetState, Value};
 use crate::session::v1::frame::Body;
 use crate::session::v1::{
-    Ack, Event, EventBatch, Hello, Lane, OrderDelivery, Ping, Progress, Result as InstructionResult,
-    SequenceRange,
+    Ack, Event, EventBatch, Hello, Lane, OrderDelivery, Ping, PolicyNotice, Progress,
+    Result as InstructionResult, SequenceRange,
 };
 
 #[test]
@@ -65,6 +65,7 @@ fn refuses_what_breaks_a_field() {
         ("Hello.attributes", Body::Hello(Hello { attributes: vec![named("os"); 65], ..hello() })),
         ("Hello.attributes", Body::Hello(Hello { attributes: vec![named("o s")], ..hello() })),
         ("Hello.licence_digest", Body::Hello(Hello { licence_digest: vec![0; 31], ..hello() })),
+        ("PolicyNotice.digest", Body::PolicyNotice(PolicyNotice { digest: vec![0; 33] })),
         (
             "Progress.state",
             Body::Progress(Progress { instruction: vec![0; 16], state: TargetState::Answered.into() }),

@@ -67,6 +67,8 @@ fn bound(number: u32) -> Option<(&'static str, usize)> {
         11 => ("a Document", limits::ENVELOPE_BYTES_MAX + limits::SMALL_BYTES_MAX),
         12 => ("a LicenceNotice", limits::SMALL_BYTES_MAX),
         13 => ("a GoAway", limits::SMALL_BYTES_MAX),
+        14 => ("a PolicyCheck", limits::SMALL_BYTES_MAX),
+        15 => ("a PolicyNotice", limits::SMALL_BYTES_MAX),
         PROOF => ("an InclusionProof", limits::SMALL_BYTES_MAX),
         _ => return None,
     })

@@ -266,7 +266,9 @@ impl Fleet {
                 SwitchEvent::Result(result, bytes) => self.hold(Lane::Results, result.sequence, bytes),
                 SwitchEvent::Event(event, bytes) => self.hold(Lane::Events, event.sequence, bytes),
                 SwitchEvent::Closed { .. } => {}
-                SwitchEvent::Progress { .. } | SwitchEvent::DocumentRequest { .. } => {
+                SwitchEvent::Progress { .. }
+                | SwitchEvent::DocumentRequest { .. }
+                | SwitchEvent::PolicyCheck { .. } => {
                     panic!("{event:?} was never sent")
                 }
             }

@@ -24,7 +24,7 @@ use crate::limits::SessionLimits;
 use crate::session::v1::frame::Body;
 use crate::session::v1::{
     CloseReason, Document, DocumentKind, DocumentRequest, Event, Frame, GoAway, Hello, InclusionProof, Lane,
-    Pong, Progress, Result as InstructionResult, SequenceRange, Welcome,
+    PolicyCheck, Pong, Progress, Result as InstructionResult, SequenceRange, Welcome,
 };
 
 /// How one session behaves.
@@ -58,6 +58,8 @@ pub enum ClientEvent {
     Document(Document),
     /// The Switch holds another licence; ask for it if it is not the one held.
     LicenceNotice(Digest),
+    /// The Switch holds a later policy for this device; none: it holds no later one than was told.
+    PolicyNotice(Option<Digest>),
     /// The Switch ends the session; [`ClientEvent::Closed`] follows.
     GoAway {
         /// Why.
@@ -221,6 +223,16 @@ impl ClientSession {
         self.outbound.push(Priority::Work, frame)
     }
 
+    /// Tells which policy is followed, 0 for none, and asks for a later one.
+    ///
+    /// # Errors
+    /// [`PushError`]; tell it again with the next session, or in an hour.
+    pub fn push_policy_check(&mut self, serial: u64) -> Result<(), PushError> {
+        self.established()?;
+        let frame = checked(Body::PolicyCheck(PolicyCheck { serial }))?;
+        self.outbound.push(Priority::Work, frame)
+    }
+
     /// Takes the next frame to write: control, progress and requests, results, events.
     #[must_use]
     pub fn poll_transmit(&mut self) -> Option<Bytes> {
@@ -312,7 +324,13 @@ impl ClientSession {
                 self.expect_established()?;
                 ClientEvent::LicenceNotice(Digest::try_from(&notice.digest[..]).map_err(|_| Violation)?)
             }
+            Body::PolicyNotice(notice) => {
+                self.expect_established()?;
+                let digest = Some(&notice.digest[..]).filter(|digest| !digest.is_empty());
+                ClientEvent::PolicyNotice(digest.map(Digest::try_from).transpose().map_err(|_| Violation)?)
+            }
             Body::Hello(_)
+            | Body::PolicyCheck(_)
             | Body::Pong(_)
             | Body::Progress(_)
             | Body::Result(_)

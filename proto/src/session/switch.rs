@@ -26,7 +26,7 @@ use crate::ids::{Digest, Epoch, InstructionId};
 use crate::limits::{self, SessionLimits};
 use crate::session::v1::frame::Body;
 use crate::session::v1::{
-    CloseReason, Document, DocumentKind, Event, Frame, GoAway, Hello, Lane, LicenceNotice,
+    CloseReason, Document, DocumentKind, Event, Frame, GoAway, Hello, Lane, LicenceNotice, PolicyNotice,
     Result as InstructionResult, SequenceRange, Welcome,
 };
 
@@ -90,6 +90,11 @@ pub enum SwitchEvent {
         kind: DocumentKind,
         /// SHA-256 of its envelope.
         digest: Digest,
+    },
+    /// The client follows the policy of this serial, 0 for none. Answer with [`SwitchSession::push_policy_notice`].
+    PolicyCheck {
+        /// Which.
+        serial: u64,
     },
     /// The session has ended. Write what [`SwitchSession::poll_transmit`] still gives (the last acks and the
     /// `GoAway`), under a deadline, then close the transport. Comes once, and nothing after it.
@@ -252,6 +257,7 @@ impl SwitchSession {
             results_credit_bytes: limits.results_credit_bytes,
             events_credit_bytes: limits.events_credit_bytes,
             documents: 0,
+            is_policy_asked: false,
         });
     }
 
@@ -293,6 +299,17 @@ impl SwitchSession {
         if self.established().is_ok() {
             let notice = LicenceNotice { digest: digest.to_vec() };
             self.outbound.push(Priority::Rows, encode(Body::LicenceNotice(notice))).unwrap_or_default();
+        }
+    }
+
+    /// Names a later policy to the client, or says that there is none. Where the queue is full it is left out: the client
+    /// asks again.
+    pub fn push_policy_notice(&mut self, digest: Option<Digest>) {
+        if let Ok(established) = self.established() {
+            established.policy_checked();
+            let digest = digest.map_or_else(Vec::new, |digest| digest.to_vec());
+            let notice = encode(Body::PolicyNotice(PolicyNotice { digest }));
+            self.outbound.push(Priority::Rows, notice).unwrap_or_default();
         }
     }
 

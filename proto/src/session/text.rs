@@ -31,6 +31,8 @@ pub(super) fn name(body: &Body) -> &'static str {
         Body::Document(_) => "a Document",
         Body::LicenceNotice(_) => "a LicenceNotice",
         Body::GoAway(_) => "a GoAway",
+        Body::PolicyCheck(_) => "a PolicyCheck",
+        Body::PolicyNotice(_) => "a PolicyNotice",
     }
 }
 

@@ -13,7 +13,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
         muster-sign definition sign Acme-Os-Version.toml --key author.key --cert author.pem --out Acme-Os-Version.cms\n  \
         muster-sign definition verify Acme-Os-Version.cms --home ~/.muster\n  \
         muster-sign licence issue --licensee 'Acme Ltd' --tenant acme --prefix Acme=author.pem --serial 2 --valid 365d \
-        --key licensor.key --cert licensor.pem --out licence.cms\n\n\
+        --key licensor.key --cert licensor.pem --out licence.cms\n  \
+        muster-sign policy sign policy-7.toml --key policy.key --cert policy.pem --out policy-7.cms\n\n\
         Exit codes: 0 done, 1 refused (the reason and what would fix it are on standard error), 2 usage."
 )]
 pub struct Cli {
@@ -31,6 +32,9 @@ pub enum Document {
     /// Licences: who may sign under which prefix.
     #[command(subcommand)]
     Licence(LicenceCommand),
+    /// Client policies: where a fleet's clients connect, and whom they trust there.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
 }
 
 /// What to do with a definition.
@@ -62,6 +66,57 @@ pub enum LicenceCommand {
     /// Show what a licence says; nothing is verified.
     #[command(after_help = "Example:\n  muster-sign licence inspect licence.cms")]
     Inspect(Inspect),
+}
+
+/// What to do with a client policy.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Check an authored text and sign it.
+    #[command(
+        after_help = "Example:\n  muster-sign policy sign policy-7.toml --key policy.key --cert policy.pem --out policy-7.cms\n\nA serial only grows: give each policy a higher one than every policy before it."
+    )]
+    Sign(SignPolicy),
+    /// Verify a signed policy as a Switch does when it is imported, and a client before it follows it.
+    #[command(after_help = "Example:\n  muster-sign policy verify policy-7.cms --home ~/.muster")]
+    Verify(VerifyPolicy),
+    /// Show what a policy, signed or not, says; nothing is verified.
+    #[command(after_help = "Example:\n  muster-sign policy inspect policy-7.cms -o json")]
+    Inspect(Inspect),
+}
+
+/// Arguments of `policy sign`.
+#[derive(Debug, Args)]
+pub struct SignPolicy {
+    /// The authored text (TOML).
+    pub file: PathBuf,
+    /// The home whose trust/policies.pem must accept the signer; without it only its purpose is looked at.
+    #[arg(long, env = "MUSTER_HOME")]
+    pub home: Option<PathBuf>,
+    /// Key and certificate.
+    #[command(flatten)]
+    pub signer: SignerFiles,
+    /// Where the envelope (DER) goes.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// How to say what was done.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `policy verify`.
+#[derive(Debug, Args)]
+pub struct VerifyPolicy {
+    /// The envelope (DER or PEM).
+    pub file: PathBuf,
+    /// The operator's home: trust/policies.pem.
+    #[arg(long, env = "MUSTER_HOME")]
+    pub home: PathBuf,
+    /// A CRL (PEM or DER) of the signer's issuer; may be repeated.
+    #[arg(long)]
+    pub crl: Vec<PathBuf>,
+    /// How to say what was found.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Arguments of `definition sign`.

@@ -1,17 +1,20 @@
 //! The commands: files in, one document or one report out.
 
-use std::path::Path;
+mod policy;
+
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use muster_pki::{Certificate, RevocationIndex, Role, Roots, UnixTime};
 use muster_signing::definition::Definition;
 use muster_signing::envelope::{self, ContentType, Inspection, Signer};
 use muster_signing::licence::Licence;
+use muster_signing::policy::Policy;
 use serde_json::{Value, json};
 
 use crate::cli::{
-    Cli, DefinitionCommand, Document, Format, Inspect, IssueLicence, LicenceCommand, Output, SignDefinition,
-    SignerFiles, VerifyDefinition,
+    Cli, DefinitionCommand, Document, Format, Inspect, IssueLicence, LicenceCommand, Output, PolicyCommand,
+    SignDefinition, SignerFiles, VerifyDefinition,
 };
 use crate::{
     LicenceRequest, Licensed, ToolError, Trust, check_signer_role, issue_licence, read_envelope,
@@ -49,6 +52,9 @@ pub fn run(cli: &Cli, now: UnixTime) -> anyhow::Result<Report> {
         }
         Document::Licence(LicenceCommand::Issue(arguments)) => issue(arguments, now)?,
         Document::Licence(LicenceCommand::Inspect(arguments)) => inspect(arguments, ContentType::Licence)?,
+        Document::Policy(PolicyCommand::Sign(arguments)) => policy::sign(arguments, now)?,
+        Document::Policy(PolicyCommand::Verify(arguments)) => policy::verify(arguments, now)?,
+        Document::Policy(PolicyCommand::Inspect(arguments)) => inspect(arguments, ContentType::Policy)?,
     };
     Ok(Report { text, verdict: Verdict::Fine })
 }
@@ -95,7 +101,7 @@ fn verify(arguments: &VerifyDefinition, now: UnixTime) -> anyhow::Result<Report>
     let envelope = read_envelope(&read(&arguments.file)?).with_context(|| file.to_string())?;
     let authors = roots(&arguments.home, "authors")?;
     let licences = roots(&arguments.home, "licences")?;
-    let revocation = revocation(arguments, &envelope, &authors, now)?;
+    let revocation = revocation(&arguments.crl, &envelope, &authors, now)?;
     let licence_file = arguments.home.join("licence.cms");
     let licence = match licence_file.exists() {
         true => {
@@ -156,7 +162,8 @@ fn inspect(arguments: &Inspect, wanted: ContentType) -> anyhow::Result<String> {
     let text = String::from_utf8(content).with_context(|| format!("{file}: the content is not UTF-8"))?;
     let summary = match wanted {
         ContentType::Licence => licence_summary(&Licence::parse(&text).with_context(|| file.to_string())?),
-        ContentType::Definition | ContentType::Order | ContentType::Policy => {
+        ContentType::Policy => policy::summary(&Policy::parse(&text).with_context(|| file.to_string())?),
+        ContentType::Definition | ContentType::Order => {
             let parsed = Definition::parse(&text).map_err(ToolError::from);
             definition_summary(&parsed.with_context(|| file.to_string())?)
         }
@@ -218,18 +225,18 @@ fn roots(home: &Path, role: &str) -> anyhow::Result<Roots> {
 
 /// Each CRL is verified once, by a root or a certificate of the envelope.
 fn revocation(
-    arguments: &VerifyDefinition,
+    crls: &[PathBuf],
     envelope: &[u8],
     roots: &Roots,
     now: UnixTime,
 ) -> anyhow::Result<Option<RevocationIndex>> {
-    if arguments.crl.is_empty() {
+    if crls.is_empty() {
         return Ok(None);
     }
     let inside = envelope::inspect(envelope).map(|inspection| inspection.certificates).unwrap_or_default();
     let issuers: Vec<Certificate> = roots.iter().cloned().chain(inside).collect();
     let mut index = RevocationIndex::default();
-    for path in &arguments.crl {
+    for path in crls {
         index = index.with_crl(&read(path)?, &issuers, now).with_context(|| path.display().to_string())?;
     }
     Ok(Some(index))

@@ -1,7 +1,8 @@
-//! The authors' and licensors' tool, `muster-sign`: signs, verifies and shows definitions and licences.
+//! The authors' and licensors' tool, `muster-sign`: signs, verifies and shows definitions, licences and client
+//! policies.
 //!
 //! What its commands do is here as functions, for `muster pki init` and tests: [`sign_definition`],
-//! [`verify_definition`], [`issue_licence`], [`read_envelope`]. They are given bytes and `now`; only [`command`] opens
+//! [`verify_definition`], [`issue_licence`], [`sign_policy`], [`verify_policy`], [`read_envelope`]. They are given bytes and `now`; only [`command`] opens
 //! files. Keys are PEM files, which are read and never copied; PFX files, PKCS#11 tokens and timestamps are not
 //! supported by this version. Start with [`cli`].
 
@@ -10,15 +11,18 @@ pub mod command;
 mod definition;
 mod envelope;
 mod licence;
+mod policy;
 
 pub use definition::{Licensed, Trust, VerifiedDefinition, sign_definition, verify_definition};
 pub use envelope::{ReadError, read_envelope};
 pub use licence::{LicenceRequest, issue_licence};
+pub use policy::{VerifiedPolicy, sign_policy, verify_policy};
 
 use muster_pki::{Certificate, ExtendedKeyUsage, Facts, Role, Roots, UnixTime};
 use muster_signing::definition::DefinitionError;
 use muster_signing::envelope::{EnvelopeError, SignError, Signer};
 use muster_signing::licence::LicenceError;
+use muster_signing::policy::PolicyError;
 
 /// Why a document is not signed, or not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +33,12 @@ pub enum ToolError {
     /// The licence's terms do not hold together.
     #[error(transparent)]
     Licence(#[from] LicenceError),
+    /// The authored text is no policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Its audience compares what cannot be compared.
+    #[error("audience: {0}")]
+    Audience(String),
     /// The signer cannot sign.
     #[error(transparent)]
     Sign(#[from] SignError),

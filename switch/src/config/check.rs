@@ -132,6 +132,7 @@ fn engine(limits: &EngineLimits) -> Vec<Invalid> {
         at_least("batch_items_max", limits.batch_items_max.into(), 1),
         at_least("queue_items_max", limits.queue_items_max.into(), 1),
         at_least("shard_messages_max", limits.shard_messages_max.into(), 1),
+        at_least("blocked_max", limits.blocked_max.into(), 1),
         not_zero("prepared_ttl", limits.prepared_ttl),
     ];
     found.into_iter().flatten().collect()

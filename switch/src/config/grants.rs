@@ -26,7 +26,7 @@ pub enum GrantRole {
     Viewer,
     /// Prepares and submits instructions of the granted prefixes and kinds.
     Issuer,
-    /// Imports definitions and licences, removes devices, exports the store. Prefixes and kinds narrow issuing only.
+    /// Imports definitions, licences and client policies, removes and blocks devices, exports the store. Prefixes and kinds narrow issuing only.
     Administrator,
 }
 

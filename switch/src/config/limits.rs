@@ -127,6 +127,8 @@ pub struct EngineLimits {
     /// Default `256 MiB`.
     #[serde(with = "human::bytes")]
     pub disk_reserve: u64,
+    /// Devices that may be blocked at once (`muster client block`). Default 10,000.
+    pub blocked_max: u32,
     /// How long a prepared order may wait for its signature. Default `10m`.
     #[serde(with = "human::duration")]
     pub prepared_ttl: Duration,
@@ -235,6 +237,7 @@ impl Default for EngineLimits {
             queue_items_max: 8192,
             shard_messages_max: 4096,
             disk_reserve: 256 << 20,
+            blocked_max: 10_000,
             prepared_ttl: Duration::from_secs(600),
         }
     }

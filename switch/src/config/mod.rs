@@ -91,6 +91,8 @@ pub struct TrustConfig {
     pub orders: PathBuf,
     /// Roots of licensors. Default `/etc/muster/trust/licences.pem`.
     pub licences: PathBuf,
+    /// Roots of client policies' administrators. Default: none, and no policy is imported.
+    pub policies: Option<PathBuf>,
 }
 
 impl Config {
@@ -151,6 +153,7 @@ impl Default for TrustConfig {
             authors: file("authors.pem"),
             orders: file("orders.pem"),
             licences: file("licences.pem"),
+            policies: None,
         }
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct EngineConfig {
     pub(crate) queue_items_max: usize,
     /// Free bytes below which new instructions and imports are refused, and events are not taken.
     pub(crate) disk_reserve_bytes: u64,
+    /// Devices that may be blocked at once.
+    pub(crate) blocked_max: usize,
     /// How long a prepared order waits for its signature.
     pub(crate) prepared_ttl: Duration,
     /// Connections that read, so as many reads at once.
@@ -42,6 +44,7 @@ impl EngineConfig {
             batch_items_max: 1_000,
             queue_items_max: 8_192,
             disk_reserve_bytes: 256 << 20,
+            blocked_max: 10_000,
             prepared_ttl: Duration::from_secs(600),
             readers: READERS,
             trust,

@@ -7,14 +7,16 @@ use bytes::Bytes;
 use muster_pki::DeviceId;
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::{Digest, Epoch, InstructionId, OutboxId};
-use muster_proto::operator::v1::{Definition, RemoveClientResponse};
+use muster_proto::operator::v1::{
+    Block, BlockClientResponse, ClientPolicy, Definition, RemoveClientResponse, UnblockClientResponse,
+};
 use muster_proto::relay::v1::{RelayEventsResponse, RelayedEvent};
 use muster_proto::session::v1::{DocumentKind, Event, Result as SessionResult};
 use muster_signing::definition::Kind;
 use roaring::RoaringBitmap;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::core::{Command, EventIn, Reply, ResultIn};
+use super::core::{BlockedDevices, Blocking, Command, EventIn, Reply, ResultIn};
 use super::reader::Reader;
 use super::shared::Shared;
 use super::trust::Trust;
@@ -59,7 +61,8 @@ impl EngineHandle {
     /// device is told to close.
     ///
     /// # Errors
-    /// [`EngineError::ResourceExhausted`] if the engine is too busy, [`EngineError::Closed`] if it stops.
+    /// [`EngineError::PermissionDenied`] if the device is blocked, [`EngineError::ResourceExhausted`] if the engine is too busy,
+    /// [`EngineError::Closed`] if it stops.
     pub(crate) async fn connect(&self, connect: Connect) -> Result<Connected, EngineError> {
         self.ask(|reply| Command::Connect(Box::new(connect), reply)).await
     }
@@ -158,6 +161,40 @@ impl EngineHandle {
         self.ask(|reply| Command::Remove(device, reply)).await
     }
 
+    /// Keeps a device out: its session is told to close, it gets no other, and it is no target of new instructions. All of it
+    /// is on disk when it returns.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidArgument`] (the reason is too long), [`EngineError::ResourceExhausted`] (as many are blocked as may be),
+    /// or as [`Self::connect`].
+    pub(crate) async fn block(
+        &self,
+        device: DeviceId,
+        operator: String,
+        reason: String,
+    ) -> Result<BlockClientResponse, EngineError> {
+        let blocking = Box::new(Blocking { device, operator, reason });
+        self.ask(|reply| Command::Block(blocking, reply)).await
+    }
+
+    /// Lets a device in again.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`], or as [`Self::connect`].
+    pub(crate) async fn unblock(&self, device: DeviceId) -> Result<UnblockClientResponse, EngineError> {
+        self.ask(|reply| Command::Unblock(device, reply)).await
+    }
+
+    /// Returns who blocked the device, when and why; `None` if it may come in.
+    pub(crate) fn block_of(&self, device: &DeviceId) -> Option<Block> {
+        self.shared.blocked().get(device).cloned()
+    }
+
+    /// Returns who is blocked.
+    pub(crate) fn blocked(&self) -> Arc<BlockedDevices> {
+        self.shared.blocked()
+    }
+
     /// Returns a signed document; `None` if the Switch doesn't have it.
     pub(crate) fn document(&self, kind: DocumentKind, digest: Digest) -> Option<Bytes> {
         self.shared.catalogue().document(kind, digest)
@@ -219,6 +256,59 @@ impl EngineHandle {
         let shared = Arc::clone(&self.shared);
         let licence = blocking(move || shared::verify_licence(&shared, envelope)).await??;
         self.ask(|reply| Command::ImportLicence(Box::new(licence), reply)).await
+    }
+
+    /// Imports a signed policy and tells the sessions that it is for. The same bytes again change nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::PermissionDenied`] (signature), [`EngineError::InvalidArgument`] (its text),
+    /// [`EngineError::FailedPrecondition`] (no roots, another tenant, a serial that is not higher, too many), disk, or as
+    /// [`Self::connect`].
+    pub(crate) async fn import_policy(&self, envelope: Vec<u8>) -> Result<ClientPolicy, EngineError> {
+        let shared = Arc::clone(&self.shared);
+        let policy = blocking(move || shared::verify_policy(&shared, envelope)).await??;
+        self.ask(|reply| Command::ImportPolicy(Box::new(policy), reply)).await
+    }
+
+    /// Returns the policies as shown to people, the latest first.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub(crate) async fn policies(&self) -> Result<Vec<ClientPolicy>, EngineError> {
+        self.ask(Command::Policies).await
+    }
+
+    /// Returns one policy and its envelope.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`], or as [`Self::connect`].
+    pub(crate) async fn policy(&self, serial: u64) -> Result<(ClientPolicy, Bytes), EngineError> {
+        let held = self.shared.catalogue().policy(serial).map(|held| held.envelope.clone());
+        let shown = self.policies().await?.into_iter().find(|shown| shown.serial == serial);
+        shown.zip(held).ok_or_else(|| {
+            EngineError::NotFound(format!(
+                "no policy {serial} is held; `muster policy list` shows those that are"
+            ))
+        })
+    }
+
+    /// Notes which policy a session's device follows, `told` before; it is on disk when this returns. Returns the later one
+    /// that the device is to follow. Where nothing is new the writer is not asked.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub(crate) async fn policy_check(
+        &self,
+        number: u32,
+        epoch: Epoch,
+        serial: u64,
+        told: u64,
+    ) -> Result<Option<Digest>, EngineError> {
+        let highest = self.shared.catalogue().policies().next_back().map_or(0, |held| held.policy.serial());
+        if serial == told && highest <= serial {
+            return Ok(None);
+        }
+        self.ask(|reply| Command::PolicyCheck { number, epoch, serial, reply }).await
     }
 
     /// Replaces whom the engine believes, such as after a CRL was loaded.

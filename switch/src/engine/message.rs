@@ -60,6 +60,13 @@ pub(crate) enum ShardMessage {
         /// For people.
         detail: String,
     },
+    /// The Switch holds a later policy for all sessions of the shard whose device number is in `targets`.
+    PolicyNotice {
+        /// SHA-256 of its envelope.
+        digest: Digest,
+        /// Device numbers; those without a session here are skipped.
+        targets: Arc<RoaringBitmap>,
+    },
     /// The Switch holds another licence; tell every session.
     LicenceNotice {
         /// SHA-256 of its envelope.
@@ -97,6 +104,8 @@ pub(crate) struct Connected {
     pub(crate) licence_digest: Option<Digest>,
     /// The highest sequence seen of the outbox that the Hello named, 0 if there is none.
     pub(crate) highest_sequence: u64,
+    /// The serial of the policy that the device last said it follows; 0: none.
+    pub(crate) policy_serial: u64,
     /// Orders to write at once, oldest first. Call [`super::EngineHandle::sent`] for each that was written.
     pub(crate) due: Vec<DueOrder>,
 }

@@ -26,6 +26,10 @@ const RELAY_REFUSED: &str = "muster_switch_relay_refused_total";
 const DEVICES_AHEAD: &str = "muster_switch_devices_ahead";
 /// Devices that operators removed.
 const DEVICES_REMOVED: &str = "muster_switch_devices_removed_total";
+/// Devices that operators keep out.
+const BLOCKED: &str = "muster_switch_blocked_devices";
+/// Blocks that were refused since as many devices are blocked as may be.
+const BLOCKED_FULL: &str = "muster_switch_blocked_full_total";
 /// Attributes of a `Hello` that were left out because the fleet has too many names.
 const ATTRIBUTES_REFUSED: &str = "muster_switch_attributes_refused_total";
 /// Outboxes forgotten because their device has later ones.
@@ -36,6 +40,8 @@ const DAMAGED: &str = "muster_switch_store_damaged_records_total";
 const INSTRUCTIONS: &str = "muster_switch_instructions_total";
 /// Instructions with targets that are not terminal.
 const ACTIVE: &str = "muster_switch_active_instructions";
+/// Devices that are to follow a later policy than they do.
+const POLICY_BEHIND: &str = "muster_switch_policy_behind_devices";
 /// Devices known.
 const DEVICES: &str = "muster_switch_devices";
 /// Calls that found the engine's queue full to the end of their patience.
@@ -71,12 +77,15 @@ pub(crate) fn describe() {
         "devices that came since the start and had sessions that the store, an older copy then, does not know of"
     );
     describe_counter!(DEVICES_REMOVED, "devices that operators removed");
+    describe_gauge!(BLOCKED, "devices that operators keep out");
+    describe_counter!(BLOCKED_FULL, "blocks refused for `engine.blocked_max`");
     describe_counter!(ATTRIBUTES_REFUSED, "attributes left out because the fleet has too many names");
     describe_counter!(OUTBOXES_FORGOTTEN, "outboxes forgotten because their device has later ones");
     describe_counter!(DAMAGED, "stored records that failed their checksum and were set aside, by table");
     describe_counter!(INSTRUCTIONS, "instructions accepted");
     describe_gauge!(ACTIVE, "instructions with targets that are not terminal");
     describe_gauge!(DEVICES, "devices known");
+    describe_gauge!(POLICY_BEHIND, "devices that are to follow a later policy than they say they do");
     describe_counter!(QUEUE_FULL, "calls refused because the store's queue stayed full");
     describe_gauge!(BACKLOG, "messages that wait because a shard's mailbox was full");
     describe_gauge!(DISK_FREE, Unit::Bytes, "free bytes where the store lies");
@@ -133,6 +142,16 @@ pub(crate) fn devices_ahead(devices: u64) {
     gauge!(DEVICES_AHEAD).set(f64::from(u32::try_from(devices).unwrap_or(u32::MAX)));
 }
 
+/// Sets how many devices operators keep out.
+pub(crate) fn blocked(count: usize) {
+    gauge!(BLOCKED).set(u32::try_from(count).unwrap_or(u32::MAX));
+}
+
+/// Counts a block that was refused.
+pub(crate) fn blocked_full() {
+    counter!(BLOCKED_FULL).increment(1);
+}
+
 /// Counts a device that was removed.
 pub(crate) fn device_removed() {
     counter!(DEVICES_REMOVED).increment(1);
@@ -172,6 +191,11 @@ pub(crate) fn targets_entered(state: &'static str, count: u64) {
 pub(crate) fn sizes(active: usize, devices: usize) {
     gauge!(ACTIVE).set(f64::from(u32::try_from(active).unwrap_or(u32::MAX)));
     gauge!(DEVICES).set(f64::from(u32::try_from(devices).unwrap_or(u32::MAX)));
+}
+
+/// Sets how many devices are to follow a later policy than they do.
+pub(crate) fn policy_behind(devices: u64) {
+    gauge!(POLICY_BEHIND).set(f64::from(u32::try_from(devices).unwrap_or(u32::MAX)));
 }
 
 /// Counts a call that found no room.

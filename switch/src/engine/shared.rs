@@ -15,13 +15,13 @@ use muster_proto::ids::InstructionId;
 use tokio::sync::watch;
 
 use super::clock::{Clock, millis};
-use super::core::Ahead;
+use super::core::{Ahead, BlockedDevices};
 use super::damage::Damage;
 use super::metrics;
 use super::reader::EngineStatus;
 use super::trust::Trust;
 pub(crate) use catalogue::Catalogue;
-pub(crate) use verify::{verify_definition, verify_licence, verify_order};
+pub(crate) use verify::{verify_definition, verify_licence, verify_order, verify_policy};
 
 /// What the engine shows of itself.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ pub(crate) struct Shared {
     set_aside: Vec<(InstructionId, String)>,
     trust: RwLock<Arc<Trust>>,
     catalogue: RwLock<Arc<Catalogue>>,
+    blocked: RwLock<Arc<BlockedDevices>>,
     attributes: RwLock<Arc<BTreeSet<String>>>,
     sessions: DashMap<DeviceId, SocketAddr>,
     active: AtomicU64,
@@ -63,6 +64,7 @@ impl Shared {
             set_aside: parts.set_aside,
             trust: RwLock::new(parts.trust),
             catalogue: RwLock::default(),
+            blocked: RwLock::default(),
             attributes: RwLock::default(),
             sessions: DashMap::new(),
             active: AtomicU64::new(0),
@@ -86,6 +88,16 @@ impl Shared {
 
     pub(crate) fn set_catalogue(&self, catalogue: Arc<Catalogue>) {
         *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = catalogue;
+    }
+
+    /// Returns who is blocked.
+    pub(crate) fn blocked(&self) -> Arc<BlockedDevices> {
+        Arc::clone(&self.blocked.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_blocked(&self, blocked: Arc<BlockedDevices>) {
+        metrics::blocked(blocked.len());
+        *self.blocked.write().unwrap_or_else(PoisonError::into_inner) = blocked;
     }
 
     /// Returns the names by which an audience may tell devices apart.

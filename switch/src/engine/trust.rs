@@ -1,6 +1,9 @@
 //! Whom the engine believes.
 
+use std::sync::Arc;
+
 use muster_pki::{RevocationIndex, Roots};
+use muster_service::credentials::Revocation;
 
 /// The roots of the roles that sign documents.
 #[derive(Debug)]
@@ -11,6 +14,10 @@ pub(crate) struct Trust {
     pub(crate) orders: Roots,
     /// Roots of licensors.
     pub(crate) licences: Roots,
+    /// Roots of policies' administrators; none: policies are not imported.
+    pub(crate) policies: Option<Roots>,
     /// Which certificates are revoked; none: revocation isn't compared.
     pub(crate) revocation: Option<RevocationIndex>,
+    /// Hears from where the CRLs of signers' issuers may be fetched; none: nobody asks.
+    pub(crate) sources: Option<Arc<Revocation>>,
 }

@@ -62,8 +62,9 @@ pub(super) fn start(
     let mut loaded = store.load(since, &damage)?;
     let connections = (0..config.readers.max(1)).map(|_| store.reading_connection());
     let connections = connections.collect::<Result<Vec<_>, _>>()?;
-    let documents = (std::mem::take(&mut loaded.definitions), std::mem::take(&mut loaded.licences));
-    let catalogue = Catalogue::stored(documents.0, documents.1, &damage);
+    let take = std::mem::take;
+    let (definitions, licences) = (take(&mut loaded.definitions), take(&mut loaded.licences));
+    let catalogue = Catalogue::stored(definitions, licences, take(&mut loaded.policies), &damage);
     let shared = Arc::new(Shared::new(SharedParts {
         clock: config.clock,
         damage,
@@ -77,8 +78,10 @@ pub(super) fn start(
         tenant: config.tenant,
         prepared_ttl: config.prepared_ttl,
         disk_reserve_bytes: config.disk_reserve_bytes,
+        blocked_max: config.blocked_max,
     };
     let core = Core::new(core, loaded, catalogue);
+    shared.set_blocked(core.blocked());
     let (active, devices) = core.sizes();
     tracing::info!(devices, active_instructions = active, "store loaded");
     let close = CancellationToken::new();
@@ -200,6 +203,10 @@ impl Writer {
         for (device, address) in output.presence {
             self.shared.set_presence(device, address);
         }
+        // Before the sessions are told to close, so that who comes back at once is refused.
+        if let Some(blocked) = output.blocked {
+            self.shared.set_blocked(blocked);
+        }
         if let Some(catalogue) = output.catalogue {
             self.shared.set_catalogue(catalogue);
         }
@@ -218,6 +225,7 @@ impl Writer {
         let (active, devices) = self.core.sizes();
         self.shared.set_sizes(active, devices);
         metrics::sizes(active, devices);
+        metrics::policy_behind(self.core.devices_behind());
         if let Some(ahead) = self.core.ahead() {
             self.shared.set_ahead(ahead);
         }

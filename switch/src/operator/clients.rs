@@ -1,10 +1,13 @@
 //! `ClientService`: the devices, and those that were turned away.
 
 use muster_proto::operator::v1::{
-    GetClientRequest, GetClientResponse, ListClientsRequest, ListClientsResponse, ListRefusedClientsRequest,
-    ListRefusedClientsResponse, RefusedClient, RemoveClientRequest, RemoveClientResponse,
+    Block, BlockClientRequest, BlockClientResponse, GetClientRequest, GetClientResponse,
+    ListBlockedClientsRequest, ListBlockedClientsResponse, ListClientsRequest, ListClientsResponse,
+    ListRefusedClientsRequest, ListRefusedClientsResponse, RefusedClient, RemoveClientRequest,
+    RemoveClientResponse, UnblockClientRequest, UnblockClientResponse,
 };
 use muster_proto_grpc::operator::v1::client_service_server::ClientService;
+use muster_service::credentials::Told;
 use tonic::{Request, Response, Status};
 
 use super::state::{Api, device_id, page_size};
@@ -58,19 +61,55 @@ impl ClientService for Api {
         tracing::info!(device, was_online, cancelled_targets, operator = %caller.name, "device removed");
         Ok(Response::new(removed))
     }
+
+    async fn block_client(
+        &self,
+        request: Request<BlockClientRequest>,
+    ) -> Result<Response<BlockClientResponse>, Status> {
+        let caller = self.admit(&request, Entry::BlockDevice)?;
+        let BlockClientRequest { device, reason } = request.into_inner();
+        let device = device_id(&device)?;
+        let blocked = self.parts().engine.block(device.clone(), caller.name.clone(), reason).await?;
+        let Block { reason, .. } = blocked.block.as_ref().unwrap_or(&Block::default()).clone();
+        let BlockClientResponse { was_online, known, .. } = blocked;
+        tracing::warn!(%device, was_online, known, reason, operator = %caller.name, "device blocked");
+        Ok(Response::new(blocked))
+    }
+
+    async fn unblock_client(
+        &self,
+        request: Request<UnblockClientRequest>,
+    ) -> Result<Response<UnblockClientResponse>, Status> {
+        let caller = self.admit(&request, Entry::BlockDevice)?;
+        let device = device_id(&request.get_ref().device)?;
+        let unblocked = self.parts().engine.unblock(device.clone()).await?;
+        tracing::warn!(%device, operator = %caller.name, "device unblocked");
+        Ok(Response::new(unblocked))
+    }
+
+    async fn list_blocked_clients(
+        &self,
+        request: Request<ListBlockedClientsRequest>,
+    ) -> Result<Response<ListBlockedClientsResponse>, Status> {
+        self.admit(&request, Entry::Read)?;
+        let blocked = self.parts().engine.blocked().values().cloned().collect();
+        Ok(Response::new(ListBlockedClientsResponse { blocked }))
+    }
 }
 
 fn refused_client(refusal: Refusal) -> RefusedClient {
+    let Told { rules, findings, subject, serial, thumbprint, issuer } = refusal.told;
     RefusedClient {
-        rules: refusal.rules,
-        findings: refusal.findings,
-        subject: refusal.subject,
-        serial: refusal.serial,
-        thumbprint: refusal.thumbprint,
-        issuer: refusal.issuer,
+        rules,
+        findings,
+        subject,
+        serial,
+        thumbprint,
+        issuer,
         address: refusal.address.to_string(),
         first_at_ms: refusal.first_at_ms,
         last_at_ms: refusal.last_at_ms,
         count: refusal.count,
+        listener: refusal.listener.name().to_owned(),
     }
 }

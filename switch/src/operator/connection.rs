@@ -23,6 +23,7 @@ use tonic::transport::server::Connected;
 
 use crate::config::OperatorLimits;
 use crate::gate::Caller;
+use crate::refusals::Refusals;
 use crate::wall::Wall;
 use crate::{metrics, refusal, wall};
 
@@ -38,6 +39,7 @@ pub(super) struct Connection {
     stream: TlsStream<TcpStream>,
     caller: Caller,
     credentials: Arc<ServerCredentials>,
+    refusals: Arc<Refusals>,
     wall: Wall,
     /// Yields when what is trusted or revoked has changed since the handshake began.
     changes: WatchStream<u64>,
@@ -76,6 +78,7 @@ struct Door {
     wall: Wall,
     /// Open connections; who is in a handshake is not among them.
     places: Places<Thumbprint>,
+    refusals: Arc<Refusals>,
     accepted: mpsc::Sender<io::Result<Connection>>,
 }
 
@@ -85,10 +88,12 @@ pub(super) fn accept(
     credentials: Arc<ServerCredentials>,
     wall: Wall,
     limits: &OperatorLimits,
+    refusals: Arc<Refusals>,
     stop: CancellationToken,
     tasks: &TaskTracker,
 ) -> mpsc::Receiver<io::Result<Connection>> {
     let (accepted, connections) = mpsc::channel(ACCEPTED_MAX);
+    let (listed, told_by) = (Arc::clone(&refusals), wall.clone());
     let entrance = Entrance {
         lobby: Lobby::new(limits.lobby()),
         handshakes: Handshakes::new(limits.handshakes_max, limits.handshakes_per_source_max),
@@ -96,10 +101,13 @@ pub(super) fn accept(
         credentials,
         roles: &[Role::Operator, Role::Service],
         stop,
-        tell: Box::new(|why, address| refusal::turned_away(metrics::Listener::Operators, why, address)),
+        tell: Box::new(move |why, address| {
+            let now_ms = told_by.now_ms();
+            refusal::turned_away(&listed, metrics::Listener::Operators, why, address, now_ms);
+        }),
     };
     let places = Places::new(limits.connections_max, limits.connections_per_certificate_max);
-    let door = Arc::new(Door { entrance, wall, places, accepted });
+    let door = Arc::new(Door { entrance, wall, places, refusals, accepted });
     let newcomers = tasks.clone();
     tasks.spawn(async move {
         while let Some(newcomer) = door.entrance.newcomer(&listener).await {
@@ -131,6 +139,7 @@ impl Door {
             stream,
             caller,
             credentials: Arc::clone(&self.entrance.credentials),
+            refusals: Arc::clone(&self.refusals),
             wall: self.wall.clone(),
             changes: WatchStream::from_changes(changes),
             certificate_end_ms: wall::millis(certificate.not_after()),
@@ -180,7 +189,8 @@ impl Connection {
             if let Err(refused) =
                 self.credentials.check_peer_role(chain, &[self.caller.role], self.wall.now())
             {
-                refusal::note(&refused, self.caller.address);
+                let (listener, now_ms) = (metrics::Listener::Operators, self.wall.now_ms());
+                refusal::note(&self.refusals, listener, refused.told(), self.caller.address, now_ms);
                 return Some(Ended::Refused(refused));
             }
         }

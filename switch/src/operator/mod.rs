@@ -11,6 +11,7 @@ mod events;
 mod export;
 mod instructions;
 mod licence;
+mod policies;
 mod relay;
 mod state;
 mod status;
@@ -27,6 +28,7 @@ use muster_proto_grpc::operator::v1::event_service_server::EventServiceServer;
 use muster_proto_grpc::operator::v1::export_service_server::ExportServiceServer;
 use muster_proto_grpc::operator::v1::instruction_service_server::InstructionServiceServer;
 use muster_proto_grpc::operator::v1::licence_service_server::LicenceServiceServer;
+use muster_proto_grpc::operator::v1::policy_service_server::PolicyServiceServer;
 use muster_proto_grpc::operator::v1::status_service_server::StatusServiceServer;
 use muster_proto_grpc::relay::v1::event_relay_service_server::EventRelayServiceServer;
 use muster_service::credentials::ServerCredentials;
@@ -75,7 +77,9 @@ pub(crate) async fn serve(
     let limits = api.limits().clone();
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let tasks = TaskTracker::new();
-    let connections = connection::accept(listener, credentials, wall, &limits, stop.clone(), &tasks);
+    let refusals = Arc::clone(&api.parts().refusals);
+    let connections =
+        connection::accept(listener, credentials, wall, &limits, refusals, stop.clone(), &tasks);
     let routes = routes(&api, &limits).await?;
     let header_bytes_max = u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX);
     let served = Server::builder()
@@ -115,7 +119,8 @@ async fn routes(api: &Api, limits: &OperatorLimits) -> Result<tonic::service::Ro
         InstructionServiceServer,
         ClientServiceServer,
         DefinitionServiceServer,
-        LicenceServiceServer
+        LicenceServiceServer,
+        PolicyServiceServer
     );
     add!(routes, EventServiceServer, ExportServiceServer, StatusServiceServer, EventRelayServiceServer);
     routes.add_service(health);

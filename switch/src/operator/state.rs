@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Status};
 
 use crate::config::{Config, OperatorLimits};
+use crate::doors::Doors;
 use crate::engine::{EngineError, EngineHandle, Reader};
 use crate::gate::{Caller, Entry, Gate};
 use crate::refusals::Refusals;
@@ -32,6 +33,8 @@ pub(crate) struct ApiParts {
     pub(crate) registry: Arc<Registry>,
     /// Who was turned away lately.
     pub(crate) refusals: Arc<Refusals>,
+    /// What Background Channels say of themselves.
+    pub(crate) doors: Doors,
     /// The certificates in use.
     pub(crate) credentials: Arc<ServerCredentials>,
     /// When the Switch started, milliseconds since 1970.

@@ -1,10 +1,14 @@
 //! `StatusService`: how the Switch is.
 
+use std::sync::Arc;
+
 use muster_proto::operator::v1::{GetStatusRequest, GetStatusResponse};
 use muster_proto_grpc::operator::v1::status_service_server::StatusService;
+use muster_service::credentials::ServerCredentials;
 use tonic::{Request, Response, Status};
 
 use super::state::Api;
+use crate::engine::Reader;
 use crate::gate::Entry;
 use crate::wall;
 
@@ -20,11 +24,15 @@ impl StatusService for Api {
         request: Request<GetStatusRequest>,
     ) -> Result<Response<GetStatusResponse>, Status> {
         self.admit(&request, Entry::Read)?;
-        let engine = self.read(|reader| Ok(reader.status())).await?;
         let parts = self.parts();
+        let credentials = Arc::clone(&parts.credentials);
+        let read = move |reader: &Reader| Ok((reader.status(), certificates(&credentials)));
+        let (engine, certificates) = self.read(read).await?;
         let certificate_not_after_ms = parts.credentials.own().map_or(0, |own| wall::millis(own.not_after()));
         let mut warnings = engine.warnings;
         warnings.extend(expiry_warning(certificate_not_after_ms, wall::now_ms()));
+        warnings.extend(certificates);
+        warnings.extend(parts.doors.warnings(wall::now_ms()));
         Ok(Response::new(GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             sessions: parts.registry.sessions(),
@@ -41,6 +49,12 @@ impl StatusService for Api {
             data_dir: engine.data_dir.display().to_string(),
         }))
     }
+}
+
+/// Returns what is wrong with, or about to end of, the CAs and CRLs that the Switch relies on (N3 of trust.md). Blocks while CRLs
+/// are loaded.
+fn certificates(credentials: &ServerCredentials) -> Vec<String> {
+    credentials.revocation().complaints()
 }
 
 fn expiry_warning(not_after_ms: i64, now_ms: i64) -> Option<String> {

@@ -22,6 +22,7 @@ use super::handshake::Admitted;
 use super::session::{Ending, Session};
 use super::talk;
 use super::upgrade::Socket;
+use crate::metrics::Listener;
 use crate::refusal;
 use crate::wall::Wall;
 
@@ -282,8 +283,8 @@ fn recheck(shard: &Shard, session: &Session, socket: &Socket, address: SocketAdd
     if let Err(refused) =
         shard.credentials.check_peer_role(tls.peer_certificates(), &[Role::Device], shard.wall.now())
     {
-        refusal::note(&refused, address);
-        shard.refusals.note(&refused, address, shard.wall.now_ms());
+        let now_ms = shard.wall.now_ms();
+        refusal::note(&shard.refusals, Listener::Sessions, refused.told(), address, now_ms);
         let detail = refused.to_string();
         session.end(&Ending { reason: CloseReason::Revoked, reconnect_after: Duration::ZERO, detail });
     }

@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 
 use muster_pki::{DeviceId, Thumbprint};
 use muster_service::admission::Admitted as Arrived;
-use muster_service::credentials::{PathElement, Peer};
+use muster_service::credentials::{PathElement, Peer, Shown, Told};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Error as UpgradeError;
 
 use super::Shard;
-use super::upgrade::{self, Socket};
+use super::upgrade::{self, Denial, Socket};
+use crate::metrics::Listener;
+use crate::refusal;
 use crate::registry::{NoRoom, Room};
 use crate::wall;
 
@@ -64,6 +66,9 @@ pub(super) enum Rejected {
     /// The upgrade was refused, or was none.
     #[error("WebSocket upgrade: {0}")]
     Upgrade(Box<UpgradeError>),
+    /// An operator has blocked the device.
+    #[error("an operator has blocked the device")]
+    Blocked,
     /// The Switch, or the device, has all the sessions it may.
     #[error("{0}")]
     NoRoom(NoRoom),
@@ -76,6 +81,7 @@ impl Rejected {
             Self::Nameless => "certificate",
             Self::UpgradeDeadline => "upgrade_deadline",
             Self::Upgrade(_) => "upgrade",
+            Self::Blocked => "blocked",
             Self::NoRoom(NoRoom::Full) => "full",
             Self::NoRoom(NoRoom::DeviceFull) => "device_full",
         }
@@ -92,12 +98,36 @@ pub(super) async fn admit(shard: &Shard, arrived: Arrived) -> Result<Box<Admitte
     let limits = &shard.config.sessions;
     let visitor = Visitor::new(&peer, address).ok_or(Rejected::Nameless)?;
     let path = peer.path();
-    let room = shard.registry.admit(&visitor.device);
-    let no_room = room.as_ref().err().copied();
-    let socket = timeout(limits.upgrade_deadline, upgrade::accept(stream, no_room, limits))
+    // Here, so that a resumed TLS session is refused as a full handshake is (R2 of trust.md).
+    let is_blocked = note_blocked(shard, &peer, &visitor);
+    let room = if is_blocked { None } else { Some(shard.registry.admit(&visitor.device)) };
+    let denial = match &room {
+        None => Some(Denial::Blocked),
+        Some(Err(no_room)) => Some(Denial::NoRoom(*no_room)),
+        Some(Ok(_)) => None,
+    };
+    let socket = timeout(limits.upgrade_deadline, upgrade::accept(stream, denial, limits))
         .await
-        .map_err(|_| Rejected::UpgradeDeadline)?
-        .map_err(|error| no_room.map_or_else(|| Rejected::Upgrade(Box::new(error)), Rejected::NoRoom))?;
-    let room = room.map_err(Rejected::NoRoom)?;
+        .map_err(|_| if is_blocked { Rejected::Blocked } else { Rejected::UpgradeDeadline })?
+        .map_err(|error| denial.map_or_else(|| Rejected::Upgrade(Box::new(error)), Rejected::from))?;
+    let room = room.ok_or(Rejected::Blocked)?.map_err(Rejected::NoRoom)?;
     Ok(Box::new(Admitted { socket, visitor, path, room }))
+}
+
+impl From<Denial> for Rejected {
+    fn from(denial: Denial) -> Self {
+        match denial {
+            Denial::NoRoom(no_room) => Self::NoRoom(no_room),
+            Denial::Blocked => Self::Blocked,
+        }
+    }
+}
+
+/// Returns whether an operator keeps the device out; if so, logs, counts and lists it like a revoked certificate.
+fn note_blocked(shard: &Shard, peer: &Peer, visitor: &Visitor) -> bool {
+    let Some(block) = shard.engine.block_of(&visitor.device) else { return false };
+    let finding = refusal::of_block(&block);
+    let told = Told::new(refusal::BLOCKED_RULE, finding, &Shown::of(peer.certificate()));
+    refusal::note(&shard.refusals, Listener::Sessions, told, visitor.address, shard.wall.now_ms());
+    true
 }

@@ -293,10 +293,8 @@ fn entrance(shard: &Shard, lobby: Arc<Lobby>, stop: CancellationToken) -> Entran
         roles: &[Role::Device],
         stop,
         tell: Box::new(move |why, address| {
-            refusal::turned_away(metrics::Listener::Sessions, why, address);
-            if let (Some(refused), Some(address)) = (why.certificate(), address) {
-                refusals.note(refused, address, wall.now_ms());
-            }
+            let now_ms = wall.now_ms();
+            refusal::turned_away(&refusals, metrics::Listener::Sessions, why, address, now_ms);
         }),
     }
 }

@@ -72,6 +72,8 @@ pub(super) struct Session {
     due_bytes_max: Cell<usize>,
     unwritten: RefCell<Vec<(InstructionId, Instant)>>,
     recheck: Cell<bool>,
+    /// The serial of the policy that the engine knows the client to follow.
+    policy: Cell<u64>,
 }
 
 impl Session {
@@ -91,6 +93,7 @@ impl Session {
             due_bytes_max: Cell::new(due_bytes_max),
             unwritten: RefCell::new(Vec::new()),
             recheck: Cell::new(false),
+            policy: Cell::new(0),
         }
     }
 
@@ -183,6 +186,22 @@ impl Session {
     pub(super) fn push_licence_notice(&self, digest: Digest) {
         self.half(|half| half.push_licence_notice(digest));
         self.waker.wake();
+    }
+
+    /// Names a policy that the Switch holds for this device, or none.
+    pub(super) fn push_policy_notice(&self, digest: Option<Digest>) {
+        self.half(|half| half.push_policy_notice(digest));
+        self.waker.wake();
+    }
+
+    /// Returns the serial of the policy that the engine knows the client to follow.
+    pub(super) fn policy(&self) -> u64 {
+        self.policy.get()
+    }
+
+    /// Notes which policy the engine knows the client to follow.
+    pub(super) fn note_policy(&self, serial: u64) {
+        self.policy.set(serial);
     }
 
     /// Ends the session; the task writes the last frame and closes.

@@ -143,6 +143,14 @@ impl Table {
             ShardMessage::Close { session, reason, reconnect_after, detail } => {
                 self.close(session, Ending { reason, reconnect_after, detail });
             }
+            ShardMessage::PolicyNotice { digest, targets } => {
+                // Who connects meanwhile asks after its Welcome.
+                for number in &(&*targets & &*self.online.borrow()) {
+                    if let Some(session) = self.numbers.borrow().get(&number) {
+                        session.push_policy_notice(Some(digest));
+                    }
+                }
+            }
             ShardMessage::LicenceNotice { digest } => {
                 self.for_each(|session| session.push_licence_notice(digest))
             }

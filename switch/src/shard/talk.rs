@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use muster_proto::ids::{Digest, InstructionId, OutboxId};
+use muster_proto::ids::{Digest, Epoch, InstructionId, OutboxId};
 use muster_proto::session::switch::{SwitchEvent, WelcomeArgs};
 use muster_proto::session::v1::{CloseReason, Document, DocumentKind, Hello};
 
@@ -71,7 +71,8 @@ fn welcome(
     outbox: OutboxId,
     connected: Connected,
 ) {
-    let Connected { number, epoch, licence_digest, highest_sequence, due } = connected;
+    let Connected { number, epoch, licence_digest, highest_sequence, policy_serial, due } = connected;
+    session.note_policy(policy_serial);
     let args = WelcomeArgs { epoch, time_ms: shard.wall.now_ms(), licence_digest, highest_sequence };
     session.half(|half| half.push_welcome(args, Instant::now()));
     let since = Instant::now();
@@ -89,7 +90,14 @@ fn welcome(
 
 fn unwelcome(session: &Session, error: &EngineError) {
     tracing::warn!(device = %session.device, %error, "client refused by the engine");
-    let reason = if error.is_transient() { CloseReason::Shutdown } else { CloseReason::ProtocolError };
+    let reason = if matches!(error, EngineError::PermissionDenied(_)) {
+        // Blocked since its handshake.
+        CloseReason::Revoked
+    } else if error.is_transient() {
+        CloseReason::Shutdown
+    } else {
+        CloseReason::ProtocolError
+    };
     session.end(&Ending { reason, reconnect_after: REFUSED_RECONNECT_AFTER, detail: error.to_string() });
 }
 
@@ -139,12 +147,27 @@ async fn report(shard: &Shard, session: &Session, said: SwitchEvent) {
             hand_over(shard, session, kind, digest);
             Ok(())
         }
+        SwitchEvent::PolicyCheck { serial } => check_policy(shard, session, number, epoch, serial).await,
         SwitchEvent::Hello(_) | SwitchEvent::Closed { .. } => Ok(()),
     };
     if let Err(error) = taken {
         // The client keeps what was not acked and sends it again in its next session.
         unwelcome(session, &error);
     }
+}
+
+/// Notes which policy the client follows, and names a later one, or none.
+async fn check_policy(
+    shard: &Shard,
+    session: &Session,
+    number: u32,
+    epoch: Epoch,
+    serial: u64,
+) -> Result<(), EngineError> {
+    let later = shard.engine.policy_check(number, epoch, serial, session.policy()).await?;
+    session.note_policy(serial);
+    session.push_policy_notice(later);
+    Ok(())
 }
 
 fn hand_over(shard: &Shard, session: &Session, kind: DocumentKind, digest: Digest) {

@@ -28,22 +28,34 @@ const WRITE_BUFFER_BYTES: usize = 4 << 10;
 /// Room in the write buffer beyond one frame of the largest size.
 const WRITE_BUFFER_SPARE_BYTES: usize = 64 << 10;
 
+/// What a blocked device is told.
+const BLOCKED: &str = "an operator has blocked this device (R2); ask whoever runs the Switch to unblock it";
+
 /// The longest request. A client's has less than 1 KiB.
 const REQUEST_BYTES_MAX: usize = 8 << 10;
 
-/// Reads the request, and answers it. A client for whom there is no room is told so by HTTP.
+/// Why a client that asks well gets no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Denial {
+    /// There is no room for it now.
+    NoRoom(NoRoom),
+    /// An operator keeps it out. It is not told who, and why.
+    Blocked,
+}
+
+/// Reads the request, and answers it. A client for whom there is no room, or that is blocked, is told so by HTTP.
 ///
 /// # Errors
 /// Why there is no socket; whoever asked was told, and has had time to read it.
 pub(super) async fn accept(
     mut stream: TlsStream<TcpStream>,
-    no_room: Option<NoRoom>,
+    denial: Option<Denial>,
     limits: &SessionLimits,
 ) -> Result<Socket, UpgradeError> {
     let read = read_request(&mut stream).await;
     let judged = read.and_then(|request| Ok((create_response(&request)?, request)));
     let answered = match judged {
-        Ok((response, request)) => answer(no_room, limits.retry_after.as_secs())(&request, response),
+        Ok((response, request)) => answer(denial, limits.retry_after.as_secs())(&request, response),
         Err(error) => Err(no_upgrade(error)?),
     };
     match answered {
@@ -115,7 +127,7 @@ fn socket_config(limits: &SessionLimits) -> WebSocketConfig {
 /// Answers the upgrade. A client for whom there is no room is told so by HTTP, where a delay has its header.
 #[expect(clippy::result_large_err, reason = "the signature is tungstenite's")]
 fn answer(
-    no_room: Option<NoRoom>,
+    denial: Option<Denial>,
     retry_after_s: u64,
 ) -> impl FnOnce(&Request, Response) -> Result<Response, ErrorResponse> {
     move |request, mut response| {
@@ -125,8 +137,11 @@ fn answer(
         if !offers_subprotocol(request) {
             return Err(refusal(StatusCode::BAD_REQUEST, &format!("offer the subprotocol {SUBPROTOCOL}")));
         }
-        if let Some(no_room) = no_room {
-            let mut refusal = refusal(StatusCode::SERVICE_UNAVAILABLE, &no_room.to_string());
+        if let Some(denial) = denial {
+            let mut refusal = match denial {
+                Denial::NoRoom(no_room) => refusal(StatusCode::SERVICE_UNAVAILABLE, &no_room.to_string()),
+                Denial::Blocked => refusal(StatusCode::FORBIDDEN, BLOCKED),
+            };
             refusal.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
             return Err(refusal);
         }
@@ -186,7 +201,8 @@ mod tests {
     #[test]
     fn tells_a_client_when_to_come_back_if_there_is_no_room() {
         let full =
-            answer(Some(NoRoom::Full), 30)(&request(PATH, SUBPROTOCOL), Response::new(())).unwrap_err();
+            answer(Some(Denial::NoRoom(NoRoom::Full)), 30)(&request(PATH, SUBPROTOCOL), Response::new(()))
+                .unwrap_err();
 
         assert_eq!(full.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(full.headers()[header::RETRY_AFTER], "30");

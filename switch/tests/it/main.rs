@@ -7,12 +7,14 @@
     reason = "tests"
 )]
 
+mod blocked;
 mod client;
 mod degraded;
 mod full_disk;
 mod instructions;
 mod operators;
 mod pki;
+mod policies;
 mod sessions;
 mod store;
 mod strangers;

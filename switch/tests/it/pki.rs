@@ -38,6 +38,7 @@ impl Pki {
             (Role::Author, "authors"),
             (Role::OrderSigner, "orders"),
             (Role::Licensor, "licences"),
+            (Role::Policy, "policies"),
         ]
         .map(|(role, name)| {
             let root = Authority::root(&format!("{name} root"), 10 * YEAR, now).unwrap();

@@ -58,6 +58,7 @@ impl World {
         for (file, name) in files {
             *file = pki.roots_file(name);
         }
+        trust.policies = Some(pki.roots_file("policies"));
         Self { pki, config, folder }
     }
 

@@ -9,7 +9,8 @@ use crate::output::Format;
 /// `muster pki`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Pki {
-    /// Make a development CA: roots and issuing CAs by role, operator, publisher, licence, signed platform definitions
+    /// Make a development CA: roots and issuing CAs by role, operator, publisher, policies' administrator, licence,
+    /// signed platform definitions
     Init(PkiInit),
     /// Issue a certificate
     Issue(PkiIssue),
@@ -67,7 +68,7 @@ pub(crate) struct PkiInit {
 pub(crate) struct PkiIssue {
     /// The name: a device's DeviceId, a server's host name, an operator's or author's name
     pub(crate) name: String,
-    /// device, operator, switch, service, author, order, licensor
+    /// device, operator, switch, service, author, order, licensor, policy
     #[arg(long, default_value = "device")]
     pub(crate) role: String,
     /// Further DNS names
@@ -138,7 +139,7 @@ pub(crate) struct Flaws {
         muster pki check --role server --ca servers.pem --crl servers.crl switch.example.org:4000"
 )]
 pub(crate) struct PkiCheck {
-    /// client, operator, server, service, author, order, licensor
+    /// client, operator, server, service, author, order, licensor, policy
     #[arg(long)]
     pub(crate) role: String,
     /// The roots (PEM)

@@ -1,5 +1,7 @@
 //! `muster client`: the devices.
 
+mod block;
+
 use std::io::IsTerminal as _;
 
 use muster_proto::common::v1::{ColumnType, NamedValue};
@@ -8,6 +10,7 @@ use muster_proto::operator::v1::{
     RemoveClientResponse,
 };
 
+use super::policy;
 use crate::cli::{Client, Listing};
 use crate::exit::{Exit, Failure};
 use crate::operator::{Operator, answered};
@@ -17,8 +20,11 @@ use crate::output::{self, Cell, Flag, Format, Table};
 pub(crate) async fn run(operator: &Operator, verb: Client) -> Result<Exit, Failure> {
     match verb {
         Client::List { refused: true, listing, .. } => refused(operator, &listing).await,
+        Client::List { blocked: true, listing, .. } => block::list(operator, listing.output).await,
         Client::List { on, listing, .. } => list(operator, on, &listing).await,
         Client::Show { device, output } => show(operator, device, output).await,
+        Client::Block { device, reason, output } => block::block(operator, device, reason, output).await,
+        Client::Unblock { device, output } => block::unblock(operator, device, output).await,
         Client::Remove { device, yes, output } => remove(operator, device, yes, output).await,
     }
 }
@@ -27,28 +33,35 @@ async fn list(operator: &Operator, audience: String, listing: &Listing) -> Resul
     let mut table = Table::new([
         "device",
         "online",
+        "blocked",
         "last_seen",
         "os",
         "address",
+        "policy",
         "version",
         "certificate_until",
         "first_seen",
         "epoch",
         "thumbprint",
-    ])
-    .wide_only(&["version", "first_seen", "epoch", "thumbprint", "certificate_until"]);
+    ]);
     // One more than is shown tells whether there are more.
     let mut found = devices(operator, &audience, listing.limit.saturating_add(1)).await?;
     let limit = usize::try_from(listing.limit).unwrap_or(usize::MAX);
     let has_more = found.len() > limit;
     found.truncate(limit);
+    let has_policies = listing.output == Format::Table && policy::is_any_held(operator).await?;
+    let serial: &[&str] = if has_policies { &[] } else { &["policy"] };
+    let wide = ["version", "first_seen", "epoch", "thumbprint", "certificate_until"];
+    table = table.wide_only(&[&wide[..], serial].concat());
     for device in found {
         table.push(vec![
             Cell::text(&device.device),
             Cell::flag(Flag::from(device.online)),
+            Cell::flag(Flag::from(device.blocked.is_some())),
             Cell::moment(device.last_seen_at_ms),
             attribute(&device.attributes, "os"),
             Cell::text(&device.address),
+            Cell::number(device.policy_serial),
             attribute(&device.attributes, "version"),
             Cell::moment(device.certificate_not_after_ms),
             Cell::moment(device.first_seen_at_ms),
@@ -73,6 +86,7 @@ async fn list(operator: &Operator, audience: String, listing: &Listing) -> Resul
 async fn refused(operator: &Operator, listing: &Listing) -> Result<Exit, Failure> {
     let mut table = Table::new([
         "last_at",
+        "listener",
         "subject",
         "rules",
         "findings",
@@ -90,6 +104,7 @@ async fn refused(operator: &Operator, listing: &Listing) -> Result<Exit, Failure
         let subject = if one.subject.is_empty() { "(no certificate)" } else { &one.subject };
         table.push(vec![
             Cell::moment(one.last_at_ms),
+            Cell::text(&one.listener),
             Cell::text(subject),
             Cell::text(one.rules.join(" ")),
             Cell::text(one.findings.join("; ")),
@@ -153,7 +168,14 @@ async fn show(operator: &Operator, device: String, format: Format) -> Result<Exi
         ("epoch".to_owned(), Cell::number(found.epoch)),
         ("thumbprint".to_owned(), Cell::text(&found.thumbprint)),
         ("certificate_until".to_owned(), Cell::moment(found.certificate_not_after_ms)),
+        ("policy".to_owned(), Cell::number(found.policy_serial)),
+        ("blocked".to_owned(), Cell::flag(Flag::from(found.blocked.is_some()))),
     ];
+    if let Some(block) = &found.blocked {
+        pairs.push(("blocked_by".to_owned(), Cell::text(&block.operator)));
+        pairs.push(("blocked_at".to_owned(), Cell::moment(block.at_ms)));
+        pairs.push(("blocked_reason".to_owned(), Cell::text(&block.reason)));
+    }
     // What a client says of itself must not hide what the Switch knows of it.
     let known: Vec<String> = pairs.iter().map(|(name, _)| name.clone()).collect();
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
@@ -191,7 +213,9 @@ async fn remove(operator: &Operator, device: String, yes: bool, format: Format) 
         }
     }
     if was_online {
-        output::note("it was online, and comes back as a new device unless its certificate is revoked");
+        output::note(
+            "it was online, and comes back as a new device unless it is blocked or its certificate is revoked",
+        );
     }
     Ok(Exit::Ok)
 }

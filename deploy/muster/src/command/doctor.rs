@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use muster_pki::{Certificate, Facts, Role, Roots};
-use muster_proto::operator::v1::{GetStatusRequest, GetStatusResponse};
+use muster_proto::operator::v1::{Client as Device, GetStatusRequest, GetStatusResponse};
 use rustls_pki_types::UnixTime;
 
 use crate::cli::Doctor;
@@ -14,6 +14,8 @@ use crate::output::{self, Cell, Table};
 
 /// Certificates are announced this long before they end (trust.md N3).
 const EXPIRY_NOTICE: Duration = Duration::from_secs(30 * 86_400);
+/// Devices whose certificates are looked at.
+const DEVICES_MAX: u32 = 10_000;
 /// Free space at the Switch below which the doctor speaks up.
 const DISK_FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
 
@@ -62,6 +64,7 @@ pub(crate) async fn run(home: &Home, context: Option<&str>, arguments: &Doctor) 
         Role::OrderSigner,
         "orders",
     );
+    roots(&mut report, home, UnixTime::now());
     match home.context(context) {
         Ok(context) => {
             report.add("context", Verdict::Ok, format!("{} → {}", context.name, context.switch), "");
@@ -98,18 +101,75 @@ fn certificate(report: &mut Report, home: &Home, check: &str, file: &str, role: 
     });
     match checked {
         Ok(leaf) => {
-            let (verdict, fix) = match expires_soon(&leaf) {
-                true => (Verdict::Warning, "renew it"),
-                false => (Verdict::Ok, ""),
+            let (verdict, fix) = match expires_soon(&leaf, UnixTime::now()) {
+                Some(_) => (Verdict::Warning, "renew it"),
+                None => (Verdict::Ok, ""),
             };
-            report.add(check, verdict, format!("{} until {}", leaf.subject(), until(&leaf)), fix);
+            let soon =
+                expires_soon(&leaf, UnixTime::now()).map(|soon| format!(", {soon}")).unwrap_or_default();
+            report.add(check, verdict, format!("{} until {}{soon}", leaf.subject(), until(&leaf)), fix);
         }
         Err(problem) => report.add(check, Verdict::Broken, first_line(&problem), fix),
     }
 }
 
-fn expires_soon(leaf: &Certificate) -> bool {
-    leaf.not_after().as_secs() < UnixTime::now().as_secs() + EXPIRY_NOTICE.as_secs()
+/// Returns what to say of a certificate that has ended, or is about to.
+fn expires_soon(certificate: &Certificate, now: UnixTime) -> Option<String> {
+    let left = certificate.not_after().as_secs().saturating_sub(now.as_secs());
+    match left {
+        0 => Some("expired".to_owned()),
+        left if left <= EXPIRY_NOTICE.as_secs() => Some(format!("expires in {} days", left / 86_400)),
+        _ => None,
+    }
+}
+
+/// Warns of roots in this home that are about to end: with them, every certificate below does.
+fn roots(report: &mut Report, home: &Home, now: UnixTime) {
+    for name in ["devices", "operators", "services", "servers", "authors", "orders", "licences"] {
+        let path = home.roots(name);
+        // Whoever needs them is told that they are missing; a home need not have all.
+        let read = std::fs::read(&path).ok();
+        let read = read.and_then(|bytes| Roots::from_pem(&bytes, &path.display().to_string()).ok());
+        for root in read.iter().flat_map(Roots::iter) {
+            if let Some(soon) = expires_soon(root, now) {
+                let found = format!("{}: {} {soon}", path.display(), root.subject());
+                report.add(
+                    "roots",
+                    Verdict::Warning,
+                    found,
+                    "put its successor beside it, everywhere it is trusted",
+                );
+            }
+        }
+    }
+}
+
+/// Counts the devices whose certificates are about to end.
+async fn devices(report: &mut Report, operator: &Operator) -> Result<(), Failure> {
+    let devices = super::client::devices(operator, "", DEVICES_MAX).await?;
+    ending_devices(report, &devices, UnixTime::now());
+    Ok(())
+}
+
+fn ending_devices(report: &mut Report, devices: &[Device], now: UnixTime) {
+    let notice = now.as_secs().saturating_add(EXPIRY_NOTICE.as_secs()).saturating_mul(1_000);
+    let notice = i64::try_from(notice).unwrap_or(i64::MAX);
+    // One that never said when its certificate ends has not had a session yet.
+    let ending = devices.iter().filter(|device| (1..=notice).contains(&device.certificate_not_after_ms));
+    let Some(first) = ending.clone().min_by_key(|device| device.certificate_not_after_ms) else { return };
+    let found = format!(
+        "{} of {} devices have a certificate that expires within 30 days, {} first ({})",
+        ending.count(),
+        devices.len(),
+        first.device,
+        output::moment(first.certificate_not_after_ms)
+    );
+    report.add(
+        "device certificates",
+        Verdict::Warning,
+        found,
+        "renew them; muster client list -o wide shows until when",
+    );
 }
 
 fn until(leaf: &Certificate) -> String {
@@ -119,10 +179,22 @@ fn until(leaf: &Certificate) -> String {
 async fn switch(report: &mut Report, home: &Home, context: &Context) {
     let asked = async {
         let operator = Operator::connect(home, context).await?;
-        Ok::<_, Failure>(answered(operator.status().get_status(GetStatusRequest {})).await?)
+        let status = answered(operator.status().get_status(GetStatusRequest {})).await?;
+        Ok::<_, Failure>((operator, status))
     };
     match asked.await {
-        Ok(status) => healthy(report, &status),
+        Ok((operator, status)) => {
+            healthy(report, &status);
+            if let Err(failure) = devices(report, &operator).await {
+                let found = first_line(&failure.to_string());
+                report.add(
+                    "device certificates",
+                    Verdict::Warning,
+                    found,
+                    failure.next().unwrap_or_default(),
+                );
+            }
+        }
         Err(failure) => {
             report.worst = failure.exit();
             let fix = match failure.exit() {
@@ -257,5 +329,46 @@ mod tests {
             (&said["verdict"], &said["found"]),
             (&"warning".into(), &"the store is an older copy".into())
         );
+    }
+    #[test]
+    fn n3_devices_whose_certificates_end_within_thirty_days_are_counted() {
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000));
+        let device = |name: &str, days: i64| Device {
+            device: name.to_owned(),
+            certificate_not_after_ms: (1_800_000_000 + days * 86_400) * 1_000,
+            ..Device::default()
+        };
+        let mut report = Report { table: Table::new(["check", "verdict", "found", "fix"]), worst: Exit::Ok };
+
+        ending_devices(&mut report, &[device("late", 31), Device::default()], now);
+        let before = report.table.len();
+        ending_devices(&mut report, &[device("w1", 12), device("late", 31), device("w2", -1)], now);
+
+        assert_eq!((before, report.worst), (0, Exit::Ok));
+        let rows = report.table.objects();
+        let found = rows[0]["found"].as_str().unwrap();
+        assert!(found.starts_with("2 of 3 devices") && found.contains("w2 first"), "{found}");
+    }
+
+    #[test]
+    fn n3_roots_of_the_home_are_told_of_thirty_days_before_they_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000));
+        let year = Duration::from_secs(365 * 86_400);
+        let root = muster_pki::authority::Authority::root("Old", year, start).unwrap();
+        let home = Home::locate(Some(folder.path().to_owned())).unwrap();
+        let path = home.roots("devices");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, root.certificate_pem()).unwrap();
+        let at = |days: u64| UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000 + days * 86_400));
+        let mut report = Report { table: Table::new(["check", "verdict", "found", "fix"]), worst: Exit::Ok };
+
+        roots(&mut report, &home, at(365 - 31));
+        let before = report.table.len();
+        roots(&mut report, &home, at(365 - 12));
+
+        assert_eq!(before, 0);
+        let rows = report.table.objects();
+        assert!(rows[0]["found"].as_str().unwrap().contains("CN=Old expires in 12 days"), "{rows:?}");
     }
 }

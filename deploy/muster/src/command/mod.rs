@@ -10,6 +10,7 @@ mod instruction;
 mod issue;
 mod licence;
 mod pki;
+mod policy;
 mod resource;
 
 pub(crate) use self::client::devices;
@@ -35,6 +36,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         | Command::Client(_)
         | Command::Definition(_)
         | Command::Licence(_)
+        | Command::Policy(_)
         | Command::Resource(_)
         | Command::Event(_)
         | Command::Export(_)
@@ -68,6 +70,7 @@ async fn remote(home: &Home, context: Option<&str>, command: Command) -> Result<
         Command::Client(verb) => client::run(&operator, verb).await,
         Command::Definition(verb) => definition::run(&operator, home, verb).await,
         Command::Licence(verb) => licence::run(&operator, home, verb).await,
+        Command::Policy(verb) => policy::run(&operator, home, verb).await,
         Command::Event(verb) => event::run(&operator, verb).await,
         Command::Export(_) => export::run(&operator).await,
         Command::Dev(_)

@@ -41,7 +41,7 @@ fn init(home: &Home, arguments: &PkiInit, now: UnixTime) -> Result<Exit, Failure
     provision::provision(home, tenant, &arguments.crl_url, now)?;
     output::note(&format!(
         "a development CA in {}: roots by role in trust/, the operator's certificates in operator/,\n\
-         the publisher's in publisher/, a licence for tenant `{tenant}`, and the platform's definitions, signed, in definitions/\n\
+         the publisher's in publisher/, the policies' administrator's in policy/, a licence for tenant `{tenant}`, and the platform's definitions, signed, in definitions/\n\
          next: muster pki issue NAME --out DIR   (a device)",
         home.folder().display()
     ));

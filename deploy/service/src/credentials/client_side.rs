@@ -7,6 +7,7 @@ use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::sign::SingleCertAndKey;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::error::{CredentialError, PeerRefused};
 use super::files::{Material, Source};
@@ -99,7 +100,18 @@ impl ClientCredentials {
 
     /// Follows the files in a task of `shutdown`; component `name` of `health` says how they are.
     pub fn watch(self: &Arc<Self>, shutdown: &Shutdown, health: &Health, name: &'static str) {
+        self.watch_until(shutdown, shutdown.token(), health, name);
+    }
+
+    /// As [`Self::watch`], until `stop` is cancelled: other credentials take the place of these.
+    pub fn watch_until(
+        self: &Arc<Self>,
+        shutdown: &Shutdown,
+        stop: CancellationToken,
+        health: &Health,
+        name: &'static str,
+    ) {
         let this = Arc::clone(self);
-        self.live.watch(shutdown, health, name, move || this.live.refresh());
+        self.live.watch(shutdown, stop, health, name, move || this.live.refresh());
     }
 }

@@ -8,6 +8,7 @@ use muster_pki::{
     CrlError, CrlUrlError, DeviceIdError, IdentityError, Refused, Role, RootsError, Thumbprint,
 };
 
+use super::told::Shown;
 use super::trust_folder::TrustFolderError;
 
 /// Why files were not put to use. All need an operator; at a reload the old ones stay in use.
@@ -183,11 +184,12 @@ pub enum PeerRefused {
     },
     /// The certificate is good, for something else.
     #[error(
-        "certificate {thumbprint}: got role {got}, wanted {wanted}; use a certificate that the CA of that role issued"
+        "certificate {}: got role {got}, wanted {wanted}; use a certificate that the CA of that role issued",
+        print(.certificate)
     )]
     WrongRole {
         /// The certificate.
-        thumbprint: Thumbprint,
+        certificate: Box<Shown>,
         /// The role it has.
         got: Role,
         /// The roles admitted.
@@ -195,23 +197,28 @@ pub enum PeerRefused {
     },
     /// The chain verifies under the roots of two roles.
     #[error(
-        "certificate {thumbprint} is both {first} and {second}; wanted roots that are separate by role; remove the \
-         cross-signed CA from one of the two root files"
+        "certificate {} is both {first} and {second}; wanted roots that are separate by role; remove the \
+         cross-signed CA from one of the two root files",
+        print(.certificate)
     )]
     Ambiguous {
         /// The certificate.
-        thumbprint: Thumbprint,
+        certificate: Box<Shown>,
         /// One role.
         first: Role,
         /// The other.
         second: Role,
     },
     /// A device's certificate has no usable name.
-    #[error("certificate {thumbprint}: {source}")]
+    #[error("certificate {}: {source}", print(.certificate))]
     Unnamed {
         /// The certificate.
-        thumbprint: Thumbprint,
+        certificate: Box<Shown>,
         /// What is wrong with its names.
         source: DeviceIdError,
     },
+}
+
+fn print(certificate: &Shown) -> String {
+    certificate.thumbprint.map(|print| print.to_string()).unwrap_or_default()
 }

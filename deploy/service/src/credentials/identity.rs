@@ -83,18 +83,25 @@ impl Identity {
         Ok(Self { certificate, certified: Arc::new(certified) })
     }
 
-    /// Returns what an operator should know about the validity, if anything.
-    pub(super) fn expiry_warning(&self, now: UnixTime) -> Option<String> {
-        let left = self.certificate.not_after().as_secs().saturating_sub(now.as_secs());
-        let subject = self.certificate.subject();
-        if left == 0 {
-            Some(format!("certificate {subject} expired; renew it"))
-        } else if left <= EXPIRY_WARNING.as_secs() {
-            let days = left / Duration::from_secs(24 * 60 * 60).as_secs();
-            Some(format!("certificate {subject} expires in {days} days; renew it"))
-        } else {
-            None
-        }
+    /// Returns what an operator should know about the validity of the certificate, and of the CAs that are sent with it.
+    pub(super) fn expiry_warnings(&self, now: UnixTime) -> Vec<String> {
+        let above = self.certified.cert.iter().skip(1).filter_map(|der| Certificate::from_der(der).ok());
+        let above = above.filter_map(|certificate| expiry_warning("CA", &certificate, now));
+        expiry_warning("certificate", &self.certificate, now).into_iter().chain(above).collect()
+    }
+}
+
+/// Returns what to say of a certificate that ended, or is about to (N3).
+pub(super) fn expiry_warning(what: &str, certificate: &Certificate, now: UnixTime) -> Option<String> {
+    let left = certificate.not_after().as_secs().saturating_sub(now.as_secs());
+    let subject = certificate.subject();
+    if left == 0 {
+        Some(format!("{what} {subject} expired; renew it"))
+    } else if left <= EXPIRY_WARNING.as_secs() {
+        let days = left / Duration::from_secs(24 * 60 * 60).as_secs();
+        Some(format!("{what} {subject} expires in {days} days; renew it"))
+    } else {
+        None
     }
 }
 

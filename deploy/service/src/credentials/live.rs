@@ -9,6 +9,7 @@ use muster_pki::Certificate;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 
 use super::error::CredentialError;
 use super::files::{Fingerprint, Material, Source};
@@ -174,10 +175,12 @@ impl<C: Send + Sync + 'static> Live<C> {
         Refreshed { reload, state: self.state(), own: self.own() }
     }
 
-    /// Follows the files: on notification, and by comparing every [`POLL_INTERVAL`]. `refresh` runs off the runtime.
+    /// Follows the files until `token` is cancelled: on notification, and by comparing every [`POLL_INTERVAL`]. `refresh` runs
+    /// off the runtime.
     pub(super) fn watch(
         &self,
         shutdown: &Shutdown,
+        token: CancellationToken,
         health: &Health,
         name: &'static str,
         refresh: impl Fn() -> Refreshed + Clone + Send + Sync + 'static,
@@ -187,7 +190,6 @@ impl<C: Send + Sync + 'static> Live<C> {
         note_end(name, self.own().as_ref());
         let changed = Arc::new(Notify::new());
         let watcher = notifications(&self.source.paths(), Arc::clone(&changed));
-        let token = shutdown.token();
         shutdown.spawn("credentials", async move {
             let mut poll = tokio::time::interval(POLL_INTERVAL);
             poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -219,7 +221,7 @@ impl<C: Send + Sync + 'static> Live<C> {
         let material = self.material();
         if let Some(own) = &material.own {
             let now = self.source.rules.clock.now();
-            complaints.extend(own.expiry_warning(now));
+            complaints.extend(own.expiry_warnings(now));
             if material.trust.is_revoked(&own.certificate) {
                 complaints.push(format!("certificate {} is revoked; replace it", own.certificate.subject()));
             }

@@ -9,6 +9,7 @@
 //! a lapsed CRL means is the issuer's [`RevocationMode`] (R6).
 
 mod changes;
+mod dues;
 mod fetching;
 mod http_get;
 mod issuers;
@@ -17,16 +18,18 @@ mod settings;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use muster_pki::{
-    CertificateDer, CrlError, CrlSources, Loaded, RevocationIndex, RevocationMode, Thumbprint, UnixTime,
-    Validators, Verdict, pem,
+    CertificateDer, CrlError, CrlSources, Facts, Loaded, Policy, RevocationIndex, RevocationMode, Role,
+    Roots, Thumbprint, UnixTime, Validators, Verdict, check_with, pem,
 };
 use tokio::sync::{Notify, watch};
 
 pub use self::changes::{PathElement, Revocations};
+use self::dues::Dues;
 use self::issuers::Issuers;
 use self::kept::Kept;
 pub use self::settings::{IssuerSettings, RevocationSettings};
@@ -62,6 +65,8 @@ pub struct Revocation {
     sources: Mutex<CrlSources>,
     /// Wakes the fetching when a verified path told a new URL.
     told: Notify,
+    /// Rises when CRLs may have gone with their issuer: what was fetched is asked for anew.
+    fetched_anew: AtomicU64,
     changes: watch::Sender<u64>,
 }
 
@@ -84,6 +89,7 @@ struct Writer {
     /// What is wrong at present, by file or URL.
     problems: BTreeMap<String, String>,
     kept: Kept,
+    dues: Dues,
 }
 
 impl Revocation {
@@ -102,13 +108,16 @@ impl Revocation {
         let mut index = RevocationIndex::default();
         issuers.set_rules(&mut index, &settings, &mut kept, now);
         let candidates = issuers.candidates(&[], now);
-        kept.load_into(&mut index, &candidates, now);
-        let mut writer = Writer { issuers, seen: BTreeMap::new(), problems: BTreeMap::new(), kept };
+        let mut dues = Dues::default();
+        kept.load_into(&mut index, &candidates, now, &mut dues);
+        let mut writer = Writer { issuers, seen: BTreeMap::new(), problems: BTreeMap::new(), kept, dues };
         let mut errors = Vec::new();
         for path in &files.crls {
             let bytes = read(path);
             writer.seen.insert(path.clone(), digest(&bytes));
-            errors.extend(load_file(&mut index, &writer.issuers, path, &bytes, now).1);
+            let (loaded, error) = load_file(&mut index, &writer.issuers, path, &bytes, now);
+            writer.dues.note(&path.display().to_string(), &loaded);
+            errors.extend(error);
         }
         if let Some(error) = CredentialError::of_all(errors) {
             return Err(error);
@@ -123,6 +132,7 @@ impl Revocation {
             writer: Mutex::new(writer),
             sources: Mutex::new(sources),
             told: Notify::new(),
+            fetched_anew: AtomicU64::new(0),
             changes: watch::Sender::new(0),
         };
         this.record();
@@ -147,9 +157,11 @@ impl Revocation {
                 seen: BTreeMap::new(),
                 problems: BTreeMap::new(),
                 kept: Kept::default(),
+                dues: Dues::default(),
             }),
             sources: Mutex::default(),
             told: Notify::new(),
+            fetched_anew: AtomicU64::new(0),
             changes: watch::Sender::new(0),
         })
     }
@@ -193,6 +205,24 @@ impl Revocation {
         }
     }
 
+    /// Takes the distribution points that the certificate of a document's signer tells, if its path to `roots` holds: nobody shows
+    /// it in a handshake. Call it before the signature is judged, since mode `hard` accepts nobody before there is a CRL.
+    pub fn learn_signer(&self, role: Role, chain: &[CertificateDer<'_>], roots: &Roots) {
+        if !self.settings.fetch {
+            return;
+        }
+        let current = self.current.load();
+        let facts = Facts { revocation: Some(&current.index), ..Facts::at(self.clock.now()) };
+        self.learn(&check_with(&Policy::default(), role, chain, roots, &facts));
+    }
+
+    /// Returns the URLs that CRLs are fetched from at present.
+    #[must_use]
+    pub fn distribution_points(&self) -> Vec<String> {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.iter().map(|(_issuer, url)| url.as_str().to_owned()).collect()
+    }
+
     /// Returns who is revoked from now on, change by change (R3).
     #[must_use]
     pub fn revocations(self: &Arc<Self>) -> Revocations {
@@ -221,6 +251,7 @@ impl Revocation {
             }
             writer.seen.insert(path.clone(), seen);
             let (loaded, error) = load_file(&mut index, &writer.issuers, path, &bytes, now);
+            writer.dues.note(&name, &loaded);
             let problem = error.as_ref().map(|error| describe(error));
             let is_news = !is_same || problem.as_ref() != writer.problems.get(&name);
             has_loaded |= is_news && (problem.is_none() || !loaded.is_empty());
@@ -256,6 +287,7 @@ impl Revocation {
         match index.load(body, &candidates, now) {
             Ok(loaded) => {
                 writer.problems.remove(url);
+                writer.dues.note(url, &loaded);
                 writer.kept.put(url, body, validators);
                 self.publish(index, &writer);
                 Ok(loaded)
@@ -277,10 +309,27 @@ impl Revocation {
         }
     }
 
-    /// Returns how it stands: degraded by bad CRLs, failing distribution points, and issuers without a fresh CRL (R6).
+    /// Returns how it stands: degraded by bad CRLs, failing distribution points, issuers without a fresh CRL (R6), and CRLs and
+    /// CAs of our files that are about to end (N3).
     #[must_use]
     pub fn state(&self) -> State {
+        let complaints = self.complaints();
+        if complaints.is_empty() { State::Ready } else { State::Degraded(complaints.join("; ")) }
+    }
+
+    /// Returns what [`Self::state`] complains of, one text each.
+    #[must_use]
+    pub fn complaints(&self) -> Vec<String> {
         let now = self.clock.now();
+        let mut complaints = self.stale(now);
+        ::metrics::gauge!(metrics::CRL_STALE).set(if complaints.is_empty() { 0.0 } else { 1.0 });
+        let writer = self.writer();
+        complaints.extend(writer.dues.near(now));
+        complaints.extend(writer.issuers.ending(now));
+        complaints
+    }
+
+    fn stale(&self, now: UnixTime) -> Vec<String> {
         let mut complaints: Vec<String> = self.writer().problems.values().cloned().collect();
         let current = self.current.load();
         for (issuer, rule, standing) in current.index.standings(now) {
@@ -289,7 +338,7 @@ impl Revocation {
                 complaints.push(format!("CRL of {subject}: {standing} (mode {mode}); publish a new one"));
             }
         }
-        if complaints.is_empty() { State::Ready } else { State::Degraded(complaints.join("; ")) }
+        complaints
     }
 
     /// Reads the files of issuers, and puts their rules into `index`. What cannot be read leaves the ones before in use.
@@ -311,10 +360,16 @@ impl Revocation {
             }
             Ok(issuers) => {
                 writer.problems.remove(NAME);
-                for gone in writer.issuers.gone_from(&issuers) {
+                let Writer { issuers: before, dues, kept, .. } = writer;
+                for gone in before.gone_from(&issuers) {
                     index.forget(gone);
+                    dues.forget(gone);
                 }
-                issuers.set_rules(index, &self.settings, &mut writer.kept, now);
+                issuers.set_rules(index, &self.settings, kept, now);
+                // The lists of an issuer that was gone for a while went with it; those that were fetched lie on the disk. Were they
+                // asked for with what is known of them, the server would say that there is nothing new.
+                kept.load_again(index, &issuers.candidates(&[], now), now, dues);
+                self.fetched_anew.fetch_add(1, Ordering::Relaxed);
                 *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = issuers.sources();
                 self.told.notify_one();
                 writer.issuers = issuers;

@@ -15,6 +15,7 @@ use super::files::{Material, Source};
 use super::live::{Live, Reload};
 use super::provider::{VERSIONS, provider};
 use super::revocation::Revocation;
+use super::told::Shown;
 use super::trust::Peer;
 use super::verify::ClientVerifier;
 use crate::health::{Health, State};
@@ -88,7 +89,7 @@ impl ServerCredentials {
         }
         let wanted: Vec<&str> = roles.iter().map(|role| role.name()).collect();
         Err(PeerRefused::WrongRole {
-            thumbprint: peer.certificate().thumbprint(),
+            certificate: Box::new(Shown::of(peer.certificate())),
             got: peer.role(),
             wanted: wanted.join(" or "),
         })
@@ -140,7 +141,7 @@ impl ServerCredentials {
     /// Follows the files in a task of `shutdown`; component `name` of `health` says how they are.
     pub fn watch(self: &Arc<Self>, shutdown: &Shutdown, health: &Health, name: &'static str) {
         let this = Arc::clone(self);
-        self.live.watch(shutdown, health, name, move || this.live.refresh());
+        self.live.watch(shutdown, shutdown.token(), health, name, move || this.live.refresh());
         let (this, token) = (Arc::clone(self), shutdown.token());
         let mut changes = self.revocation().changes();
         shutdown.spawn("revocation changes", async move {

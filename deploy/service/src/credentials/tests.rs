@@ -1,4 +1,5 @@
 mod dialling;
+mod expiry;
 mod handshakes;
 mod pki;
 mod reloading;

@@ -14,6 +14,7 @@ use muster_pki::{
 use super::Rules;
 use super::error::{CredentialError, PeerRefused};
 use super::revocation::{Current, PathElement, Revocation};
+use super::told::Shown;
 use crate::metrics;
 
 /// Verdicts remembered by one set of trust; when full, all are forgotten. About 100 bytes each.
@@ -189,7 +190,8 @@ impl Trust {
             }
             (Some((first, _)), Some((second, _))) => {
                 let leaf = chain.first().map_or(&[][..], |der| der.as_ref());
-                Err(PeerRefused::Ambiguous { thumbprint: Thumbprint::of(leaf), first, second })
+                let certificate = Box::new(Shown::of_der(leaf));
+                Err(PeerRefused::Ambiguous { certificate, first, second })
             }
             (None, _) => Err(self.nearest_refusal(refused)),
         }
@@ -273,10 +275,9 @@ impl Trust {
 
 fn peer(role: Role, certificate: Certificate, authorities: Arc<[PathElement]>) -> Result<Peer, PeerRefused> {
     let device_id = match role {
-        Role::Device => Some(
-            DeviceId::from_certificate(&certificate)
-                .map_err(|source| PeerRefused::Unnamed { thumbprint: certificate.thumbprint(), source })?,
-        ),
+        Role::Device => Some(DeviceId::from_certificate(&certificate).map_err(|source| {
+            PeerRefused::Unnamed { certificate: Box::new(Shown::of(&certificate)), source }
+        })?),
         Role::Operator
         | Role::Switch
         | Role::Service

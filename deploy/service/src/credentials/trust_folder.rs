@@ -16,7 +16,7 @@ use muster_pki::trust_store::{
     SERVER_FILE, SITE_SERVERS_FILE, TrustSettings, TrustStore, TrustStoreError, YesNo, append, merge,
     rebuild_reason,
 };
-use muster_pki::{Certificate, NamedBytes, pem};
+use muster_pki::{Certificate, NamedBytes, Roots, pem};
 
 use super::durable;
 
@@ -36,6 +36,12 @@ const CA_PATH_FILES_MAX: usize = 1_000;
 pub struct TrustFolder {
     folder: PathBuf,
     settings: TrustSettings,
+    /// The merged file, where it is not the usual one.
+    merged: Option<PathBuf>,
+    /// A file of roots that count as well, as they were installed.
+    roots: Option<PathBuf>,
+    /// CAs that a policy brought with it, and what reports call them.
+    authorities: Vec<(String, Vec<Certificate>)>,
 }
 
 /// Which file of the folder a certificate is saved to.
@@ -91,7 +97,26 @@ impl TrustFolder {
     /// Names a folder; an absolute path.
     #[must_use]
     pub fn new(folder: PathBuf, settings: TrustSettings) -> Self {
-        Self { folder, settings }
+        Self { folder, settings, merged: None, roots: None, authorities: Vec::new() }
+    }
+
+    /// Merges into another file of the folder: a policy that is only tried must not touch what the followed one goes by (K4).
+    #[must_use]
+    pub fn merged_into(self, name: &str) -> Self {
+        Self { merged: Some(self.folder.join(name)), ..self }
+    }
+
+    /// Trusts the roots of a PEM file as well: those that were installed, beside what a policy adds.
+    #[must_use]
+    pub fn with_roots(self, path: PathBuf) -> Self {
+        Self { roots: Some(path), ..self }
+    }
+
+    /// Trusts these CAs as well; `origin` names them in reports.
+    #[must_use]
+    pub fn with_authorities(mut self, origin: &str, authorities: Vec<Certificate>) -> Self {
+        self.authorities.push((origin.to_owned(), authorities));
+        self
     }
 
     /// Returns how servers are verified.
@@ -103,13 +128,16 @@ impl TrustFolder {
     /// Returns the merged file.
     #[must_use]
     pub fn merged_file(&self) -> PathBuf {
-        self.folder.join(MERGED_FILE)
+        self.merged.clone().unwrap_or_else(|| self.folder.join(MERGED_FILE))
     }
 
     /// Returns the inputs and the merged file, for the watcher.
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         let own = [SERVER_FILE, SITE_SERVERS_FILE].map(|name| self.folder.join(name));
-        own.into_iter().chain(self.settings.ca_file().map(Path::to_path_buf)).collect()
+        own.into_iter()
+            .chain(self.settings.ca_file().map(Path::to_path_buf))
+            .chain(self.roots.clone())
+            .collect()
     }
 
     /// Rebuilds the merged file if an input changed (T2), or in any case with `always` (`muster-client trust rebuild`).
@@ -166,6 +194,12 @@ impl TrustFolder {
     /// The merged file cannot be read.
     pub fn store(&self) -> Result<TrustStore, TrustFolderError> {
         let mut store = self.read_merged()?;
+        if let Some(path) = &self.roots {
+            store = store.with_authorities(&path.display().to_string(), installed_roots(path)?);
+        }
+        for (origin, authorities) in &self.authorities {
+            store = store.with_authorities(origin, authorities.iter().cloned());
+        }
         if let Some(folder) = self.settings.ca_path() {
             for (origin, authorities) in folder_of_authorities(folder)? {
                 store = store.with_authorities(&origin, authorities);
@@ -272,6 +306,15 @@ fn look(path: &Path, expected: Expected) -> Found {
         Ok(_) => Found::Bytes(bytes),
         Err(error) => Found::Unusable(FileProblem::Unreadable(error.to_string())),
     }
+}
+
+/// Returns the roots of an installed file. It was good enough without a policy, so nothing more is asked of it here.
+fn installed_roots(path: &Path) -> Result<Vec<Certificate>, TrustFolderError> {
+    let failed = |source| TrustFolderError::Io { path: path.to_owned(), source };
+    let bytes = std::fs::read(path).map_err(failed)?;
+    let roots = Roots::from_pem(&bytes, &path.display().to_string());
+    let roots = roots.map_err(|error| TrustFolderError::Refused(vec![error.to_string()]))?;
+    Ok(roots.iter().cloned().collect())
 }
 
 fn folder_of_authorities(folder: &Path) -> Result<Vec<(String, Vec<Certificate>)>, TrustFolderError> {

@@ -2,6 +2,7 @@
 
 mod place;
 mod process;
+mod sessions;
 mod small_disk;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 pub(crate) use place::Place;
 pub(crate) use process::{Service, children, kill};
+pub(crate) use sessions::{Sessions, shown};
 pub(crate) use small_disk::SmallDisk;
 
 /// Longer than anything that is waited for takes on a slow, busy machine.

@@ -133,7 +133,15 @@ impl Place {
             data = self.path("switch"),
             certificate = self.path("certs/localhost.pem"),
             key = self.path("certs/localhost.key"),
-            trust = self.trust(&["devices", "operators", "services", "authors", "orders", "licences"]),
+            trust = self.trust(&[
+                "devices",
+                "operators",
+                "services",
+                "authors",
+                "orders",
+                "licences",
+                "policies"
+            ]),
         );
         self.configuration("switch", &text)
     }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::limits;
-use crate::session::v1::{Ack, LicenceNotice, OrderDelivery, Ping};
+use crate::session::v1::{Ack, LicenceNotice, OrderDelivery, Ping, PolicyNotice};
 
 #[test]
 fn says_hello_first_with_the_versions_it_speaks() {
@@ -118,9 +118,13 @@ fn hands_on_what_the_switch_says() {
 
     session.handle_message(&frame::with_proof(&order, &proof), start());
     handle(&mut session, Body::LicenceNotice(LicenceNotice { digest: vec![5; 32] }));
+    handle(&mut session, Body::PolicyNotice(PolicyNotice { digest: vec![6; 32] }));
+    handle(&mut session, Body::PolicyNotice(PolicyNotice { digest: Vec::new() }));
 
     assert_eq!(session.poll_event(), Some(ClientEvent::Order { envelope, proof: Some(proof) }));
     assert_eq!(session.poll_event(), Some(ClientEvent::LicenceNotice(Digest::from([5; 32]))));
+    assert_eq!(session.poll_event(), Some(ClientEvent::PolicyNotice(Some(Digest::from([6; 32])))));
+    assert_eq!(session.poll_event(), Some(ClientEvent::PolicyNotice(None)));
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub(super) struct Established {
     pub(super) events_credit_bytes: u64,
     /// Documents asked for and not answered yet.
     pub(super) documents: usize,
+    /// The client told its policy and has no answer yet.
+    pub(super) is_policy_asked: bool,
 }
 
 impl Established {
@@ -30,6 +32,11 @@ impl Established {
         self.next_ping = now + interval;
         self.nonce = self.nonce.wrapping_add(1);
         Ping { nonce: self.nonce }
+    }
+
+    /// A policy check was answered.
+    pub(super) fn policy_checked(&mut self) {
+        self.is_policy_asked = false;
     }
 
     /// Gives credit back.
@@ -66,8 +73,17 @@ impl Established {
                 self.documents += 1;
                 document_event(&request).map(Some)
             }
+            Body::PolicyCheck(_) if self.is_policy_asked => {
+                *ignored = ignored.saturating_add(1);
+                Ok(None)
+            }
+            Body::PolicyCheck(check) => {
+                self.is_policy_asked = true;
+                Ok(Some(SwitchEvent::PolicyCheck { serial: check.serial }))
+            }
             Body::Hello(_)
             | Body::Welcome(_)
+            | Body::PolicyNotice(_)
             | Body::Ping(_)
             | Body::Order(_)
             | Body::Ack(_)

@@ -1,6 +1,6 @@
 use super::*;
 use crate::ids::Sequence;
-use crate::session::v1::{DocumentRequest, Ping, Pong, Progress};
+use crate::session::v1::{DocumentRequest, Ping, PolicyCheck, Pong, Progress};
 
 #[test]
 fn closes_a_session_that_does_not_say_hello_in_time() {
@@ -195,6 +195,28 @@ fn ignores_requests_for_more_documents_than_a_session_may_wait_for() {
     session.push_document(document(0)).unwrap();
     handle(&mut session, Body::DocumentRequest(request(99)), start());
     assert!(session.poll_event().is_some());
+}
+
+#[test]
+fn a_policy_check_is_heard_once_until_it_is_answered() {
+    let mut session = established(SessionLimits::default());
+    let check = |session: &mut SwitchSession, serial| {
+        handle(session, Body::PolicyCheck(PolicyCheck { serial }), start());
+        session.poll_event()
+    };
+
+    assert_eq!(check(&mut session, 7), Some(SwitchEvent::PolicyCheck { serial: 7 }));
+    assert_eq!((check(&mut session, 8), session.ignored_frames()), (None, 1));
+    session.push_policy_notice(None);
+    assert!(
+        matches!(transmitted(&mut session), Some(Body::PolicyNotice(notice)) if notice.digest.is_empty())
+    );
+
+    assert_eq!(check(&mut session, 9), Some(SwitchEvent::PolicyCheck { serial: 9 }));
+    session.push_policy_notice(Some(Digest::from([3; 32])));
+    assert!(
+        matches!(transmitted(&mut session), Some(Body::PolicyNotice(notice)) if notice.digest == [3; 32])
+    );
 }
 
 #[test]

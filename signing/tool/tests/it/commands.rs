@@ -164,6 +164,78 @@ fn shows_a_licence_and_refuses_to_show_it_as_a_definition() {
     assert!(error.contains("a licence; wanted a definition"), "{error}");
 }
 
+const POLICY: &str = "serial = 7\ntenant = \"acme\"\nsays = \"Moves the laboratory.\"\naudience = 'os == \"linux\"'\n\
+                      switch = [\"wss://switch2.acme.test:4000/v1/session\"]\n";
+
+#[test]
+fn signs_verifies_and_shows_a_policy() {
+    let home = home();
+    std::fs::write(home.path().join("p.toml"), POLICY).unwrap();
+
+    let signed = succeed(
+        home.path(),
+        "policy sign p.toml --home . --key policy.key --cert policy.pem --out p.cms -o json",
+    );
+    let verified = succeed(home.path(), "policy verify p.cms --home . -o json");
+    let shown = succeed(home.path(), "policy inspect p.cms -o json");
+
+    assert_eq!((&signed["serial"], &signed["out"]), (&7.into(), &"p.cms".into()));
+    assert_eq!((&verified["serial"], &verified["audience"]), (&7.into(), &"os == \"linux\"".into()));
+    assert_eq!((&verified["signer"], &verified["digest"]), (&signed["signer"], &signed["digest"]));
+    assert_eq!(shown["text"], POLICY);
+}
+
+#[test]
+fn k1_a_policy_is_signed_by_its_administrator_and_nobody_else() {
+    let home = home();
+    std::fs::write(home.path().join("p.toml"), POLICY).unwrap();
+    let sign = "policy sign p.toml --out p.cms";
+
+    let author = refuse(home.path(), &format!("{sign} --home . --key author.key --cert author.pem"));
+    succeed(home.path(), &format!("{sign} --key author.key --cert author.pem"));
+    let verified = refuse(home.path(), "policy verify p.cms --home .");
+    let server = refuse(home.path(), &format!("{sign} --key server.key --cert server.pem"));
+
+    assert!(author.contains("expected a certificate of role policy, found one of role author"), "{author}");
+    assert!(verified.contains("UNTRUSTED_SIGNER"), "{verified}");
+    assert!(server.contains("not for codeSigning"), "{server}");
+}
+
+#[test]
+fn a_text_that_is_no_policy_is_not_signed() {
+    let home = home();
+    for (wrong, said) in [
+        (POLICY.replace("serial = 7", "serial = 0"), "serial is 0; wanted 1 or more"),
+        (POLICY.replace("os ==", "oss =="), "oss"),
+        (POLICY.replace("os == \"linux\"", "cpus == \"linux\""), "audience: "),
+        (POLICY.replace("tenant", "tenat"), "tenat"),
+    ] {
+        std::fs::write(home.path().join("p.toml"), wrong).unwrap();
+
+        let error = refuse(home.path(), "policy sign p.toml --key policy.key --cert policy.pem --out p.cms");
+
+        assert!(error.starts_with("p.toml: ") && error.contains(said), "{said}: {error}");
+        assert!(!home.path().join("p.cms").exists());
+    }
+}
+
+#[test]
+fn a_policy_is_not_taken_for_a_definition_or_a_licence() {
+    let home = home();
+    std::fs::write(home.path().join("p.toml"), POLICY).unwrap();
+    succeed(home.path(), "policy sign p.toml --key policy.key --cert policy.pem --out p.cms");
+
+    let definition = refuse(home.path(), "definition verify p.cms --home .");
+    let licence = refuse(home.path(), "licence inspect p.cms");
+    let policy = refuse(home.path(), "policy verify licence.cms --home .");
+
+    assert!(
+        definition.contains("policy") && licence.contains("a policy; wanted a licence"),
+        "{definition}{licence}"
+    );
+    assert!(policy.contains("licence"), "{policy}");
+}
+
 #[test]
 fn wrong_usage_has_its_own_exit_code() {
     let output = muster_sign(Path::new("."), "definition sign");
@@ -179,6 +251,7 @@ fn home() -> tempfile::TempDir {
     for (roots, name, role) in [
         ("authors", "author", Role::Author),
         ("licences", "licensor", Role::Licensor),
+        ("policies", "policy", Role::Policy),
         ("servers", "server", Role::Switch),
     ] {
         let year = Duration::from_secs(365 * 86_400);

@@ -2,14 +2,16 @@
 
 use muster_pki::DeviceId;
 use muster_proto::common::v1::TargetState;
-use muster_proto::ids::{Epoch, InstructionId, OutboxId};
-use muster_proto::operator::v1::{Definition, RemoveClientResponse};
+use muster_proto::ids::{Digest, Epoch, InstructionId, OutboxId};
+use muster_proto::operator::v1::{
+    BlockClientResponse, ClientPolicy, Definition, RemoveClientResponse, UnblockClientResponse,
+};
 use muster_proto::relay::v1::{RelayEventsResponse, RelayedEvent};
 use muster_proto::session::v1::{Event, Result as SessionResult};
 use roaring::RoaringBitmap;
 use tokio::sync::oneshot;
 
-use super::{Draft, HeldDefinition, HeldLicence, PreparedOrder, Submission};
+use super::{Draft, HeldDefinition, HeldLicence, HeldPolicy, PreparedOrder, Submission};
 use crate::engine::{Connect, Connected, EngineError, Prepare, SessionKey};
 
 /// Where an answer goes.
@@ -27,11 +29,16 @@ pub(crate) enum Command {
     Event(Box<EventIn>),
     Relay(Vec<RelayedEvent>, Reply<RelayEventsResponse>),
     Remove(DeviceId, Reply<RemoveClientResponse>),
+    Block(Box<Blocking>, Reply<BlockClientResponse>),
+    Unblock(DeviceId, Reply<UnblockClientResponse>),
     Draft(Box<Prepare>, Reply<Draft>),
     Keep(Box<PreparedOrder>, Reply<()>),
     Submit(Box<Submission>, Reply<InstructionId>),
     ImportDefinition(Box<HeldDefinition>, Reply<Definition>),
     ImportLicence(Box<HeldLicence>, Reply<u64>),
+    ImportPolicy(Box<HeldPolicy>, Reply<ClientPolicy>),
+    PolicyCheck { number: u32, epoch: Epoch, serial: u64, reply: Reply<Option<Digest>> },
+    Policies(Reply<Vec<ClientPolicy>>),
 }
 
 impl Command {
@@ -43,7 +50,8 @@ impl Command {
             | Self::Draft(..)
             | Self::Submit(..)
             | Self::ImportDefinition(..)
-            | Self::ImportLicence(..) => true,
+            | Self::ImportLicence(..)
+            | Self::ImportPolicy(..) => true,
             Self::Connect(..)
             | Self::Disconnected { .. }
             | Self::Abandon { .. }
@@ -51,9 +59,22 @@ impl Command {
             | Self::Progress { .. }
             | Self::Result(_)
             | Self::Remove(..)
+            | Self::Block(..)
+            | Self::Unblock(..)
+            | Self::PolicyCheck { .. }
+            | Self::Policies(_)
             | Self::Keep(..) => false,
         }
     }
+}
+
+/// Whom to keep out.
+#[derive(Debug, Clone)]
+pub(crate) struct Blocking {
+    pub(crate) device: DeviceId,
+    /// Who says so.
+    pub(crate) operator: String,
+    pub(crate) reason: String,
 }
 
 /// A result as a session received it.

@@ -14,7 +14,7 @@ use super::Core;
 use crate::engine::audience::AttributeIndex;
 use crate::engine::outgoing::To;
 use crate::engine::store::Write;
-use crate::engine::{Connect, Connected, SessionKey, ShardMessage, metrics};
+use crate::engine::{Connect, Connected, EngineError, SessionKey, ShardMessage, metrics};
 
 /// The devices by number and by name, with what audiences may ask of them.
 #[derive(Debug, Default)]
@@ -127,8 +127,9 @@ impl Devices {
 }
 
 impl Core {
-    /// Begins a session.
-    pub(super) fn connect(&mut self, connect: Connect, now_ms: i64) -> Connected {
+    /// Begins a session, unless the device is blocked.
+    pub(super) fn connect(&mut self, connect: Connect, now_ms: i64) -> Result<Connected, EngineError> {
+        self.refuse_blocked(&connect.device)?;
         let number = self.number_of(&connect.device, now_ms);
         self.compare_epochs(number, &connect.device, connect.hello.last_epoch);
         self.marks.epoch += 1;
@@ -145,6 +146,7 @@ impl Core {
         });
         let attributes = with_device(connect.hello.attributes, &connect.device);
         let attributes = self.devices.set_attributes(number, attributes);
+        self.policies.place(number, &attributes);
         let facts = Client {
             device: connect.device.to_string(),
             online: false,
@@ -155,11 +157,14 @@ impl Core {
             certificate_not_after_ms: connect.certificate_not_after_ms,
             epoch: key.epoch.0,
             address: String::new(),
+            blocked: None,
+            policy_serial: 0,
         };
         self.out.writes.push(Write::Facts { number, facts: Box::new(facts) });
         let licence_digest = self.catalogue.licence.as_ref().map(|licence| licence.digest);
         let due = self.due(number, now_ms);
-        Connected { number, epoch: key.epoch, licence_digest, highest_sequence, due }
+        let policy_serial = self.policies.followed(number);
+        Ok(Connected { number, epoch: key.epoch, licence_digest, highest_sequence, policy_serial, due })
     }
 
     /// Ends a session, unless a later one of the device began.

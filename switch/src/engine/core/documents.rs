@@ -192,6 +192,6 @@ impl HeldLicence {
     }
 }
 
-fn seconds(since_1970: u64) -> UnixTime {
+pub(super) fn seconds(since_1970: u64) -> UnixTime {
     UnixTime::since_unix_epoch(std::time::Duration::from_secs(since_1970))
 }

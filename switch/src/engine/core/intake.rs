@@ -110,6 +110,9 @@ impl Core {
     fn take_relayed(&mut self, relayed: RelayedEvent, now_ms: i64) -> Result<Fresh, Unrelayed> {
         let (device, outbox, event) = checked_event(relayed)?;
         let Some(number) = self.devices.number(&device) else { return Err(Unrelayed::UnknownDevice(device)) };
+        if self.is_blocked(number) {
+            return Err(Unrelayed::Blocked(device));
+        }
         match self.take_event(number, outbox, event, Road::Background, now_ms) {
             Fresh::Full => Err(Unrelayed::OutboxFull(device)),
             fresh @ (Fresh::New | Fresh::Repeated) => Ok(fresh),
@@ -280,6 +283,8 @@ enum Unrelayed {
         "the outbox of device {0} has left more gaps than are remembered ({SEEN_RANGES_MAX}); it is taken when they close"
     )]
     OutboxFull(DeviceId),
+    #[error("device {0} is blocked by an operator; it is taken when it is unblocked")]
+    Blocked(DeviceId),
 }
 
 impl Unrelayed {
@@ -288,6 +293,7 @@ impl Unrelayed {
             Self::UnknownDevice(_) => RelayRefusal::UnknownDevice,
             Self::Malformed { .. } => RelayRefusal::Malformed,
             Self::OutboxFull(_) => RelayRefusal::OutboxFull,
+            Self::Blocked(_) => RelayRefusal::Blocked,
         }
     }
 
@@ -297,6 +303,7 @@ impl Unrelayed {
             Self::UnknownDevice(_) => "unknown_device",
             Self::Malformed { .. } => "malformed",
             Self::OutboxFull(_) => "outbox_full",
+            Self::Blocked(_) => "blocked",
         }
     }
 }

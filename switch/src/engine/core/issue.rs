@@ -15,6 +15,7 @@ use roaring::RoaringBitmap;
 use semver::Version;
 use uuid::{NoContext, Timestamp, Uuid};
 
+use super::blocking::BLOCKED;
 use super::ledgers::Active;
 use super::removal::REMOVED;
 use super::{Core, HeldDefinition, Moment};
@@ -214,6 +215,7 @@ impl Core {
         };
         // Removed since the order was prepared; the signed root has them in it.
         let gone = &targets - self.devices.all();
+        let blocked = (&targets & self.blocked_numbers()) - &gone;
         let active = Active::new(id, Ledger::queued(targets), &submission.order, &record, Some(proofs));
         self.out.writes.push(Write::Instruction { position, id, record: Box::new(record) });
         let record = SubmissionRecord {
@@ -229,6 +231,7 @@ impl Core {
         self.submissions.insert(key, submission.digest, id, now_ms);
         self.activate(position, active);
         self.advance(position, &gone, TargetState::Cancelled, REMOVED);
+        self.advance(position, &blocked, TargetState::Cancelled, BLOCKED);
     }
 
     fn find_definition(
@@ -259,23 +262,28 @@ impl Core {
         }
     }
 
-    /// Returns the devices of an audience expression.
+    /// Returns the devices of an audience expression, without those that are blocked.
     fn resolve(&self, audience: &str) -> Result<RoaringBitmap, EngineError> {
+        let here = self.devices.all() - self.blocked_numbers();
         if audience.is_empty() {
-            return Ok(self.devices.all().clone());
+            return Ok(here);
         }
         let known = self.attribute_names();
         let expression = parse_audience(audience, &known)?;
         let attributes = self.devices.attributes();
-        Ok(attributes.select(self.devices.all(), expression.names(), |values| expression.matches(values)))
+        Ok(attributes.select(&here, expression.names(), |values| expression.matches(values)))
     }
 
     fn no_targets(&self, audience: &str) -> EngineError {
+        let blocked = match self.blocked_numbers().len() {
+            0 => String::new(),
+            blocked => format!(", {blocked} of them blocked"),
+        };
         EngineError::NoTargets(match (audience, self.devices.len()) {
             (_, 0) => "no device is known yet; connect a client first".to_owned(),
-            (audience, 1) => format!("no device is in the audience `{audience}`; 1 device is known"),
+            (audience, 1) => format!("no device is in the audience `{audience}`; 1 device is known{blocked}"),
             (audience, known) => {
-                format!("no device is in the audience `{audience}`; {known} devices are known")
+                format!("no device is in the audience `{audience}`; {known} devices are known{blocked}")
             }
         })
     }

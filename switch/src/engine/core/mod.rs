@@ -5,10 +5,11 @@
 //!
 //! `devices` has numbers and sessions, `history` what they remember, `documents` definitions and licence, `issue` preparing and submitting,
 //! `ledgers` what becomes of an instruction, `intake` results and events, `outboxes` which of them
-//! were seen, `parts` how much of a result may come, `late` results after an end, `removal` devices that an operator
-//! takes out, `reserve` events when the disk is short, `presence` when devices were last seen, `submissions` which orders
+//! were seen, `blocking` devices that an operator keeps out, `parts` how much of a result may come, `late` results after an end, `removal` devices that an operator
+//! takes out, `policies` what clients are to follow, `reserve` events when the disk is short, `presence` when devices were last seen, `submissions` which orders
 //! came already.
 
+mod blocking;
 mod command;
 mod devices;
 mod documents;
@@ -19,6 +20,7 @@ mod late;
 mod ledgers;
 mod outboxes;
 mod parts;
+mod policies;
 mod presence;
 mod removal;
 mod reserve;
@@ -40,7 +42,8 @@ use super::proofs::Proofs;
 use super::shared::Catalogue;
 use super::store::{Late, Loaded, LoadedMarks, Mark, Received, Write};
 use super::{SessionKey, ShardMessage};
-pub(crate) use command::{Command, EventIn, Reply, ResultIn};
+pub(crate) use blocking::BlockedDevices;
+pub(crate) use command::{Blocking, Command, EventIn, Reply, ResultIn};
 pub(crate) use devices::Devices;
 pub(crate) use documents::{HeldDefinition, HeldLicence};
 pub(crate) use history::Ahead;
@@ -49,6 +52,10 @@ pub(crate) use issue::{Draft, PreparedOrder, Submission, parse_audience};
 use ledgers::{Active, Entered};
 use outboxes::Outboxes;
 pub(crate) use outboxes::StoredOutbox;
+pub(crate) use policies::HeldPolicy;
+#[cfg(test)]
+pub(crate) use policies::POLICIES_MAX;
+use policies::Policies;
 use presence::Presence;
 use reserve::Withheld;
 pub(crate) use submissions::KEPT_MS as SUBMISSIONS_KEPT_MS;
@@ -61,6 +68,8 @@ pub(crate) struct Core {
     prepared_ttl_ms: i64,
     disk_reserve_bytes: u64,
     withheld: Withheld,
+    blocked_max: usize,
+    blocked: Arc<BlockedDevices>,
     devices: Devices,
     history: History,
     sessions: HashMap<u32, SessionKey>,
@@ -80,6 +89,7 @@ pub(crate) struct Core {
     submissions: Submissions,
     /// By root; instructions for the same devices share a tree.
     trees: HashMap<[u8; 32], Weak<Proofs>>,
+    policies: Policies,
     catalogue: Arc<Catalogue>,
     marks: LoadedMarks,
     stored_marks: LoadedMarks,
@@ -104,7 +114,9 @@ pub(crate) struct Output {
     pub(crate) replies: Vec<Deferred>,
     /// Sessions that began (with their address) or ended.
     pub(crate) presence: Vec<(DeviceId, Option<SocketAddr>)>,
-    /// Definitions or licence changed.
+    /// Who is blocked, if that changed.
+    pub(crate) blocked: Option<Arc<BlockedDevices>>,
+    /// Definitions, licence or policies changed.
     pub(crate) catalogue: Option<Arc<Catalogue>>,
 }
 
@@ -126,6 +138,7 @@ pub(crate) struct CoreConfig {
     pub(crate) tenant: String,
     pub(crate) prepared_ttl: Duration,
     pub(crate) disk_reserve_bytes: u64,
+    pub(crate) blocked_max: usize,
 }
 
 impl Core {
@@ -141,6 +154,8 @@ impl Core {
             prepared_ttl_ms: millis(config.prepared_ttl),
             disk_reserve_bytes: config.disk_reserve_bytes,
             withheld: Withheld::default(),
+            blocked_max: config.blocked_max,
+            blocked: Arc::new(loaded.blocked),
             devices: Devices::new(loaded.devices, &loaded.removed, &loaded.facts, loaded.next_number),
             history: History::new(marks.epoch),
             sessions: HashMap::new(),
@@ -159,11 +174,13 @@ impl Core {
             prepared: BTreeMap::new(),
             submissions: Submissions::default(),
             trees: HashMap::new(),
+            policies: Policies::default(),
             catalogue: Arc::new(catalogue),
             marks,
             stored_marks,
             out: Output::default(),
         };
+        core.policies = Policies::new(&core.catalogue, &core.devices, loaded.followed);
         for instruction in loaded.active {
             core.positions.insert(instruction.id, instruction.position);
             core.active.insert(instruction.position, Active::loaded(instruction));
@@ -187,7 +204,7 @@ impl Core {
         match command {
             Command::Connect(connect, reply) => {
                 let connected = self.connect(*connect, moment.now_ms);
-                self.answer(reply, Ok(connected));
+                self.answer(reply, connected);
             }
             Command::Disconnected { number, epoch } => self.disconnected(number, epoch, moment.now_ms),
             Command::Abandon { device, shard, slot } => {
@@ -204,6 +221,15 @@ impl Core {
             Command::Remove(device, reply) => {
                 let removed = self.remove(&device, moment.now_ms);
                 self.answer(reply, removed);
+            }
+            Command::Block(blocking, reply) => {
+                let Blocking { device, operator, reason } = *blocking;
+                let blocked = self.block(&device, operator, reason, moment.now_ms);
+                self.answer(reply, blocked);
+            }
+            Command::Unblock(device, reply) => {
+                let unblocked = self.unblock(&device);
+                self.answer(reply, unblocked);
             }
             Command::Draft(prepare, reply) => {
                 let draft = self.draft(*prepare, moment);
@@ -225,6 +251,18 @@ impl Core {
                 let serial = self.import_licence(*licence, moment);
                 self.answer(reply, serial);
             }
+            Command::ImportPolicy(policy, reply) => {
+                let imported = self.import_policy(*policy, moment);
+                self.answer(reply, imported);
+            }
+            Command::PolicyCheck { number, epoch, serial, reply } => {
+                let later = self.policy_check(number, epoch, serial);
+                self.answer(reply, Ok(later));
+            }
+            Command::Policies(reply) => {
+                let policies = self.shown_policies();
+                self.answer(reply, Ok(policies));
+            }
         }
     }
 
@@ -239,6 +277,7 @@ impl Core {
             (Mark::OrderSequence, marks.order_sequence, stored.order_sequence),
             (Mark::Batch, marks.batch, stored.batch),
             (Mark::LicenceSerial, marks.licence_serial, stored.licence_serial),
+            (Mark::PolicySerial, marks.policy_serial, stored.policy_serial),
         ] {
             if value != before {
                 self.out.writes.push(Write::Mark { mark, value });

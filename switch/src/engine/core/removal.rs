@@ -44,6 +44,7 @@ impl Core {
             self.advance(*position, &RoaringBitmap::from([number]), TargetState::Cancelled, REMOVED);
         }
         self.devices.remove(device, number);
+        self.policies.forget(number);
         self.out.writes.push(Write::DeviceRemoved { number, at_ms: now_ms });
         metrics::device_removed();
         Ok(RemoveClientResponse {
@@ -53,9 +54,13 @@ impl Core {
         })
     }
 
-    /// Returns whether what came is of a session that goes on for a moment after its device was removed. It gets no ack,
-    /// so that the client sends it again when it is known again.
+    /// Returns whether what came is of a session that goes on for a moment after its device was removed or blocked. It gets no ack,
+    /// so that the client sends it again when it is known, or let in, again.
     pub(super) fn left_behind(&self, number: u32) -> bool {
+        if self.is_blocked(number) {
+            metrics::left_unacked("blocked_device");
+            return true;
+        }
         let removed = !self.devices.is_here(number);
         if removed {
             metrics::left_unacked("removed_device");

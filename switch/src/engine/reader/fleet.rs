@@ -29,8 +29,9 @@ pub(super) fn clients(
         audience => Some(parse_audience(audience, &shared.attributes())?),
     };
     pool.read(|connection| {
-        let sql = "SELECT d.device, f.number, f.record, f.crc, l.at_ms, l.crc FROM devices d \
+        let sql = "SELECT d.device, f.number, f.record, f.crc, l.at_ms, l.crc, p.serial, p.crc FROM devices d \
                    JOIN facts f ON f.number = d.number LEFT JOIN last_seen l ON l.number = d.number \
+                   LEFT JOIN policy_followed p ON p.number = d.number \
                    WHERE d.device > ?1 ORDER BY d.device";
         let mut statement = connection.prepare_cached(sql).map_err(failed)?;
         let mut rows = statement.query([&after.0]).map_err(failed)?;
@@ -56,8 +57,9 @@ pub(super) fn clients(
 /// Returns one device.
 pub(super) fn client(pool: &Pool, shared: &Shared, device: &DeviceId) -> Result<Client, EngineError> {
     pool.read(|connection| {
-        let sql = "SELECT d.device, f.number, f.record, f.crc, l.at_ms, l.crc FROM devices d \
+        let sql = "SELECT d.device, f.number, f.record, f.crc, l.at_ms, l.crc, p.serial, p.crc FROM devices d \
                    JOIN facts f ON f.number = d.number LEFT JOIN last_seen l ON l.number = d.number \
+                   LEFT JOIN policy_followed p ON p.number = d.number \
                    WHERE d.device = ?1";
         let mut statement = connection.prepare_cached(sql).map_err(failed)?;
         let mut rows = statement.query([device.as_str()]).map_err(failed)?;
@@ -154,7 +156,8 @@ pub(super) fn event(row: &Row<'_>, shared: &Shared) -> Result<Option<LoggedEvent
     Ok(read.inspect_err(|what| shared.damage.note("events", &position.to_string(), what)).ok())
 }
 
-/// Returns what is known of a device of a row (name, number, record, crc, last seen, its crc); `None` if it is damaged.
+/// Returns what is known of a device of a row (name, number, record, crc, last seen, its crc, the policy's serial, its
+/// crc); `None` if it is damaged.
 fn facts(row: &Row<'_>, shared: &Shared) -> Result<Option<Client>, EngineError> {
     let number: u32 = row.get(1).map_err(failed)?;
     let record = row.get_ref(2).map_err(failed)?.as_blob().map_err(failed)?;
@@ -164,12 +167,14 @@ fn facts(row: &Row<'_>, shared: &Shared) -> Result<Option<Client>, EngineError> 
         return Ok(None);
     };
     let address = client.device.parse().ok().and_then(|device| shared.address(&device));
+    client.blocked = client.device.parse().ok().and_then(|device| shared.blocked().get(&device).cloned());
     client.online = address.is_some();
     client.last_seen_at_ms = match address {
         Some(_) => shared.clock.now_ms(),
         None => client.last_seen_at_ms.max(session_end(row, number, shared)?.unwrap_or_default()),
     };
     client.address = address.map(|address| address.to_string()).unwrap_or_default();
+    client.policy_serial = policy_serial(row, number, shared)?;
     Ok(Some(client))
 }
 
@@ -182,6 +187,15 @@ fn session_end(row: &Row<'_>, number: u32, shared: &Shared) -> Result<Option<i64
         .inspect_err(|what| shared.damage.note("last_seen", &number.to_string(), what))
         .is_ok()
         .then_some(at_ms))
+}
+
+/// Returns the serial of the policy that the device follows; 0 if it follows none, or the row is damaged.
+fn policy_serial(row: &Row<'_>, number: u32, shared: &Shared) -> Result<u64, EngineError> {
+    let stored: (Option<i64>, Option<i64>) = (row.get(6).map_err(failed)?, row.get(7).map_err(failed)?);
+    let (Some(serial), Some(crc)) = stored else { return Ok(0) };
+    let sound = verify("policy_followed", &[&key(number), &key(serial)], &[], crc);
+    let sound = sound.inspect_err(|what| shared.damage.note("policy_followed", &number.to_string(), what));
+    Ok(sound.ok().and_then(|()| u64::try_from(serial).ok()).unwrap_or_default())
 }
 
 fn attributes(client: &Client) -> BTreeMap<String, Value> {

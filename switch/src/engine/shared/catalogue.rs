@@ -1,4 +1,4 @@
-//! The definitions and the licence that are held.
+//! The definitions, the licence and the policies that are held.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use muster_signing::definition::Kind;
 use semver::Version;
 
 use crate::engine::EngineError;
-use crate::engine::core::{HeldDefinition, HeldLicence};
+use crate::engine::core::{HeldDefinition, HeldLicence, HeldPolicy};
 use crate::engine::damage::Damage;
 use crate::engine::store::DocumentRecord;
 
@@ -23,6 +23,7 @@ pub(crate) struct Catalogue {
     by_digest: HashMap<Digest, Arc<HeldDefinition>>,
     /// The one in force; older ones are kept on disk only.
     pub(crate) licence: Option<Arc<HeldLicence>>,
+    policies: BTreeMap<u64, Arc<HeldPolicy>>,
 }
 
 impl Catalogue {
@@ -30,6 +31,7 @@ impl Catalogue {
     pub(crate) fn stored(
         definitions: Vec<DocumentRecord>,
         licences: Vec<DocumentRecord>,
+        policies: Vec<DocumentRecord>,
         damage: &Damage,
     ) -> Self {
         let mut catalogue = Self::default();
@@ -45,6 +47,12 @@ impl Catalogue {
                 Err(what) => damage.note("licences", "text", &what),
             }
         }
+        for record in policies {
+            match HeldPolicy::stored(record) {
+                Ok(held) => catalogue.insert_policy(Arc::new(held)),
+                Err(what) => damage.note("policies", "text", &what),
+            }
+        }
         catalogue
     }
 
@@ -52,6 +60,23 @@ impl Catalogue {
         let key = (held.definition.name().to_string(), held.definition.version().clone());
         self.by_digest.insert(held.digest, Arc::clone(&held));
         self.by_version.insert(key, held);
+    }
+
+    pub(crate) fn insert_policy(&mut self, held: Arc<HeldPolicy>) {
+        self.policies.insert(held.policy.serial(), held);
+    }
+
+    pub(crate) fn remove_policy(&mut self, serial: u64) {
+        self.policies.remove(&serial);
+    }
+
+    pub(crate) fn policy(&self, serial: u64) -> Option<&Arc<HeldPolicy>> {
+        self.policies.get(&serial)
+    }
+
+    /// Returns the policies by serial, ascending.
+    pub(crate) fn policies(&self) -> impl DoubleEndedIterator<Item = &Arc<HeldPolicy>> {
+        self.policies.values()
     }
 
     pub(crate) fn definition_by_digest(&self, digest: Digest) -> Option<&Arc<HeldDefinition>> {
@@ -95,6 +120,9 @@ impl Catalogue {
             DocumentKind::Definition => self.by_digest.get(&digest).map(|held| held.envelope.clone()),
             DocumentKind::Licence => {
                 self.licence.as_ref().filter(|held| held.digest == digest).map(|held| held.envelope.clone())
+            }
+            DocumentKind::Policy => {
+                self.policies().find(|held| held.digest == digest).map(|held| held.envelope.clone())
             }
             DocumentKind::Unspecified => None,
         }

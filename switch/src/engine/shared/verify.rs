@@ -5,14 +5,16 @@ use std::fmt::Display;
 use bytes::Bytes;
 use muster_pki::{Certificate, Facts, Role, Roots};
 use muster_proto::limits::ENVELOPE_BYTES_MAX;
+use muster_service::credentials::Revocation;
 use muster_signing::definition::Definition;
 use muster_signing::envelope::{self, ContentType, Verified};
 use muster_signing::licence::Licence;
 use muster_signing::order;
+use muster_signing::policy::Policy;
 
 use super::Shared;
 use crate::engine::EngineError;
-use crate::engine::core::{HeldDefinition, HeldLicence, Submission};
+use crate::engine::core::{HeldDefinition, HeldLicence, HeldPolicy, Submission};
 use crate::engine::error::invalid as invalid_text;
 
 /// Longest idempotency key in bytes (instruction.proto).
@@ -49,6 +51,31 @@ pub(crate) fn verify_licence(shared: &Shared, envelope: Vec<u8>) -> Result<HeldL
         envelope: Bytes::from(envelope),
         text,
         licence,
+        signer: signer.thumbprint(),
+        signer_subject: signer.subject().to_owned(),
+        signing_time: verified.signing_time,
+        imported_at_ms: 0,
+    })
+}
+
+/// Checks a policy: signer, then text.
+pub(crate) fn verify_policy(shared: &Shared, envelope: Vec<u8>) -> Result<HeldPolicy, EngineError> {
+    let trust = shared.trust();
+    let roots = trust.policies.as_ref().ok_or_else(|| {
+        EngineError::FailedPrecondition(
+            "this Switch has no roots to verify policies with; name a file with those of the policies' administrators in \
+             `[trust] policies` of its configuration, and restart it"
+                .to_owned(),
+        )
+    })?;
+    let (verified, signer) = verify(shared, &envelope, ContentType::Policy, Role::Policy, roots)?;
+    let text = text(verified.content, "policy")?;
+    let policy = Policy::parse(&text).map_err(|error| invalid(&error))?;
+    Ok(HeldPolicy {
+        digest: envelope::digest(&envelope),
+        envelope: Bytes::from(envelope),
+        text,
+        policy,
         signer: signer.thumbprint(),
         signer_subject: signer.subject().to_owned(),
         signing_time: verified.signing_time,
@@ -97,6 +124,9 @@ fn verify(
         )));
     }
     let trust = shared.trust();
+    if let Some(sources) = &trust.sources {
+        learn(sources, envelope, role, roots);
+    }
     let facts = Facts { revocation: trust.revocation.as_ref(), ..Facts::at(shared.clock.unix_time()) };
     let verified = envelope::verify(envelope, content_type, role, roots, &facts)
         .map_err(|error| EngineError::PermissionDenied(error.to_string()))?;
@@ -104,6 +134,19 @@ fn verify(
     let signer =
         signer.ok_or_else(|| EngineError::PermissionDenied("the envelope has no signer".to_owned()))?;
     Ok((verified, signer))
+}
+
+/// Tells from where the CRLs of the signers' issuers may be fetched, before the signers are judged by them (R1 of trust.md).
+fn learn(sources: &Revocation, envelope: &[u8], role: Role, roots: &Roots) {
+    let Ok(inspection) = envelope::inspect(envelope) else { return };
+    for (signer, _) in &inspection.signers {
+        let others = inspection.certificates.iter().filter(|certificate| *certificate != signer);
+        let chain: Vec<_> = std::iter::once(signer)
+            .chain(others)
+            .map(|certificate| certificate.certificate_der().clone())
+            .collect();
+        sources.learn_signer(role, &chain, roots);
+    }
 }
 
 fn text(content: Vec<u8>, what: &str) -> Result<String, EngineError> {

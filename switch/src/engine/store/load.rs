@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use muster_pki::DeviceId;
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::{InstructionId, OutboxId, Sequence};
-use muster_proto::operator::v1::{Client, ExportedResult, LoggedEvent, StateCount};
+use muster_proto::operator::v1::{Block, Client, ExportedResult, LoggedEvent, StateCount};
 use muster_proto::seen::{SeenSet, gap_ranges};
 use rusqlite::{Connection, params};
 
@@ -14,7 +14,7 @@ use super::recall::{self, Received};
 use super::record::{checked, verify};
 use super::{
     CountsRecord, DocumentRecord, InstructionRecord, Mark, Store, StoreError, SubmissionRecord,
-    TransitionRecord, bitmap, key, online,
+    TransitionRecord, bitmap, blocked, key, online,
 };
 use crate::engine::core::StoredOutbox;
 use crate::engine::damage::Damage;
@@ -34,6 +34,10 @@ pub(crate) struct Loaded {
     /// In the order of import.
     pub(crate) definitions: Vec<DocumentRecord>,
     pub(crate) licences: Vec<DocumentRecord>,
+    /// By serial.
+    pub(crate) policies: Vec<DocumentRecord>,
+    /// Which policy devices follow, by number.
+    pub(crate) followed: Vec<(u32, u64)>,
     /// Those with targets that are not terminal, oldest first.
     pub(crate) active: Vec<LoadedInstruction>,
     /// Those that are damaged, and why.
@@ -41,6 +45,8 @@ pub(crate) struct Loaded {
     /// Those since [`Store::load`]'s `submissions_since_ms`, with when they came, oldest first.
     pub(crate) submissions: Vec<(i64, SubmissionRecord)>,
     pub(crate) marks: LoadedMarks,
+    /// Who is blocked, with by whom, when and why.
+    pub(crate) blocked: BTreeMap<DeviceId, Block>,
     pub(crate) online: Online,
 }
 
@@ -63,6 +69,8 @@ pub(crate) struct LoadedMarks {
     pub(crate) batch: u64,
     /// The highest serial of a licence, as far as its mark says; 0 if none does.
     pub(crate) licence_serial: u64,
+    /// The highest serial of a policy, damaged ones included.
+    pub(crate) policy_serial: u64,
     pub(crate) definition: i64,
     pub(crate) licence: i64,
     pub(crate) instruction: i64,
@@ -91,9 +99,12 @@ fn load(connection: &Connection, submissions_since_ms: i64, damage: &Damage) -> 
     load_seen(connection, damage, &mut loaded)?;
     loaded.definitions = load_documents(connection, damage, "definitions")?;
     loaded.licences = load_documents(connection, damage, "licences")?;
+    loaded.policies = load_documents(connection, damage, "policies")?;
+    load_followed(connection, damage, &mut loaded)?;
     load_instructions(connection, damage, &mut loaded)?;
     load_submissions(connection, damage, submissions_since_ms, &mut loaded)?;
     load_marks(connection, damage, &mut loaded)?;
+    loaded.blocked = blocked::load(connection, damage)?;
     loaded.online = online::load(connection, damage)?;
     Ok(loaded)
 }
@@ -293,6 +304,20 @@ fn load_documents(
     Ok(documents)
 }
 
+/// A damaged row is as none: the device tells it again with its next session.
+fn load_followed(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("SELECT number, serial, crc FROM policy_followed")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (number, serial): (u32, i64) = (row.get(0)?, row.get(1)?);
+        match verify("policy_followed", &[&key(number), &key(serial)], &[], row.get(2)?) {
+            Ok(()) => loaded.followed.push((number, u64::try_from(serial).unwrap_or_default())),
+            Err(what) => damage.note("policy_followed", &number.to_string(), &what),
+        }
+    }
+    Ok(())
+}
+
 /// Replays every instruction that is not known to be complete. Those that are cost one small row each.
 fn load_instructions(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> rusqlite::Result<()> {
     let sql = "SELECT i.position, i.id, c.record, c.crc FROM instructions i LEFT JOIN counts c ON c.instruction = i.position \
@@ -401,7 +426,9 @@ fn load_marks(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> 
         epoch: mark(connection, damage, Mark::Epoch, epochs)?,
         order_sequence: mark(connection, damage, Mark::OrderSequence, 0)?,
         batch: mark(connection, damage, Mark::Batch, 0)?,
-        licence_serial: licence_serial(connection, damage)?,
+        licence_serial: serial(connection, damage, Mark::LicenceSerial)?,
+        policy_serial: serial(connection, damage, Mark::PolicySerial)?
+            .max(u64::try_from(last("policies")?).unwrap_or_default()),
         definition: last("definitions")?,
         licence: last("licences")?,
         instruction: last("instructions")?,
@@ -412,16 +439,16 @@ fn load_marks(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> 
     Ok(())
 }
 
-/// Returns the highest serial of a licence. A damaged mark is left out: raised, it would refuse every later licence.
-fn licence_serial(connection: &Connection, damage: &Damage) -> rusqlite::Result<u64> {
+/// Returns the highest serial of a kind of document. A damaged mark is left out: raised, it would refuse every later one.
+fn serial(connection: &Connection, damage: &Damage, mark: Mark) -> rusqlite::Result<u64> {
     let mut statement = connection.prepare("SELECT value, crc FROM marks WHERE name = ?1")?;
-    let mut rows = statement.query([Mark::LicenceSerial.name()])?;
+    let mut rows = statement.query([mark.name()])?;
     let Some(row) = rows.next()? else { return Ok(0) };
     let value: i64 = row.get(0)?;
-    match verify("marks", &[Mark::LicenceSerial.name().as_bytes(), &key(value)], &[], row.get(1)?) {
+    match verify("marks", &[mark.name().as_bytes(), &key(value)], &[], row.get(1)?) {
         Ok(()) => Ok(u64::try_from(value).unwrap_or_default()),
         Err(what) => {
-            damage.note("marks", Mark::LicenceSerial.name(), &what);
+            damage.note("marks", mark.name(), &what);
             Ok(0)
         }
     }

@@ -3,6 +3,7 @@
 //! It decides nothing: the core says what to write, as [`Write`]s, and gets back what was loaded, as
 //! `Loaded`. Start reading at [`Store::commit`]; `schema` has the tables, `load` the start.
 
+mod blocked;
 mod error;
 mod files;
 mod load;
@@ -30,7 +31,7 @@ pub(crate) use record::{
     CountsRecord, DocumentRecord, InstructionRecord, SubmissionRecord, TransitionRecord, checked, checksum,
     verify,
 };
-pub(crate) use write::Write;
+pub(crate) use write::{PolicyWrite, Write};
 
 /// The writing connection.
 #[derive(Debug)]
@@ -55,6 +56,8 @@ pub(crate) enum Mark {
     Batch,
     /// The highest serial of a licence (G6 of signing.md).
     LicenceSerial,
+    /// The highest serial of a policy (K1 of trust.md).
+    PolicySerial,
 }
 
 /// The file that says who has the store.
@@ -164,6 +167,7 @@ impl Mark {
             Self::OrderSequence => "order_sequence",
             Self::Batch => "batch",
             Self::LicenceSerial => "licence_serial",
+            Self::PolicySerial => "policy_serial",
         }
     }
 }

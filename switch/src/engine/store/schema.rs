@@ -13,7 +13,7 @@ const APPLICATION_ID: i64 = 0x4d75_5377;
 ///
 /// Each record is a protobuf message beside a CRC32C over the table's name, its key columns and itself. Positions are
 /// given by the core, ascending, and never reused.
-const MIGRATIONS: [&str; 5] = ["
+const MIGRATIONS: [&str; 6] = ["
 CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE devices (number INTEGER PRIMARY KEY, device TEXT NOT NULL, crc INTEGER NOT NULL);
 CREATE INDEX devices_by_name ON devices (device);
@@ -52,6 +52,13 @@ CREATE TABLE removed (number INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, crc IN
 -- Whether a `Hello` has named the outbox; of those from before it is taken for granted, since the client's is among them.
 -- Not under the checksum, as `used`.
 ALTER TABLE seen ADD COLUMN greeted INTEGER NOT NULL DEFAULT 1;
+", "
+-- Client policies: the position is the serial, which a damaged record shows as well.
+CREATE TABLE policies (position INTEGER PRIMARY KEY, record BLOB NOT NULL, crc INTEGER NOT NULL);
+-- The serial of the policy that a device says it follows; without a row it follows none.
+CREATE TABLE policy_followed (number INTEGER PRIMARY KEY, serial INTEGER NOT NULL, crc INTEGER NOT NULL);
+-- Devices that an operator keeps out, known or not; by whom, when and why.
+CREATE TABLE blocked (device TEXT PRIMARY KEY, record BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 "];
 
 /// Sets up the writing connection and brings the tables up to date.

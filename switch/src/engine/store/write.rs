@@ -2,12 +2,13 @@
 
 use muster_pki::DeviceId;
 use muster_proto::ids::{InstructionId, OutboxId};
-use muster_proto::operator::v1::{Client, ExportedResult, LoggedEvent};
+use muster_proto::operator::v1::{Block, Client, ExportedResult, LoggedEvent};
 use prost::Message;
 use rusqlite::{CachedStatement, Connection, Transaction, params};
 
 use super::{
-    CountsRecord, DocumentRecord, InstructionRecord, Mark, SubmissionRecord, TransitionRecord, checksum, key,
+    CountsRecord, DocumentRecord, InstructionRecord, Mark, SubmissionRecord, TransitionRecord, blocked,
+    checksum, key,
 };
 
 /// One row to be written.
@@ -25,6 +26,11 @@ pub(crate) enum Write {
     DeviceRemoved {
         number: u32,
         at_ms: i64,
+    },
+    /// An operator blocked the device; `None`: it is let in again.
+    Blocked {
+        device: DeviceId,
+        block: Option<Box<Block>>,
     },
     Facts {
         number: u32,
@@ -62,6 +68,7 @@ pub(crate) enum Write {
         position: i64,
         record: Box<DocumentRecord>,
     },
+    Policy(PolicyWrite),
     Instruction {
         position: i64,
         id: InstructionId,
@@ -92,6 +99,17 @@ pub(crate) enum Write {
         number: u32,
         record: Box<LoggedEvent>,
     },
+}
+
+/// A row about client policies.
+#[derive(Debug, Clone)]
+pub(crate) enum PolicyWrite {
+    /// It was imported.
+    Held { serial: u64, record: Box<DocumentRecord> },
+    /// A later one is for all, and room was wanted.
+    Gone { serial: u64 },
+    /// Which one a device follows; 0: none.
+    Followed { number: u32, serial: u64 },
 }
 
 /// Writes a batch in one transaction; returns how many bytes it has, about.
@@ -128,6 +146,7 @@ fn write_one(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<u
             Ok(64)
         }
         Write::DeviceRemoved { number, at_ms } => write_removal(transaction, *number, *at_ms),
+        Write::Blocked { device, block } => blocked::write(transaction, device, block.as_deref()),
         Write::Facts { number, facts } => {
             let sql = "INSERT OR REPLACE INTO facts VALUES (?1, ?2, ?3)";
             write_keyed(transaction, sql, "facts", i64::from(*number), facts.as_ref())
@@ -159,13 +178,11 @@ fn write_one(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<u
             let sql = "INSERT INTO definitions VALUES (?1, ?2, ?3)";
             write_keyed(transaction, sql, "definitions", *position, record.as_ref())
         }
-        Write::Licence { position, record } => write_keyed(
-            transaction,
-            "INSERT INTO licences VALUES (?1, ?2, ?3)",
-            "licences",
-            *position,
-            record.as_ref(),
-        ),
+        Write::Licence { position, record } => {
+            let sql = "INSERT INTO licences VALUES (?1, ?2, ?3)";
+            write_keyed(transaction, sql, "licences", *position, record.as_ref())
+        }
+        Write::Policy(write) => write_policy(transaction, write),
         Write::Counts { instruction, record } => {
             let sql = "INSERT OR REPLACE INTO counts VALUES (?1, ?2, ?3)";
             write_keyed(transaction, sql, "counts", *instruction, record)
@@ -227,6 +244,7 @@ fn write_logged(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Resul
         Write::Mark { .. }
         | Write::Device { .. }
         | Write::DeviceRemoved { .. }
+        | Write::Blocked { .. }
         | Write::Facts { .. }
         | Write::LastSeen { .. }
         | Write::Online { .. }
@@ -234,6 +252,7 @@ fn write_logged(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Resul
         | Write::SeenGone { .. }
         | Write::Definition { .. }
         | Write::Licence { .. }
+        | Write::Policy(_)
         | Write::Counts { .. } => Ok(0),
     }
 }
@@ -243,6 +262,31 @@ fn write_removal(transaction: &Transaction<'_>, number: u32, at_ms: i64) -> rusq
     cached(transaction, "INSERT INTO removed VALUES (?1, ?2, ?3)")?.execute(params![number, at_ms, crc])?;
     cached(transaction, "DELETE FROM facts WHERE number = ?1")?.execute([number])?;
     cached(transaction, "DELETE FROM last_seen WHERE number = ?1")?.execute([number])?;
+    cached(transaction, "DELETE FROM policy_followed WHERE number = ?1")?.execute([number])?;
+    Ok(32)
+}
+
+fn write_policy(transaction: &Transaction<'_>, write: &PolicyWrite) -> rusqlite::Result<usize> {
+    // A policy's text cannot say a higher one, and what devices say is cut before it comes here.
+    let signed = |serial: u64| i64::try_from(serial).unwrap_or(i64::MAX);
+    match write {
+        PolicyWrite::Held { serial, record } => {
+            let sql = "INSERT INTO policies VALUES (?1, ?2, ?3)";
+            return write_keyed(transaction, sql, "policies", signed(*serial), record.as_ref());
+        }
+        PolicyWrite::Gone { serial } => {
+            cached(transaction, "DELETE FROM policies WHERE position = ?1")?.execute([signed(*serial)])?;
+        }
+        PolicyWrite::Followed { number, serial: 0 } => {
+            cached(transaction, "DELETE FROM policy_followed WHERE number = ?1")?.execute([number])?;
+        }
+        PolicyWrite::Followed { number, serial } => {
+            let serial = signed(*serial);
+            let crc = checksum("policy_followed", &[&key(*number), &key(serial)], &[]);
+            cached(transaction, "INSERT OR REPLACE INTO policy_followed VALUES (?1, ?2, ?3)")?
+                .execute(params![number, serial, crc])?;
+        }
+    }
     Ok(32)
 }
 

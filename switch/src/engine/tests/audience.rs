@@ -108,7 +108,10 @@ async fn a_licence_never_goes_back_and_every_session_hears_of_a_new_one() {
     world.engine.import_licence(world.licence(3)).await.unwrap();
     let notice = |message| match message {
         ShardMessage::LicenceNotice { digest } => Some(digest),
-        ShardMessage::Order { .. } | ShardMessage::Ack { .. } | ShardMessage::Close { .. } => None,
+        ShardMessage::Order { .. }
+        | ShardMessage::Ack { .. }
+        | ShardMessage::Close { .. }
+        | ShardMessage::PolicyNotice { .. } => None,
     };
     let (_first, newest) = (world.next(notice).await, world.next(notice).await);
     let back = world.engine.import_licence(older).await;

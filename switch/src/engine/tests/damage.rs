@@ -205,7 +205,7 @@ async fn a_store_that_cannot_be_used_says_where_it_is_what_was_found_and_what_to
         (
             "a later version",
             |file| pragma(file, "user_version", 99),
-            &["has layout 99", "layouts up to 5", "newer version"],
+            &["has layout 99", "layouts up to 6", "newer version"],
         ),
         (
             "another program",
@@ -258,7 +258,7 @@ fn pragma(file: &Path, name: &str, value: i64) {
 }
 
 /// Flips the last bit of the records.
-fn flip(database: &Connection, table: &str, which: &str) {
+pub(super) fn flip(database: &Connection, table: &str, which: &str) {
     let sql = format!("SELECT rowid, record FROM {table} WHERE {which}");
     let sql = if table == "seen" { sql.replace("rowid", "number") } else { sql };
     let key = if table == "seen" { "number" } else { "rowid" };
@@ -274,7 +274,7 @@ fn flip(database: &Connection, table: &str, which: &str) {
 }
 
 /// Returns the tables that the status warns of.
-fn warnings(world: &World) -> Vec<String> {
+pub(super) fn warnings(world: &World) -> Vec<String> {
     let table = |warning: &String| {
         let (_, rest) = warning.split_once("in table ")?;
         rest.split_once(' ').map(|(table, _)| table.to_owned())

@@ -195,9 +195,10 @@ async fn a_later_session_supersedes_the_earlier() {
     let closed = world
         .next(|message| match message {
             ShardMessage::Close { session, reason, .. } => Some((session, reason)),
-            ShardMessage::Order { .. } | ShardMessage::Ack { .. } | ShardMessage::LicenceNotice { .. } => {
-                None
-            }
+            ShardMessage::Order { .. }
+            | ShardMessage::Ack { .. }
+            | ShardMessage::LicenceNotice { .. }
+            | ShardMessage::PolicyNotice { .. } => None,
         })
         .await;
     world.engine.disconnected(first.connected.number, first.connected.epoch).await.unwrap();

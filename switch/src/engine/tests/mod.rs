@@ -2,6 +2,7 @@
 
 mod abandon;
 mod audience;
+mod blocking;
 mod damage;
 mod expiry;
 mod files;
@@ -9,6 +10,7 @@ mod history;
 mod intake;
 mod issue;
 mod parts;
+mod policies;
 mod presence;
 mod removal;
 mod reserve;

@@ -107,9 +107,10 @@ async fn its_session_is_closed_and_what_still_comes_of_it_gets_no_ack() {
                 Some(())
             }
             ShardMessage::Ack { .. } => panic!("an ack before the close: {message:?}"),
-            ShardMessage::Close { .. } | ShardMessage::Order { .. } | ShardMessage::LicenceNotice { .. } => {
-                None
-            }
+            ShardMessage::Close { .. }
+            | ShardMessage::Order { .. }
+            | ShardMessage::LicenceNotice { .. }
+            | ShardMessage::PolicyNotice { .. } => None,
         })
         .await;
     assert_eq!(world.next_ack().await.1, [range(3, 3)]);
@@ -257,7 +258,7 @@ async fn a_store_of_the_third_layout_learns_to_remove() {
     let world = world.restart(|database| {
         database
             .execute_batch(
-                "ALTER TABLE seen DROP COLUMN greeted; DROP TABLE removed; PRAGMA user_version = 3;",
+                "ALTER TABLE seen DROP COLUMN greeted; DROP TABLE removed; DROP TABLE policies; DROP TABLE policy_followed; DROP TABLE blocked; PRAGMA user_version = 3;",
             )
             .unwrap();
     });

@@ -66,6 +66,7 @@ fn core() -> Core {
         tenant: TENANT.to_owned(),
         prepared_ttl: Duration::from_secs(600),
         disk_reserve_bytes: RESERVE,
+        blocked_max: 1,
     };
     Core::new(config, Loaded::default(), Catalogue::default())
 }
@@ -107,7 +108,10 @@ fn acks(output: &Output) -> Vec<Option<u64>> {
 fn closes(output: &Output) -> Vec<(SessionKey, CloseReason)> {
     let close = |message: &ShardMessage| match message {
         ShardMessage::Close { session, reason, .. } => Some((*session, *reason)),
-        ShardMessage::Ack { .. } | ShardMessage::Order { .. } | ShardMessage::LicenceNotice { .. } => None,
+        ShardMessage::Ack { .. }
+        | ShardMessage::Order { .. }
+        | ShardMessage::LicenceNotice { .. }
+        | ShardMessage::PolicyNotice { .. } => None,
     };
     output.messages.iter().filter_map(|(_, message)| close(message)).collect()
 }

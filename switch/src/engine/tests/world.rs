@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use muster_pki::authority::{Authority, Issued, Request};
 use muster_pki::{Role, Roots, UnixTime};
 use muster_proto::common::v1::{NamedValue, TargetState, Value, value::Kind};
-use muster_proto::ids::{InstructionId, OutboxId};
+use muster_proto::ids::{Digest, InstructionId, OutboxId};
 use muster_proto::operator::v1::Instruction;
 use muster_proto::order::v1::Order;
 use muster_proto::session::v1::{Event, Hello, Lane, Result as SessionResult, SequenceRange};
@@ -30,6 +30,9 @@ pub(super) const TENANT: &str = "acme";
 pub(super) const OPERATOR: &str = "anna.acme.local";
 pub(super) const DEFINITION: &str = "Acme-Test-Kernel";
 
+/// Devices that may be blocked at once.
+pub(super) const BLOCKED_MAX: usize = 2;
+
 /// How long a test waits for what must come.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -40,6 +43,7 @@ pub(super) struct World {
     pub(super) author: Party,
     pub(super) orders: Party,
     pub(super) licensor: Party,
+    pub(super) administrator: Party,
     hands: Arc<Hands>,
     trust: Arc<Trust>,
     disk_reserve_bytes: u64,
@@ -87,17 +91,42 @@ impl World {
     /// An engine that holds nothing.
     pub(super) fn empty(author: Party, mailbox: usize) -> Self {
         let (orders, licensor) = (Party::new(Role::OrderSigner), Party::new(Role::Licensor));
+        let administrator = Party::new(Role::Policy);
         let trust = Trust {
             authors: author.roots.clone(),
             orders: orders.roots.clone(),
             licences: licensor.roots.clone(),
+            policies: Some(administrator.roots.clone()),
             revocation: None,
+            sources: None,
         };
         let dir = TempDir::new().unwrap();
         let hands = Arc::new(Hands { now_ms: real_now_ms().into(), wrong_by_ms: AtomicI64::new(0) });
         let trust = Arc::new(trust);
         let (engine, shard) = open(&dir, &trust, &hands, 0, mailbox).unwrap();
-        Self { dir, engine, shard, author, orders, licensor, hands, trust, disk_reserve_bytes: 0, mailbox }
+        Self {
+            dir,
+            engine,
+            shard,
+            author,
+            orders,
+            licensor,
+            administrator,
+            hands,
+            trust,
+            disk_reserve_bytes: 0,
+            mailbox,
+        }
+    }
+
+    /// An engine that holds nothing, and does not know who may sign policies.
+    pub(super) fn without_policy_roots() -> Self {
+        let world = Self::empty(Party::new(Role::Author), 64);
+        let Trust { authors, orders, licences, .. } = world.trust.as_ref();
+        let (authors, orders, licences) = (authors.clone(), orders.clone(), licences.clone());
+        let trust = Trust { authors, orders, licences, policies: None, revocation: None, sources: None };
+        world.engine.set_trust(Arc::new(trust));
+        world
     }
 
     /// Closes the engine, lets `meanwhile` touch the store, and opens it again.
@@ -250,9 +279,10 @@ impl World {
     pub(super) async fn next_ack(&mut self) -> (Lane, Vec<SequenceRange>, u64) {
         self.next(|message| match message {
             ShardMessage::Ack { lane, ranges, credit_bytes, .. } => Some((lane, ranges, credit_bytes)),
-            ShardMessage::Order { .. } | ShardMessage::Close { .. } | ShardMessage::LicenceNotice { .. } => {
-                None
-            }
+            ShardMessage::Order { .. }
+            | ShardMessage::Close { .. }
+            | ShardMessage::LicenceNotice { .. }
+            | ShardMessage::PolicyNotice { .. } => None,
         })
         .await
     }
@@ -287,6 +317,18 @@ impl World {
             ContentType::Definition,
             self.now_ms(),
         )
+    }
+
+    /// A policy of this serial; an empty audience is all.
+    pub(super) fn policy(&self, serial: u64, audience: &str) -> Vec<u8> {
+        let text = policy_text(serial, audience);
+        self.administrator.sign(text.as_bytes(), ContentType::Policy, self.now_ms())
+    }
+
+    /// Lets a session say which policy it follows; returns the later one that it is to follow.
+    pub(super) async fn check_policy(&self, session: &Session, serial: u64) -> Option<Digest> {
+        let Connected { number, epoch, policy_serial, .. } = session.connected;
+        self.engine.policy_check(number, epoch, serial, policy_serial).await.unwrap()
     }
 
     /// A licence that binds the prefix to the author.
@@ -381,6 +423,12 @@ keep = {{ default = "1d", min = "1h", max = "30d" }}
     )
 }
 
+pub(super) fn policy_text(serial: u64, audience: &str) -> String {
+    format!(
+        "serial = {serial}\ntenant = \"{TENANT}\"\nsays = \"Number {serial}.\"\naudience = '{audience}'\n"
+    )
+}
+
 pub(super) fn result(id: InstructionId, sequence: u64, state: TargetState) -> SessionResult {
     SessionResult {
         sequence,
@@ -424,6 +472,7 @@ fn open(
     let wall = Wall::new(ClockLimits::default(), crate::metrics::CLOCK, move || hands.read());
     let config = EngineConfig {
         disk_reserve_bytes,
+        blocked_max: BLOCKED_MAX,
         clock: Clock::of(&wall),
         ..EngineConfig::new(dir.path().to_owned(), TENANT.to_owned(), Arc::clone(trust))
     };

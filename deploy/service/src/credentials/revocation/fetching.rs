@@ -1,6 +1,7 @@
 //! The task that fetches CRLs from distribution points, and follows CRL files.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use muster_pki::{CrlUrl, Fetch, FetchResponse, Fetched, UnixTime};
@@ -83,7 +84,14 @@ impl Revocation {
         let mut fetches: Vec<Fetch> = Vec::new();
         let mut asking: JoinSet<Answer> = JoinSet::new();
         let https = self.https();
+        let mut begun = self.fetched_anew.load(Ordering::Relaxed);
         loop {
+            let now_begun = self.fetched_anew.load(Ordering::Relaxed);
+            if begun != now_begun {
+                begun = now_begun;
+                fetches.clear();
+                asking = JoinSet::new();
+            }
             self.add_new(&mut fetches);
             let now = self.clock.now();
             for fetch in &mut fetches {

@@ -1,6 +1,7 @@
 //! [`Issuers`]: whose CRLs count.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use muster_pki::{
     Certificate, CertificateDer, CrlSources, CrlUrl, Facts, IssuerRule, RevocationIndex, RevocationMode,
@@ -11,6 +12,8 @@ use super::kept::Kept;
 use super::{RevocationFiles, RevocationSettings};
 use crate::credentials::error::CredentialError;
 use crate::credentials::files::{bytes_of, read};
+use crate::credentials::identity::expiry_warning;
+use crate::metrics;
 
 /// The CAs that are configured, and those whose certificates stand in our files.
 #[derive(Debug, Default)]
@@ -23,6 +26,8 @@ pub(super) struct Issuers {
     own: Vec<Certificate>,
     /// Files of roots that give none.
     unread: Vec<PathBuf>,
+    /// Every configured CA, by its file: what is told before it ends (N3).
+    authorities: Vec<(PathBuf, Certificate)>,
 }
 
 #[derive(Debug)]
@@ -50,6 +55,7 @@ impl Issuers {
                 this.unread.push(path.clone());
             }
             for root in roots.iter().flat_map(Roots::iter) {
+                this.authorities.push((path.clone(), root.clone()));
                 this.configure(Configured {
                     certificate: root.clone(),
                     mode: None,
@@ -72,6 +78,7 @@ impl Issuers {
         if let Some(bytes) = files.own.as_ref().and_then(|path| read(path).ok()) {
             this.own = this.vouched(&certificates_beside(&bytes), now);
         }
+        this.record_ends();
         Ok(this)
     }
 
@@ -88,6 +95,7 @@ impl Issuers {
                 .ok()
                 .filter(Certificate::is_ca)
                 .ok_or_else(|| CredentialError::NotAnIssuer { path: path.clone() })?;
+            self.authorities.push((path.clone(), certificate.clone()));
             self.configure(Configured {
                 certificate,
                 mode: settings.mode,
@@ -155,6 +163,35 @@ impl Issuers {
     pub(super) fn intermediates(&self) -> Vec<CertificateDer<'static>> {
         let named = self.configured.iter().filter(|configured| !configured.is_root);
         named.map(|configured| configured.certificate.certificate_der().clone()).collect()
+    }
+
+    /// Returns which configured CAs have ended, or are about to (N3), each once.
+    pub(super) fn ending(&self, now: UnixTime) -> Vec<String> {
+        let mut told: Vec<Thumbprint> = Vec::new();
+        let mut ending = Vec::new();
+        for (path, certificate) in &self.authorities {
+            if let Some(warning) = expiry_warning("CA", certificate, now)
+                && !told.contains(&certificate.thumbprint())
+            {
+                told.push(certificate.thumbprint());
+                ending.push(format!("{}: {warning}", path.display()));
+            }
+        }
+        ending
+    }
+
+    /// Sets the metric of when the first CA of each file ends.
+    fn record_ends(&self) {
+        let mut first: BTreeMap<&Path, u64> = BTreeMap::new();
+        for (path, certificate) in &self.authorities {
+            let end = certificate.not_after().as_secs();
+            first.entry(path).and_modify(|first| *first = end.min(*first)).or_insert(end);
+        }
+        for (path, end) in first {
+            let file = path.display().to_string();
+            #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 seconds")]
+            ::metrics::gauge!(metrics::AUTHORITIES_NOT_AFTER_SECONDS, "file" => file).set(end as f64);
+        }
     }
 
     /// Returns the files of roots that gave none when these were read.

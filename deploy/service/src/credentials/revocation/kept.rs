@@ -11,6 +11,7 @@ use std::time::Duration;
 use muster_pki::{Certificate, RevocationIndex, Thumbprint, UnixTime, Validators};
 use serde::{Deserialize, Serialize};
 
+use super::dues::Dues;
 use crate::credentials::durable::replace;
 use crate::credentials::files::read;
 
@@ -68,9 +69,28 @@ impl Kept {
         index: &mut RevocationIndex,
         candidates: &[Certificate],
         now: UnixTime,
+        dues: &mut Dues,
     ) {
-        let Some(folder) = &self.folder else { return };
-        let mut gone = Vec::new();
+        let Some(folder) = self.folder.clone() else { return };
+        for (url, problem) in self.load_again(index, candidates, now, dues) {
+            tracing::warn!(url, problem, "a CRL that was kept is fetched again");
+            let _missing_is_fine = std::fs::remove_file(folder.join(file_name(&url)));
+            self.state.crls.remove(&url);
+            self.has_changed = true;
+        }
+    }
+
+    /// Adds the kept CRLs, and returns those that do not load. They stay on the disk, as the issuer of each may come back; until
+    /// then nothing is known of them, so that the next fetch asks for all of it.
+    pub(super) fn load_again(
+        &mut self,
+        index: &mut RevocationIndex,
+        candidates: &[Certificate],
+        now: UnixTime,
+        dues: &mut Dues,
+    ) -> Vec<(String, String)> {
+        let Some(folder) = &self.folder else { return Vec::new() };
+        let mut unloaded = Vec::new();
         for (url, kept) in &mut self.state.crls {
             let path = folder.join(file_name(url));
             let loaded = match read(&path) {
@@ -78,18 +98,17 @@ impl Kept {
                 Err(error) => Err(error.to_string()),
             };
             match loaded {
-                Ok(loaded) => kept.next_update = loaded.iter().map(|crl| crl.next_update).min(),
+                Ok(loaded) => {
+                    kept.next_update = loaded.iter().map(|crl| crl.next_update).min();
+                    dues.note(url, &loaded);
+                }
                 Err(problem) => {
-                    tracing::warn!(url, problem, "a CRL that was kept is fetched again");
-                    gone.push(url.clone());
+                    kept.next_update = None;
+                    unloaded.push((url.clone(), problem));
                 }
             }
         }
-        for url in gone {
-            let _missing_is_fine = std::fs::remove_file(folder.join(file_name(&url)));
-            self.state.crls.remove(&url);
-            self.has_changed = true;
-        }
+        unloaded
     }
 
     /// Returns since when `issuer` is configured; `now`, if it was not before.

@@ -9,14 +9,16 @@ use axum::extract::State as Shared;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use muster_pki::{Policy, RevocationMode, Role, TrailOf};
+use muster_pki::authority::Issued;
+use muster_pki::{Policy, RevocationMode, Role, Roots, TrailOf};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::meet;
 use super::pki::Pki;
 use crate::credentials::{
-    self, CredentialFiles, IssuerSettings, Revocation, RevocationSettings, Rules, ServerCredentials,
+    self, CredentialFiles, IssuerSettings, PathElement, Revocation, RevocationSettings, Rules,
+    ServerCredentials,
 };
 use crate::health::{Health, State};
 use crate::shutdown::{DrainOutcome, Shutdown};
@@ -181,4 +183,69 @@ async fn r4_garbage_and_errors_of_the_publishing_server_change_nothing_and_are_t
 
     meet(&server, &client, "localhost").await.server.unwrap();
     assert_eq!(shutdown.drain(Duration::from_secs(10)).await, DrainOutcome::Drained);
+}
+
+#[tokio::test]
+async fn r1_the_url_that_a_signers_certificate_tells_is_fetched_though_no_peer_shows_it() {
+    let pki = Pki::new();
+    let published = Arc::new(Published::default());
+    let (_tasks, url) = serve(&published).await;
+    let (signer, stranger) = (pki.issue_with_url("author", &url), Pki::new().issue_with_url("author", &url));
+    *published.body.lock().unwrap() = pki.crl(&[&signer], 1).into_bytes();
+    let revocation = fetching(&pki, RevocationMode::Hard);
+    let (shutdown, health) = (Shutdown::new(), Health::new());
+    revocation.watch(&shutdown, &health);
+    let roots = Roots::from_pem(pki.read("devices.pem").as_bytes(), "devices.pem").unwrap();
+    let chain =
+        |issued: &Issued| muster_pki::pem::certificates(issued.chain_pem.as_bytes(), "chain").unwrap();
+
+    revocation.learn_signer(Role::Device, &chain(&stranger), &roots);
+    let (learned, of_stranger) = (revocation.distribution_points(), revocation.index().len());
+    revocation.learn_signer(Role::Device, &chain(&signer), &roots);
+    eventually("the CRL is fetched", async || revocation.index().len() == 1).await;
+
+    assert_eq!((learned, of_stranger), (Vec::<String>::new(), 0), "a stranger's certificate tells nothing");
+    assert!(revocation.is_any_revoked(&[PathElement::of(&signer.certificate)]));
+    assert_eq!(shutdown.drain(Duration::from_secs(10)).await, DrainOutcome::Drained);
+}
+
+#[tokio::test]
+async fn r1_an_issuer_that_is_taken_out_and_put_back_has_its_fetched_crl_again() {
+    let pki = Pki::new();
+    let published = Arc::new(Published::default());
+    let (_tasks, url) = serve(&published).await;
+    let device = pki.issue_with_url("w701", &url);
+    *published.body.lock().unwrap() = pki.crl(&[&device], 1).into_bytes();
+    let load = |is_kept: bool| {
+        let mut files = pki.revocation_files();
+        files.crls.clear();
+        files.roots.truncate(1);
+        files.kept = files.kept.filter(|_| is_kept);
+        let urls = vec![url.clone()];
+        let issuing =
+            IssuerSettings { certificates: pki.write_issuing_ca(), urls, ..IssuerSettings::default() };
+        let settings = RevocationSettings { issuers: vec![issuing], ..RevocationSettings::default() };
+        Revocation::load(files, settings, pki.clock()).unwrap()
+    };
+    let path = [PathElement::of(&device.certificate)];
+    // The last of them begins with what the one before kept, so that its first request is conditional.
+    for (is_kept, is_resumed) in [(false, false), (true, false), (true, true)] {
+        let revocation = load(is_kept);
+        let (shutdown, health) = (Shutdown::new(), Health::new());
+        revocation.watch(&shutdown, &health);
+        eventually("the CRL is in use", async || revocation.is_any_revoked(&path)).await;
+        let not_modified = || published.not_modified.load(Ordering::Relaxed);
+        eventually("the server was asked", async || !is_resumed || not_modified() > 0).await;
+
+        // One right after the other, before the fetching looks.
+        pki.write("issuing.pem", &pki.read("operators.pem"));
+        assert_eq!(revocation.reload(), credentials::Reload::Swapped);
+        assert!(!revocation.is_any_revoked(&path));
+        pki.write_issuing_ca();
+        assert_eq!(revocation.reload(), credentials::Reload::Swapped);
+
+        assert_eq!(revocation.is_any_revoked(&path), is_kept, "what is on the disk is in use at once");
+        eventually("the CRL is in use again", async || revocation.is_any_revoked(&path)).await;
+        assert_eq!(shutdown.drain(Duration::from_secs(10)).await, DrainOutcome::Drained);
+    }
 }

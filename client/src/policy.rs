@@ -1,0 +1,67 @@
+//! The policies of the fleet's administrators: which is followed, and how a new one comes to be (K1–K4).
+//!
+//! ```text
+//! session ──notice, document──► Follower ──► Keeper (decides, pure) ──► store
+//!    ▲                             │ a policy that connects otherwise
+//!    └── Takeover ◄── trial: a connection of its own, beside the session that stands
+//! ```
+//! The Switch only carries policies. One that changes addresses or trust counts once a session came about under it; until then,
+//! and for good if none does, the old one is followed.
+
+mod follower;
+mod keeper;
+mod offers;
+mod remembered;
+mod trial;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use follower::{Follower, Heard, Watching};
+pub(crate) use keeper::{Keeper, Memory, TRIAL};
+pub(crate) use offers::Offers;
+pub(crate) use remembered::remembered;
+
+/// The readable copy of the policy that is followed, in `data_dir` (K3).
+pub(crate) const COPY: &str = "policy.toml";
+
+/// How a client stands with its policies.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// The serial of the policy that is followed; 0: as installed.
+    pub serial: u64,
+    /// The serial of the policy that is tried beside it; 0: none.
+    pub trial: u64,
+    /// When the trial ends without a session, milliseconds since 1970; 0 without one.
+    pub trial_until_ms: i64,
+    /// The text of the policy that is followed; empty: as installed.
+    pub text: String,
+}
+
+fn status(keeper: &Keeper) -> PolicyStatus {
+    let trial = keeper.trial();
+    PolicyStatus {
+        serial: keeper.serial(),
+        trial: trial.map_or(0, |trial| trial.kept.policy.serial()),
+        trial_until_ms: trial.map_or(0, |trial| trial.until_ms),
+        text: keeper.current().and_then(|kept| remembered::text(&kept.envelope)).unwrap_or_default(),
+    }
+}
+
+/// Writes the copy for people; nothing reads it again.
+fn write_copy(path: &Path, status: &PolicyStatus) {
+    let written = if status.serial == 0 {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    } else {
+        let new = path.with_extension("new");
+        let head = "# A copy for people: what counts is the signed policy in the client's store.\n";
+        std::fs::write(&new, format!("{head}{}", status.text)).and_then(|()| std::fs::rename(&new, path))
+    };
+    if let Err(error) = written {
+        tracing::warn!(file = %path.display(), %error, "the readable copy of the policy is not up to date");
+    }
+}

@@ -1,0 +1,354 @@
+//! [`Follower`]: carries out what the [`Keeper`] decides: asks, verifies, keeps, tries, and moves the client.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use muster_pki::{DeviceId, UnixTime};
+use muster_proto::ids::Digest;
+use muster_proto::session::v1::DocumentKind;
+use muster_service::credentials::ClientCredentials;
+use muster_service::health::Health;
+use muster_service::shutdown::Shutdown;
+use muster_signing::envelope;
+use muster_signing::policy::Policy;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::keeper::{Keeper, Kept, RolledBack, Verdict};
+use super::offers::Offers;
+use super::trial::{Attempts, Trying};
+use super::{PolicyStatus, remembered, status, write_copy};
+use crate::clock;
+use crate::connection::{Caller, Takeover, Welcomed};
+use crate::https::Https;
+use crate::instructions::LiveTrust;
+use crate::instructions::shell::Outbound;
+use crate::metrics as names;
+use crate::profile::{Installed, Profile, Stage};
+use crate::store::{Store, StoreError, Tables, event_record};
+use crate::value;
+
+/// The event of a policy that was tried in vain (K4).
+const ROLLED_BACK: &str = "policy.rolled_back";
+
+/// The longest reason in that event, in characters; an event's field has room for more.
+const REASON_CHARS_MAX: usize = 1_000;
+
+/// Pause before a write is tried again that found the disk full.
+const DISK_FULL_PAUSE: Duration = Duration::from_secs(5);
+
+/// What the follower is told.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// A session was welcomed.
+    Session,
+    /// The Switch holds another policy for this device.
+    Notice(Digest),
+    /// A policy that was asked for.
+    Document {
+        /// As asked.
+        digest: Digest,
+        /// Empty: the Switch does not have it.
+        envelope: Bytes,
+    },
+    /// Somebody on this machine wants to know at once.
+    Refresh(oneshot::Sender<()>),
+}
+
+/// Follows the files of the credentials in use.
+#[derive(Debug, Clone)]
+pub(crate) struct Watching {
+    pub(crate) shutdown: Shutdown,
+    pub(crate) health: Health,
+    /// By what name health and metrics know them.
+    pub(crate) name: &'static str,
+    /// Ends the following of those in use.
+    pub(crate) current: CancellationToken,
+}
+
+/// Follows the policies of the fleet's administrators.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    pub(crate) keeper: Keeper,
+    pub(crate) offers: Offers,
+    pub(crate) rolled_back: Option<Digest>,
+    pub(crate) device: DeviceId,
+    pub(crate) installed: Arc<Installed>,
+    pub(crate) trust: Arc<LiveTrust>,
+    pub(crate) store: Store,
+    pub(crate) caller: Caller,
+    pub(crate) takeover: Takeover,
+    pub(crate) background: watch::Sender<Option<Https>>,
+    /// To the Switch.
+    pub(crate) session: mpsc::Sender<Outbound>,
+    pub(crate) heard: mpsc::Receiver<Heard>,
+    pub(crate) status: watch::Sender<PolicyStatus>,
+    pub(crate) watching: Watching,
+    pub(crate) trying: Option<Trying>,
+    /// The readable copy.
+    pub(crate) copy: PathBuf,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Follower {
+    /// Runs until it is stopped or the store fails.
+    pub(crate) async fn run(mut self) -> Result<(), StoreError> {
+        self.show();
+        // A trial that a restart interrupted goes on.
+        self.begin_trial();
+        let refresh = self.installed.config.policy.refresh;
+        let mut next_check = Instant::now() + refresh;
+        let stop = self.stop.clone();
+        loop {
+            let deadline = self.trying.as_ref().map(|trying| trying.deadline);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                welcomed = welcomed(&mut self.trying) => self.handle_welcomed(welcomed).await?,
+                () = wait_until(deadline) => self.handle_trial_over().await?,
+                Some(heard) = self.heard.recv() => self.handle_heard(heard).await?,
+                () = sleep_until(next_check) => {
+                    self.check();
+                    next_check = Instant::now() + refresh;
+                }
+            }
+        }
+    }
+
+    async fn handle_heard(&mut self, heard: Heard) -> Result<(), StoreError> {
+        match heard {
+            Heard::Session => {
+                self.offers.handle_session();
+                self.check();
+            }
+            // Nobody may sign any.
+            Heard::Notice(_) if !self.installed.config.trust.has_policies() => {}
+            Heard::Notice(digest) => {
+                let memory = self.keeper.memory();
+                let held = [memory.current.as_ref(), memory.trial.as_ref().map(|trial| &trial.kept)];
+                let held = held.into_iter().flatten().any(|kept| envelope::digest(&kept.envelope) == digest);
+                if self.offers.handle_notice(digest, held) {
+                    self.send(Outbound::Ask(DocumentKind::Policy, digest));
+                }
+            }
+            Heard::Document { digest, envelope } => return self.handle_document(digest, &envelope).await,
+            Heard::Refresh(done) => {
+                self.check();
+                // Whoever asked may have gone.
+                let _gone = done.send(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the Switch which policy is followed; it answers with a later one.
+    fn check(&self) {
+        self.send(Outbound::CheckPolicy(self.keeper.serial()));
+    }
+
+    /// Sends if there is a session with room; what is lost is sent with the next session, or in an hour.
+    fn send(&self, outbound: Outbound) {
+        if let Err(error) = self.session.try_send(outbound) {
+            tracing::debug!(%error, "not sent");
+        }
+    }
+
+    async fn handle_document(&mut self, digest: Digest, envelope: &[u8]) -> Result<(), StoreError> {
+        if !self.offers.handle_document(digest) {
+            return Ok(());
+        }
+        if envelope::digest(envelope) != digest {
+            self.refuse(digest, "content", "the Switch sent another policy than the one asked for, or none");
+            return Ok(());
+        }
+        match self.trust.open_policy(envelope, UnixTime::now()) {
+            Err(error) => self.refuse(digest, "signature", &error.to_string()),
+            Ok(policy) => return self.handle_policy(digest, envelope, policy).await,
+        }
+        Ok(())
+    }
+
+    async fn handle_policy(
+        &mut self,
+        digest: Digest,
+        envelope: &[u8],
+        policy: Policy,
+    ) -> Result<(), StoreError> {
+        let (serial, says) = (policy.serial(), policy.terms().says.clone());
+        match self.keeper.handle_policy(Kept { envelope: envelope.to_vec(), policy }, clock::wall_ms()) {
+            Verdict::Held => {}
+            Verdict::NotOurs => self.refuse(digest, "not_ours", &format!("policy {serial} is for others")),
+            Verdict::Older { highest } => {
+                let problem = format!("policy {serial} is not later than {highest}, which was taken before");
+                self.refuse(digest, "older", &problem);
+            }
+            Verdict::Adopted => {
+                self.give_up_trial();
+                self.keep(None).await?;
+                tracing::info!(serial, says, "policy followed");
+                self.show();
+                self.check();
+            }
+            Verdict::Tried => {
+                self.give_up_trial();
+                self.keep(None).await?;
+                tracing::info!(serial, says, "policy tried beside the one that is followed");
+                self.show();
+                self.begin_trial();
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, digest: Digest, reason: &'static str, problem: &str) {
+        ::metrics::counter!(names::POLICIES_REFUSED, "reason" => reason).increment(1);
+        tracing::warn!(%digest, problem, "the Switch offers a policy that is not taken");
+        self.offers.refuse(digest);
+    }
+
+    fn begin_trial(&mut self) {
+        let Some(trial) = self.keeper.trial() else { return };
+        let left = u64::try_from(trial.until_ms.saturating_sub(clock::wall_ms())).unwrap_or(0);
+        let attempts = Attempts {
+            policy: trial.kept.policy.clone(),
+            installed: Arc::clone(&self.installed),
+            device: self.device.clone(),
+            caller: self.caller.clone(),
+        };
+        self.takeover.set_trying(true);
+        self.trying = Some(Trying::begin(attempts, Instant::now() + Duration::from_millis(left)));
+    }
+
+    fn give_up_trial(&mut self) {
+        self.trying = None;
+        self.takeover.set_trying(false);
+    }
+
+    /// There is a session under the policy that is tried: from now on it is followed.
+    async fn handle_welcomed(&mut self, welcomed: Welcomed) -> Result<(), StoreError> {
+        self.trying = None;
+        let Some(serial) = self.keeper.trial().map(|trial| trial.kept.policy.serial()) else { return Ok(()) };
+        self.keeper.handle_session(serial);
+        self.keep(None).await?;
+        // The files that it makes lie where those of the policy before lay; until now they were that one's.
+        let profile = self.followed().await.unwrap_or_else(|| Arc::clone(&welcomed.profile));
+        self.watch(&profile.credentials);
+        self.background.send_replace(self.https(&profile));
+        tracing::info!(serial, "policy followed: it has a session");
+        self.show();
+        self.takeover.offer(Welcomed { profile, ..welcomed });
+        self.takeover.set_trying(false);
+        Ok(())
+    }
+
+    async fn followed(&self) -> Option<Arc<Profile>> {
+        let (installed, device) = (Arc::clone(&self.installed), self.device.clone());
+        let policy = self.keeper.current().map(|kept| kept.policy.clone());
+        let made = move || installed.profile_of(&device, policy.as_ref(), Stage::Followed);
+        match spawn_blocking(made).await {
+            Ok(Ok(profile)) => Some(Arc::new(profile)),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "what the policy was tried by stays in use until the next start");
+                None
+            }
+            Err(error) => {
+                tracing::error!(%error, "what the policy was tried by stays in use until the next start");
+                None
+            }
+        }
+    }
+
+    /// The files of other credentials are followed from now on.
+    fn watch(&mut self, credentials: &Arc<ClientCredentials>) {
+        let Watching { shutdown, health, name, current } = &mut self.watching;
+        current.cancel();
+        *current = self.stop.child_token();
+        credentials.watch_until(shutdown, current.clone(), health, name);
+    }
+
+    fn https(&self, profile: &Profile) -> Option<Https> {
+        Https::of(profile, &self.installed.config, &self.watching.shutdown)
+    }
+
+    async fn handle_trial_over(&mut self) -> Result<(), StoreError> {
+        let reason = self.trying.as_ref().map_or_else(String::new, Trying::problem);
+        let tried = self.keeper.trial().map(|trial| (trial.until_ms, envelope::digest(&trial.kept.envelope)));
+        self.give_up_trial();
+        let Some((until_ms, digest)) = tried else { return Ok(()) };
+        // By the clock that never steps it is over, whatever the other says.
+        let Some(rolled_back) = self.keeper.handle_time(until_ms) else { return Ok(()) };
+        self.offers.refuse(digest);
+        self.rolled_back = Some(digest);
+        let RolledBack { serial, back_to } = rolled_back;
+        let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
+        self.keep(Some((rolled_back, reason.clone()))).await?;
+        ::metrics::counter!(names::POLICIES_ROLLED_BACK).increment(1);
+        tracing::error!(
+            serial,
+            back_to,
+            reason,
+            "the policy gave no session in time; the one before stays for good, and only a later one is tried"
+        );
+        self.show();
+        Ok(())
+    }
+
+    /// Writes what the keeper remembers, with the event of a policy that was tried in vain. It is on disk when this returns, or
+    /// the client stops.
+    async fn keep(&self, rolled_back: Option<(RolledBack, String)>) -> Result<(), StoreError> {
+        let stored = remembered::stored(self.keeper.memory(), self.rolled_back);
+        loop {
+            let (stored, rolled_back, now_ms) = (stored.clone(), rolled_back.clone(), clock::wall_ms());
+            let job = move |tables: &mut Tables| {
+                tables.keep_policies(&stored)?;
+                let Some((rolled_back, reason)) = rolled_back else { return Ok(()) };
+                let number = |serial: u64| i64::try_from(serial).unwrap_or(i64::MAX);
+                let fields = vec![
+                    value::integer("serial", number(rolled_back.serial)),
+                    value::integer("back_to", number(rolled_back.back_to)),
+                    value::text("reason", &reason),
+                ];
+                tables.append_event(event_record(now_ms, ROLLED_BACK, fields), now_ms).map(drop)
+            };
+            match self.store.write(job).await {
+                Err(StoreError::DiskFull) if !self.stop.is_cancelled() => {
+                    tracing::error!("the disk of the store is full; policies wait for room");
+                    tokio::select! {
+                        () = self.stop.cancelled() => {}
+                        () = sleep(DISK_FULL_PAUSE) => {}
+                    }
+                }
+                // The client stops; the next one begins with what was kept before.
+                Err(StoreError::DiskFull) => return Ok(()),
+                written => return written,
+            }
+        }
+    }
+
+    /// Tells people what is followed.
+    fn show(&self) {
+        let status = status(&self.keeper);
+        #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+        ::metrics::gauge!(names::POLICY_SERIAL).set(status.serial as f64);
+        write_copy(&self.copy, &status);
+        self.status.send_replace(status);
+    }
+}
+
+async fn welcomed(trying: &mut Option<Trying>) -> Welcomed {
+    match trying {
+        Some(trying) => trying.welcomed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn wait_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

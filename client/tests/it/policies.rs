@@ -1,0 +1,338 @@
+use std::time::Duration;
+
+use muster_client::Config;
+use muster_client::local::{Reply, Request, ask};
+use muster_proto::common::v1::{TargetState, value::Kind};
+use muster_proto::session::v1::{CloseReason, Event, Lane};
+
+use crate::lab::{Lab, PATIENCE};
+use crate::switch::{FakeSwitch, Session};
+
+/// Nobody listens there.
+const NOWHERE: &str = "wss://localhost:1/v1/session";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k4_a_policy_moves_the_client_to_another_switch_and_the_old_session_stands_until_then() {
+    let (old, new) = (FakeSwitch::listen().await, FakeSwitch::listen().await);
+    let lab = Lab::new(old.port(), 1);
+    let client = lab.start().await;
+    let mut session = old.accept(&lab).await;
+    session.policy = Some(lab.policy(1, &format!("says = \"to the new one\"\n{}", switches(&[&at(&new)]))));
+    session.follows(0).await;
+
+    // The new Switch has not answered yet, and orders are still taken from the old one.
+    client.wait_for_trial(&mut session, 1).await;
+    runs(&mut session, &lab, 1).await;
+    assert_eq!(client.running.status().await.unwrap().policy_serial, 0);
+
+    let mut moved = new.accept(&lab).await;
+    session.end().await;
+    client.wait_for(|status| status.connected && status.policy_serial == 1).await;
+    moved.follows(1).await;
+    runs(&mut moved, &lab, 2).await;
+    let status = client.running.status().await.unwrap();
+    assert_eq!((status.switch.as_str(), status.policy_trial), (at(&new).as_str(), 0));
+    let copy = std::fs::read_to_string(lab.config().data_dir.join("policy.toml")).unwrap();
+    assert!(copy.contains("to the new one"), "{copy}");
+
+    // It comes back there, after the end of a session and after a restart.
+    moved.close(CloseReason::Shutdown).await;
+    let _again = new.accept(&lab).await;
+    client.stop().await;
+    let client = lab.start().await;
+    let _after_restart = new.accept(&lab).await;
+    client.wait_for(|status| status.connected && status.policy_serial == 1).await;
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k4_a_policy_that_gives_no_session_in_time_is_rolled_back_and_reported() {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let client = lab.start_with(with_trial(&lab, Duration::from_secs(1))).await;
+    let mut session = switch.accept(&lab).await;
+    let policy = lab.policy(7, &switches(&[NOWHERE]));
+    session.policy = Some(policy.clone());
+
+    let event = event(&mut session, "policy.rolled_back").await;
+
+    assert_eq!((integer(&event, "serial"), integer(&event, "back_to")), (7, 0));
+    assert!(text(&event, "reason").contains("localhost:1"), "{event:?}");
+    let status = client.running.status().await.unwrap();
+    assert_eq!((status.connected, status.policy_serial, status.policy_trial), (true, 0, 0));
+    // It is not tried again, not even asked for, in this session or after a restart.
+    assert_eq!(session.asked, 1);
+    session.offer(policy.clone()).await;
+    runs(&mut session, &lab, 1).await;
+    assert_eq!(session.asked, 1);
+    client.stop().await;
+    let client = lab.start_with(with_trial(&lab, Duration::from_secs(1))).await;
+    let mut session = switch.accept(&lab).await;
+    session.policy = Some(policy);
+    session.follows(0).await;
+    runs(&mut session, &lab, 2).await;
+    assert_eq!(session.asked, 0);
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k1_a_policy_that_the_administrators_did_not_sign_changes_nothing() {
+    let (switch, other) = (FakeSwitch::listen().await, FakeSwitch::listen().await);
+    let lab = Lab::new(switch.port(), 1);
+    let client = lab.start().await;
+    let mut session = switch.accept(&lab).await;
+    session.policy = Some(lab.foreign_policy(1, &switches(&[&at(&other)])));
+
+    session.follows(0).await;
+    runs(&mut session, &lab, 1).await;
+
+    assert_eq!(session.asked, 1);
+    let status = client.running.status().await.unwrap();
+    assert_eq!((status.connected, status.policy_serial, status.policy_trial), (true, 0, 0));
+    // Ours is taken afterwards: its serial says nothing about the liar's.
+    session.offer(lab.policy(1, "says = \"ours\"")).await;
+    session.follows(1).await;
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k1_the_serial_of_a_policy_never_goes_back_not_even_over_a_restart() {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let client = lab.start().await;
+    let mut session = switch.accept(&lab).await;
+    session.policy = Some(lab.policy(5, "says = \"the fifth\""));
+    session.follows(5).await;
+
+    session.offer(lab.policy(4, &switches(&[NOWHERE]))).await;
+    runs(&mut session, &lab, 1).await;
+    let status = client.running.status().await.unwrap();
+    assert_eq!((status.policy_serial, status.policy_trial), (5, 0));
+    client.stop().await;
+    let client = lab.start().await;
+    let mut session = switch.accept(&lab).await;
+    session.policy = Some(lab.policy(4, &switches(&[NOWHERE])));
+    session.follows(5).await;
+    runs(&mut session, &lab, 2).await;
+    assert_eq!(client.running.status().await.unwrap().policy_trial, 0);
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k4_a_trial_goes_on_after_a_restart() {
+    let (old, new) = (FakeSwitch::listen().await, FakeSwitch::listen().await);
+    let lab = Lab::new(old.port(), 1);
+    let client = lab.start().await;
+    let mut session = old.accept(&lab).await;
+    session.policy = Some(lab.policy(1, &switches(&[&at(&new)])));
+    client.wait_for_trial(&mut session, 1).await;
+
+    client.stop().await;
+    let client = lab.start().await;
+    let old_session = old.accept(&lab).await;
+    assert_eq!(client.running.status().await.unwrap().policy_serial, 0);
+    // The connection of before the restart may be the first in the queue.
+    let mut moved = new.accept_living(&lab).await;
+
+    old_session.end().await;
+    moved.follows(1).await;
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k2_a_policys_ca_is_trusted_and_its_switches_are_called_in_their_order() {
+    let (old, new) = (FakeSwitch::listen().await, FakeSwitch::listen().await);
+    let mut lab = Lab::new(old.port(), 1);
+    let client = lab.start().await;
+    let mut session = old.accept(&lab).await;
+    let ca = lab.move_servers_to_another_ca();
+    let terms = format!("{}\nca = '''\n{ca}'''", switches(&[NOWHERE, &at(&new)]));
+    session.policy = Some(lab.policy(1, &terms));
+    client.wait_for_trial(&mut session, 1).await;
+
+    let mut moved = new.accept(&lab).await;
+
+    session.end().await;
+    moved.follows(1).await;
+    // The preferred one is asked first again, and the roots that were installed still count.
+    moved.close(CloseReason::Shutdown).await;
+    let mut again = new.accept(&lab).await;
+    again.follows(1).await;
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k4_a_switch_that_ends_the_old_session_for_the_tried_one_is_no_stranger() {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let client = lab.start().await;
+    let mut session = switch.accept(&lab).await;
+    session.policy = Some(lab.policy(1, "[trust]\nverify_host = \"yes\""));
+    client.wait_for_trial(&mut session, 1).await;
+
+    let mut moved = switch.accept(&lab).await;
+    session.close(CloseReason::Superseded).await;
+
+    // Another client with the same identity would be stayed away from for a minute and more.
+    moved.follows(1).await;
+    client.wait_for(|status| status.connected && status.policy_serial == 1).await;
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k2_a_policy_moves_the_background_channel() {
+    let (old, new) = (FakeSwitch::listen().await, FakeSwitch::listen().await);
+    let channel = tokio::net::TcpListener::bind("localhost:0").await.unwrap();
+    let lab = Lab::new(old.port(), 1);
+    let client = lab.start().await;
+    let mut session = old.accept(&lab).await;
+    let port = channel.local_addr().unwrap().port();
+    let base = format!("background_channel = \"https://localhost:{port}/Background/v1\"");
+    session.policy = Some(lab.policy(1, &format!("{}\n{base}", switches(&[&at(&new)]))));
+    client.wait_for_trial(&mut session, 1).await;
+    let mut moved = new.accept(&lab).await;
+    moved.follows(1).await;
+
+    // Without a session, what waits is posted there.
+    moved.close(CloseReason::Shutdown).await;
+    drop((session, moved, old, new));
+    client.running.post_event("app.started", Vec::new()).await.unwrap();
+
+    let called = tokio::time::timeout(PATIENCE, channel.accept()).await;
+    assert!(called.expect("nobody called the new Background Channel").is_ok());
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c5_t1_a_client_with_a_store_of_certificates_and_a_trust_store_connects_and_follows_policies() {
+    let (old, new) = (FakeSwitch::listen().await, FakeSwitch::listen().await);
+    let mut lab = Lab::new(old.port(), 1);
+    let config = lab.with_folders();
+    let client = lab.start_with(config).await;
+    let mut session = old.accept(&lab).await;
+    let ca = lab.move_servers_to_another_ca();
+    let terms =
+        format!("{}\nca = '''\n{ca}'''\n[selection]\ncert_issuer = \"Devices\"", switches(&[&at(&new)]));
+    session.policy = Some(lab.policy(1, &terms));
+    client.wait_for_trial(&mut session, 1).await;
+
+    let mut moved = new.accept(&lab).await;
+
+    moved.follows(1).await;
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_a_policy_whose_selection_fits_no_certificate_is_rolled_back() {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let mut config = lab.with_folders();
+    config.policy.trial = Duration::from_secs(1);
+    let client = lab.start_with(config).await;
+    let mut session = switch.accept(&lab).await;
+    session.policy = Some(lab.policy(1, "[selection]\ncert_issuer = \"Nobody here\""));
+
+    let event = event(&mut session, "policy.rolled_back").await;
+
+    assert!(text(&event, "reason").contains("no certificate will do"), "{event:?}");
+    runs(&mut session, &lab, 1).await;
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_roots_of_administrators_no_policy_is_ever_asked_for_and_none_is_followed() {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let client = lab.start().await;
+    let mut session = switch.accept(&lab).await;
+    session.policy = Some(lab.policy(1, ""));
+    session.follows(1).await;
+    client.stop().await;
+    let mut config = lab.config();
+    config.trust.policies = std::path::PathBuf::new();
+
+    let client = lab.start_with(config).await;
+
+    let mut session = switch.accept(&lab).await;
+    session.policy = Some(lab.policy(2, ""));
+    session.follows(0).await;
+    runs(&mut session, &lab, 1).await;
+    assert_eq!(session.asked, 0);
+    assert!(!lab.config().data_dir.join("policy.toml").exists());
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k3_a_local_program_sees_the_policy_and_has_a_later_one_asked_for() {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let client = lab.start().await;
+    let mut session = switch.accept(&lab).await;
+    session.follows(0).await;
+    session.policy = Some(lab.policy(3, "says = \"the third\""));
+
+    let reply = ask(client.running.socket(), &Request::RefreshPolicy {}).await.unwrap();
+    assert!(matches!(&reply, Reply::Policy(policy) if policy.serial == 0), "{reply:?}");
+    session.follows(3).await;
+
+    let reply = ask(client.running.socket(), &Request::Policy {}).await.unwrap();
+    assert!(
+        matches!(&reply, Reply::Policy(policy) if policy.serial == 3 && policy.text.contains("the third")),
+        "{reply:?}"
+    );
+    client.stop().await;
+}
+
+fn at(switch: &FakeSwitch) -> String {
+    format!("wss://localhost:{}/v1/session", switch.port())
+}
+
+fn switches(urls: &[&str]) -> String {
+    format!("switch = {urls:?}")
+}
+
+fn with_trial(lab: &Lab, trial: Duration) -> Config {
+    let mut config = lab.config();
+    config.policy.trial = trial;
+    config
+}
+
+/// An order is answered over this session.
+async fn runs(session: &mut Session, lab: &Lab, number: u8) {
+    session.order(&lab.order(number)).await;
+    let (result, _) = session.result().await;
+    assert_eq!(result.state(), TargetState::Answered, "{}", result.detail);
+    session.ack(Lane::Results, result.sequence).await;
+}
+
+async fn event(session: &mut Session, name: &str) -> Event {
+    let found = async {
+        loop {
+            let event = session.event().await;
+            session.ack(Lane::Events, event.sequence).await;
+            if event.name == name {
+                return event;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.expect("the event did not come")
+}
+
+fn integer(event: &Event, name: &str) -> i64 {
+    match field(event, name) {
+        Kind::Integer(number) => number,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn text(event: &Event, name: &str) -> String {
+    match field(event, name) {
+        Kind::Text(text) => text,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn field(event: &Event, name: &str) -> Kind {
+    let field = event.fields.iter().find(|field| field.name == name).expect("the field");
+    field.value.clone().unwrap().kind.unwrap()
+}

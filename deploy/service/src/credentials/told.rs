@@ -1,0 +1,115 @@
+//! [`Told`]: a refusal as operators see it, with everything that C14 of trust.md asks for.
+
+use muster_pki::{Certificate, Finding, Severity, Thumbprint};
+
+use super::error::PeerRefused;
+
+/// A certificate by what names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Its SHA-256; `None`: it could not be read.
+    pub thumbprint: Option<Thumbprint>,
+    /// Its subject.
+    pub subject: String,
+    /// Its serial number, hex.
+    pub serial: String,
+    /// Its issuer.
+    pub issuer: String,
+}
+
+impl Shown {
+    /// Takes what names a certificate.
+    #[must_use]
+    pub fn of(certificate: &Certificate) -> Self {
+        Self {
+            thumbprint: Some(certificate.thumbprint()),
+            subject: certificate.subject().to_owned(),
+            serial: certificate.serial_hex(),
+            issuer: certificate.issuer().to_owned(),
+        }
+    }
+
+    /// Takes what names a certificate in DER.
+    #[must_use]
+    pub fn of_der(der: &[u8]) -> Self {
+        let unread = || Self { thumbprint: Some(Thumbprint::of(der)), ..Self::default() };
+        Certificate::from_der(der).map_or_else(|_| unread(), |certificate| Self::of(&certificate))
+    }
+}
+
+/// Who was refused, by which rules, and what would fix it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The rules that were broken, each once.
+    pub rules: Vec<String>,
+    /// What was got, what was wanted and what would fix it, one text a finding.
+    pub findings: Vec<String>,
+    /// The certificate's subject; empty: none was shown, or it could not be read.
+    pub subject: String,
+    /// Its serial number in hex.
+    pub serial: String,
+    /// Its SHA-256.
+    pub thumbprint: String,
+    /// Its issuer.
+    pub issuer: String,
+}
+
+impl Told {
+    /// Says of a certificate that it breaks one rule.
+    #[must_use]
+    pub fn new(rule: &str, finding: String, shown: &Shown) -> Self {
+        Self {
+            rules: vec![rule.to_owned()],
+            findings: vec![finding],
+            subject: shown.subject.clone(),
+            serial: shown.serial.clone(),
+            thumbprint: shown.thumbprint.map(|print| print.to_string()).unwrap_or_default(),
+            issuer: shown.issuer.clone(),
+        }
+    }
+}
+
+impl PeerRefused {
+    /// Returns the refusal as operators see it.
+    #[must_use]
+    pub fn told(&self) -> Told {
+        match self {
+            Self::Unfit { refused, .. } => {
+                let broken: Vec<&Finding> = refused
+                    .findings()
+                    .iter()
+                    .filter(|finding| finding.severity == Severity::Refusal)
+                    .collect();
+                unfit(&broken)
+            }
+            Self::NoCertificate { .. } => Told::new("C1", self.to_string(), &Shown::default()),
+            Self::WrongRole { certificate, .. } | Self::Ambiguous { certificate, .. } => {
+                Told::new("C2", self.to_string(), certificate)
+            }
+            Self::Unnamed { certificate, .. } => Told::new("C7", self.to_string(), certificate),
+        }
+    }
+}
+
+fn unfit(broken: &[&Finding]) -> Told {
+    let mut rules: Vec<String> = Vec::new();
+    for finding in broken {
+        let rule = finding.rule.to_string();
+        if !rules.contains(&rule) {
+            rules.push(rule);
+        }
+    }
+    let told =
+        |one: &&Finding| format!("{}: got {}; wanted {}; fix: {}", one.rule, one.got, one.wanted, one.fix);
+    let about = broken.iter().find(|finding| finding.thumbprint.is_some());
+    let text = |of: fn(&Finding) -> &String| about.map(|about| of(about).clone()).unwrap_or_default();
+    let thumbprint = about.and_then(|finding| finding.thumbprint);
+    Told {
+        rules,
+        findings: broken.iter().map(told).collect(),
+        subject: text(|finding| &finding.subject),
+        serial: text(|finding| &finding.serial),
+        thumbprint: thumbprint.map(|print| print.to_string()).unwrap_or_default(),
+        issuer: text(|finding| &finding.issuer),
+    }
+}

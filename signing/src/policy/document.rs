@@ -1,0 +1,65 @@
+//! The TOML of a policy.
+
+use muster_pki::Certificate;
+use muster_pki::select::Selection;
+use muster_pki::trust_store::TrustSettings;
+use serde::Deserialize;
+
+use super::{PolicyError, Terms};
+use crate::audience::{CLIENT_ATTRIBUTES, Expression};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    serial: u64,
+    tenant: String,
+    #[serde(default)]
+    says: String,
+    #[serde(default)]
+    audience: String,
+    #[serde(default)]
+    switch: Vec<String>,
+    background_channel: Option<String>,
+    #[serde(default)]
+    ca: String,
+    trust: Option<TrustSettings>,
+    selection: Option<Selection>,
+}
+
+pub(super) fn read(text: &str) -> Result<Terms, PolicyError> {
+    let document: Document = toml::from_str(text).map_err(|error| PolicyError::new(error.to_string()))?;
+    Ok(Terms {
+        serial: document.serial,
+        tenant: document.tenant,
+        says: document.says,
+        audience: audience(&document.audience)?,
+        switches: document.switch,
+        background_channel: document.background_channel,
+        authorities: authorities(&document.ca)?,
+        trust: document.trust,
+        selection: document.selection,
+    })
+}
+
+/// A device judges by what it tells of itself: an attribute that it does not have would never match.
+fn audience(text: &str) -> Result<Option<Expression>, PolicyError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |error: crate::audience::AudienceError| PolicyError::new(format!("audience: {error}"));
+    let expression = Expression::parse(text).map_err(wrong)?;
+    expression.check_names(CLIENT_ATTRIBUTES).map_err(wrong)?;
+    Ok(Some(expression))
+}
+
+fn authorities(pem: &str) -> Result<Vec<Certificate>, PolicyError> {
+    if pem.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let wrong = |error: String| PolicyError::new(format!("ca: {error}"));
+    muster_pki::pem::certificates(pem.as_bytes(), "the bundle")
+        .map_err(|error| wrong(error.to_string()))?
+        .iter()
+        .map(|der| Certificate::from_der(der).map_err(|error| wrong(error.to_string())))
+        .collect()
+}

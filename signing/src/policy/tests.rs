@@ -1,0 +1,139 @@
+use muster_pki::trust_store::PeerVerification;
+use muster_proto::common::v1::value::Kind;
+
+use super::*;
+use crate::envelope::{SignError, Signer};
+use crate::fixture::{NOW, Pki, at, facts};
+
+const TEXT: &str = r#"
+serial = 7
+tenant = "acme"
+says = "Moves the laboratory to the second Switch."
+audience = 'device == "web1.acme.local"'
+switch = ["wss://switch2.acme.local:4000/v1/session", "wss://switch1.acme.local:4000/v1/session"]
+background_channel = "https://switch2.acme.local:4443/Background/v1"
+
+[trust]
+verify_host = "no"
+
+[selection]
+cert_issuer = "Acme Issuing"
+"#;
+
+#[test]
+fn k2_a_policy_holds_addresses_trust_and_selection() {
+    let policy = Policy::parse(TEXT).unwrap();
+    let terms = policy.terms();
+
+    assert_eq!((policy.serial(), terms.tenant.as_str()), (7, "acme"));
+    assert_eq!(terms.switches.len(), 2);
+    assert_eq!(terms.background_channel.as_deref(), Some("https://switch2.acme.local:4443/Background/v1"));
+    assert_eq!(terms.trust.as_ref().unwrap().peer(), PeerVerification::Anchor);
+    assert_eq!(terms.selection.as_ref().unwrap().issuer(), ["Acme Issuing"]);
+    assert_eq!(terms.authorities, []);
+}
+
+#[test]
+fn k2_what_a_policy_leaves_out_stays_as_it_was_installed() {
+    let policy = Policy::parse("serial = 1\ntenant = \"acme\"").unwrap();
+    let terms = policy.terms();
+
+    assert!(terms.switches.is_empty() && terms.background_channel.is_none());
+    assert!(terms.trust.is_none() && terms.selection.is_none() && terms.audience.is_none());
+}
+
+#[test]
+fn t12_a_policy_can_be_for_one_device() {
+    let policy = Policy::parse(TEXT).unwrap();
+    let device =
+        |name: &str| BTreeMap::from([("device".to_owned(), Value { kind: Some(Kind::Text(name.into())) })]);
+
+    assert!(policy.is_for("acme", &device("web1.acme.local")));
+    assert!(!policy.is_for("acme", &device("web2.acme.local")));
+    assert!(!policy.is_for("other", &device("web1.acme.local")));
+    assert!(!policy.is_for("acme", &BTreeMap::new()));
+}
+
+#[test]
+fn a_policy_carries_its_bundle_of_cas() {
+    let (one, other) = (Pki::flat("one"), Pki::flat("other"));
+    let bundle = format!("{}some words\n{}", one.root().pem(), other.root().pem());
+
+    let policy =
+        Policy::parse(&TEXT.replacen("[trust]", &format!("ca = \"\"\"\n{bundle}\"\"\"\n[trust]"), 1));
+
+    let policy = policy.unwrap();
+    let thumbprints = |certificates: &[Certificate]| -> Vec<_> {
+        certificates.iter().map(Certificate::thumbprint).collect()
+    };
+    assert_eq!(
+        thumbprints(&policy.terms().authorities),
+        thumbprints(&[one.root().clone(), other.root().clone()])
+    );
+}
+
+#[test]
+fn what_is_no_policy_says_what_would_do() {
+    for (from, to, words) in [
+        ("serial = 7", "serial = 0", "serial is 0; wanted 1 or more"),
+        ("serial = 7", "serial = -1", "serial"),
+        ("tenant = \"acme\"", "tenant = \"\"", "wanted 1 to 64 bytes"),
+        ("says = \"", "says = \"\\u0007", "on one line"),
+        ("wss://switch2", "ws://switch2", "wanted wss://HOST"),
+        ("https://switch2", "http://switch2", "wanted https://HOST"),
+        ("wss://switch2.acme.local:4000/v1/session", "wss://", "wanted wss://HOST"),
+        ("device ==", "divice ==", "divice"),
+        ("device ==", "device =", "audience"),
+        ("verify_host = \"no\"", "verify_peer = \"no\"", "pinned fingerprint"),
+        ("verify_host = \"no\"", "ca_file = \"ca.pem\"", "no absolute path"),
+        ("cert_issuer", "cert_isuer", "cert_isuer"),
+        ("[trust]", "grants = 1\n[trust]", "grants"),
+        ("[trust]", "ca = \"no PEM\"\n[trust]", "ca: "),
+    ] {
+        let text = TEXT.replacen(from, to, 1);
+        assert_ne!(text, TEXT, "{from}");
+
+        let error = Policy::parse(&text).unwrap_err().to_string();
+
+        assert!(error.contains(words), "{from} -> {to}: {error}");
+    }
+    let many = TEXT.replacen("switch = [", &format!("switch = [{}", "\"wss://a\",".repeat(SWITCHES_MAX)), 1);
+    assert!(Policy::parse(&many).unwrap_err().to_string().contains("at most 16"));
+    assert!(Policy::parse(&"#".repeat(TEXT_BYTES_MAX + 1)).unwrap_err().to_string().contains("bytes"));
+}
+
+#[test]
+fn k1_only_a_policy_administrator_makes_a_policy() -> Result<(), SignError> {
+    let (administrators, others) = (Pki::deep("policies"), Pki::deep("orders"));
+    let signer = administrators.signer("administrator", Role::Policy);
+    let sign = |signer: &Signer, content_type| envelope::sign(TEXT.as_bytes(), content_type, signer, at(NOW));
+    let open = |envelope: &[u8]| Policy::open(envelope, &administrators.roots(), &facts());
+
+    assert_eq!(open(&sign(&signer, ContentType::Policy)?).unwrap().serial(), 7);
+    // Of another root, as an operator's or the Switch's own key is.
+    let foreign = sign(&others.signer("operator", Role::OrderSigner), ContentType::Policy)?;
+    assert!(matches!(open(&foreign), Err(OpenError::Envelope(_))));
+    // Signed as something else by the right key.
+    let licence = sign(&signer, ContentType::Licence)?;
+    assert!(matches!(open(&licence), Err(OpenError::Envelope(_))));
+    // One bit of the text is another.
+    let mut changed = sign(&signer, ContentType::Policy)?;
+    let at = changed.windows(7).position(|window| window == b"switch2").unwrap();
+    changed[at + 6] = b'3';
+    assert!(matches!(open(&changed), Err(OpenError::Envelope(_))));
+    Ok(())
+}
+
+#[test]
+fn what_is_signed_but_no_policy_is_told_apart() -> Result<(), SignError> {
+    let administrators = Pki::flat("policies");
+    let signer = administrators.signer("administrator", Role::Policy);
+    for content in [&b"\xff\xfe"[..], b"serial = 1"] {
+        let envelope = envelope::sign(content, ContentType::Policy, &signer, at(NOW))?;
+
+        let opened = Policy::open(&envelope, &administrators.roots(), &facts());
+
+        assert!(matches!(opened, Err(OpenError::Policy(_))), "{content:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! `muster-sign policy`.
+
+use anyhow::Context as _;
+use muster_pki::{Role, Roots, UnixTime};
+use muster_signing::envelope;
+use muster_signing::policy::Policy;
+use serde_json::{Value, json};
+
+use super::{merge, person, read, revocation, roots, show, signer, write};
+use crate::cli::{SignPolicy, VerifyPolicy};
+use crate::{check_signer_role, read_envelope, sign_policy, verify_policy};
+
+pub(super) fn sign(arguments: &SignPolicy, now: UnixTime) -> anyhow::Result<String> {
+    let file = arguments.file.display();
+    let text = String::from_utf8(read(&arguments.file)?).with_context(|| format!("{file}: not UTF-8"))?;
+    let signer = signer(&arguments.signer)?;
+    if let Some(home) = &arguments.home {
+        let others = [(Role::Author, "authors"), (Role::OrderSigner, "orders"), (Role::Licensor, "licences")];
+        // Only to say what the certificate is instead; a home need not have them.
+        let others: Vec<(Role, Roots)> =
+            others.into_iter().filter_map(|(role, name)| Some((role, roots(home, name).ok()?))).collect();
+        check_signer_role(&signer, Role::Policy, &roots(home, "policies")?, &others, now)
+            .with_context(|| arguments.signer.cert.display().to_string())?;
+    }
+    let envelope = sign_policy(&text, &signer, now).with_context(|| file.to_string())?;
+    write(&arguments.out, &envelope)?;
+    let mut report = summary(&Policy::parse(&text)?);
+    merge(
+        &mut report,
+        json!({
+            "signer": signer.certificate().map(person),
+            "digest": envelope::digest(&envelope).to_string(),
+            "out": arguments.out.display().to_string(),
+        }),
+    );
+    Ok(show(&report, arguments.output))
+}
+
+pub(super) fn verify(arguments: &VerifyPolicy, now: UnixTime) -> anyhow::Result<String> {
+    let file = arguments.file.display();
+    let envelope = read_envelope(&read(&arguments.file)?).with_context(|| file.to_string())?;
+    let roots = roots(&arguments.home, "policies")?;
+    let revocation = revocation(&arguments.crl, &envelope, &roots, now)?;
+    let verified =
+        verify_policy(&envelope, &roots, revocation.as_ref(), now).with_context(|| file.to_string())?;
+    let mut report = summary(&verified.policy);
+    merge(
+        &mut report,
+        json!({
+            "signer": person(&verified.signer),
+            "signed_at": verified.signing_time.as_secs(),
+            "digest": envelope::digest(&envelope).to_string(),
+        }),
+    );
+    Ok(show(&report, arguments.output))
+}
+
+/// What a policy says, in short.
+pub(super) fn summary(policy: &Policy) -> Value {
+    let terms = policy.terms();
+    let authorities: Vec<&str> = terms.authorities.iter().map(muster_pki::Certificate::subject).collect();
+    json!({
+        "serial": terms.serial,
+        "tenant": terms.tenant,
+        "says": terms.says,
+        "audience": terms.audience.as_ref().map(ToString::to_string),
+        "switch": terms.switches,
+        "background_channel": terms.background_channel,
+        "ca": authorities,
+        "trust": terms.trust.is_some(),
+        "selection": terms.selection.is_some(),
+    })
+}
