@@ -31,7 +31,7 @@ const PEM_LINE: usize = 64;
 pub enum CertCommand {
     /// Put a certificate with its key into the store; a running client takes it up by itself if it is the better one.
     #[command(
-        after_help = "Examples:\n  muster-client cert import w701.pfx --password-file /root/pfx.password\n  \
+        after_help = "Examples:\n  muster-client cert import w701.pfx --password-file pfx.password\n  \
                       muster-client cert import w701.pem --key w701.key"
     )]
     Import(ImportArguments),
