@@ -55,6 +55,7 @@ impl Acceptor {
             tls_deadline: limits.tls_deadline,
             credentials: Arc::clone(&self.credentials),
             roles: &[Role::Device, Role::Operator],
+            answer: None,
             stop: self.cancelled.clone(),
             tell: {
                 let (door, wall) = (Arc::clone(&self.door), self.wall.clone());

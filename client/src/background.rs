@@ -243,6 +243,7 @@ async fn send(
     outbox: OutboxId,
     queued: Vec<Queued>,
 ) -> Result<Vec<SequenceRange>, HttpsError> {
+    // Checksums held when they were read, so each decodes; what did not would be passed over, as the session does.
     let events = queued.iter().filter_map(|queued| Event::decode(&queued.record[..]).ok()).collect();
     let batch = EventBatch { outbox_id: outbox.to_vec(), events };
     let response = https.post(stream, PATH, batch.encode_to_vec()).await?;

@@ -37,6 +37,9 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// What may wait to be written: one frame of the largest size, and another behind it.
 const WRITE_BUFFER_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX + 64 * 1024;
 
+/// Most characters of an answer's text that are logged.
+const FOREIGN_TEXT_MAX: usize = 256;
+
 pub(super) type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
 /// Makes connections; each to one Switch, with one set of credentials.
@@ -155,7 +158,18 @@ pub(super) fn broken(error: tungstenite::Error) -> End {
     {
         return End::Refused(alert);
     }
+    if let tungstenite::Error::Http(answer) = &error
+        && answer.status() == http::StatusCode::FORBIDDEN
+    {
+        return End::Denied(foreign_text(answer.body().as_deref().unwrap_or_default()));
+    }
     End::WebSocket(error.to_string())
+}
+
+/// Returns the beginning of a text that somebody else wrote, for logs.
+fn foreign_text(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.trim().chars().filter(|character| !character.is_control()).take(FOREIGN_TEXT_MAX).collect()
 }
 
 async fn upgrade(url: String, stream: TlsStream<TcpStream>) -> Result<Socket, End> {

@@ -61,6 +61,10 @@ pub(crate) enum End {
     /// The Switch does not take this device's certificate. With TLS 1.3 it says so after the handshake.
     #[error("the Switch refuses this device's certificate (TLS alert {0:?})")]
     Refused(AlertDescription),
+    /// The Switch does not take this device, and says so once the handshake is over: a resumed TLS session has no alert for it,
+    /// and a device may be blocked whatever its certificate.
+    #[error("the Switch refuses this device: {0}")]
+    Denied(String),
     /// The WebSocket could not be opened, or broke.
     #[error("WebSocket: {0}")]
     WebSocket(String),

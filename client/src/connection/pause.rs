@@ -52,6 +52,7 @@ pub(super) enum Problem {
     Expired,
     UnknownIssuer,
     Unfit,
+    Denied,
 }
 
 /// What ends a pause before its time.
@@ -75,6 +76,7 @@ impl Cause {
                 let problem = problem(*alert).unwrap_or(Problem::Unfit);
                 Self::OwnCertificate { problem, asked: Duration::ZERO }
             }
+            End::Denied(_) => Self::OwnCertificate { problem: Problem::Denied, asked: Duration::ZERO },
             End::Dial(DialError::Refused { .. }) => Self::ServerCertificate,
             End::Dial(DialError::Tls { source, .. }) => match certificate_alert(source).and_then(problem) {
                 Some(problem) => Self::OwnCertificate { problem, asked: Duration::ZERO },
@@ -146,6 +148,9 @@ impl Cause {
             )),
             Self::OwnCertificate { problem: Problem::Unfit, .. } => {
                 Some(format!("the log of the Switch names the rule that it breaks: {renew}"))
+            }
+            Self::OwnCertificate { problem: Problem::Denied, .. } => {
+                Some(format!("ask whoever runs the Switch to let the device in, or {renew}"))
             }
             Self::ServerCertificate => {
                 Some(format!("renew the certificate of the Switch, or add its root to {roots}"))
@@ -252,6 +257,7 @@ mod tests {
             told(CloseReason::CertificateExpired),
             told(CloseReason::Unfit),
             End::Refused(AlertDescription::CertificateUnknown),
+            End::Denied("R2".to_owned()),
             End::Dial(tls(rustls::Error::AlertReceived(AlertDescription::CertificateExpired))),
         ];
         for end in ends {

@@ -15,7 +15,7 @@ mod lobby;
 mod plain;
 mod shares;
 
-pub use self::entrance::{Admitted, Entrance, Newcomer, Tell, TurnedAway};
+pub use self::entrance::{Admitted, Answer, Entrance, Newcomer, Tell, TurnedAway};
 pub use self::farewell::end;
 pub use self::handshakes::{Handshakes, Permit};
 pub use self::lobby::{Lobby, LobbyBounds, Place, Source};

@@ -33,9 +33,17 @@ fn a_fleet_that_is_told_to_stop_stops_its_clients_and_ends_with_0() {
     let mut fleet = DevFleet::start(2).unwrap();
     let clients = fleet.ready.pid.clients.clone();
 
+    let crl_url = std::fs::read_to_string(fleet.ready.home.join("pki/crl-url")).unwrap();
+    let ready_file = fleet.folder().join("ready.json");
+    assert!(ready_file.exists());
+    let authority = fleet.ready.home.join("pki/devices/issuing.pem");
+    let authority = system("openssl", &["x509", "-noout", "-text", "-in", authority.to_str().unwrap()]).out;
+    assert!(authority.contains(&format!("{}/devices-root.crl", crl_url.trim())), "{crl_url}: {authority}");
+
     let code = fleet.stop().unwrap();
 
     assert_eq!(code, Some(0), "{}", fleet.logs());
+    assert!(!ready_file.exists(), "it names ports at which nobody listens any more");
     for client in clients {
         assert!(!Path::new(&format!("/proc/{client}")).exists(), "client {client} outlived its fleet");
     }

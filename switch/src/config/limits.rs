@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionLimits {
-    /// Sessions held at most; a further client is told to come back after `retry_after`. Each costs 25 to 28 KiB and a
+    /// Sessions held at most; a further client is told to come back after `retry_after`. Each costs about 20 KiB and a
     /// file descriptor. Default 100000.
     pub sessions_max: u32,
     /// Handshakes (TLS and upgrade) in progress at most, over all shards; further connections wait in the kernel's

@@ -100,6 +100,7 @@ pub(super) fn accept(
         tls_deadline: limits.tls_deadline,
         credentials,
         roles: &[Role::Operator, Role::Service],
+        answer: None,
         stop,
         tell: Box::new(move |why, address| {
             let now_ms = told_by.now_ms();

@@ -291,6 +291,7 @@ fn entrance(shard: &Shard, lobby: Arc<Lobby>, stop: CancellationToken) -> Entran
         tls_deadline: limits.tls_deadline,
         credentials: Arc::clone(&shard.credentials),
         roles: &[Role::Device],
+        answer: Some(upgrade::denied),
         stop,
         tell: Box::new(move |why, address| {
             let now_ms = wall.now_ms();

@@ -209,6 +209,8 @@ impl Session {
         self.half(|half| half.push_close(ending.reason, ending.reconnect_after, &ending.detail));
         self.due.take();
         self.due_bytes.set(0);
+        // The protocol's half drops what waits, so nothing of it will have been sent.
+        self.unwritten.take();
         self.waker.wake();
     }
 

@@ -2,6 +2,7 @@
 
 use muster_proto::session::{PATH, SUBPROTOCOL};
 use muster_service::admission;
+use muster_service::credentials::PeerRefused;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -73,6 +74,17 @@ pub(super) async fn accept(
             Err(UpgradeError::Http(Box::new(refusal.map(|()| Some(body.into_bytes())))))
         }
     }
+}
+
+/// Returns the answer to whoever's certificate is not taken, before its request is read.
+pub(super) fn denied(refused: &PeerRefused) -> Vec<u8> {
+    let rules = refused.told().rules.join(", ");
+    let text = format!(
+        "this device's certificate is not taken ({rules}); the Switch's log and `muster client list --refused` say why"
+    );
+    let (parts, body) = refusal(StatusCode::FORBIDDEN, &text).into_parts();
+    // What cannot be written is an end without a word, as before.
+    encode(&Response::from_parts(parts, ()), &body.unwrap_or_default()).unwrap_or_default()
 }
 
 /// Reads a request that is an upgrade as far as its method and version go; nothing may follow it before the answer.

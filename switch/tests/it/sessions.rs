@@ -10,6 +10,7 @@ use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_tungstenite::tungstenite::Error;
 
 use crate::client::{Client, dial};
 use crate::pki::{Ends, Pki};
@@ -142,16 +143,22 @@ async fn a_revoked_device_is_sent_away_and_its_neighbour_is_not() {
     let switch = world.start().await;
     let address = switch.running.session_addr();
     let stolen = world.pki.issue(Role::Device, "w701.acme.local", Ends::InAYear);
-    let (mut client, _) = Client::connect(address, world.pki.tls(Some(&stolen), &[]), 1).await;
+    // One configuration, so that it comes back with a resumed handshake.
+    let tls = world.pki.tls(Some(&stolen), &[]);
+    let (mut client, _) = Client::connect(address, Arc::clone(&tls), 1).await;
     let (mut neighbour, _) = Client::connect(address, device(&world, "w702.acme.local"), 2).await;
 
     world.pki.write_device_crl(&[&stolen], 2);
     let (reason, _) = client.until_sent_away().await;
+    let resumed = dial(address, tls, "/v1/session").await;
     let again = dial(address, world.pki.tls(Some(&stolen), &[]), "/v1/session").await;
     switch.trigger();
     let (neighbours_reason, _) = neighbour.until_sent_away().await;
 
     assert_eq!(reason, CloseReason::Revoked);
+    let Err(Error::Http(answer)) = resumed else { panic!("wanted a refusal by HTTP: {resumed:?}") };
+    let text = String::from_utf8(answer.body().clone().unwrap()).unwrap();
+    assert!(answer.status() == 403 && text.contains("(R2)"), "{answer:?} {text}");
     assert!(again.is_err());
     assert_eq!(neighbours_reason, CloseReason::Shutdown);
     neighbour.vanish();

@@ -14,14 +14,14 @@ use muster_service::telemetry::{self, LogConfig};
 
 use super::clients::{self, Admission, DevClient};
 use super::crls;
-use super::ready::{Addresses, Ready};
+use super::ready::{Addresses, Ready, ReadyFile};
 use crate::cli::{Dev, Ports};
 use crate::command::devices;
 use crate::exit::{Exit, Failure};
 use crate::home::{Context, Home, read_file};
 use crate::operator::{Operator, answered};
 use crate::output;
-use crate::pki_home::{CRL_BASE_URL, PkiHome, Wanted};
+use crate::pki_home::{PkiHome, Wanted};
 use crate::provision::{self, Revoked};
 
 /// The organisation of a development fleet whose home names no other.
@@ -60,12 +60,16 @@ pub(super) fn run(home: Option<PathBuf>, arguments: &Dev) -> Result<Exit, Failur
     {
         return Err(Failure::usage(format!("--ready-file: there is no folder {}", parent.display())));
     }
+    let ready_file = arguments.ready_file.clone().map(ReadyFile::new).transpose()?;
     let log = LogConfig { filter: "warn".to_owned(), ..LogConfig::default() };
     telemetry::init(&log).map_err(|error| refused(&error))?;
     let tenant = tenant(&home)?;
-    if !PkiHome::of(&home).exists() {
+    // Before there are CAs, so that theirs names the port as well.
+    let crls = crls::open(&home, arguments.ports == Ports::Auto)?;
+    let pki = PkiHome::of(&home);
+    if !pki.exists() {
         output::note(&format!("making a development CA in {}", home.folder().display()));
-        provision::provision(&home, &tenant, CRL_BASE_URL, UnixTime::now())?;
+        provision::provision(&home, &tenant, &pki.crl_base_url()?, UnixTime::now())?;
     } else {
         provision::renew(&home, &tenant, revoked_policy(arguments), UnixTime::now())?;
     }
@@ -75,8 +79,8 @@ pub(super) fn run(home: Option<PathBuf>, arguments: &Dev) -> Result<Exit, Failur
         .build()
         .map_err(|error| refused(&error))?;
     let shutdown = Shutdown::new();
-    let fleet = Fleet { home, tenant, folder, shutdown, runtime };
-    fleet.run(arguments)
+    let fleet = Fleet { home, tenant, folder, ready_file, shutdown, runtime };
+    fleet.run(arguments, crls)
 }
 
 /// The organisation that the home's licence is for, as `muster pki init --tenant` said: a Switch takes no other licence.
@@ -114,13 +118,13 @@ struct Fleet {
     home: Home,
     tenant: String,
     folder: PathBuf,
+    ready_file: Option<ReadyFile>,
     shutdown: Shutdown,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Fleet {
-    fn run(self, arguments: &Dev) -> Result<Exit, Failure> {
-        let crls = crls::open(&self.home, arguments.ports == Ports::Auto)?;
+    fn run(self, arguments: &Dev, crls: Option<std::net::TcpListener>) -> Result<Exit, Failure> {
         {
             let _inside = self.runtime.enter();
             crls::publish(&self.home, crls, &self.shutdown);
@@ -172,14 +176,13 @@ impl Fleet {
                 }
             }
         }
-        let ended = self.until_stopped(arguments, addresses, &operator, (&mut clients, &revoked)).await;
+        let ended = self.until_stopped(addresses, &operator, (&mut clients, &revoked)).await;
         clients::stop(clients).await;
         ended
     }
 
     async fn until_stopped(
         &self,
-        arguments: &Dev,
         addresses: &Addresses,
         operator: &Operator,
         (clients, revoked): (&mut Vec<DevClient>, &[String]),
@@ -201,8 +204,8 @@ impl Fleet {
             },
         }
         let ready = Ready::new(&self.home, addresses, pids);
-        if let Some(path) = &arguments.ready_file {
-            ready.write(path)?;
+        if let Some(file) = &self.ready_file {
+            ready.write(file.path())?;
         }
         ready.banner(&names, revoked)?;
         loop {

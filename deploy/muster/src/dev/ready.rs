@@ -71,6 +71,34 @@ impl Addresses {
     }
 }
 
+/// Where the file is to be: it is there while the fleet is ready, and at no other time.
+#[derive(Debug)]
+pub(super) struct ReadyFile(PathBuf);
+
+impl ReadyFile {
+    /// Takes away what a fleet left that was killed.
+    pub(super) fn new(path: PathBuf) -> Result<Self, Failure> {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Failure::usage(format!("--ready-file: {}: {error}", path.display())))
+            }
+            Ok(()) | Err(_) => Ok(Self(path)),
+        }
+    }
+
+    /// Returns where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for ReadyFile {
+    fn drop(&mut self) {
+        // Who reads it later finds ports that nobody listens at; it is taken away by the next fleet at the latest.
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
 impl Ready {
     /// Collects what is to be told.
     pub(super) fn new(home: &Home, addresses: &Addresses, clients: Vec<u32>) -> Self {

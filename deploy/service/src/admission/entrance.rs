@@ -20,6 +20,9 @@ use crate::credentials::{Peer, PeerRefused, ServerCredentials};
 /// How long accepting rests when the process is out of descriptors or memory, so that the loop does not spin.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
+/// What a peer is told whose certificate is not taken although its handshake was good, in the protocol that it speaks.
+pub type Answer = fn(&PeerRefused) -> Vec<u8>;
+
 /// Hears why somebody was turned away, and whom.
 pub type Tell = Box<dyn Fn(&TurnedAway, Option<SocketAddr>) + Send + Sync>;
 
@@ -36,6 +39,8 @@ pub struct Entrance {
     pub credentials: Arc<ServerCredentials>,
     /// Who may come in.
     pub roles: &'static [Role],
+    /// TLS 1.3 has no word for a refusal after the handshake, as of a session that was resumed; none: the connection just ends.
+    pub answer: Option<Answer>,
     /// Nobody is let in any more.
     pub stop: CancellationToken,
     /// Hears of everyone who is turned away, once; the address is missing where there was no connection.
@@ -163,8 +168,9 @@ impl Entrance {
         match self.credentials.check_peer_role(chain, self.roles, now) {
             Ok(peer) => Some(Admitted { stream, address, peer, changes, permit }),
             Err(refused) => {
+                let answer = self.answer.map(|answer| answer(&refused)).unwrap_or_default();
                 turn_away(TurnedAway::Certificate(refused));
-                farewell::end(stream).await;
+                Box::pin(farewell::say(stream, &answer)).await;
                 None
             }
         }

@@ -25,6 +25,13 @@ pub async fn end(mut stream: TlsStream<TcpStream>) {
     linger(stream.into_inner().0).await;
 }
 
+/// Writes what the peer is to read last, and ends the connection.
+pub(super) async fn say(mut stream: TlsStream<TcpStream>, last: &[u8]) {
+    // Who reads nothing is not told; the end has a deadline of its own.
+    drop(timeout(LINGER, stream.write_all(last)).await);
+    end(stream).await;
+}
+
 /// Ends a connection that has no TLS, or none any more.
 pub(super) async fn linger(mut stream: TcpStream) {
     let drained = drain(&mut stream, LINGER_BYTES_MAX);
