@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use muster_pki::authority::{Authority, Request};
@@ -11,7 +12,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 /// A simulated device's certificate lives this long.
-const VALID_SECONDS: u64 = 7 * 86_400;
+const VALID: Duration = Duration::from_secs(7 * 86_400);
 
 /// A certificate chain and its key, PEM.
 #[derive(Debug, Clone)]
@@ -85,8 +86,22 @@ pub fn issue_below(
     names: &[String],
     crl_url: &str,
 ) -> anyhow::Result<Vec<Identity>> {
+    issue_for(authority, role, names, crl_url, VALID)
+}
+
+/// As [`issue_below`], and valid so long from now, to the second.
+///
+/// # Errors
+/// A name cannot stand in a certificate.
+pub fn issue_for(
+    authority: &Authority,
+    role: Role,
+    names: &[String],
+    crl_url: &str,
+    valid: Duration,
+) -> anyhow::Result<Vec<Identity>> {
     let now = UnixTime::now().as_secs();
-    let at = |seconds: u64| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+    let at = |seconds: u64| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
     names
         .iter()
         .map(|name| {
@@ -96,7 +111,7 @@ pub fn issue_below(
                 ip_addresses: Vec::new(),
                 role,
                 not_before: at(now - 3_600),
-                not_after: at(now + VALID_SECONDS),
+                not_after: at(now + valid.as_secs()),
                 crl_url: Some(crl_url.to_owned()),
             };
             let issued = authority.issue(&request)?;

@@ -181,16 +181,27 @@ pub(crate) fn client_credentials(home: &Home, alpn: &[u8]) -> Result<Arc<ClientC
 
 /// Files that are not there have yet to be made, as those that sign orders; files that are there may be forbidden.
 fn unusable(home: &Home, error: CredentialError) -> Failure {
-    let said = format!("the operator's certificate: {error}");
+    let servers = home.roots("servers");
+    let names_servers =
+        |error: &CredentialError| matches!(error, CredentialError::Read { path, .. } if *path == servers);
     let is_missing = |error: &CredentialError| {
         let CredentialError::Read { source, .. } = error else { return false };
         source.kind() == std::io::ErrorKind::NotFound
     };
-    let failure = match error.into_each().iter().any(is_missing) {
+    let text = error.to_string();
+    let each = error.into_each();
+    let (what, next) = if each.iter().all(names_servers) {
+        let next = format!("put the roots of the Switch's certificate there: {}", servers.display());
+        ("the roots of servers", next)
+    } else {
+        ("the operator's certificate", provision::how_to_have(home, Role::Operator, "operator/tls"))
+    };
+    let said = format!("{what}: {text}");
+    let failure = match each.iter().any(is_missing) {
         true => Failure::usage(said),
         false => Failure::denied(said),
     };
-    failure.with_next(provision::how_to_have(home, Role::Operator, "operator/tls"))
+    failure.with_next(next)
 }
 
 /// Opens TLS to `HOST:PORT` and expects a certificate of a server for that host.
@@ -312,6 +323,24 @@ mod tests {
             home.write(&format!("{path}.key"), issued.key_pem.as_bytes(), Secrecy::Private).unwrap();
         }
         home
+    }
+
+    #[test]
+    fn missing_roots_of_servers_are_not_told_as_the_operators_certificate() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(folder.path().to_owned())).unwrap();
+        let missing = |path: std::path::PathBuf| CredentialError::Read {
+            path,
+            source: std::io::Error::from(std::io::ErrorKind::NotFound),
+        };
+
+        let servers = unusable(&home, missing(home.roots("servers")));
+        let own = unusable(&home, missing(home.path("operator/tls.pem")));
+
+        assert!(servers.to_string().starts_with("the roots of servers: "), "{servers}");
+        assert!(servers.next().unwrap().contains("trust/servers.pem"), "{:?}", servers.next());
+        assert!(own.to_string().starts_with("the operator's certificate: "), "{own}");
+        assert_eq!((servers.exit(), own.exit()), (Exit::Usage, Exit::Usage));
     }
 
     #[test]

@@ -36,6 +36,26 @@ fn a_killed_helper_fails_its_instruction_and_the_client_lives() {
 }
 
 #[test]
+fn who_interrupts_an_ask_is_told_which_instruction_goes_on() {
+    let (place, _switch, client) = running();
+    let ask = start_ask(&place, SLOW);
+    let helper = wait_for("the helper", || helper_of(&client));
+
+    kill(ask.id(), Signal::SIGINT);
+    let output = ask.wait_with_output().unwrap();
+
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{errors}");
+    let listed = place.muster(["instruction", "list", "-o", "json"]).with_code(0).json();
+    let id = listed[0]["id"].as_str().unwrap();
+    assert!(
+        errors.contains("interrupted") && errors.contains(&format!("instruction watch {id}")),
+        "{errors}"
+    );
+    kill(helper, Signal::SIGKILL);
+}
+
+#[test]
 fn a_query_over_its_time_is_ended_with_its_helper() {
     let (place, _switch, client) = running();
     let text = format!(

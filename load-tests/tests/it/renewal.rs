@@ -19,6 +19,11 @@ use crate::support::{PATIENCE, Place, Sessions, shown, wait_for, wait_until};
 const SESSIONS: usize = 1_000;
 /// Devices that have their certificate of the new root before the old one goes.
 const RENEWED: usize = 100;
+/// Devices whose certificates expire while they have a session, and how many of them are renewed before.
+const EXPIRING: usize = 100;
+const RENEWED_IN_TIME: usize = 50;
+/// How long those are valid: time enough to connect and to renew them on a slow machine.
+const SHORT: Duration = Duration::from_secs(20);
 /// How long sessions are watched after each renewal.
 const WATCHED: Duration = Duration::from_secs(2);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
@@ -133,6 +138,38 @@ async fn the_old_root_goes(
     assert_eq!(sessions.standing(), renewed.len() + SESSIONS);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c9_certificates_that_expire_in_mid_session_end_their_sessions_and_no_other_of_a_thousand() {
+    let place = Place::with_pki(&[]);
+    place.switch_config("");
+    let mut switch = place.start_switch();
+    let mut sessions = Sessions::new(&format!("127.0.0.1:{}", place.ports.sessions), &place.home());
+    sessions.connect(&tls::issue_devices(&place.home(), &names("long", SESSIONS)).unwrap()).await;
+    let issuing = authority(&place.home().join("pki/devices"), "issuing");
+    let devices = names("short", EXPIRING);
+
+    let short = tls::issue_for(&issuing, Role::Device, &devices, CDP, SHORT).unwrap();
+    let ends = not_after(&short[0]).as_secs();
+    sessions.connect(&short).await;
+    let renewed = tls::issue_devices(&place.home(), &devices[..RENEWED_IN_TIME]).unwrap();
+    sessions.connect(&renewed).await;
+    // The sessions of before: each gave way to its device's next.
+    let given_way = sessions.next_losses(RENEWED_IN_TIME).await;
+    assert!(UnixTime::now().as_secs() < ends, "too slow to see a certificate expire in mid-session");
+    assert!(given_way.iter().all(|lost| lost.problem.contains("Superseded")), "{:?}", given_way[0]);
+
+    let expired = sessions.next_losses(EXPIRING - RENEWED_IN_TIME).await;
+
+    assert!(UnixTime::now().as_secs() >= ends, "they end with their certificates and not before");
+    let late = &devices[RENEWED_IN_TIME..];
+    for lost in &expired {
+        assert!(lost.problem.contains("CertificateExpired") && late.contains(&lost.device), "{lost:?}");
+    }
+    assert_eq!(sessions.losses(WATCHED).await, [], "sessions whose certificates have not expired");
+    assert_eq!(sessions.standing(), SESSIONS + RENEWED_IN_TIME);
+    assert!(switch.runs());
+}
+
 #[test]
 fn n4_a_client_uses_its_renewed_certificate_without_a_restart_and_stays_the_same_device() {
     let place = Place::with_pki(&[DEVICE]);
@@ -233,6 +270,11 @@ fn authority(folder: &Path, name: &str) -> Authority {
 
 fn leaf(path: &Path) -> CertificateDer<'static> {
     CertificateDer::from_pem_file(path).unwrap()
+}
+
+fn not_after(identity: &Identity) -> UnixTime {
+    let leaf = CertificateDer::from_pem_slice(identity.chain_pem.as_bytes()).unwrap();
+    Certificate::from_der(&leaf).unwrap().not_after()
 }
 
 /// As an administrator should: beside it, then renamed.

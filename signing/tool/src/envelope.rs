@@ -5,6 +5,9 @@ use muster_signing::envelope::ENVELOPE_BYTES_MAX;
 /// Labels of PEM that hold CMS: RFC 7468 §9's, and openssl's other one.
 const LABELS: [&str; 2] = ["CMS", "PKCS7"];
 
+/// What every envelope in DER begins with.
+const DER_SEQUENCE: u8 = 0x30;
+
 /// Returns an envelope's DER, whichever of the two forms `bytes` have.
 ///
 /// # Errors
@@ -16,7 +19,11 @@ pub fn read_envelope(bytes: &[u8]) -> Result<Vec<u8>, ReadError> {
     }
     let armoured = bytes.trim_ascii();
     if !armoured.starts_with(b"-----BEGIN ") {
-        return Ok(bytes.to_vec());
+        return if bytes.first() == Some(&DER_SEQUENCE) {
+            Ok(bytes.to_vec())
+        } else {
+            Err(ReadError::Neither)
+        };
     }
     let mut text = armoured.to_vec();
     text.push(b'\n');
@@ -33,6 +40,9 @@ pub enum ReadError {
     /// More than any envelope has.
     #[error("{0} bytes; wanted an envelope of at most {ENVELOPE_BYTES_MAX}")]
     TooLarge(usize),
+    /// A text, or anything else that nobody signed.
+    #[error("neither PEM nor DER; wanted a signed document: a block `-----BEGIN CMS-----`, or DER")]
+    Neither,
     /// PEM that is damaged.
     #[error("bad PEM: {0}; wanted a block `-----BEGIN CMS-----`, or DER")]
     Pem(String),
@@ -61,5 +71,7 @@ mod tests {
 
         assert_eq!(certificate, Err(ReadError::Label("CERTIFICATE".to_owned())));
         assert!(matches!(read_envelope(b"-----BEGIN CMS-----\nMAA"), Err(ReadError::Pem(_))));
+        assert_eq!(read_envelope(b"name = \"Acme-Os-Version\"\n"), Err(ReadError::Neither));
+        assert_eq!(read_envelope(b""), Err(ReadError::Neither));
     }
 }

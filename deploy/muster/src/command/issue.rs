@@ -82,7 +82,12 @@ async fn issue_and_show(
     if matches!(options.output, Format::Table | Format::Wide) {
         output::note(&format!("instruction {id}"));
     }
-    let outcome = watch_with_progress(operator, &id, options.wait).await;
+    let outcome = tokio::select! {
+        biased;
+        outcome = watch_with_progress(operator, &id, options.wait) => outcome,
+        // An error here means that no signal can be caught, so that the first one ends the process.
+        Ok(()) = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Partial, "interrupted")),
+    };
     let outcome = outcome.map_err(|failure| failure.after_submit(&id))?;
     show(&id, &outcome, options.output, Detail::Answer)?;
     Ok(outcome.exit())

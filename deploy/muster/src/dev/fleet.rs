@@ -98,8 +98,11 @@ fn revoked_policy(arguments: &Dev) -> Revoked {
 
 /// Two fleets in one folder would share stores; the lock ends with the process.
 fn lock(folder: &Path) -> Result<File, Failure> {
-    std::fs::create_dir_all(folder)
-        .map_err(|error| Failure::usage(format!("{}: {error}", folder.display())))?;
+    std::fs::create_dir_all(folder).map_err(|error| {
+        let problem =
+            format!("{}: {error}; wanted a folder, or a path where one can be made", folder.display());
+        Failure::usage(problem).with_next("muster dev --dir DIR")
+    })?;
     let path = folder.join("lock");
     let file = File::create(&path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
     match file.try_lock() {
