@@ -49,11 +49,12 @@ pub(crate) fn turned_away(
 
 /// Logs, counts and lists a refusal.
 pub(crate) fn note(refusals: &Refusals, listener: Listener, told: Told, address: SocketAddr, now_ms: i64) {
-    let Told { rules, findings, subject, serial, thumbprint, issuer } = &told;
+    let Told { rules, findings, subject, serial, thumbprint, issuer, peer } = &told;
     let listener_name = listener.name();
     let (rules_told, findings) = (rules.join(" "), findings.join("; "));
     tracing::warn!(
-        listener = listener_name, %address, rules = rules_told, subject, serial, thumbprint, issuer, findings,
+        listener = listener_name, %address, peer = peer.name, peer_subject = peer.subject, peer_serial = peer.serial,
+        peer_thumbprint = peer.thumbprint, rules = rules_told, subject, serial, thumbprint, issuer, findings,
         "certificate refused"
     );
     for rule in rules {

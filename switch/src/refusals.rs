@@ -19,10 +19,12 @@ pub(crate) struct Refusals {
     max: usize,
 }
 
-/// Two refusals are one entry if the same certificate broke the same rules at the same door, or the same address showed none.
+/// Two refusals are one entry if the same peer's path broke the same rules at the same door, or the same address showed no
+/// certificate. The one to blame may be that of a CA, which a whole fleet has above it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     listener: Listener,
+    peer: String,
     thumbprint: String,
     address: Option<IpAddr>,
     rules: String,
@@ -61,8 +63,10 @@ impl Refusals {
     pub(crate) fn add(&self, new: Refusal) {
         let key = Key {
             listener: new.listener,
+            peer: new.told.peer.thumbprint.clone(),
             thumbprint: new.told.thumbprint.clone(),
-            address: new.told.thumbprint.is_empty().then_some(new.address.ip()),
+            address: (new.told.peer.thumbprint.is_empty() && new.told.thumbprint.is_empty())
+                .then_some(new.address.ip()),
             rules: new.told.rules.join(" "),
         };
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +95,7 @@ impl Refusals {
             other
                 .last_at_ms
                 .cmp(&one.last_at_ms)
-                .then_with(|| one.told.thumbprint.cmp(&other.told.thumbprint))
+                .then_with(|| one.told.peer.thumbprint.cmp(&other.told.peer.thumbprint))
         });
         list
     }

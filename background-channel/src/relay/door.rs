@@ -38,8 +38,8 @@ pub(crate) struct Door {
     untold: Mutex<BTreeMap<Key, RefusedPeer>>,
 }
 
-/// Two refusals are told as one if the same certificate broke the same rules, or the same address showed none.
-type Key = (String, String);
+/// Two refusals are told as one if the same peer's path broke the same rules by the same certificate, or the same address showed none.
+type Key = (String, String, String);
 
 impl Door {
     /// Returns whether an operator keeps the peer out.
@@ -68,15 +68,18 @@ impl Door {
 
     /// Logs, counts and remembers a refused certificate (C14 of trust.md).
     pub(crate) fn note(&self, told: Told, address: SocketAddr, now_ms: i64) {
-        let Told { rules, findings, subject, serial, thumbprint, issuer } = told;
+        let Told { rules, findings, subject, serial, thumbprint, issuer, peer } = told;
         let (rules_told, fixes) = (rules.join(" "), findings.join("; "));
         tracing::warn!(
-            %address, rules = rules_told, subject, serial, thumbprint, issuer, findings = fixes, "certificate refused"
+            %address, peer = peer.name, peer_subject = peer.subject, peer_serial = peer.serial,
+            peer_thumbprint = peer.thumbprint, rules = rules_told, subject, serial, thumbprint, issuer, findings = fixes,
+            "certificate refused"
         );
         rules.iter().for_each(|rule| metrics::refused_certificate(rule.clone()));
-        let who = if thumbprint.is_empty() { address.ip().to_string() } else { thumbprint.clone() };
+        let has_shown = !peer.thumbprint.is_empty();
+        let who = if has_shown { peer.thumbprint.clone() } else { address.ip().to_string() };
         let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (who, rules_told);
+        let key = (who, thumbprint.clone(), rules_told);
         if untold.len() >= UNTOLD_MAX && !untold.contains_key(&key) {
             return metrics::refusal_untold();
         }
@@ -91,6 +94,10 @@ impl Door {
             address: address.to_string(),
             last_at_ms: now_ms,
             count: known.count.saturating_add(1),
+            peer: peer.name,
+            peer_subject: peer.subject,
+            peer_serial: peer.serial,
+            peer_thumbprint: peer.thumbprint,
         };
     }
 

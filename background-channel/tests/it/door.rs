@@ -75,6 +75,11 @@ async fn c14_who_is_turned_away_here_is_told_to_the_switch_with_rule_certificate
     let certificate = &foreign.certificate;
     // The one that breaks the rule: the CA that leads to no root of ours.
     assert_eq!(refused.subject, certificate.issuer());
+    // And whom that keeps out.
+    assert_eq!((&refused.peer[..], &refused.peer_subject[..]), ("w703.acme.local", certificate.subject()));
+    assert_eq!(refused.peer_serial, certificate.serial_hex());
+    assert_eq!(refused.peer_thumbprint, certificate.thumbprint().to_string());
+    assert_ne!(refused.peer_thumbprint, refused.thumbprint);
     assert!(!refused.issuer.is_empty() && !refused.serial.is_empty(), "{refused:?}");
     assert_eq!(refused.thumbprint.len(), certificate.thumbprint().to_string().len());
     assert!(refused.address.starts_with("127.0.0.1:"), "{refused:?}");

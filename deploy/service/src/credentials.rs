@@ -49,7 +49,7 @@ pub use self::revocation::{
 pub use self::server_side::ServerCredentials;
 pub use self::shown::{NothingShown, shown_by};
 pub use self::store::{CertificateStore, STORE_FILE_BYTES_MAX, STORE_FILES_MAX, StoreSettings};
-pub use self::told::{Shown, Told};
+pub use self::told::{Shown, Told, ToldPeer};
 pub use self::trust::Peer;
 pub use self::trust_folder::{Rebuilt, Saved, TrustFolder, TrustFolderError};
 

@@ -98,7 +98,7 @@ impl ClientService for Api {
 }
 
 fn refused_client(refusal: Refusal) -> RefusedClient {
-    let Told { rules, findings, subject, serial, thumbprint, issuer } = refusal.told;
+    let Told { rules, findings, subject, serial, thumbprint, issuer, peer } = refusal.told;
     RefusedClient {
         rules,
         findings,
@@ -111,5 +111,9 @@ fn refused_client(refusal: Refusal) -> RefusedClient {
         last_at_ms: refusal.last_at_ms,
         count: refusal.count,
         listener: refusal.listener.name().to_owned(),
+        peer: peer.name,
+        peer_subject: peer.subject,
+        peer_serial: peer.serial,
+        peer_thumbprint: peer.thumbprint,
     }
 }

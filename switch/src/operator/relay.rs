@@ -7,7 +7,7 @@ use muster_proto::relay::v1::{
     RefusedPeer, RelayEventsRequest, RelayEventsResponse, SyncDoorRequest, SyncDoorResponse,
 };
 use muster_proto_grpc::relay::v1::event_relay_service_server::EventRelayService;
-use muster_service::credentials::Told;
+use muster_service::credentials::{Told, ToldPeer};
 use tonic::{Request, Response, Status};
 
 use super::state::Api;
@@ -62,6 +62,12 @@ fn refusal(peer: RefusedPeer, now_ms: i64) -> Option<Refusal> {
         serial: fit(peer.serial),
         thumbprint: fit(peer.thumbprint),
         issuer: fit(peer.issuer),
+        peer: ToldPeer {
+            name: fit(peer.peer),
+            subject: fit(peer.peer_subject),
+            serial: fit(peer.peer_serial),
+            thumbprint: fit(peer.peer_thumbprint),
+        },
     };
     // A clock that is ahead must not keep its entries at the top.
     let at_ms = peer.last_at_ms.min(now_ms);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use muster_pki::Role;
+use muster_pki::authority::Issued;
 use muster_proto::operator::v1::{
     BlockClientRequest, GetClientRequest, GetStatusRequest, ListBlockedClientsRequest,
     ListRefusedClientsRequest, RefusedClient, UnblockClientRequest,
@@ -19,7 +20,7 @@ use tonic::transport::Channel;
 
 use crate::client::{Client, dial};
 use crate::operators::{channel, connect_as};
-use crate::pki::Ends;
+use crate::pki::{Ends, Pki};
 use crate::world::{Switch, World};
 
 const BLOCKED: &str = "w701.acme.local";
@@ -136,6 +137,36 @@ async fn c14_who_is_refused_at_the_operators_port_is_listed_with_the_door_and_th
 }
 
 #[tokio::test]
+async fn c14_each_device_is_listed_by_its_own_certificate_though_the_ca_above_them_is_to_blame() {
+    let world = World::new();
+    let switch = world.start().await;
+    let mut alice = operator(&world, &switch).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let foreign = Pki::new(elsewhere.path());
+    let devices = ["w701.acme.local", "w702.acme.local"]
+        .map(|name| (name, foreign.issue(Role::Device, name, Ends::InAYear)));
+
+    for (_, device) in &devices {
+        let tls = world.pki.tls(Some(device), &[b"http/1.1"]);
+        assert!(dial(switch.running.session_addr(), tls, PATH).await.is_err());
+    }
+    let list = refused(&mut alice).await;
+
+    assert_eq!(list.len(), 2, "{list:?}");
+    for (name, Issued { certificate, .. }) in &devices {
+        let one = list.iter().find(|one| one.peer == *name).unwrap();
+        assert_eq!((&one.rules[..], &one.subject[..]), (&["C2".to_owned()][..], certificate.issuer()));
+        assert_eq!(
+            (&one.peer_subject[..], &one.peer_serial),
+            (certificate.subject(), &certificate.serial_hex())
+        );
+        assert_eq!(one.peer_thumbprint, certificate.thumbprint().to_string());
+        assert!(one.thumbprint != one.peer_thumbprint && one.serial != one.peer_serial, "{one:?}");
+    }
+    switch.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn c14_a_background_channel_tells_whom_it_turned_away_and_learns_whom_to() {
     let world = World::new();
     let switch = world.start().await;
@@ -149,6 +180,8 @@ async fn c14_a_background_channel_tells_whom_it_turned_away_and_learns_whom_to()
         rules: vec!["C6".to_owned()],
         findings: vec!["C6: got none; wanted one; fix: reissue".to_owned()],
         thumbprint: "AA".to_owned(),
+        peer: "w703.acme.local".to_owned(),
+        peer_thumbprint: "BB".to_owned(),
         address: "10.0.0.1:5".to_owned(),
         last_at_ms: i64::MAX,
         count: 3,
@@ -177,6 +210,7 @@ async fn c14_a_background_channel_tells_whom_it_turned_away_and_learns_whom_to()
     let list = refused(&mut alice).await;
     let told: Vec<_> = list.iter().map(|one| (&one.listener[..], one.count, &one.address[..])).collect();
     assert_eq!(told, [("background", 3, "10.0.0.1:5")]);
+    assert_eq!((&list[0].peer[..], &list[0].peer_thumbprint[..]), ("w703.acme.local", "BB"));
     assert!(list[0].last_at_ms < i64::MAX, "a clock ahead would keep its entries at the top");
     assert!(denied.is_err());
     let warnings = status.unwrap().into_inner().warnings;

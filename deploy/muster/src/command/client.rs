@@ -87,30 +87,48 @@ async fn refused(operator: &Operator, listing: &Listing) -> Result<Exit, Failure
     let mut table = Table::new([
         "last_at",
         "listener",
-        "subject",
+        "peer",
         "rules",
         "findings",
         "address",
         "count",
         "first_at",
+        "peer_subject",
+        "peer_serial",
+        "peer_thumbprint",
+        "subject",
         "serial",
         "thumbprint",
         "issuer",
     ])
-    .wide_only(&["first_at", "serial", "thumbprint", "issuer"]);
+    .wide_only(&[
+        "first_at",
+        "peer_subject",
+        "peer_serial",
+        "peer_thumbprint",
+        "subject",
+        "serial",
+        "thumbprint",
+        "issuer",
+    ]);
     let request = ListRefusedClientsRequest { limit: listing.limit.clamp(1, 1_000) };
     let found = operator.clients().list_refused_clients(request).await?.into_inner().refused;
     for one in found {
-        let subject = if one.subject.is_empty() { "(no certificate)" } else { &one.subject };
+        let names = [&one.peer, &one.peer_subject, &one.peer_thumbprint, &one.subject];
+        let peer = names.into_iter().find(|name| !name.is_empty()).map_or("(no certificate)", String::as_str);
         table.push(vec![
             Cell::moment(one.last_at_ms),
             Cell::text(&one.listener),
-            Cell::text(subject),
+            Cell::text(peer),
             Cell::text(one.rules.join(" ")),
             Cell::text(one.findings.join("; ")),
             Cell::text(&one.address),
             Cell::number(one.count),
             Cell::moment(one.first_at_ms),
+            Cell::text(&one.peer_subject),
+            Cell::text(&one.peer_serial),
+            Cell::text(&one.peer_thumbprint),
+            Cell::text(&one.subject),
             Cell::text(&one.serial),
             Cell::text(&one.thumbprint),
             Cell::text(&one.issuer),

@@ -177,6 +177,8 @@ pub enum PeerRefused {
     /// The certificate breaks rules.
     #[error("not accepted as {wanted}: {refused}")]
     Unfit {
+        /// The peer's own certificate; the rule may be broken by one above it.
+        certificate: Box<Shown>,
         /// The role it came nearest to.
         wanted: Role,
         /// Every rule it breaks in that role.

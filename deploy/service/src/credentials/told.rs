@@ -1,6 +1,6 @@
 //! [`Told`]: a refusal as operators see it, with everything that C14 of trust.md asks for.
 
-use muster_pki::{Certificate, Finding, Severity, Thumbprint};
+use muster_pki::{Certificate, DeviceId, Finding, Severity, Thumbprint};
 
 use super::error::PeerRefused;
 
@@ -9,6 +9,8 @@ use super::error::PeerRefused;
 pub struct Shown {
     /// Its SHA-256; `None`: it could not be read.
     pub thumbprint: Option<Thumbprint>,
+    /// What it calls its holder: a device's DeviceId; empty: it has no usable name.
+    pub name: String,
     /// Its subject.
     pub subject: String,
     /// Its serial number, hex.
@@ -23,6 +25,7 @@ impl Shown {
     pub fn of(certificate: &Certificate) -> Self {
         Self {
             thumbprint: Some(certificate.thumbprint()),
+            name: DeviceId::from_certificate(certificate).map(|name| name.to_string()).unwrap_or_default(),
             subject: certificate.subject().to_owned(),
             serial: certificate.serial_hex(),
             issuer: certificate.issuer().to_owned(),
@@ -44,7 +47,8 @@ pub struct Told {
     pub rules: Vec<String>,
     /// What was got, what was wanted and what would fix it, one text a finding.
     pub findings: Vec<String>,
-    /// The certificate's subject; empty: none was shown, or it could not be read.
+    /// Subject of the certificate that the findings are about: the peer's own, or that of a CA above it; empty: none was shown, or
+    /// it could not be read.
     pub subject: String,
     /// Its serial number in hex.
     pub serial: String,
@@ -52,10 +56,36 @@ pub struct Told {
     pub thumbprint: String,
     /// Its issuer.
     pub issuer: String,
+    /// Who was refused, whatever certificate is to blame.
+    pub peer: ToldPeer,
+}
+
+/// The peer's own certificate in a refusal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ToldPeer {
+    /// As [`Shown::name`]. Nothing proves it.
+    pub name: String,
+    /// Its subject; empty: none was shown, or it could not be read.
+    pub subject: String,
+    /// Its serial number in hex.
+    pub serial: String,
+    /// Its SHA-256.
+    pub thumbprint: String,
+}
+
+impl ToldPeer {
+    fn of(shown: &Shown) -> Self {
+        Self {
+            name: shown.name.clone(),
+            subject: shown.subject.clone(),
+            serial: shown.serial.clone(),
+            thumbprint: print(shown.thumbprint),
+        }
+    }
 }
 
 impl Told {
-    /// Says of a certificate that it breaks one rule.
+    /// Says of a peer's own certificate that it breaks one rule.
     #[must_use]
     pub fn new(rule: &str, finding: String, shown: &Shown) -> Self {
         Self {
@@ -63,8 +93,9 @@ impl Told {
             findings: vec![finding],
             subject: shown.subject.clone(),
             serial: shown.serial.clone(),
-            thumbprint: shown.thumbprint.map(|print| print.to_string()).unwrap_or_default(),
+            thumbprint: print(shown.thumbprint),
             issuer: shown.issuer.clone(),
+            peer: ToldPeer::of(shown),
         }
     }
 }
@@ -74,13 +105,13 @@ impl PeerRefused {
     #[must_use]
     pub fn told(&self) -> Told {
         match self {
-            Self::Unfit { refused, .. } => {
+            Self::Unfit { certificate, refused, .. } => {
                 let broken: Vec<&Finding> = refused
                     .findings()
                     .iter()
                     .filter(|finding| finding.severity == Severity::Refusal)
                     .collect();
-                unfit(&broken)
+                unfit(certificate, &broken)
             }
             Self::NoCertificate { .. } => Told::new("C1", self.to_string(), &Shown::default()),
             Self::WrongRole { certificate, .. } | Self::Ambiguous { certificate, .. } => {
@@ -91,7 +122,7 @@ impl PeerRefused {
     }
 }
 
-fn unfit(broken: &[&Finding]) -> Told {
+fn unfit(peer: &Shown, broken: &[&Finding]) -> Told {
     let mut rules: Vec<String> = Vec::new();
     for finding in broken {
         let rule = finding.rule.to_string();
@@ -103,13 +134,17 @@ fn unfit(broken: &[&Finding]) -> Told {
         |one: &&Finding| format!("{}: got {}; wanted {}; fix: {}", one.rule, one.got, one.wanted, one.fix);
     let about = broken.iter().find(|finding| finding.thumbprint.is_some());
     let text = |of: fn(&Finding) -> &String| about.map(|about| of(about).clone()).unwrap_or_default();
-    let thumbprint = about.and_then(|finding| finding.thumbprint);
     Told {
         rules,
         findings: broken.iter().map(told).collect(),
         subject: text(|finding| &finding.subject),
         serial: text(|finding| &finding.serial),
-        thumbprint: thumbprint.map(|print| print.to_string()).unwrap_or_default(),
+        thumbprint: print(about.and_then(|finding| finding.thumbprint)),
         issuer: text(|finding| &finding.issuer),
+        peer: ToldPeer::of(peer),
     }
+}
+
+fn print(thumbprint: Option<Thumbprint>) -> String {
+    thumbprint.map(|print| print.to_string()).unwrap_or_default()
 }

@@ -180,20 +180,19 @@ impl Trust {
         let (accepted, refused): (Vec<_>, Vec<_>) =
             verdicts.into_iter().partition(|(_role, verdict)| verdict.is_accepted());
         let mut accepted = accepted.into_iter();
+        let shown = || Box::new(Shown::of_der(chain.first().map_or(&[][..], |der| der.as_ref())));
         match (accepted.next(), accepted.next()) {
             (Some((role, verdict)), None) => {
                 let authorities = self.remember(key, role, verdict.path(), &current);
                 match verdict.into_result() {
                     Ok(certificate) => peer(role, certificate, authorities),
-                    Err(refused) => Err(PeerRefused::Unfit { wanted: role, refused }),
+                    Err(refused) => Err(PeerRefused::Unfit { certificate: shown(), wanted: role, refused }),
                 }
             }
             (Some((first, _)), Some((second, _))) => {
-                let leaf = chain.first().map_or(&[][..], |der| der.as_ref());
-                let certificate = Box::new(Shown::of_der(leaf));
-                Err(PeerRefused::Ambiguous { certificate, first, second })
+                Err(PeerRefused::Ambiguous { certificate: shown(), first, second })
             }
-            (None, _) => Err(self.nearest_refusal(refused)),
+            (None, _) => Err(self.nearest_refusal(shown(), refused)),
         }
     }
 
@@ -210,7 +209,7 @@ impl Trust {
     }
 
     /// Of several roles, the one with the fewest complaints is most likely the one that was meant.
-    fn nearest_refusal(&self, verdicts: Vec<(Role, Verdict)>) -> PeerRefused {
+    fn nearest_refusal(&self, certificate: Box<Shown>, verdicts: Vec<(Role, Verdict)>) -> PeerRefused {
         let complaints = |verdict: &Verdict| {
             verdict.findings().iter().filter(|finding| finding.severity == Severity::Refusal).count()
         };
@@ -220,7 +219,7 @@ impl Trust {
             .min_by_key(|(_role, verdict)| (verdict.path().is_empty(), complaints(verdict)))
             .map(|(role, verdict)| (role, verdict.into_result()));
         match nearest {
-            Some((wanted, Err(refused))) => PeerRefused::Unfit { wanted, refused },
+            Some((wanted, Err(refused))) => PeerRefused::Unfit { certificate, wanted, refused },
             Some((_, Ok(_))) | None => PeerRefused::NoCertificate { wanted: self.role_names() },
         }
     }
