@@ -297,6 +297,7 @@ impl Validate for Config {
             found.push(Invalid::new("limits.posts_bytes_max", problem));
         }
         found.extend(self.clock.findings().into_iter().map(|invalid| invalid.within("clock")));
+        found.extend(self.revocation.findings().into_iter().map(|invalid| invalid.within("revocation")));
         found.extend(self.log.validate().err().map(|invalid| invalid.within("log")));
         found
     }
@@ -332,6 +333,7 @@ mod tests {
         config.limits.connection_max = Duration::ZERO;
         config.limits.posts_bytes_max = 1_000;
         config.clock.jump_max = Duration::ZERO;
+        config.revocation.fetching.parallel = 0;
         config.log.filter = "=,=".to_owned();
 
         let findings = config.findings();
@@ -345,6 +347,7 @@ mod tests {
             "limits.connection_max",
             "limits.posts_bytes_max",
             "clock.jump_max",
+            "revocation.fetching.parallel",
             "log.filter",
         ];
         assert_eq!(keys, wanted);

@@ -252,6 +252,7 @@ impl Validate for Config {
         found.extend(self.tls.findings());
         found.extend(self.trust.findings());
         found.extend(self.duration_findings());
+        found.extend(self.revocation.findings().into_iter().map(|invalid| invalid.within("revocation")));
         found.extend(self.log.validate().err().map(|invalid| invalid.within("log")));
         found
     }
@@ -534,6 +535,7 @@ mod tests {
         check("trust.folder", |config| config.trust.folder = "/trust".into());
         check("trust.switch", |config| config.trust.switch = PathBuf::new());
         check("trust.verification", |config| config.trust.verification.ca_file = "/ca.pem".to_owned());
+        check("revocation.fetching.parallel", |config| config.revocation.fetching.parallel = 0);
         check("log.filter", |config| config.log.filter = "=,=".to_owned());
     }
 

@@ -44,7 +44,7 @@ pub use self::error::{CredentialError, PeerRefused};
 pub use self::live::Reload;
 pub use self::provider::provider;
 pub use self::revocation::{
-    IssuerSettings, PathElement, Revocation, RevocationFiles, RevocationSettings, Revocations,
+    FetchSettings, IssuerSettings, PathElement, Revocation, RevocationFiles, RevocationSettings, Revocations,
 };
 pub use self::server_side::ServerCredentials;
 pub use self::shown::{NothingShown, shown_by};

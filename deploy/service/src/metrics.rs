@@ -26,5 +26,7 @@ pub const CRL_ENTRIES: &str = "muster_crl_entries";
 pub const CRL_REFUSED_TOTAL: &str = "muster_crl_refused_total";
 /// Counter: fetches of a CRL that brought none.
 pub const CRL_FETCH_FAILURES_TOTAL: &str = "muster_crl_fetch_failures_total";
+/// Gauge: distribution points that are due and wait, since as many fetches are under way as may (`[revocation.fetching]`).
+pub const CRL_FETCHES_WAITING: &str = "muster_crl_fetches_waiting";
 /// Gauge: 1 while an issuer has no fresh CRL, or a CRL or distribution point is refused, else 0.
 pub const CRL_STALE: &str = "muster_crl_stale";

@@ -41,9 +41,9 @@ pub use format::Format;
 pub use identity::{IDENTITY_CERTIFICATES_MAX, Identity, IdentityError, IdentityFiles, NamedBytes};
 pub use revocation::{
     CRL_BYTES_MAX, CRL_ENTRIES_MAX, CRLS_PER_ISSUER_MAX, Coverage, CrlError, CrlSources, CrlUrl, CrlUrlError,
-    CrlWarning, Fetch, FetchError, FetchRequest, FetchResponse, Fetched, GRACE, IssuerRule, Loaded,
-    REDIRECTS_MAX, REFRESH_MAX, RETRY_MAX, RevocationIndex, RevocationMode, RevokedSerial, SERIAL_BYTES_MAX,
-    Serial, Standing, URLS_PER_ISSUER_MAX, Validators, newly_revoked,
+    CrlWarning, Fetch, FetchError, FetchLimits, FetchRequest, FetchResponse, Fetched, GRACE, IssuerRule,
+    Loaded, REDIRECTS_MAX, REFRESH_MAX, RETRY_MAX, RevocationIndex, RevocationMode, RevokedSerial,
+    SERIAL_BYTES_MAX, Serial, Standing, URLS_PER_ISSUER_MAX, Validators, newly_revoked,
 };
 pub use role::{Role, RoleError};
 pub use roots::{Roots, RootsError};

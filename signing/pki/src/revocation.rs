@@ -17,6 +17,7 @@ mod entries;
 mod error;
 mod extension;
 mod fetch;
+mod limits;
 mod rule;
 mod serials;
 mod sources;
@@ -32,10 +33,8 @@ pub use self::coverage::Coverage;
 use self::coverage::deadline;
 use self::crl::{Crl, Read};
 pub use self::error::{CrlError, CrlWarning};
-pub use self::fetch::{
-    Fetch, FetchError, FetchRequest, FetchResponse, Fetched, REDIRECTS_MAX, REFRESH_MAX, RETRY_MAX,
-    Validators,
-};
+pub use self::fetch::{Fetch, FetchError, FetchRequest, FetchResponse, Fetched, Validators};
+pub use self::limits::{FetchLimits, REDIRECTS_MAX, REFRESH_MAX, RETRY_MAX};
 pub(crate) use self::rule::Lack;
 use self::rule::Rules;
 pub use self::rule::{GRACE, IssuerRule, RevocationMode, Standing};
@@ -67,6 +66,8 @@ pub struct RevocationIndex {
 pub struct Loaded {
     /// The issuer's name.
     pub issuer: String,
+    /// The issuer's name, as [`Certificate::subject_der`] returns it.
+    pub issuer_der: Vec<u8>,
     /// How many certificates it revokes.
     pub entries: usize,
     /// When it was made.
@@ -281,7 +282,7 @@ pub fn newly_revoked<'a>(
 /// Puts a CRL in the place of the one that it follows.
 fn put(issuers: &mut HashMap<Vec<u8>, Vec<Arc<Crl>>>, read: Read) -> Result<Loaded, CrlError> {
     let Read { issuer, issuer_der, crl, mut warnings } = read;
-    let crls = issuers.entry(issuer_der).or_default();
+    let crls = issuers.entry(issuer_der.clone()).or_default();
     let known = crls.iter().position(|known| is_same_scope(known, &crl));
     if let Some(known) = known.and_then(|known| crls.get(known)) {
         if crl.is_older_than(known) {
@@ -293,6 +294,7 @@ fn put(issuers: &mut HashMap<Vec<u8>, Vec<Arc<Crl>>>, read: Read) -> Result<Load
     }
     let loaded = Loaded {
         issuer,
+        issuer_der,
         entries: crl.revoked.len(),
         this_update: crl.this_update,
         next_update: crl.next_update,

@@ -35,6 +35,7 @@ impl Validate for Config {
             ("operators", operators(&self.operators)),
             ("engine", engine(&self.engine)),
             ("clock", self.clock.findings()),
+            ("revocation", self.revocation.findings()),
             ("shutdown", shutdown(&self.shutdown)),
         ];
         for (table, wrong) in tables {
@@ -329,6 +330,7 @@ mod tests {
         config.operators.waiting_max = 0;
         config.engine.prepared_ttl = Duration::ZERO;
         config.clock.settle = Duration::ZERO;
+        config.revocation.fetching.alarm_after = 0;
         config.log.filter = "=,=".to_owned();
 
         let findings = config.findings();
@@ -349,6 +351,7 @@ mod tests {
             "operators.waiting_max",
             "engine.prepared_ttl",
             "clock.settle",
+            "revocation.fetching.alarm_after",
             "log.filter",
         ];
         assert_eq!(keys, wanted);

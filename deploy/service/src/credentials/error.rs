@@ -115,6 +115,20 @@ pub enum CredentialError {
         /// What is wrong with it.
         source: CrlError,
     },
+    /// A distribution point serves the list of another CA.
+    #[error(
+        "{url}: serves the CRL of {}, wanted that of {}; let the CA publish its own there, or put its own URL into \
+         certificates and configuration",
+        .found.join(", "), .expected.join(", ")
+    )]
+    CrlOfAnother {
+        /// The distribution point.
+        url: String,
+        /// Whose CRLs it gave.
+        found: Vec<String>,
+        /// The issuers that it was configured or told for.
+        expected: Vec<String>,
+    },
     /// The TLS library refuses the combination.
     #[error("TLS configuration: {0}")]
     Tls(#[from] rustls::Error),
@@ -143,6 +157,7 @@ impl CredentialError {
             | Self::OwnCertificate { .. }
             | Self::RootsOverlap { .. }
             | Self::Crl { .. }
+            | Self::CrlOfAnother { .. }
             | Self::Tls(_)) => vec![one],
         }
     }

@@ -15,6 +15,7 @@ mod http_get;
 mod issuers;
 mod kept;
 mod settings;
+mod slots;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,8 +24,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use muster_pki::{
-    CertificateDer, CrlError, CrlSources, Facts, Loaded, Policy, RevocationIndex, RevocationMode, Role,
-    Roots, Thumbprint, UnixTime, Validators, Verdict, check_with, pem,
+    Certificate, CertificateDer, CrlError, CrlSources, Facts, Loaded, Policy, RevocationIndex,
+    RevocationMode, Role, Roots, Thumbprint, UnixTime, Validators, Verdict, check_with, pem,
 };
 use tokio::sync::{Notify, watch};
 
@@ -32,7 +33,7 @@ pub use self::changes::{PathElement, Revocations};
 use self::dues::Dues;
 use self::issuers::Issuers;
 use self::kept::Kept;
-pub use self::settings::{IssuerSettings, RevocationSettings};
+pub use self::settings::{FetchSettings, IssuerSettings, RevocationSettings};
 use super::Clock;
 use super::error::CredentialError;
 use super::files::{FileBytes, bytes_of, read};
@@ -273,7 +274,10 @@ impl Revocation {
         }
     }
 
-    /// Verifies and adds a CRL that was fetched from `url`, and keeps it on disk. Blocks as [`Self::reload`].
+    /// Verifies and adds a CRL that was fetched from `url`, and keeps it on disk. Returns the lists of those who publish there.
+    /// Blocks as [`Self::reload`].
+    ///
+    /// A list of another CA is used, as any list that its signer made, but it is not what this distribution point is for.
     pub(super) fn load_fetched(
         &self,
         url: &str,
@@ -281,23 +285,41 @@ impl Revocation {
         validators: &Validators,
     ) -> Result<Vec<Loaded>, CredentialError> {
         let now = self.clock.now();
+        let expected = self.expected(url);
+        if expected.is_empty() {
+            // Its issuer went while it was fetched.
+            return Ok(Vec::new());
+        }
         let mut writer = self.writer();
         let mut index = self.current.load().index.clone();
         let candidates = writer.issuers.candidates(&[], now);
-        match index.load(body, &candidates, now) {
+        let problem = match index.load(body, &candidates, now) {
             Ok(loaded) => {
-                writer.problems.remove(url);
-                writer.dues.note(url, &loaded);
-                writer.kept.put(url, body, validators);
+                let is_expected =
+                    |crl: &Loaded| expected.iter().any(|issuer| *issuer.subject_der() == crl.issuer_der);
+                let (own, others): (Vec<_>, Vec<_>) = loaded.into_iter().partition(is_expected);
+                if !own.is_empty() {
+                    writer.problems.remove(url);
+                    writer.dues.note(url, &own);
+                    writer.kept.put(url, body, validators);
+                    self.publish(index, &writer);
+                    return Ok(own);
+                }
                 self.publish(index, &writer);
-                Ok(loaded)
+                let found = others.into_iter().map(|crl| crl.issuer).collect();
+                let expected = expected.iter().map(|issuer| issuer.subject().to_owned()).collect();
+                CredentialError::CrlOfAnother { url: url.to_owned(), found, expected }
             }
-            Err(source) => {
-                let error = CredentialError::Crl { path: PathBuf::from(url), source };
-                writer.problems.insert(url.to_owned(), describe(&error));
-                Err(error)
-            }
-        }
+            Err(source) => CredentialError::Crl { path: PathBuf::from(url), source },
+        };
+        writer.problems.insert(url.to_owned(), describe(&problem));
+        Err(problem)
+    }
+
+    /// Returns who publishes at `url`; nobody: it is not fetched.
+    fn expected(&self, url: &str) -> Vec<Certificate> {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.issuers_of(url).cloned().collect()
     }
 
     /// Notes that a URL fails (`Some`), or does no more.
@@ -370,7 +392,9 @@ impl Revocation {
                 // asked for with what is known of them, the server would say that there is nothing new.
                 kept.load_again(index, &issuers.candidates(&[], now), now, dues);
                 self.fetched_anew.fetch_add(1, Ordering::Relaxed);
-                *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = issuers.sources();
+                let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+                *sources = issuers.sources().with_told_of(&sources);
+                drop(sources);
                 self.told.notify_one();
                 writer.issuers = issuers;
                 true

@@ -2,6 +2,7 @@ mod dialling;
 mod expiry;
 mod handshakes;
 mod pki;
+mod points;
 mod reloading;
 mod revocation;
 mod store;

@@ -8,33 +8,15 @@
 //!     └────── due ◀──────────── handle_failure                          backoff
 //! ```
 //!
-//! Times are wall-clock, since nextUpdate is. A clock that goes back never delays a fetch by more than [`REFRESH_MAX`].
+//! Times are wall-clock, since nextUpdate is. A clock that goes back never delays a fetch by more than
+//! [`FetchLimits::refresh_max`].
 
 use std::time::Duration;
 
 use rustls_pki_types::UnixTime;
 
-use super::CRL_BYTES_MAX;
+use super::limits::FetchLimits;
 use super::url::{CrlUrl, CrlUrlError};
-
-/// Most redirects that are followed for one fetch; a CA behind a load balancer needs one (R1).
-pub const REDIRECTS_MAX: u8 = 3;
-
-/// Longest time between two fetches of a CRL that is fresh. CAs publish earlier than they must when they revoke, and a request
-/// that finds nothing new costs one round trip.
-pub const REFRESH_MAX: Duration = Duration::from_secs(60 * 60);
-
-/// Longest time between two tries after failures.
-pub const RETRY_MAX: Duration = Duration::from_secs(30 * 60);
-
-/// Shortest time between two fetches, and the first of the tries, which double.
-const RETRY_MIN: Duration = Duration::from_secs(30);
-
-/// How long one fetch may take: 64 MiB over 10 Mbit/s. A request that was never answered is made again after twice as long.
-const TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Fleets restart together; so the first fetch comes within this time.
-const START_SPREAD: Duration = Duration::from_secs(5);
 
 /// Longest validator that is kept; an entity tag has some 40 bytes.
 const VALIDATOR_BYTES_MAX: usize = 256;
@@ -108,14 +90,14 @@ pub enum FetchError {
         url: CrlUrl,
     },
     /// A body with more bytes than are read.
-    #[error(
-        "{url}: {got} bytes; wanted a CRL of at most {CRL_BYTES_MAX}; let the CA drop expired certificates"
-    )]
+    #[error("{url}: {got} bytes; wanted a CRL of at most {max}; let the CA drop expired certificates")]
     TooLarge {
         /// Where.
         url: CrlUrl,
         /// How many.
         got: usize,
+        /// The bound in force.
+        max: usize,
     },
     /// A redirect to nowhere.
     #[error("{url}: a redirect without a Location; look at the server that publishes the CRL")]
@@ -132,10 +114,12 @@ pub enum FetchError {
         target: CrlUrlError,
     },
     /// A redirect too many.
-    #[error("{url}: more than {REDIRECTS_MAX} redirects; put the last of them into the distribution point")]
+    #[error("{url}: more than {max} redirects; put the last of them into the distribution point")]
     TooManyRedirects {
         /// The last.
         url: CrlUrl,
+        /// The bound in force.
+        max: u8,
     },
 }
 
@@ -143,6 +127,7 @@ pub enum FetchError {
 #[derive(Debug, Clone)]
 pub struct Fetch {
     url: CrlUrl,
+    limits: FetchLimits,
     state: State,
     validators: Validators,
     /// nextUpdate of the CRL that the validators are of.
@@ -167,10 +152,11 @@ enum Conditional {
 impl Fetch {
     /// Begins to fetch `url`, first within some seconds.
     #[must_use]
-    pub fn new(url: CrlUrl, now: UnixTime, random: u32) -> Self {
-        let due = after(now, scaled(START_SPREAD, random));
+    pub fn new(url: CrlUrl, limits: FetchLimits, now: UnixTime, random: u32) -> Self {
+        let due = after(now, scaled(limits.start_spread, random));
         Self {
             url,
+            limits,
             state: State::Waiting { due },
             validators: Validators::default(),
             next_update: None,
@@ -178,23 +164,32 @@ impl Fetch {
         }
     }
 
-    /// Begins with the CRL that was kept from before the start: it was loaded, and these are its validators.
+    /// Begins with the CRL that was kept from before the start: it was loaded, these are its validators, and then the next one
+    /// is due.
     #[must_use]
-    pub fn resume(
-        url: CrlUrl,
-        validators: Validators,
-        next_update: UnixTime,
-        now: UnixTime,
-        random: u32,
-    ) -> Self {
-        let new = Self::new(url, now, random);
-        Self { validators: validators.bounded(), next_update: Some(next_update), ..new }
+    pub fn with_kept(self, validators: Validators, next_update: UnixTime) -> Self {
+        Self { validators: validators.bounded(), next_update: Some(next_update), ..self }
     }
 
     /// Returns the URL that was configured or told, before any redirect.
     #[must_use]
     pub const fn url(&self) -> &CrlUrl {
         &self.url
+    }
+
+    /// Returns whom the next request goes to: a redirect may lead to another server.
+    #[must_use]
+    pub const fn at(&self) -> &CrlUrl {
+        match &self.state {
+            State::Asking { at, .. } => at,
+            State::Waiting { .. } | State::Asked { .. } | State::Loading { .. } => &self.url,
+        }
+    }
+
+    /// Returns whether [`Self::poll_fetch`] has a request, and it is time for it.
+    #[must_use]
+    pub fn is_due(&self, now: UnixTime) -> bool {
+        now >= self.poll_timeout() || self.has_clock_gone_back(now)
     }
 
     /// Returns the validators of the CRL that is loaded, to keep with it.
@@ -214,7 +209,7 @@ impl Fetch {
         let (at, redirects) = match &self.state {
             State::Asking { at, redirects } => (at.clone(), *redirects),
             State::Waiting { .. } | State::Asked { .. } | State::Loading { .. } => {
-                if now < self.poll_timeout() && !self.has_clock_gone_back(now) {
+                if !self.is_due(now) {
                     return None;
                 }
                 (self.url.clone(), 0)
@@ -223,7 +218,8 @@ impl Fetch {
         let validators = self.validators.clone();
         let is_conditional = if validators.is_empty() { Conditional::No } else { Conditional::Yes };
         self.state = State::Asked { at: at.clone(), redirects, is_conditional, since: now };
-        Some(FetchRequest { url: at, validators, body_bytes_max: CRL_BYTES_MAX, timeout: TIMEOUT })
+        let FetchLimits { body_bytes_max, timeout, .. } = self.limits;
+        Some(FetchRequest { url: at, validators, body_bytes_max, timeout })
     }
 
     /// Returns when [`Self::poll_fetch`] should next be called.
@@ -232,7 +228,9 @@ impl Fetch {
         match &self.state {
             State::Waiting { due } => *due,
             State::Asking { .. } => UnixTime::since_unix_epoch(Duration::ZERO),
-            State::Asked { since, .. } | State::Loading { since, .. } => after(*since, TIMEOUT * 2),
+            State::Asked { since, .. } | State::Loading { since, .. } => {
+                after(*since, self.limits.timeout.saturating_mul(2))
+            }
         }
     }
 
@@ -252,8 +250,9 @@ impl Fetch {
         let (url, redirects, is_conditional) = (at.clone(), *redirects, *is_conditional);
         let retry_after = response.retry_after;
         let answer = match (response.status, is_conditional) {
-            (200, _) if response.body.len() > CRL_BYTES_MAX => {
-                Err(FetchError::TooLarge { url, got: response.body.len() })
+            (200, _) if response.body.len() > self.limits.body_bytes_max => {
+                let (got, max) = (response.body.len(), self.limits.body_bytes_max);
+                Err(FetchError::TooLarge { url, got, max })
             }
             (200, _) => {
                 let validators = response.validators.bounded();
@@ -265,7 +264,10 @@ impl Fetch {
                 return Ok(Fetched::NotModified);
             }
             (304, Conditional::No) => Err(FetchError::Unconditional { url }),
-            (301 | 302 | 303 | 307 | 308, _) => follow(&url, redirects, response.location.as_deref()),
+            (301 | 302 | 303 | 307 | 308, _) => {
+                let location = response.location.as_deref();
+                follow(&url, redirects, self.limits.redirects_max, location)
+            }
             (status, _) => Err(FetchError::Status { url, status }),
         };
         match answer {
@@ -307,22 +309,24 @@ impl Fetch {
         self.failures = 0;
         let left =
             self.next_update.map_or(0, |next_update| next_update.as_secs().saturating_sub(now.as_secs()));
-        let wait = Duration::from_secs(left / 2).clamp(RETRY_MIN, REFRESH_MAX);
+        let wait = Duration::from_secs(left / 2).max(self.limits.retry_min).min(self.limits.refresh_max);
         self.state = State::Waiting { due: after(now, jittered(wait, random)) };
     }
 
     fn fail(&mut self, retry_after: Option<Duration>, now: UnixTime, random: u32) {
         self.failures = self.failures.saturating_add(1);
         // Doubling ends long before the shift could be too wide.
-        let doubled = RETRY_MIN.saturating_mul(1 << (self.failures - 1).min(16));
-        let asked = retry_after.unwrap_or_default().min(REFRESH_MAX);
-        let wait = jittered(doubled.min(RETRY_MAX), random).max(asked);
+        let doubled = self.limits.retry_min.saturating_mul(1 << (self.failures - 1).min(16));
+        let asked = retry_after.unwrap_or_default().min(self.limits.refresh_max);
+        let wait = jittered(doubled.min(self.limits.retry_max), random).max(asked);
         self.state = State::Waiting { due: after(now, wait) };
     }
 
     /// No due time lies further ahead than the longest wait, unless the clock went back since.
     fn has_clock_gone_back(&self, now: UnixTime) -> bool {
-        self.poll_timeout() > after(now, REFRESH_MAX)
+        let FetchLimits { refresh_max, retry_max, start_spread, timeout, .. } = self.limits;
+        let longest = refresh_max.max(retry_max).max(start_spread).max(timeout.saturating_mul(2));
+        self.poll_timeout() > after(now, longest)
     }
 }
 
@@ -341,10 +345,10 @@ impl Validators {
     }
 }
 
-fn follow(from: &CrlUrl, redirects: u8, location: Option<&str>) -> Result<CrlUrl, FetchError> {
+fn follow(from: &CrlUrl, redirects: u8, max: u8, location: Option<&str>) -> Result<CrlUrl, FetchError> {
     let url = from.clone();
-    if redirects >= REDIRECTS_MAX {
-        return Err(FetchError::TooManyRedirects { url });
+    if redirects >= max {
+        return Err(FetchError::TooManyRedirects { url, max });
     }
     let Some(location) = location else { return Err(FetchError::NoLocation { url }) };
     from.redirect(location).map_err(|target| FetchError::Location { url, target })

@@ -47,6 +47,20 @@ impl CrlSources {
         sources
     }
 
+    /// Keeps what certificates told of the issuers that were configured before, too: those who told it need not come again.
+    #[must_use]
+    pub fn with_told_of(mut self, before: &Self) -> Self {
+        for known in &before.issuers {
+            let Some(issuer) = self.issuer(&known.certificate) else { continue };
+            for url in &known.told {
+                if issuer.told.len() < URLS_PER_ISSUER_MAX && !issuer.has(url) {
+                    issuer.told.push(url.clone());
+                }
+            }
+        }
+        self
+    }
+
     /// Adds a URL from the configuration; nothing happens if the issuer is not configured.
     pub fn configure(&mut self, issuer: &Certificate, url: CrlUrl) {
         if let Some(known) = self.issuer(issuer).filter(|known| !known.has(&url)) {
@@ -79,6 +93,12 @@ impl CrlSources {
     #[must_use]
     pub fn allows(&self, url: &CrlUrl) -> bool {
         self.issuers.iter().any(|issuer| issuer.has(url))
+    }
+
+    /// Returns whose CRL `url` is to serve: the issuers that it was configured or told for. Empty: it is not fetched.
+    pub fn issuers_of<'a>(&'a self, url: &'a str) -> impl Iterator<Item = &'a Certificate> {
+        let serves = move |issuer: &&Issuer| issuer.urls().any(|known| known.as_str() == url);
+        self.issuers.iter().filter(serves).map(|issuer| &issuer.certificate)
     }
 
     /// Returns the configured issuers, to verify a fetched CRL with.

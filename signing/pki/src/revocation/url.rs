@@ -21,6 +21,12 @@ impl CrlUrl {
         &self.text
     }
 
+    /// Returns scheme, host and port as they are written: who is asked.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        self.text.split_at(self.path).0
+    }
+
     /// Returns where a redirect from here leads: `location` is absolute, or a path on the same server.
     ///
     /// # Errors

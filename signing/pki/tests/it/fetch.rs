@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use muster_pki::{
-    CRL_BYTES_MAX, CrlUrl, Fetch, FetchError, FetchRequest, FetchResponse, Fetched, REDIRECTS_MAX,
-    REFRESH_MAX, RETRY_MAX, UnixTime, Validators,
+    CRL_BYTES_MAX, CrlUrl, Fetch, FetchError, FetchLimits, FetchRequest, FetchResponse, Fetched,
+    REDIRECTS_MAX, REFRESH_MAX, RETRY_MAX, UnixTime, Validators,
 };
 use proptest::prelude::*;
 
@@ -14,7 +14,7 @@ const HOUR: u64 = 3_600;
 
 #[test]
 fn r1_fetches_at_once_then_by_etag_and_date() {
-    let mut fetch = Fetch::new(url("http://crl/a"), now(), 0);
+    let mut fetch = Fetch::new(url("http://crl/a"), FetchLimits::default(), now(), 0);
 
     let first = fetch.poll_fetch(now()).unwrap();
     let while_asking = fetch.poll_fetch(now());
@@ -56,7 +56,7 @@ fn r1_refreshes_before_the_next_update() {
 #[test]
 fn r1_backs_off_exponentially_with_jitter() {
     let waits = |random| -> Vec<u64> {
-        let mut fetch = Fetch::new(url("http://crl/a"), now(), 0);
+        let mut fetch = Fetch::new(url("http://crl/a"), FetchLimits::default(), now(), 0);
         let mut time = now();
         let mut waits = Vec::new();
         for _ in 0..9 {
@@ -137,7 +137,7 @@ fn r1_refuses_what_is_no_answer() {
         assert_eq!(fetch.poll_timeout(), at(NOW + 30));
     }
     assert_eq!(
-        Fetch::new(url("http://crl/a"), now(), 0).handle_response(crl(), now(), 0),
+        Fetch::new(url("http://crl/a"), FetchLimits::default(), now(), 0).handle_response(crl(), now(), 0),
         Err(FetchError::Unasked)
     );
 }
@@ -162,8 +162,8 @@ fn r1_keeps_validators_over_a_failure_and_a_restart() {
     fetch.poll_fetch(fetch.poll_timeout()).unwrap();
     fetch.handle_failure(at(NOW + HOUR), 0);
 
-    let mut restarted =
-        Fetch::resume(fetch.url().clone(), fetch.validators().clone(), at(NOW + DAY), at(NOW + HOUR), 0);
+    let mut restarted = Fetch::new(fetch.url().clone(), FetchLimits::default(), at(NOW + HOUR), 0)
+        .with_kept(fetch.validators().clone(), at(NOW + DAY));
 
     for fetch in [&mut fetch, &mut restarted] {
         let request: FetchRequest = fetch.poll_fetch(fetch.poll_timeout()).unwrap();
@@ -190,7 +190,7 @@ fn r1_asks_again_where_an_answer_never_came_and_where_the_clock_went_back() {
     let mut unanswered = asked();
     let mut unloaded = asked();
     assert!(unloaded.handle_response(crl(), now(), 0).is_ok());
-    let mut ahead = Fetch::new(url("http://crl/a"), at(NOW + 365 * DAY), 0);
+    let mut ahead = Fetch::new(url("http://crl/a"), FetchLimits::default(), at(NOW + 365 * DAY), 0);
 
     for fetch in [&mut unanswered, &mut unloaded] {
         assert_eq!(fetch.poll_fetch(at(NOW + 60)), None);
@@ -200,8 +200,51 @@ fn r1_asks_again_where_an_answer_never_came_and_where_the_clock_went_back() {
 }
 
 #[test]
+fn r1_every_time_and_count_is_the_callers_to_bound() {
+    let limits = FetchLimits {
+        timeout: Duration::from_secs(7),
+        retry_min: Duration::from_secs(4),
+        retry_max: Duration::from_secs(8),
+        refresh_max: Duration::from_secs(100),
+        start_spread: Duration::from_secs(20),
+        redirects_max: 1,
+        body_bytes_max: 2,
+    };
+    let new = || Fetch::new(url("http://crl/a"), limits, now(), 0);
+    let spread = Fetch::new(url("http://crl/a"), limits, now(), u32::MAX).poll_timeout();
+    let mut fetch = new();
+
+    let request = fetch.poll_fetch(now()).unwrap();
+    let unanswered = fetch.poll_timeout();
+    let large = fetch.handle_response(crl(), now(), u32::MAX);
+    let first = fetch.poll_timeout();
+    for _ in 0..9 {
+        fetch.handle_failure(now(), u32::MAX);
+    }
+    let last = fetch.poll_timeout();
+    let mut redirected = new();
+    let followed = [(), ()].map(|()| {
+        assert!(redirected.poll_fetch(now()).is_some());
+        redirected.handle_response(redirect(302, "/b"), now(), 0)
+    });
+    let mut fresh = new();
+    assert!(fresh.poll_fetch(now()).is_some());
+    assert!(fresh.handle_response(FetchResponse { body: vec![1, 2], ..crl() }, now(), 0).is_ok());
+    fresh.handle_loaded(at(NOW + DAY), now(), u32::MAX);
+
+    assert_eq!((request.timeout, request.body_bytes_max), (limits.timeout, 2));
+    assert_eq!(large, Err(FetchError::TooLarge { url: url("http://crl/a"), got: 3, max: 2 }));
+    let due = [spread, unanswered, first, last, fresh.poll_timeout()].map(|due| due.as_secs() - NOW);
+    assert_eq!(due, [20, 14, 4, 8, 100]);
+    let too_many = FetchError::TooManyRedirects { url: url("http://crl/b"), max: 1 };
+    assert_eq!(followed, [Ok(Fetched::Redirected), Err(too_many)]);
+}
+
+#[test]
 fn r1_spreads_the_first_fetches() {
-    let due = |random| Fetch::new(url("http://crl/a"), now(), random).poll_timeout().as_secs() - NOW;
+    let due = |random| {
+        Fetch::new(url("http://crl/a"), FetchLimits::default(), now(), random).poll_timeout().as_secs() - NOW
+    };
 
     assert_eq!((due(0), due(u32::MAX / 2), due(u32::MAX)), (0, 3, 5));
 }
@@ -211,7 +254,7 @@ proptest! {
     fn r1_any_answers_leave_a_bounded_wait_and_one_request(
         steps in prop::collection::vec((0_u8..5, 100_u16..600, any::<u32>(), 0..100_000_u64), 0..40),
     ) {
-        let mut fetch = Fetch::new(url("http://crl/a"), now(), 0);
+        let mut fetch = Fetch::new(url("http://crl/a"), FetchLimits::default(), now(), 0);
         let mut time: UnixTime = now();
         for (step, status_code, random, passed) in steps {
             time = at(time.as_secs() + passed);
@@ -254,7 +297,7 @@ fn crl() -> FetchResponse {
 
 /// A fetch that waits for the answer to its first request.
 fn asked() -> Fetch {
-    let mut fetch = Fetch::new(url("http://crl/a"), now(), 0);
+    let mut fetch = Fetch::new(url("http://crl/a"), FetchLimits::default(), now(), 0);
     assert!(fetch.poll_fetch(now()).is_some());
     fetch
 }

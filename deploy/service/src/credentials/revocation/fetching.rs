@@ -7,11 +7,12 @@ use std::time::Duration;
 use muster_pki::{CrlUrl, Fetch, FetchResponse, Fetched, UnixTime};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 use tokio::time::MissedTickBehavior;
 
-use super::Revocation;
 use super::http_get::{GetError, get};
+use super::slots::Slots;
+use super::{FetchSettings, Revocation};
 use crate::credentials::files::{bytes_of, read};
 use crate::credentials::live::{Reload, notifications};
 use crate::credentials::provider::{VERSIONS, provider};
@@ -21,14 +22,8 @@ use crate::health::{Component, Health};
 use crate::metrics;
 use crate::shutdown::Shutdown;
 
-/// Fetches in progress at most: one slow server must not keep the others waiting, nor a crowd take the link.
-const FETCHES_MAX: usize = 4;
-
 /// The longest sleep of the task, so that a clock that was set is noticed.
 const WAKE: Duration = Duration::from_secs(20);
-
-/// From this many failures on, a distribution point that fails is an alarm; before, it is a hiccup.
-const FAILURES_UNTIL_ALARM: u32 = 3;
 
 /// One fetch on its way: which, and what came of it.
 type Answer = (CrlUrl, Result<FetchResponse, GetError>);
@@ -82,37 +77,23 @@ impl Revocation {
 
     async fn follow_urls(self: Arc<Self>, component: Component) {
         let mut fetches: Vec<Fetch> = Vec::new();
-        let mut asking: JoinSet<Answer> = JoinSet::new();
-        let https = self.https();
+        let mut under_way = UnderWay::new(self.settings.fetching, self.https());
         let mut begun = self.fetched_anew.load(Ordering::Relaxed);
         loop {
             let now_begun = self.fetched_anew.load(Ordering::Relaxed);
             if begun != now_begun {
                 begun = now_begun;
-                fetches.clear();
-                asking = JoinSet::new();
+                fetches.drain(..).for_each(|fetch| self.note_fetch(fetch.url().as_str(), None));
+                under_way.give_up();
             }
             self.add_new(&mut fetches);
             let now = self.clock.now();
-            for fetch in &mut fetches {
-                if asking.len() >= FETCHES_MAX {
-                    break;
-                }
-                if let Some(request) = fetch.poll_fetch(now) {
-                    let (url, https) = (fetch.url().clone(), https.clone());
-                    asking.spawn(async move { (url, get(request, https).await) });
-                }
-            }
-            let due = fetches.iter().map(Fetch::poll_timeout).min();
-            let sleep = match due {
-                Some(due) if asking.len() < FETCHES_MAX => until(due, now),
-                Some(_) | None => WAKE,
-            };
+            let sleep = under_way.begin(&mut fetches, now).map_or(WAKE, |due| until(due, now));
             tokio::select! {
                 () = self.told.notified() => {}
                 () = tokio::time::sleep(sleep) => {}
-                Some(answered) = asking.join_next(), if !asking.is_empty() => {
-                    if let Ok((url, answer)) = answered
+                answered = under_way.next() => {
+                    if let Some((url, answer)) = answered
                         && let Some(fetch) = fetches.iter_mut().find(|fetch| *fetch.url() == url)
                     {
                         self.take(fetch, answer).await;
@@ -123,22 +104,25 @@ impl Revocation {
         }
     }
 
-    /// Begins with URLs that came, and ends those whose issuer is gone.
+    /// Begins with URLs that came, and ends those whose issuer is gone, with what was wrong with them.
     fn add_new(&self, fetches: &mut Vec<Fetch>) {
         let urls: Vec<CrlUrl> = {
             let sources = self.sources.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             sources.iter().map(|(_issuer, url)| url.clone()).collect()
         };
-        fetches.retain(|fetch| urls.contains(fetch.url()));
-        let now = self.clock.now();
+        let gone = fetches.extract_if(.., |fetch| !urls.contains(fetch.url()));
+        gone.for_each(|fetch| self.note_fetch(fetch.url().as_str(), None));
+        let (now, limits) = (self.clock.now(), self.settings.fetching.limits());
         for url in urls {
             if !fetches.iter().any(|fetch| *fetch.url() == url) {
-                let resumed = self.writer().kept.resumed(url.as_str());
-                fetches.push(match resumed {
-                    Some((validators, next_update)) => {
-                        Fetch::resume(url, validators, next_update, now, rand::random())
-                    }
-                    None => Fetch::new(url, now, rand::random()),
+                let expected = self.expected(url.as_str());
+                let is_expected =
+                    |issuer_der: &[u8]| expected.iter().any(|issuer| issuer.subject_der() == issuer_der);
+                let kept = self.writer().kept.resumed(url.as_str(), is_expected);
+                let new = Fetch::new(url, limits, now, rand::random());
+                fetches.push(match kept {
+                    Some((validators, next_update)) => new.with_kept(validators, next_update),
+                    None => new,
                 });
             }
         }
@@ -169,7 +153,7 @@ impl Revocation {
         };
         ::metrics::counter!(metrics::CRL_FETCH_FAILURES_TOTAL).increment(1);
         tracing::warn!(url, problem, failures = fetch.failures(), "a CRL could not be fetched");
-        if fetch.failures() >= FAILURES_UNTIL_ALARM {
+        if fetch.failures() >= self.settings.fetching.alarm_after {
             self.note_fetch(&url, Some(format!("CRL from {url}: {problem}")));
         }
     }
@@ -219,6 +203,65 @@ impl Revocation {
                 None
             }
         }
+    }
+}
+
+/// The fetches that go on.
+struct UnderWay {
+    asking: JoinSet<Answer>,
+    slots: Slots<Id>,
+    https: Option<Arc<ClientConfig>>,
+}
+
+impl UnderWay {
+    fn new(settings: FetchSettings, https: Option<Arc<ClientConfig>>) -> Self {
+        let slots = Slots::new(settings.parallel, settings.parallel_per_server);
+        Self { asking: JoinSet::new(), slots, https }
+    }
+
+    /// Begins those that are due and find a place, the one that waited longest first. Returns when the next of the others is due;
+    /// those without a place wait for the end of another.
+    fn begin(&mut self, fetches: &mut [Fetch], now: UnixTime) -> Option<UnixTime> {
+        fetches.sort_by_key(Fetch::poll_timeout);
+        let (mut waiting, mut next) = (0_u32, None);
+        for fetch in fetches {
+            if !fetch.is_due(now) {
+                next.get_or_insert(fetch.poll_timeout());
+                continue;
+            }
+            let (server, has_failed) = (fetch.at().server().to_owned(), fetch.failures() > 0);
+            if !self.slots.has_room(&server, has_failed) {
+                waiting += 1;
+                continue;
+            }
+            if let Some(request) = fetch.poll_fetch(now) {
+                let (url, https) = (fetch.url().clone(), self.https.clone());
+                let task = self.asking.spawn(async move { (url, get(request, https).await) });
+                self.slots.take(task.id(), &server, has_failed);
+            }
+        }
+        ::metrics::gauge!(metrics::CRL_FETCHES_WAITING).set(waiting);
+        next
+    }
+
+    /// Waits for the end of one; for ever, if there is none. `None`: it panicked.
+    async fn next(&mut self) -> Option<Answer> {
+        match self.asking.join_next_with_id().await {
+            Some(Ok((id, answer))) => {
+                self.slots.give_back(&id);
+                Some(answer)
+            }
+            Some(Err(panicked)) => {
+                self.slots.give_back(&panicked.id());
+                None
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.asking = JoinSet::new();
+        self.slots.clear();
     }
 }
 

@@ -37,9 +37,9 @@ struct State {
 struct KeptCrl {
     etag: Option<String>,
     last_modified: Option<String>,
-    /// When its successor is due, in seconds since 1970; known once it was loaded.
+    /// What was loaded from it: issuer's name, and when its successor is due.
     #[serde(skip)]
-    next_update: Option<UnixTime>,
+    loaded: Vec<(Vec<u8>, UnixTime)>,
 }
 
 impl Kept {
@@ -99,11 +99,11 @@ impl Kept {
             };
             match loaded {
                 Ok(loaded) => {
-                    kept.next_update = loaded.iter().map(|crl| crl.next_update).min();
                     dues.note(url, &loaded);
+                    kept.loaded = loaded.into_iter().map(|crl| (crl.issuer_der, crl.next_update)).collect();
                 }
                 Err(problem) => {
-                    kept.next_update = None;
+                    kept.loaded.clear();
                     unloaded.push((url.clone(), problem));
                 }
             }
@@ -141,16 +141,21 @@ impl Kept {
             return;
         }
         let Validators { etag, last_modified } = validators.clone();
-        self.state.crls.insert(url.to_owned(), KeptCrl { etag, last_modified, next_update: None });
+        self.state.crls.insert(url.to_owned(), KeptCrl { etag, last_modified, loaded: Vec::new() });
         self.has_changed = true;
         self.save();
     }
 
-    /// Returns validators and due time of the CRL of `url` that was loaded at the start.
-    pub(super) fn resumed(&self, url: &str) -> Option<(Validators, UnixTime)> {
+    /// Returns validators and due time of the CRL of `url` that was loaded at the start, if it is of an issuer that publishes there.
+    pub(super) fn resumed(
+        &self,
+        url: &str,
+        is_expected: impl Fn(&[u8]) -> bool,
+    ) -> Option<(Validators, UnixTime)> {
         let kept = self.state.crls.get(url)?;
         let validators = Validators { etag: kept.etag.clone(), last_modified: kept.last_modified.clone() };
-        Some((validators, kept.next_update?))
+        let expected = kept.loaded.iter().filter(|(issuer_der, _)| is_expected(issuer_der));
+        Some((validators, expected.map(|(_, next_update)| *next_update).min()?))
     }
 
     /// Writes `state.json` if anything changed.

@@ -1,9 +1,18 @@
 //! The table `[revocation]` of every program.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use muster_pki::RevocationMode;
+use muster_pki::{CRL_BYTES_MAX, FetchLimits, RevocationMode};
 use serde::{Deserialize, Serialize};
+
+use crate::config::{Invalid, human};
+
+/// Most fetches at once that can be asked for: each may hold [`CRL_BYTES_MAX`].
+const PARALLEL_MAX: usize = 256;
+
+/// Most redirects that can be asked for.
+const REDIRECTS_MAX: u8 = 10;
 
 /// How revocation is looked up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +27,135 @@ pub struct RevocationSettings {
     pub https_roots: Option<PathBuf>,
     /// Issuing CAs below the roots. The roots themselves need not be named. Default: none.
     pub issuers: Vec<IssuerSettings>,
+    /// How long, how often and how many at once.
+    pub fetching: FetchSettings,
+}
+
+/// The table `[revocation.fetching]`: the bounds of fetching CRLs (R1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FetchSettings {
+    /// How long one fetch may take, from the connection to the last byte. Default `60s`, for 64 MiB over 10 Mbit/s.
+    #[serde(with = "human::duration")]
+    pub timeout: Duration,
+    /// The first pause after a failure, which doubles with each; and the shortest time between two fetches. Default `30s`.
+    #[serde(with = "human::duration")]
+    pub retry_min: Duration,
+    /// The longest pause after failures. Default `30m`.
+    #[serde(with = "human::duration")]
+    pub retry_max: Duration,
+    /// The longest time between two fetches of a CRL that is fresh. Default `1h`.
+    #[serde(with = "human::duration")]
+    pub refresh_max: Duration,
+    /// The first fetch comes within this time of the start, by chance; later pauses are up to a quarter shorter, by chance. Default
+    /// `5s`.
+    #[serde(with = "human::duration")]
+    pub start_spread: Duration,
+    /// Redirects that are followed for one fetch. 0 to 10. Default 3.
+    pub redirects_max: u8,
+    /// The largest CRL. Default `64 MiB`, which is also the most.
+    #[serde(with = "human::bytes")]
+    pub body_max: usize,
+    /// Fetches at once. Half of them are for distribution points that did not fail when they were last asked. 1 to 256. Default 16.
+    pub parallel: usize,
+    /// Of these, from one server (scheme, host and port). Default 4.
+    pub parallel_per_server: usize,
+    /// From this many failures in a row on, a distribution point that does not answer is an alarm. Default 3.
+    pub alarm_after: u32,
+}
+
+impl FetchSettings {
+    /// Returns the bounds of one distribution point.
+    pub(super) fn limits(&self) -> FetchLimits {
+        let Self {
+            timeout, retry_min, retry_max, refresh_max, start_spread, redirects_max, body_max, ..
+        } = *self;
+        let body_bytes_max = body_max.min(CRL_BYTES_MAX);
+        FetchLimits {
+            timeout,
+            retry_min,
+            retry_max,
+            refresh_max,
+            start_spread,
+            redirects_max,
+            body_bytes_max,
+        }
+    }
+
+    fn findings(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
+        let mut refuse = |key: &str, problem: String| found.push(Invalid::new(key, problem));
+        for (key, got) in [
+            ("timeout", self.timeout),
+            ("retry_min", self.retry_min),
+            ("retry_max", self.retry_max),
+            ("refresh_max", self.refresh_max),
+        ] {
+            if got < Duration::from_secs(1) {
+                let got = human::duration::format(got);
+                refuse(key, format!("got {got}, wanted at least 1s"));
+            }
+        }
+        if self.redirects_max > REDIRECTS_MAX {
+            refuse("redirects_max", format!("got {}, wanted 0 to {REDIRECTS_MAX}", self.redirects_max));
+        }
+        if !(1..=CRL_BYTES_MAX).contains(&self.body_max) {
+            let max = human::bytes::format(u64::try_from(CRL_BYTES_MAX).unwrap_or(u64::MAX));
+            refuse("body_max", format!("got {} B, wanted 1 B to {max}", self.body_max));
+        }
+        if !(1..=PARALLEL_MAX).contains(&self.parallel) {
+            refuse("parallel", format!("got {}, wanted 1 to {PARALLEL_MAX}", self.parallel));
+        }
+        if self.parallel_per_server == 0 {
+            refuse("parallel_per_server", "got 0, wanted at least 1: nothing would be fetched".to_owned());
+        }
+        if self.alarm_after == 0 {
+            refuse("alarm_after", "got 0, wanted at least 1".to_owned());
+        }
+        for (key, longest) in [("retry_max", self.retry_max), ("refresh_max", self.refresh_max)] {
+            if longest < self.retry_min {
+                let (got, wanted) =
+                    (human::duration::format(longest), human::duration::format(self.retry_min));
+                let problem = format!("got {got}, wanted at least `retry_min`, which is {wanted}");
+                found.push(Invalid::new(key, problem).against("retry_min"));
+            }
+        }
+        found
+    }
+}
+
+impl Default for FetchSettings {
+    fn default() -> Self {
+        let FetchLimits {
+            timeout,
+            retry_min,
+            retry_max,
+            refresh_max,
+            start_spread,
+            redirects_max,
+            body_bytes_max,
+        } = FetchLimits::default();
+        Self {
+            timeout,
+            retry_min,
+            retry_max,
+            refresh_max,
+            start_spread,
+            redirects_max,
+            body_max: body_bytes_max,
+            parallel: 16,
+            parallel_per_server: 4,
+            alarm_after: 3,
+        }
+    }
+}
+
+impl RevocationSettings {
+    /// Returns what does not work, for keys of this table.
+    #[must_use]
+    pub fn findings(&self) -> Vec<Invalid> {
+        self.fetching.findings().into_iter().map(|invalid| invalid.within("fetching")).collect()
+    }
 }
 
 /// Issuing CAs: their distribution points may be fetched, and a peer's path may lead over them though it does not send them.
@@ -36,6 +174,50 @@ pub struct IssuerSettings {
 
 impl Default for RevocationSettings {
     fn default() -> Self {
-        Self { mode: RevocationMode::default(), fetch: true, https_roots: None, issuers: Vec::new() }
+        Self {
+            mode: RevocationMode::default(),
+            fetch: true,
+            https_roots: None,
+            issuers: Vec::new(),
+            fetching: FetchSettings::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r1_every_bound_of_fetching_that_cannot_work_is_told() {
+        let second = Duration::from_secs(1);
+        let fetching = FetchSettings {
+            timeout: Duration::ZERO,
+            retry_min: 60 * second,
+            retry_max: 30 * second,
+            redirects_max: 11,
+            body_max: CRL_BYTES_MAX + 1,
+            parallel: 0,
+            parallel_per_server: 0,
+            alarm_after: 0,
+            ..FetchSettings::default()
+        };
+        let settings = RevocationSettings { fetching, ..RevocationSettings::default() };
+
+        let findings = settings.findings();
+
+        let keys: Vec<&str> = findings.iter().map(Invalid::key).collect();
+        let wanted = [
+            "fetching.timeout",
+            "fetching.redirects_max",
+            "fetching.body_max",
+            "fetching.parallel",
+            "fetching.parallel_per_server",
+            "fetching.alarm_after",
+            "fetching.retry_max",
+        ];
+        assert_eq!(keys, wanted);
+        assert_eq!(RevocationSettings::default().findings(), []);
+        assert_eq!(FetchSettings::default().limits(), FetchLimits::default());
     }
 }

@@ -191,6 +191,11 @@ impl Pki {
         Self::crl_of(&self.device_root, std::iter::empty(), number, self.clock().now())
     }
 
+    /// Makes a CRL of the operators' root, which revokes an operator.
+    pub(super) fn operators_crl(&self, revoked: &Issued, number: u64) -> String {
+        Self::crl_of(&self.operators, std::iter::once(&revoked.certificate), number, self.clock().now())
+    }
+
     /// Makes a CRL by a CA that nobody trusts, in the name of the device CA.
     pub(super) fn forged_crl(&self, revoked: &[&Issued]) -> String {
         let now = self.clock().now();

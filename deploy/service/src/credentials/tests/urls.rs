@@ -25,10 +25,10 @@ use crate::shutdown::{DrainOutcome, Shutdown};
 
 /// What the publishing server says.
 #[derive(Default)]
-struct Published {
-    body: Mutex<Vec<u8>>,
+pub(super) struct Published {
+    pub(super) body: Mutex<Vec<u8>>,
     status: Mutex<Option<StatusCode>>,
-    requests: AtomicUsize,
+    pub(super) requests: AtomicUsize,
     not_modified: AtomicUsize,
 }
 
@@ -47,7 +47,7 @@ async fn crl(Shared(published): Shared<Arc<Published>>, headers: HeaderMap) -> R
 }
 
 /// Serves `published` at `http://127.0.0.1:PORT/ca.crl`, as long as the tasks live.
-async fn serve(published: &Arc<Published>) -> (JoinSet<()>, String) {
+pub(super) async fn serve(published: &Arc<Published>) -> (JoinSet<()>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/ca.crl", listener.local_addr().unwrap());
     let app = Router::new().route("/ca.crl", get(crl)).with_state(Arc::clone(published));
@@ -87,7 +87,7 @@ fn server(pki: &Pki, revocation: &Arc<Revocation>) -> Arc<ServerCredentials> {
     credentials::server(own, roles, vec![b"muster/1".to_vec()], Role::Switch, rules).unwrap()
 }
 
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(super) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
