@@ -251,6 +251,7 @@ pub(crate) fn credentials(
         crls: config.crls.clone(),
         roots: vec![trust.devices.clone(), trust.operators.clone(), trust.servers.clone()],
         own: Some(tls.certificate.clone()),
+        servers: None,
         kept,
     };
     let (rules, unruly) = Rules::load(config.certificates, &config.revocation, files, clock);

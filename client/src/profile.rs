@@ -12,9 +12,10 @@ use muster_service::credentials::{
 };
 use muster_signing::policy::{Policy, Terms};
 
-use crate::config::Config;
+use crate::config::{Config, TrustConfig};
 use crate::connection::Files;
 use crate::files::make_private_dir;
+use crate::instructions::{POLICY, TrustError, shared_with_signers};
 use crate::url::{ServiceUrl, UrlError};
 
 /// The merged trust of a policy that is tried; the usual one belongs to what is followed.
@@ -63,6 +64,9 @@ pub(crate) enum ProfileError {
     /// There is no certificate, or no trust.
     #[error(transparent)]
     Credentials(#[from] CredentialError),
+    /// It trusts a CA as one of servers that signers have, too.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The certificate that it chooses is another device's.
     #[error("it chooses a certificate of {got}, and this device is {wanted}")]
     Device {
@@ -94,6 +98,9 @@ impl Installed {
         let background = Some(background.unwrap_or(&config.background_channel)).filter(|url| !url.is_empty());
         let background = background.map(|url| ServiceUrl::parse(url, "https")).transpose()?;
         let credentials = credentials(config, terms, stage, self.rules.clone())?;
+        if let Some(shared) = terms.and_then(|terms| shared(config, terms, stage)) {
+            return Err(shared.into());
+        }
         Ok(Profile { switches, background, credentials, files: files(config) })
     }
 
@@ -129,7 +136,18 @@ pub(crate) fn credentials(
 ) -> Result<Arc<ClientCredentials>, CredentialError> {
     let own = own(config, terms, stage);
     let servers = servers(config, terms, stage)?;
-    credentials::client(own, servers, vec![b"http/1.1".to_vec()], Role::Device, rules)
+    let folder = match &servers {
+        Servers::Folder(folder) => Some(folder.clone()),
+        Servers::Roots(_) => None,
+    };
+    let revocation = Arc::clone(&rules.revocation);
+    let made = credentials::client(own, servers, vec![b"http/1.1".to_vec()], Role::Device, rules)?;
+    // Its files are there, and what is in them was read.
+    match stage {
+        Stage::Followed => revocation.trust_servers(folder),
+        Stage::Tried => revocation.try_servers(folder),
+    }
+    Ok(made)
 }
 
 /// Returns the store of certificates, if there is one, with the selection of a policy.
@@ -161,14 +179,14 @@ fn own(config: &Config, terms: Option<&Terms>, stage: Stage) -> Own {
 }
 
 /// Returns the folder of trust files that was installed, if there is one.
-pub(crate) fn folder(config: &Config) -> Option<TrustFolder> {
+pub(crate) fn folder(trust: &TrustConfig) -> Option<TrustFolder> {
     // They were validated with the configuration.
-    let settings = TrustSettings::try_from(&config.trust.verification).unwrap_or_default();
-    config.trust.has_folder().then(|| TrustFolder::new(config.trust.folder.clone(), settings))
+    let settings = TrustSettings::try_from(&trust.verification).unwrap_or_default();
+    trust.has_folder().then(|| TrustFolder::new(trust.folder.clone(), settings))
 }
 
 fn servers(config: &Config, terms: Option<&Terms>, stage: Stage) -> Result<Servers, CredentialError> {
-    let installed = folder(config);
+    let installed = folder(&config.trust);
     let terms = terms.filter(|terms| terms.trust.is_some() || !terms.authorities.is_empty());
     let Some(terms) = terms else {
         return Ok(match installed {
@@ -193,6 +211,14 @@ fn servers(config: &Config, terms: Option<&Terms>, stage: Stage) -> Result<Serve
         Stage::Followed => folder,
         Stage::Tried => folder.merged_into(TRIED_MERGED),
     }))
+}
+
+/// Returns which CA of a policy, or of the files that it names, is a signer's root as well.
+fn shared(config: &Config, terms: &Terms, stage: Stage) -> Option<TrustError> {
+    match servers(config, Some(terms), stage).ok()? {
+        Servers::Folder(folder) => shared_with_signers(&config.trust, POLICY, &folder.authorities().ok()?),
+        Servers::Roots(_) => None,
+    }
 }
 
 fn absolute(path: PathBuf) -> Result<PathBuf, CredentialError> {

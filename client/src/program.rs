@@ -11,6 +11,8 @@ use muster_service::telemetry::LogConfig;
 use tokio::time::timeout;
 
 use crate::config::Config;
+use crate::instructions::{FOLDER, shared_with_signers};
+use crate::profile;
 use crate::running::{DRAIN_TIMEOUT, StartError, check_credentials, start};
 use crate::store::StoreError;
 
@@ -58,7 +60,11 @@ impl program::Program for Program {
             roots.push((Role::Policy, trust.policies.clone()));
         }
         let errors = [check_credentials(config).err(), check_roots(roots).err()].into_iter().flatten();
-        errors.flat_map(CredentialError::into_each).map(|error| error.to_string()).collect()
+        let shared = profile::folder(trust).and_then(|folder| {
+            shared_with_signers(trust, FOLDER, &folder.authorities().ok()?).map(|error| error.to_string())
+        });
+        let errors = errors.flat_map(CredentialError::into_each).map(|error| error.to_string());
+        errors.chain(shared).collect()
     }
 
     fn run(config: Config) -> Result<(), Ended> {

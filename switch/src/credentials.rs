@@ -161,6 +161,7 @@ fn rules(config: &Config, kept: Option<PathBuf>, clock: &Clock) -> (Rules, Optio
         crls: config.crls.clone(),
         roots: roots.into_iter().chain(&trust.policies).cloned().collect(),
         own: Some(config.tls.certificate.clone()),
+        servers: None,
         kept,
     };
     Rules::load(config.certificates, &config.revocation, files, clock.clone())

@@ -109,7 +109,7 @@ pub fn run(command: &TrustCommand) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let Some(folder) = profile::folder(&config) else {
+    let Some(folder) = profile::folder(&config.trust) else {
         let error = TrustCliError::NoFolder(config.trust.switch.display().to_string());
         return exit::refuse(NAME, &error, exit::CONFIG);
     };

@@ -40,6 +40,7 @@ pub(crate) use licence::HeldLicence;
 pub(crate) use live::LiveTrust;
 pub(crate) use signed::SignedAdmission;
 pub use trust::TrustError;
+pub(crate) use trust::{FOLDER, POLICY, shared_with_signers};
 pub(crate) use work::Work;
 
 use arriving::Arriving;

@@ -5,8 +5,16 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use muster_pki::{Roots, RootsError, pem};
+use muster_service::credentials::TrustFolderError;
 
 use crate::config::TrustConfig;
+use crate::profile;
+
+/// What the trust store is called beside the files of roots.
+pub(crate) const FOLDER: &str = "trust.folder";
+
+/// What the CAs are called that a policy adds to those of servers.
+pub(crate) const POLICY: &str = "the CAs of the policy";
 
 /// Why they cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,15 +38,20 @@ pub enum TrustError {
         cause: RootsError,
     },
     /// Two roles share a root, so that one's signer could pass for the other's.
-    #[error("{one} and {other} share the root {thumbprint}; every role needs roots of its own")]
+    #[error(
+        "{one} and {other} share the root {thumbprint}; every role needs roots of its own: take it out of one of them"
+    )]
     Shared {
-        /// A key of the configuration.
+        /// A key of the configuration, or the CAs of a policy.
         one: &'static str,
         /// Another.
         other: &'static str,
         /// The root.
         thumbprint: String,
     },
+    /// The trust store that stands in for the servers' roots cannot be read.
+    #[error("{FOLDER}: {0}")]
+    Folder(String),
 }
 
 /// The roots of everyone who signs.
@@ -56,6 +69,8 @@ pub(super) struct SigningRoots {
 pub(super) struct Contents {
     /// Of every file of roots that is named.
     roots: Vec<FileBytes>,
+    /// The CAs of the trust store, where one stands in for the servers' roots.
+    servers: Option<Result<Roots, TrustFolderError>>,
 }
 
 /// A file as it was read, or why it was not.
@@ -85,12 +100,20 @@ impl Contents {
         };
         Self {
             roots: roots.into_iter().filter(is_named).map(|(key, path)| FileBytes::read(key, path)).collect(),
+            servers: profile::folder(trust).map(|folder| folder.authorities()),
         }
     }
 
     /// Returns the fingerprints of the roots.
     pub(super) fn roots_fingerprint(&self) -> Vec<Fingerprint> {
-        self.roots.iter().map(FileBytes::fingerprint).collect()
+        let servers = self.servers.iter().map(|servers| match servers {
+            Ok(roots) => {
+                let each: Vec<String> = roots.iter().map(|root| root.thumbprint().to_string()).collect();
+                Ok(blake3::hash(each.join("\n").as_bytes()))
+            }
+            Err(_) => Err(io::ErrorKind::Other),
+        });
+        self.roots.iter().map(FileBytes::fingerprint).chain(servers).collect()
     }
 
     /// Reads the roots of every role; no two may share one.
@@ -98,6 +121,11 @@ impl Contents {
         let mut stores = Vec::new();
         for file in &self.roots {
             stores.push((file.key, file.roots()?));
+        }
+        match &self.servers {
+            Some(Ok(roots)) => stores.push((FOLDER, roots.clone())),
+            Some(Err(error)) => return Err(TrustError::Folder(error.to_string())),
+            None => {}
         }
         for (at, (one, store)) in stores.iter().enumerate() {
             for (other, with) in &stores[at + 1..] {
@@ -119,6 +147,20 @@ impl Contents {
             policies: of("trust.policies"),
         })
     }
+}
+
+/// Returns which file of signers' roots has a CA of servers, too; these come from `one`. What cannot be read is told where it is used.
+pub(crate) fn shared_with_signers(
+    trust: &TrustConfig,
+    one: &'static str,
+    servers: &Roots,
+) -> Option<TrustError> {
+    let contents = Contents::read(trust);
+    let signers = contents.roots.iter().filter(|file| file.key != "trust.switch");
+    signers.filter_map(|file| Some((file.key, file.roots().ok()?))).find_map(|(other, roots)| {
+        let thumbprint = roots.overlaps(servers)?.to_string();
+        Some(TrustError::Shared { one, other, thumbprint })
+    })
 }
 
 impl FileBytes {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use muster_pki::{DeviceId, UnixTime};
+use muster_pki::{DeviceId, Roots, UnixTime};
 use muster_proto::ids::Digest;
 use muster_proto::session::v1::DocumentKind;
 use muster_service::credentials::ClientCredentials;
@@ -25,8 +25,8 @@ use super::{PolicyStatus, remembered, status, write_copy};
 use crate::clock;
 use crate::connection::{Caller, Takeover, Welcomed};
 use crate::https::Https;
-use crate::instructions::LiveTrust;
 use crate::instructions::shell::Outbound;
+use crate::instructions::{LiveTrust, POLICY, shared_with_signers};
 use crate::metrics as names;
 use crate::profile::{Installed, Profile, Stage};
 use crate::store::{Store, StoreError, Tables, event_record};
@@ -167,9 +167,19 @@ impl Follower {
         }
         match self.trust.open_policy(envelope, UnixTime::now()) {
             Err(error) => self.refuse(digest, "signature", &error.to_string()),
-            Ok(policy) => return self.handle_policy(digest, envelope, policy).await,
+            Ok(policy) => match self.shared_with_signers(&policy) {
+                Some(shared) => self.refuse(digest, "shared_root", &shared),
+                None => return self.handle_policy(digest, envelope, policy).await,
+            },
         }
         Ok(())
+    }
+
+    /// Returns why the CAs that a policy brings cannot be those of servers: a signer has one of them.
+    fn shared_with_signers(&self, policy: &Policy) -> Option<String> {
+        let servers = Roots::from_certificates(policy.terms().authorities.iter().cloned()).ok()?;
+        let shared = shared_with_signers(&self.installed.config.trust, POLICY, &servers)?;
+        Some(format!("policy {}: {shared}", policy.serial()))
     }
 
     async fn handle_policy(
@@ -225,6 +235,7 @@ impl Follower {
 
     fn give_up_trial(&mut self) {
         self.trying = None;
+        self.installed.rules.revocation.end_trial();
         self.takeover.set_trying(false);
     }
 
@@ -235,7 +246,11 @@ impl Follower {
         self.keeper.handle_session(serial);
         self.keep(None).await?;
         // The files that it makes lie where those of the policy before lay; until now they were that one's.
-        let profile = self.followed().await.unwrap_or_else(|| Arc::clone(&welcomed.profile));
+        let followed = self.followed().await;
+        if followed.is_some() {
+            self.installed.rules.revocation.end_trial();
+        }
+        let profile = followed.unwrap_or_else(|| Arc::clone(&welcomed.profile));
         self.watch(&profile.credentials);
         self.background.send_replace(self.https(&profile));
         tracing::info!(serial, "policy followed: it has a session");

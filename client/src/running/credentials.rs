@@ -14,20 +14,20 @@ use crate::profile;
 /// Reads what every certificate is judged by; `kept` is the folder of what revocation remembers over restarts.
 pub(super) fn rules(config: &Config, kept: Option<PathBuf>) -> (Rules, Option<CredentialError>) {
     let (tls, trust) = (&config.tls, &config.trust);
-    let servers = match profile::folder(config) {
-        Some(folder) => {
-            // Lists are judged by the CAs in it, so it is there before them. What is wrong with it is told where servers are judged.
-            drop(folder.rebuild(false));
-            folder.merged_file()
-        }
-        None => trust.switch.clone(),
-    };
-    let mut roots = vec![servers, trust.authors.clone(), trust.orders.clone(), trust.licences.clone()];
+    let servers = profile::folder(trust);
+    if let Some(folder) = &servers {
+        // Lists are judged by the CAs in it, so it is there before them. What is wrong with it is told where servers are judged.
+        drop(folder.rebuild(false));
+    }
+    let mut roots = vec![trust.authors.clone(), trust.orders.clone(), trust.licences.clone()];
+    if servers.is_none() {
+        roots.push(trust.switch.clone());
+    }
     if trust.has_policies() {
         roots.push(trust.policies.clone());
     }
     let own = (!tls.has_store()).then(|| tls.certificate.clone());
-    let files = RevocationFiles { crls: config.crls.clone(), roots, own, kept };
+    let files = RevocationFiles { crls: config.crls.clone(), roots, own, servers, kept };
     Rules::load(config.certificates, &config.revocation, files, Clock::system())
 }
 

@@ -173,8 +173,13 @@ impl Lab {
 
     /// Gives the servers a certificate of another CA, which the client does not know, and returns that CA.
     pub(crate) fn move_servers_to_another_ca(&mut self) -> String {
+        self.move_servers_to_a_ca_that_publishes_at("http://localhost/crl")
+    }
+
+    /// As [`Self::move_servers_to_another_ca`], one that publishes its list there.
+    pub(crate) fn move_servers_to_a_ca_that_publishes_at(&mut self, url: &str) -> String {
         let servers = Authority::root("Other servers", Duration::from_secs(86_400), UnixTime::now()).unwrap();
-        self.server = issue(&servers, "localhost", Role::Switch);
+        self.server = issue_with_url(&servers, "localhost", Role::Switch, seconds_ago(3_000), url);
         servers.certificate_pem()
     }
 
@@ -334,7 +339,11 @@ fn config(folder: &TempDir, switch: u16, background: u16) -> Config {
 }
 
 fn issue(authority: &Authority, name: &str, role: Role) -> Issued {
-    issue_at(authority, name, role, seconds(UnixTime::now().as_secs() - 3_000))
+    issue_at(authority, name, role, seconds_ago(3_000))
+}
+
+fn seconds_ago(ago: u64) -> UnixTime {
+    seconds(UnixTime::now().as_secs() - ago)
 }
 
 fn seconds(seconds: u64) -> UnixTime {
@@ -342,6 +351,10 @@ fn seconds(seconds: u64) -> UnixTime {
 }
 
 fn issue_at(authority: &Authority, name: &str, role: Role, not_before: UnixTime) -> Issued {
+    issue_with_url(authority, name, role, not_before, "http://localhost/crl")
+}
+
+fn issue_with_url(authority: &Authority, name: &str, role: Role, not_before: UnixTime, url: &str) -> Issued {
     authority
         .issue(&Request {
             common_name: name.to_owned(),
@@ -350,7 +363,7 @@ fn issue_at(authority: &Authority, name: &str, role: Role, not_before: UnixTime)
             role,
             not_before,
             not_after: seconds(not_before.as_secs() + 6_600),
-            crl_url: Some("http://localhost/crl".to_owned()),
+            crl_url: Some(url.to_owned()),
         })
         .unwrap()
 }

@@ -14,6 +14,7 @@ mod events;
 mod instructions;
 mod lab;
 mod policies;
+mod policy_cas;
 mod rights;
 mod signers;
 mod start;

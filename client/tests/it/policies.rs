@@ -283,29 +283,29 @@ async fn k3_a_local_program_sees_the_policy_and_has_a_later_one_asked_for() {
     client.stop().await;
 }
 
-fn at(switch: &FakeSwitch) -> String {
+pub(crate) fn at(switch: &FakeSwitch) -> String {
     format!("wss://localhost:{}/v1/session", switch.port())
 }
 
-fn switches(urls: &[&str]) -> String {
+pub(crate) fn switches(urls: &[&str]) -> String {
     format!("switch = {urls:?}")
 }
 
-fn with_trial(lab: &Lab, trial: Duration) -> Config {
+pub(crate) fn with_trial(lab: &Lab, trial: Duration) -> Config {
     let mut config = lab.config();
     config.policy.trial = trial;
     config
 }
 
 /// An order is answered over this session.
-async fn runs(session: &mut Session, lab: &Lab, number: u8) {
+pub(crate) async fn runs(session: &mut Session, lab: &Lab, number: u8) {
     session.order(&lab.order(number)).await;
     let (result, _) = session.result().await;
     assert_eq!(result.state(), TargetState::Answered, "{}", result.detail);
     session.ack(Lane::Results, result.sequence).await;
 }
 
-async fn event(session: &mut Session, name: &str) -> Event {
+pub(crate) async fn event(session: &mut Session, name: &str) -> Event {
     let found = async {
         loop {
             let event = session.event().await;
@@ -325,7 +325,7 @@ fn integer(event: &Event, name: &str) -> i64 {
     }
 }
 
-fn text(event: &Event, name: &str) -> String {
+pub(crate) fn text(event: &Event, name: &str) -> String {
     match field(event, name) {
         Kind::Text(text) => text,
         other => panic!("{other:?}"),

@@ -216,6 +216,7 @@ impl Pki {
             crls: ["devices.crl", "device-root.crl", "server-root.crl"].map(|name| self.path(name)).to_vec(),
             roots: ["devices.pem", "servers.pem"].map(|name| self.path(name)).to_vec(),
             own: None,
+            servers: None,
             kept: None,
         };
         let settings = RevocationSettings { fetch: false, ..RevocationSettings::default() };

@@ -38,6 +38,7 @@ use super::Clock;
 use super::error::CredentialError;
 use super::files::{FileBytes, bytes_of, read};
 use super::live::Reload;
+use super::trust_folder::TrustFolder;
 use crate::exit::describe;
 use crate::health::State;
 use crate::metrics;
@@ -51,6 +52,8 @@ pub struct RevocationFiles {
     pub roots: Vec<PathBuf>,
     /// Our own certificate with the CAs behind it, PEM or PFX: these may sign CRLs if a root vouches for them.
     pub own: Option<PathBuf>,
+    /// The trust store that servers are judged by: its CAs are configured issuers, as roots are.
+    pub servers: Option<TrustFolder>,
     /// The folder that keeps fetched CRLs, and since when each issuer is configured. `None`: nothing survives a restart.
     pub kept: Option<PathBuf>,
 }
@@ -64,11 +67,24 @@ pub struct Revocation {
     current: ArcSwap<Current>,
     writer: Mutex<Writer>,
     sources: Mutex<CrlSources>,
+    /// The CAs that servers are judged by, beyond the files.
+    stores: Mutex<TrustStores>,
+    /// Wakes the following of files.
+    look: Arc<Notify>,
     /// Wakes the fetching when a verified path told a new URL.
     told: Notify,
     /// Rises when CRLs may have gone with their issuer: what was fetched is asked for anew.
     fetched_anew: AtomicU64,
     changes: watch::Sender<u64>,
+}
+
+/// A client's trust stores, whose CAs are configured issuers as roots are (R1).
+#[derive(Clone, Debug, Default)]
+struct TrustStores {
+    /// What servers are judged by.
+    followed: Option<TrustFolder>,
+    /// What a policy is tried by, beside it (K4).
+    tried: Option<TrustFolder>,
 }
 
 /// What verdicts are reached by.
@@ -105,7 +121,8 @@ impl Revocation {
     ) -> Result<Arc<Self>, CredentialError> {
         let now = clock.now();
         let mut kept = Kept::open(files.kept.as_deref(), now);
-        let issuers = Issuers::read(&files, &settings, now)?;
+        let stores = TrustStores { followed: files.servers.clone(), tried: None };
+        let issuers = Issuers::read(&files, &settings, &stores, now)?;
         let mut index = RevocationIndex::default();
         issuers.set_rules(&mut index, &settings, &mut kept, now);
         let candidates = issuers.candidates(&[], now);
@@ -123,48 +140,72 @@ impl Revocation {
         if let Some(error) = CredentialError::of_all(errors) {
             return Err(error);
         }
-        let sources = writer.issuers.sources();
         let current = Current { index, intermediates: writer.issuers.intermediates(), generation: 0 };
-        let this = Self {
+        let this = Self::new(files, settings, clock, current, writer);
+        this.record();
+        Ok(Arc::new(this))
+    }
+
+    fn new(
+        files: RevocationFiles,
+        settings: RevocationSettings,
+        clock: Clock,
+        current: Current,
+        writer: Writer,
+    ) -> Self {
+        let sources = Mutex::new(writer.issuers.sources());
+        let stores = TrustStores { followed: files.servers.clone(), tried: None };
+        Self {
             files,
             settings,
             clock,
             current: ArcSwap::from_pointee(current),
             writer: Mutex::new(writer),
-            sources: Mutex::new(sources),
+            sources,
+            stores: Mutex::new(stores),
+            look: Arc::new(Notify::new()),
             told: Notify::new(),
             fetched_anew: AtomicU64::new(0),
             changes: watch::Sender::new(0),
-        };
-        this.record();
-        Ok(Arc::new(this))
+        }
     }
 
     /// Returns an index without issuers and CRLs, for programs that are given none.
     #[must_use]
     pub fn none(clock: Clock) -> Arc<Self> {
         let settings = RevocationSettings { fetch: false, ..RevocationSettings::default() };
-        Arc::new(Self {
-            files: RevocationFiles::default(),
-            settings,
-            clock,
-            current: ArcSwap::from_pointee(Current {
-                index: RevocationIndex::default(),
-                intermediates: Vec::new(),
-                generation: 0,
-            }),
-            writer: Mutex::new(Writer {
-                issuers: Issuers::default(),
-                seen: BTreeMap::new(),
-                problems: BTreeMap::new(),
-                kept: Kept::default(),
-                dues: Dues::default(),
-            }),
-            sources: Mutex::default(),
-            told: Notify::new(),
-            fetched_anew: AtomicU64::new(0),
-            changes: watch::Sender::new(0),
-        })
+        let current = Current { index: RevocationIndex::default(), intermediates: Vec::new(), generation: 0 };
+        let writer = Writer {
+            issuers: Issuers::default(),
+            seen: BTreeMap::new(),
+            problems: BTreeMap::new(),
+            kept: Kept::default(),
+            dues: Dues::default(),
+        };
+        Arc::new(Self::new(RevocationFiles::default(), settings, clock, current, writer))
+    }
+
+    /// Takes the CAs of the trust store that servers are judged by as configured issuers (R1), in place of those of the one before.
+    /// Blocks as [`Self::reload`].
+    pub fn trust_servers(&self, followed: Option<TrustFolder>) {
+        self.stores().followed = followed;
+        fetching::report(&self.reload());
+    }
+
+    /// As [`Self::trust_servers`], beside it, of a policy that is tried (K4).
+    pub fn try_servers(&self, tried: Option<TrustFolder>) {
+        self.stores().tried = tried;
+        fetching::report(&self.reload());
+    }
+
+    /// No policy is tried any more: its CAs go at the next look at the files, which comes at once where they are followed.
+    pub fn end_trial(&self) {
+        self.stores().tried = None;
+        self.look.notify_one();
+    }
+
+    fn stores(&self) -> MutexGuard<'_, TrustStores> {
+        self.stores.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns what verdicts are reached by at present.
@@ -366,7 +407,8 @@ impl Revocation {
     /// Reads the files of issuers, and puts their rules into `index`. What cannot be read leaves the ones before in use.
     fn reload_issuers(&self, writer: &mut Writer, index: &mut RevocationIndex, now: UnixTime) -> bool {
         const NAME: &str = "issuers";
-        match Issuers::read(&self.files, &self.settings, now) {
+        let stores = self.stores().clone();
+        match Issuers::read(&self.files, &self.settings, &stores, now) {
             Ok(issuers) if issuers.is_same(&writer.issuers) => {
                 writer.problems.remove(NAME);
                 false
@@ -428,7 +470,8 @@ impl Revocation {
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         let issuers = self.settings.issuers.iter().map(|issuer| &issuer.certificates);
         let files = self.files.crls.iter().chain(&self.files.roots).chain(&self.files.own);
-        files.chain(issuers).cloned().collect()
+        let servers = self.files.servers.iter().map(TrustFolder::merged_file);
+        files.chain(issuers).cloned().chain(servers).collect()
     }
 }
 

@@ -193,6 +193,30 @@ impl TrustFolder {
     /// # Errors
     /// The merged file cannot be read.
     pub fn store(&self) -> Result<TrustStore, TrustFolderError> {
+        let mut store = self.named()?;
+        if self.settings.use_system_ca_store() == YesNo::Yes {
+            let system = SYSTEM_STORES.iter().map(Path::new).find(|path| path.is_file());
+            if let Some(path) = system {
+                store = store.with_authorities(&path.display().to_string(), authorities(path)?);
+            }
+        }
+        Ok(store)
+    }
+
+    /// Reads the CAs among what is trusted.
+    ///
+    /// # Errors
+    /// As [`Self::store`].
+    pub fn authorities(&self) -> Result<Roots, TrustFolderError> {
+        Ok(self.store()?.roots().clone())
+    }
+
+    /// Reads what people named: all of [`Self::store`] but the system's CAs. These are configured issuers (R1); nobody chose the
+    /// system's one by one, and an alarm for each of them without a CRL would be no alarm.
+    ///
+    /// # Errors
+    /// The merged file cannot be read.
+    pub(super) fn named(&self) -> Result<TrustStore, TrustFolderError> {
         let mut store = self.read_merged()?;
         if let Some(path) = &self.roots {
             store = store.with_authorities(&path.display().to_string(), installed_roots(path)?);
@@ -203,12 +227,6 @@ impl TrustFolder {
         if let Some(folder) = self.settings.ca_path() {
             for (origin, authorities) in folder_of_authorities(folder)? {
                 store = store.with_authorities(&origin, authorities);
-            }
-        }
-        if self.settings.use_system_ca_store() == YesNo::Yes {
-            let system = SYSTEM_STORES.iter().map(Path::new).find(|path| path.is_file());
-            if let Some(path) = system {
-                store = store.with_authorities(&path.display().to_string(), authorities(path)?);
             }
         }
         Ok(store)

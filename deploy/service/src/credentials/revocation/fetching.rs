@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use muster_pki::{CrlUrl, Fetch, FetchResponse, Fetched, UnixTime};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::sync::Notify;
 use tokio::task::{Id, JoinSet};
 use tokio::time::MissedTickBehavior;
 
@@ -45,7 +44,7 @@ impl Revocation {
 
     fn follow_files(self: &Arc<Self>, shutdown: &Shutdown, component: Component) {
         let this = Arc::clone(self);
-        let changed = Arc::new(Notify::new());
+        let changed = Arc::clone(&self.look);
         let watcher = notifications(&self.paths(), Arc::clone(&changed));
         let token = shutdown.token();
         shutdown.spawn("crl files", async move {
@@ -269,7 +268,8 @@ fn until(due: UnixTime, now: UnixTime) -> Duration {
     Duration::from_secs(due.as_secs().saturating_sub(now.as_secs())).clamp(Duration::from_millis(100), WAKE)
 }
 
-fn report(reload: &Reload) {
+/// Logs and counts what a look at the files found.
+pub(super) fn report(reload: &Reload) {
     match reload {
         Reload::Unchanged => {}
         Reload::Swapped => tracing::info!("newer CRLs are in use"),

@@ -9,7 +9,7 @@ use muster_pki::{
 };
 
 use super::kept::Kept;
-use super::{RevocationFiles, RevocationSettings};
+use super::{RevocationFiles, RevocationSettings, TrustStores};
 use crate::credentials::error::CredentialError;
 use crate::credentials::files::{bytes_of, read};
 use crate::credentials::identity::expiry_warning;
@@ -43,6 +43,7 @@ impl Issuers {
     pub(super) fn read(
         files: &RevocationFiles,
         settings: &RevocationSettings,
+        stores: &TrustStores,
         now: UnixTime,
     ) -> Result<Self, CredentialError> {
         let mut this = Self::default();
@@ -54,16 +55,9 @@ impl Issuers {
             if roots.is_none() {
                 this.unread.push(path.clone());
             }
-            for root in roots.iter().flat_map(Roots::iter) {
-                this.authorities.push((path.clone(), root.clone()));
-                this.configure(Configured {
-                    certificate: root.clone(),
-                    mode: None,
-                    urls: Vec::new(),
-                    is_root: true,
-                });
-            }
+            this.configure_roots(path, roots.iter().flat_map(Roots::iter));
         }
+        this.read_stores(stores);
         let roots = this.configured.iter().map(|root| root.certificate.clone());
         this.roots = Roots::from_certificates(roots).unwrap_or_default();
         for issuer in &settings.issuers {
@@ -80,6 +74,30 @@ impl Issuers {
         }
         this.record_ends();
         Ok(this)
+    }
+
+    /// Adds the CAs of trust stores, which stand beside roots. One that cannot be read is as a file of roots that cannot, unless it
+    /// is only tried: then whoever tries it tells.
+    fn read_stores(&mut self, stores: &TrustStores) {
+        if let Some(followed) = &stores.followed {
+            match followed.named() {
+                Ok(store) => self.configure_roots(&followed.merged_file(), store.roots().iter()),
+                Err(_) => self.unread.push(followed.merged_file()),
+            }
+        }
+        if let Some(tried) = &stores.tried
+            && let Ok(store) = tried.named()
+        {
+            self.configure_roots(&tried.merged_file(), store.roots().iter());
+        }
+    }
+
+    fn configure_roots<'a>(&mut self, path: &Path, roots: impl Iterator<Item = &'a Certificate>) {
+        for root in roots {
+            self.authorities.push((path.to_owned(), root.clone()));
+            let certificate = root.clone();
+            self.configure(Configured { certificate, mode: None, urls: Vec::new(), is_root: true });
+        }
     }
 
     fn read_issuer(&mut self, settings: &super::IssuerSettings) -> Result<(), CredentialError> {

@@ -119,6 +119,20 @@ impl Pki {
         issued
     }
 
+    /// As [`Self::issue_server`], with a distribution point of `url`.
+    pub(super) fn issue_server_with_url(&self, name: &str, url: &str) -> Issued {
+        let request = Request { crl_url: Some(url.to_owned()), ..self.request(name, Role::Switch, 30) };
+        let issued = self.servers.issue(&request).unwrap();
+        self.write_pair("server", &issued);
+        issued
+    }
+
+    /// Makes a CRL of the servers' root.
+    pub(super) fn servers_crl(&self, revoked: &[&Issued], number: u64) -> String {
+        let revoked = revoked.iter().map(|issued| &issued.certificate);
+        Self::crl_of(&self.servers, revoked, number, self.clock().now())
+    }
+
     pub(super) fn issue_server_until(&self, name: &str, not_after: UnixTime) {
         let request = Request { not_after, ..self.request(name, Role::Switch, 1) };
         self.write_pair("server", &self.servers.issue(&request).unwrap());
@@ -139,6 +153,7 @@ impl Pki {
             crls: vec![self.path("devices.crl")],
             roots: roots.to_vec(),
             own: None,
+            servers: None,
             kept: Some(self.path("kept")),
         }
     }

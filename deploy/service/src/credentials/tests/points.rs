@@ -5,14 +5,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use muster_pki::authority::Issued;
+use muster_pki::trust_store::TrustSettings;
 use muster_pki::{RevocationMode, Role, Roots};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use super::meet;
 use super::pki::Pki;
 use super::urls::{Published, eventually, serve};
 use crate::credentials::{
-    FetchSettings, IssuerSettings, PathElement, Reload, Revocation, RevocationSettings,
+    self, FetchSettings, IssuerSettings, Own, PathElement, Reload, Revocation, RevocationSettings, Rules,
+    Servers, TrustFolder,
 };
 use crate::health::Health;
 use crate::shutdown::{DrainOutcome, Shutdown};
@@ -132,6 +135,68 @@ async fn r1_a_server_that_hangs_with_all_of_its_distribution_points_holds_back_n
     .await;
 
     assert_eq!(shutdown.drain(Duration::from_secs(10)).await, DrainOutcome::Drained);
+}
+
+#[tokio::test]
+async fn r1_the_list_of_a_ca_that_only_a_policy_brings_is_fetched_as_long_as_the_policy_is_followed_or_tried()
+{
+    for is_tried in [false, true] {
+        let pki = Pki::new();
+        let published = Arc::new(Published::default());
+        let (_tasks, url) = serve(&published).await;
+        let server = pki.issue_server_with_url("localhost", &url);
+        *published.body.lock().unwrap() = pki.servers_crl(&[&server], 1).into_bytes();
+        let mut files = pki.revocation_files();
+        files.crls.clear();
+        // The servers' root stands in no file.
+        files.roots = vec![pki.path("operators.pem")];
+        let mode = RevocationMode::Soft;
+        let settings = RevocationSettings { mode, fetching: impatient(), ..RevocationSettings::default() };
+        let revocation = Revocation::load(files, settings, pki.clock()).unwrap();
+        std::fs::create_dir_all(pki.path("trust")).unwrap();
+        let root = Roots::from_pem(pki.read("servers.pem").as_bytes(), "servers.pem").unwrap();
+        let folder = TrustFolder::new(pki.path("trust"), TrustSettings::default())
+            .with_authorities("policy 1", root.iter().cloned().collect());
+        let rules = Rules { revocation: Arc::clone(&revocation), ..pki.rules() };
+        let client = credentials::client(
+            Own::Files(pki.write_pair("device", &pki.issue("w701", Role::Device, 30))),
+            Servers::Folder(folder.clone()),
+            vec![b"muster/1".to_vec()],
+            Role::Device,
+            rules,
+        )
+        .unwrap();
+        let (shutdown, health) = (Shutdown::new(), Health::new());
+        revocation.watch(&shutdown, &health);
+
+        if is_tried {
+            revocation.try_servers(Some(folder));
+        } else {
+            revocation.trust_servers(Some(folder));
+        }
+        let mut refused = String::new();
+        eventually("the server is refused", async || {
+            match meet(&pki.server(), &client, "localhost").await.client {
+                Ok(_) => false,
+                Err(why) => {
+                    refused = why;
+                    true
+                }
+            }
+        })
+        .await;
+        let fetched = revocation.distribution_points();
+        if is_tried {
+            revocation.end_trial();
+        } else {
+            revocation.trust_servers(None);
+        }
+
+        assert!(refused.contains("R2"), "{refused}");
+        assert_eq!(fetched, [url]);
+        eventually("its list is forgotten", async || revocation.distribution_points().is_empty()).await;
+        assert_eq!(shutdown.drain(Duration::from_secs(10)).await, DrainOutcome::Drained);
+    }
 }
 
 #[tokio::test]
