@@ -1,4 +1,4 @@
-//! The durable spool: events that clients posted and the Switch has not yet committed.
+//! The durable spool: events that clients posted and the Switch has not yet committed; and whom its operators keep out.
 //!
 //! One thread owns the connection. A batch is what queued during the fsync before it; posts are acked after the commit,
 //! and spooled events are removed after the Switch's ack. A failed commit ends the thread, and with it the service: an
@@ -6,15 +6,17 @@
 //! it before anything is promised, the batch is undone and refused, and the next one may fit.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use muster_proto::relay::v1::RelayedEvent;
+use muster_proto::relay::v1::{RelayedEvent, SyncDoorResponse};
 use prost::Message as _;
 use rusqlite::{Connection, OpenFlags, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::tables::{is_disk_full, store_error};
 use self::writer::Writer;
+use crate::metrics;
 use crate::posts::Place;
 
 mod held;
@@ -145,6 +147,21 @@ enum Command {
         positions: Vec<i64>,
         now_ms: i64,
     },
+    KeepDoor {
+        record: Vec<u8>,
+        reply: Reply,
+    },
+}
+
+/// Whom operators keep out, as it stood in the store when that was opened.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum KeptDoor {
+    /// The Switch never told.
+    None,
+    /// As it told last.
+    Told(SyncDoorResponse),
+    /// It cannot be read, and was set aside.
+    Damaged,
 }
 
 /// A handle to the spool.
@@ -153,6 +170,7 @@ pub struct Spool {
     commands: mpsc::Sender<Command>,
     appended: watch::Receiver<u64>,
     path: PathBuf,
+    door: Arc<KeptDoor>,
 }
 
 /// The writer's thread.
@@ -169,6 +187,11 @@ impl Spool {
     pub fn open(folder: &Path, bounds: SpoolBounds) -> Result<(Self, SpoolWriter), SpoolError> {
         let path = folder.join("spool.sqlite");
         let connection = tables::open(&path)?;
+        let door = Arc::new(tables::door(&connection).map_err(|source| store_error(&path, source))?);
+        if *door == KeptDoor::Damaged {
+            metrics::damaged_record();
+            tracing::error!(path = %path.display(), "whom operators block is damaged on disk; set aside");
+        }
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
         let (bump, appended) = watch::channel(0);
         let writer = Writer::new(connection, path.clone(), bounds, queue, bump)?;
@@ -176,7 +199,7 @@ impl Spool {
             .name("spool".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| store_error(&path, rusqlite::Error::ToSqlConversionFailure(error.into())))?;
-        Ok((Self { commands, appended, path }, SpoolWriter { thread }))
+        Ok((Self { commands, appended, path, door }, SpoolWriter { thread }))
     }
 
     /// Appends events; OK means that they are on disk. Repeats are kept once.
@@ -209,6 +232,22 @@ impl Spool {
     pub async fn settle(&self, settled: Settled, now_ms: i64) -> Result<(), SpoolError> {
         let (reply, replied) = oneshot::channel();
         let command = Command::Settle { settled, now_ms, reply };
+        self.commands.send(command).await.map_err(|_| SpoolError::Closed)?;
+        replied.await.map_err(|_| SpoolError::Closed)?
+    }
+
+    /// Returns whom operators kept out when the store was opened.
+    pub(crate) fn door(&self) -> &KeptDoor {
+        &self.door
+    }
+
+    /// Keeps whom operators keep out; OK means that it is on disk.
+    ///
+    /// # Errors
+    /// The disk is full, or the writer has ended.
+    pub(crate) async fn keep_door(&self, told: &SyncDoorResponse) -> Result<(), SpoolError> {
+        let (reply, replied) = oneshot::channel();
+        let command = Command::KeepDoor { record: told.encode_to_vec(), reply };
         self.commands.send(command).await.map_err(|_| SpoolError::Closed)?;
         replied.await.map_err(|_| SpoolError::Closed)?
     }

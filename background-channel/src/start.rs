@@ -137,7 +137,7 @@ pub async fn start_by(config: Config, wall: Wall, shutdown: Shutdown) -> Result<
     relay_credentials.watch(&shutdown, &health, SERVICE_CERTIFICATE);
     let connections = TaskTracker::new();
     let (resources, posts) = (Arc::new(resources), Arc::new(Posts::new(&config.limits)));
-    let door = Arc::new(Door::default());
+    let door = Arc::new(Door::new(spool.door()));
     let acceptor = Acceptor {
         door: Arc::clone(&door),
         wall: wall.clone(),
@@ -150,7 +150,7 @@ pub async fn start_by(config: Config, wall: Wall, shutdown: Shutdown) -> Result<
     shutdown.spawn("accept", acceptor.run(listener));
     let target = relay::Target { address: config.relay.switch.clone(), credentials: relay_credentials };
     let (asked, every) = (target.clone(), config.relay.ask_every);
-    let asking = relay::door::run(door, asked, every, health.clone(), shutdown.token());
+    let asking = relay::door::run(door, spool.clone(), asked, every, health.clone(), shutdown.token());
     shutdown.spawn("blocked devices", asking);
     let relaying = relay::run(spool, target, health.component("relay"), wall, shutdown.token());
     shutdown.spawn("relay", relaying);

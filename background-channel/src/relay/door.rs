@@ -1,7 +1,8 @@
 //! [`Door`]: whom the Switch's operators keep out, and who was turned away here.
 //!
-//! Both go over one call every few seconds. While the Switch is away the last list holds; after a start nobody is known to be
-//! blocked until the first answer, and what such a device posts meanwhile is refused by the Switch.
+//! Both go over one call every few seconds. While the Switch is away the last list holds, over restarts, too: it is on disk before
+//! its name goes back to the Switch. Until the first answer ever nobody is known to be blocked, and what such a device posts
+//! meanwhile is refused by the Switch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use tonic::transport::Channel;
 
 use super::{ATTEMPT_DEADLINE, Change, RelayError, Road, Target, connect};
 use crate::metrics;
+use crate::spool::{KeptDoor, Spool};
 
 /// Refusals that wait to be told; the Switch takes as many in a call. What is beyond is in the log and the metric only.
 const UNTOLD_MAX: usize = 100;
@@ -28,6 +30,9 @@ const UNTOLD_MAX: usize = 100;
 /// The components of our own certificates.
 pub(crate) const SERVER_CERTIFICATE: &str = "server certificate";
 pub(crate) const SERVICE_CERTIFICATE: &str = "service certificate";
+
+/// Whom operators block was on disk, and cannot be read.
+const DAMAGED: &str = "whom operators have blocked is not known until the Switch answers: the list on disk was damaged and set aside";
 
 type Blocked = Arc<BTreeSet<DeviceId>>;
 
@@ -42,6 +47,15 @@ pub(crate) struct Door {
 type Key = (String, String, String);
 
 impl Door {
+    /// Begins with whom operators kept out before the start.
+    pub(crate) fn new(kept: &KeptDoor) -> Self {
+        let door = Self::default();
+        if let KeptDoor::Told(told) = kept {
+            door.set_blocked(&told.blocked);
+        }
+        door
+    }
+
     /// Returns whether an operator keeps the peer out.
     pub(crate) fn is_blocked(&self, peer: &Peer) -> bool {
         peer.device_id().is_some_and(|device| self.blocked.borrow().contains(device))
@@ -129,17 +143,23 @@ impl Door {
 /// Asks the Switch and tells it, every `every`, until cancelled.
 pub(crate) async fn run(
     door: Arc<Door>,
+    spool: Spool,
     target: Target,
     every: Duration,
     health: Health,
     cancelled: CancellationToken,
 ) {
     let component = health.component("blocked devices");
-    let (mut channel, mut state, mut road) = (None, Vec::new(), Road::default());
-    component.set(State::Ready);
+    let (mut state, mut is_unknown) = match spool.door() {
+        KeptDoor::Told(told) => (told.state.clone(), false),
+        KeptDoor::None => (Vec::new(), false),
+        KeptDoor::Damaged => (Vec::new(), true),
+    };
+    component.set(if is_unknown { State::Degraded(DAMAGED.to_owned()) } else { State::Ready });
+    let (mut channel, mut road) = (None, Road::default());
     loop {
-        let attempt =
-            tokio::time::timeout(ATTEMPT_DEADLINE, sync(&door, &target, &mut channel, &mut state, &health));
+        let asking = Asking { door: &door, spool: &spool, target: &target, health: &health };
+        let attempt = tokio::time::timeout(ATTEMPT_DEADLINE, asking.sync(&mut channel, &mut state));
         let outcome = tokio::select! {
             biased;
             () = cancelled.cancelled() => return,
@@ -147,7 +167,8 @@ pub(crate) async fn run(
         };
         match outcome {
             Ok(()) => {
-                if road.handle_success(Instant::now()) != Change::Nothing {
+                if road.handle_success(Instant::now()) != Change::Nothing || is_unknown {
+                    is_unknown = false;
                     component.set(State::Ready);
                 }
             }
@@ -158,8 +179,8 @@ pub(crate) async fn run(
                 if let Change::Degraded { failing } = road.handle_failure(Instant::now()) {
                     let (failing, switch) = (Duration::from_secs(failing.as_secs()), &target.address);
                     component.set(State::Degraded(format!(
-                        "whom operators have blocked since is not known: the Switch at {switch} does not answer for \
-                         {failing:?}: {error}"
+                        "whom operators have blocked since is not known: asking the Switch at {switch} fails for {failing:?}: \
+                         {error}"
                     )));
                 }
             }
@@ -172,35 +193,41 @@ pub(crate) async fn run(
     }
 }
 
-async fn sync(
-    door: &Door,
-    target: &Target,
-    channel: &mut Option<Channel>,
-    state: &mut Vec<u8>,
-    health: &Health,
-) -> Result<(), RelayError> {
-    let open = match channel {
-        Some(channel) => channel.clone(),
-        None => channel.insert(connect(target).await?).clone(),
-    };
-    let untold = door.take_untold();
-    let request = SyncDoorRequest {
-        refused: untold.values().cloned().collect(),
-        state: state.clone(),
-        warnings: warnings(health),
-    };
-    let answer = match EventRelayServiceClient::new(open).sync_door(request).await {
-        Ok(answer) => answer.into_inner(),
-        Err(status) => {
-            door.put_back(untold);
-            return Err(Box::new(status).into());
+/// What one call to the Switch is made of.
+struct Asking<'a> {
+    door: &'a Door,
+    spool: &'a Spool,
+    target: &'a Target,
+    health: &'a Health,
+}
+
+impl Asking<'_> {
+    async fn sync(&self, channel: &mut Option<Channel>, state: &mut Vec<u8>) -> Result<(), RelayError> {
+        let open = match channel {
+            Some(channel) => channel.clone(),
+            None => channel.insert(connect(self.target).await?).clone(),
+        };
+        let untold = self.door.take_untold();
+        let request = SyncDoorRequest {
+            refused: untold.values().cloned().collect(),
+            state: state.clone(),
+            warnings: warnings(self.health),
+        };
+        let answer = match EventRelayServiceClient::new(open).sync_door(request).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) => {
+                self.door.put_back(untold);
+                return Err(Box::new(status).into());
+            }
+        };
+        if !answer.unchanged {
+            self.door.set_blocked(&answer.blocked);
+            // As long as it is not on disk, its name is not told back, and the Switch says it again.
+            self.spool.keep_door(&answer).await?;
         }
-    };
-    if !answer.unchanged {
-        door.set_blocked(&answer.blocked);
+        *state = answer.state;
+        Ok(())
     }
-    *state = answer.state;
-    Ok(())
 }
 
 /// Returns what is wrong with our certificates, roots and CRLs, for operators who look at the Switch (N3 of trust.md).

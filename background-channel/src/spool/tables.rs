@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use muster_proto::relay::v1::RelayedEvent;
+use muster_proto::relay::v1::{RelayedEvent, SyncDoorResponse};
 use prost::Message as _;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::{Hopeless, SpoolError};
+use super::{Hopeless, KeptDoor, SpoolError};
 
 /// The layout that this version writes (`PRAGMA user_version`). A database without a number has the tables of 1.
-pub(super) const LAYOUT: i64 = 2;
+pub(super) const LAYOUT: i64 = 3;
 
 /// Layout 1. It also finds the table of a database without a number.
 pub(super) const SCHEMA_1: &str = "CREATE TABLE IF NOT EXISTS event (
@@ -26,7 +26,7 @@ pub(super) const SCHEMA_1: &str = "CREATE TABLE IF NOT EXISTS event (
 
 /// Layout 2: what will never be relayed has a table of its own, and a refusal has a time. `damaged` stays, since taking a
 /// column away writes every row anew; it is 0 in all of them.
-const SCHEMA_2: &str = "ALTER TABLE event ADD COLUMN refused_at_ms INTEGER;
+pub(super) const SCHEMA_2: &str = "ALTER TABLE event ADD COLUMN refused_at_ms INTEGER;
  CREATE TABLE set_aside (
    position INTEGER PRIMARY KEY,
    device TEXT NOT NULL,
@@ -38,6 +38,13 @@ const SCHEMA_2: &str = "ALTER TABLE event ADD COLUMN refused_at_ms INTEGER;
  INSERT INTO set_aside (position, device, record, crc, cause, at_ms)
    SELECT position, device, record, crc, 'unknown', 0 FROM event WHERE damaged <> 0;
  DELETE FROM event WHERE damaged <> 0";
+
+/// Layout 3: whom the Switch's operators keep out, as it was told last; at most one row.
+const SCHEMA_3: &str = "CREATE TABLE door (
+   id INTEGER PRIMARY KEY CHECK (id = 1),
+   record BLOB NOT NULL,
+   crc INTEGER NOT NULL
+ ) STRICT";
 
 /// An event that waits no more.
 #[derive(Debug, PartialEq, Eq)]
@@ -83,7 +90,10 @@ fn prepare(connection: &mut Connection, layout: i64) -> rusqlite::Result<()> {
         if layout < 1 {
             transaction.execute_batch(SCHEMA_1)?;
         }
-        transaction.execute_batch(SCHEMA_2)?;
+        if layout < 2 {
+            transaction.execute_batch(SCHEMA_2)?;
+        }
+        transaction.execute_batch(SCHEMA_3)?;
         transaction.pragma_update(None, "user_version", LAYOUT)?;
         transaction.commit()?;
     }
@@ -174,6 +184,34 @@ pub(super) fn remove(connection: &Connection, position: i64) -> rusqlite::Result
     let mut statement = connection
         .prepare_cached("DELETE FROM event WHERE position = ?1 RETURNING device, length(record)")?;
     statement.query_row([position], gone).optional()
+}
+
+/// Replaces whom operators keep out.
+pub(super) fn keep_door(connection: &Connection, record: &[u8]) -> rusqlite::Result<()> {
+    let mut statement =
+        connection.prepare_cached("INSERT OR REPLACE INTO door (id, record, crc) VALUES (1, ?1, ?2)")?;
+    statement.execute(params![record, crc32c::crc32c(record)]).map(drop)
+}
+
+/// Returns whom operators keep out; `None` if that was never told. What is damaged is set aside.
+pub(super) fn door(connection: &Connection) -> rusqlite::Result<KeptDoor> {
+    let found: Option<(Vec<u8>, u32)> = connection
+        .query_row("SELECT record, crc FROM door", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((record, crc)) = found else { return Ok(KeptDoor::None) };
+    match (crc32c::crc32c(&record) == crc, SyncDoorResponse::decode(record.as_slice())) {
+        (true, Ok(told)) => return Ok(KeptDoor::Told(told)),
+        (true, Err(_)) | (false, _) => {}
+    }
+    // Events have positive positions, so that it never takes the place of one; the oldest of what is set aside goes first.
+    connection.execute_batch(
+        "BEGIN IMMEDIATE;
+         INSERT INTO set_aside (position, device, record, crc, cause, at_ms)
+           SELECT min(0, coalesce((SELECT min(position) FROM set_aside), 0)) - 1, '', record, crc, 'damaged', 0 FROM door;
+         DELETE FROM door;
+         COMMIT",
+    )?;
+    Ok(KeptDoor::Damaged)
 }
 
 fn gone(row: &Row<'_>) -> rusqlite::Result<Gone> {

@@ -165,7 +165,7 @@ async fn a_spool_of_a_newer_layout_is_refused_and_left_as_it_is() {
 
     let error = Spool::open(folder.path(), bounds(1_000)).err().unwrap();
 
-    assert!(matches!(error, SpoolError::Newer { got: 99, wanted: 2, .. }), "{error}");
+    assert!(matches!(error, SpoolError::Newer { got: 99, wanted: tables::LAYOUT, .. }), "{error}");
     assert!(error.to_string().contains("install the newer version"), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
@@ -201,6 +201,61 @@ async fn a_spool_of_an_older_layout_keeps_its_events_and_what_it_set_aside_takes
             Connection::open(&path).unwrap().pragma_query_value(None, "user_version", |row| row.get(0));
         assert_eq!(number, Ok(tables::LAYOUT));
     }
+}
+
+#[tokio::test]
+async fn whom_operators_block_is_there_after_a_restart_also_in_a_spool_of_layout_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spool.sqlite");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(tables::SCHEMA_1).unwrap();
+    old.execute_batch(tables::SCHEMA_2).unwrap();
+    old.pragma_update(None, "user_version", 2).unwrap();
+    tables::append(&old, &event("a", 1)).unwrap();
+    drop(old);
+    let told = |names: &[&str]| SyncDoorResponse {
+        blocked: names.iter().map(ToString::to_string).collect(),
+        state: vec![7],
+        unchanged: false,
+    };
+
+    let (spool, writer) = Spool::open(folder.path(), bounds(1_000_000)).unwrap();
+    let before = spool.door().clone();
+    spool.keep_door(&told(&["w701", "w702"])).await.unwrap();
+    spool.keep_door(&told(&["w702"])).await.unwrap();
+    assert_eq!(events_of(&spool), [event("a", 1)]);
+    drop(spool);
+    writer.join().unwrap();
+    let (spool, _writer) = Spool::open(folder.path(), bounds(1_000_000)).unwrap();
+
+    assert_eq!((before, spool.door()), (KeptDoor::None, &KeptDoor::Told(told(&["w702"]))));
+}
+
+#[tokio::test]
+async fn a_damaged_list_of_blocked_devices_is_told_and_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, writer) = Spool::open(folder.path(), bounds(1_000_000)).unwrap();
+    let told = SyncDoorResponse { blocked: vec!["w701".to_owned()], ..SyncDoorResponse::default() };
+    spool.keep_door(&told).await.unwrap();
+    drop(spool);
+    writer.join().unwrap();
+    let damage = || {
+        let connection = Connection::open(folder.path().join("spool.sqlite")).unwrap();
+        connection.execute("UPDATE door SET crc = crc + 1", []).unwrap();
+    };
+
+    for round in 1..=2 {
+        damage();
+        let (spool, writer) = Spool::open(folder.path(), bounds(1_000_000)).unwrap();
+        assert_eq!(*spool.door(), KeptDoor::Damaged);
+        assert_eq!(set_aside(folder.path()), vec![(String::new(), "damaged".to_owned()); round]);
+        spool.keep_door(&told).await.unwrap();
+        drop(spool);
+        writer.join().unwrap();
+    }
+
+    let (spool, _writer) = Spool::open(folder.path(), bounds(1_000_000)).unwrap();
+    assert_eq!(*spool.door(), KeptDoor::Told(told));
 }
 
 #[tokio::test]

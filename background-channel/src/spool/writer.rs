@@ -46,8 +46,10 @@ struct Done {
     refused: Vec<Option<SpoolError>>,
     /// Bytes held after it.
     changed: Changed,
-    /// Bytes that it added.
+    /// Bytes of events that it added.
     added: u64,
+    /// Bytes that it wrote beside events.
+    kept: u64,
     lost: Lost,
 }
 
@@ -104,7 +106,7 @@ impl Writer {
             Ok(done) => {
                 self.note_room(Room::Enough);
                 self.held.handle_commit(done.changed);
-                self.unchecked.bytes += done.added;
+                self.unchecked.bytes += done.added.saturating_add(done.kept);
                 self.unchecked.commits += 1;
                 metrics::spool_bytes(self.held.all());
                 self.tell_lost(&done.lost);
@@ -136,7 +138,8 @@ impl Writer {
     /// Runs a batch as one transaction.
     fn write(&mut self, batch: &[Command]) -> rusqlite::Result<Done> {
         let mut transaction = self.connection.transaction()?;
-        let (mut pending, mut lost, mut added) = (self.held.pending(), Lost::default(), 0);
+        let (mut pending, mut lost) = (self.held.pending(), Lost::default());
+        let (mut added, mut kept) = (0, 0);
         let mut refused = Vec::with_capacity(batch.len());
         for command in batch {
             refused.push(match command {
@@ -159,6 +162,11 @@ impl Writer {
                     lost.damaged.extend(moved);
                     None
                 }
+                Command::KeepDoor { record, .. } => {
+                    tables::keep_door(&transaction, record)?;
+                    kept += u64::try_from(record.len()).unwrap_or(u64::MAX);
+                    None
+                }
             });
         }
         if lost.malformed > 0 || !lost.damaged.is_empty() {
@@ -166,7 +174,7 @@ impl Writer {
         }
         let changed = pending.into_changed();
         transaction.commit()?;
-        Ok(Done { refused, changed, added, lost })
+        Ok(Done { refused, changed, added, kept, lost })
     }
 
     fn tell_lost(&self, lost: &Lost) {
@@ -300,7 +308,9 @@ fn reply(command: Command, refused: Option<SpoolError>) {
             drop(place);
             drop(reply.send(refused.map_or(Ok(()), Err)));
         }
-        Command::Settle { reply, .. } => drop(reply.send(refused.map_or(Ok(()), Err))),
+        Command::Settle { reply, .. } | Command::KeepDoor { reply, .. } => {
+            drop(reply.send(refused.map_or(Ok(()), Err)));
+        }
         Command::SetAside { .. } => {}
     }
 }

@@ -60,6 +60,32 @@ async fn r2_a_blocked_device_loses_its_live_connection_and_gets_no_other_until_i
 }
 
 #[tokio::test]
+async fn r2_a_blocked_device_stays_out_after_a_restart_while_the_switch_is_away() {
+    let mut world = eager().await;
+    let channel = world.start().await;
+    let listener = std::mem::replace(&mut world.switch, spare().await);
+    let switch = Switch::serve(&world.pki, listener);
+    let blocked = world.pki.issue(Role::Device, "w701.acme.local", A_MONTH);
+    let mut line = world.caller_with(&channel, Some(&blocked), b"h2").connect().await.unwrap();
+    assert!(line.call(Method::GET, NO_SUCH, &[], "").await.is_ok());
+    switch.blocked.send_replace(vec!["w701.acme.local".to_owned()]);
+    line.ended().await;
+    // What is in force is on disk before the Switch is asked again.
+    let is_told_back = |state: &Vec<u8>| state == b"state w701.acme.local";
+    tokio::time::timeout(PATIENCE, switch.state.clone().wait_for(is_told_back)).await.unwrap().unwrap();
+    channel.stop().await.unwrap();
+    drop(switch);
+
+    let channel = world.start().await;
+    let caller = world.caller_with(&channel, Some(&blocked), b"h2");
+    let neighbour = world.caller(&channel, Role::Device, "w702.acme.local");
+
+    assert!(caller.try_call(Method::GET, NO_SUCH, &[], "").await.is_err());
+    assert!(neighbour.try_call(Method::GET, NO_SUCH, &[], "").await.is_ok());
+    channel.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn c14_who_is_turned_away_here_is_told_to_the_switch_with_rule_certificate_and_fix() {
     let mut world = eager().await;
     let channel = world.start().await;

@@ -32,6 +32,8 @@ pub(crate) struct Switch {
     pub(crate) refused: watch::Receiver<Vec<RefusedPeer>>,
     /// What the Background Channel said last of its own certificates.
     pub(crate) warnings: watch::Receiver<Vec<String>>,
+    /// Which list the Background Channel said last that it has.
+    pub(crate) state: watch::Receiver<Vec<u8>>,
     /// Whom operators block.
     pub(crate) blocked: watch::Sender<Vec<String>>,
     _tasks: JoinSet<()>,
@@ -63,6 +65,7 @@ impl Switch {
         let (tells, refused) = watch::channel(Vec::new());
         let (warns, warnings) = watch::channel(Vec::new());
         let (blocked, blocks) = watch::channel(Vec::new());
+        let (has, state) = watch::channel(Vec::new());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -79,12 +82,13 @@ impl Switch {
             unknown: knows,
             refused: tells,
             warnings: warns,
+            state: has,
             blocked: blocks,
         });
         let server =
             Server::builder().add_service(service).serve_with_incoming(ReceiverStream::new(connections));
         tasks.spawn(async { server.await.unwrap() });
-        (Self { batches, refused, warnings, blocked, _tasks: tasks }, learns)
+        (Self { batches, refused, warnings, state, blocked, _tasks: tasks }, learns)
     }
 
     /// Waits until `count` events have arrived; returns all that have, in their order.
@@ -101,6 +105,7 @@ struct Keeper {
     unknown: watch::Receiver<String>,
     refused: watch::Sender<Vec<RefusedPeer>>,
     warnings: watch::Sender<Vec<String>>,
+    state: watch::Sender<Vec<u8>>,
     blocked: watch::Receiver<Vec<String>>,
 }
 
@@ -130,6 +135,7 @@ impl EventRelayService for Keeper {
         self.warnings.send_replace(warnings);
         self.refused.send_modify(|all| all.extend(refused));
         let blocked = self.blocked.borrow().clone();
+        self.state.send_replace(state.clone());
         let now = format!("state {}", blocked.join(" ")).into_bytes();
         let unchanged = now == state;
         let blocked = if unchanged { Vec::new() } else { blocked };
