@@ -160,7 +160,7 @@ impl Acceptor {
     }
 
     /// Returns why the peer of a live connection is no longer accepted, once it is not: its certificate has expired
-    /// (C9 of trust.md), is revoked, or its root is no longer trusted (R3).
+    /// (C9 of trust.md), is revoked, or its root is no longer trusted (R3). A CRL that lapsed refuses new connections only (R6).
     async fn refused_later(
         &self,
         chain: &[CertificateDer<'static>],
@@ -177,8 +177,9 @@ impl Acceptor {
                 () = look => {}
             }
             let now = self.credentials.clock().now();
-            if let Err(refused) = self.credentials.check_peer_role(Some(chain), &[role], now) {
-                return refused;
+            match self.credentials.check_peer_role(Some(chain), &[role], now) {
+                Err(refused) if !refused.lacks_only_a_crl() => return refused,
+                Ok(_) | Err(_) => {}
             }
         }
     }

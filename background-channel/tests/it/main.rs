@@ -10,11 +10,13 @@
 mod caller;
 mod clock;
 mod connections;
+mod crl;
 mod curl;
 mod door;
 mod events;
 mod full_disk;
 mod pki;
+mod point;
 mod resources;
 mod switch;
 mod world;

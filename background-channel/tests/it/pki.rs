@@ -1,5 +1,6 @@
 //! A development PKI in a folder: one root and issuing CA for each role.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,8 @@ use muster_pki::authority::{Authority, Issued, Request, Revoked};
 use muster_pki::{Role, UnixTime, pem};
 use rustls::{ClientConfig, RootCertStore};
 
+/// In seconds.
+pub(crate) const HOUR: i64 = 3_600;
 const DAY: u64 = 24 * 3600;
 const YEAR: Duration = Duration::from_secs(365 * DAY);
 
@@ -74,6 +77,24 @@ impl Pki {
         std::fs::write(&fresh, crl).unwrap();
         std::fs::rename(&fresh, &file).unwrap();
         file
+    }
+
+    /// Writes the issuing CA of a role; returns its file.
+    pub(crate) fn issuing_file(&self, role: Role) -> PathBuf {
+        let file = self.folder.join(format!("{role}.issuing.pem"));
+        std::fs::write(&file, self.role(role).2.certificate_pem()).unwrap();
+        file
+    }
+
+    /// Makes a CRL of a role's issuing CA, from and until so many hours from now.
+    pub(crate) fn crl(&self, role: Role, revoked: &[&Issued], number: u64, hours: Range<i64>) -> String {
+        let now = UnixTime::now();
+        let at = |hours: i64| {
+            UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs().saturating_add_signed(hours * HOUR)))
+        };
+        let entry = |issued: &&Issued| Revoked { serial_hex: issued.certificate.serial_hex(), at: now };
+        let entries: Vec<Revoked> = revoked.iter().map(entry).collect();
+        self.role(role).2.crl(&entries, number, at(hours.start), at(hours.end)).unwrap()
     }
 
     /// Makes a TLS client that trusts the Background Channel and shows `own`.

@@ -1,6 +1,6 @@
 //! [`Told`]: a refusal as operators see it, with everything that C14 of trust.md asks for.
 
-use muster_pki::{Certificate, DeviceId, Finding, Severity, Thumbprint};
+use muster_pki::{Certificate, DeviceId, Finding, Rule, Severity, Thumbprint};
 
 use super::error::PeerRefused;
 
@@ -101,6 +101,21 @@ impl Told {
 }
 
 impl PeerRefused {
+    /// Returns whether nothing is wrong but that an issuer has no fresh CRL: no new session then, and those that stand do (R6).
+    #[must_use]
+    pub fn lacks_only_a_crl(&self) -> bool {
+        match self {
+            Self::Unfit { refused, .. } => {
+                let findings = refused.findings().iter();
+                findings.filter(|one| one.severity == Severity::Refusal).all(|one| one.rule == Rule::R6)
+            }
+            Self::NoCertificate { .. }
+            | Self::WrongRole { .. }
+            | Self::Ambiguous { .. }
+            | Self::Unnamed { .. } => false,
+        }
+    }
+
     /// Returns the refusal as operators see it.
     #[must_use]
     pub fn told(&self) -> Told {
