@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::connection::Link;
 use crate::https::{Background, Https, HttpsError};
-use crate::store::{QueueLane, Queued, Store, StoreError};
+use crate::store::{QueueLane, Store, StoreError};
 
 /// Bytes of events in one request: below the body's megabyte by what the list itself takes.
 const BATCH_BYTES: usize = 960 * 1024;
@@ -164,8 +164,7 @@ impl Poster {
         let (outbox, queued) = self
             .store
             .write(move |tables| {
-                let mut queued = tables.queued(QueueLane::Events, passed, BATCH_BYTES, now_ms)?;
-                queued.truncate(events);
+                let queued = tables.queued_events(passed, BATCH_BYTES, events, now_ms)?;
                 Ok((tables.outbox_id(), queued))
             })
             .await?;
@@ -177,7 +176,7 @@ impl Poster {
         &mut self,
         https: &Https,
         outbox: OutboxId,
-        queued: Vec<Queued>,
+        queued: Vec<Event>,
     ) -> Result<Option<Duration>, StoreError> {
         let count = queued.len();
         let (first, last) = (
@@ -224,7 +223,7 @@ impl Poster {
         https: &Https,
         outbox: OutboxId,
         last: u64,
-        queued: Vec<Queued>,
+        queued: Vec<Event>,
     ) -> Result<Result<Vec<SequenceRange>, HttpsError>, StoreError> {
         let stream = match https.dial().await {
             Ok(stream) => stream,
@@ -241,10 +240,8 @@ async fn send(
     https: &Https,
     stream: TlsStream<TcpStream>,
     outbox: OutboxId,
-    queued: Vec<Queued>,
+    events: Vec<Event>,
 ) -> Result<Vec<SequenceRange>, HttpsError> {
-    // Checksums held when they were read, so each decodes; what did not would be passed over, as the session does.
-    let events = queued.iter().filter_map(|queued| Event::decode(&queued.record[..]).ok()).collect();
     let batch = EventBatch { outbox_id: outbox.to_vec(), events };
     let response = https.post(stream, PATH, batch.encode_to_vec()).await?;
     let body = https.body(PATH, response, ANSWER_BYTES_MAX).await?;

@@ -283,12 +283,14 @@ impl Session<'_> {
         let store = &self.connection.store;
         while self.protocol.credit(Lane::Results) > 0 {
             let Some(queued) = self.results.peek(store).await? else { break };
-            // The checksum held, so this decodes; what did not would be passed over.
+            let (sequence, now_ms) = (queued.sequence, crate::clock::wall_ms());
+            // The checksum held, so that only a broken writer can have left it.
             let Ok(result) = InstructionResult::decode(&queued.record[..]) else {
+                let lane = QueueLane::Results;
+                store.write(move |tables| tables.set_undecoded_aside(lane, sequence, now_ms)).await?;
                 self.results.pop();
                 continue;
             };
-            let (sequence, now_ms) = (queued.sequence, crate::clock::wall_ms());
             match self.protocol.push_result(result) {
                 Ok(()) => {}
                 Err(PushError::Invalid(error)) => {
@@ -302,11 +304,13 @@ impl Session<'_> {
         }
         while self.protocol.credit(Lane::Events) > 0 {
             let Some(queued) = self.events.peek(store).await? else { break };
+            let (sequence, now_ms) = (queued.sequence, crate::clock::wall_ms());
             let Ok(event) = Event::decode(&queued.record[..]) else {
+                let lane = QueueLane::Events;
+                store.write(move |tables| tables.set_undecoded_aside(lane, sequence, now_ms)).await?;
                 self.events.pop();
                 continue;
             };
-            let sequence = queued.sequence;
             match self.protocol.push_event(event) {
                 Ok(()) => {}
                 Err(PushError::Invalid(error)) => {

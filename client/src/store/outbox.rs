@@ -7,7 +7,7 @@ use muster_proto::numbers::{Link, OutboxNumbers};
 use muster_proto::seen::GAP_EVENT;
 use muster_proto::session::v1::{Event, Result as InstructionResult, SequenceRange};
 use prost::Message;
-use rusqlite::{Row, params};
+use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::gap::Gap;
 use super::tables::{Tables, checksum};
@@ -154,6 +154,58 @@ impl Tables {
         Ok(found)
     }
 
+    /// Returns the events that wait behind `after`, as [`Self::queued`] does, and at most so many. One that is no event is set aside.
+    pub(crate) fn queued_events(
+        &mut self,
+        after: u64,
+        bytes_max: usize,
+        events_max: usize,
+        now_ms: i64,
+    ) -> rusqlite::Result<Vec<Event>> {
+        loop {
+            let (mut events, mut undecoded) = (Vec::new(), Vec::new());
+            for Queued { sequence, record } in self.queued(QueueLane::Events, after, bytes_max, now_ms)? {
+                match Event::decode(&record[..]) {
+                    Ok(event) => events.push(Event { sequence, ..event }),
+                    Err(_) => undecoded.push(sequence),
+                }
+            }
+            for sequence in &undecoded {
+                self.set_undecoded_aside(QueueLane::Events, *sequence, now_ms)?;
+            }
+            // Each turn takes away what it found, and leaves sound events in its place.
+            if !events.is_empty() || undecoded.is_empty() {
+                events.truncate(events_max);
+                return Ok(events);
+            }
+        }
+    }
+
+    /// Sets a record aside whose checksum holds and that cannot be read all the same, and tells that its number will never come:
+    /// the number is what the checksum vouches for. Without that, whoever keeps the events would wait for it.
+    pub(crate) fn set_undecoded_aside(
+        &mut self,
+        lane: QueueLane,
+        sequence: u64,
+        now_ms: i64,
+    ) -> rusqlite::Result<()> {
+        let found = self
+            .connection
+            .prepare_cached(
+                "SELECT sequence, instruction, at_ms, record, crc FROM outbox WHERE lane = ?1 AND sequence = ?2",
+            )?
+            .query_row(params![lane.number(), stored(sequence)], |row| StoredRecord::read(row, lane))
+            .optional()?;
+        let Some(found) = found else { return Ok(()) };
+        let mut gap = Gap::default();
+        gap.add(sequence, lane, &found.record);
+        self.set_record_aside(found, now_ms)?;
+        for fields in gap.into_events() {
+            self.append_event_unbounded(event_record(now_ms, GAP_EVENT, fields), now_ms)?;
+        }
+        self.count_outbox()
+    }
+
     /// Deletes what somebody else has on disk.
     pub(crate) fn acked(&mut self, lane: QueueLane, ranges: &[SequenceRange]) -> rusqlite::Result<()> {
         for range in ranges {
@@ -269,6 +321,19 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    /// Appends bytes that are no record of that lane, with a checksum that holds.
+    #[cfg(test)]
+    pub(super) fn append_bytes(
+        &mut self,
+        lane: QueueLane,
+        instruction: &[u8],
+        record: &[u8],
+    ) -> rusqlite::Result<u64> {
+        let sequence = self.take_sequence()?;
+        self.insert(sequence, lane, instruction, 0, record)?;
+        Ok(sequence)
     }
 
     /// Returns the sequence up to which the oldest events must go so that at most `kept` bytes stay.

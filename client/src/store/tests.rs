@@ -1,3 +1,5 @@
+mod undecoded;
+
 use std::time::Duration;
 
 use muster_proto::common::v1::{NamedValue, Refusal, TargetState};
