@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use muster_pki::select::SelectionSettings;
 use muster_proto::limits::EVENT_BATCH_BYTES_MAX;
 use muster_service::admin;
 use muster_service::admission::LobbyBounds;
 use muster_service::config::{Invalid, Validate, human};
-use muster_service::credentials::{Address, CertificateSettings, RevocationSettings};
+use muster_service::credentials::{Address, CertificateSettings, RevocationSettings, ServerTls};
 use muster_service::telemetry::LogConfig;
 use muster_service::wall::ClockLimits;
 use serde::{Deserialize, Serialize};
@@ -56,8 +57,16 @@ pub struct TlsConfig {
     pub certificate: PathBuf,
     /// PEM: its private key; not looked at beside a PFX. Default `/etc/muster/background-channel/tls.key`.
     pub key: PathBuf,
-    /// A file with the password of the PFX or the key. Default: none.
+    /// A file with the password of the PFX or the key, or of those in the `store`. Default: none.
     pub password_file: Option<PathBuf>,
+    /// A folder of certificates with their keys (PFX or PEM), of which the best is taken, in place of `certificate` and `key`, which are
+    /// empty then (S7 of trust.md). Watched. Default: none.
+    pub store: PathBuf,
+    /// The FQDN that the certificate of the `store` must have; its first label, the host name, does as well. Default: this machine's
+    /// host name and FQDN.
+    pub server_name: String,
+    /// Which certificate of the `store` is taken: `cert_issuer`, `thumbprint` and `follow_successor`.
+    pub selection: SelectionSettings,
 }
 
 /// PEM files with the roots of each role.
@@ -195,9 +204,30 @@ impl Default for Config {
     }
 }
 
+impl TlsConfig {
+    /// Returns what every server does with it.
+    pub(crate) fn server(&self) -> ServerTls<'_> {
+        ServerTls {
+            certificate: &self.certificate,
+            key: &self.key,
+            password_file: self.password_file.as_deref(),
+            store: &self.store,
+            server_name: &self.server_name,
+            selection: &self.selection,
+        }
+    }
+}
+
 impl Default for TlsConfig {
     fn default() -> Self {
-        Self { certificate: own_file("tls.pem"), key: own_file("tls.key"), password_file: None }
+        Self {
+            certificate: own_file("tls.pem"),
+            key: own_file("tls.key"),
+            password_file: None,
+            store: PathBuf::new(),
+            server_name: String::new(),
+            selection: SelectionSettings::default(),
+        }
     }
 }
 
@@ -255,6 +285,7 @@ impl Validate for Config {
             let problem = format!("got {}, which `listen` has: give each its own port", self.admin_listen);
             found.push(Invalid::new("admin_listen", problem).against("listen"));
         }
+        found.extend(self.tls.server().findings());
         if let Err(error) = self.relay.switch.parse::<Address>() {
             found.push(Invalid::new("relay.switch", error.to_string()));
         }

@@ -29,6 +29,9 @@ use crate::relay::door::{Door, SERVER_CERTIFICATE, SERVICE_CERTIFICATE};
 use crate::resources::{ResourceError, Resources};
 use crate::spool::{Spool, SpoolError, SpoolWriter};
 
+/// The pinned certificate as it was last seen, in `data_dir` (N2).
+const REMEMBERED: &str = "pinned.pem";
+
 /// How often the writer is looked at; its failure is found by the next post at the latest.
 const WRITER_CHECK: Duration = Duration::from_millis(500);
 
@@ -247,19 +250,17 @@ pub(crate) fn credentials(
     clock: Clock,
 ) -> Result<(Arc<ServerCredentials>, Arc<ClientCredentials>), CredentialError> {
     let (tls, service, trust) = (&config.tls, &config.relay, &config.trust);
+    // A mere check remembers nothing.
+    let remembered = kept.as_ref().map(|_| config.data_dir.join(REMEMBERED));
     let files = RevocationFiles {
         crls: config.crls.clone(),
         roots: vec![trust.devices.clone(), trust.operators.clone(), trust.servers.clone()],
-        own: Some(tls.certificate.clone()),
+        own: tls.server().file(),
         servers: None,
         kept,
     };
     let (rules, unruly) = Rules::load(config.certificates, &config.revocation, files, clock);
-    let own = CredentialFiles {
-        certificate: tls.certificate.clone(),
-        key: tls.key.clone(),
-        password_file: tls.password_file.clone(),
-    };
+    let own = tls.server().own(remembered);
     let client_roles = vec![(Role::Device, trust.devices.clone()), (Role::Operator, trust.operators.clone())];
     let alpn = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let server = credentials::server(own, client_roles, alpn, Role::Switch, rules.clone());

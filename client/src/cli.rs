@@ -82,9 +82,21 @@ pub enum PolicyCommand {
     Show(SocketArguments),
     /// Ask the Switch for a later policy at once; the client asks by itself at each session and hourly.
     #[command(
-        after_help = "Example:\n  muster-client policy refresh && sleep 5 && muster-client policy show"
+        after_help = "Examples:\n  muster-client policy refresh && sleep 5 && muster-client policy show\n  \
+                      muster-client policy refresh --retry"
     )]
-    Refresh(SocketArguments),
+    Refresh(RefreshArguments),
+}
+
+/// What is asked for.
+#[derive(Debug, Args)]
+pub struct RefreshArguments {
+    /// Which client.
+    #[command(flatten)]
+    pub socket: SocketArguments,
+    /// Look again at policies that were refused, and try again the last one if it gave no session in time.
+    #[arg(long)]
+    pub retry: bool,
 }
 
 /// What to do with the outbox.
@@ -122,7 +134,9 @@ pub fn status(socket: &SocketArguments) -> ExitCode {
 pub fn policy(policy: &PolicyArguments) -> ExitCode {
     match &policy.command {
         PolicyCommand::Show(socket) => ask(socket, &Request::Policy {}),
-        PolicyCommand::Refresh(socket) => ask(socket, &Request::RefreshPolicy {}),
+        PolicyCommand::Refresh(RefreshArguments { socket, retry }) => {
+            ask(socket, &Request::RefreshPolicy { retry: *retry })
+        }
     }
 }
 

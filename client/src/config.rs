@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_pki::RevocationMode;
-use muster_pki::select::{Selection, SelectionSettings};
+use muster_pki::select::{Selection, SelectionSettings, WAIT_PERIOD_DEFAULT};
 use muster_pki::trust_store::{TrustFields, TrustSettings};
 use muster_service::config::{Invalid, Validate, human};
 use muster_service::credentials::{CertificateSettings, RevocationSettings};
 use muster_service::telemetry::LogConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::key::DeviceIdentity;
 use crate::url::ServiceUrl;
 
 /// The configuration of one client (`client.toml`).
@@ -65,6 +66,12 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsConfig {
+    /// By what this device is known: `certificate`, or `key` for one that has none. Such a device makes a key at its first start
+    /// (`device.key` in `data_dir`) and is named after it; it gets no action, and no question that does not ask for such devices;
+    /// it does not call the Background Channel, so that its events wait for a session and instructions with resources are refused.
+    /// The Switch must let it in (`sessions.client_certificate` there). `certificate`, `key` and `store` are set to "" beside
+    /// `key`. Default `certificate`.
+    pub identity: DeviceIdentity,
     /// PEM: the leaf, then its issuers without the root; or a PFX with the key in it. Empty where there is a `store`.
     pub certificate: PathBuf,
     /// PEM: the leaf's private key; not looked at beside a PFX.
@@ -88,6 +95,10 @@ pub struct PolicyConfig {
     /// How often the Switch is asked for a later policy, besides at each session. Default 1 h.
     #[serde(with = "human::duration")]
     pub refresh: Duration,
+    /// How long at most this client waits before it asks for a policy that its Switch has announced to many at once. The Switch
+    /// says over how long they are to ask; a longer time is cut at this. Default 10 m.
+    #[serde(with = "human::duration")]
+    pub spread_max: Duration,
 }
 
 /// PEM files of roots by role.
@@ -200,6 +211,11 @@ pub struct ResourcesConfig {
     /// The longest silence of the Background Channel while it sends. Default 30 s.
     #[serde(with = "human::duration")]
     pub stall_timeout: Duration,
+    /// How long a download waits for a certificate of the `tls.store` before its instruction is refused with `RESOURCE` and 0x209A;
+    /// it is `p2p_client_cert_wait_period` of the source (S6 of trust.md). Meanwhile no other download runs. 0: not at all. Default
+    /// 24 h.
+    #[serde(with = "human::duration")]
+    pub certificate_wait: Duration,
     /// Wrong answers for one resource, content that is not the signed one, before the instruction is refused with `RESOURCE`.
     /// A Background Channel that is away, overloaded or full is none: it is asked again, with pauses of up to half a minute,
     /// until the order's window ends. Default 5.
@@ -248,6 +264,15 @@ impl Validate for Config {
         }
         if self.resources.attempts == 0 {
             refuse("resources.attempts", "is 0; wanted at least 1".to_owned());
+        }
+        if self.tls.identity == DeviceIdentity::Key && !self.computer_name.is_empty() {
+            let got = &self.computer_name;
+            refuse(
+                "computer_name",
+                format!(
+                    "is {got:?}, and a device with tls.identity = \"key\" is named after its key; leave it out"
+                ),
+            );
         }
         found.extend(self.tls.findings());
         found.extend(self.trust.findings());
@@ -307,6 +332,14 @@ impl TlsConfig {
         let mut found = Vec::new();
         let mut refuse = |key: &str, problem: String| found.push(Invalid::new(key, problem));
         match (self.has_store(), has_files) {
+            // Not to be overlooked: whoever says the one and leaves the other there means one of them.
+            (true, _) | (_, true) if self.identity == DeviceIdentity::Key => refuse(
+                "tls.identity",
+                "is \"key\", for a device without a certificate, and one is named; set certificate = \"\", key = \"\" and \
+                 store = \"\", or leave identity out"
+                    .to_owned(),
+            ),
+            (false, false) if self.identity == DeviceIdentity::Key => {}
             (true, true) => refuse(
                 "tls.store",
                 format!(
@@ -410,6 +443,7 @@ impl Default for Config {
 impl Default for TlsConfig {
     fn default() -> Self {
         Self {
+            identity: DeviceIdentity::Certificate,
             certificate: "/etc/muster/client/tls.pem".into(),
             key: "/etc/muster/client/tls.key".into(),
             password_file: None,
@@ -435,7 +469,11 @@ impl Default for TrustConfig {
 
 impl Default for PolicyConfig {
     fn default() -> Self {
-        Self { trial: crate::policy::TRIAL, refresh: Duration::from_secs(3_600) }
+        Self {
+            trial: crate::policy::TRIAL,
+            refresh: Duration::from_secs(3_600),
+            spread_max: Duration::from_secs(600),
+        }
     }
 }
 
@@ -491,6 +529,7 @@ impl Default for ResourcesConfig {
             bytes_max: 4 << 30,
             cache_bytes_max: 16 << 30,
             stall_timeout: Duration::from_secs(30),
+            certificate_wait: WAIT_PERIOD_DEFAULT,
             attempts: 5,
         }
     }
@@ -531,6 +570,11 @@ mod tests {
         check("policy.trial", |config| config.policy.trial = Duration::ZERO);
         check("tls.store", |config| config.tls.store = "/store".into());
         check("tls.certificate", |config| config.tls.certificate = PathBuf::new());
+        check("tls.identity", |config| config.tls.identity = DeviceIdentity::Key);
+        check("computer_name", |config| {
+            (config.tls.identity, config.tls.certificate) = (DeviceIdentity::Key, PathBuf::new());
+            config.computer_name = "w701".to_owned();
+        });
         check("tls.selection", |config| config.tls.selection.cert_issuer = "Acme".to_owned());
         check("trust.folder", |config| config.trust.folder = "/trust".into());
         check("trust.switch", |config| config.trust.switch = PathBuf::new());

@@ -9,6 +9,15 @@ use muster_proto::session::v1::{Event, Frame, frame::Body};
 use crate::clock;
 use crate::store::{Store, StoreError, event_record};
 
+/// There is no certificate to show: of the whole client, or of a download that waits for one (S6).
+pub(crate) const CERTIFICATE_MISSING: &str = "certificate.missing";
+
+/// There is one again.
+pub(crate) const CERTIFICATE_RECOVERED: &str = "certificate.recovered";
+
+/// The longest reason in an event, in characters; a field has room for more.
+pub(crate) const REASON_CHARS_MAX: usize = 1_000;
+
 /// Why an event was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {

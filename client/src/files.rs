@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::config::socket_in;
-use crate::store;
+use crate::{key, store};
 
 /// Something stands where a file or a folder of another kind belongs.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,7 @@ pub(crate) fn expect_kinds(data_dir: &Path) -> Result<(), WrongKind> {
         (beside(&database, "-wal"), Kind::File),
         (beside(&database, "-shm"), Kind::File),
         (database, Kind::File),
+        (key::path(data_dir), Kind::File),
         (data_dir.join("resources"), Kind::Folder),
         (socket_in(data_dir), Kind::Socket),
     ] {

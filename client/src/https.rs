@@ -9,10 +9,12 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use muster_pki::select::Availability;
 use muster_service::credentials::{ClientCredentials, Deadlines, DialError, dial};
 use muster_service::shutdown::Shutdown;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 use tokio_util::task::TaskTracker;
@@ -60,6 +62,8 @@ impl HttpsError {
     /// Returns whether the same request may succeed later.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
+            // Asking again changes nothing; the download waits for a certificate (S6).
+            Self::Dial(DialError::NoCertificate { .. }) => false,
             Self::Dial(_) | Self::Broken { .. } | Self::Silent { .. } => true,
             Self::Status { status, .. } => {
                 status.is_server_error()
@@ -104,6 +108,62 @@ impl Background {
     pub(crate) async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Tells whether whoever calls the Background Channel has a certificate to show (S6).
+#[derive(Debug, Clone)]
+pub(crate) struct CertificateWatch {
+    background: Background,
+    seen: Option<(Arc<ClientCredentials>, watch::Receiver<u64>)>,
+}
+
+impl CertificateWatch {
+    /// Follows whatever is called at present.
+    pub(crate) fn new(background: Background) -> Self {
+        Self { background, seen: None }
+    }
+
+    /// Returns whether there is one. Where nothing is called, none is missing.
+    pub(crate) fn availability(&self) -> Availability {
+        let lacks = self.background.current().is_some_and(|https| https.credentials.lacks_own());
+        if lacks { Availability::Missing } else { Availability::Present }
+    }
+
+    /// Looks into the store, apart from the runtime, and returns whether there is one.
+    pub(crate) async fn look(&self) -> Availability {
+        if let Some(https) = self.background.current() {
+            let looked = spawn_blocking(move || https.credentials.reload()).await;
+            tracing::debug!(?looked, "looked for a certificate");
+        }
+        self.availability()
+    }
+
+    /// Waits until there may be another one; at the first call not at all.
+    pub(crate) async fn changed(&mut self) {
+        loop {
+            let Self { background, seen } = self;
+            let current = background.current().map(|https| https.credentials);
+            match (seen.as_mut(), current) {
+                (Some((known, changes)), Some(current)) if Arc::ptr_eq(known, &current) => {
+                    tokio::select! {
+                        biased;
+                        () = background.changed() => {}
+                        // The credentials hold the sender, so it is not gone.
+                        _ = changes.changed() => return,
+                    }
+                }
+                (_, Some(current)) => {
+                    let changes = current.changes();
+                    *seen = Some((current, changes));
+                    return;
+                }
+                (_, None) => {
+                    *seen = None;
+                    background.changed().await;
+                }
+            }
         }
     }
 }

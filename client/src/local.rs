@@ -7,7 +7,7 @@
 //! | `{"status":{}}` | `{"status":{…}}` |
 //! | `{"event":{"name":"app.started","fields":{"port":80,"user":"w"}}}` | `{"sequence":17}`, once it is on disk |
 //! | `{"policy":{}}` | `{"policy":{…}}` |
-//! | `{"refresh_policy":{}}` | `{"policy":{…}}`, once the Switch was asked for a later one |
+//! | `{"refresh_policy":{}}`, `{"refresh_policy":{"retry":true}}` | `{"policy":{…}}`, once the Switch was asked for a later one |
 //! | anything else, such as a field that stands twice | `{"error":"…"}` |
 
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::events::{self, PostError};
-use crate::policy::{Heard, PolicyStatus};
+use crate::policy::{Heard, PolicyStatus, Retry};
 use crate::status::{Status, StatusSource};
 use crate::value;
 
@@ -51,7 +51,11 @@ pub enum Request {
     /// Which policy is followed.
     Policy {},
     /// Ask the Switch for a later policy.
-    RefreshPolicy {},
+    RefreshPolicy {
+        /// Look again at what was refused or tried in vain.
+        #[serde(default)]
+        retry: bool,
+    },
     /// Add an event.
     Event {
         /// What happened: 1 to 64 bytes of lower-case ASCII, digits, `_` and `.`.
@@ -208,9 +212,10 @@ async fn answer(line: &str, source: &StatusSource) -> Reply {
             Err(error) => Reply::Error(error.to_string()),
         },
         Ok(Request::Policy {}) => Reply::Policy(Box::new(source.policy.borrow().clone())),
-        Ok(Request::RefreshPolicy {}) => {
+        Ok(Request::RefreshPolicy { retry }) => {
             let (done, is_done) = oneshot::channel();
-            let asked = source.heard.send(Heard::Refresh(done)).await.is_ok() && is_done.await.is_ok();
+            let refresh = Heard::Refresh { retry: if retry { Retry::Yes } else { Retry::No }, done };
+            let asked = source.heard.send(refresh).await.is_ok() && is_done.await.is_ok();
             match asked {
                 true => Reply::Policy(Box::new(source.policy.borrow().clone())),
                 false => Reply::Error("the client stops".to_owned()),

@@ -38,3 +38,7 @@ pub(crate) const POLICIES_REFUSED: &str = "muster_client_policies_refused_total"
 pub(crate) const POLICIES_ROLLED_BACK: &str = "muster_client_policies_rolled_back_total";
 /// The serial of the policy that is followed, 0 for none.
 pub(crate) const POLICY_SERIAL: &str = "muster_client_policy_serial";
+/// 1 while there is no certificate to show, and so neither a session nor a download, else 0.
+pub(crate) const CERTIFICATE_MISSING: &str = "muster_client_certificate_missing";
+/// 1 while a download waits for a certificate and holds back all others, else 0.
+pub(crate) const DOWNLOAD_WAITS: &str = "muster_client_download_waits_for_certificate";

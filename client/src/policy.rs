@@ -8,6 +8,7 @@
 //! The Switch only carries policies. One that changes addresses or trust counts once a session came about under it; until then,
 //! and for good if none does, the old one is followed.
 
+mod followed;
 mod follower;
 mod keeper;
 mod offers;
@@ -16,9 +17,11 @@ mod trial;
 
 use std::path::Path;
 
+use muster_signing::policy::Grants;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use follower::{Follower, Heard, Watching};
+pub(crate) use followed::Followed;
+pub(crate) use follower::{Follower, Heard, Retry, Watching};
 pub(crate) use keeper::{Keeper, Memory, TRIAL};
 pub(crate) use offers::Offers;
 pub(crate) use remembered::remembered;
@@ -35,6 +38,10 @@ pub struct PolicyStatus {
     pub trial: u64,
     /// When the trial ends without a session, milliseconds since 1970; 0 without one.
     pub trial_until_ms: i64,
+    /// The serial of the last policy that was taken, if it was tried in vain; 0: none.
+    pub rolled_back: u64,
+    /// What it lets run and be read on this device; a list that is left out allows all.
+    pub grants: Grants,
     /// The text of the policy that is followed; empty: as installed.
     pub text: String,
 }
@@ -45,6 +52,8 @@ fn status(keeper: &Keeper) -> PolicyStatus {
         serial: keeper.serial(),
         trial: trial.map_or(0, |trial| trial.kept.policy.serial()),
         trial_until_ms: trial.map_or(0, |trial| trial.until_ms),
+        rolled_back: keeper.rolled_back(),
+        grants: keeper.current().map(|kept| kept.policy.terms().grants.clone()).unwrap_or_default(),
         text: keeper.current().and_then(|kept| remembered::text(&kept.envelope)).unwrap_or_default(),
     }
 }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use muster_pki::select::{Purpose, Selection};
+use muster_pki::select::{Purpose, Selection, Wanted};
 use muster_pki::trust_store::TrustSettings;
-use muster_pki::{DeviceId, DeviceIdError, Role};
+use muster_pki::{DeviceId, DeviceIdError, DeviceKey, Role};
 use muster_service::credentials::{
     self, CertificateStore, ClientCredentials, CredentialError, CredentialFiles, Own, Rules, Servers,
     StoreSettings, TrustFolder,
@@ -16,6 +16,7 @@ use crate::config::{Config, TrustConfig};
 use crate::connection::Files;
 use crate::files::make_private_dir;
 use crate::instructions::{POLICY, TrustError, shared_with_signers};
+use crate::key::{self, DeviceIdentity};
 use crate::url::{ServiceUrl, UrlError};
 
 /// The merged trust of a policy that is tried; the usual one belongs to what is followed.
@@ -44,6 +45,8 @@ pub(crate) struct Installed {
     pub(crate) config: Config,
     /// What every certificate is judged by.
     pub(crate) rules: Rules,
+    /// The device's key, if it has no certificate.
+    pub(crate) key: Option<Arc<DeviceKey>>,
 }
 
 /// Whether a policy is followed or only tried.
@@ -96,6 +99,8 @@ impl Installed {
         };
         let background = terms.and_then(|terms| terms.background_channel.as_ref());
         let background = Some(background.unwrap_or(&config.background_channel)).filter(|url| !url.is_empty());
+        // It takes devices with a certificate only.
+        let background = background.filter(|_| self.key.is_none());
         let background = background.map(|url| ServiceUrl::parse(url, "https")).transpose()?;
         let credentials = credentials(config, terms, stage, self.rules.clone())?;
         if let Some(shared) = terms.and_then(|terms| shared(config, terms, stage)) {
@@ -112,6 +117,9 @@ impl Installed {
         stage: Stage,
     ) -> Result<Profile, ProfileError> {
         let profile = self.profile(policy, stage)?;
+        if self.key.as_ref().is_some_and(|key| key.device() == device) {
+            return Ok(profile);
+        }
         let got = profile.credentials.own().map(|own| DeviceId::from_certificate(&own));
         let got = match got {
             Some(Ok(got)) if got == *device => return Ok(profile),
@@ -162,12 +170,15 @@ pub(crate) fn store(config: &Config, terms: Option<&Terms>, stage: Stage) -> Opt
         folder: tls.store.clone(),
         password_file: tls.password_file.clone(),
         selection: terms.and_then(|terms| terms.selection.clone()).unwrap_or_else(installed),
-        purpose: Purpose::Switch,
+        wanted: Wanted::Client(Purpose::Switch),
         remembered: (stage == Stage::Followed).then(|| config.data_dir.join(REMEMBERED)),
     }))
 }
 
 fn own(config: &Config, terms: Option<&Terms>, stage: Stage) -> Own {
+    if config.tls.identity == DeviceIdentity::Key {
+        return Own::None;
+    }
     match store(config, terms, stage) {
         Some(store) => Own::Store(Arc::new(store)),
         None => Own::Files(CredentialFiles {
@@ -227,7 +238,9 @@ fn absolute(path: PathBuf) -> Result<PathBuf, CredentialError> {
 
 fn files(config: &Config) -> Files {
     let tls = &config.tls;
-    let (certificate, key) = if tls.has_store() {
+    let (certificate, key) = if tls.identity == DeviceIdentity::Key {
+        (PathBuf::new(), key::path(&config.data_dir))
+    } else if tls.has_store() {
         (tls.store.clone(), tls.store.clone())
     } else {
         (tls.certificate.clone(), tls.key.clone())
@@ -237,5 +250,5 @@ fn files(config: &Config) -> Files {
     } else {
         config.trust.switch.clone()
     };
-    Files { certificate, key, roots }
+    Files { identity: tls.identity, certificate, key, roots }
 }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::config::Config;
 use crate::instructions::{FOLDER, shared_with_signers};
 use crate::profile;
-use crate::running::{DRAIN_TIMEOUT, StartError, check_credentials, start};
+use crate::running::{DRAIN_TIMEOUT, StartError, check_credentials, check_key, start};
 use crate::store::StoreError;
 
 /// Worker threads: one for the session, one for everything else; helpers are processes of their own.
@@ -64,7 +64,7 @@ impl program::Program for Program {
             shared_with_signers(trust, FOLDER, &folder.authorities().ok()?).map(|error| error.to_string())
         });
         let errors = errors.flat_map(CredentialError::into_each).map(|error| error.to_string());
-        errors.chain(shared).collect()
+        errors.chain(check_key(config).err().map(|error| error.to_string())).chain(shared).collect()
     }
 
     fn run(config: Config) -> Result<(), Ended> {
@@ -104,6 +104,7 @@ fn exit_code(error: &StartError) -> u8 {
         | StartError::File { .. }
         | StartError::Credentials(_)
         | StartError::Identity(_)
+        | StartError::Key(_)
         | StartError::Trust(_)
         | StartError::Policy { .. }
         | StartError::Store(StoreError::Unusable { .. } | StoreError::Newer { .. }) => exit::CONFIG,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
 use crate::connection::Link;
+use crate::identity::Identity;
 use crate::instructions::shell::Workload;
 use crate::policy::{Heard, PolicyStatus};
 use crate::store::{OutboxCounts, Store, StoreError};
@@ -14,7 +15,7 @@ use crate::store::{OutboxCounts, Store, StoreError};
 pub struct Status {
     /// The client's version.
     pub version: String,
-    /// Its DeviceId.
+    /// Its DeviceId; empty as long as no certificate has told it.
     pub device: String,
     /// The name of its outbox, hex.
     pub outbox_id: String,
@@ -32,6 +33,12 @@ pub struct Status {
     /// file that is refused; empty if nothing is.
     #[serde(default)]
     pub credentials_problem: String,
+    /// The instruction whose download waits for a certificate, and all other downloads with it (S6); empty: none does.
+    #[serde(default)]
+    pub certificate_wait: String,
+    /// When that download fails with 0x209A, milliseconds since 1970; 0: none waits.
+    #[serde(default)]
+    pub certificate_wait_until_ms: i64,
     /// What waits to be acknowledged.
     pub outbox: OutboxCounts,
     /// Instructions that wait to start.
@@ -53,7 +60,7 @@ pub struct Status {
 /// Where a [`Status`] comes from.
 #[derive(Debug, Clone)]
 pub(crate) struct StatusSource {
-    pub(crate) device: String,
+    pub(crate) identity: Identity,
     pub(crate) address: watch::Receiver<String>,
     pub(crate) store: Store,
     pub(crate) link: watch::Receiver<Link>,
@@ -85,9 +92,13 @@ impl StatusSource {
         };
         let workload = self.workload.borrow();
         let policy = self.policy.borrow();
+        let (certificate_wait, certificate_wait_until_ms) = match workload.certificate_wait {
+            Some((instruction, until_ms)) => (instruction.to_string(), until_ms),
+            None => (String::new(), 0),
+        };
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            device: self.device.clone(),
+            device: self.identity.known().map(|known| known.device.to_string()).unwrap_or_default(),
             outbox_id: outbox_id.to_string(),
             switch: self.address.borrow().clone(),
             connected,
@@ -95,6 +106,8 @@ impl StatusSource {
             connected_since_ms,
             disconnected_because,
             credentials_problem,
+            certificate_wait,
+            certificate_wait_until_ms,
             outbox,
             waiting: workload.waiting,
             running: workload.running,

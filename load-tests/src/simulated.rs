@@ -264,7 +264,7 @@ impl Device {
                 ClientEvent::GoAway { reason, detail, .. } => bail!("told to go away: {reason:?} {detail}"),
                 ClientEvent::Document(_)
                 | ClientEvent::LicenceNotice(_)
-                | ClientEvent::PolicyNotice(_)
+                | ClientEvent::PolicyNotice { .. }
                 | ClientEvent::Closed { .. } => {}
             }
         }

@@ -123,6 +123,7 @@ mod tests {
     fn a_refusal_is_named_by_its_code() {
         assert_eq!(Refusal::Replayed.name(), "REPLAYED");
         assert_eq!(Refusal::WrongAudience.name(), "WRONG_AUDIENCE");
+        assert_eq!(Refusal::Unauthenticated.name(), "UNAUTHENTICATED");
         assert_eq!(Refusal::Unspecified.name(), "NONE");
     }
 }

@@ -10,7 +10,7 @@ use muster_proto::common::v1::{NamedValue, Refusal, Value};
 use muster_proto::order::v1::Order;
 use muster_proto::session::v1::InclusionProof;
 
-use crate::audience::AudienceError;
+use crate::audience::{AUTHENTICATED, AudienceError};
 use crate::definition::{Definition, Kind};
 use crate::envelope::{self, ContentType, EnvelopeError, Verified};
 use crate::licence::{Licence, LicenceRefusal};
@@ -155,6 +155,7 @@ pub fn admit(
         .admits(definition.name(), definition.version(), &author.thumbprint(), signing_time)
         .map_err(|error| refuse(licence_code(&error), error))?;
     check_version(&definition, memory)?;
+    check_standing(order, &definition, device)?;
     check_audience(order, &definition, proof, device)?;
     check_window(order, &definition)?;
     check_platform(&definition, device)?;
@@ -258,6 +259,25 @@ fn check_version(definition: &Definition, memory: &Memory<'_>) -> Result<(), Ref
         }
         Some(_) | None => Ok(()),
     }
+}
+
+/// A device without a certificate runs no action, and is in no audience that does not ask for such devices (C1 of
+/// trust.md): whoever has the Switch cannot widen that.
+fn check_standing(order: &Order, definition: &Definition, device: &Device<'_>) -> Result<(), RefusalReason> {
+    if !device.id.is_of_key() {
+        return Ok(());
+    }
+    require(definition.kind() == Kind::Question, Refusal::Unauthenticated, || {
+        format!("{} has no certificate, and runs no action; give it one", device.id)
+    })?;
+    let expression = order_content::expression(&order.audience.clone().unwrap_or_default());
+    let expression = expression.map_err(|error| refuse(Refusal::WrongAudience, error))?;
+    require(expression.is_some_and(|it| it.asks_for_unauthenticated()), Refusal::Unauthenticated, || {
+        format!(
+            "{} has no certificate, and the audience does not ask for such devices; name `{AUTHENTICATED}` in it",
+            device.id
+        )
+    })
 }
 
 fn check_audience(

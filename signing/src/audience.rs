@@ -21,7 +21,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use muster_proto::common::v1::Value;
+use muster_proto::common::v1::{Value, value::Kind};
 
 pub use self::error::AudienceError;
 pub use self::node::{Comparison, Literal, Node, Operand, Pattern};
@@ -32,8 +32,13 @@ pub const EXPRESSION_BYTES_MAX: usize = 4 * 1024;
 /// Deepest nesting of parentheses and `!` (DESIGN.md, "Audience language"); it bounds the stack of every walk.
 pub const DEPTH_MAX: usize = 32;
 
-/// The attributes that every client tells of itself, by name; `cpus`, `memory_mb` and `virtual` are integers.
-pub const CLIENT_ATTRIBUTES: [&str; 11] = [
+/// The attribute that says whether a device has a certificate: 1, or 0 for one that is known by its key alone (C1 of trust.md). Client
+/// and Switch each set it by the identity, whatever is said.
+pub const AUTHENTICATED: &str = "authenticated";
+
+/// The attributes that every client tells of itself, by name; `cpus` and `memory_mb` are integers, `virtual` and
+/// `authenticated` 0 or 1.
+pub const CLIENT_ATTRIBUTES: [&str; 12] = [
     "device",
     "os",
     "os_version",
@@ -45,6 +50,7 @@ pub const CLIENT_ATTRIBUTES: [&str; 11] = [
     "cpus",
     "memory_mb",
     "virtual",
+    AUTHENTICATED,
 ];
 
 /// A parsed audience expression. Clones share it.
@@ -93,6 +99,12 @@ impl Expression {
         }
     }
 
+    /// Returns whether it asks for devices without a certificate, too: no other ever holds one (C1 of trust.md).
+    #[must_use]
+    pub fn asks_for_unauthenticated(&self) -> bool {
+        self.0.names.contains_key(AUTHENTICATED)
+    }
+
     /// Returns the attributes that it names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.names.keys().map(String::as_str)
@@ -130,6 +142,16 @@ impl Expression {
     pub fn text(&self) -> &str {
         &self.0.text
     }
+}
+
+/// Returns whether an audience holds a device with these attributes; none is everybody with a certificate (C1 of trust.md).
+#[must_use]
+pub fn holds(audience: Option<&Expression>, attributes: &BTreeMap<String, Value>) -> bool {
+    let is_unauthenticated =
+        attributes.get(AUTHENTICATED).is_some_and(|value| value.kind == Some(Kind::Integer(0)));
+    let is_asked_for = |audience: &Expression| audience.asks_for_unauthenticated();
+    (!is_unauthenticated || audience.is_some_and(is_asked_for))
+        && audience.is_none_or(|audience| audience.matches(attributes))
 }
 
 impl fmt::Display for Expression {

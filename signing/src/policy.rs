@@ -2,9 +2,10 @@
 //!
 //! The Switch carries policies and signs none. A serial never goes back; who keeps the highest one is the caller, as is what
 //! becomes of a policy that does not work out (K4). A key that this version does not know makes it no policy: a client must
-//! not follow half of what its administrators wrote.
+//! not follow half of what its administrators wrote. It may name the version that knows all of them.
 
 mod document;
+mod grants;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use muster_pki::trust_store::TrustSettings;
 use muster_pki::{Certificate, Facts, Role, Roots};
 use muster_proto::common::v1::Value;
 
-use crate::audience::Expression;
+pub use self::grants::{GRANTED_MAX, Grants, NotGranted};
+use crate::audience::{self, Expression};
 use crate::envelope::{self, ContentType, EnvelopeError};
 
 /// Largest policy text in bytes: addresses, and a bundle of a few dozen CAs.
@@ -54,6 +56,8 @@ pub struct Terms {
     pub trust: Option<TrustSettings>,
     /// Which certificate is taken from the device's store (S1); none: as installed.
     pub selection: Option<Selection>,
+    /// What may run and be read on the device.
+    pub grants: Grants,
 }
 
 impl Policy {
@@ -99,11 +103,11 @@ impl Policy {
         self.0.serial
     }
 
-    /// Returns whether a device of that organisation, with these attributes, follows it.
+    /// Returns whether a device of that organisation, with these attributes, follows it; one without a certificate only where
+    /// the audience asks for such devices (C1).
     #[must_use]
     pub fn is_for(&self, tenant: &str, attributes: &BTreeMap<String, Value>) -> bool {
-        let matches = |audience: &Expression| audience.matches(attributes);
-        self.0.tenant == tenant && self.0.audience.as_ref().is_none_or(matches)
+        self.0.tenant == tenant && audience::holds(self.0.audience.as_ref(), attributes)
     }
 }
 
@@ -144,6 +148,7 @@ fn check(terms: &Terms) -> Result<(), PolicyError> {
         let got = terms.switches.len();
         return Err(PolicyError::new(format!("switch has {got} addresses; wanted at most {SWITCHES_MAX}")));
     }
+    terms.grants.check()?;
     terms.switches.iter().try_for_each(|url| check_url("switch", url, "wss://"))?;
     terms.background_channel.iter().try_for_each(|url| check_url("background_channel", url, "https://"))
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use muster_pki::{Role, Roots, Thumbprint};
 use muster_service::credentials::{
-    self, Clock, CredentialError, CredentialFiles, Revocation, RevocationFiles, Rules, ServerCredentials,
+    self, ClientCertificate, Clock, CredentialError, Own, Revocation, RevocationFiles, Rules,
+    ServerCredentials,
 };
 
 use crate::config::Config;
@@ -13,6 +14,9 @@ use crate::engine::Trust;
 
 /// ALPN of sessions: the WebSocket upgrade is HTTP/1.1.
 const SESSION_ALPN: &[u8] = b"http/1.1";
+
+/// The pinned certificate as it was last seen, in `data_dir` (N2).
+const REMEMBERED: &str = "pinned.pem";
 
 /// ALPN of gRPC.
 const OPERATOR_ALPN: &[u8] = b"h2";
@@ -68,6 +72,8 @@ pub(crate) fn load(
     kept: Option<PathBuf>,
     clock: &Clock,
 ) -> Result<Loaded, Vec<CredentialProblem>> {
+    // A mere check remembers nothing.
+    let remembered = kept.as_ref().map(|_| config.data_dir.join(REMEMBERED));
     let (rules, unruly) = rules(config, kept, clock);
     let unruly = unruly.map(CredentialError::into_each).into_iter().flatten();
     let mut problems: Vec<CredentialProblem> =
@@ -79,12 +85,16 @@ pub(crate) fn load(
             None
         }
     };
-    let sessions = server(config, vec![(Role::Device, config.trust.devices.clone())], SESSION_ALPN, &rules);
+    // One for both listeners: they show the same certificate, also where it is chosen from a folder.
+    let own = config.tls.server().own(remembered);
+    let asks = config.sessions.client_certificate;
+    let devices = vec![(Role::Device, config.trust.devices.clone())];
+    let sessions = server(&own, asks, devices, SESSION_ALPN, &rules);
     let roles = vec![
         (Role::Operator, config.trust.operators.clone()),
         (Role::Service, config.trust.services.clone()),
     ];
-    let operators = server(config, roles, OPERATOR_ALPN, &rules);
+    let operators = server(&own, ClientCertificate::Required, roles, OPERATOR_ALPN, &rules);
     match (sessions, operators, trust) {
         (Ok(sessions), Ok(operators), Some((trust, trust_digest))) if problems.is_empty() => {
             Ok(Loaded { sessions, operators, trust, trust_digest })
@@ -160,7 +170,7 @@ fn rules(config: &Config, kept: Option<PathBuf>, clock: &Clock) -> (Rules, Optio
     let files = RevocationFiles {
         crls: config.crls.clone(),
         roots: roots.into_iter().chain(&trust.policies).cloned().collect(),
-        own: Some(config.tls.certificate.clone()),
+        own: config.tls.server().file(),
         servers: None,
         kept,
     };
@@ -168,18 +178,13 @@ fn rules(config: &Config, kept: Option<PathBuf>, clock: &Clock) -> (Rules, Optio
 }
 
 fn server(
-    config: &Config,
+    own: &Own,
+    asks: ClientCertificate,
     roles: Vec<(Role, PathBuf)>,
     alpn: &[u8],
     rules: &Rules,
 ) -> Result<Arc<ServerCredentials>, CredentialError> {
-    let tls = &config.tls;
-    let own = CredentialFiles {
-        certificate: tls.certificate.clone(),
-        key: tls.key.clone(),
-        password_file: tls.password_file.clone(),
-    };
-    credentials::server(own, roles, vec![alpn.to_vec()], Role::Switch, rules.clone())
+    credentials::server_asking(asks, own.clone(), roles, vec![alpn.to_vec()], Role::Switch, rules.clone())
 }
 
 fn read_roots(path: &Path, read_bytes: &mut Vec<u8>) -> Result<Roots, String> {

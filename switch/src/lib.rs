@@ -24,8 +24,8 @@ mod start;
 mod wall;
 
 pub use config::{
-    ClockLimits, Config, EngineLimits, Grant, GrantKind, GrantRole, OperatorLimits, SessionLimits,
-    ShutdownLimits, TlsConfig, TrustConfig,
+    ClientCertificate, ClockLimits, Config, EngineLimits, Grant, GrantKind, GrantRole, OperatorLimits,
+    SessionLimits, ShutdownLimits, TlsConfig, TrustConfig,
 };
 pub use credentials::CredentialProblem;
 pub use engine::StoreError;

@@ -7,6 +7,8 @@ use muster_service::wall::Names;
 
 /// Sessions held, by shard.
 const SESSIONS: &str = "muster_switch_sessions";
+/// Sessions of devices without a certificate.
+const UNAUTHENTICATED: &str = "muster_switch_unauthenticated_sessions";
 /// Handshakes ended, by listener and outcome.
 const HANDSHAKES: &str = "muster_switch_handshakes_total";
 /// Bytes that wait for slow clients, by shard.
@@ -35,6 +37,7 @@ pub(crate) const CLOCK: Names =
 /// Tells the recorder what the names mean.
 pub(crate) fn describe() {
     describe_gauge!(SESSIONS, "sessions held");
+    describe_gauge!(UNAUTHENTICATED, "sessions of devices without a certificate");
     describe_counter!(HANDSHAKES, "handshakes ended, by listener and outcome");
     describe_gauge!(QUEUE_BYTES, Unit::Bytes, "bytes that wait for slow clients");
     describe_counter!(DROPS, "messages to clients dropped, by reason");
@@ -57,6 +60,11 @@ pub(crate) fn describe() {
 /// Sets how many sessions a shard holds.
 pub(crate) fn sessions(shard: u16, count: usize) {
     gauge!(SESSIONS, "shard" => shard.to_string()).set(u32::try_from(count).unwrap_or(u32::MAX));
+}
+
+/// Sets how many sessions have no certificate.
+pub(crate) fn unauthenticated_sessions(count: u32) {
+    gauge!(UNAUTHENTICATED).set(count);
 }
 
 /// Which listener a handshake was for.

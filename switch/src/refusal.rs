@@ -12,6 +12,9 @@ use crate::refusals::Refusals;
 /// The rule that a blocked device breaks: revocation, be it passive.
 pub(crate) const BLOCKED_RULE: &str = "R2";
 
+/// The rule that who shows neither a certificate nor a key breaks.
+pub(crate) const NOBODY_RULE: &str = "C1";
+
 /// Says why a blocked device is refused, to operators.
 pub(crate) fn of_block(block: &Block) -> String {
     let Block { device, operator, reason, .. } = block;

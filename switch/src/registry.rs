@@ -10,7 +10,9 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use muster_pki::DeviceId;
 
+use crate::config::SessionLimits;
 use crate::engine::SessionKey;
+use crate::metrics;
 
 /// The sessions of the whole Switch.
 #[derive(Debug)]
@@ -18,6 +20,9 @@ pub(crate) struct Registry {
     devices: DashMap<DeviceId, SessionKey>,
     admitted: AtomicU32,
     sessions_max: u32,
+    /// Of those admitted, how many have no certificate.
+    unauthenticated: AtomicU32,
+    unauthenticated_max: u32,
     /// Sessions of which no `Hello` was answered yet.
     ungreeted: DashMap<DeviceId, u32>,
     ungreeted_per_device_max: u32,
@@ -29,6 +34,8 @@ pub(crate) struct Room {
     registry: Arc<Registry>,
     /// Whose it is, until its `Hello` was answered.
     ungreeted: Option<DeviceId>,
+    /// Whether it is one of those that devices without a certificate may have.
+    is_unauthenticated: bool,
 }
 
 /// Why there is no room for a session.
@@ -37,6 +44,9 @@ pub(crate) enum NoRoom {
     /// The Switch holds all the sessions it may.
     #[error("the Switch holds all the sessions it may (`sessions.sessions_max`)")]
     Full,
+    /// Devices without a certificate hold all the sessions they may.
+    #[error("devices without a certificate hold all the sessions they may (`sessions.unauthenticated_max`)")]
+    UnauthenticatedFull,
     /// The device has begun too many.
     #[error(
         "this device has begun as many sessions as it may without a Hello (`sessions.ungreeted_per_device_max`)"
@@ -45,14 +55,16 @@ pub(crate) enum NoRoom {
 }
 
 impl Registry {
-    /// Makes an empty one that admits so many sessions, of one device so many without a `Hello`.
-    pub(crate) fn new(sessions_max: u32, ungreeted_per_device_max: u32) -> Arc<Self> {
+    /// Makes an empty one that admits as many sessions as may be.
+    pub(crate) fn new(limits: &SessionLimits) -> Arc<Self> {
         Arc::new(Self {
             devices: DashMap::new(),
             admitted: AtomicU32::new(0),
-            sessions_max,
+            sessions_max: limits.sessions_max,
+            unauthenticated: AtomicU32::new(0),
+            unauthenticated_max: limits.unauthenticated_max,
             ungreeted: DashMap::new(),
-            ungreeted_per_device_max,
+            ungreeted_per_device_max: limits.ungreeted_per_device_max,
         })
     }
 
@@ -67,12 +79,20 @@ impl Registry {
         }
         *ungreeted += 1;
         drop(ungreeted);
-        let more = |held: u32| (held < self.sessions_max).then_some(held + 1);
-        if self.admitted.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
+        let is_unauthenticated = device.is_of_key();
+        if is_unauthenticated && !take(&self.unauthenticated, self.unauthenticated_max) {
+            self.greeted(device);
+            return Err(NoRoom::UnauthenticatedFull);
+        }
+        if !take(&self.admitted, self.sessions_max) {
+            if is_unauthenticated {
+                self.unauthenticated.fetch_sub(1, Ordering::AcqRel);
+            }
             self.greeted(device);
             return Err(NoRoom::Full);
         }
-        Ok(Room { registry: Arc::clone(self), ungreeted: Some(device.clone()) })
+        metrics::unauthenticated_sessions(self.unauthenticated.load(Ordering::Acquire));
+        Ok(Room { registry: Arc::clone(self), ungreeted: Some(device.clone()), is_unauthenticated })
     }
 
     /// Counts one session of a device less among those without a `Hello`.
@@ -123,7 +143,17 @@ impl Drop for Room {
     fn drop(&mut self) {
         self.greet();
         self.registry.admitted.fetch_sub(1, Ordering::AcqRel);
+        if self.is_unauthenticated {
+            let before = self.registry.unauthenticated.fetch_sub(1, Ordering::AcqRel);
+            metrics::unauthenticated_sessions(before.saturating_sub(1));
+        }
     }
+}
+
+/// Counts one more, if there may be one.
+fn take(held: &AtomicU32, most: u32) -> bool {
+    let more = |held: u32| (held < most).then_some(held + 1);
+    held.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
 }
 
 #[cfg(test)]
@@ -133,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_late_goodbye_of_a_superseded_session_changes_nothing() {
-        let registry = Registry::new(10, 1);
+        let registry = registry(10, 1);
         let device: DeviceId = "w701.acme.local".parse().unwrap();
         registry.insert(device.clone(), session(1));
         registry.insert(device.clone(), session(2));
@@ -147,7 +177,7 @@ mod tests {
 
     #[test]
     fn room_comes_back_when_a_session_ends() {
-        let (registry, device) = (Registry::new(1, 4), "w701.acme.local".parse().unwrap());
+        let (registry, device) = (registry(1, 4), "w701.acme.local".parse().unwrap());
         let first = registry.admit(&device);
 
         let refused = registry.admit(&device);
@@ -160,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_device_has_few_sessions_without_a_hello_and_takes_no_room_of_others() {
-        let registry = Registry::new(10, 2);
+        let registry = registry(10, 2);
         let (device, other) = ("w701.acme.local".parse().unwrap(), "w702.acme.local".parse().unwrap());
         let mut greeted = registry.admit(&device).unwrap();
         let second = registry.admit(&device).unwrap();
@@ -174,6 +204,36 @@ mod tests {
         assert!(others.is_ok() && third.is_ok());
         drop((greeted, second, third, others));
         assert!(registry.ungreeted.is_empty(), "nothing is kept of devices that are gone");
+    }
+
+    #[test]
+    fn c1_devices_without_a_certificate_have_a_part_of_the_sessions_and_no_more() {
+        let registry = registry(3, 4);
+        let keys = [1, 2, 3].map(|key: u8| DeviceId::of_key(&[key]));
+        let held = [registry.admit(&keys[0]), registry.admit(&keys[1])];
+        assert!(held.iter().all(Result::is_ok));
+
+        let third = registry.admit(&keys[2]).unwrap_err();
+        let certified = registry.admit(&"w701.acme.local".parse().unwrap());
+        drop(held);
+        let full = [registry.admit(&keys[0]), registry.admit(&keys[1])];
+        let beyond_all = registry.admit(&"w702.acme.local".parse().unwrap()).unwrap_err();
+
+        assert_eq!((third, beyond_all), (NoRoom::UnauthenticatedFull, NoRoom::Full));
+        assert!(certified.is_ok() && full.iter().all(Result::is_ok));
+        drop((certified, full));
+        assert_eq!(registry.unauthenticated.load(Ordering::Acquire), 0);
+        assert!(registry.ungreeted.is_empty());
+    }
+
+    fn registry(sessions_max: u32, ungreeted_per_device_max: u32) -> Arc<Registry> {
+        let limits = SessionLimits {
+            sessions_max,
+            unauthenticated_max: 2,
+            ungreeted_per_device_max,
+            ..SessionLimits::default()
+        };
+        Registry::new(&limits)
     }
 
     fn session(epoch: u64) -> SessionKey {

@@ -20,7 +20,7 @@ use tokio::sync::{broadcast, mpsc};
 use crate::config::Config;
 use crate::control::{self, ControlParts, ShardThread};
 use crate::credentials::{self, CredentialProblem, Loaded};
-use crate::engine::{self, Engine, EngineConfig, EngineEnd, OpenError, StoreError};
+use crate::engine::{self, Engine, EngineConfig, EngineEnd, OpenError, StoreError, UnauthenticatedLimits};
 use crate::listen::Listeners;
 use crate::metrics;
 use crate::refusals::Refusals;
@@ -179,7 +179,7 @@ pub fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> 
     let config = Arc::new(config);
     let stop = shutdown.token().child_token();
     let common = Common {
-        registry: Registry::new(config.sessions.sessions_max, config.sessions.ungreeted_per_device_max),
+        registry: Registry::new(&config.sessions),
         lobby: Lobby::new(config.sessions.lobby()),
         wall,
         config,
@@ -234,6 +234,12 @@ fn engine_config(config: &Config, loaded: &Loaded, wall: &Wall) -> EngineConfig 
         queue_items_max: count(config.engine.queue_items_max),
         disk_reserve_bytes: config.engine.disk_reserve,
         blocked_max: count(config.engine.blocked_max),
+        policy_asks_per_second: config.engine.policy_asks_per_second,
+        unauthenticated: UnauthenticatedLimits {
+            devices_max: config.engine.unauthenticated_max,
+            new_per_minute: config.engine.unauthenticated_new_per_minute,
+            events_per_minute: config.engine.unauthenticated_events_per_minute,
+        },
         prepared_ttl: config.engine.prepared_ttl,
         clock: engine::Clock::of(wall),
         ..EngineConfig::new(config.data_dir.clone(), config.tenant.clone(), Arc::clone(&loaded.trust))

@@ -199,9 +199,10 @@ pub(super) fn door(connection: &Connection) -> rusqlite::Result<KeptDoor> {
         .query_row("SELECT record, crc FROM door", [], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let Some((record, crc)) = found else { return Ok(KeptDoor::None) };
-    match (crc32c::crc32c(&record) == crc, SyncDoorResponse::decode(record.as_slice())) {
-        (true, Ok(told)) => return Ok(KeptDoor::Told(told)),
-        (true, Err(_)) | (false, _) => {}
+    if crc32c::crc32c(&record) == crc
+        && let Ok(told) = SyncDoorResponse::decode(record.as_slice())
+    {
+        return Ok(KeptDoor::Told(told));
     }
     // Events have positive positions, so that it never takes the place of one; the oldest of what is set aside goes first.
     connection.execute_batch(

@@ -18,5 +18,6 @@ mod full_disk;
 mod pki;
 mod point;
 mod resources;
+mod server_store;
 mod switch;
 mod world;

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use crate::error::QueryError;
 use crate::helper::database::{Database, columns};
+use crate::query::Granted;
 use crate::schema::{TableSchema, schema};
 use crate::tables::Machine;
 use crate::value::Column;
@@ -16,7 +17,7 @@ use crate::vtab::UNCONSTRAINED;
 /// [`QueryError::Sql`] for what the helper would refuse: its message names the nearest known name and lists what the
 /// table has. [`QueryError::TooLarge`] for SQL over [`crate::SQL_BYTES_MAX`].
 pub fn check(sql: &str) -> Result<Vec<Column>, QueryError> {
-    let database = Database::open(&Arc::new(Machine::live()), None)?;
+    let database = Database::open(&Arc::new(Machine::live()), None, Granted::All)?;
     let columns = columns(&database.statement(sql)?);
     let is_explanation = sql.trim_start().get(..7).is_some_and(|word| word.eq_ignore_ascii_case("explain"));
     if !is_explanation {

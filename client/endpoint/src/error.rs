@@ -42,6 +42,12 @@ pub enum QueryError {
         /// The layers that are missing, each with its reason.
         missing: Vec<String>,
     },
+    /// The SQL names a table that [`crate::Granted`] does not have. Nothing was run.
+    #[error("table {table} is not granted")]
+    NotGranted {
+        /// The table.
+        table: String,
+    },
     /// The helper could not be started.
     #[error("cannot start the SQL helper `{program}`: {detail}")]
     Spawn {
@@ -58,7 +64,9 @@ impl QueryError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Deadline { .. } | Self::Crashed { .. } | Self::Spawn { .. } => true,
-            Self::Sql { .. } | Self::TooLarge { .. } | Self::Sandbox { .. } => false,
+            Self::Sql { .. } | Self::TooLarge { .. } | Self::Sandbox { .. } | Self::NotGranted { .. } => {
+                false
+            }
         }
     }
 

@@ -21,8 +21,8 @@ mod vtab;
 pub use check::check;
 pub use error::QueryError;
 pub use query::{
-    Answer, HelperCommand, Query, QueryLimits, RUN_GRACE, SQL_BYTES_MAX, SandboxProfile, VALUE_BYTES_MAX,
-    arrange_groups, run,
+    Answer, Granted, HelperCommand, Query, QueryLimits, RUN_GRACE, SQL_BYTES_MAX, SandboxProfile,
+    VALUE_BYTES_MAX, arrange_groups, run,
 };
 pub use schema::{ColumnSchema, Search, TableSchema, schema};
 pub use value::{Column, ColumnKind, SqlValue};

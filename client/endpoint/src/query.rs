@@ -42,6 +42,30 @@ pub struct Query {
     pub sandbox: SandboxProfile,
     /// Files of the definition's resources, readable whatever the profile.
     pub readable: Vec<PathBuf>,
+    /// The tables that it may read.
+    pub granted: Granted,
+    /// The SQL of steps that follow this one: all of it must be granted before any of this is run.
+    pub then: Vec<String>,
+}
+
+/// The tables that may be read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Granted {
+    /// Every one.
+    #[default]
+    All,
+    /// These and no others; there is nothing else that the SQL could name.
+    Tables(Vec<String>),
+}
+
+impl Granted {
+    /// Whether this table may be read.
+    pub(crate) fn has(&self, table: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Tables(tables) => tables.iter().any(|granted| granted == table),
+        }
+    }
 }
 
 /// What one query may cost.
@@ -101,12 +125,12 @@ impl Query {
         let parameters: usize =
             self.parameters.iter().map(|(name, value)| name.len() + value_bytes(value)).sum();
         let size = self.sql.len() + parameters;
-        if size > SQL_BYTES_MAX {
-            return Err(QueryError::TooLarge {
-                what: "the SQL and its parameters".to_owned(),
-                got: size as u64,
-                wanted: SQL_BYTES_MAX as u64,
-            });
+        let then: usize = self.then.iter().map(String::len).sum();
+        for (what, size) in [("the SQL and its parameters", size), ("the SQL of later steps", then)] {
+            if size > SQL_BYTES_MAX {
+                let (got, wanted) = (size as u64, SQL_BYTES_MAX as u64);
+                return Err(QueryError::TooLarge { what: what.to_owned(), got, wanted });
+            }
         }
         Ok(())
     }

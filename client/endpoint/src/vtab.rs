@@ -16,6 +16,7 @@ use rusqlite::vtab::{
 };
 use rusqlite::{Connection, Error, Result};
 
+use crate::query::Granted;
 use crate::schema::{Search, TableSchema};
 use crate::tables::{Constraint, Machine, Operator, Row, Rows, Scan, TABLES, Table, TableError};
 use crate::value::SqlValue;
@@ -33,9 +34,9 @@ const COST_PATTERN: f64 = 1_000.0;
 const COST_IMPOSSIBLE: f64 = 1e15;
 
 /// Makes every table known to `connection`.
-pub(crate) fn register(connection: &Connection, machine: &Arc<Machine>) -> Result<()> {
+pub(crate) fn register(connection: &Connection, machine: &Arc<Machine>, granted: &Granted) -> Result<()> {
     const MODULE: Module<'static, TableTab<'static>> = Module::eponymous_only_module();
-    for table in TABLES {
+    for table in TABLES.iter().filter(|table| granted.has(table.schema().name)) {
         let source = Source { table: *table, machine: Arc::clone(machine) };
         connection.create_module(table.schema().name, &MODULE, Some(source))?;
     }

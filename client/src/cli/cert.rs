@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use super::{NAME, loaded, print_json};
 use crate::config::Config;
+use crate::key::DeviceIdentity;
 use crate::profile::{self, Stage};
 
 /// The largest file that is imported.
@@ -63,6 +64,10 @@ enum CertCliError {
         "tls.store is not set; this client shows the certificate in tls.certificate ({0}): put the new one there, or set tls.store"
     )]
     NoStore(String),
+    #[error(
+        "this client has no certificate (tls.identity = \"key\"): leave identity out, and name the certificate, or a tls.store"
+    )]
+    Keyed,
     #[error("{}: {cause}", path.display())]
     File { path: PathBuf, cause: io::Error },
     #[error("{0}")]
@@ -115,6 +120,9 @@ pub fn run(command: &CertCommand) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
+    if config.tls.identity == DeviceIdentity::Key {
+        return exit::refuse(NAME, &CertCliError::Keyed, exit::CONFIG);
+    }
     if !config.tls.has_store() {
         let error = CertCliError::NoStore(config.tls.certificate.display().to_string());
         return exit::refuse(NAME, &error, exit::CONFIG);

@@ -1,14 +1,17 @@
 //! One connection: from an address and credentials to a WebSocket with the protocol on it, and, where asked for, to its Welcome.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use http::Request;
-use muster_proto::common::v1::NamedValue;
+use muster_pki::DeviceKey;
+use muster_pki::device_key::{DEVICE_KEY_HEADER, EXPORTER_BYTES, EXPORTER_LABEL};
 use muster_proto::limits::FRAME_BYTES_MAX;
 use muster_proto::session::client::{ClientEvent, ClientSession, ClientSessionConfig};
 use muster_proto::session::v1::{Hello, Welcome};
 use muster_service::credentials::{ClientCredentials, Deadlines, DialError, dial};
+use rustls::ProtocolVersion;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
@@ -21,6 +24,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use super::End;
 use super::pause::certificate_alert;
 use crate::config::SessionConfig;
+use crate::identity::Identity;
 use crate::instructions::shell::Workload;
 use crate::store::{Store, StoreError};
 use crate::url::ServiceUrl;
@@ -49,8 +53,10 @@ pub(crate) struct Caller {
     pub(crate) config: SessionConfig,
     /// What waits, and by which name.
     pub(crate) store: Store,
-    /// What the client tells of itself.
-    pub(crate) attributes: Vec<NamedValue>,
+    /// Whose device this is, and what it tells of itself.
+    pub(crate) identity: Identity,
+    /// The device's key, if it has no certificate.
+    pub(crate) key: Option<Arc<DeviceKey>>,
     /// Which licence is held.
     pub(crate) workload: watch::Receiver<Workload>,
 }
@@ -73,7 +79,8 @@ impl Caller {
         let limit = self.config.upgrade_timeout;
         let late =
             || DialError::Late { step: "the WebSocket upgrade", address: url.address().clone(), limit };
-        let socket = timeout(limit, upgrade(url.to_string(), stream)).await.map_err(|_| late())??;
+        let proof = self.key.as_deref().map(|key| proof(key, &stream)).transpose()?;
+        let socket = timeout(limit, upgrade(url.to_string(), stream, proof)).await.map_err(|_| late())??;
         let hello = self.hello().await?;
         let protocol = ClientSession::new(ClientSessionConfig::default(), hello, Instant::now());
         Ok(Opened { socket, protocol })
@@ -102,7 +109,7 @@ impl Caller {
             last_epoch,
             versions: vec![PROTOCOL_VERSION],
             client_version: env!("CARGO_PKG_VERSION").to_owned(),
-            attributes: self.attributes.clone(),
+            attributes: self.identity.known().map(|known| known.named()).unwrap_or_default(),
             queued_results: counts.results,
             queued_events: counts.events,
             licence_digest: licence.map(|digest| digest.to_vec()).unwrap_or_default(),
@@ -126,7 +133,7 @@ impl Opened {
                     | ClientEvent::Acked { .. }
                     | ClientEvent::Document(_)
                     | ClientEvent::LicenceNotice(_)
-                    | ClientEvent::PolicyNotice(_) => {}
+                    | ClientEvent::PolicyNotice { .. } => {}
                 }
             }
             while let Some(bytes) = self.protocol.poll_transmit() {
@@ -172,9 +179,30 @@ fn foreign_text(bytes: &[u8]) -> String {
     text.trim().chars().filter(|character| !character.is_control()).take(FOREIGN_TEXT_MAX).collect()
 }
 
-async fn upgrade(url: String, stream: TlsStream<TcpStream>) -> Result<Socket, End> {
+/// Proves to the Switch, on this very connection, that this device has its key (PROTOCOL.md §1).
+fn proof(key: &DeviceKey, stream: &TlsStream<TcpStream>) -> Result<http::HeaderValue, End> {
+    let tls = stream.get_ref().1;
+    if tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+        let got = tls.protocol_version();
+        return Err(End::WebSocket(format!(
+            "the Switch speaks {got:?}, wanted TLS 1.3, by which a device without a certificate proves its key"
+        )));
+    }
+    let exported = tls.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None);
+    let exported = exported.map_err(|error| End::WebSocket(error.to_string()))?;
+    http::HeaderValue::try_from(key.prove(&exported)).map_err(|error| End::WebSocket(error.to_string()))
+}
+
+async fn upgrade(
+    url: String,
+    stream: TlsStream<TcpStream>,
+    proof: Option<http::HeaderValue>,
+) -> Result<Socket, End> {
     let mut request: Request<()> = url.into_client_request().map_err(broken)?;
     request.headers_mut().insert("Sec-WebSocket-Protocol", http::HeaderValue::from_static(SUBPROTOCOL));
+    if let Some(proof) = proof {
+        request.headers_mut().insert(DEVICE_KEY_HEADER, proof);
+    }
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(READ_BUFFER_BYTES)

@@ -5,6 +5,7 @@
 
 mod asks;
 mod caller;
+mod certificate;
 mod drain;
 mod pause;
 mod session;
@@ -26,6 +27,7 @@ use crate::profile::Profile;
 use crate::store::{Store, StoreError};
 
 pub(crate) use caller::Caller;
+use certificate::MissingSince;
 pub(crate) use pause::Files;
 use pause::{Cause, CredentialWatch, SETTLED_AFTER};
 pub(crate) use takeover::{Takeover, Welcomed};
@@ -132,12 +134,17 @@ pub(crate) struct Connection {
 impl Connection {
     /// Runs until it is stopped or the store fails.
     pub(crate) async fn run(mut self) -> Result<(), StoreError> {
+        let mut missing = MissingSince::default();
+        if self.identified(&mut missing).await.is_none() {
+            return Ok(());
+        }
         let session = &self.caller.config;
         let mut backoff = Backoff::new(session.reconnect_base, session.reconnect_cap, rand::random());
         let mut watch = CredentialWatch::new(&self.profile.credentials);
         loop {
             // What changes while the attempt is made ends the pause after it as well.
             watch.mark();
+            self.note_certificate(&mut missing).await;
             let profile = Arc::clone(&self.profile);
             let end = self.session().await;
             if !Arc::ptr_eq(&profile, &self.profile) {

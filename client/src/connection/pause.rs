@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::End;
 use crate::backoff::Backoff;
+use crate::key::DeviceIdentity;
 
 /// A session that lasted this long counts as a success: the next pause is short again. A Switch that welcomes and then
 /// drops everybody is thus not stormed.
@@ -22,6 +23,8 @@ pub(super) const SETTLED_AFTER: Duration = Duration::from_secs(60);
 /// The files of the credentials, by which people know them.
 #[derive(Debug, Clone)]
 pub(crate) struct Files {
+    /// Whether the device has a certificate at all.
+    pub(crate) identity: DeviceIdentity,
     /// The device's certificate.
     pub(crate) certificate: PathBuf,
     /// Its key.
@@ -48,6 +51,7 @@ pub(crate) enum Cause {
 /// What is wrong with this device's certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Problem {
+    Missing,
     Revoked,
     Expired,
     UnknownIssuer,
@@ -78,6 +82,9 @@ impl Cause {
             }
             End::Denied(_) => Self::OwnCertificate { problem: Problem::Denied, asked: Duration::ZERO },
             End::Dial(DialError::Refused { .. }) => Self::ServerCertificate,
+            End::Dial(DialError::NoCertificate { .. }) => {
+                Self::OwnCertificate { problem: Problem::Missing, asked: Duration::ZERO }
+            }
             End::Dial(DialError::Tls { source, .. }) => match certificate_alert(source).and_then(problem) {
                 Some(problem) => Self::OwnCertificate { problem, asked: Duration::ZERO },
                 None => Self::Passing,
@@ -130,12 +137,26 @@ impl Cause {
 
     /// Returns what a person has to do; `None` where time is enough.
     pub(super) fn advice(self, files: &Files) -> Option<String> {
-        let Files { certificate, key, roots } = files;
+        let Files { identity, certificate, key, roots } = files;
         let (certificate, key, roots) = (certificate.display(), key.display(), roots.display());
-        let renew = format!(
-            "put a new certificate into {certificate} and its key into {key}; the client connects again by itself"
-        );
+        let renew = match identity {
+            DeviceIdentity::Certificate => format!(
+                "put a new certificate into {certificate} and its key into {key}; the client connects again by itself"
+            ),
+            DeviceIdentity::Key => {
+                "give this device a certificate (tls.identity = \"certificate\")".to_owned()
+            }
+        };
         match self {
+            // There is no certificate that something could be wrong with.
+            Self::OwnCertificate { .. } if *identity == DeviceIdentity::Key => Some(format!(
+                "the device has no certificate: ask whoever runs the Switch to let such devices in \
+                 (sessions.client_certificate there), or to unblock this one, or {renew}"
+            )),
+            Self::OwnCertificate { problem: Problem::Missing, .. } => Some(format!(
+                "put a certificate with its key into {certificate}; the client connects by itself, and \
+                 `muster-client cert list` says why it does not show one that is there"
+            )),
             Self::OwnCertificate { problem: Problem::Revoked, .. } => {
                 Some(format!("the certificate is revoked: {renew}"))
             }
@@ -271,6 +292,17 @@ mod tests {
     }
 
     #[test]
+    fn c1_a_device_without_a_certificate_is_told_nothing_of_one_that_it_had() {
+        let files = Files { identity: DeviceIdentity::Key, ..files() };
+
+        for end in [End::Denied("C1".to_owned()), End::Refused(AlertDescription::CertificateRequired)] {
+            let advice = Cause::of(&end).advice(&files).unwrap();
+            assert!(advice.contains("sessions.client_certificate"), "{advice}");
+            assert!(!advice.contains("/device.pem"), "{advice}");
+        }
+    }
+
+    #[test]
     fn a_pause_that_was_asked_for_is_kept_whatever_changes() {
         let hour = Duration::from_secs(3_600);
         let end = |reason| End::GoneAway { reason, reconnect_after: hour, detail: String::new() };
@@ -338,6 +370,11 @@ mod tests {
     }
 
     fn files() -> Files {
-        Files { certificate: "/device.pem".into(), key: "/device.key".into(), roots: "/servers.pem".into() }
+        Files {
+            identity: DeviceIdentity::Certificate,
+            certificate: "/device.pem".into(),
+            key: "/device.key".into(),
+            roots: "/servers.pem".into(),
+        }
     }
 }

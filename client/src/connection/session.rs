@@ -211,9 +211,9 @@ impl Session<'_> {
                     self.deliver(Inbound::Document { kind, digest, envelope: document.envelope }).await?;
                 }
                 ClientEvent::LicenceNotice(digest) => self.deliver(Inbound::LicenceNotice(digest)).await?,
-                ClientEvent::PolicyNotice(digest) => {
+                ClientEvent::PolicyNotice { digest, spread } => {
                     if let Some(digest) = digest {
-                        self.connection.hear(Heard::Notice(digest));
+                        self.connection.hear(Heard::Notice { digest, spread });
                     }
                 }
                 ClientEvent::GoAway { reason, reconnect_after, detail } => {

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use muster_proto::ids::Digest;
+use muster_service::credentials::DialError;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
@@ -112,6 +113,11 @@ impl ContentError {
             | Self::Late { .. }
             | Self::Disk { .. } => false,
         }
+    }
+
+    /// Returns whether nobody was asked, for the lack of a certificate of this device (S6).
+    pub(crate) fn lacks_certificate(&self) -> bool {
+        matches!(self, Self::Http(HttpsError::Dial(DialError::NoCertificate { .. })))
     }
 
     /// Returns whether the server gave content that is not the signed one.

@@ -1,12 +1,13 @@
 //! Everything a client checks before it runs something (signing.md G8), over muster-signing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use muster_endpoint::{SandboxProfile, SqlValue};
 use muster_proto::common::v1::{ColumnType, Refusal};
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::session::v1::InclusionProof;
+use muster_signing::policy::NotGranted;
 
 /// Why an order is not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,17 @@ pub(crate) struct Refused {
     pub(crate) refusal: Refusal,
     /// What was wrong and what would fix it.
     pub(crate) detail: String,
+}
+
+impl Refused {
+    /// The policy of that serial, which this device follows, does not grant it.
+    pub(crate) fn not_granted(policy: u64, problem: &NotGranted) -> Self {
+        let detail = format!(
+            "{problem} in policy {policy}, which this device follows; issue it to devices that may, or have the policies' \
+             administrator sign a later policy that grants it"
+        );
+        Self { refusal: Refusal::NotGranted, detail }
+    }
 }
 
 /// An order whose envelope was verified.
@@ -55,6 +67,17 @@ pub(crate) struct Plan {
     pub(crate) bytes: u32,
     /// How the helper is confined.
     pub(crate) sandbox: SandboxProfile,
+    /// The tables that it may read; none: all.
+    pub(crate) tables: Option<PlanTables>,
+}
+
+/// The tables that a policy grants (K2).
+#[derive(Debug, Clone)]
+pub(crate) struct PlanTables {
+    /// The policy's serial.
+    pub(crate) policy: u64,
+    /// Their names.
+    pub(crate) tables: BTreeSet<String>,
 }
 
 /// A declared column.

@@ -133,6 +133,7 @@ impl<A: Admission> Instructions<A> {
     /// A deadline may have passed.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
         self.floor.at(now);
+        self.handle_download_timeout(now);
         let mut again = BTreeSet::new();
         let mut late = BTreeSet::new();
         for arriving in &mut self.arriving {

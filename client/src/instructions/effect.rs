@@ -6,7 +6,7 @@ use muster_proto::common::v1::TargetState;
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::session::v1::Result as InstructionResult;
 
-use super::{Plan, Refused};
+use super::{Plan, Refused, WaitNotice};
 use crate::store::Entry;
 
 /// What the shell does next. It may not do the following one before this one is done.
@@ -28,6 +28,12 @@ pub(crate) enum Effect {
     SendProgress { instruction: InstructionId, state: TargetState },
     /// Get what the instruction needs before its window ends, and answer with [`super::Instructions::handle_fetched`].
     Fetch { instruction: InstructionId, plan: Box<Plan>, expires_at_ms: i64 },
+    /// Give up the downloads of instructions that are no longer fetched for.
+    StopFetching,
+    /// Look whether there is a certificate, and answer with [`super::Instructions::handle_certificate`].
+    LookForCertificate,
+    /// Put the wait for a certificate on disk, and what is to be known of it into the outbox; `stored: None`: nothing waits.
+    RecordWait { stored: Option<Vec<u8>>, notice: Option<WaitNotice> },
     /// Put the start on disk; if that may not be, answer with [`super::Instructions::handle_forbidden`].
     RecordStart { instruction: InstructionId, at_ms: i64 },
     /// Run it, and answer with [`super::Instructions::handle_finished`].
@@ -54,6 +60,9 @@ impl Effect {
             | Self::RecordIntent { .. }
             | Self::SendProgress { .. }
             | Self::Fetch { .. }
+            | Self::StopFetching
+            | Self::LookForCertificate
+            | Self::RecordWait { .. }
             | Self::RecordStart { .. }
             | Self::RecordResult { .. }
             | Self::RecordRefusal { .. }
@@ -89,6 +98,10 @@ impl Effect {
             | Self::KeepLicence { .. }
             | Self::SendProgress { .. }
             | Self::Fetch { .. }
+            | Self::StopFetching
+            | Self::LookForCertificate
+            // A wait begins anew.
+            | Self::RecordWait { .. }
             | Self::Run { .. } => None,
         }
     }

@@ -11,10 +11,12 @@
 //!                      └ admitted → RecordIntent → ACKED → waits for a slot → resources
 //!                        → RecordStart → RUNNING → Run → RecordResult
 //! ```
-//! What a restart finds taken on waits until a Welcome has said whether the store is a copy ([`restored`]).
+//! What a restart finds taken on waits until a Welcome has said whether the store is a copy ([`restored`]). Without a certificate,
+//! what needs resources waits for one ([`certificate`]).
 
 mod admission;
 mod arriving;
+mod certificate;
 mod effect;
 mod floor;
 mod licence;
@@ -31,9 +33,11 @@ mod work;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use muster_pki::select::WAIT_PERIOD_DEFAULT;
 use muster_proto::ids::{Digest, InstructionId};
 
 pub(crate) use admission::{Admission, Memory, Opened, Plan, PlanResource, RefreshJob, Refused};
+pub(crate) use certificate::{DownloadWait, WaitNotice};
 pub(crate) use effect::Effect;
 use floor::TimeFloor;
 pub(crate) use licence::HeldLicence;
@@ -41,7 +45,7 @@ pub(crate) use live::LiveTrust;
 pub(crate) use signed::SignedAdmission;
 pub use trust::TrustError;
 pub(crate) use trust::{FOLDER, POLICY, shared_with_signers};
-pub(crate) use work::Work;
+pub(crate) use work::{FetchFailure, Work};
 
 use arriving::Arriving;
 use restored::{Held, Hold};
@@ -86,6 +90,8 @@ pub(crate) struct Instructions<A> {
     waiting: VecDeque<Waiting>,
     fetching: BTreeMap<InstructionId, Waiting>,
     running: BTreeMap<InstructionId, Started>,
+    /// What waits for a certificate.
+    downloads: DownloadWait,
     effects: VecDeque<Effect>,
     is_stopping: bool,
 }
@@ -114,6 +120,7 @@ impl<A: Admission> Instructions<A> {
             waiting: VecDeque::new(),
             fetching: BTreeMap::new(),
             running: BTreeMap::new(),
+            downloads: DownloadWait::new(WAIT_PERIOD_DEFAULT),
             effects: VecDeque::new(),
             is_stopping: false,
         }
@@ -125,8 +132,9 @@ impl<A: Admission> Instructions<A> {
     }
 
     /// Returns when [`Self::handle_timeout`] should next be called.
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.arriving.iter().map(|arriving| arriving.deadline).min()
+    pub(crate) fn poll_timeout(&self, now: Now) -> Option<Instant> {
+        let document = self.arriving.iter().map(|arriving| arriving.deadline).min();
+        document.into_iter().chain(self.download_timeout(now)).min()
     }
 
     /// Returns the earliest time that it can be, milliseconds since 1970.

@@ -1,6 +1,6 @@
 //! Terminal results, built within the bounds of the wire.
 
-use muster_endpoint::{Answer, SqlValue};
+use muster_endpoint::{Answer, QueryError, SqlValue};
 use muster_proto::common::v1::{Column, ColumnType, Refusal, Row, TargetState, Value, value::Kind};
 use muster_proto::frame::{self, FrameError};
 use muster_proto::ids::InstructionId;
@@ -9,6 +9,7 @@ use muster_proto::limits::{
 };
 use muster_proto::session::v1::frame::Body;
 use muster_proto::session::v1::{Frame, Result as InstructionResult};
+use muster_signing::policy::NotGranted;
 use prost::Message;
 
 use super::run::StepError;
@@ -61,6 +62,9 @@ pub(super) fn finished(
 ) -> InstructionResult {
     let answer = match answer {
         Ok(answer) => answer,
+        Err(StepError::Query(QueryError::NotGranted { table })) => {
+            return refused(instruction, &withheld(plan, table), now_ms);
+        }
         Err(error) => return failed(instruction, &error.to_string(), started_at_ms, now_ms),
     };
     let names: Vec<&str> = answer.columns.iter().map(|column| column.name.as_str()).collect();
@@ -84,6 +88,15 @@ pub(super) fn finished(
             failed(instruction, &format!("its result cannot be sent: {error}"), started_at_ms, now_ms)
         }
     }
+}
+
+/// The policy does not grant a table, and no step was begun.
+fn withheld(plan: &Plan, table: String) -> Refused {
+    let (policy, has) = plan
+        .tables
+        .as_ref()
+        .map_or_else(Default::default, |granted| (granted.policy, granted.tables.clone()));
+    Refused::not_granted(policy, &NotGranted { name: table, list: "grants.tables", has })
 }
 
 /// Returns the result if a Switch would take it, such as without two columns of one name.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use muster_endpoint::{Answer, HelperCommand, Query, QueryError, QueryLimits, SqlValue};
+use muster_endpoint::{Answer, Granted, HelperCommand, Query, QueryError, QueryLimits, SqlValue};
 use tokio::time::Instant;
 
 use super::Plan;
@@ -41,7 +41,7 @@ pub(super) async fn run_steps(
     let mut answer =
         Answer { columns: Vec::new(), rows: Vec::new(), truncated: false, sandbox_missing: Vec::new() };
     let late = || StepError::RunTime { limit: plan.run_time };
-    for sql in &plan.steps {
+    for (at, sql) in plan.steps.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(late());
@@ -52,6 +52,8 @@ pub(super) async fn run_steps(
             limits: QueryLimits { run_time: left, rows: plan.rows, bytes: plan.bytes },
             sandbox: plan.sandbox,
             readable: resources.iter().map(|(_, path)| path.clone()).collect(),
+            granted: granted(plan),
+            then: later(plan, at),
         };
         answer = muster_endpoint::run(helper, query).await.map_err(|error| match error {
             // The helper knows what was left of the time; nobody signed that.
@@ -60,8 +62,25 @@ pub(super) async fn run_steps(
             | QueryError::Crashed { .. }
             | QueryError::TooLarge { .. }
             | QueryError::Sandbox { .. }
+            | QueryError::NotGranted { .. }
             | QueryError::Spawn { .. } => StepError::Query(error),
         })?;
     }
     Ok(answer)
+}
+
+/// Returns the tables that the helper has.
+fn granted(plan: &Plan) -> Granted {
+    match &plan.tables {
+        None => Granted::All,
+        Some(granted) => Granted::Tables(granted.tables.iter().cloned().collect()),
+    }
+}
+
+/// Returns the steps behind the first one, which begins only if all of them are granted.
+fn later(plan: &Plan, at: usize) -> Vec<String> {
+    match (&plan.tables, at) {
+        (Some(_), 0) => plan.steps.iter().skip(1).cloned().collect(),
+        (Some(_) | None, _) => Vec::new(),
+    }
 }

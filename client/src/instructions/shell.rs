@@ -14,9 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::run::run_steps;
 use super::work::{Done, Work, fetch};
-use super::{Admission, Effect, Instructions, Plan};
+use super::{Admission, Effect, Instructions, Plan, Refused, WaitNotice};
 use crate::clock;
 use crate::content::Content;
+use crate::events::{CERTIFICATE_MISSING, CERTIFICATE_RECOVERED};
+use crate::https::CertificateWatch;
 use crate::store::{Store, StoreError, Tables, event_record};
 use crate::value;
 
@@ -74,6 +76,8 @@ pub(crate) struct Workload {
     pub(crate) licence: Option<Digest>,
     /// Its serial, 0 without one.
     pub(crate) licence_serial: u64,
+    /// The instruction whose download waits for a certificate (S6), and when it fails, milliseconds since 1970.
+    pub(crate) certificate_wait: Option<(InstructionId, i64)>,
 }
 
 /// Pause before a write is tried again that found the disk full.
@@ -101,6 +105,8 @@ pub(crate) struct Shell<A> {
     pub(crate) store: Store,
     /// The cache of resources.
     pub(crate) content: Content,
+    /// Whether downloads have a certificate to show.
+    pub(crate) certificate: CertificateWatch,
     /// What runs SQL.
     pub(crate) helper: HelperCommand,
     /// From the session.
@@ -125,12 +131,15 @@ impl<A: Admission> Shell<A> {
         loop {
             self.settle().await?;
             let next = upkeep.min(refresh);
-            let timeout = self.machine.poll_timeout().map_or(next, |at| next.min(at.into()));
+            let timeout = self.machine.poll_timeout(clock::now()).map_or(next, |at| next.min(at.into()));
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return self.drain().await,
                 Some(done) = self.work.next() => self.handle_done(done),
                 Some(inbound) = self.inbox.recv() => self.handle_inbound(inbound),
+                () = self.certificate.changed() => {
+                    self.machine.handle_certificate(self.certificate.availability(), clock::now());
+                }
                 () = sleep_until(timeout) => {
                     self.machine.handle_timeout(clock::now());
                     if Instant::now() >= upkeep {
@@ -166,11 +175,15 @@ impl<A: Admission> Shell<A> {
             Inbound::Judged { restored_at_ms, switch_ms } => {
                 self.machine.handle_switch_time(switch_ms, now);
                 self.machine.handle_judged(restored_at_ms, now);
-                let machine = &self.machine;
-                self.work.keep_fetching(|instruction| machine.is_fetching(instruction));
+                self.keep_fetching();
             }
             Inbound::Disconnected => self.machine.handle_disconnected(),
         }
+    }
+
+    /// Gives up the downloads that the machine does not want any more.
+    fn keep_fetching(&self) {
+        self.work.keep_fetching(|instruction| self.machine.is_fetching(instruction));
     }
 
     fn handle_done(&mut self, done: Done) {
@@ -199,7 +212,10 @@ impl<A: Admission> Shell<A> {
             running,
             licence: licence.map(|licence| licence.digest),
             licence_serial: licence.map_or(0, |licence| licence.serial),
+            certificate_wait: self.machine.download_waiting(),
         };
+        let waits = if workload.certificate_wait.is_some() { 1.0 } else { 0.0 };
+        metrics::gauge!(crate::metrics::DOWNLOAD_WAITS).set(waits);
         self.workload.send_if_modified(|current| {
             let changed = *current != workload;
             *current = workload;
@@ -248,6 +264,12 @@ impl<A: Admission> Shell<A> {
             Effect::Fetch { instruction, plan, expires_at_ms } => {
                 self.fetch(instruction, *plan, expires_at_ms);
             }
+            Effect::StopFetching => self.keep_fetching(),
+            Effect::LookForCertificate => {
+                let availability = self.certificate.look().await;
+                self.machine.handle_certificate(availability, clock::now());
+            }
+            Effect::RecordWait { stored, notice } => self.record_wait(stored, notice, now_ms).await?,
             Effect::Run { instruction, plan, resources } => self.start(instruction, *plan, resources),
             Effect::RecordResult { result } => {
                 self.durable(move |tables| tables.record_result((*result).clone(), now_ms)).await?;
@@ -265,18 +287,62 @@ impl<A: Admission> Shell<A> {
                 .await?;
             }
             Effect::ReportUnreadable { order_digest, refused } => {
-                metrics::counter!(crate::metrics::ORDERS_REFUSED).increment(1);
-                tracing::warn!(%order_digest, detail = refused.detail, "an order cannot be read");
-                let fields = vec![
-                    value::text("order", &order_digest.to_string()),
-                    value::text("refusal", refused.refusal.as_str_name()),
-                    value::text("detail", &refused.detail),
-                ];
-                let event = event_record(now_ms, "order.unreadable", fields);
-                self.durable(move |tables| tables.append_event(event.clone(), now_ms)).await?;
+                self.report_unreadable(order_digest, &refused, now_ms).await?;
             }
         }
         Ok(())
+    }
+
+    async fn report_unreadable(
+        &self,
+        order_digest: Digest,
+        refused: &Refused,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        metrics::counter!(crate::metrics::ORDERS_REFUSED).increment(1);
+        tracing::warn!(%order_digest, detail = refused.detail, "an order cannot be read");
+        let fields = vec![
+            value::text("order", &order_digest.to_string()),
+            value::text("refusal", refused.refusal.as_str_name()),
+            value::text("detail", &refused.detail),
+        ];
+        let event = event_record(now_ms, "order.unreadable", fields);
+        self.durable(move |tables| tables.append_event(event.clone(), now_ms)).await.map(drop)
+    }
+
+    async fn record_wait(
+        &self,
+        stored: Option<Vec<u8>>,
+        notice: Option<WaitNotice>,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        if let Some(notice) = notice {
+            tracing::warn!(?notice, "a download waits for a certificate, or did");
+        }
+        let event = notice.map(|notice| {
+            let (name, fields) = match notice {
+                WaitNotice::Missing { instruction, deadline_ms } => (
+                    CERTIFICATE_MISSING,
+                    vec![
+                        value::text("instruction", &instruction.to_string()),
+                        value::integer("deadline_ms", deadline_ms),
+                    ],
+                ),
+                WaitNotice::Recovered { instruction, waited_ms } => (
+                    CERTIFICATE_RECOVERED,
+                    vec![
+                        value::text("instruction", &instruction.to_string()),
+                        value::integer("waited_ms", waited_ms),
+                    ],
+                ),
+            };
+            event_record(now_ms, name, fields)
+        });
+        self.durable(move |tables| {
+            tables.keep_certificate_wait(stored.as_deref())?;
+            event.map_or(Ok(()), |event| tables.append_event(event, now_ms).map(drop))
+        })
+        .await
     }
 
     /// The disk stayed full until the client had to stop: nothing more can be written, and what is lost by it is told.

@@ -1,56 +1,56 @@
 //! Admission by signatures: everything of `muster_signing`, with the trust that this client is configured with.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use muster_endpoint::{SandboxProfile, SqlValue};
-use muster_pki::{DeviceId, UnixTime};
-use muster_proto::common::v1::{NamedValue, Refusal, Value, value::Kind};
+use muster_pki::UnixTime;
+use muster_proto::common::v1::{NamedValue, Refusal, value::Kind};
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::session::v1::InclusionProof;
 use muster_service::credentials::Revocation;
 use muster_signing::admit::{self, Admitted, RefusalReason};
 use muster_signing::definition::{Sandbox, Step};
 use muster_signing::envelope;
+use muster_signing::policy::Policy;
 
-use super::admission::{Admission, Memory, Opened, Plan, PlanColumn, PlanResource, RefreshJob, Refused};
+use super::admission::{
+    Admission, Memory, Opened, Plan, PlanColumn, PlanResource, PlanTables, RefreshJob, Refused,
+};
 use super::live::{LiveTrust, SigningTrust};
 use super::trust::TrustError;
 use crate::config::TrustConfig;
+use crate::identity::Identity;
+use crate::policy::Followed;
 
 /// Judges orders by their signatures.
 #[derive(Debug, Clone)]
 pub(crate) struct SignedAdmission {
     trust: Arc<LiveTrust>,
-    device: DeviceId,
+    identity: Identity,
     tenant: String,
-    attributes: BTreeMap<String, Value>,
     version: semver::Version,
     platform: String,
+    followed: Followed,
 }
 
 impl SignedAdmission {
-    /// Reads the roots; who is revoked is `revocation`'s to say, which others follow.
+    /// Reads the roots; who is revoked is `revocation`'s to say, which others follow, and `followed` grants what may run.
     pub(crate) fn load(
         files: TrustConfig,
         revocation: Arc<Revocation>,
-        device: DeviceId,
+        identity: Identity,
         tenant: String,
-        attributes: &BTreeMap<String, SqlValue>,
+        followed: Followed,
     ) -> Result<Self, TrustError> {
         let trust = LiveTrust::load(files, revocation)?;
-        let attributes = attributes
-            .iter()
-            .filter_map(|(name, value)| Some((name.clone(), crate::attributes::wire(value)?)))
-            .collect();
         let version = semver::Version::parse(env!("CARGO_PKG_VERSION"));
         Ok(Self {
             trust: Arc::new(trust),
-            device,
+            identity,
             tenant,
-            attributes,
             version: version.unwrap_or_else(|_| semver::Version::new(0, 0, 0)),
             platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
+            followed,
         })
     }
 }
@@ -61,9 +61,9 @@ impl SignedAdmission {
         &self.trust
     }
 
-    /// Returns what audiences are matched with.
-    pub(crate) fn attributes(&self) -> &BTreeMap<String, Value> {
-        &self.attributes
+    /// Returns the policy that grants what may run.
+    pub(crate) fn followed(&self) -> &Followed {
+        &self.followed
     }
 }
 
@@ -102,10 +102,16 @@ impl Admission for SignedAdmission {
         now_ms: i64,
     ) -> Result<Plan, Refused> {
         let trust = self.trust.current();
+        // Orders come over sessions, which need the certificate that tells it.
+        let Some(known) = self.identity.known() else {
+            let detail =
+                "this device has no certificate yet, and so no name that an audience could hold".to_owned();
+            return Err(Refused { refusal: Refusal::WrongAudience, detail });
+        };
         let device = admit::Device {
-            id: &self.device,
+            id: &known.device,
             tenant: &self.tenant,
-            attributes: &self.attributes,
+            attributes: &known.values(),
             client_version: &self.version,
             platform: &self.platform,
         };
@@ -124,7 +130,7 @@ impl Admission for SignedAdmission {
             unix_time(now_ms),
         )
         .map_err(refused)
-        .and_then(plan)
+        .and_then(|admitted| granted(admitted, self.followed.current().as_ref()))
     }
 
     fn licence(&self, envelope: &[u8], now_ms: i64) -> Result<u64, Refused> {
@@ -160,7 +166,16 @@ impl SigningTrust {
     }
 }
 
-fn plan(admitted: Admitted) -> Result<Plan, Refused> {
+/// Holds what may run by its signatures against what the administrators' policy lets run here (K2).
+fn granted(admitted: Admitted, followed: Option<&Policy>) -> Result<Plan, Refused> {
+    let Some(policy) = followed else { return plan(admitted, None) };
+    let grants = &policy.terms().grants;
+    grants.admit(&admitted.definition).map_err(|error| Refused::not_granted(policy.serial(), &error))?;
+    let tables = grants.tables.clone().map(|tables| PlanTables { policy: policy.serial(), tables });
+    plan(admitted, tables)
+}
+
+fn plan(admitted: Admitted, tables: Option<PlanTables>) -> Result<Plan, Refused> {
     let Admitted { definition, arguments, .. } = admitted;
     let mut steps = Vec::new();
     for step in definition.steps() {
@@ -191,6 +206,7 @@ fn plan(admitted: Admitted) -> Result<Plan, Refused> {
             Sandbox::Strict => SandboxProfile::Strict,
         },
         parameters: arguments.into_iter().map(bound).collect(),
+        tables,
     })
 }
 

@@ -9,7 +9,7 @@ use muster_proto::ids::InstructionId;
 use muster_proto::session::v1::Result as InstructionResult;
 
 use super::run::StepError;
-use super::{Admission, Effect, Instructions, Now, Opened, Plan, Refused, outcome};
+use super::{Admission, Effect, FetchFailure, Instructions, Now, Opened, Plan, Refused, outcome};
 use crate::store::Entry;
 
 /// How old the verification of an instruction may be when it starts; an older one is made again (signing.md G8: "at the
@@ -69,7 +69,7 @@ impl<A: Admission> Instructions<A> {
     pub(crate) fn handle_fetched(
         &mut self,
         instruction: InstructionId,
-        fetched: Result<Vec<(String, PathBuf)>, String>,
+        fetched: Result<Vec<(String, PathBuf)>, FetchFailure>,
         now: Now,
     ) {
         let Some(waiting) = self.fetching.remove(&instruction) else { return };
@@ -82,7 +82,8 @@ impl<A: Admission> Instructions<A> {
                 let resources = Some(resources);
                 self.waiting.push_front(Waiting { verified: None, resources, ..waiting });
             }
-            Err(detail) => {
+            Err(FetchFailure::NoCertificate) => self.wait_for_certificate(waiting, now),
+            Err(FetchFailure::Failed(detail)) => {
                 let is_late = now.wall_ms >= waiting.entry.expires_at_ms;
                 let refusal = if is_late { Refusal::Expired } else { Refusal::Resource };
                 let refused = Refused { refusal, detail };
@@ -153,9 +154,23 @@ impl<A: Admission> Instructions<A> {
         self.verify(&opened, &waiting.definition, &waiting.entry, now)
     }
 
+    /// Goes on with whatever can: fills the slots, and again where the end of a wait for a certificate lets others in.
+    pub(super) fn advance(&mut self, now: Now) {
+        loop {
+            self.settle_downloads(now);
+            let waited = self.download_waiting().is_some();
+            self.fill(now);
+            self.settle_downloads(now);
+            // Nothing begins to wait here, so this ends.
+            if !waited || self.download_waiting().is_some() {
+                return;
+            }
+        }
+    }
+
     /// Fills the slots. Downloads have as many of their own: a source that is away must not keep what needs nothing of it from
     /// running.
-    pub(super) fn advance(&mut self, now: Now) {
+    fn fill(&mut self, now: Now) {
         let mut at = 0;
         while self.may_start() {
             let is_next = |waiting: &Waiting| match waiting.needs() {
@@ -211,8 +226,9 @@ impl<A: Admission> Instructions<A> {
         self.running.len() < self.limits.parallel
     }
 
+    /// While one waits for a certificate, no other download runs (S6).
     fn has_room_to_fetch(&self) -> bool {
-        self.fetching.len() < self.limits.parallel
+        self.fetching.len() < self.limits.parallel && self.download_waiting().is_none()
     }
 
     /// The only place that starts anything: the mark is on disk first.

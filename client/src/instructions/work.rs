@@ -18,7 +18,7 @@ use crate::content::Content;
 #[derive(Debug)]
 pub(crate) enum Done {
     /// The resources, by parameter name.
-    Fetched(InstructionId, Result<Vec<(String, PathBuf)>, String>),
+    Fetched(InstructionId, Result<Vec<(String, PathBuf)>, FetchFailure>),
     /// The rows of the last step.
     Ran(InstructionId, Result<Answer, StepError>),
     /// The task of an instruction panicked.
@@ -27,6 +27,15 @@ pub(crate) enum Done {
     GivenUp,
     /// Roots were read again.
     Refreshed,
+}
+
+/// Why resources are not here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum FetchFailure {
+    /// This device has no certificate to show, and nobody was asked: the download waits for one (S6).
+    NoCertificate,
+    /// They cannot be had; says why.
+    Failed(String),
 }
 
 /// Whose a task is.
@@ -121,13 +130,14 @@ pub(super) async fn fetch(
     content: &Content,
     plan: &Plan,
     left: Duration,
-) -> Result<Vec<(String, PathBuf)>, String> {
+) -> Result<Vec<(String, PathBuf)>, FetchFailure> {
     let deadline = Instant::now() + left.min(WINDOW_MAX);
     let mut paths = Vec::new();
     for resource in &plan.resources {
         match content.fetch(resource, deadline).await {
             Ok(path) => paths.push((format!("resource_{}", resource.name), path)),
-            Err(error) => return Err(format!("resource {:?}: {error}", resource.name)),
+            Err(error) if error.lacks_certificate() => return Err(FetchFailure::NoCertificate),
+            Err(error) => return Err(FetchFailure::Failed(format!("resource {:?}: {error}", resource.name))),
         }
     }
     Ok(paths)
@@ -190,7 +200,10 @@ mod tests {
         let _held = content.lock(digest("a")).lock_owned().await;
         let late = fetch(&content, &plan, Duration::from_millis(1)).await;
 
-        assert!(late.unwrap_err().contains("its window ended"));
+        assert!(
+            matches!(late.clone().unwrap_err(), FetchFailure::Failed(detail) if detail.contains("its window ended")),
+            "{late:?}"
+        );
     }
 
     #[tokio::test]

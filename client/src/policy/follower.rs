@@ -18,13 +18,16 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::followed::Followed;
 use super::keeper::{Keeper, Kept, RolledBack, Verdict};
-use super::offers::Offers;
+use super::offers::{self, Offers, Report};
 use super::trial::{Attempts, Trying};
 use super::{PolicyStatus, remembered, status, write_copy};
 use crate::clock;
 use crate::connection::{Caller, Takeover, Welcomed};
+use crate::events::REASON_CHARS_MAX;
 use crate::https::Https;
+use crate::identity::Identity;
 use crate::instructions::shell::Outbound;
 use crate::instructions::{LiveTrust, POLICY, shared_with_signers};
 use crate::metrics as names;
@@ -35,8 +38,8 @@ use crate::value;
 /// The event of a policy that was tried in vain (K4).
 const ROLLED_BACK: &str = "policy.rolled_back";
 
-/// The longest reason in that event, in characters; an event's field has room for more.
-const REASON_CHARS_MAX: usize = 1_000;
+/// The event of a policy that was offered and is not taken.
+const REFUSED: &str = "policy.refused";
 
 /// Pause before a write is tried again that found the disk full.
 const DISK_FULL_PAUSE: Duration = Duration::from_secs(5);
@@ -47,7 +50,12 @@ pub(crate) enum Heard {
     /// A session was welcomed.
     Session,
     /// The Switch holds another policy for this device.
-    Notice(Digest),
+    Notice {
+        /// Which.
+        digest: Digest,
+        /// Over how long all that were told of it are to ask, as the Switch has it.
+        spread: Duration,
+    },
     /// A policy that was asked for.
     Document {
         /// As asked.
@@ -56,7 +64,21 @@ pub(crate) enum Heard {
         envelope: Bytes,
     },
     /// Somebody on this machine wants to know at once.
-    Refresh(oneshot::Sender<()>),
+    Refresh {
+        /// Whether what was refused or tried in vain is to be looked at again.
+        retry: Retry,
+        /// Told once the Switch was asked.
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// What is looked at when somebody has a later policy asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// What was not refused yet.
+    No,
+    /// Everything, what was refused or tried in vain as well.
+    Yes,
 }
 
 /// Follows the files of the credentials in use.
@@ -75,8 +97,9 @@ pub(crate) struct Watching {
 pub(crate) struct Follower {
     pub(crate) keeper: Keeper,
     pub(crate) offers: Offers,
-    pub(crate) rolled_back: Option<Digest>,
-    pub(crate) device: DeviceId,
+    /// For who judges by the policy that is followed.
+    pub(crate) followed: Followed,
+    pub(crate) identity: Identity,
     pub(crate) installed: Arc<Installed>,
     pub(crate) trust: Arc<LiveTrust>,
     pub(crate) store: Store,
@@ -98,19 +121,35 @@ impl Follower {
     /// Runs until it is stopped or the store fails.
     pub(crate) async fn run(mut self) -> Result<(), StoreError> {
         self.show();
+        let stop = self.stop.clone();
+        let mut identity = self.identity.clone();
+        let known = loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                known = identity.wait() => break known,
+                Some(heard) = self.heard.recv() => self.handle_heard(heard).await?,
+            }
+        };
+        self.keeper.know(known.values());
         // A trial that a restart interrupted goes on.
-        self.begin_trial();
+        self.begin_trial(&known.device);
         let refresh = self.installed.config.policy.refresh;
         let mut next_check = Instant::now() + refresh;
-        let stop = self.stop.clone();
         loop {
             let deadline = self.trying.as_ref().map(|trying| trying.deadline);
+            let asks_at = self.offers.poll_timeout().map(Instant::from_std);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 welcomed = welcomed(&mut self.trying) => self.handle_welcomed(welcomed).await?,
                 () = wait_until(deadline) => self.handle_trial_over().await?,
                 Some(heard) = self.heard.recv() => self.handle_heard(heard).await?,
+                () = wait_until(asks_at) => {
+                    if let Some(digest) = self.offers.handle_timeout(clock::now().instant) {
+                        self.send(Outbound::Ask(DocumentKind::Policy, digest));
+                    }
+                }
                 () = sleep_until(next_check) => {
                     self.check();
                     next_check = Instant::now() + refresh;
@@ -126,23 +165,34 @@ impl Follower {
                 self.check();
             }
             // Nobody may sign any.
-            Heard::Notice(_) if !self.installed.config.trust.has_policies() => {}
-            Heard::Notice(digest) => {
-                let memory = self.keeper.memory();
-                let held = [memory.current.as_ref(), memory.trial.as_ref().map(|trial| &trial.kept)];
-                let held = held.into_iter().flatten().any(|kept| envelope::digest(&kept.envelope) == digest);
-                if self.offers.handle_notice(digest, held) {
-                    self.send(Outbound::Ask(DocumentKind::Policy, digest));
-                }
-            }
+            Heard::Notice { .. } if !self.installed.config.trust.has_policies() => {}
+            Heard::Notice { digest, spread } => self.handle_notice(digest, spread),
             Heard::Document { digest, envelope } => return self.handle_document(digest, &envelope).await,
-            Heard::Refresh(done) => {
+            Heard::Refresh { retry, done } => {
+                if retry == Retry::Yes {
+                    tracing::info!("policies that were refused or tried in vain are looked at again");
+                    self.offers.handle_retry();
+                    self.keeper.handle_retry();
+                }
                 self.check();
                 // Whoever asked may have gone.
                 let _gone = done.send(());
             }
         }
         Ok(())
+    }
+
+    fn handle_notice(&mut self, digest: Digest, spread: Duration) {
+        // It comes over a session, which nobody has who is not known.
+        let Some(known) = self.identity.known() else { return };
+        let memory = self.keeper.memory();
+        let held = [memory.current.as_ref(), memory.trial.as_ref().map(|trial| &trial.kept)];
+        let held = held.into_iter().flatten().any(|kept| envelope::digest(&kept.envelope) == digest);
+        let spread = spread.min(self.installed.config.policy.spread_max);
+        let wait = offers::wait(&known.device, digest, spread);
+        if self.offers.handle_notice(digest, held, wait, clock::now().instant) {
+            self.send(Outbound::Ask(DocumentKind::Policy, digest));
+        }
     }
 
     /// Tells the Switch which policy is followed; it answers with a later one.
@@ -162,17 +212,16 @@ impl Follower {
             return Ok(());
         }
         if envelope::digest(envelope) != digest {
-            self.refuse(digest, "content", "the Switch sent another policy than the one asked for, or none");
-            return Ok(());
+            let problem = "the Switch sent another policy than the one asked for, or none";
+            return self.refuse(digest, "content", problem).await;
         }
         match self.trust.open_policy(envelope, UnixTime::now()) {
-            Err(error) => self.refuse(digest, "signature", &error.to_string()),
+            Err(error) => self.refuse(digest, "signature", &error.to_string()).await,
             Ok(policy) => match self.shared_with_signers(&policy) {
-                Some(shared) => self.refuse(digest, "shared_root", &shared),
-                None => return self.handle_policy(digest, envelope, policy).await,
+                Some(shared) => self.refuse(digest, "shared_root", &shared).await,
+                None => self.handle_policy(digest, envelope, policy).await,
             },
         }
-        Ok(())
     }
 
     /// Returns why the CAs that a policy brings cannot be those of servers: a signer has one of them.
@@ -191,10 +240,13 @@ impl Follower {
         let (serial, says) = (policy.serial(), policy.terms().says.clone());
         match self.keeper.handle_policy(Kept { envelope: envelope.to_vec(), policy }, clock::wall_ms()) {
             Verdict::Held => {}
-            Verdict::NotOurs => self.refuse(digest, "not_ours", &format!("policy {serial} is for others")),
+            Verdict::NotOurs => {
+                let problem = format!("policy {serial} is for others");
+                return self.refuse(digest, "not_ours", &problem).await;
+            }
             Verdict::Older { highest } => {
                 let problem = format!("policy {serial} is not later than {highest}, which was taken before");
-                self.refuse(digest, "older", &problem);
+                return self.refuse(digest, "older", &problem).await;
             }
             Verdict::Adopted => {
                 self.give_up_trial();
@@ -208,25 +260,47 @@ impl Follower {
                 self.keep(None).await?;
                 tracing::info!(serial, says, "policy tried beside the one that is followed");
                 self.show();
-                self.begin_trial();
+                if let Some(known) = self.identity.known() {
+                    self.begin_trial(&known.device);
+                }
             }
         }
         Ok(())
     }
 
-    fn refuse(&mut self, digest: Digest, reason: &'static str, problem: &str) {
+    /// Notes that it is not taken. The operators are told, by whichever Switch is there to hear it.
+    async fn refuse(
+        &mut self,
+        digest: Digest,
+        reason: &'static str,
+        problem: &str,
+    ) -> Result<(), StoreError> {
         ::metrics::counter!(names::POLICIES_REFUSED, "reason" => reason).increment(1);
         tracing::warn!(%digest, problem, "the Switch offers a policy that is not taken");
-        self.offers.refuse(digest);
+        if self.offers.refuse(digest) == Report::Not {
+            return Ok(());
+        }
+        let now_ms = clock::wall_ms();
+        let fields = vec![
+            value::text("digest", &digest.to_string()),
+            value::text("reason", reason),
+            value::text("detail", &problem.chars().take(REASON_CHARS_MAX).collect::<String>()),
+        ];
+        let event = event_record(now_ms, REFUSED, fields);
+        match self.store.write(move |tables| tables.append_event(event, now_ms).map(drop)).await {
+            // The log has it.
+            Err(StoreError::DiskFull) => Ok(()),
+            written => written,
+        }
     }
 
-    fn begin_trial(&mut self) {
+    fn begin_trial(&mut self, device: &DeviceId) {
         let Some(trial) = self.keeper.trial() else { return };
         let left = u64::try_from(trial.until_ms.saturating_sub(clock::wall_ms())).unwrap_or(0);
         let attempts = Attempts {
             policy: trial.kept.policy.clone(),
             installed: Arc::clone(&self.installed),
-            device: self.device.clone(),
+            device: device.clone(),
             caller: self.caller.clone(),
         };
         self.takeover.set_trying(true);
@@ -261,7 +335,7 @@ impl Follower {
     }
 
     async fn followed(&self) -> Option<Arc<Profile>> {
-        let (installed, device) = (Arc::clone(&self.installed), self.device.clone());
+        let (installed, device) = (Arc::clone(&self.installed), self.identity.known()?.device.clone());
         let policy = self.keeper.current().map(|kept| kept.policy.clone());
         let made = move || installed.profile_of(&device, policy.as_ref(), Stage::Followed);
         match spawn_blocking(made).await {
@@ -296,8 +370,8 @@ impl Follower {
         let Some((until_ms, digest)) = tried else { return Ok(()) };
         // By the clock that never steps it is over, whatever the other says.
         let Some(rolled_back) = self.keeper.handle_time(until_ms) else { return Ok(()) };
-        self.offers.refuse(digest);
-        self.rolled_back = Some(digest);
+        // Told by an event of its own.
+        let _told = self.offers.refuse(digest);
         let RolledBack { serial, back_to } = rolled_back;
         let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
         self.keep(Some((rolled_back, reason.clone()))).await?;
@@ -306,7 +380,8 @@ impl Follower {
             serial,
             back_to,
             reason,
-            "the policy gave no session in time; the one before stays for good, and only a later one is tried"
+            "the policy gave no session in time; the one before stays, and only a later one is tried, or this one after \
+             `muster-client policy refresh --retry`"
         );
         self.show();
         Ok(())
@@ -315,7 +390,7 @@ impl Follower {
     /// Writes what the keeper remembers, with the event of a policy that was tried in vain. It is on disk when this returns, or
     /// the client stops.
     async fn keep(&self, rolled_back: Option<(RolledBack, String)>) -> Result<(), StoreError> {
-        let stored = remembered::stored(self.keeper.memory(), self.rolled_back);
+        let stored = remembered::stored(self.keeper.memory());
         loop {
             let (stored, rolled_back, now_ms) = (stored.clone(), rolled_back.clone(), clock::wall_ms());
             let job = move |tables: &mut Tables| {
@@ -344,8 +419,9 @@ impl Follower {
         }
     }
 
-    /// Tells people what is followed.
+    /// Tells what is followed to who judges by it, and to people.
     fn show(&self) {
+        self.followed.set(self.keeper.current().map(|kept| kept.policy.clone()));
         let status = status(&self.keeper);
         #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
         ::metrics::gauge!(names::POLICY_SERIAL).set(status.serial as f64);

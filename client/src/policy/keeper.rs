@@ -2,12 +2,14 @@
 //!
 //! A policy that changes where or whom the client connects to is tried first: the old one is followed on, and returns for
 //! good if no session came about under the new one in time. The serial never goes back: what was tried in vain is not
-//! tried again, only a later policy is.
+//! tried again, only a later policy is, or the same one when somebody on this machine says so.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use muster_proto::common::v1::Value;
+use muster_proto::ids::Digest;
+use muster_signing::envelope;
 use muster_signing::policy::{Policy, Terms};
 
 /// How long a policy is tried unless the configuration says otherwise (K4).
@@ -40,6 +42,8 @@ pub(crate) struct Memory {
     pub(crate) trial: Option<Trial>,
     /// The highest serial that was ever taken.
     pub(crate) highest_serial: u64,
+    /// The policy of that serial, where it was tried in vain.
+    pub(crate) rolled_back: Option<Digest>,
 }
 
 /// What became of a policy that was offered.
@@ -76,6 +80,8 @@ pub(crate) struct Keeper {
     attributes: BTreeMap<String, Value>,
     trial: Duration,
     memory: Memory,
+    /// Somebody on this machine has what was tried in vain tried once more.
+    is_retried: bool,
 }
 
 impl Keeper {
@@ -93,7 +99,15 @@ impl Keeper {
         let serials = [memory.current.as_ref(), memory.trial.as_ref().map(|trial| &trial.kept)];
         let held = serials.into_iter().flatten().map(|kept| kept.policy.serial()).max();
         memory.highest_serial = memory.highest_serial.max(held.unwrap_or(0));
-        Self { tenant: tenant.to_owned(), attributes, trial, memory }
+        if held == Some(memory.highest_serial) {
+            memory.rolled_back = None;
+        }
+        Self { tenant: tenant.to_owned(), attributes, trial, memory, is_retried: false }
+    }
+
+    /// Tells what audiences are matched with, once it is known; without it no policy is for this device.
+    pub(crate) fn know(&mut self, attributes: BTreeMap<String, Value>) {
+        self.attributes = attributes;
     }
 
     /// Returns what is to be kept over a restart.
@@ -126,10 +140,13 @@ impl Keeper {
         if held.into_iter().flatten().any(|held| held.policy.serial() == offered) {
             return Verdict::Held;
         }
-        if offered <= self.memory.highest_serial {
-            return Verdict::Older { highest: self.memory.highest_serial };
+        let highest = self.memory.highest_serial;
+        let is_again = offered == highest && self.may_return(&kept);
+        if offered <= highest && !is_again {
+            return Verdict::Older { highest };
         }
         self.memory.highest_serial = offered;
+        self.memory.rolled_back = None;
         // What is tried counts for nothing: it has not shown yet that it connects.
         let followed = self.memory.current.as_ref().map(|current| current.policy.terms());
         if connects_alike(followed, kept.policy.terms()) {
@@ -139,6 +156,15 @@ impl Keeper {
         }
         self.memory.trial = Some(Trial { kept, until_ms: trial_end(now_ms, self.trial) });
         Verdict::Tried
+    }
+
+    /// Whether the policy of the highest serial, which is neither followed nor tried, may be taken once more: its record was
+    /// damaged, or it was tried in vain and somebody says so.
+    fn may_return(&self, kept: &Kept) -> bool {
+        match self.memory.rolled_back {
+            Some(rolled_back) => self.is_retried && rolled_back == envelope::digest(&kept.envelope),
+            None => true,
+        }
     }
 
     /// There is a session under the policy of this serial. Returns whether it is followed only from now on.
@@ -155,7 +181,19 @@ impl Keeper {
     /// Time has passed: a trial may be over.
     pub(crate) fn handle_time(&mut self, now_ms: i64) -> Option<RolledBack> {
         let over = self.memory.trial.take_if(|trial| now_ms >= trial.until_ms)?;
+        self.memory.rolled_back = Some(envelope::digest(&over.kept.envelope));
+        self.is_retried = false;
         Some(RolledBack { serial: over.kept.policy.serial(), back_to: self.serial() })
+    }
+
+    /// Somebody on this machine wants what was tried in vain to be tried once more, when it is offered again.
+    pub(crate) fn handle_retry(&mut self) {
+        self.is_retried = true;
+    }
+
+    /// Returns the serial of the policy that was tried in vain; 0: none since the last that was taken.
+    pub(crate) fn rolled_back(&self) -> u64 {
+        self.memory.rolled_back.map_or(0, |_| self.memory.highest_serial)
     }
 }
 

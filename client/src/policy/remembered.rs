@@ -1,6 +1,5 @@
 //! Policies between the store and the [`Keeper`](super::Keeper).
 
-use muster_proto::ids::Digest;
 use muster_signing::envelope;
 use muster_signing::policy::Policy;
 
@@ -11,16 +10,21 @@ use crate::store::StoredPolicies;
 /// certificate ends; the store finds what was damaged since.
 pub(crate) fn remembered(stored: StoredPolicies) -> Memory {
     let trial = stored.trial.and_then(|(until_ms, envelope)| Some(Trial { kept: kept(envelope)?, until_ms }));
-    Memory { current: stored.current.and_then(kept), trial, highest_serial: stored.highest_serial }
+    Memory {
+        current: stored.current.and_then(kept),
+        trial,
+        highest_serial: stored.highest_serial,
+        rolled_back: stored.rolled_back,
+    }
 }
 
 /// Returns what the store is to remember.
-pub(super) fn stored(memory: &Memory, rolled_back: Option<Digest>) -> StoredPolicies {
+pub(super) fn stored(memory: &Memory) -> StoredPolicies {
     StoredPolicies {
         current: memory.current.as_ref().map(|kept| kept.envelope.clone()),
         trial: memory.trial.as_ref().map(|trial| (trial.until_ms, trial.kept.envelope.clone())),
         highest_serial: memory.highest_serial,
-        rolled_back,
+        rolled_back: memory.rolled_back,
     }
 }
 

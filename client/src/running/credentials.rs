@@ -3,13 +3,18 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use muster_pki::DeviceId;
-use muster_service::credentials::{ClientCredentials, Clock, CredentialError, RevocationFiles, Rules};
-use muster_service::health::State;
+use muster_pki::{DeviceId, DeviceKey};
+use muster_service::credentials::{
+    ClientCredentials, Clock, CredentialError, POLL_INTERVAL, RevocationFiles, Rules,
+};
+use tokio_util::sync::CancellationToken;
 
 use super::error::StartError;
 use crate::config::Config;
+use crate::identity::{Known, Teller};
+use crate::key::{self, DeviceIdentity, KeyError};
 use crate::profile;
+use crate::store::StoreError;
 
 /// Reads what every certificate is judged by; `kept` is the folder of what revocation remembers over restarts.
 pub(super) fn rules(config: &Config, kept: Option<PathBuf>) -> (Rules, Option<CredentialError>) {
@@ -26,9 +31,31 @@ pub(super) fn rules(config: &Config, kept: Option<PathBuf>) -> (Rules, Option<Cr
     if trust.has_policies() {
         roots.push(trust.policies.clone());
     }
-    let own = (!tls.has_store()).then(|| tls.certificate.clone());
+    let own =
+        (!tls.has_store() && tls.identity == DeviceIdentity::Certificate).then(|| tls.certificate.clone());
     let files = RevocationFiles { crls: config.crls.clone(), roots, own, servers, kept };
     Rules::load(config.certificates, &config.revocation, files, Clock::system())
+}
+
+/// Returns the key of a device that has no certificate; the first start makes it.
+pub(super) fn key(config: &Config) -> Result<Option<Arc<DeviceKey>>, KeyError> {
+    match config.tls.identity {
+        DeviceIdentity::Certificate => Ok(None),
+        DeviceIdentity::Key => {
+            tracing::info!(
+                "this device has no certificate: it is unauthenticated, gets no action, and calls no Background Channel"
+            );
+            key::read_or_make(&config.data_dir).map(|key| Some(Arc::new(key)))
+        }
+    }
+}
+
+/// Reads the key, only to tell what is wrong with it; one that is not there yet is made at the first start.
+pub(crate) fn check_key(config: &Config) -> Result<(), KeyError> {
+    match config.tls.identity {
+        DeviceIdentity::Certificate => Ok(()),
+        DeviceIdentity::Key => key::read(&config.data_dir).map(drop),
+    }
 }
 
 /// Reads what the client shows and whom it trusts, only to tell what is wrong with it.
@@ -40,15 +67,16 @@ pub(crate) fn check(config: &Config) -> Result<Arc<ClientCredentials>, Credentia
     }
 }
 
-/// Returns whose certificate it is; the configuration may not name somebody else.
-pub(super) fn device(config: &Config, credentials: &ClientCredentials) -> Result<DeviceId, StartError> {
-    let Some(own) = credentials.own() else {
-        let problem = match credentials.state() {
-            State::Degraded(problem) => problem,
-            State::Starting | State::Ready | State::Failed(_) => "there is none".to_owned(),
-        };
-        return Err(StartError::Identity(problem));
-    };
+/// Returns whose certificate or key it is, `None` while there is none; the configuration may not name somebody else.
+pub(super) fn device(
+    config: &Config,
+    credentials: &ClientCredentials,
+    key: Option<&DeviceKey>,
+) -> Result<Option<DeviceId>, StartError> {
+    if let Some(key) = key {
+        return Ok(Some(key.device().clone()));
+    }
+    let Some(own) = credentials.own() else { return Ok(None) };
     let device = DeviceId::from_certificate(&own).map_err(|error| StartError::Identity(error.to_string()))?;
     let name = &config.computer_name;
     if !name.is_empty() && !name.eq_ignore_ascii_case(device.as_str()) {
@@ -57,5 +85,48 @@ pub(super) fn device(config: &Config, credentials: &ClientCredentials) -> Result
         );
         return Err(StartError::Identity(problem));
     }
-    Ok(device)
+    Ok(Some(device))
+}
+
+/// Waits until a certificate tells whose device this is, and tells it.
+#[derive(Debug)]
+pub(super) struct Identifying {
+    pub(super) config: Config,
+    pub(super) credentials: Arc<ClientCredentials>,
+    pub(super) teller: Teller,
+    pub(super) stop: CancellationToken,
+}
+
+impl Identifying {
+    /// Runs until it is told, or the client stops.
+    pub(super) async fn run(self) -> Result<(), StoreError> {
+        let mut changes = self.credentials.changes();
+        loop {
+            match device(&self.config, &self.credentials, None) {
+                Ok(Some(device)) => {
+                    tracing::info!(%device, "a certificate has come, and tells whose device this is");
+                    return self.tell(device).await;
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(%error, "a certificate has come that this client does not show")
+                }
+            }
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(()),
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
+            }
+        }
+    }
+
+    async fn tell(self, device: DeviceId) -> Result<(), StoreError> {
+        // What a device tells of itself is read from files.
+        match tokio::task::spawn_blocking(move || Known::of(device)).await {
+            Ok(known) => self.teller.tell(known),
+            Err(error) => tracing::error!(%error, "this device's attributes could not be read"),
+        }
+        Ok(())
+    }
 }

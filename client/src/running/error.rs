@@ -8,6 +8,7 @@ use muster_service::credentials::CredentialError;
 
 use crate::files::{Shared, WrongKind};
 use crate::instructions::TrustError;
+use crate::key::KeyError;
 use crate::store::StoreError;
 use crate::url::UrlError;
 
@@ -43,6 +44,9 @@ pub enum StartError {
     /// The device's certificate or the servers' roots cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialError),
+    /// The key of a device without a certificate cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The certificate names no device, or another one than the configuration.
     #[error("tls.certificate: {0}")]
     Identity(String),
@@ -77,7 +81,9 @@ impl StartError {
     pub(super) fn is_full_disk(&self) -> bool {
         match self {
             Self::Store(error) => matches!(error, StoreError::DiskFull),
-            Self::File { cause, .. } => cause.kind() == io::ErrorKind::StorageFull,
+            Self::File { cause, .. } | Self::Key(KeyError::File { cause, .. }) => {
+                cause.kind() == io::ErrorKind::StorageFull
+            }
             Self::DiskFull { .. } => true,
             Self::Config(_)
             | Self::Url(_)
@@ -86,6 +92,7 @@ impl StartError {
             | Self::Taken { .. }
             | Self::Credentials(_)
             | Self::Identity(_)
+            | Self::Key(KeyError::Shared { .. } | KeyError::Unusable { .. })
             | Self::Trust(_)
             | Self::Policy { .. } => false,
         }

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use credentials::check as check_credentials;
+pub(crate) use credentials::{check as check_credentials, check_key};
 use error::in_file;
 pub use error::{RunError, StartError};
 use prepared::{Opened, Prepared};
@@ -28,6 +28,7 @@ use recovered::{policies, recover};
 
 use crate::config::Config;
 use crate::events::{self, PostError};
+use crate::identity::Identity;
 use crate::status::{Status, StatusSource};
 use crate::store::{Store, StoreError};
 use crate::{local, value};
@@ -35,17 +36,17 @@ use crate::{local, value};
 /// A running client. Dropping it does not stop it; its [`Shutdown`] does.
 #[derive(Debug)]
 pub struct Running {
-    device: DeviceId,
+    identity: Identity,
     socket: PathBuf,
     status: StatusSource,
     ended: watch::Receiver<Option<Result<(), Arc<RunError>>>>,
 }
 
 impl Running {
-    /// Returns the device's identity, as its certificate tells it.
+    /// Returns the device's identity, as its certificate tells it; `None` as long as there is none (S6).
     #[must_use]
-    pub fn device(&self) -> &DeviceId {
-        &self.device
+    pub fn device(&self) -> Option<DeviceId> {
+        self.identity.known().map(|known| known.device.clone())
     }
 
     /// Returns the path of the local socket.
@@ -84,7 +85,7 @@ impl Running {
 
 /// Starts the client: locks its folder, opens its store, checks its credentials, and spawns its tasks on `shutdown`.
 ///
-/// Returns as soon as everything local is in order; the Switch need not be there. If the store breaks later, the
+/// Returns as soon as everything local is in order; the Switch need not be there, and neither need a certificate in a `tls.store`. If the store breaks later, the
 /// client calls [`Shutdown::fail`].
 ///
 /// # Errors
@@ -102,9 +103,8 @@ async fn start_in(config: Config, shutdown: Shutdown) -> Result<Running, StartEr
     let opened = Opened::open(&config)?;
     // Where and as whom the client connects may be a policy's to say.
     let policies = policies(&config, &opened.store).await?;
-    let prepared = Prepared::of(opened, policies, &config, &shutdown)?;
-    let Prepared { device, store, .. } = &prepared;
-    let (device, store) = (device.clone(), store.clone());
+    let mut prepared = Prepared::of(opened, policies, &config, &shutdown)?;
+    let (identity, store) = (prepared.identity.clone(), prepared.store.clone());
     let recovered = recover(&store).await?;
     let socket = config.socket();
     let listener = local::listen(&socket).map_err(in_file(&socket))?;
@@ -119,8 +119,9 @@ async fn start_in(config: Config, shutdown: Shutdown) -> Result<Running, StartEr
         drop(lock);
         end.send_replace(Some(outcome));
     });
-    tracing::info!(%device, switch = config.switch, "client started");
-    Ok(Running { device, socket, status, ended })
+    let device = identity.known().map(|known| known.device.to_string());
+    tracing::info!(device, switch = config.switch, "client started");
+    Ok(Running { identity, socket, status, ended })
 }
 
 /// The tasks of a client; each ends with an error only if the store broke.

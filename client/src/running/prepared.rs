@@ -6,9 +6,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use muster_endpoint::{HelperCommand, SqlValue};
-use muster_pki::DeviceId;
-use muster_proto::ids::Digest;
+use muster_endpoint::HelperCommand;
+use muster_pki::DeviceKey;
 use muster_service::credentials::CredentialError;
 use muster_service::health::{Component, Health, State};
 use muster_service::shutdown::Shutdown;
@@ -19,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Tasks;
-use super::credentials::{device, rules};
+use super::credentials::{Identifying, device, key, rules};
 use super::error::{StartError, in_file};
 use super::lock::lock;
 use super::recovered::{Recovered, machine};
@@ -28,14 +27,15 @@ use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::connection::{Caller, Connection, Link, Takeover};
 use crate::content::Content;
-use crate::https::{Background, Https};
+use crate::https::{Background, CertificateWatch, Https};
+use crate::identity::{Identity, Known, Teller};
 use crate::instructions::shell::{Outbound, Shell, Workload};
 use crate::instructions::{SignedAdmission, Work};
-use crate::policy::{self, Follower, Heard, Keeper, Memory, Offers, PolicyStatus, Watching};
+use crate::policy::{self, Followed, Follower, Heard, Keeper, Memory, Offers, PolicyStatus, Watching};
 use crate::profile::{Installed, Profile, ProfileError, Stage};
 use crate::status::StatusSource;
 use crate::store::{Store, StoredPolicies};
-use crate::{attributes, clock, files, local};
+use crate::{clock, files, local};
 
 /// Orders and documents between the session and the instructions. The session waits for room, then the Switch does.
 const INBOX_MAX: usize = 64;
@@ -71,13 +71,14 @@ pub(super) struct Prepared {
     pub(super) lock: Flock<File>,
     installed: Arc<Installed>,
     profile: Arc<Profile>,
+    key: Option<Arc<DeviceKey>>,
     policies: Memory,
-    rolled_back: Option<Digest>,
     watching: Watching,
     /// What of certificate, roots and revocation lists somebody has to look after.
     certificate: Component,
-    pub(super) device: DeviceId,
-    attributes: BTreeMap<String, SqlValue>,
+    pub(super) identity: Identity,
+    /// Whoever finds out whose device this is; `None`: it is known.
+    identifying: Option<Identifying>,
     admission: SignedAdmission,
     pub(super) store: Store,
     background: watch::Sender<Option<Https>>,
@@ -93,15 +94,17 @@ impl Prepared {
         shutdown: &Shutdown,
     ) -> Result<Self, StartError> {
         let Opened { lock, store } = opened;
-        let rolled_back = policies.rolled_back;
         let policies = policy::remembered(policies);
-        let (installed, profile) = profile(config, &policies)?;
+        let key = key(config)?;
+        let (installed, profile) = profile(config, key.clone(), &policies)?;
         let credentials = &profile.credentials;
-        let device = device(config, credentials)?;
-        let attributes = attributes::collect(&device);
+        let device = device(config, credentials, key.as_deref())?;
+        let teller = Teller::new(device.map(Known::of));
+        let identity = teller.identity();
         let (trust, revocation) = (config.trust.clone(), Arc::clone(credentials.revocation()));
-        let admission =
-            SignedAdmission::load(trust, revocation, device.clone(), config.tenant.clone(), &attributes)?;
+        let followed = Followed::new(policies.current.as_ref().map(|kept| kept.policy.clone()));
+        let (tenant, own) = (config.tenant.clone(), identity.clone());
+        let admission = SignedAdmission::load(trust, revocation, own, tenant, followed)?;
         let background = watch::Sender::new(Https::of(&profile, config, shutdown));
         let content = Content::open(&config.data_dir, config.resources.clone(), Background::of(&background))
             .map_err(in_file(&config.data_dir))?;
@@ -114,17 +117,23 @@ impl Prepared {
         if let State::Degraded(problem) | State::Failed(problem) = certificate.state() {
             tracing::warn!(problem, "this device's credentials need somebody");
         }
+        let identifying = identity.known().is_none().then(|| Identifying {
+            config: config.clone(),
+            credentials: Arc::clone(credentials),
+            teller,
+            stop: shutdown.token().child_token(),
+        });
         let watching = Watching { shutdown: shutdown.clone(), health, name: CREDENTIALS, current };
         Ok(Self {
             lock,
             installed,
             profile,
+            key,
             policies,
-            rolled_back,
             watching,
             certificate,
-            device,
-            attributes,
+            identity,
+            identifying,
             admission,
             store,
             background,
@@ -135,7 +144,7 @@ impl Prepared {
 
     /// Joins the parts by bounded channels, and spawns one task for each.
     pub(super) fn spawn(
-        &self,
+        &mut self,
         config: &Config,
         recovered: Recovered,
         listener: UnixListener,
@@ -154,6 +163,7 @@ impl Prepared {
             machine: machine(config, self.admission.clone(), recovered),
             store: self.store.clone(),
             content: self.content.clone(),
+            certificate: CertificateWatch::new(Background::of(&self.background)),
             helper: self.helper.clone(),
             inbox,
             session: outbound_sender.clone(),
@@ -166,7 +176,8 @@ impl Prepared {
         let caller = Caller {
             config: config.session.clone(),
             store: self.store.clone(),
-            attributes: attributes::named(&self.attributes),
+            identity: self.identity.clone(),
+            key: self.key.clone(),
             workload: workload.clone(),
         };
         let takeover = Takeover::default();
@@ -189,10 +200,13 @@ impl Prepared {
         let follower = self.follower(config, ends, stop);
         let policy = follower.status.subscribe();
         tasks.spawn(follower.run());
-        let (device, store, certificate) =
-            (self.device.to_string(), self.store.clone(), self.certificate.clone());
+        if let Some(identifying) = self.identifying.take() {
+            tasks.spawn(identifying.run());
+        }
+        let (identity, store, certificate) =
+            (self.identity.clone(), self.store.clone(), self.certificate.clone());
         let heard = heard_sender;
-        let status = StatusSource { device, address, store, link, workload, certificate, policy, heard };
+        let status = StatusSource { identity, address, store, link, workload, certificate, policy, heard };
         let serving = local::serve(listener, status.clone(), stop.clone());
         tasks.spawn(async move {
             serving.await;
@@ -205,16 +219,17 @@ impl Prepared {
         let Ends { caller, takeover, session, heard } = ends;
         let keeper = Keeper::new(
             &config.tenant,
-            self.admission.attributes().clone(),
+            // Told as soon as it is known whose device this is.
+            BTreeMap::new(),
             config.policy.trial,
             self.policies.clone(),
             clock::wall_ms(),
         );
         Follower {
             keeper,
-            offers: Offers::new(self.rolled_back),
-            rolled_back: self.rolled_back,
-            device: self.device.clone(),
+            followed: self.admission.followed().clone(),
+            offers: Offers::new(self.policies.rolled_back),
+            identity: self.identity.clone(),
             installed: Arc::clone(&self.installed),
             trust: Arc::clone(self.admission.trust()),
             store: self.store.clone(),
@@ -255,9 +270,13 @@ struct Ends {
 }
 
 /// Reads where and as whom the client connects: as the policy says that is followed, else as it was installed.
-fn profile(config: &Config, policies: &Memory) -> Result<(Arc<Installed>, Arc<Profile>), StartError> {
+fn profile(
+    config: &Config,
+    key: Option<Arc<DeviceKey>>,
+    policies: &Memory,
+) -> Result<(Arc<Installed>, Arc<Profile>), StartError> {
     let (rules, unruly) = rules(config, Some(config.data_dir.join("revocation")));
-    let installed = Installed { config: config.clone(), rules };
+    let installed = Installed { config: config.clone(), rules, key };
     let policy = policies.current.as_ref().map(|kept| &kept.policy);
     match (installed.profile(policy, Stage::Followed), unruly) {
         (Ok(profile), None) => Ok((Arc::new(installed), Arc::new(profile))),

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::clock;
 use crate::config::Config;
-use crate::instructions::{HeldLicence, Instructions, Limits, Memory, SignedAdmission};
+use crate::instructions::{DownloadWait, HeldLicence, Instructions, Limits, Memory, SignedAdmission};
 use crate::store::{Entry, Store, StoreError, StoredPolicies};
 
 /// What the store remembers of instructions.
@@ -13,6 +13,7 @@ pub(super) struct Recovered {
     licence_serial: u64,
     memory: Memory,
     intents: Vec<(Entry, Option<Vec<u8>>)>,
+    certificate_wait: Option<Vec<u8>>,
 }
 
 /// Reports what was interrupted, and returns what may still start once a Welcome says that the store is no copy.
@@ -35,6 +36,7 @@ pub(super) async fn recover(store: &Store) -> Result<Recovered, StoreError> {
                     restored_at_ms: tables.restored_at_ms(now_ms)?,
                 },
                 intents,
+                certificate_wait: tables.certificate_wait(now_ms)?,
             })
         })
         .await
@@ -65,6 +67,9 @@ pub(super) fn machine(
         envelope,
         serial: recovered.licence_serial,
     });
+    let period = config.resources.certificate_wait;
+    let stored = recovered.certificate_wait.as_deref();
+    let downloads = DownloadWait::restore(period, stored, clock::wall_ms());
     let mut machine = Instructions::new(
         admission,
         limits,
@@ -72,7 +77,8 @@ pub(super) fn machine(
         recovered.licence_serial,
         recovered.memory,
         Instant::now(),
-    );
+    )
+    .with_download_wait(downloads);
     for (entry, definition) in recovered.intents {
         machine.handle_recovered(entry, definition);
     }

@@ -5,6 +5,7 @@
 //! thread and with it the client, except a full disk: that batch is rolled back and refused, and nothing was promised.
 //! Start reading at [`Store::open`] and [`tables::Tables`].
 
+mod certificate_wait;
 mod documents;
 mod gap;
 mod journal;

@@ -16,7 +16,7 @@ pub(crate) struct StoredPolicies {
     pub(crate) trial: Option<(i64, Vec<u8>)>,
     /// The highest serial that was ever taken; it outlives the policies' own records.
     pub(crate) highest_serial: u64,
-    /// The last policy that was tried in vain.
+    /// The policy of that serial, where it was tried in vain.
     pub(crate) rolled_back: Option<Digest>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | table | key | holds |
 //! |---|---|---|
-//! | `meta` | name | `outbox` (id, next sequence, first never offered), `time_floor`, `restored_at`, `epoch`, `licence`, `licence_serial` |
+//! | `meta` | name | `outbox` (id, next sequence, first never offered), `time_floor`, `restored_at`, `epoch`, `licence`, `licence_serial`, policies, `certificate_wait` |
 //! | `journal` | instruction | order digest, definition digest, state, end of window, start, the delivered order |
 //! | `refused` | order digest | orders that named no journal entry and were answered |
 //! | `outbox` | sequence | lane, instruction, time, encoded `Result` or `Event` |

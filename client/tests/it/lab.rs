@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use muster_client::{Config, Running, start};
+use muster_client::{Config, DeviceIdentity, Running, start};
 use muster_pki::authority::{Authority, Issued, Request, Revoked};
 use muster_pki::{Role, Thumbprint, UnixTime};
 use muster_proto::ids::{Digest, InstructionId};
@@ -171,6 +171,11 @@ impl Lab {
         policy(serial, more, &issue(&root, "administrator", Role::Policy))
     }
 
+    /// Signs a policy as an operator, whose root is trusted for orders.
+    pub(crate) fn policy_by_operator(&self, serial: u64, more: &str) -> Vec<u8> {
+        policy(serial, more, &self.operator)
+    }
+
     /// Gives the servers a certificate of another CA, which the client does not know, and returns that CA.
     pub(crate) fn move_servers_to_another_ca(&mut self) -> String {
         self.move_servers_to_a_ca_that_publishes_at("http://localhost/crl")
@@ -223,6 +228,44 @@ impl Lab {
         let text = DEFINITION.replace("SELECT 41 + 1 AS answer", sql);
         let text = text.replace("run_time = \"10s\"", &format!("run_time = {run_time:?}"));
         sign(text.as_bytes(), ContentType::Definition, &signer(&self.author))
+    }
+
+    /// Signs an action of the name and version of [`Self::definition`].
+    pub(crate) fn action(&self) -> Vec<u8> {
+        let text = DEFINITION.replace("kind = \"question\"", "kind = \"action\"");
+        sign(text.as_bytes(), ContentType::Definition, &signer(&self.author))
+    }
+
+    /// Returns a configuration of a device that has no certificate.
+    pub(crate) fn without_certificate(&self) -> Config {
+        let mut config = self.config();
+        config.tls.identity = DeviceIdentity::Key;
+        config.tls.certificate = PathBuf::new();
+        config.tls.key = PathBuf::new();
+        config
+    }
+
+    /// Signs a definition that needs a resource, which is nowhere.
+    pub(crate) fn definition_with_resource(&self) -> Vec<u8> {
+        let resource = format!("\n[[resource]]\nname = \"list\"\nsize = 5\nroot = \"{}\"\n", "ab".repeat(32));
+        let text = DEFINITION.replace("SELECT 41 + 1 AS answer", "SELECT length(:resource_list) AS answer");
+        sign((text + &resource).as_bytes(), ContentType::Definition, &signer(&self.author))
+    }
+
+    /// Issues a certificate of the device, with its key, that no server takes: it tells of no CRL (C6).
+    pub(crate) fn device_without_distribution_point(&self) -> String {
+        let now = UnixTime::now().as_secs();
+        let request = Request {
+            common_name: DEVICE.to_owned(),
+            dns_names: vec![DEVICE.to_owned()],
+            ip_addresses: Vec::new(),
+            role: Role::Device,
+            not_before: seconds(now - 60),
+            not_after: seconds(now + 3_600),
+            crl_url: None,
+        };
+        let issued = self.devices.issue(&request).unwrap();
+        issued.chain_pem + &issued.key_pem
     }
 
     /// Signs a licence of another tenant or serial than [`Self::licence`].

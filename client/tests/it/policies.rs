@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use muster_client::Config;
 use muster_client::local::{Reply, Request, ask};
-use muster_proto::common::v1::{TargetState, value::Kind};
-use muster_proto::session::v1::{CloseReason, Event, Lane};
+use muster_proto::common::v1::{Refusal, TargetState, value::Kind};
+use muster_proto::session::v1::{CloseReason, Event, Lane, Result as InstructionResult};
 
 use crate::lab::{Lab, PATIENCE};
 use crate::switch::{FakeSwitch, Session};
@@ -72,6 +72,11 @@ async fn k4_a_policy_that_gives_no_session_in_time_is_rolled_back_and_reported()
     session.follows(0).await;
     runs(&mut session, &lab, 2).await;
     assert_eq!(session.asked, 0);
+    // Only somebody on this machine has it tried once more.
+    let shown = ask(client.running.socket(), &Request::RefreshPolicy { retry: true }).await.unwrap();
+    assert!(matches!(&shown, Reply::Policy(policy) if policy.rolled_back == 7), "{shown:?}");
+    client.wait_for_trial(&mut session, 7).await;
+    assert_eq!(session.asked, 1);
     client.stop().await;
 }
 
@@ -83,14 +88,54 @@ async fn k1_a_policy_that_the_administrators_did_not_sign_changes_nothing() {
     let mut session = switch.accept(&lab).await;
     session.policy = Some(lab.foreign_policy(1, &switches(&[&at(&other)])));
 
-    session.follows(0).await;
+    let event = event(&mut session, "policy.refused").await;
     runs(&mut session, &lab, 1).await;
 
+    assert_eq!(text(&event, "reason"), "signature");
     assert_eq!(session.asked, 1);
     let status = client.running.status().await.unwrap();
     assert_eq!((status.connected, status.policy_serial, status.policy_trial), (true, 0, 0));
     // Ours is taken afterwards: its serial says nothing about the liar's.
     session.offer(lab.policy(1, "says = \"ours\"")).await;
+    session.follows(1).await;
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k1_an_operator_whose_orders_are_believed_signs_no_policy_and_other_devices_policies_are_not_followed()
+ {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let client = lab.start().await;
+    let mut session = switch.accept(&lab).await;
+    session.follows(0).await;
+
+    for (offered, reason) in [
+        (lab.policy_by_operator(1, "says = \"by an operator\""), "signature"),
+        (lab.policy(1, "audience = 'device == \"w702.acme.local\"'"), "not_ours"),
+    ] {
+        session.offer(offered).await;
+        let event = event(&mut session, "policy.refused").await;
+        assert_eq!(text(&event, "reason"), reason);
+    }
+
+    assert_eq!(client.running.status().await.unwrap().policy_serial, 0);
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k3_a_later_policy_is_asked_for_by_the_clock_as_well() {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let mut config = lab.config();
+    config.policy.refresh = Duration::from_millis(50);
+    let client = lab.start_with(config).await;
+    let mut session = switch.accept(&lab).await;
+    session.follows(0).await;
+
+    // Nothing tells of it.
+    session.policy = Some(lab.policy(1, "says = \"found by looking\""));
+
     session.follows(1).await;
     client.stop().await;
 }
@@ -271,7 +316,7 @@ async fn k3_a_local_program_sees_the_policy_and_has_a_later_one_asked_for() {
     session.follows(0).await;
     session.policy = Some(lab.policy(3, "says = \"the third\""));
 
-    let reply = ask(client.running.socket(), &Request::RefreshPolicy {}).await.unwrap();
+    let reply = ask(client.running.socket(), &Request::RefreshPolicy { retry: false }).await.unwrap();
     assert!(matches!(&reply, Reply::Policy(policy) if policy.serial == 0), "{reply:?}");
     session.follows(3).await;
 
@@ -280,6 +325,74 @@ async fn k3_a_local_program_sees_the_policy_and_has_a_later_one_asked_for() {
         matches!(&reply, Reply::Policy(policy) if policy.serial == 3 && policy.text.contains("the third")),
         "{reply:?}"
     );
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k3_a_switch_cannot_have_a_client_wait_longer_than_its_configuration_says() {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let mut config = lab.config();
+    config.policy.spread_max = Duration::from_millis(200);
+    let client = lab.start_with(config).await;
+    let mut session = switch.accept(&lab).await;
+    session.follows(0).await;
+
+    session.offer_over(lab.policy(1, "says = \"to many\""), Duration::from_secs(86_400)).await;
+
+    session.follows(1).await;
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k2_what_a_policy_does_not_grant_is_refused_before_it_runs_and_granted_again_by_a_later_one() {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let client = lab.start().await;
+    let mut session = switch.accept(&lab).await;
+    session.policy = Some(lab.policy(1, "[grants]\nkinds = [\"action\"]"));
+    session.follows(1).await;
+
+    let (refused, progress) = outcome(&mut session, &lab, 1).await;
+    assert_eq!((refused.state(), refused.refusal()), (TargetState::Refused, Refusal::NotGranted));
+    assert!(refused.detail.contains("question is not granted: grants.kinds has action"), "{refused:?}");
+    assert!(refused.detail.contains("policy 1") && progress.is_empty(), "{refused:?} {progress:?}");
+
+    // Over a restart as well, and before anything is heard of the Switch.
+    client.stop().await;
+    let client = lab.start().await;
+    let mut session = switch.accept(&lab).await;
+    let (refused, _) = outcome(&mut session, &lab, 2).await;
+    assert_eq!(refused.refusal(), Refusal::NotGranted);
+
+    session.policy = Some(lab.policy(2, "[grants]\nkinds = [\"question\"]"));
+    session.offer(lab.policy(2, "[grants]\nkinds = [\"question\"]")).await;
+    session.follows(2).await;
+    runs(&mut session, &lab, 3).await;
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k2_a_table_that_a_policy_does_not_grant_is_not_read() {
+    let switch = FakeSwitch::listen().await;
+    let mut lab = Lab::new(switch.port(), 1);
+    lab.definition = lab.definition_of("SELECT count(*) AS answer FROM users", "10s");
+    let client = lab.start().await;
+    let mut session = switch.accept(&lab).await;
+    session.policy = Some(lab.policy(1, "[grants]\ntables = [\"os\", \"processes\"]"));
+    session.follows(1).await;
+
+    let (refused, _) = outcome(&mut session, &lab, 1).await;
+    assert_eq!((refused.state(), refused.refusal()), (TargetState::Refused, Refusal::NotGranted));
+    assert!(refused.detail.contains("users is not granted: grants.tables has os, processes"), "{refused:?}");
+
+    let shown = ask(client.running.socket(), &Request::Policy {}).await.unwrap();
+    let Reply::Policy(shown) = shown else { panic!("{shown:?}") };
+    assert_eq!(shown.grants.tables.as_ref().map(|tables| tables.contains("os")), Some(true));
+    assert_eq!((shown.grants.kinds.as_ref(), shown.grants.actions.as_ref()), (None, None));
+    session.offer(lab.policy(2, "[grants]\ntables = [\"users\"]")).await;
+    session.follows(2).await;
+    runs(&mut session, &lab, 2).await;
     client.stop().await;
 }
 
@@ -299,10 +412,16 @@ pub(crate) fn with_trial(lab: &Lab, trial: Duration) -> Config {
 
 /// An order is answered over this session.
 pub(crate) async fn runs(session: &mut Session, lab: &Lab, number: u8) {
-    session.order(&lab.order(number)).await;
-    let (result, _) = session.result().await;
+    let (result, _) = outcome(session, lab, number).await;
     assert_eq!(result.state(), TargetState::Answered, "{}", result.detail);
+}
+
+/// What becomes of an order over this session, and the progress before it.
+async fn outcome(session: &mut Session, lab: &Lab, number: u8) -> (InstructionResult, Vec<String>) {
+    session.order(&lab.order(number)).await;
+    let (result, progress) = session.result().await;
     session.ack(Lane::Results, result.sequence).await;
+    (result, progress)
 }
 
 pub(crate) async fn event(session: &mut Session, name: &str) -> Event {

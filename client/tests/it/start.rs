@@ -27,7 +27,7 @@ async fn a_computer_name_that_is_not_the_certificates_stops_the_start() {
     let running = start(config, shutdown.clone()).await.unwrap();
 
     assert!(error.to_string().contains("w702.acme.local") && error.to_string().contains(DEVICE), "{error}");
-    assert_eq!(running.device().as_str(), DEVICE);
+    assert_eq!(running.device().unwrap().as_str(), DEVICE);
     shutdown.trigger();
     running.wait().await.unwrap();
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
-use muster_pki::Thumbprint;
+use muster_pki::device_key::{DEVICE_KEY_HEADER, EXPORTER_BYTES, EXPORTER_LABEL, ProvenKey};
+use muster_pki::{DeviceId, Thumbprint};
 use muster_proto::frame;
 use muster_proto::ids::Epoch;
 use muster_proto::session::switch::{SwitchEvent, SwitchSession, SwitchSessionConfig, WelcomeArgs};
@@ -14,7 +15,7 @@ use muster_proto::session::v1::{
     Result as InstructionResult, SequenceRange,
 };
 use muster_service::credentials::provider;
-use rustls::SupportedProtocolVersion;
+use rustls::{ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
@@ -77,6 +78,28 @@ impl FakeSwitch {
         tokio::time::timeout(PATIENCE, living).await.expect("the client did not connect")
     }
 
+    /// Takes the next session of a device that shows no certificate, and welcomes it; returns the device that it has proven to be.
+    pub(crate) async fn accept_by_key(&self, lab: &Lab) -> (Session, DeviceId) {
+        let accepted = async {
+            let (stream, _) = self.listener.accept().await.unwrap();
+            let config = server_config(rustls::ALL_VERSIONS).with_no_client_auth();
+            let stream = TlsAcceptor::from(with_certificate(lab, config)).accept(stream).await.unwrap();
+            let tls = stream.get_ref().1;
+            let exported = tls.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None).unwrap();
+            let mut proven = None;
+            #[expect(clippy::result_large_err, reason = "the library's signature")]
+            let check = |request: &Request, response: Response| {
+                let proof = &request.headers()[DEVICE_KEY_HEADER];
+                proven = Some(ProvenKey::verify(proof.as_bytes(), &exported).unwrap());
+                check_upgrade(request, response)
+            };
+            let socket = tokio_tungstenite::accept_hdr_async(stream, check).await.unwrap();
+            let session = Self::greet(lab, now_ms(), socket).await;
+            (session, proven.unwrap().device().clone())
+        };
+        tokio::time::timeout(PATIENCE, accepted).await.expect("the client did not connect")
+    }
+
     async fn accept_one(&self, lab: &Lab, time_ms: i64) -> Session {
         let (stream, _) = self.listener.accept().await.unwrap();
         let stream = acceptor(lab).accept(stream).await.unwrap();
@@ -85,6 +108,10 @@ impl FakeSwitch {
 
     async fn welcome(lab: &Lab, time_ms: i64, stream: TlsStream<TcpStream>) -> Session {
         let socket = tokio_tungstenite::accept_hdr_async(stream, check_upgrade).await.unwrap();
+        Self::greet(lab, time_ms, socket).await
+    }
+
+    async fn greet(lab: &Lab, time_ms: i64, socket: WebSocketStream<TlsStream<TcpStream>>) -> Session {
         let protocol = SwitchSession::new(SwitchSessionConfig::default(), Instant::now());
         let mut session = Session {
             socket,
@@ -149,7 +176,12 @@ impl Session {
 
     /// Offers a policy out of turn, as after an import.
     pub(crate) async fn offer(&mut self, policy: Vec<u8>) {
-        self.protocol.push_policy_notice(Some(muster_signing::envelope::digest(&policy)));
+        self.offer_over(policy, Duration::ZERO).await;
+    }
+
+    /// As [`Self::offer`], to many at once.
+    pub(crate) async fn offer_over(&mut self, policy: Vec<u8>, spread: Duration) {
+        self.protocol.push_policy_notice(Some(muster_signing::envelope::digest(&policy)), spread);
         self.policy = Some(policy);
         self.flush().await;
     }
@@ -215,6 +247,25 @@ impl Session {
         }
     }
 
+    /// Returns the next event, acknowledged; `None`: something else came.
+    pub(crate) async fn event_or_other(&mut self) -> Option<Event> {
+        match self.next().await {
+            SwitchEvent::Event(event, _) => {
+                self.ack(Lane::Events, event.sequence).await;
+                Some(event)
+            }
+            _ => None,
+        }
+    }
+
+    /// Answers whatever comes until something else has happened.
+    pub(crate) async fn answer_until<T>(&mut self, happens: impl Future<Output = T>) -> T {
+        tokio::select! {
+            happened = tokio::time::timeout(PATIENCE, happens) => happened.expect("it did not happen"),
+            () = self.answer() => unreachable!("it answers for ever"),
+        }
+    }
+
     /// Returns the next event.
     pub(crate) async fn event(&mut self) -> Event {
         match self.next().await {
@@ -238,7 +289,7 @@ impl Session {
             SwitchEvent::PolicyCheck { serial } => {
                 self.followed = Some(serial);
                 let digest = self.policy.as_deref().map(muster_signing::envelope::digest);
-                self.protocol.push_policy_notice(digest);
+                self.protocol.push_policy_notice(digest, Duration::ZERO);
                 self.flush().await;
             }
             SwitchEvent::DocumentRequest { kind, digest } => {
@@ -282,20 +333,27 @@ pub(crate) fn acceptor(lab: &Lab) -> TlsAcceptor {
     acceptor_for(lab, rustls::ALL_VERSIONS)
 }
 
-fn acceptor_for(lab: &Lab, versions: &[&'static SupportedProtocolVersion]) -> TlsAcceptor {
+type Asking = rustls::ConfigBuilder<ServerConfig, rustls::WantsVerifier>;
+
+type Showing = rustls::ConfigBuilder<ServerConfig, rustls::server::WantsServerCert>;
+
+fn server_config(versions: &[&'static SupportedProtocolVersion]) -> Asking {
+    ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions).unwrap()
+}
+
+fn with_certificate(lab: &Lab, config: Showing) -> Arc<ServerConfig> {
     let chain = CertificateDer::pem_slice_iter(lab.server.chain_pem.as_bytes()).map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_slice(lab.server.key_pem.as_bytes()).unwrap();
+    Arc::new(config.with_single_cert(chain, key).unwrap())
+}
+
+fn acceptor_for(lab: &Lab, versions: &[&'static SupportedProtocolVersion]) -> TlsAcceptor {
     let mut roots = rustls::RootCertStore::empty();
     let devices = std::fs::read(lab.folder.path().join("devices.pem")).unwrap();
     roots.add(CertificateDer::from_pem_slice(&devices).unwrap()).unwrap();
     let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions)
-        .unwrap()
-        .with_client_cert_verifier(verifier.build().unwrap())
-        .with_single_cert(chain, key)
-        .unwrap();
-    TlsAcceptor::from(Arc::new(config))
+    let config = server_config(versions).with_client_cert_verifier(verifier.build().unwrap());
+    TlsAcceptor::from(with_certificate(lab, config))
 }
 
 #[expect(clippy::result_large_err, reason = "the library's signature")]

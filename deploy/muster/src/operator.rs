@@ -204,6 +204,18 @@ fn unusable(home: &Home, error: CredentialError) -> Failure {
     failure.with_next(next)
 }
 
+/// Returns the certificate that the server at `HOST:PORT` shows to an operator.
+pub(crate) async fn server_certificate(
+    home: &Home,
+    address: &str,
+    alpn: &[u8],
+) -> Result<Certificate, Failure> {
+    let stream = connect_tls(client_credentials(home, alpn)?.as_ref(), address).await?;
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let read = shown.and_then(|der| Certificate::from_der(der).ok());
+    read.ok_or_else(|| Failure::unreachable(format!("{address} shows no certificate")))
+}
+
 /// Opens TLS to `HOST:PORT` and expects a certificate of a server for that host.
 pub(crate) async fn connect_tls(
     credentials: &ClientCredentials,
@@ -224,8 +236,10 @@ pub(crate) async fn connect_tls(
             DialError::Tls { ref source, .. } if !is_about_certificates(source) => {
                 Failure::unreachable(said).with_next("muster doctor")
             }
-            DialError::Tls { .. } | DialError::Refused { .. } => Failure::denied(said)
-                .with_next("muster pki check --role switch --ca HOME/trust/servers.pem FILE"),
+            DialError::Tls { .. } | DialError::Refused { .. } | DialError::NoCertificate { .. } => {
+                Failure::denied(said)
+                    .with_next("muster pki check --role switch --ca HOME/trust/servers.pem FILE")
+            }
         }
     })
 }

@@ -23,6 +23,7 @@ mod live;
 mod provider;
 mod revocation;
 mod server_side;
+mod server_store;
 mod shown;
 mod store;
 mod told;
@@ -46,7 +47,8 @@ pub use self::provider::provider;
 pub use self::revocation::{
     FetchSettings, IssuerSettings, PathElement, Revocation, RevocationFiles, RevocationSettings, Revocations,
 };
-pub use self::server_side::ServerCredentials;
+pub use self::server_side::{ClientCertificate, ServerCredentials};
+pub use self::server_store::ServerTls;
 pub use self::shown::{NothingShown, shown_by};
 pub use self::store::{CertificateStore, STORE_FILE_BYTES_MAX, STORE_FILES_MAX, StoreSettings};
 pub use self::told::{Shown, Told, ToldPeer};
@@ -93,6 +95,12 @@ pub enum Own {
     Store(Arc<CertificateStore>),
 }
 
+impl From<CredentialFiles> for Own {
+    fn from(files: CredentialFiles) -> Self {
+        Self::Files(files)
+    }
+}
+
 impl Own {
     fn files(&self) -> Option<&CredentialFiles> {
         match self {
@@ -131,23 +139,40 @@ pub struct Rules {
     pub clock: Clock,
 }
 
-/// Loads what a TLS server needs: its own certificate, and which roles may connect under which roots.
+/// Loads what a TLS server needs: its own certificate, and which roles may connect under which roots. Nobody connects without a
+/// certificate.
 ///
 /// `own_role` is [`Role::Switch`] for every server of ours.
 ///
 /// # Errors
-/// Returns [`CredentialError`] when a file is unreadable, our own certificate breaks a rule, or the roots of two roles
-/// overlap; all of it, see [`CredentialError::into_each`]. All need an operator.
+/// Returns [`CredentialError`] when a file is unreadable, our own certificate breaks a rule, a folder holds none that will do (S7),
+/// or the roots of two roles overlap; all of it, see [`CredentialError::into_each`]. All need an operator.
 pub fn server(
-    files: CredentialFiles,
+    own: impl Into<Own>,
+    client_roles: Vec<(Role, PathBuf)>,
+    alpn: Vec<Vec<u8>>,
+    own_role: Role,
+    rules: Rules,
+) -> Result<Arc<ServerCredentials>, CredentialError> {
+    server_asking(ClientCertificate::Required, own, client_roles, alpn, own_role, rules)
+}
+
+/// As [`server`], for a listener that may let somebody in without a certificate: see [`ServerCredentials::asks`].
+///
+/// # Errors
+/// As [`server`].
+pub fn server_asking(
+    asks: ClientCertificate,
+    own: impl Into<Own>,
     client_roles: Vec<(Role, PathBuf)>,
     alpn: Vec<Vec<u8>>,
     own_role: Role,
     rules: Rules,
 ) -> Result<Arc<ServerCredentials>, CredentialError> {
     ServerCredentials::load(
-        Source { own: Own::Files(files), own_role, roots: client_roles, servers: None, rules },
+        Source { own: own.into(), own_role, roots: client_roles, servers: None, rules },
         alpn,
+        asks,
     )
 }
 

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
+use muster_pki::Certificate;
 use serde::Serialize;
 
 use crate::metrics;
@@ -14,6 +16,30 @@ use crate::metrics;
 #[derive(Clone, Debug, Default)]
 pub struct Health {
     components: Arc<Mutex<BTreeMap<&'static str, State>>>,
+    certificates: Arc<Mutex<BTreeMap<&'static str, CertificateInUse>>>,
+}
+
+/// A certificate of ours that is shown to peers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CertificateInUse {
+    subject: String,
+    issuer: String,
+    thumbprint: String,
+    not_after: String,
+}
+
+impl CertificateInUse {
+    /// Takes what names a certificate, and until when it is valid.
+    #[must_use]
+    pub fn of(certificate: &Certificate) -> Self {
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(certificate.not_after().as_secs());
+        Self {
+            subject: certificate.subject().to_owned(),
+            issuer: certificate.issuer().to_owned(),
+            thumbprint: certificate.thumbprint().to_string(),
+            not_after: humantime::format_rfc3339_seconds(end).to_string(),
+        }
+    }
 }
 
 impl Health {
@@ -37,7 +63,17 @@ impl Health {
     /// Returns every component's state, by name.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot { components: self.lock().clone() }
+        let certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Snapshot { components: self.lock().clone(), certificates }
+    }
+
+    /// Shows which certificate component `name` uses (N3); `None`: none at present.
+    pub fn show_certificate(&self, name: &'static str, certificate: Option<CertificateInUse>) {
+        let mut shown = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        match certificate {
+            Some(certificate) => shown.insert(name, certificate),
+            None => shown.remove(name),
+        };
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, State>> {
@@ -95,6 +131,9 @@ impl State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Snapshot {
     components: BTreeMap<&'static str, State>,
+    /// By the component that shows them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    certificates: BTreeMap<&'static str, CertificateInUse>,
 }
 
 impl Snapshot {
@@ -119,6 +158,8 @@ impl Snapshot {
 
 #[cfg(test)]
 mod tests {
+    use muster_pki::UnixTime;
+
     use super::*;
 
     #[test]
@@ -141,6 +182,25 @@ mod tests {
 
         assert!(!health.snapshot().is_alive());
         assert!(!health.snapshot().is_ready());
+    }
+
+    #[test]
+    fn n3_the_certificate_in_use_is_shown_with_its_end_until_there_is_none() {
+        let (start, year) =
+            (UnixTime::since_unix_epoch(Duration::from_secs(0)), Duration::from_secs(31_536_000));
+        let authority = muster_pki::authority::Authority::root("Servers", year, start).unwrap();
+        let health = Health::new();
+        let shown = |health: &Health| serde_json::to_string(&health.snapshot()).unwrap();
+        health.show_certificate("server", Some(CertificateInUse::of(authority.certificate())));
+
+        let with = shown(&health);
+        health.show_certificate("server", None);
+
+        let thumbprint = authority.certificate().thumbprint().to_string();
+        for part in ["CN=Servers", thumbprint.as_str(), r#""not_after":"1971-01-01T00:00:00Z""#] {
+            assert!(with.contains(part), "{part}: {with}");
+        }
+        assert_eq!(shown(&health), r#"{"components":{}}"#);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The names of the metrics this crate records. Labels: `component`, `credentials`; never a device.
+//! The names of the metrics this crate records. Labels: `component`, `credentials`, the thumbprint of a certificate of ours; never
+//! a device.
 
 /// Counter: credential files reloaded and put to use.
 pub const CREDENTIALS_RELOADED_TOTAL: &str = "muster_credentials_reloaded_total";
@@ -6,9 +7,12 @@ pub const CREDENTIALS_RELOADED_TOTAL: &str = "muster_credentials_reloaded_total"
 pub const CREDENTIALS_REFUSED_TOTAL: &str = "muster_credentials_refused_total";
 /// Gauge: 1 while the files on disk are refused and older ones are in use, else 0.
 pub const CREDENTIALS_STALE: &str = "muster_credentials_stale";
-/// Gauge: the end of the validity of a certificate of ours, in seconds since 1970; label `credentials` says which.
+/// Gauge: 1 for the certificate of ours that is in use, 0 for those before it; labels `credentials` and `thumbprint`.
+pub const CREDENTIALS_INFO: &str = "muster_credentials_info";
+/// Gauge: the end of the validity of a certificate of ours, in seconds since 1970, 0 while there is none; label `credentials` says
+/// which.
 pub const CREDENTIALS_NOT_AFTER_SECONDS: &str = "muster_credentials_not_after_seconds";
-/// Gauge: when the first CA of a file of roots or issuers ends, in seconds since 1970; label `file`.
+/// Gauge: when the first CA of a file of roots or issuers, or the first anchor of a trust store, ends, in seconds since 1970; label `file`.
 pub const AUTHORITIES_NOT_AFTER_SECONDS: &str = "muster_authorities_not_after_seconds";
 /// Gauge: when the next CRL is due, in seconds since 1970; label `crl`, the file or URL of the one in use.
 pub const CRL_NEXT_UPDATE_SECONDS: &str = "muster_crl_next_update_seconds";

@@ -18,6 +18,7 @@ mod listeners;
 mod openssl_pki;
 mod people;
 mod people_and_certificates;
+mod policies;
 mod processes;
 mod python_client;
 mod renewal;

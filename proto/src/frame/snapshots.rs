@@ -165,10 +165,14 @@ fn policy_check() {
 #[test]
 fn policy_notice() {
     check(
-        Body::PolicyNotice(PolicyNotice { digest: vec![0xee; 32] }),
+        Body::PolicyNotice(PolicyNotice { digest: vec![0xee; 32], spread_ms: 0 }),
         &format!("7a220a20{}", "ee".repeat(32)),
     );
-    check(Body::PolicyNotice(PolicyNotice { digest: Vec::new() }), "7a00");
+    check(
+        Body::PolicyNotice(PolicyNotice { digest: vec![0xee; 32], spread_ms: 100_000 }),
+        &format!("7a260a20{}10a08d06", "ee".repeat(32)),
+    );
+    check(Body::PolicyNotice(PolicyNotice { digest: Vec::new(), spread_ms: 0 }), "7a00");
 }
 
 #[test]

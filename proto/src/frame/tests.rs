@@ -65,7 +65,7 @@ fn refuses_what_breaks_a_field() {
         ("Hello.attributes", Body::Hello(Hello { attributes: vec![named("os"); 65], ..hello() })),
         ("Hello.attributes", Body::Hello(Hello { attributes: vec![named("o s")], ..hello() })),
         ("Hello.licence_digest", Body::Hello(Hello { licence_digest: vec![0; 31], ..hello() })),
-        ("PolicyNotice.digest", Body::PolicyNotice(PolicyNotice { digest: vec![0; 33] })),
+        ("PolicyNotice.digest", Body::PolicyNotice(PolicyNotice { digest: vec![0; 33], spread_ms: 0 })),
         (
             "Progress.state",
             Body::Progress(Progress { instruction: vec![0; 16], state: TargetState::Answered.into() }),

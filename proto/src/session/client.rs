@@ -58,8 +58,13 @@ pub enum ClientEvent {
     Document(Document),
     /// The Switch holds another licence; ask for it if it is not the one held.
     LicenceNotice(Digest),
-    /// The Switch holds a later policy for this device; none: it holds no later one than was told.
-    PolicyNotice(Option<Digest>),
+    /// The Switch names the policy that it holds for this device.
+    PolicyNotice {
+        /// SHA-256 of its envelope; none: it holds no later one than was told.
+        digest: Option<Digest>,
+        /// How long all that are told at once may take to ask for it. A Switch may say anything: whoever asks has a bound.
+        spread: Duration,
+    },
     /// The Switch ends the session; [`ClientEvent::Closed`] follows.
     GoAway {
         /// Why.
@@ -327,7 +332,9 @@ impl ClientSession {
             Body::PolicyNotice(notice) => {
                 self.expect_established()?;
                 let digest = Some(&notice.digest[..]).filter(|digest| !digest.is_empty());
-                ClientEvent::PolicyNotice(digest.map(Digest::try_from).transpose().map_err(|_| Violation)?)
+                let digest = digest.map(Digest::try_from).transpose().map_err(|_| Violation)?;
+                let spread = Duration::from_millis(u64::from(notice.spread_ms));
+                ClientEvent::PolicyNotice { digest, spread }
             }
             Body::Hello(_)
             | Body::PolicyCheck(_)

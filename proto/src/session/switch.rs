@@ -302,13 +302,14 @@ impl SwitchSession {
         }
     }
 
-    /// Names a later policy to the client, or says that there is none. Where the queue is full it is left out: the client
-    /// asks again.
-    pub fn push_policy_notice(&mut self, digest: Option<Digest>) {
+    /// Names a later policy to the client, or says that there is none. With others that are told at the same time, it asks for
+    /// it at a moment of its own within `spread`. Where the queue is full it is left out: the client asks again.
+    pub fn push_policy_notice(&mut self, digest: Option<Digest>, spread: Duration) {
         if let Ok(established) = self.established() {
             established.policy_checked();
             let digest = digest.map_or_else(Vec::new, |digest| digest.to_vec());
-            let notice = encode(Body::PolicyNotice(PolicyNotice { digest }));
+            let spread_ms = u32::try_from(spread.as_millis()).unwrap_or(u32::MAX);
+            let notice = encode(Body::PolicyNotice(PolicyNotice { digest, spread_ms }));
             self.outbound.push(Priority::Rows, notice).unwrap_or_default();
         }
     }

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::Certificate;
 
-/// The name of a device: lower-case ASCII, 1 to 253 bytes, as it stands in its certificate.
+/// The name of a device: lower-case ASCII, 1 to 253 bytes, as it stands in its certificate; a device without one is named
+/// after its key.
 ///
 /// It survives renewal and a change of issuer (DESIGN.md, "Contracts"; rule C7). Letters, digits, hyphens, underscores
 /// and dots are allowed; a dot neither begins nor ends it, nor follows another.
@@ -19,13 +21,36 @@ impl DeviceId {
     /// Longest name in bytes, that of a DNS name (RFC 1035 §2.3.4, without the root's dot).
     pub const BYTES_MAX: usize = 253;
 
+    /// How the name of a device ends that has no certificate. `invalid` is nobody's domain (RFC 6761 §6.4).
+    const OF_KEY: &str = ".key.invalid";
+
+    /// Bytes of the digest in such a name: nobody makes a key that has another's name.
+    const OF_KEY_BYTES: usize = 16;
+
+    /// Returns the name of a device that has a key and no certificate (C1): the first half of the SHA-256 of the key's
+    /// SubjectPublicKeyInfo in hex, and `.key.invalid`. No certificate gives such a name.
+    #[must_use]
+    pub fn of_key(spki: &[u8]) -> Self {
+        let digest = digest::digest(&digest::SHA256, spki);
+        let half: Vec<u8> = digest.as_ref().iter().copied().take(Self::OF_KEY_BYTES).collect();
+        Self(format!("{}{}", hex::encode(half), Self::OF_KEY))
+    }
+
+    /// Returns whether it is the name of a device without a certificate: *unauthenticated*.
+    #[must_use]
+    pub fn is_of_key(&self) -> bool {
+        self.0.ends_with(Self::OF_KEY)
+    }
+
     /// Returns the name a certificate gives its device: its first SAN dNSName, else its CN (C7).
     ///
     /// # Errors
-    /// The certificate has neither, or the one that counts is no device name (a wildcard, for example).
+    /// The certificate has neither, or the one that counts is no device name (a wildcard, for example), or is one that only
+    /// devices without a certificate have.
     pub fn from_certificate(certificate: &Certificate) -> Result<Self, DeviceIdError> {
         let name = certificate.dns_names().first().map(String::as_str).or(certificate.common_name());
-        name.ok_or(DeviceIdError::Missing)?.parse()
+        let device: Self = name.ok_or(DeviceIdError::Missing)?.parse()?;
+        if device.is_of_key() { Err(DeviceIdError::OfKey(device.0)) } else { Ok(device) }
     }
 
     /// Returns the name as text.
@@ -100,6 +125,11 @@ pub enum DeviceIdError {
     /// Two dots in a row, or one at an end.
     #[error("device name {0:?} has an empty label; wanted one dot between labels and none at the ends")]
     EmptyLabel(String),
+    /// A certificate for a name of devices that have none.
+    #[error(
+        "device name {0:?} ends as the names of devices without a certificate do; reissue it with the computer name as SAN dNSName"
+    )]
+    OfKey(String),
 }
 
 #[cfg(test)]
@@ -111,6 +141,19 @@ mod tests {
         let id: DeviceId = "W701.ACME.Local".parse().unwrap();
 
         assert_eq!(id.as_str(), "w701.acme.local");
+    }
+
+    #[test]
+    fn c1_the_name_of_a_key_is_one_of_its_own() {
+        let device = DeviceId::of_key(b"a key");
+
+        // printf 'a key' | sha256sum
+        assert_eq!(device.as_str(), "8fa3aab2faa9b79e0a0398da5b5abd07.key.invalid");
+        assert_eq!(device.to_string().to_uppercase().parse(), Ok(device.clone()));
+        assert!(device.is_of_key());
+        for other in ["w701.acme.local", "key.invalid", "a.key.invalid.acme.local", "akey.invalid"] {
+            assert!(!other.parse::<DeviceId>().unwrap().is_of_key(), "{other}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod certificate;
 mod check;
 mod describe;
 mod device_id;
+pub mod device_key;
 mod finding;
 mod format;
 mod identity;
@@ -36,6 +37,7 @@ pub use check::{
 };
 pub use describe::{CrlSummary, EnvelopeSummary, ITEMS_MAX, Item, KeySummary, RequestSummary, describe};
 pub use device_id::{DeviceId, DeviceIdError};
+pub use device_key::DeviceKey;
 pub use finding::{Finding, Rule, Severity};
 pub use format::Format;
 pub use identity::{IDENTITY_CERTIFICATES_MAX, Identity, IdentityError, IdentityFiles, NamedBytes};

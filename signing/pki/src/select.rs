@@ -5,8 +5,8 @@
 //! configuration ─► Selection ─┤► select ─► Choice | Missing, both with a Report of every certificate
 //! Question (purpose, now, revocation) ─┘
 //! ```
-//! [`select()`] answers once; a client asks [`Chosen`], which keeps the answer (S4). [`select_server`] finds the
-//! certificate of a peer's HTTPS (S7). [`CertificateWait`] is what a download does while there is none (S6).
+//! [`select()`] answers once; who runs on asks [`Chosen`], which keeps the answer (S4), for a client's certificate or a server's.
+//! [`select_server`] finds the certificate of a peer's HTTPS (S7). [`CertificateWait`] is what a download does while there is none (S6).
 //!
 //! It reads no store and no key: the caller says what there is. It does not look for a path to a root either, which is the
 //! peer's to judge (C2).
@@ -30,7 +30,7 @@ use std::fmt;
 use rustls_pki_types::UnixTime;
 
 pub use self::candidate::{Candidate, Candidates, PrivateKey, Unread};
-pub use self::chosen::{Cause, Chosen, Outcome};
+pub use self::chosen::{Cause, Chosen, Outcome, Wanted};
 pub use self::failure::{ErrorCode, ErrorCodeError, Origin, SuccessCodes};
 use self::field::Field;
 pub use self::fitness::Unfit;
@@ -38,7 +38,7 @@ pub use self::pin::{PinFate, PinProblem, PinRecord, Successor};
 pub use self::preference::Step;
 pub use self::report::{ROWS_SHOWN_MAX, Report, Row, Standing, Why};
 pub use self::server::{
-    MachineNames, ServerCertificate, ServerCertificateMissing, ServerCertificates, select_server,
+    MachineNames, ServerCertificate, ServerCertificateMissing, ServerCertificates, ServerNames, select_server,
 };
 pub use self::settings::{FollowSuccessor, PARTS_MAX, Selection, SelectionError, SelectionSettings};
 pub use self::wait::{
@@ -146,14 +146,20 @@ impl fmt::Display for Choice {
     }
 }
 
-/// No client certificate may be shown: `ERROR_CLIENT_CERT_MISSING` (S6).
+/// No certificate may be shown: for a client `ERROR_CLIENT_CERT_MISSING` (S6); a server's port stays closed (S7).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
     report: Report,
+    /// Whose names it was to have, where a server's was looked for.
+    server: Option<ServerNames>,
 }
 
 impl Missing {
-    /// Returns [`ErrorCode::CLIENT_CERT_MISSING`].
+    fn of_server(self, names: ServerNames) -> Self {
+        Self { server: Some(names), ..self }
+    }
+
+    /// Returns [`ErrorCode::CLIENT_CERT_MISSING`], the code of a client's download.
     #[must_use]
     pub const fn code(&self) -> ErrorCode {
         ErrorCode::CLIENT_CERT_MISSING
@@ -169,11 +175,20 @@ impl Missing {
 impl fmt::Display for Missing {
     /// Writes one line; `{:#}` writes the report as a table below it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ERROR_CLIENT_CERT_MISSING ({}): no valid client certificate", self.code())?;
-        if f.alternate() {
-            write!(f, "\n{:#}", self.report)
-        } else {
-            write!(f, "; wanted one with clientAuth, its private key, and a CA's signature: {}", self.report)
+        match &self.server {
+            None => write!(f, "ERROR_CLIENT_CERT_MISSING ({}): no valid client certificate", self.code())?,
+            Some(names) => write!(f, "the port stays closed: no server certificate; {names}")?,
+        }
+        match (f.alternate(), &self.server) {
+            (true, _) => write!(f, "\n{:#}", self.report),
+            (false, Some(_)) => write!(f, ": {}", self.report),
+            (false, None) => {
+                write!(
+                    f,
+                    "; wanted one with clientAuth, its private key, and a CA's signature: {}",
+                    self.report
+                )
+            }
         }
     }
 }

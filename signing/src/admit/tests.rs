@@ -137,6 +137,45 @@ fn an_action_needs_a_members_root() {
 }
 
 #[test]
+fn c1_a_device_without_a_certificate_runs_no_action_and_nothing_that_does_not_ask_for_such_devices() {
+    let device = "00112233445566778899aabbccddeeff.key.invalid";
+    let members: Vec<DeviceId> = [device, "pc-1"].map(|name| name.parse().unwrap()).into();
+    let tree = Tree::new(&members);
+    let case = |expression: &str, kind: &str| {
+        let mut case = Case::new();
+        case.device = device;
+        case.replace_definition(&DEFINITION.replace("\"question\"", kind));
+        case.proof = tree.proof(0);
+        *case.audience() = Audience {
+            expression: expression.to_owned(),
+            members_root: tree.root().to_vec(),
+            members_count: 2,
+        };
+        case
+    };
+    let (question, action) = ("\"question\"", "\"action\"");
+
+    case("authenticated == false", question).judge().unwrap();
+    case("has(authenticated) && os == 'linux'", question).judge().unwrap();
+    for (expression, kind) in [
+        ("", question),
+        ("os == 'linux'", question),
+        ("true", question),
+        ("authenticated == false", action),
+        ("", action),
+    ] {
+        let refusal = case(expression, kind).judge().unwrap_err();
+        assert_eq!(refusal.refusal, Refusal::Unauthenticated, "{expression}: {refusal}");
+    }
+    let mut without_root = case("", question);
+    *without_root.audience() = Audience::default();
+    assert_eq!(without_root.judge().unwrap_err().refusal, Refusal::Unauthenticated);
+    let mut certified = case("authenticated == false", question);
+    (certified.device, certified.proof) = ("pc-1", tree.proof(1));
+    assert_eq!(certified.judge().unwrap_err().refusal, Refusal::WrongAudience);
+}
+
+#[test]
 fn documents_signed_by_the_wrong_role_or_changed_are_refused() {
     let case = Case::new();
     let eve = case.orders.signer("eve", Role::OrderSigner);
@@ -307,10 +346,12 @@ impl Case {
         licence: &[u8],
     ) -> Result<Admitted, RefusalReason> {
         let text = |text: &str| Value { kind: Some(Wire::Text(text.to_owned())) };
+        let id: DeviceId = self.device.parse().unwrap();
+        let standing = Value { kind: Some(Wire::Integer((!id.is_of_key()).into())) };
         let device = Device {
-            id: &self.device.parse().unwrap(),
+            id: &id,
             tenant: self.tenant,
-            attributes: &[("os".to_owned(), text("linux"))].into(),
+            attributes: &[("os".to_owned(), text("linux")), (AUTHENTICATED.to_owned(), standing)].into(),
             client_version: &self.client.parse().unwrap(),
             platform: self.platform,
         };

@@ -117,7 +117,7 @@ fn an_unknown_attribute_that_is_near_to_none_has_each_known_one_listed_once() {
     let listed = error.split_once("known are ").unwrap().1;
     assert_eq!(
         listed,
-        "arch, cpus, device, domain, host, kernel, memory_mb, os, os_version, version, virtual, zone"
+        "arch, authenticated, cpus, device, domain, host, kernel, memory_mb, os, os_version, version, virtual, zone"
     );
 }
 

@@ -19,8 +19,12 @@ pub(super) enum Type {
 }
 
 /// Attributes of [`super::CLIENT_ATTRIBUTES`] that are no texts.
-const NUMBERS: [(&str, Type); 3] =
-    [("cpus", Type::Integer), ("memory_mb", Type::Integer), ("virtual", Type::Flag)];
+const NUMBERS: [(&str, Type); 4] = [
+    ("cpus", Type::Integer),
+    ("memory_mb", Type::Integer),
+    ("virtual", Type::Flag),
+    (super::AUTHENTICATED, Type::Flag),
+];
 
 impl Type {
     pub(super) fn of_attribute(name: &str) -> Self {

@@ -5,7 +5,7 @@ use muster_pki::select::Selection;
 use muster_pki::trust_store::TrustSettings;
 use serde::Deserialize;
 
-use super::{PolicyError, Terms};
+use super::{Grants, PolicyError, Terms};
 use crate::audience::{CLIENT_ATTRIBUTES, Expression};
 
 #[derive(Debug, Deserialize)]
@@ -24,10 +24,22 @@ struct Document {
     ca: String,
     trust: Option<TrustSettings>,
     selection: Option<Selection>,
+    #[serde(default)]
+    grants: Grants,
+    minimum_client_version: Option<semver::Version>,
+}
+
+/// What is read of a policy that cannot be read.
+#[derive(Debug, Deserialize)]
+struct Wants {
+    minimum_client_version: Option<semver::Version>,
 }
 
 pub(super) fn read(text: &str) -> Result<Terms, PolicyError> {
-    let document: Document = toml::from_str(text).map_err(|error| PolicyError::new(error.to_string()))?;
+    let document: Document = toml::from_str(text).map_err(|error| unreadable(&error, text))?;
+    if let Some(outdated) = outdated(document.minimum_client_version.as_ref()) {
+        return Err(PolicyError::new(outdated));
+    }
     Ok(Terms {
         serial: document.serial,
         tenant: document.tenant,
@@ -38,7 +50,25 @@ pub(super) fn read(text: &str) -> Result<Terms, PolicyError> {
         authorities: authorities(&document.ca)?,
         trust: document.trust,
         selection: document.selection,
+        grants: document.grants,
     })
+}
+
+/// A key that is not known may be one of a later version: then the policy's own word for it tells more.
+fn unreadable(error: &toml::de::Error, text: &str) -> PolicyError {
+    let wants = toml::from_str::<Wants>(text).ok().and_then(|wants| wants.minimum_client_version);
+    match outdated(wants.as_ref()) {
+        Some(outdated) => PolicyError::new(format!("{outdated} ({})", error.message())),
+        None => PolicyError::new(error.to_string()),
+    }
+}
+
+fn outdated(wanted: Option<&semver::Version>) -> Option<String> {
+    let here = semver::Version::parse(env!("CARGO_PKG_VERSION")).ok()?;
+    let wanted = wanted.filter(|wanted| **wanted > here)?;
+    Some(format!(
+        "it wants muster {wanted} or later, and this is {here}; update it, or sign a policy without the new keys"
+    ))
 }
 
 /// A device judges by what it tells of itself: an attribute that it does not have would never match.

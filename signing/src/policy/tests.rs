@@ -2,6 +2,7 @@ use muster_pki::trust_store::PeerVerification;
 use muster_proto::common::v1::value::Kind;
 
 use super::*;
+use crate::definition::Definition;
 use crate::envelope::{SignError, Signer};
 use crate::fixture::{NOW, Pki, at, facts};
 
@@ -43,6 +44,52 @@ fn k2_what_a_policy_leaves_out_stays_as_it_was_installed() {
 }
 
 #[test]
+fn k2_what_is_not_listed_is_not_granted_and_a_list_that_is_left_out_grants_all() {
+    let question = definition("Acme-A-Ask", "question");
+    let action = definition("Acme-A-Do", "action");
+    let grants = |text: &str| Policy::parse(&format!("{TEXT}{text}")).unwrap().terms().grants.clone();
+    for (text, asks, acts) in [
+        ("", true, true),
+        ("[grants]", true, true),
+        ("[grants]\nkinds = []", false, false),
+        ("[grants]\nkinds = [\"question\"]", true, false),
+        ("[grants]\nkinds = [\"action\"]\nactions = [\"Acme-A-Do\"]", false, true),
+        ("[grants]\nactions = [\"Acme-A-Do\"]", true, true),
+        ("[grants]\nactions = [\"Acme-A-Done\"]", true, false),
+        ("[grants]\nactions = []", true, false),
+        ("[grants]\ntables = []", true, true),
+    ] {
+        let grants = grants(text);
+        assert_eq!((grants.admit(&question).is_ok(), grants.admit(&action).is_ok()), (asks, acts), "{text}");
+    }
+    let said = grants("[grants]\nkinds = [\"question\"]").admit(&action).unwrap_err().to_string();
+    assert_eq!(said, "action is not granted: grants.kinds has question");
+    let tables = grants("[grants]\ntables = [\"os\", \"users\"]").tables.unwrap();
+    assert_eq!(tables.into_iter().collect::<Vec<_>>(), ["os", "users"]);
+}
+
+#[test]
+fn a_policy_of_a_later_version_tells_which() {
+    let later = format!("minimum_client_version = \"999.1.0\"\n{TEXT}");
+    for text in [later.clone(), format!("{later}\n[peer_copy]\nenabled = true")] {
+        let error = Policy::parse(&text).unwrap_err().to_string();
+
+        assert!(error.contains("wants muster 999.1.0 or later, and this is"), "{error}");
+    }
+    let unknown = Policy::parse(&format!("{TEXT}\n[peer_copy]\nenabled = true")).unwrap_err().to_string();
+    assert!(unknown.contains("peer_copy") && !unknown.contains("wants muster"), "{unknown}");
+    assert!(Policy::parse(&format!("minimum_client_version = \"0.0.1\"\n{TEXT}")).is_ok());
+}
+
+fn definition(name: &str, kind: &str) -> Definition {
+    let text = format!(
+        "name = {name:?}\nversion = \"1.0.0\"\nkind = {kind:?}\nsays = \"x\"\n[[step]]\nquery = \"SELECT 1 AS one\"\n\
+         [[result]]\nname = \"one\"\ntype = \"integer\"\n"
+    );
+    Definition::parse(&text).unwrap()
+}
+
+#[test]
 fn t12_a_policy_can_be_for_one_device() {
     let policy = Policy::parse(TEXT).unwrap();
     let device =
@@ -52,6 +99,24 @@ fn t12_a_policy_can_be_for_one_device() {
     assert!(!policy.is_for("acme", &device("web2.acme.local")));
     assert!(!policy.is_for("other", &device("web1.acme.local")));
     assert!(!policy.is_for("acme", &BTreeMap::new()));
+}
+
+#[test]
+fn c1_a_device_without_a_certificate_follows_only_a_policy_that_asks_for_such() {
+    let policy =
+        |audience: &str| Policy::parse(&format!("serial = 1\ntenant = \"acme\"\n{audience}")).unwrap();
+    let standing =
+        |flag| BTreeMap::from([("authenticated".to_owned(), Value { kind: Some(Kind::Integer(flag)) })]);
+
+    for (audience, with, without) in [
+        ("", true, false),
+        ("audience = 'true'", true, false),
+        ("audience = 'authenticated == false'", false, true),
+        ("audience = 'has(authenticated)'", true, true),
+    ] {
+        assert_eq!(policy(audience).is_for("acme", &standing(1)), with, "{audience}");
+        assert_eq!(policy(audience).is_for("acme", &standing(0)), without, "{audience}");
+    }
 }
 
 #[test]
@@ -88,6 +153,15 @@ fn what_is_no_policy_says_what_would_do() {
         ("verify_host = \"no\"", "ca_file = \"ca.pem\"", "no absolute path"),
         ("cert_issuer", "cert_isuer", "cert_isuer"),
         ("[trust]", "grants = 1\n[trust]", "grants"),
+        ("[trust]", "[grants]\nrows = 1\n[trust]", "rows"),
+        (
+            "[trust]",
+            "[grants]\ntables = [\"a b\"]\n[trust]",
+            "grants.tables has \"a b\"; wanted names of tables",
+        ),
+        ("[trust]", "[grants]\nkinds = [\"questions\"]\n[trust]", "wanted question, action"),
+        ("[trust]", "[grants]\nactions = [\"Acme\"]\n[trust]", "Prefix-Area-Thing"),
+        ("[trust]", "enrolment = {}\n[trust]", "enrolment"),
         ("[trust]", "ca = \"no PEM\"\n[trust]", "ca: "),
     ] {
         let text = TEXT.replacen(from, to, 1);

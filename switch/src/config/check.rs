@@ -6,7 +6,7 @@ use muster_proto::limits::{self, Measure};
 use muster_service::admin;
 use muster_service::config::{Invalid, Validate, human};
 
-use super::{Config, EngineLimits, Grant, OperatorLimits, SessionLimits, ShutdownLimits};
+use super::{ClientCertificate, Config, EngineLimits, Grant, OperatorLimits, SessionLimits, ShutdownLimits};
 
 /// More shards than any machine has use for; an index fits `SessionKey`.
 pub(super) const SHARDS_MAX: u16 = 256;
@@ -30,6 +30,7 @@ impl Validate for Config {
         found.extend(at_most("shards", self.shards.into(), SHARDS_MAX.into()));
         found.extend(admin::check_address(self.admin_listen).err());
         found.extend(shared_ports(self));
+        found.extend(self.tls.server().findings());
         let tables = [
             ("sessions", sessions(&self.sessions, self.shard_count().into())),
             ("operators", operators(&self.operators)),
@@ -67,6 +68,7 @@ fn shared_ports(config: &Config) -> Vec<Invalid> {
 fn sessions(limits: &SessionLimits, shards: u64) -> Vec<Invalid> {
     let mut found = protocol(limits);
     found.extend(at_least("sessions_max", limits.sessions_max.into(), 1));
+    found.extend(unauthenticated(limits));
     found.extend(at_least("ungreeted_per_device_max", limits.ungreeted_per_device_max.into(), 1));
     // One of a shard for a source, one that is left for the others.
     if u64::from(limits.handshakes_max) < 2 * shards {
@@ -90,6 +92,20 @@ fn sessions(limits: &SessionLimits, shards: u64) -> Vec<Invalid> {
     found.extend(at_least_bytes("message_bytes_max", limits.message_bytes_max, bytes(min)));
     found.extend(at_most_bytes("message_bytes_max", limits.message_bytes_max, bytes(max)));
     found
+}
+
+/// Devices without a certificate have some sessions where they are let in, and leave some for others where there are any.
+fn unauthenticated(limits: &SessionLimits) -> Option<Invalid> {
+    let most = match limits.client_certificate {
+        ClientCertificate::Required => return None,
+        ClientCertificate::Optional => limits.sessions_max.saturating_sub(1),
+        ClientCertificate::None => limits.sessions_max,
+    };
+    let got = limits.unauthenticated_max;
+    let problem = format!(
+        "got {got}, wanted 1 to {most}: devices without a certificate (`client_certificate`) have a part of `sessions_max`"
+    );
+    (!(1..=most).contains(&got)).then(|| Invalid::new("unauthenticated_max", problem).against("sessions_max"))
 }
 
 /// What the protocol's half of a session says, under the names that these limits have as keys.
@@ -134,6 +150,10 @@ fn engine(limits: &EngineLimits) -> Vec<Invalid> {
         at_least("queue_items_max", limits.queue_items_max.into(), 1),
         at_least("shard_messages_max", limits.shard_messages_max.into(), 1),
         at_least("blocked_max", limits.blocked_max.into(), 1),
+        at_least("policy_asks_per_second", limits.policy_asks_per_second.into(), 1),
+        at_least("unauthenticated_max", limits.unauthenticated_max.into(), 1),
+        at_least("unauthenticated_new_per_minute", limits.unauthenticated_new_per_minute.into(), 1),
+        at_least("unauthenticated_events_per_minute", limits.unauthenticated_events_per_minute.into(), 1),
         not_zero("prepared_ttl", limits.prepared_ttl),
     ];
     found.into_iter().flatten().collect()
@@ -287,6 +307,29 @@ mod tests {
             "operators.handshakes_per_source_max",
         );
         check(|config| config.operators.waiting_per_source_max = 0, "operators.waiting_per_source_max");
+    }
+
+    #[test]
+    fn c1_devices_without_a_certificate_leave_sessions_for_those_with_one() {
+        let with = |asks, max| {
+            move |config: &mut Config| {
+                config.sessions.client_certificate = asks;
+                (config.sessions.sessions_max, config.sessions.unauthenticated_max) = (10, max);
+            }
+        };
+        for (asks, max) in [(ClientCertificate::Optional, 10), (ClientCertificate::None, 11)] {
+            check(with(asks, max), "sessions.unauthenticated_max");
+            check(with(asks, 0), "sessions.unauthenticated_max");
+        }
+        for (asks, max) in [
+            (ClientCertificate::Optional, 9),
+            (ClientCertificate::None, 10),
+            (ClientCertificate::Required, 99),
+        ] {
+            let mut config = Config::default();
+            with(asks, max)(&mut config);
+            assert_eq!(config.validate(), Ok(()));
+        }
     }
 
     #[test]

@@ -5,15 +5,23 @@ use std::time::Duration;
 use muster_proto::limits;
 use muster_service::admission::LobbyBounds;
 use muster_service::config::human;
+use muster_service::credentials::ClientCertificate;
 use serde::{Deserialize, Serialize};
 
 /// Limits of sessions with clients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionLimits {
+    /// Whether clients are asked for a certificate (C1 of trust.md): `required`, `optional` or `none`. A device without one is
+    /// known by a key that it made itself, shown as unauthenticated, in no audience that does not name `authenticated`, and never
+    /// sent an action. With `none` nobody is asked: devices that have a certificate do not get in by it. Default `required`.
+    pub client_certificate: ClientCertificate,
     /// Sessions held at most; a further client is told to come back after `retry_after`. Each costs about 20 KiB and a
     /// file descriptor. Default 100000.
     pub sessions_max: u32,
+    /// Of these, of devices without a certificate at most, for anyone can make keys; with `optional` less than
+    /// `sessions_max`. Nobody is one of them with `required`. Default 10000.
+    pub unauthenticated_max: u32,
     /// Handshakes (TLS and upgrade) in progress at most, over all shards; further connections wait in the kernel's
     /// backlog. At least two for each shard. Default 1024.
     pub handshakes_max: u32,
@@ -129,6 +137,17 @@ pub struct EngineLimits {
     pub disk_reserve: u64,
     /// Devices that may be blocked at once (`muster client block`). Default 10,000.
     pub blocked_max: u32,
+    /// Devices a second that are to ask for a client policy that was imported: where more are online, they ask spread over a
+    /// longer time. Default 1,000.
+    pub policy_asks_per_second: u32,
+    /// Devices without a certificate that may be known at once; a further one gets no session until some are removed.
+    /// Default 20,000.
+    pub unauthenticated_max: u32,
+    /// Of these, how many may come for the first time in a minute; a further one comes back later. Default 600.
+    pub unauthenticated_new_per_minute: u32,
+    /// Events of all of them together that are taken in a minute; a further one stays with its client, whose session ends for a
+    /// minute. Default 6,000.
+    pub unauthenticated_events_per_minute: u32,
     /// How long a prepared order may wait for its signature. Default `10m`.
     #[serde(with = "human::duration")]
     pub prepared_ttl: Duration,
@@ -187,7 +206,9 @@ impl Default for SessionLimits {
     fn default() -> Self {
         let protocol = limits::SessionLimits::default();
         Self {
+            client_certificate: ClientCertificate::Required,
             sessions_max: 100_000,
+            unauthenticated_max: 10_000,
             handshakes_max: 1024,
             handshakes_per_source_max: 512,
             first_byte_deadline: Duration::from_secs(3),
@@ -238,6 +259,10 @@ impl Default for EngineLimits {
             shard_messages_max: 4096,
             disk_reserve: 256 << 20,
             blocked_max: 10_000,
+            policy_asks_per_second: 1_000,
+            unauthenticated_max: 20_000,
+            unauthenticated_new_per_minute: 600,
+            unauthenticated_events_per_minute: 6_000,
             prepared_ttl: Duration::from_secs(600),
         }
     }

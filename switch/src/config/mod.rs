@@ -10,7 +10,9 @@ mod limits;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use muster_service::credentials::{CertificateSettings, RevocationSettings};
+use muster_pki::select::SelectionSettings;
+pub use muster_service::credentials::ClientCertificate;
+use muster_service::credentials::{CertificateSettings, RevocationSettings, ServerTls};
 use muster_service::telemetry::LogConfig;
 pub use muster_service::wall::ClockLimits;
 use serde::{Deserialize, Serialize};
@@ -71,8 +73,16 @@ pub struct TlsConfig {
     pub certificate: PathBuf,
     /// PEM: its private key; not looked at beside a PFX. Default `/etc/muster/switch/tls.key`.
     pub key: PathBuf,
-    /// A file with the password of the PFX or the key. Default: none.
+    /// A file with the password of the PFX or the key, or of those in the `store`. Default: none.
     pub password_file: Option<PathBuf>,
+    /// A folder of certificates with their keys (PFX or PEM), of which the best is taken, in place of `certificate` and `key`, which are
+    /// empty then (S7 of trust.md). Watched. Default: none.
+    pub store: PathBuf,
+    /// The FQDN that the certificate of the `store` must have; its first label, the host name, does as well. Default: this machine's
+    /// host name and FQDN.
+    pub server_name: String,
+    /// Which certificate of the `store` is taken: `cert_issuer`, `thumbprint` and `follow_successor`.
+    pub selection: SelectionSettings,
 }
 
 /// PEM files with the roots of each role (C2 of trust.md).
@@ -104,6 +114,20 @@ impl Config {
         }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         u16::try_from(cores).unwrap_or(check::SHARDS_MAX).min(check::SHARDS_MAX)
+    }
+}
+
+impl TlsConfig {
+    /// Returns what every server does with it.
+    pub(crate) fn server(&self) -> ServerTls<'_> {
+        ServerTls {
+            certificate: &self.certificate,
+            key: &self.key,
+            password_file: self.password_file.as_deref(),
+            store: &self.store,
+            server_name: &self.server_name,
+            selection: &self.selection,
+        }
     }
 }
 
@@ -139,6 +163,9 @@ impl Default for TlsConfig {
             certificate: PathBuf::from("/etc/muster/switch/tls.pem"),
             key: PathBuf::from("/etc/muster/switch/tls.key"),
             password_file: None,
+            store: PathBuf::new(),
+            server_name: String::new(),
+            selection: SelectionSettings::default(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::Clock;
+use super::core::UnauthenticatedLimits;
 use super::trust::Trust;
 use crate::config::ClockLimits;
 use crate::metrics;
@@ -25,6 +26,10 @@ pub(crate) struct EngineConfig {
     pub(crate) disk_reserve_bytes: u64,
     /// Devices that may be blocked at once.
     pub(crate) blocked_max: usize,
+    /// Devices a second that are to ask for a policy that was imported.
+    pub(crate) policy_asks_per_second: u32,
+    /// What devices without a certificate may take.
+    pub(crate) unauthenticated: UnauthenticatedLimits,
     /// How long a prepared order waits for its signature.
     pub(crate) prepared_ttl: Duration,
     /// Connections that read, so as many reads at once.
@@ -45,6 +50,12 @@ impl EngineConfig {
             queue_items_max: 8_192,
             disk_reserve_bytes: 256 << 20,
             blocked_max: 10_000,
+            policy_asks_per_second: 1_000,
+            unauthenticated: UnauthenticatedLimits {
+                devices_max: 20_000,
+                new_per_minute: 600,
+                events_per_minute: 6_000,
+            },
             prepared_ttl: Duration::from_secs(600),
             readers: READERS,
             trust,

@@ -304,7 +304,7 @@ impl EngineHandle {
         serial: u64,
         told: u64,
     ) -> Result<Option<Digest>, EngineError> {
-        let highest = self.shared.catalogue().policies().next_back().map_or(0, |held| held.policy.serial());
+        let highest = self.shared.catalogue().policies().next_back().map_or(0, |held| held.document.serial());
         if serial == told && highest <= serial {
             return Ok(None);
         }

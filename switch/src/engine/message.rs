@@ -64,6 +64,8 @@ pub(crate) enum ShardMessage {
     PolicyNotice {
         /// SHA-256 of its envelope.
         digest: Digest,
+        /// How long all of them together may take to ask for it.
+        spread: Duration,
         /// Device numbers; those without a session here are skipped.
         targets: Arc<RoaringBitmap>,
     },

@@ -52,6 +52,10 @@ const BACKLOG: &str = "muster_switch_shard_backlog_messages";
 const DISK_FREE: &str = "muster_switch_disk_free_bytes";
 /// Prepared orders that were forgotten before their time, by whose share was full.
 const PREPARED_FORGOTTEN: &str = "muster_switch_prepared_forgotten_total";
+/// What was refused to devices without a certificate, by what.
+const UNAUTHENTICATED_REFUSED: &str = "muster_switch_unauthenticated_refused_total";
+/// Devices known that have no certificate.
+const UNAUTHENTICATED: &str = "muster_switch_unauthenticated_devices";
 /// Targets that entered a state.
 const TARGETS: &str = "muster_switch_targets_total";
 
@@ -93,6 +97,11 @@ pub(crate) fn describe() {
         PREPARED_FORGOTTEN,
         "prepared orders forgotten because too many wait for a signature, of one operator or of all"
     );
+    describe_counter!(
+        UNAUTHENTICATED_REFUSED,
+        "what was refused to devices without a certificate: devices (too many), new (too many in a minute), action"
+    );
+    describe_gauge!(UNAUTHENTICATED, "devices known that have no certificate");
     describe_counter!(TARGETS, "targets that entered a state, by state");
 }
 
@@ -191,6 +200,16 @@ pub(crate) fn targets_entered(state: &'static str, count: u64) {
 pub(crate) fn sizes(active: usize, devices: usize) {
     gauge!(ACTIVE).set(f64::from(u32::try_from(active).unwrap_or(u32::MAX)));
     gauge!(DEVICES).set(f64::from(u32::try_from(devices).unwrap_or(u32::MAX)));
+}
+
+/// Sets how many of the devices have no certificate.
+pub(crate) fn unauthenticated(devices: u64) {
+    gauge!(UNAUTHENTICATED).set(f64::from(u32::try_from(devices).unwrap_or(u32::MAX)));
+}
+
+/// Counts what was refused to a device without a certificate.
+pub(crate) fn unauthenticated_refused(what: &'static str) {
+    counter!(UNAUTHENTICATED_REFUSED, "what" => what).increment(1);
 }
 
 /// Sets how many devices are to follow a later policy than they do.

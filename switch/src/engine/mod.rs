@@ -31,6 +31,7 @@ mod tests;
 
 pub(crate) use clock::Clock;
 pub(crate) use config::EngineConfig;
+pub(crate) use core::UnauthenticatedLimits;
 pub(crate) use error::{EngineEnd, EngineError, OpenError};
 pub(crate) use handle::{Engine, EngineHandle};
 pub(crate) use message::{Connect, Connected, DueOrder, Prepare, Prepared, SessionKey, ShardMessage};

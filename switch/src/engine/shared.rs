@@ -170,7 +170,7 @@ impl Shared {
             warnings.push("there is no licence, so nothing can be issued; import one".to_owned());
         }
         let licence = catalogue.licence.as_ref();
-        if licence.is_some_and(|licence| licence.licence.is_refresh_due(self.clock.unix_time())) {
+        if licence.is_some_and(|licence| licence.document.is_refresh_due(self.clock.unix_time())) {
             warnings.push("the licence is due to be refreshed; import the newer one".to_owned());
         }
         if licence.is_some_and(|licence| !licence.is_valid_at(self.clock.now_ms())) {
@@ -179,12 +179,12 @@ impl Shared {
         let older_copy = self.ahead.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(Ahead::says);
         warnings.extend(older_copy.clone());
         let expires =
-            licence.map(|held| std::time::Duration::from_secs(held.licence.terms().not_after.as_secs()));
+            licence.map(|held| std::time::Duration::from_secs(held.document.terms().not_after.as_secs()));
         EngineStatus {
             devices: self.devices.load(Ordering::Relaxed),
             online: self.online_count(),
             active_instructions: self.active.load(Ordering::Relaxed),
-            licence_serial: licence.map_or(0, |held| held.licence.serial()),
+            licence_serial: licence.map_or(0, |held| held.document.serial()),
             licence_expires_at_ms: expires.map_or(0, millis),
             disk_free_bytes: self.disk_free_bytes(),
             disk_reserve_bytes: self.disk_reserve_bytes,

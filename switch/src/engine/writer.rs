@@ -79,6 +79,8 @@ pub(super) fn start(
         prepared_ttl: config.prepared_ttl,
         disk_reserve_bytes: config.disk_reserve_bytes,
         blocked_max: config.blocked_max,
+        policy_asks_per_second: config.policy_asks_per_second,
+        unauthenticated: config.unauthenticated,
     };
     let core = Core::new(core, loaded, catalogue);
     shared.set_blocked(core.blocked());
@@ -226,6 +228,7 @@ impl Writer {
         self.shared.set_sizes(active, devices);
         metrics::sizes(active, devices);
         metrics::policy_behind(self.core.devices_behind());
+        metrics::unauthenticated(self.core.unauthenticated_devices());
         if let Some(ahead) = self.core.ahead() {
             self.shared.set_ahead(ahead);
         }

@@ -76,7 +76,8 @@ pub(super) async fn run(shard: &Shard, session: &Rc<Session>, admitted: Box<Admi
         write_deadline: shard.config.sessions.write_deadline,
         dirty: false,
         stall: Stall::default(),
-        certificate_end_ms: visitor.not_after_ms,
+        // A key has no end.
+        certificate_end_ms: visitor.certificate.map_or(i64::MAX, |shown| shown.not_after_ms),
         certificate_look: Instant::now(),
     };
     let end = loop {
@@ -84,7 +85,8 @@ pub(super) async fn run(shard: &Shard, session: &Rc<Session>, admitted: Box<Admi
             Turn::Received(message) => receive(session, &message),
             Turn::Woken => {
                 session.half(|half| half.handle_timeout(Instant::now()));
-                if session.take_recheck() {
+                // What ends a session without a certificate is a block.
+                if session.take_recheck() && visitor.certificate.is_some() {
                     recheck(shard, session, &socket, visitor.address);
                 }
             }

@@ -1,15 +1,17 @@
-//! A client's way from a judged certificate to a session: its name, its room, the WebSocket upgrade.
+//! A client's way from a judged certificate, or none, to a session: its name, its room, the WebSocket upgrade.
 
 use std::net::SocketAddr;
 
+use muster_pki::device_key::ProvenKey;
 use muster_pki::{DeviceId, Thumbprint};
 use muster_service::admission::Admitted as Arrived;
 use muster_service::credentials::{PathElement, Peer, Shown, Told};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::Error as UpgradeError;
 
 use super::Shard;
-use super::upgrade::{self, Denial, Socket};
+use super::stranger::{self, Unproven};
+use super::upgrade::{self, Asked, Denial, Socket};
 use crate::metrics::Listener;
 use crate::refusal;
 use crate::registry::{NoRoom, Room};
@@ -28,29 +30,75 @@ pub(super) struct Admitted {
     pub(super) room: Room,
 }
 
-/// Who a client is: what its session keeps of its certificate.
+/// Who a client is: what its session keeps of its identity.
 #[derive(Debug, Clone)]
 pub(super) struct Visitor {
     /// The device.
     pub(super) device: DeviceId,
-    /// SHA-256 of its certificate.
-    pub(super) thumbprint: Thumbprint,
-    /// When its certificate ends, milliseconds since 1970.
-    pub(super) not_after_ms: i64,
+    /// Its certificate; `None`: it is known by a key, and is unauthenticated.
+    pub(super) certificate: Option<ShownCertificate>,
     /// Where it connected from.
     pub(super) address: SocketAddr,
 }
 
-impl Visitor {
+/// What a session keeps of a certificate.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ShownCertificate {
+    /// Its SHA-256.
+    pub(super) thumbprint: Thumbprint,
+    /// When it ends, milliseconds since 1970.
+    pub(super) not_after_ms: i64,
+}
+
+/// Who asks for a session: by a certificate that was judged, or by a key.
+#[derive(Debug)]
+enum Identity {
+    Certificate(Box<Peer>),
+    Key(ProvenKey),
+}
+
+impl Identity {
+    /// Finds out who it is.
+    fn of(peer: Option<Peer>, asked: &Asked) -> Result<Self, Unproven> {
+        match peer {
+            Some(peer) => stranger::no_key(asked.request()).map(|()| Self::Certificate(Box::new(peer))),
+            None => stranger::key(asked.request(), asked.tls()).map(Self::Key),
+        }
+    }
+
     /// Keeps what is needed; `None` for a peer that is no device.
-    fn new(peer: &Peer, address: SocketAddr) -> Option<Self> {
-        let certificate = peer.certificate();
-        Some(Self {
-            device: peer.device_id()?.clone(),
-            thumbprint: certificate.thumbprint(),
-            not_after_ms: wall::millis(certificate.not_after()),
-            address,
+    fn visitor(&self, address: SocketAddr) -> Option<Visitor> {
+        Some(match self {
+            Self::Key(key) => Visitor { device: key.device().clone(), certificate: None, address },
+            Self::Certificate(peer) => {
+                let certificate = peer.certificate();
+                let shown = ShownCertificate {
+                    thumbprint: certificate.thumbprint(),
+                    not_after_ms: wall::millis(certificate.not_after()),
+                };
+                Visitor { device: peer.device_id()?.clone(), certificate: Some(shown), address }
+            }
         })
+    }
+
+    /// Returns what may be revoked of it.
+    fn path(&self) -> Vec<PathElement> {
+        match self {
+            Self::Certificate(peer) => peer.path(),
+            Self::Key(_) => Vec::new(),
+        }
+    }
+
+    /// Returns what names it among those who were turned away.
+    fn shown(&self) -> Shown {
+        match self {
+            Self::Certificate(peer) => Shown::of(peer.certificate()),
+            Self::Key(key) => Shown {
+                thumbprint: Some(Thumbprint::of(key.spki())),
+                subject: key.device().to_string(),
+                ..Shown::default()
+            },
+        }
     }
 }
 
@@ -69,6 +117,9 @@ pub(super) enum Rejected {
     /// An operator has blocked the device.
     #[error("an operator has blocked the device")]
     Blocked,
+    /// There is no certificate, and no key that was proven.
+    #[error("{0}")]
+    Unproven(Unproven),
     /// The Switch, or the device, has all the sessions it may.
     #[error("{0}")]
     NoRoom(NoRoom),
@@ -82,7 +133,9 @@ impl Rejected {
             Self::UpgradeDeadline => "upgrade_deadline",
             Self::Upgrade(_) => "upgrade",
             Self::Blocked => "blocked",
+            Self::Unproven(_) => "unproven",
             Self::NoRoom(NoRoom::Full) => "full",
+            Self::NoRoom(NoRoom::UnauthenticatedFull) => "unauthenticated_full",
             Self::NoRoom(NoRoom::DeviceFull) => "device_full",
         }
     }
@@ -92,25 +145,32 @@ impl Rejected {
 ///
 /// # Errors
 /// Why it got no session.
-pub(super) async fn admit(shard: &Shard, arrived: Arrived) -> Result<Box<Admitted>, Rejected> {
+pub(super) async fn admit(shard: &Shard, arrived: Arrived<Option<Peer>>) -> Result<Box<Admitted>, Rejected> {
     // The permit is held until the upgrade is over.
     let Arrived { stream, address, peer, permit: _permit, .. } = arrived;
     let limits = &shard.config.sessions;
-    let visitor = Visitor::new(&peer, address).ok_or(Rejected::Nameless)?;
-    let path = peer.path();
-    // Here, so that a resumed TLS session is refused as a full handshake is (R2 of trust.md).
-    let is_blocked = note_blocked(shard, &peer, &visitor);
-    let room = if is_blocked { None } else { Some(shard.registry.admit(&visitor.device)) };
-    let denial = match &room {
-        None => Some(Denial::Blocked),
-        Some(Err(no_room)) => Some(Denial::NoRoom(*no_room)),
-        Some(Ok(_)) => None,
+    let deadline = Instant::now() + limits.upgrade_deadline;
+    let asked = timeout_at(deadline, upgrade::read(stream)).await.map_err(|_| Rejected::UpgradeDeadline)?;
+    let asked = asked.map_err(|error| Rejected::Upgrade(Box::new(error)))?;
+    let (identity, admission) = match Identity::of(peer, &asked) {
+        Ok(identity) => {
+            let visitor = identity.visitor(address).ok_or(Rejected::Nameless)?;
+            let room = room(shard, &identity, &visitor);
+            (Some(identity), room.map(|room| (visitor, room)))
+        }
+        Err(unproven) => {
+            note_unproven(shard, unproven, address);
+            (None, Err(Denial::Unproven(unproven)))
+        }
     };
-    let socket = timeout(limits.upgrade_deadline, upgrade::accept(stream, denial, limits))
+    let path = identity.map(|identity| identity.path()).unwrap_or_default();
+    let denial = admission.as_ref().err().copied();
+    let rejected = |other| denial.map_or(other, Rejected::from);
+    let socket = timeout_at(deadline, asked.answer(denial, limits))
         .await
-        .map_err(|_| if is_blocked { Rejected::Blocked } else { Rejected::UpgradeDeadline })?
-        .map_err(|error| denial.map_or_else(|| Rejected::Upgrade(Box::new(error)), Rejected::from))?;
-    let room = room.ok_or(Rejected::Blocked)?.map_err(Rejected::NoRoom)?;
+        .map_err(|_| rejected(Rejected::UpgradeDeadline))?
+        .map_err(|error| rejected(Rejected::Upgrade(Box::new(error))))?;
+    let (visitor, room) = admission.map_err(Rejected::from)?;
     Ok(Box::new(Admitted { socket, visitor, path, room }))
 }
 
@@ -119,15 +179,32 @@ impl From<Denial> for Rejected {
         match denial {
             Denial::NoRoom(no_room) => Self::NoRoom(no_room),
             Denial::Blocked => Self::Blocked,
+            Denial::Unproven(unproven) => Self::Unproven(unproven),
         }
     }
 }
 
+/// Takes room for a session, unless an operator keeps the device out: here, so that a resumed TLS session is refused as a full
+/// handshake is (R2 of trust.md).
+fn room(shard: &Shard, identity: &Identity, visitor: &Visitor) -> Result<Room, Denial> {
+    if note_blocked(shard, identity, visitor) {
+        return Err(Denial::Blocked);
+    }
+    shard.registry.admit(&visitor.device).map_err(Denial::NoRoom)
+}
+
 /// Returns whether an operator keeps the device out; if so, logs, counts and lists it like a revoked certificate.
-fn note_blocked(shard: &Shard, peer: &Peer, visitor: &Visitor) -> bool {
+fn note_blocked(shard: &Shard, identity: &Identity, visitor: &Visitor) -> bool {
     let Some(block) = shard.engine.block_of(&visitor.device) else { return false };
     let finding = refusal::of_block(&block);
-    let told = Told::new(refusal::BLOCKED_RULE, finding, &Shown::of(peer.certificate()));
+    let told = Told::new(refusal::BLOCKED_RULE, finding, &identity.shown());
     refusal::note(&shard.refusals, Listener::Sessions, told, visitor.address, shard.wall.now_ms());
     true
+}
+
+/// Logs, counts and lists who is nobody, like one without a certificate where it is required.
+fn note_unproven(shard: &Shard, unproven: Unproven, address: SocketAddr) {
+    let finding = format!("{}: {unproven}", refusal::NOBODY_RULE);
+    let told = Told::new(refusal::NOBODY_RULE, finding, &Shown::default());
+    refusal::note(&shard.refusals, Listener::Sessions, told, address, shard.wall.now_ms());
 }

@@ -189,8 +189,8 @@ impl Session {
     }
 
     /// Names a policy that the Switch holds for this device, or none.
-    pub(super) fn push_policy_notice(&self, digest: Option<Digest>) {
-        self.half(|half| half.push_policy_notice(digest));
+    pub(super) fn push_policy_notice(&self, digest: Option<Digest>, spread: Duration) {
+        self.half(|half| half.push_policy_notice(digest, spread));
         self.waker.wake();
     }
 

@@ -143,11 +143,11 @@ impl Table {
             ShardMessage::Close { session, reason, reconnect_after, detail } => {
                 self.close(session, Ending { reason, reconnect_after, detail });
             }
-            ShardMessage::PolicyNotice { digest, targets } => {
+            ShardMessage::PolicyNotice { digest, spread, targets } => {
                 // Who connects meanwhile asks after its Welcome.
                 for number in &(&*targets & &*self.online.borrow()) {
                     if let Some(session) = self.numbers.borrow().get(&number) {
-                        session.push_policy_notice(Some(digest));
+                        session.push_policy_notice(Some(digest), spread);
                     }
                 }
             }

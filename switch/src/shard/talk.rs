@@ -45,8 +45,8 @@ async fn greet(shard: &Shard, session: &Rc<Session>, visitor: &Visitor, hello: H
     };
     let connect = Connect {
         device: session.device.clone(),
-        thumbprint: visitor.thumbprint.to_string(),
-        certificate_not_after_ms: visitor.not_after_ms,
+        thumbprint: visitor.certificate.map(|shown| shown.thumbprint.to_string()).unwrap_or_default(),
+        certificate_not_after_ms: visitor.certificate.map(|shown| shown.not_after_ms).unwrap_or_default(),
         address: visitor.address,
         shard: shard.index,
         slot: session.slot,
@@ -166,7 +166,8 @@ async fn check_policy(
 ) -> Result<(), EngineError> {
     let later = shard.engine.policy_check(number, epoch, serial, session.policy()).await?;
     session.note_policy(serial);
-    session.push_policy_notice(later);
+    // Who asks of itself does so at a moment of its own already.
+    session.push_policy_notice(later, Duration::ZERO);
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use muster_proto::session::{PATH, SUBPROTOCOL};
 use muster_service::admission;
 use muster_service::credentials::PeerRefused;
+use rustls::ServerConnection;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -16,6 +17,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
+use super::stranger::Unproven;
 use crate::config::SessionLimits;
 use crate::registry::NoRoom;
 
@@ -42,38 +44,73 @@ pub(super) enum Denial {
     NoRoom(NoRoom),
     /// An operator keeps it out. It is not told who, and why.
     Blocked,
+    /// It shows no certificate, and has not shown that it has a key.
+    Unproven(Unproven),
 }
 
-/// Reads the request, and answers it. A client for whom there is no room, or that is blocked, is told so by HTTP.
+/// A request for a session that has no answer yet.
+#[derive(Debug)]
+pub(super) struct Asked {
+    stream: TlsStream<TcpStream>,
+    request: Request,
+    response: Response,
+}
+
+/// Reads the request. What is no upgrade is told what this port is.
 ///
 /// # Errors
-/// Why there is no socket; whoever asked was told, and has had time to read it.
-pub(super) async fn accept(
-    mut stream: TlsStream<TcpStream>,
-    denial: Option<Denial>,
-    limits: &SessionLimits,
-) -> Result<Socket, UpgradeError> {
+/// Why there is none; whoever asked was told, and has had time to read it.
+pub(super) async fn read(mut stream: TlsStream<TcpStream>) -> Result<Asked, UpgradeError> {
     let read = read_request(&mut stream).await;
-    let judged = read.and_then(|request| Ok((create_response(&request)?, request)));
-    let answered = match judged {
-        Ok((response, request)) => answer(denial, limits.retry_after.as_secs())(&request, response),
-        Err(error) => Err(no_upgrade(error)?),
-    };
-    match answered {
-        Ok(response) => {
-            stream.write_all(&encode(&response, "")?).await?;
-            stream.flush().await?;
-            Ok(WebSocketStream::from_raw_socket(stream, Role::Server, Some(socket_config(limits))).await)
-        }
-        Err(refusal) => {
-            let (parts, body) = refusal.into_parts();
-            let body = body.unwrap_or_default();
-            let refusal = Response::from_parts(parts, ());
-            stream.write_all(&encode(&refusal, &body)?).await?;
-            admission::end(stream).await;
-            Err(UpgradeError::Http(Box::new(refusal.map(|()| Some(body.into_bytes())))))
+    match read.and_then(|request| Ok((create_response(&request)?, request))) {
+        Ok((response, request)) => Ok(Asked { stream, request, response }),
+        Err(error) => Err(refuse(stream, no_upgrade(error)?).await?),
+    }
+}
+
+impl Asked {
+    /// Returns the request.
+    pub(super) fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Returns the connection that it came by.
+    pub(super) fn tls(&self) -> &ServerConnection {
+        self.stream.get_ref().1
+    }
+
+    /// Answers. A client for whom there is no room, or that is denied, is told so by HTTP.
+    ///
+    /// # Errors
+    /// Why there is no socket; whoever asked was told, and has had time to read it.
+    pub(super) async fn answer(
+        self,
+        denial: Option<Denial>,
+        limits: &SessionLimits,
+    ) -> Result<Socket, UpgradeError> {
+        let Self { mut stream, request, response } = self;
+        match answer(denial, limits.retry_after.as_secs())(&request, response) {
+            Ok(response) => {
+                stream.write_all(&encode(&response, "")?).await?;
+                stream.flush().await?;
+                Ok(WebSocketStream::from_raw_socket(stream, Role::Server, Some(socket_config(limits))).await)
+            }
+            Err(refusal) => Err(refuse(stream, refusal).await?),
         }
     }
+}
+
+/// Writes a refusal and ends the connection; returns it as an error.
+async fn refuse(
+    mut stream: TlsStream<TcpStream>,
+    refusal: ErrorResponse,
+) -> Result<UpgradeError, UpgradeError> {
+    let (parts, body) = refusal.into_parts();
+    let body = body.unwrap_or_default();
+    let refusal = Response::from_parts(parts, ());
+    stream.write_all(&encode(&refusal, &body)?).await?;
+    admission::end(stream).await;
+    Ok(UpgradeError::Http(Box::new(refusal.map(|()| Some(body.into_bytes())))))
 }
 
 /// Returns the answer to whoever's certificate is not taken, before its request is read.
@@ -153,6 +190,7 @@ fn answer(
             let mut refusal = match denial {
                 Denial::NoRoom(no_room) => refusal(StatusCode::SERVICE_UNAVAILABLE, &no_room.to_string()),
                 Denial::Blocked => refusal(StatusCode::FORBIDDEN, BLOCKED),
+                Denial::Unproven(unproven) => refusal(StatusCode::FORBIDDEN, &unproven.to_string()),
             };
             refusal.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
             return Err(refusal);

@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::world::{PATIENCE, SWITCH_NAME};
 
-type Socket = WebSocketStream<TlsStream<TcpStream>>;
+pub(crate) type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
 /// A client with one session.
 pub(crate) struct Client {
@@ -74,6 +74,12 @@ impl Client {
         let socket = dial(address, tls, PATH).await?;
         let session = ClientSession::new(ClientSessionConfig::default(), hello, Instant::now());
         Ok(Self { session, socket })
+    }
+
+    /// Says hello over a socket that is open.
+    pub(crate) fn over(socket: Socket, outbox: u8) -> Self {
+        let session = ClientSession::new(ClientSessionConfig::default(), hello(outbox), Instant::now());
+        Self { session, socket }
     }
 
     /// Opens a session and waits for its welcome.

@@ -169,7 +169,7 @@ async fn check(client: &mut Client, serial: u64) -> Option<Digest> {
 async fn notice(client: &mut Client) -> Option<Digest> {
     client
         .until(|event| match event {
-            ClientEvent::PolicyNotice(digest) => Some(digest),
+            ClientEvent::PolicyNotice { digest, .. } => Some(digest),
             _ => None,
         })
         .await

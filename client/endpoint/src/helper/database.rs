@@ -8,7 +8,8 @@ use rusqlite::{Connection, ErrorCode, Statement};
 
 use crate::check::hint;
 use crate::error::QueryError;
-use crate::query::SQL_BYTES_MAX;
+use crate::query::{Granted, SQL_BYTES_MAX};
+use crate::schema::schema;
 use crate::tables::Machine;
 use crate::value::{Column, ColumnKind};
 use crate::vtab;
@@ -43,15 +44,20 @@ const FUNCTIONS_REFUSED: &[&str] =
 pub(crate) struct Database {
     connection: Connection,
     refused: Arc<Mutex<Option<String>>>,
+    granted: Granted,
 }
 
 impl Database {
-    /// Opens the tables of `machine`, to be queried until `deadline`.
-    pub(crate) fn open(machine: &Arc<Machine>, deadline: Option<Instant>) -> Result<Self, QueryError> {
+    /// Opens those tables of `machine` that are granted, to be queried until `deadline`.
+    pub(crate) fn open(
+        machine: &Arc<Machine>,
+        deadline: Option<Instant>,
+        granted: Granted,
+    ) -> Result<Self, QueryError> {
         let refused = Arc::new(Mutex::new(None));
-        let connection = prepare(machine, deadline, &refused)
+        let connection = prepare(machine, deadline, &granted, &refused)
             .map_err(|error| QueryError::Crashed { detail: error.to_string() })?;
-        Ok(Self { connection, refused })
+        Ok(Self { connection, refused, granted })
     }
 
     /// Prepares the one statement.
@@ -82,6 +88,9 @@ impl Database {
                 QueryError::sql("more than one statement: write one SELECT")
             }
             rusqlite::Error::SqlInputError { msg, offset, .. } => {
+                if let Some(table) = self.withheld(msg) {
+                    return QueryError::NotGranted { table: table.to_owned() };
+                }
                 QueryError::Sql { message: hint(msg, sql), offset: usize::try_from(*offset).ok() }
             }
             rusqlite::Error::SqliteFailure(failure, message) => {
@@ -90,10 +99,23 @@ impl Database {
                     let (got, wanted) = (HEAP_BYTES_MAX + 1, HEAP_BYTES_MAX);
                     return QueryError::TooLarge { what: "the query's memory".to_owned(), got, wanted };
                 }
+                if let Some(table) = self.withheld(&message) {
+                    return QueryError::NotGranted { table: table.to_owned() };
+                }
                 QueryError::sql(hint(&message, sql))
             }
             other => QueryError::sql(other.to_string()),
         }
+    }
+}
+
+impl Database {
+    /// Returns the table that SQLite does not find since it is not granted.
+    fn withheld(&self, message: &str) -> Option<&'static str> {
+        let named = message.strip_prefix("no such table: ")?;
+        let name = named.rsplit('.').next().unwrap_or(named);
+        let table = schema().iter().find(|table| table.name.eq_ignore_ascii_case(name))?;
+        (!self.granted.has(table.name)).then_some(table.name)
     }
 }
 
@@ -129,6 +151,7 @@ pub(super) fn cut(text: &str, bytes_max: usize) -> &str {
 fn prepare(
     machine: &Arc<Machine>,
     deadline: Option<Instant>,
+    granted: &Granted,
     refused: &Arc<Mutex<Option<String>>>,
 ) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open_in_memory()?;
@@ -136,7 +159,8 @@ fn prepare(
     connection
         .execute_batch(&format!("PRAGMA temp_store = MEMORY; PRAGMA hard_heap_limit = {HEAP_BYTES_MAX};"))?;
     connection.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA query_only = ON;")?;
-    vtab::register(&connection, machine)?;
+    // What is not granted is not there: no way of writing it reaches it.
+    vtab::register(&connection, machine, granted)?;
     for (limit, value) in LIMITS {
         connection.set_limit(*limit, *value)?;
     }

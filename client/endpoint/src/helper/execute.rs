@@ -45,7 +45,10 @@ pub(super) fn execute(
         let error = if late { QueryError::Deadline { run_time: std::time::Duration::ZERO } } else { error };
         ExecuteError::Query(error.into())
     };
-    let database = Database::open(machine, Some(deadline)).map_err(query)?;
+    let database = Database::open(machine, Some(deadline), request.granted()).map_err(query)?;
+    for sql in &request.then {
+        drop(database.statement(sql).map_err(query)?);
+    }
     let mut statement = database.statement(&request.sql).map_err(query)?;
     bind(&mut statement, request).map_err(query)?;
     let mut writer = Writer::new(columns(&statement), request, output);

@@ -11,6 +11,7 @@
 //! | `landlock` | every file readable, none writable or executable | system folders and resources readable |
 //! | `seccomp` | no programs, processes, sockets, mounts, tracing, or changes to files; they fail with EPERM | same |
 //! | `cgroup` | one of its own with a memory and a process limit, killed as one, where cgroup v2 lets the client | same |
+//! | tables | those that are granted; there are no others | same |
 //! | SQL | one SELECT; the authorizer refuses all else, `ATTACH`, `PRAGMA`, `load_extension` included | same |
 //!
 //! A layer that can't be applied is told in [`crate::Answer::sandbox_missing`]; under `Strict` it is

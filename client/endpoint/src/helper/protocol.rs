@@ -10,11 +10,11 @@ use std::path::PathBuf;
 use prost::Message;
 
 use crate::error::QueryError;
-use crate::query::{Query, SQL_BYTES_MAX, SandboxProfile};
+use crate::query::{Granted, Query, SQL_BYTES_MAX, SandboxProfile};
 use crate::value::{Column, ColumnKind, SqlValue};
 
-/// SQL, parameters and resources' paths, with their protobuf tags.
-pub(crate) const REQUEST_BYTES_MAX: usize = 2 * SQL_BYTES_MAX;
+/// SQL of all steps, parameters and resources' paths, with their protobuf tags.
+pub(crate) const REQUEST_BYTES_MAX: usize = 3 * SQL_BYTES_MAX;
 /// One response: a batch of rows, or one row of 64 values of 64 KiB at the most.
 pub(crate) const RESPONSE_BYTES_MAX: usize = 5 * 1024 * 1024;
 
@@ -38,6 +38,14 @@ pub(crate) struct Request {
     /// Layers that the client could not apply.
     #[prost(string, repeated, tag = "8")]
     pub(crate) missing: Vec<String>,
+    /// Whether `tables` are all that may be read; else every table may be.
+    #[prost(bool, tag = "9")]
+    pub(crate) limited: bool,
+    #[prost(string, repeated, tag = "10")]
+    pub(crate) tables: Vec<String>,
+    /// The SQL of later steps.
+    #[prost(string, repeated, tag = "11")]
+    pub(crate) then: Vec<String>,
 }
 
 impl Request {
@@ -47,7 +55,14 @@ impl Request {
             name: name.clone(),
             value: Some(Value::from(value.clone())),
         };
+        let (limited, tables) = match &query.granted {
+            Granted::All => (false, Vec::new()),
+            Granted::Tables(tables) => (true, tables.clone()),
+        };
         Self {
+            limited,
+            tables,
+            then: query.then.clone(),
             sql: query.sql.clone(),
             parameters: query.parameters.iter().map(parameter).collect(),
             run_time_ms: u64::try_from(query.limits.run_time.as_millis()).unwrap_or(u64::MAX),
@@ -62,6 +77,11 @@ impl Request {
     /// How tightly the helper is to be shut in.
     pub(crate) fn profile(&self) -> SandboxProfile {
         if self.strict { SandboxProfile::Strict } else { SandboxProfile::Standard }
+    }
+
+    /// The tables that may be read.
+    pub(crate) fn granted(&self) -> Granted {
+        if self.limited { Granted::Tables(self.tables.clone()) } else { Granted::All }
     }
 
     /// The resources.
@@ -234,6 +254,7 @@ enum FailureKind {
     Sandbox = 2,
     TooLarge = 3,
     Other = 4,
+    NotGranted = 5,
 }
 
 impl Failure {
@@ -256,6 +277,7 @@ impl Failure {
             FailureKind::TooLarge => {
                 QueryError::TooLarge { what: self.message, got: self.got, wanted: self.wanted }
             }
+            FailureKind::NotGranted => QueryError::NotGranted { table: self.message },
             FailureKind::Other => QueryError::Crashed { detail: self.message },
         }
     }
@@ -269,6 +291,7 @@ impl From<QueryError> for Failure {
             QueryError::Deadline { .. } => FailureKind::Deadline,
             QueryError::Sandbox { .. } => FailureKind::Sandbox,
             QueryError::TooLarge { .. } => FailureKind::TooLarge,
+            QueryError::NotGranted { .. } => FailureKind::NotGranted,
             QueryError::Crashed { .. } | QueryError::Spawn { .. } => FailureKind::Other,
         });
         match error {
@@ -280,6 +303,7 @@ impl From<QueryError> for Failure {
                 (failure.message, failure.got, failure.wanted) = (what, got, wanted);
             }
             QueryError::Sandbox { missing } => failure.missing = missing,
+            QueryError::NotGranted { table } => failure.message = table,
             QueryError::Crashed { detail } | QueryError::Spawn { detail, .. } => failure.message = detail,
             QueryError::Deadline { .. } => {}
         }
@@ -339,6 +363,7 @@ mod tests {
             QueryError::Deadline { run_time },
             QueryError::Sandbox { missing: vec!["cgroup: none".to_owned()] },
             QueryError::TooLarge { what: "it".to_owned(), got: 2, wanted: 1 },
+            QueryError::NotGranted { table: "users".to_owned() },
         ] {
             assert_eq!(Failure::from(error.clone()).into_error(run_time), error);
         }

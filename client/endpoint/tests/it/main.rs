@@ -1,5 +1,6 @@
 //! The helper as a process, and the tables against the system's own tools.
 mod bounds;
+mod granted;
 mod sandbox;
 #[cfg(test)]
 mod support;

@@ -3,7 +3,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use muster_endpoint::{Answer, HelperCommand, Query, QueryError, QueryLimits, SandboxProfile, SqlValue, run};
+use muster_endpoint::{
+    Answer, Granted, HelperCommand, Query, QueryError, QueryLimits, SandboxProfile, SqlValue, run,
+};
 
 /// The helper of this build.
 pub(crate) fn helper() -> HelperCommand {
@@ -18,6 +20,8 @@ pub(crate) fn query(sql: &str) -> Query {
         limits: QueryLimits { run_time: Duration::from_secs(30), ..QueryLimits::default() },
         sandbox: SandboxProfile::Standard,
         readable: Vec::new(),
+        granted: Granted::All,
+        then: Vec::new(),
     }
 }
 

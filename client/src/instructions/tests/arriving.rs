@@ -51,14 +51,14 @@ fn a_definition_that_does_not_come_in_time_is_asked_for_once_more_and_then_refus
     test.recalled(1, None, None);
     test.effects();
 
-    test.now.instant = test.machine.poll_timeout().unwrap();
+    test.now.instant = test.machine.poll_timeout(test.now).unwrap();
     test.machine.handle_timeout(test.now);
     assert_eq!(test.effects(), ["ask definition"]);
-    test.now.instant = test.machine.poll_timeout().unwrap();
+    test.now.instant = test.machine.poll_timeout(test.now).unwrap();
     test.machine.handle_timeout(test.now);
 
     assert_eq!(test.effects(), ["refuse 1 WrongDefinition journaled"]);
-    assert_eq!(test.machine.poll_timeout(), None);
+    assert_eq!(test.machine.poll_timeout(test.now), None);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_lost_session_forgets_what_was_not_acked() {
     test.machine.handle_definition(digest("d"), b"d", test.now);
 
     assert_eq!(test.effects(), Vec::<String>::new());
-    assert_eq!(test.machine.poll_timeout(), None);
+    assert_eq!(test.machine.poll_timeout(test.now), None);
 }
 
 #[test]

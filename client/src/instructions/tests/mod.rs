@@ -1,6 +1,7 @@
 //! The machine alone: what it is told as text, what it wants done as text.
 
 mod arriving;
+mod certificate;
 mod licence;
 mod outcome;
 mod restored;
@@ -15,7 +16,10 @@ use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::session::v1::InclusionProof;
 
 use super::admission::{PlanColumn, PlanResource};
-use super::{Admission, Effect, HeldLicence, Instructions, Limits, Memory, Now, Opened, Plan, Refused};
+use super::{
+    Admission, DownloadWait, Effect, FetchFailure, HeldLicence, Instructions, Limits, Memory, Now, Opened,
+    Plan, Refused, WaitNotice,
+};
 use crate::store::{Entry, JournalState, Recalled};
 
 const NOW_MS: i64 = 1_800_000_000_000;
@@ -148,6 +152,20 @@ fn shown(effect: &Effect) -> String {
         }
         Effect::SendProgress { instruction, .. } => format!("running {}", n(instruction)),
         Effect::Fetch { instruction, .. } => format!("fetch {}", n(instruction)),
+        Effect::StopFetching => "stop fetching".to_owned(),
+        Effect::LookForCertificate => "look".to_owned(),
+        Effect::RecordWait { stored, notice } => {
+            let waits = if stored.is_some() { "wait" } else { "no wait" };
+            match notice {
+                None => waits.to_owned(),
+                Some(WaitNotice::Missing { instruction, .. }) => {
+                    format!("{waits}, missing {}", n(instruction))
+                }
+                Some(WaitNotice::Recovered { instruction, waited_ms }) => {
+                    format!("{waits}, recovered {} after {} s", n(instruction), waited_ms / 1_000)
+                }
+            }
+        }
         Effect::RecordStart { instruction, .. } => format!("start {}", n(instruction)),
         Effect::Run { instruction, .. } => format!("run {}", n(instruction)),
         Effect::RecordResult { result } if result.detail.is_empty() => {
@@ -194,5 +212,6 @@ pub(super) fn plan(name: &str) -> Plan {
         rows: 10,
         bytes: 1_000,
         sandbox: SandboxProfile::Standard,
+        tables: None,
     }
 }

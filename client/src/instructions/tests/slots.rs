@@ -1,5 +1,9 @@
 use super::*;
 
+fn failed<T>(detail: &str) -> Result<T, FetchFailure> {
+    Err(FetchFailure::Failed(detail.to_owned()))
+}
+
 #[test]
 fn no_more_run_at_once_than_there_are_slots() {
     let mut test = Test::new();
@@ -50,7 +54,7 @@ fn a_resource_that_cannot_be_had_is_a_refusal_and_nothing_starts() {
     test.recalled(1, None, Some("with-resource"));
     assert_eq!(test.effects(), ["recall 1", "intent 1", "acked 1", "fetch 1"]);
 
-    test.machine.handle_fetched(id(1), Err("other bytes".to_owned()), test.now);
+    test.machine.handle_fetched(id(1), failed("other bytes"), test.now);
 
     let effects = test.effects_with_detail();
     assert_eq!(effects, ["result 1 Refused: other bytes"]);
@@ -89,7 +93,7 @@ fn a_download_that_outlasts_the_window_expires() {
     test.effects();
 
     test.now.wall_ms += 60_000;
-    test.machine.handle_fetched(id(1), Err("its window ended".to_owned()), test.now);
+    test.machine.handle_fetched(id(1), failed("its window ended"), test.now);
 
     assert_eq!(test.effects(), ["result 1 Expired"]);
 }
@@ -101,7 +105,7 @@ fn the_detail_of_a_download_that_outlasts_the_window_is_told() {
     test.effects();
 
     test.now.wall_ms += 60_000;
-    test.machine.handle_fetched(id(1), Err("the Background Channel is away".to_owned()), test.now);
+    test.machine.handle_fetched(id(1), failed("the Background Channel is away"), test.now);
 
     assert_eq!(test.effects_with_detail(), ["result 1 Expired: the Background Channel is away"]);
 }
@@ -212,7 +216,7 @@ fn a_download_that_ends_while_the_client_stops_starts_nothing_and_stays_journale
             let resources = vec![("resource_a".to_owned(), "/a".into())];
             test.machine.handle_fetched(id(1), Ok(resources), test.now);
         },
-        |test| test.machine.handle_fetched(id(1), Err("the client hung up".to_owned()), test.now),
+        |test| test.machine.handle_fetched(id(1), failed("the client hung up"), test.now),
         |test| test.machine.handle_broken(id(1), "broke", test.now),
     ];
     for end in ends {

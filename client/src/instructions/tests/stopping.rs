@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::config::{OutboxConfig, ResourcesConfig};
 use crate::content::Content;
+use crate::https::CertificateWatch;
 use crate::instructions::shell::{Shell, Workload};
 use crate::instructions::work::Work;
 use crate::store::{Store, StoreError};
@@ -51,6 +52,7 @@ fn shell(folder: &TempDir, machine: Instructions<Spoken>) -> (Shell<Spoken>, Can
         machine,
         store: Store::open(folder.path(), &OutboxConfig::default(), NOW_MS).unwrap(),
         content: Content::open(folder.path(), ResourcesConfig::default(), None).unwrap(),
+        certificate: CertificateWatch::new(None.into()),
         helper: HelperCommand { program: "/nowhere/helper".into(), arguments: Vec::new() },
         inbox,
         session,

@@ -69,6 +69,30 @@ fn k1_the_serial_never_goes_back_and_what_was_tried_in_vain_is_not_tried_again()
 }
 
 #[test]
+fn k4_what_was_tried_in_vain_is_tried_again_if_somebody_here_says_so_and_nothing_else_is() {
+    let mut keeper = keeper();
+    keeper.handle_policy(kept(3, ""), NOW);
+    keeper.handle_policy(moving(5, "b"), NOW);
+    keeper.handle_time(NOW + trial_ms());
+    assert_eq!(keeper.rolled_back(), 5);
+    let mut after = with(keeper.memory().clone());
+    assert_eq!(after.handle_policy(moving(5, "b"), NOW), Verdict::Older { highest: 5 });
+
+    after.handle_retry();
+
+    for other in [kept(4, ""), moving(5, "c"), kept(2, "")] {
+        assert_eq!(after.handle_policy(other, NOW), Verdict::Older { highest: 5 });
+    }
+    assert_eq!(after.handle_policy(moving(5, "b"), NOW), Verdict::Tried);
+    assert_eq!(after.rolled_back(), 0);
+    // Once more in vain: it takes another word.
+    after.handle_time(NOW + trial_ms());
+    assert_eq!(after.handle_policy(moving(5, "b"), NOW), Verdict::Older { highest: 5 });
+    assert_eq!(after.handle_policy(kept(6, ""), NOW), Verdict::Adopted);
+    assert_eq!(after.memory().rolled_back, None, "a later one has taken its place");
+}
+
+#[test]
 fn k1_a_restart_forgets_no_serial() {
     let mut before = keeper();
     before.handle_policy(moving(5, "b"), NOW);
@@ -80,6 +104,15 @@ fn k1_a_restart_forgets_no_serial() {
     // The record of the highest serial alone was lost.
     let mut damaged = with(Memory { current: Some(kept(7, "")), ..Memory::default() });
     assert_eq!(damaged.handle_policy(kept(6, ""), NOW), Verdict::Older { highest: 7 });
+}
+
+#[test]
+fn k3_a_policy_whose_own_record_was_damaged_is_taken_once_more_and_no_earlier_one() {
+    let mut keeper = with(Memory { highest_serial: 7, ..Memory::default() });
+
+    assert_eq!(keeper.handle_policy(kept(6, ""), NOW), Verdict::Older { highest: 7 });
+    assert_eq!(keeper.handle_policy(kept(7, ""), NOW), Verdict::Adopted);
+    assert_eq!(keeper.serial(), 7);
 }
 
 #[test]

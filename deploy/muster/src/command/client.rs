@@ -34,6 +34,7 @@ async fn list(operator: &Operator, audience: String, listing: &Listing) -> Resul
         "device",
         "online",
         "blocked",
+        "unauthenticated",
         "last_seen",
         "os",
         "address",
@@ -51,13 +52,16 @@ async fn list(operator: &Operator, audience: String, listing: &Listing) -> Resul
     found.truncate(limit);
     let has_policies = listing.output == Format::Table && policy::is_any_held(operator).await?;
     let serial: &[&str] = if has_policies { &[] } else { &["policy"] };
+    let is_any_unauthenticated = found.iter().any(|device| device.unauthenticated);
+    let standing: &[&str] = if is_any_unauthenticated { &[] } else { &["unauthenticated"] };
     let wide = ["version", "first_seen", "epoch", "thumbprint", "certificate_until"];
-    table = table.wide_only(&[&wide[..], serial].concat());
+    table = table.wide_only(&[&wide[..], serial, standing].concat());
     for device in found {
         table.push(vec![
             Cell::text(&device.device),
             Cell::flag(Flag::from(device.online)),
             Cell::flag(Flag::from(device.blocked.is_some())),
+            Cell::flag(Flag::from(device.unauthenticated)),
             Cell::moment(device.last_seen_at_ms),
             attribute(&device.attributes, "os"),
             Cell::text(&device.address),
@@ -181,6 +185,7 @@ async fn show(operator: &Operator, device: String, format: Format) -> Result<Exi
         ("device".to_owned(), Cell::text(&found.device)),
         ("online".to_owned(), Cell::flag(Flag::from(found.online))),
         ("first_seen".to_owned(), Cell::moment(found.first_seen_at_ms)),
+        ("unauthenticated".to_owned(), Cell::flag(Flag::from(found.unauthenticated))),
         ("last_seen".to_owned(), Cell::moment(found.last_seen_at_ms)),
         ("address".to_owned(), Cell::text(&found.address)),
         ("epoch".to_owned(), Cell::number(found.epoch)),

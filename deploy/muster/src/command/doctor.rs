@@ -6,10 +6,11 @@ use muster_pki::{Certificate, Facts, Role, Roots};
 use muster_proto::operator::v1::{Client as Device, GetStatusRequest, GetStatusResponse};
 use rustls_pki_types::UnixTime;
 
+use crate::address;
 use crate::cli::Doctor;
 use crate::exit::{Exit, Failure};
 use crate::home::{Context, Home};
-use crate::operator::{Operator, answered};
+use crate::operator::{self, Operator, answered};
 use crate::output::{self, Cell, Table};
 
 /// Certificates are announced this long before they end (trust.md N3).
@@ -185,6 +186,7 @@ async fn switch(report: &mut Report, home: &Home, context: &Context) {
     match asked.await {
         Ok((operator, status)) => {
             healthy(report, &status);
+            shown(report, home, "switch certificate", &context.switch, b"h2").await;
             if let Err(failure) = devices(report, &operator).await {
                 let found = first_line(&failure.to_string());
                 report.add(
@@ -208,6 +210,34 @@ async fn switch(report: &mut Report, home: &Home, context: &Context) {
     }
 }
 
+/// Says which certificate a server shows, and until when (N3).
+async fn shown(report: &mut Report, home: &Home, check: &str, address: &str, alpn: &[u8]) {
+    match operator::server_certificate(home, address, alpn).await {
+        Ok(certificate) => server_certificate(report, check, &certificate, UnixTime::now()),
+        // It was reached a moment ago.
+        Err(failure) => {
+            let found = first_line(&failure.to_string());
+            report.add(check, Verdict::Warning, found, failure.next().unwrap_or_default());
+        }
+    }
+}
+
+fn server_certificate(report: &mut Report, check: &str, certificate: &Certificate, now: UnixTime) {
+    let found = format!(
+        "{} until {}, thumbprint {}",
+        certificate.subject(),
+        until(certificate),
+        certificate.thumbprint()
+    );
+    match expires_soon(certificate, now) {
+        None => report.add(check, Verdict::Ok, found, ""),
+        Some(soon) => {
+            let fix = "renew it: replace the files of its [tls], or put the new one into its store";
+            report.add(check, Verdict::Warning, format!("{found}, {soon}"), fix);
+        }
+    }
+}
+
 /// The Background Channel answers HTTPS, and takes the operator's certificate.
 async fn background_channel(report: &mut Report, home: &Home, context: &Context) {
     if context.background_channel.is_empty() {
@@ -217,6 +247,9 @@ async fn background_channel(report: &mut Report, home: &Home, context: &Context)
         Ok(resources) => {
             let found = format!("{}, {resources} resources", context.background_channel);
             report.add("background channel", Verdict::Ok, found, "");
+            if let Ok(url) = address::url("https", 443, &context.background_channel) {
+                shown(report, home, "background channel certificate", &url.address, b"http/1.1").await;
+            }
         }
         Err(failure) => {
             report.worst = failure.exit();
@@ -348,6 +381,28 @@ mod tests {
         let rows = report.table.objects();
         let found = rows[0]["found"].as_str().unwrap();
         assert!(found.starts_with("2 of 3 devices") && found.contains("w2 first"), "{found}");
+    }
+
+    #[test]
+    fn n3_the_certificate_that_a_server_shows_is_named_with_its_end() {
+        let start = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000));
+        let year = Duration::from_secs(365 * 86_400);
+        let server = muster_pki::authority::Authority::root("switch.acme.local", year, start).unwrap();
+        let at = |days: u64| UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000 + days * 86_400));
+        let mut report = Report { table: Table::new(["check", "verdict", "found", "fix"]), worst: Exit::Ok };
+
+        server_certificate(&mut report, "switch certificate", server.certificate(), at(1));
+        server_certificate(&mut report, "switch certificate", server.certificate(), at(365 - 12));
+
+        let rows = report.table.objects();
+        let found = |row: usize| rows[row]["found"].as_str().unwrap();
+        let thumbprint = server.certificate().thumbprint().to_string();
+        assert_eq!((&rows[0]["verdict"], &rows[1]["verdict"]), (&"ok".into(), &"warning".into()));
+        assert!(
+            found(0).contains("CN=switch.acme.local until ") && found(0).contains(&thumbprint),
+            "{rows:?}"
+        );
+        assert!(found(1).contains("expires in 12 days"), "{rows:?}");
     }
 
     #[test]

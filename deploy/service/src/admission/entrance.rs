@@ -15,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{Handshakes, Lobby, Permit, Place, Refused, farewell};
-use crate::credentials::{Peer, PeerRefused, ServerCredentials};
+use crate::credentials::{ClientCertificate, Peer, PeerRefused, ServerCredentials};
 
 /// How long accepting rests when the process is out of descriptors or memory, so that the loop does not spin.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -56,19 +56,26 @@ pub struct Newcomer {
     place: Place,
 }
 
-/// A connection whose peer is known.
+/// A connection whose peer was judged.
 #[derive(Debug)]
-pub struct Admitted {
+pub struct Admitted<P = Peer> {
     /// The connection.
     pub stream: TlsStream<TcpStream>,
     /// Where it is from.
     pub address: SocketAddr,
     /// Who it is.
-    pub peer: Peer,
+    pub peer: P,
     /// Changes when the peer has to be judged again; nothing that changed since it was judged is missed.
     pub changes: watch::Receiver<u64>,
     /// Its handshake; the next begins when it is dropped.
     pub permit: Permit,
+}
+
+/// What becomes of who shows no certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Nameless {
+    Refused,
+    Admitted,
 }
 
 /// Why a connection was not let in.
@@ -140,10 +147,21 @@ impl Entrance {
     /// Waits until there is something to shake hands about, does, and judges the peer. `None` if it was turned away, or it is
     /// time to stop: a handshake that nobody ends must not hold that up.
     pub async fn admit(&self, newcomer: Newcomer) -> Option<Admitted> {
-        self.stop.run_until_cancelled(self.judge(newcomer)).await?
+        let judged = self.stop.run_until_cancelled(self.judge(newcomer, Nameless::Refused)).await??;
+        let Admitted { stream, address, peer, changes, permit } = judged;
+        Some(Admitted { stream, address, peer: peer?, changes, permit })
     }
 
-    async fn judge(&self, newcomer: Newcomer) -> Option<Admitted> {
+    /// As [`Self::admit`]; who shows no certificate where none is required comes in, too, and is nobody yet.
+    pub async fn admit_anyone(&self, newcomer: Newcomer) -> Option<Admitted<Option<Peer>>> {
+        let nameless = match self.credentials.asks() {
+            ClientCertificate::Required => Nameless::Refused,
+            ClientCertificate::Optional | ClientCertificate::None => Nameless::Admitted,
+        };
+        self.stop.run_until_cancelled(self.judge(newcomer, nameless)).await?
+    }
+
+    async fn judge(&self, newcomer: Newcomer, nameless: Nameless) -> Option<Admitted<Option<Peer>>> {
         let Newcomer { mut stream, address, place } = newcomer;
         let turn_away = |why: TurnedAway| (self.tell)(&why, Some(address));
         let permit = place.pass(&mut stream, &self.handshakes, self.tls_deadline).await;
@@ -165,8 +183,12 @@ impl Entrance {
         // A resumed session never meets the verifier, so everyone is looked at here (R2 of trust.md).
         let chain = stream.get_ref().1.peer_certificates();
         let now = self.credentials.clock().now();
+        // What the handshake showed, or the one before that this resumes: no chain is nobody, and a bad one is never taken for none.
+        if nameless == Nameless::Admitted && chain.is_none_or(<[_]>::is_empty) {
+            return Some(Admitted { stream, address, peer: None, changes, permit });
+        }
         match self.credentials.check_peer_role(chain, self.roles, now) {
-            Ok(peer) => Some(Admitted { stream, address, peer, changes, permit }),
+            Ok(peer) => Some(Admitted { stream, address, peer: Some(peer), changes, permit }),
             Err(refused) => {
                 let answer = self.answer.map(|answer| answer(&refused)).unwrap_or_default();
                 turn_away(TurnedAway::Certificate(refused));

@@ -75,6 +75,21 @@ impl ClientCredentials {
         self.live.own()
     }
 
+    /// Returns whether there is a store of certificates, and none in it that will do: nothing is shown to any server (S6).
+    #[must_use]
+    pub fn lacks_own(&self) -> bool {
+        self.live.lacks_own()
+    }
+
+    /// Returns what is wrong with the credentials; `None`: nothing.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        match self.state() {
+            State::Degraded(problem) | State::Failed(problem) => Some(problem),
+            State::Starting | State::Ready => None,
+        }
+    }
+
     /// Returns who is revoked.
     #[must_use]
     pub fn revocation(&self) -> &Arc<Revocation> {

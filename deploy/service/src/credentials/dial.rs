@@ -92,6 +92,14 @@ pub enum DialError {
         /// What was given.
         got: String,
     },
+    /// We have no certificate to show; nothing was sent.
+    #[error("{address} is not called without a certificate of ours (S6): {problem}")]
+    NoCertificate {
+        /// The server.
+        address: Address,
+        /// Why there is none: what each of the store's lacks.
+        problem: String,
+    },
     /// A step took too long.
     #[error("{step} with {address} took longer than {limit:?}")]
     Late {
@@ -148,12 +156,17 @@ fn early_end(source: &io::Error) -> &'static str {
 /// verifier (spec/trust.md R2, C12).
 ///
 /// # Errors
-/// Returns [`DialError`]; only [`DialError::Address`] stays true without a change of the network or of a certificate.
+/// Returns [`DialError`]; only [`DialError::Address`] stays true without a change of the network or of a certificate. Whose store
+/// holds no certificate calls nobody.
 pub async fn dial(
     credentials: &ClientCredentials,
     address: &Address,
     deadlines: Deadlines,
 ) -> Result<TlsStream<TcpStream>, DialError> {
+    if credentials.lacks_own() {
+        let problem = credentials.problem().unwrap_or_else(|| "the store holds none that will do".to_owned());
+        return Err(DialError::NoCertificate { address: address.clone(), problem });
+    }
     let late = |step, limit| DialError::Late { step, address: address.clone(), limit };
     let stream = timeout(deadlines.connect, TcpStream::connect((address.host.as_str(), address.port)))
         .await

@@ -36,6 +36,9 @@ pub enum CredentialError {
     /// Certificate and key give no identity (C5).
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// A server's folder holds no certificate that will do: its port stays closed (S7).
+    #[error("{0}")]
+    NoServerCertificate(String),
     /// A store with more files than any machine has certificates.
     #[error("{}: more than {max} files, wanted a folder for certificates alone; name another one", folder.display())]
     CrowdedStore {
@@ -147,6 +150,7 @@ impl CredentialError {
             | Self::TooLarge { .. }
             | Self::Pem(_)
             | Self::Identity(_)
+            | Self::NoServerCertificate(_)
             | Self::Password { .. }
             | Self::TrustFolder(_)
             | Self::CrowdedStore { .. }

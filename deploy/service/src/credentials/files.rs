@@ -83,8 +83,9 @@ impl Source {
         }
     }
 
-    /// Builds our own identity from `contents`. A store keeps the one `before` as long as its choice is the same, and has none
-    /// where no certificate will do (S3): it says so itself, see [`CertificateStore::problem`].
+    /// Builds our own identity from `contents`. A store keeps the one `before` as long as its choice is the same. Where no
+    /// certificate will do, a client has none (S3) and the store says why, see [`CertificateStore::problem`]; for a server that
+    /// is an error (S7).
     pub(super) fn own(
         &self,
         contents: &mut Contents,
@@ -103,7 +104,13 @@ impl Source {
             Own::Store(store) => {
                 let Some(shelf) = contents.shelf.take() else { return Ok(before.cloned()) };
                 let revocation = self.rules.revocation.current();
-                let Some(chosen) = store.take(shelf?, now, Some(&revocation.index)) else { return Ok(None) };
+                let Some(chosen) = store.take(shelf?, now, Some(&revocation.index)) else {
+                    return match store.problem().filter(|_| store.is_of_server()) {
+                        // The one before stays in use; without any, the port stays closed.
+                        Some(problem) => Err(CredentialError::NoServerCertificate(problem)),
+                        None => Ok(None),
+                    };
+                };
                 let is_same = |own: &&Arc<Identity>| own.certificate == *chosen.leaf();
                 if let Some(same) = before.filter(is_same) {
                     return Ok(Some(Arc::clone(same)));
@@ -113,6 +120,12 @@ impl Source {
                     .map(|own| Some(Arc::new(own)))
             }
         }
+    }
+
+    /// Returns whether a client may go on without its own certificate until a better one is put into its store (S6).
+    pub(super) fn may_wait(&self, error: &CredentialError) -> bool {
+        let is_client = self.own.store().is_some_and(|store| !store.is_of_server());
+        is_client && matches!(error, CredentialError::OwnCertificate { .. } | CredentialError::Key { .. })
     }
 
     /// Builds what peers are judged by from `contents`.
@@ -134,7 +147,12 @@ impl Source {
         };
         // What can be read is looked at, too: everything that is wrong is told at once.
         match Trust::new(&roots, servers, &self.rules) {
-            Ok(trust) if errors.is_empty() => return Ok(Arc::new(trust)),
+            Ok(trust) if errors.is_empty() => {
+                if let Some(folder) = &self.servers {
+                    trust.record_end_of_anchors(&folder.merged_file());
+                }
+                return Ok(Arc::new(trust));
+            }
             Ok(_incomplete) => {}
             Err(error) => errors.extend(error.into_each()),
         }

@@ -17,7 +17,7 @@ use super::revocation::Revocation;
 use super::store::CertificateStore;
 use super::{Clock, DEBOUNCE, POLL_INTERVAL};
 use crate::exit::describe;
-use crate::health::{Component, Health, State};
+use crate::health::{CertificateInUse, Component, Health, State};
 use crate::metrics;
 use crate::shutdown::Shutdown;
 
@@ -80,12 +80,17 @@ impl<C: Send + Sync + 'static> Live<C> {
     pub(super) fn load(source: Source, build: Build<C>) -> Result<Self, CredentialError> {
         let mut contents = source.read();
         let fingerprint = contents.fingerprint();
-        let material = match source.own(&mut contents, None) {
-            Ok(own) => Material { trust: source.trust(&mut contents)?, own },
+        let (own, own_problem) = match source.own(&mut contents, None) {
+            Ok(own) => (own, None),
+            Err(error) if source.may_wait(&error) => {
+                tracing::error!(%error, "the chosen certificate is not shown");
+                (None, Some(describe(&error)))
+            }
             Err(error) => return Err(source.with_trust_problems(&mut contents, error)),
         };
+        let material = Material { trust: source.trust(&mut contents)?, own };
         let config = Arc::new(build(&material)?);
-        let seen = Seen { fingerprint, own_problem: None, trust_problem: None };
+        let seen = Seen { fingerprint, own_problem, trust_problem: None };
         let current = ArcSwap::from_pointee(Current { material, config });
         Ok(Self {
             source,
@@ -107,6 +112,11 @@ impl<C: Send + Sync + 'static> Live<C> {
 
     pub(super) fn own(&self) -> Option<Certificate> {
         self.current.load().material.own.as_ref().map(|own| own.certificate.clone())
+    }
+
+    /// Returns whether a store has no certificate to show at present.
+    pub(super) fn lacks_own(&self) -> bool {
+        self.source.own.store().is_some() && self.current.load().material.own.is_none()
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
@@ -187,7 +197,8 @@ impl<C: Send + Sync + 'static> Live<C> {
     ) {
         let component = health.component(name);
         component.set(self.state());
-        note_end(name, self.own().as_ref());
+        let mut told = Told::new(name, health);
+        told.tell(self.own().as_ref());
         let changed = Arc::new(Notify::new());
         let watcher = notifications(&self.source.paths(), Arc::clone(&changed));
         shutdown.spawn("credentials", async move {
@@ -206,7 +217,7 @@ impl<C: Send + Sync + 'static> Live<C> {
                 }
                 // Files may lie on a slow disk.
                 if let Ok(refreshed) = tokio::task::spawn_blocking(refresh.clone()).await {
-                    note_end(name, refreshed.own.as_ref());
+                    told.tell(refreshed.own.as_ref());
                     report(&component, name, &refreshed.reload, refreshed.state);
                 }
             }
@@ -217,14 +228,22 @@ impl<C: Send + Sync + 'static> Live<C> {
     /// Returns the state for the health component.
     pub(super) fn state(&self) -> State {
         let mut complaints = self.seen.lock().unwrap_or_else(PoisonError::into_inner).problems();
-        complaints.extend(self.source.own.store().and_then(CertificateStore::problem));
+        let store = self.source.own.store();
+        let missing = store.and_then(CertificateStore::problem);
+        complaints.extend(missing.filter(|missing| !complaints.contains(missing)));
         let material = self.material();
+        let now = self.source.rules.clock.now();
+        complaints.extend(material.trust.ending_anchors(now));
         if let Some(own) = &material.own {
-            let now = self.source.rules.clock.now();
             complaints.extend(own.expiry_warnings(now));
             if material.trust.is_revoked(&own.certificate) {
                 complaints.push(format!("certificate {} is revoked; replace it", own.certificate.subject()));
             }
+        }
+        let is_closed = store.is_some_and(CertificateStore::is_of_server)
+            && material.own.as_ref().is_some_and(|own| now > own.certificate.not_after());
+        if is_closed {
+            return State::Failed(format!("the port is closed: {}", complaints.join("; ")));
         }
         if complaints.is_empty() { State::Ready } else { State::Degraded(complaints.join("; ")) }
     }
@@ -247,11 +266,36 @@ fn put<T>(loaded: Result<T, CredentialError>, place: &mut T) -> Option<String> {
     }
 }
 
-fn note_end(name: &'static str, own: Option<&Certificate>) {
-    let Some(own) = own else { return };
-    let seconds = own.not_after().as_secs();
-    #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 seconds")]
-    ::metrics::gauge!(metrics::CREDENTIALS_NOT_AFTER_SECONDS, "credentials" => name).set(seconds as f64);
+/// Tells which certificate is in use, and until when (N3).
+struct Told {
+    name: &'static str,
+    health: Health,
+    thumbprint: Option<String>,
+}
+
+impl Told {
+    fn new(name: &'static str, health: &Health) -> Self {
+        Self { name, health: health.clone(), thumbprint: None }
+    }
+
+    fn tell(&mut self, own: Option<&Certificate>) {
+        let name = self.name;
+        let thumbprint = own.map(|own| own.thumbprint().to_string());
+        let info = |thumbprint: String| ::metrics::gauge!(metrics::CREDENTIALS_INFO, "credentials" => name, "thumbprint" => thumbprint);
+        if thumbprint != self.thumbprint {
+            if let Some(before) = self.thumbprint.take() {
+                info(before).set(0.0);
+            }
+            self.health.show_certificate(name, own.map(CertificateInUse::of));
+        }
+        let end = own.map_or(0, |own| own.not_after().as_secs());
+        #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 seconds")]
+        ::metrics::gauge!(metrics::CREDENTIALS_NOT_AFTER_SECONDS, "credentials" => name).set(end as f64);
+        if let Some(thumbprint) = &thumbprint {
+            info(thumbprint.clone()).set(1.0);
+        }
+        self.thumbprint = thumbprint;
+    }
 }
 
 fn report(component: &Component, name: &'static str, reload: &Reload, state: State) {

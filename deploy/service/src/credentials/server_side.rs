@@ -5,51 +5,85 @@ use std::sync::Arc;
 use muster_pki::{Certificate, CertificateDer, Role, UnixTime};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::server::{NoServerSessionStorage, ProducesTickets};
-use rustls::sign::SingleCertAndKey;
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::Clock;
 use super::error::{CredentialError, PeerRefused};
 use super::files::{Material, Source};
+use super::identity::Identity;
 use super::live::{Live, Reload};
 use super::provider::{VERSIONS, provider};
 use super::revocation::Revocation;
 use super::told::Shown;
 use super::trust::Peer;
-use super::verify::ClientVerifier;
+use super::verify::{ClientVerifier, Wants};
 use crate::health::{Health, State};
 use crate::shutdown::Shutdown;
 
 /// Session tickets a client gets: one to reconnect with, one for a second connection beside it.
 const TICKETS: usize = 2;
 
-/// A server's credentials, kept current from their files. Client certificates are mandatory.
+/// Whether a listener asks who connects for a certificate (C1 of trust.md).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientCertificate {
+    /// It does, and nobody comes in without.
+    #[default]
+    Required,
+    /// It does, and who shows none comes in as somebody without one. One that is shown and not good is refused as ever.
+    Optional,
+    /// It does not.
+    None,
+}
+
+/// A server's credentials, kept current from their files.
 #[derive(Debug)]
 pub struct ServerCredentials {
     live: Live<ServerConfig>,
+    asks: ClientCertificate,
 }
 
 impl ServerCredentials {
-    pub(super) fn load(source: Source, alpn: Vec<Vec<u8>>) -> Result<Arc<Self>, CredentialError> {
+    pub(super) fn load(
+        source: Source,
+        alpn: Vec<Vec<u8>>,
+        asks: ClientCertificate,
+    ) -> Result<Arc<Self>, CredentialError> {
         // One ticketer for all configurations, so that a renewal does not cost every client a full handshake.
         let ticketer = Ticketer::new()?;
         let clock = source.rules.clock.clone();
+        let stays_shown = source.own.store().is_none();
         let build = Box::new(move |material: &Material| {
             let Some(own) = &material.own else {
                 return Err(rustls::Error::NoCertificatesPresented);
             };
-            let verifier = Arc::new(ClientVerifier(Arc::clone(&material.trust)));
-            let resolver = Arc::new(SingleCertAndKey::from(Arc::clone(&own.certified)));
-            let mut config = ServerConfig::builder_with_details(provider(), Arc::new(clock.clone()))
-                .with_protocol_versions(VERSIONS)?
-                .with_client_cert_verifier(verifier)
-                .with_cert_resolver(resolver);
+            let resolver = resolver(own, stays_shown, &clock);
+            let builder = ServerConfig::builder_with_details(provider(), Arc::new(clock.clone()))
+                .with_protocol_versions(VERSIONS)?;
+            let trust = Arc::clone(&material.trust);
+            let builder = match asks {
+                ClientCertificate::Required => {
+                    builder.with_client_cert_verifier(Arc::new(ClientVerifier { trust, wants: Wants::One }))
+                }
+                ClientCertificate::Optional => builder
+                    .with_client_cert_verifier(Arc::new(ClientVerifier { trust, wants: Wants::OneOrNone })),
+                ClientCertificate::None => builder.with_no_client_auth(),
+            };
+            let mut config = builder.with_cert_resolver(resolver);
             config.alpn_protocols.clone_from(&alpn);
             configure_sessions(&mut config, &ticketer);
             Ok(config)
         });
-        Live::load(source, build).map(|live| Arc::new(Self { live }))
+        Live::load(source, build).map(|live| Arc::new(Self { live, asks }))
+    }
+
+    /// Returns whether who connects is asked for a certificate.
+    #[must_use]
+    pub fn asks(&self) -> ClientCertificate {
+        self.asks
     }
 
     /// Returns the configuration for the next handshake.
@@ -149,6 +183,29 @@ impl ServerCredentials {
                 this.live.recheck();
             }
         });
+    }
+}
+
+/// Named files are shown as they are; one that was chosen only while it is valid (S7).
+fn resolver(own: &Identity, stays_shown: bool, clock: &Clock) -> Arc<dyn ResolvesServerCert> {
+    let certified = Arc::clone(&own.certified);
+    if stays_shown {
+        return Arc::new(SingleCertAndKey::from(certified));
+    }
+    Arc::new(WhileValid { certified, not_after: own.certificate.not_after(), clock: clock.clone() })
+}
+
+/// Shows a certificate until it ends: from then on the port is closed (S7).
+#[derive(Debug)]
+struct WhileValid {
+    certified: Arc<CertifiedKey>,
+    not_after: UnixTime,
+    clock: Clock,
+}
+
+impl ResolvesServerCert for WhileValid {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        (self.clock.now() <= self.not_after).then(|| Arc::clone(&self.certified))
     }
 }
 

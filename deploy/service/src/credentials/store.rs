@@ -1,4 +1,4 @@
-//! [`CertificateStore`]: a folder of certificates with their keys, of which the rules of selection choose one (S1–S5, N2, C5).
+//! [`CertificateStore`]: a folder of certificates with their keys, of which the rules of selection choose one (S1–S5, S7, N2, C5).
 //!
 //! ```text
 //! FOLDER/web1.pfx               a PFX with certificate, CAs and key
@@ -10,7 +10,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use muster_pki::select::{Candidate, Candidates, Chosen, Outcome, PrivateKey, Purpose, Selection};
+use muster_pki::select::{Candidate, Candidates, Chosen, Outcome, PrivateKey, Selection, Wanted};
 use muster_pki::{
     Certificate, Identity, IdentityFiles, NamedBytes, RevocationIndex, Thumbprint, UnixTime, pem,
 };
@@ -34,8 +34,8 @@ pub struct StoreSettings {
     pub password_file: Option<PathBuf>,
     /// Whom to prefer.
     pub selection: Selection,
-    /// Whom the certificate is shown to.
-    pub purpose: Purpose,
+    /// What the certificate is for.
+    pub wanted: Wanted,
     /// Where the pinned certificate is remembered, so that its successor is found when it is gone (N2).
     pub remembered: Option<PathBuf>,
 }
@@ -62,7 +62,7 @@ impl CertificateStore {
     /// Opens a store; nothing is read yet but the remembered certificate.
     #[must_use]
     pub fn new(settings: StoreSettings) -> Self {
-        let mut chosen = Chosen::new(settings.selection.clone(), settings.purpose);
+        let mut chosen = Chosen::of(settings.selection.clone(), settings.wanted.clone());
         let remembered = settings.remembered.as_ref().and_then(|path| std::fs::read(path).ok());
         let remembered = remembered.and_then(|bytes| pem::certificates(&bytes, "remembered").ok());
         if let Some(certificate) =
@@ -79,7 +79,12 @@ impl CertificateStore {
         &self.settings.folder
     }
 
-    /// Returns why there is no certificate at present: each one's reason (S6).
+    /// Returns whether a server's certificate is looked for.
+    pub(super) fn is_of_server(&self) -> bool {
+        matches!(self.settings.wanted, Wanted::Server(_))
+    }
+
+    /// Returns why there is no certificate at present: each one's reason (S6, S7).
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -139,10 +144,8 @@ impl CertificateStore {
         match outcome {
             Outcome::Kept { .. } => *problem = None,
             Outcome::Changed { choice, .. } => {
-                tracing::info!(%folder, %outcome, "certificate chosen");
-                if let Some(pin) = choice.report().pin() {
-                    tracing::info!(%folder, %pin, report = %choice.report(), "what became of the pinned thumbprint");
-                }
+                // With what lost, and why; a report tells of a pinned thumbprint, too (N2).
+                tracing::info!(%folder, %outcome, report = %choice.report(), "certificate chosen");
                 *problem = None;
             }
             Outcome::Missing { missing, .. } => {

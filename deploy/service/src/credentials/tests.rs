@@ -5,6 +5,7 @@ mod pki;
 mod points;
 mod reloading;
 mod revocation;
+mod server_store;
 mod store;
 mod trust_folder;
 mod urls;

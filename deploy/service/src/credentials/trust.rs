@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use muster_pki::trust_store::{TrustSettings, TrustStore};
+use muster_pki::trust_store::{Anchor, AnchorKind, TrustSettings, TrustStore};
 use muster_pki::{
     Certificate, CertificateDer, DeviceId, Facts, Policy, Role, Roots, Severity, Thumbprint, Trail, TrailOf,
     UnixTime, Verdict, check_with,
@@ -13,8 +13,10 @@ use muster_pki::{
 
 use super::Rules;
 use super::error::{CredentialError, PeerRefused};
+use super::identity::expiry_warning;
 use super::revocation::{Current, PathElement, Revocation};
 use super::told::Shown;
+use super::trust_folder::SYSTEM_STORES;
 use crate::metrics;
 
 /// Verdicts remembered by one set of trust; when full, all are forgotten. About 100 bytes each.
@@ -144,6 +146,34 @@ impl Trust {
             ::metrics::counter!(metrics::PEERS_REFUSED_TOTAL).increment(1);
         }
         judged
+    }
+
+    /// Returns which anchors of a client's trust store have ended, or are about to (N3). The system's CAs are its distributor's to
+    /// look after.
+    pub(super) fn ending_anchors(&self, now: UnixTime) -> Vec<String> {
+        let warning = |anchor: &Anchor| {
+            let what = match anchor.kind() {
+                AnchorKind::Authority => "CA",
+                AnchorKind::Leaf => "server certificate",
+            };
+            let warning = expiry_warning(what, anchor.certificate(), now)?;
+            Some(format!("{}: {warning}, and merge its successor before (T8)", anchor.place()))
+        };
+        self.anchors().filter_map(warning).collect()
+    }
+
+    /// Sets the metric of when the first anchor of a client's trust store ends.
+    pub(super) fn record_end_of_anchors(&self, file: &Path) {
+        let first = self.anchors().map(|anchor| anchor.certificate().not_after().as_secs()).min();
+        let Some(first) = first else { return };
+        let file = file.display().to_string();
+        #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 seconds")]
+        ::metrics::gauge!(metrics::AUTHORITIES_NOT_AFTER_SECONDS, "file" => file).set(first as f64);
+    }
+
+    fn anchors(&self) -> impl Iterator<Item = &Anchor> {
+        let anchors = self.servers.iter().flat_map(|(store, _)| store.anchors());
+        anchors.filter(|anchor| !SYSTEM_STORES.contains(&anchor.place()))
     }
 
     /// Returns whether our own certificate stands on a CRL.

@@ -21,7 +21,7 @@ use muster_pki::{Certificate, NamedBytes, Roots, pem};
 use super::durable;
 
 /// Where systems keep their CAs as one PEM file; the first that is there counts.
-const SYSTEM_STORES: [&str; 4] = [
+pub(super) const SYSTEM_STORES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/pki/tls/certs/ca-bundle.crt",

@@ -18,7 +18,20 @@ use super::trust::Trust;
 
 /// Judges client certificates of full handshakes.
 #[derive(Debug)]
-pub(super) struct ClientVerifier(pub(super) Arc<Trust>);
+pub(super) struct ClientVerifier {
+    /// Whom it lets in.
+    pub(super) trust: Arc<Trust>,
+    /// Whether a certificate must be shown.
+    pub(super) wants: Wants,
+}
+
+/// How many certificates a client has to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wants {
+    One,
+    /// What is shown is judged all the same.
+    OneOrNone,
+}
 
 /// Judges server certificates of full handshakes.
 #[derive(Debug)]
@@ -30,13 +43,17 @@ impl ClientCertVerifier for ClientVerifier {
         &[]
     }
 
+    fn client_auth_mandatory(&self) -> bool {
+        self.wants == Wants::One
+    }
+
     fn verify_client_cert(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        match self.0.admit(&chain(end_entity, intermediates), None, now) {
+        match self.trust.admit(&chain(end_entity, intermediates), None, now) {
             Ok(_peer) => Ok(ClientCertVerified::assertion()),
             Err(refused) => Err(refusal(refused)),
         }

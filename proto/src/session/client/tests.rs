@@ -118,13 +118,15 @@ fn hands_on_what_the_switch_says() {
 
     session.handle_message(&frame::with_proof(&order, &proof), start());
     handle(&mut session, Body::LicenceNotice(LicenceNotice { digest: vec![5; 32] }));
-    handle(&mut session, Body::PolicyNotice(PolicyNotice { digest: vec![6; 32] }));
-    handle(&mut session, Body::PolicyNotice(PolicyNotice { digest: Vec::new() }));
+    handle(&mut session, Body::PolicyNotice(PolicyNotice { digest: vec![6; 32], spread_ms: 1_500 }));
+    handle(&mut session, Body::PolicyNotice(PolicyNotice { digest: Vec::new(), spread_ms: 0 }));
 
     assert_eq!(session.poll_event(), Some(ClientEvent::Order { envelope, proof: Some(proof) }));
     assert_eq!(session.poll_event(), Some(ClientEvent::LicenceNotice(Digest::from([5; 32]))));
-    assert_eq!(session.poll_event(), Some(ClientEvent::PolicyNotice(Some(Digest::from([6; 32])))));
-    assert_eq!(session.poll_event(), Some(ClientEvent::PolicyNotice(None)));
+    let (digest, spread) = (Some(Digest::from([6; 32])), Duration::from_millis(1_500));
+    assert_eq!(session.poll_event(), Some(ClientEvent::PolicyNotice { digest, spread }));
+    let none = ClientEvent::PolicyNotice { digest: None, spread: Duration::ZERO };
+    assert_eq!(session.poll_event(), Some(none));
 }
 
 #[test]

@@ -207,15 +207,15 @@ fn a_policy_check_is_heard_once_until_it_is_answered() {
 
     assert_eq!(check(&mut session, 7), Some(SwitchEvent::PolicyCheck { serial: 7 }));
     assert_eq!((check(&mut session, 8), session.ignored_frames()), (None, 1));
-    session.push_policy_notice(None);
+    session.push_policy_notice(None, Duration::ZERO);
     assert!(
         matches!(transmitted(&mut session), Some(Body::PolicyNotice(notice)) if notice.digest.is_empty())
     );
 
     assert_eq!(check(&mut session, 9), Some(SwitchEvent::PolicyCheck { serial: 9 }));
-    session.push_policy_notice(Some(Digest::from([3; 32])));
+    session.push_policy_notice(Some(Digest::from([3; 32])), Duration::from_secs(100));
     assert!(
-        matches!(transmitted(&mut session), Some(Body::PolicyNotice(notice)) if notice.digest == [3; 32])
+        matches!(transmitted(&mut session), Some(Body::PolicyNotice(notice)) if notice.digest == [3; 32] && notice.spread_ms == 100_000)
     );
 }
 

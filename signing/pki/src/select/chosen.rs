@@ -9,6 +9,7 @@ use super::candidate::Candidates;
 use super::field::{Field, Winner};
 use super::fitness::Unfit;
 use super::report::{self, Why};
+use super::server::ServerNames;
 use super::settings::Selection;
 use super::wait::Availability;
 use super::{Choice, Missing, Purpose, Question};
@@ -16,7 +17,7 @@ use crate::certificate::Certificate;
 use crate::revocation::RevocationIndex;
 use crate::thumbprint::Thumbprint;
 
-/// A client's choice of certificate for one [`Purpose`], kept until something ends it (S4).
+/// The choice of a client's certificate for one [`Purpose`], or of a server's, kept until something ends it (S4).
 ///
 /// A better certificate that arrives does not displace the chosen one. It goes when it expires, leaves the store, loses its
 /// key or is revoked, and when its successor (N2) is there. The exception of S5 stands above this: a pinned
@@ -25,12 +26,21 @@ use crate::thumbprint::Thumbprint;
 #[derive(Debug, Clone)]
 pub struct Chosen {
     selection: Selection,
-    purpose: Purpose,
+    wanted: Wanted,
     choice: Option<Choice>,
     /// The certificate of the pinned thumbprint as it was last seen.
     pinned: Option<Certificate>,
     freshness: Freshness,
     timeout: Option<UnixTime>,
+}
+
+/// Which certificate is looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// A client's (S1, S2), to be shown to these.
+    Client(Purpose),
+    /// A server's (S7), for these names.
+    Server(ServerNames),
 }
 
 /// Whether the choice was made under the present selection.
@@ -41,10 +51,16 @@ enum Freshness {
 }
 
 impl Chosen {
-    /// Starts without a choice.
+    /// Starts without a choice of a client's certificate.
     #[must_use]
     pub fn new(selection: Selection, purpose: Purpose) -> Self {
-        Self { selection, purpose, choice: None, pinned: None, freshness: Freshness::Current, timeout: None }
+        Self::of(selection, Wanted::Client(purpose))
+    }
+
+    /// Starts without a choice.
+    #[must_use]
+    pub fn of(selection: Selection, wanted: Wanted) -> Self {
+        Self { selection, wanted, choice: None, pinned: None, freshness: Freshness::Current, timeout: None }
     }
 
     /// Takes over the pinned certificate that an earlier process saw ([`Self::pinned_certificate`]), so that its successor is
@@ -82,10 +98,15 @@ impl Chosen {
         candidates: &Candidates,
         revocation: Option<&RevocationIndex>,
     ) -> Outcome {
-        let question = Question { purpose: self.purpose, now, revocation, remembered: self.pinned.as_ref() };
-        let field = Field::clients(candidates, &self.selection, &question);
+        let purpose = match &self.wanted {
+            Wanted::Client(purpose) => *purpose,
+            // S5 restricts a pinned thumbprint for clients that call a Switch; everywhere else it counts.
+            Wanted::Server(_) => Purpose::BackgroundChannel,
+        };
+        let question = Question { purpose, now, revocation, remembered: self.pinned.as_ref() };
+        let field = self.field(candidates, &question);
         let (pin, pinned) = field.pinned(&self.selection, &question);
-        let preferred = pinned.or_else(|| field.preferred_client(&self.selection));
+        let preferred = pinned.or_else(|| self.preferred(&field));
         let previous = self.choice.take().map(|choice| choice.certificate().clone());
         let (winner, cause) = match &previous {
             None => (preferred, Some(Cause::First)),
@@ -95,7 +116,10 @@ impl Chosen {
             field.entrants.get(position).map(|entrant| entrant.candidate.certificate().thumbprint())
         };
         let preferred = preferred.and_then(|preferred| thumbprint_of(preferred.position));
-        let answer = field.answer(candidates, winner, pin);
+        let answer = field.answer(candidates, winner, pin).map_err(|missing| match &self.wanted {
+            Wanted::Client(_) => missing,
+            Wanted::Server(names) => missing.of_server(names.clone()),
+        });
 
         self.freshness = Freshness::Current;
         self.pinned = candidates
@@ -130,6 +154,23 @@ impl Chosen {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<UnixTime> {
         self.timeout
+    }
+
+    fn field<'a>(&self, candidates: &'a Candidates, question: &Question<'_>) -> Field<'a> {
+        match &self.wanted {
+            Wanted::Client(_) => Field::clients(candidates, &self.selection, question),
+            Wanted::Server(names) => {
+                let (names, revocation) = (names.as_names(), question.revocation);
+                Field::servers(candidates, &self.selection, names, question.now, revocation)
+            }
+        }
+    }
+
+    fn preferred(&self, field: &Field<'_>) -> Option<Winner> {
+        match &self.wanted {
+            Wanted::Client(_) => field.preferred_client(&self.selection),
+            Wanted::Server(_) => field.preferred(),
+        }
     }
 
     /// Returns who follows the present choice, and what ended that; no cause: it stays.

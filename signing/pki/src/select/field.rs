@@ -146,7 +146,7 @@ impl<'a> Field<'a> {
             Some((Winner { position, why }, entrant)) => {
                 Ok(Choice { candidate: entrant.candidate.clone(), position, why, report })
             }
-            None => Err(Missing { report }),
+            None => Err(Missing { report, server: None }),
         }
     }
 

@@ -35,6 +35,41 @@ pub struct MachineNames<'a> {
     pub full: &'a str,
 }
 
+/// The same, kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerNames {
+    host: String,
+    full: String,
+}
+
+impl ServerNames {
+    /// Takes host name and FQDN; the host name again where there is no domain.
+    #[must_use]
+    pub fn new(host: impl Into<String>, full: impl Into<String>) -> Self {
+        Self { host: host.into(), full: full.into() }
+    }
+
+    /// Takes an FQDN, whose first label is the host name.
+    #[must_use]
+    pub fn of_full(full: &str) -> Self {
+        let host = full.split_once('.').map_or(full, |(host, _)| host);
+        Self::new(host, full)
+    }
+
+    /// Returns them as [`select_server`] takes them.
+    #[must_use]
+    pub fn as_names(&self) -> MachineNames<'_> {
+        MachineNames { host: &self.host, full: &self.full }
+    }
+}
+
+impl fmt::Display for ServerNames {
+    /// Writes what is wanted of a certificate.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "wanted serverAuth and the name {:?} or {:?}, from a CA", self.host, self.full)
+    }
+}
+
 /// The certificate that HTTPS opens with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
@@ -64,30 +99,42 @@ pub fn select_server(
     if wanted == ServerCertificates::SelfSigned {
         return Ok(ServerCertificate::SelfSigned);
     }
-    let entrants = candidates.iter().enumerate().map(|(position, candidate)| {
-        let certificate = candidate.certificate();
-        let mut unfit = unfit(candidate, &ExtendedKeyUsage::ServerAuth, now, revocation);
-        let server_name = server_name(certificate, machine);
-        if server_name == ServerName::Neither {
-            let got = names(certificate).into_iter().map(str::to_owned).collect();
-            unfit.push(Unfit::Name { got });
-        }
-        let issuer = Searched::issuer(certificate).contains_any(selection.issuer());
-        if !issuer && !selection.issuer().is_empty() {
-            unfit.push(Unfit::IssuerNotListed);
-        }
-        let not_after = certificate.not_after();
-        let marks = Marks { issuer, subject: false, full_name: false, server_name, not_after, position };
-        Entrant { candidate, unfit, marks }
-    });
-    let field = Field { entrants: entrants.collect(), steps: Step::SERVER };
+    let field = Field::servers(candidates, selection, machine, now, revocation);
     match field.answer(candidates, field.preferred(), None) {
         Ok(choice) => Ok(ServerCertificate::Pki(Box::new(choice))),
         Err(missing) => Err(ServerCertificateMissing {
-            host: machine.host.to_owned(),
-            full: machine.full.to_owned(),
+            names: ServerNames::new(machine.host, machine.full),
             report: missing.report,
         }),
+    }
+}
+
+impl<'a> Field<'a> {
+    /// Judges a store's certificates as servers' (S7).
+    pub(super) fn servers(
+        candidates: &'a Candidates,
+        selection: &Selection,
+        machine: MachineNames<'_>,
+        now: UnixTime,
+        revocation: Option<&RevocationIndex>,
+    ) -> Self {
+        let entrants = candidates.iter().enumerate().map(|(position, candidate)| {
+            let certificate = candidate.certificate();
+            let mut unfit = unfit(candidate, &ExtendedKeyUsage::ServerAuth, now, revocation);
+            let server_name = server_name(certificate, machine);
+            if server_name == ServerName::Neither {
+                let got = names(certificate).into_iter().map(str::to_owned).collect();
+                unfit.push(Unfit::Name { got });
+            }
+            let issuer = Searched::issuer(certificate).contains_any(selection.issuer());
+            if !issuer && !selection.issuer().is_empty() {
+                unfit.push(Unfit::IssuerNotListed);
+            }
+            let not_after = certificate.not_after();
+            let marks = Marks { issuer, subject: false, full_name: false, server_name, not_after, position };
+            Entrant { candidate, unfit, marks }
+        });
+        Self { entrants: entrants.collect(), steps: Step::SERVER }
     }
 }
 
@@ -105,8 +152,7 @@ impl fmt::Display for ServerCertificate {
 /// No certificate for HTTPS, though a PKI's was asked for: HTTPS stays closed (S7).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerCertificateMissing {
-    host: String,
-    full: String,
+    names: ServerNames,
     report: Report,
 }
 
@@ -121,11 +167,7 @@ impl ServerCertificateMissing {
 impl fmt::Display for ServerCertificateMissing {
     /// Writes one line; `{:#}` writes the report as a table below it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "HTTPS stays closed: no server certificate; wanted serverAuth and the name {:?} or {:?}, from a CA",
-            self.host, self.full
-        )?;
+        write!(f, "HTTPS stays closed: no server certificate; {}", self.names)?;
         if f.alternate() { write!(f, "\n{:#}", self.report) } else { write!(f, ": {}", self.report) }
     }
 }

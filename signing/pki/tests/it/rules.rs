@@ -445,3 +445,20 @@ fn forged_below(certificate_pem: &str, key_pem: &str) -> CertificateDer<'static>
     params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
     params.signed_by(&rcgen::KeyPair::generate().unwrap(), &issuer).unwrap().into()
 }
+
+#[test]
+fn c1_a_certificate_for_a_name_of_devices_without_one_is_refused() {
+    let pki = Pki::new();
+    let name = "00112233445566778899aabbccddeeff.KEY.invalid";
+    let mut named = request(Role::Device);
+    named.dns_names = vec![name.to_owned()];
+    let mut by_cn = request(Role::Device);
+    (by_cn.common_name, by_cn.dns_names) = (name.to_owned(), Vec::new());
+    for request in [named, by_cn] {
+        let issued = pki.issuing.issue(&request).unwrap();
+
+        let verdict = pki.check(Role::Device, &issued);
+
+        assert_eq!(refusals(&verdict), [Rule::C7], "{verdict}");
+    }
+}

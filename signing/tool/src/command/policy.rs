@@ -69,5 +69,6 @@ pub(super) fn summary(policy: &Policy) -> Value {
         "ca": authorities,
         "trust": terms.trust.is_some(),
         "selection": terms.selection.is_some(),
+        "grants": terms.grants,
     })
 }

@@ -8,6 +8,7 @@ use muster_proto::common::v1::{NamedValue, Value, value::Kind};
 use muster_proto::ids::{Epoch, OutboxId};
 use muster_proto::operator::v1::Client;
 use muster_proto::session::v1::CloseReason;
+use muster_signing::audience::{AUTHENTICATED, CLIENT_ATTRIBUTES, Expression};
 use roaring::RoaringBitmap;
 
 use super::Core;
@@ -24,6 +25,8 @@ pub(crate) struct Devices {
     known: BTreeMap<u32, Known>,
     /// Without those that were removed.
     all: RoaringBitmap,
+    /// Of these, those without a certificate.
+    unauthenticated: RoaringBitmap,
     /// The numbers that a device had when it was removed, ascending; also of one that came again.
     former: HashMap<DeviceId, Vec<u32>>,
     /// Dense, never reused: greater than every number given before.
@@ -90,6 +93,20 @@ impl Devices {
         &self.all
     }
 
+    /// Returns those that have a key and no certificate (C1 of trust.md).
+    pub(crate) fn unauthenticated(&self) -> &RoaringBitmap {
+        &self.unauthenticated
+    }
+
+    /// Returns whom an audience may hold: those without a certificate only where it asks for them (C1 of trust.md).
+    pub(crate) fn eligible(&self, audience: Option<&Expression>) -> RoaringBitmap {
+        if audience.is_some_and(Expression::asks_for_unauthenticated) {
+            self.all.clone()
+        } else {
+            &self.all - &self.unauthenticated
+        }
+    }
+
     pub(crate) fn attributes(&self) -> &AttributeIndex {
         &self.attributes
     }
@@ -113,6 +130,7 @@ impl Devices {
     pub(super) fn remove(&mut self, device: &DeviceId, number: u32) {
         self.numbers.remove(device);
         self.all.remove(number);
+        self.unauthenticated.remove(number);
         self.attributes.remove(number);
         self.former.entry(device.clone()).or_default().push(number);
     }
@@ -120,6 +138,9 @@ impl Devices {
     fn insert(&mut self, number: u32, device: DeviceId, first_seen_at_ms: i64, attributes: Vec<NamedValue>) {
         self.set_attributes(number, with_device(attributes, &device));
         self.numbers.insert(device.clone(), number);
+        if device.is_of_key() {
+            self.unauthenticated.insert(number);
+        }
         self.known.insert(number, Known { device, first_seen_at_ms });
         self.all.insert(number);
         self.next = self.next.max(number.saturating_add(1));
@@ -130,6 +151,7 @@ impl Core {
     /// Begins a session, unless the device is blocked.
     pub(super) fn connect(&mut self, connect: Connect, now_ms: i64) -> Result<Connected, EngineError> {
         self.refuse_blocked(&connect.device)?;
+        self.refuse_unknown_key(&connect.device, now_ms)?;
         let number = self.number_of(&connect.device, now_ms);
         self.compare_epochs(number, &connect.device, connect.hello.last_epoch);
         self.marks.epoch += 1;
@@ -146,7 +168,7 @@ impl Core {
         });
         let attributes = with_device(connect.hello.attributes, &connect.device);
         let attributes = self.devices.set_attributes(number, attributes);
-        self.policies.place(number, &attributes);
+        self.policies.place(number, &connect.device, &attributes);
         let facts = Client {
             device: connect.device.to_string(),
             online: false,
@@ -159,6 +181,7 @@ impl Core {
             address: String::new(),
             blocked: None,
             policy_serial: 0,
+            unauthenticated: connect.device.is_of_key(),
         };
         self.out.writes.push(Write::Facts { number, facts: Box::new(facts) });
         let licence_digest = self.catalogue.licence.as_ref().map(|licence| licence.digest);
@@ -189,7 +212,7 @@ impl Core {
         }
     }
 
-    /// Returns the device's number, a new one on first sight. Only a session's certificate makes a device known.
+    /// Returns the device's number, a new one on first sight. Only a session's certificate or key makes a device known.
     fn number_of(&mut self, device: &DeviceId, now_ms: i64) -> u32 {
         if let Some(number) = self.devices.number(device) {
             return number;
@@ -221,11 +244,18 @@ impl Core {
     }
 }
 
-/// Puts the certificate's name in the place of what the client says, by name and each name once.
+/// Puts what the identity says in the place of what the client says, by name and each name once. A device without a
+/// certificate has the attributes that every client has, and no further names: it could use them up for all others.
 fn with_device(attributes: Vec<NamedValue>, device: &DeviceId) -> Vec<NamedValue> {
     let name = Value { kind: Some(Kind::Text(device.to_string())) };
-    let mut by_name: BTreeMap<String, Option<Value>> =
-        attributes.into_iter().map(|attribute| (attribute.name, attribute.value)).collect();
+    let standing = Value { kind: Some(Kind::Integer((!device.is_of_key()).into())) };
+    let is_taken = |name: &str| !device.is_of_key() || CLIENT_ATTRIBUTES.contains(&name);
+    let mut by_name: BTreeMap<String, Option<Value>> = attributes
+        .into_iter()
+        .filter(|attribute| is_taken(&attribute.name))
+        .map(|attribute| (attribute.name, attribute.value))
+        .collect();
     by_name.insert(DEVICE.to_owned(), Some(name));
+    by_name.insert(AUTHENTICATED.to_owned(), Some(standing));
     by_name.into_iter().map(|(name, value)| NamedValue { name, value }).collect()
 }

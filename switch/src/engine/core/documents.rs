@@ -2,45 +2,15 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use muster_pki::{Thumbprint, UnixTime};
-use muster_proto::ids::Digest;
 use muster_proto::operator::v1::Definition as ShownDefinition;
-use muster_signing::definition::Definition;
-use muster_signing::envelope;
 use muster_signing::licence::Licence;
 
+use super::held::{Held, HeldDefinition, HeldLicence};
 use super::{Core, Moment};
 use crate::engine::clock::unix_time;
 use crate::engine::outgoing::To;
-use crate::engine::store::{DocumentRecord, Write};
+use crate::engine::store::Write;
 use crate::engine::{EngineError, ShardMessage};
-
-/// An imported definition whose signature was verified when it was imported.
-#[derive(Debug, Clone)]
-pub(crate) struct HeldDefinition {
-    pub(crate) envelope: Bytes,
-    pub(crate) digest: Digest,
-    pub(crate) text: String,
-    pub(crate) definition: Definition,
-    pub(crate) signer: Thumbprint,
-    pub(crate) signer_subject: String,
-    pub(crate) signing_time: UnixTime,
-    pub(crate) imported_at_ms: i64,
-}
-
-/// An imported licence whose signature was verified when it was imported.
-#[derive(Debug, Clone)]
-pub(crate) struct HeldLicence {
-    pub(crate) envelope: Bytes,
-    pub(crate) digest: Digest,
-    pub(crate) text: String,
-    pub(crate) licence: Licence,
-    pub(crate) signer: Thumbprint,
-    pub(crate) signer_subject: String,
-    pub(crate) signing_time: UnixTime,
-    pub(crate) imported_at_ms: i64,
-}
 
 impl Core {
     /// Takes a verified definition. The same bytes again, or the same text under a newer signature, are no conflict.
@@ -52,7 +22,7 @@ impl Core {
         if let Some(known) = self.catalogue.definition_by_digest(held.digest) {
             return Ok(self.catalogue.shown(known, moment.now_ms));
         }
-        let (name, version) = (held.definition.name().to_string(), held.definition.version().clone());
+        let (name, version) = (held.document.name().to_string(), held.document.version().clone());
         if let Some(known) = self.catalogue.definition(&name, &version)
             && known.text != held.text
         {
@@ -78,11 +48,11 @@ impl Core {
         mut held: HeldLicence,
         moment: Moment,
     ) -> Result<u64, EngineError> {
-        let serial = held.licence.serial();
-        if held.licence.tenant() != self.tenant {
+        let serial = held.document.serial();
+        if held.document.tenant() != self.tenant {
             return Err(EngineError::FailedPrecondition(format!(
                 "the licence is for tenant `{}`, this Switch serves `{}`; import the licence of this organisation",
-                held.licence.tenant(),
+                held.document.tenant(),
                 self.tenant
             )));
         }
@@ -90,7 +60,7 @@ impl Core {
             if known.digest == held.digest {
                 return Ok(serial);
             }
-            if serial == known.licence.serial() && known.text != held.text {
+            if serial == known.document.serial() && known.text != held.text {
                 return Err(EngineError::FailedPrecondition(format!(
                     "the licence has serial {serial}, as the one held, and another text; raise the serial of this one (G6)"
                 )));
@@ -131,67 +101,9 @@ impl Core {
     }
 }
 
-impl HeldDefinition {
-    /// Makes it of what was stored; its signature was verified before it was.
-    pub(crate) fn stored(record: DocumentRecord) -> Result<Self, String> {
-        let definition = Definition::parse(&record.text).map_err(|error| error.to_string())?;
-        Ok(Self {
-            digest: envelope::digest(&record.envelope),
-            definition,
-            signer: record.signer_thumbprint.parse().map_err(|_| "signer is not a thumbprint".to_owned())?,
-            signer_subject: record.signer,
-            signing_time: seconds(record.signed_at),
-            imported_at_ms: record.imported_at_ms,
-            envelope: record.envelope,
-            text: record.text,
-        })
-    }
-
-    fn record(&self) -> DocumentRecord {
-        DocumentRecord {
-            envelope: self.envelope.clone(),
-            text: self.text.clone(),
-            signer_thumbprint: self.signer.to_string(),
-            signer: self.signer_subject.clone(),
-            signed_at: self.signing_time.as_secs(),
-            imported_at_ms: self.imported_at_ms,
-        }
-    }
-}
-
-impl HeldLicence {
-    /// Makes it of what was stored; its signature was verified before it was.
-    pub(crate) fn stored(record: DocumentRecord) -> Result<Self, String> {
-        let licence = Licence::parse(&record.text).map_err(|error| error.to_string())?;
-        Ok(Self {
-            digest: envelope::digest(&record.envelope),
-            licence,
-            signer: record.signer_thumbprint.parse().map_err(|_| "signer is not a thumbprint".to_owned())?,
-            signer_subject: record.signer,
-            signing_time: seconds(record.signed_at),
-            imported_at_ms: record.imported_at_ms,
-            envelope: record.envelope,
-            text: record.text,
-        })
-    }
-
+impl Held<Licence> {
     /// Returns whether the licence is in its validity.
     pub(crate) fn is_valid_at(&self, now_ms: i64) -> bool {
-        self.licence.is_valid_at(unix_time(now_ms))
+        self.document.is_valid_at(unix_time(now_ms))
     }
-
-    fn record(&self) -> DocumentRecord {
-        DocumentRecord {
-            envelope: self.envelope.clone(),
-            text: self.text.clone(),
-            signer_thumbprint: self.signer.to_string(),
-            signer: self.signer_subject.clone(),
-            signed_at: self.signing_time.as_secs(),
-            imported_at_ms: self.imported_at_ms,
-        }
-    }
-}
-
-pub(super) fn seconds(since_1970: u64) -> UnixTime {
-    UnixTime::since_unix_epoch(std::time::Duration::from_secs(since_1970))
 }

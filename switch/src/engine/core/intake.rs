@@ -68,6 +68,9 @@ impl Core {
         if self.is_short(moment) && !self.outboxes.contains(number, outbox, number_in_outbox) {
             return self.withhold(number, session);
         }
+        if self.leaves_event(number, session, moment.now_ms) {
+            return;
+        }
         let fresh = self.take_event(number, outbox, event, Road::Session, moment.now_ms);
         let sequence = (fresh != Fresh::Full).then_some(number_in_outbox);
         let credit_bytes = u64::from(encoded_len);
@@ -109,6 +112,11 @@ impl Core {
     /// Takes one relayed event. The name in it is the Background Channel's word only, so it makes no device known.
     fn take_relayed(&mut self, relayed: RelayedEvent, now_ms: i64) -> Result<Fresh, Unrelayed> {
         let (device, outbox, event) = checked_event(relayed)?;
+        if device.is_of_key() {
+            // A Background Channel knows its devices by their certificates.
+            let (device, what) = (device.to_string(), "no certificate is for such a name".to_owned());
+            return Err(Unrelayed::Malformed { device, what });
+        }
         let Some(number) = self.devices.number(&device) else { return Err(Unrelayed::UnknownDevice(device)) };
         if self.is_blocked(number) {
             return Err(Unrelayed::Blocked(device));

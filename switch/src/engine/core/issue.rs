@@ -8,7 +8,7 @@ use bytes::Bytes;
 use muster_pki::DeviceId;
 use muster_proto::common::v1::{NamedValue, TargetState};
 use muster_proto::ids::{Digest, InstructionId};
-use muster_signing::audience::{CLIENT_ATTRIBUTES, Expression};
+use muster_signing::audience::{AUTHENTICATED, CLIENT_ATTRIBUTES, Expression};
 use muster_signing::definition::Kind;
 use muster_signing::order::{self, Audience, Order};
 use roaring::RoaringBitmap;
@@ -94,13 +94,15 @@ impl Core {
             )));
         }
         let held = self.find_definition(&prepare.definition, &prepare.version, moment.now_ms)?;
+        let kind = held.document.kind();
         let arguments = bind(&held, prepare.arguments)?;
         let gather = gather(&held, prepare.gather_ms)?;
         let targets = self.resolve(&prepare.audience)?;
         if targets.is_empty() {
             return Err(self.no_targets(&prepare.audience));
         }
-        let licence_serial = self.catalogue.licence.as_ref().map_or(0, |held| held.licence.serial());
+        self.refuse_action(kind, &targets)?;
+        let licence_serial = self.catalogue.licence.as_ref().map_or(0, |held| held.document.serial());
         let id = new_id(moment.now_ms);
         self.marks.order_sequence += 1;
         let expires_at_ms = moment.now_ms.saturating_add(millis(gather));
@@ -108,8 +110,8 @@ impl Core {
         let order = Order {
             tenant: self.tenant.clone(),
             instruction: id.to_vec(),
-            definition_name: held.definition.name().to_string(),
-            definition_version: held.definition.version().to_string(),
+            definition_name: held.document.name().to_string(),
+            definition_version: held.document.version().to_string(),
             definition_digest: held.digest.to_vec(),
             licence_serial,
             arguments,
@@ -121,12 +123,12 @@ impl Core {
         };
         Ok(Draft {
             id,
-            kind: held.definition.kind(),
+            kind,
             order,
             definition: held.envelope.clone(),
             members: self.devices.members(&targets),
             online: targets.intersection_len(&self.online),
-            grace: held.definition.limits().run_time.saturating_add(GRACE),
+            grace: held.document.limits().run_time.saturating_add(GRACE),
             targets,
         })
     }
@@ -262,14 +264,15 @@ impl Core {
         }
     }
 
-    /// Returns the devices of an audience expression, without those that are blocked.
+    /// Returns the devices of an audience expression, without those that are blocked, or have no certificate and are not asked
+    /// for.
     fn resolve(&self, audience: &str) -> Result<RoaringBitmap, EngineError> {
-        let here = self.devices.all() - self.blocked_numbers();
         if audience.is_empty() {
-            return Ok(here);
+            return Ok(self.devices.eligible(None) - self.blocked_numbers());
         }
         let known = self.attribute_names();
         let expression = parse_audience(audience, &known)?;
+        let here = self.devices.eligible(Some(&expression)) - self.blocked_numbers();
         let attributes = self.devices.attributes();
         Ok(attributes.select(&here, expression.names(), |values| expression.matches(values)))
     }
@@ -279,11 +282,21 @@ impl Core {
             0 => String::new(),
             blocked => format!(", {blocked} of them blocked"),
         };
+        let without = match self.devices.unauthenticated().len() {
+            0 => String::new(),
+            without => format!(
+                ", {without} of them unauthenticated, which an audience holds only if it names `{AUTHENTICATED}`"
+            ),
+        };
         EngineError::NoTargets(match (audience, self.devices.len()) {
             (_, 0) => "no device is known yet; connect a client first".to_owned(),
-            (audience, 1) => format!("no device is in the audience `{audience}`; 1 device is known{blocked}"),
+            (audience, 1) => {
+                format!("no device is in the audience `{audience}`; 1 device is known{blocked}{without}")
+            }
             (audience, known) => {
-                format!("no device is in the audience `{audience}`; {known} devices are known{blocked}")
+                format!(
+                    "no device is in the audience `{audience}`; {known} devices are known{blocked}{without}"
+                )
             }
         })
     }
@@ -360,13 +373,13 @@ pub(crate) fn parse_audience(audience: &str, known: &BTreeSet<String>) -> Result
 /// Checks the arguments, and returns those given, in the definition's order.
 fn bind(held: &HeldDefinition, arguments: Vec<NamedValue>) -> Result<Vec<NamedValue>, EngineError> {
     let bound =
-        held.definition.bind(&arguments).map_err(|error| EngineError::InvalidArgument(error.to_string()))?;
+        held.document.bind(&arguments).map_err(|error| EngineError::InvalidArgument(error.to_string()))?;
     let given: BTreeMap<&str, ()> = arguments.iter().map(|argument| (argument.name.as_str(), ())).collect();
     Ok(bound.into_iter().filter(|argument| given.contains_key(argument.name.as_str())).collect())
 }
 
 fn gather(held: &HeldDefinition, asked_ms: u64) -> Result<Duration, EngineError> {
-    let allowed = &held.definition.time_to_live().gather;
+    let allowed = &held.document.time_to_live().gather;
     if asked_ms == 0 {
         return Ok(allowed.default);
     }
@@ -376,7 +389,7 @@ fn gather(held: &HeldDefinition, asked_ms: u64) -> Result<Duration, EngineError>
             "a gather time of {asked:?}, wanted {:?} to {:?}, as {} says",
             allowed.min,
             allowed.max,
-            held.definition.name()
+            held.document.name()
         )));
     }
     Ok(asked)
@@ -389,6 +402,6 @@ fn new_id(now_ms: i64) -> InstructionId {
 }
 
 fn unlicensed(held: &HeldDefinition, why: &str) -> EngineError {
-    let (name, version) = (held.definition.name(), held.definition.version());
+    let (name, version) = (held.document.name(), held.document.version());
     EngineError::FailedPrecondition(format!("{name} {version} cannot be issued: {why}"))
 }

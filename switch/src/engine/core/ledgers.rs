@@ -186,6 +186,10 @@ impl Core {
     }
 
     fn due_order(&mut self, position: i64, number: u32) -> Option<DueOrder> {
+        let active = self.active.get(&position)?;
+        if self.may_be_sent(active, RoaringBitmap::from([number])).is_empty() {
+            return None;
+        }
         let proof = self.proofs(position)?.proof(number)?;
         let active = self.active.get(&position)?;
         Some(DueOrder { instruction: active.id, frame: frame::with_proof(&active.frame, &proof) })
@@ -221,6 +225,8 @@ impl Core {
     }
 
     fn send_order(&mut self, position: i64, targets: RoaringBitmap) {
+        let Some(active) = self.active.get(&position) else { return };
+        let targets = self.may_be_sent(active, targets);
         if targets.is_empty() {
             return;
         }

@@ -3,16 +3,17 @@
 //! The writer thread commits [`Output::writes`] and only then lets the rest of it out. A command is refused before it
 //! has changed anything; a failed commit ends the process, so nothing is ever taken back.
 //!
-//! `devices` has numbers and sessions, `history` what they remember, `documents` definitions and licence, `issue` preparing and submitting,
+//! `devices` has numbers and sessions, `history` what they remember, `documents` definitions and licence, `held` what is held of a signed document, `issue` preparing and submitting,
 //! `ledgers` what becomes of an instruction, `intake` results and events, `outboxes` which of them
 //! were seen, `blocking` devices that an operator keeps out, `parts` how much of a result may come, `late` results after an end, `removal` devices that an operator
 //! takes out, `policies` what clients are to follow, `reserve` events when the disk is short, `presence` when devices were last seen, `submissions` which orders
-//! came already.
+//! came already, `unauthenticated` devices without a certificate.
 
 mod blocking;
 mod command;
 mod devices;
 mod documents;
+mod held;
 mod history;
 mod intake;
 mod issue;
@@ -25,6 +26,7 @@ mod presence;
 mod removal;
 mod reserve;
 mod submissions;
+mod unauthenticated;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -45,14 +47,13 @@ use super::{SessionKey, ShardMessage};
 pub(crate) use blocking::BlockedDevices;
 pub(crate) use command::{Blocking, Command, EventIn, Reply, ResultIn};
 pub(crate) use devices::Devices;
-pub(crate) use documents::{HeldDefinition, HeldLicence};
+pub(crate) use held::{Held, HeldDefinition, HeldLicence, HeldPolicy};
 pub(crate) use history::Ahead;
 use history::History;
 pub(crate) use issue::{Draft, PreparedOrder, Submission, parse_audience};
 use ledgers::{Active, Entered};
 use outboxes::Outboxes;
 pub(crate) use outboxes::StoredOutbox;
-pub(crate) use policies::HeldPolicy;
 #[cfg(test)]
 pub(crate) use policies::POLICIES_MAX;
 use policies::Policies;
@@ -60,6 +61,8 @@ use presence::Presence;
 use reserve::Withheld;
 pub(crate) use submissions::KEPT_MS as SUBMISSIONS_KEPT_MS;
 use submissions::Submissions;
+use unauthenticated::Unauthenticated;
+pub(crate) use unauthenticated::UnauthenticatedLimits;
 
 /// The state of the engine.
 #[derive(Debug)]
@@ -90,6 +93,8 @@ pub(crate) struct Core {
     /// By root; instructions for the same devices share a tree.
     trees: HashMap<[u8; 32], Weak<Proofs>>,
     policies: Policies,
+    policy_asks_per_second: u32,
+    unauthenticated: Unauthenticated,
     catalogue: Arc<Catalogue>,
     marks: LoadedMarks,
     stored_marks: LoadedMarks,
@@ -139,6 +144,8 @@ pub(crate) struct CoreConfig {
     pub(crate) prepared_ttl: Duration,
     pub(crate) disk_reserve_bytes: u64,
     pub(crate) blocked_max: usize,
+    pub(crate) policy_asks_per_second: u32,
+    pub(crate) unauthenticated: UnauthenticatedLimits,
 }
 
 impl Core {
@@ -147,7 +154,7 @@ impl Core {
         let stored_marks = loaded.marks;
         let mut marks = stored_marks;
         // A store from before the mark has it from its licence.
-        let serial = catalogue.licence.as_ref().map_or(0, |held| held.licence.serial());
+        let serial = catalogue.licence.as_ref().map_or(0, |held| held.document.serial());
         marks.licence_serial = marks.licence_serial.max(serial);
         let mut core = Self {
             tenant: config.tenant,
@@ -175,6 +182,8 @@ impl Core {
             submissions: Submissions::default(),
             trees: HashMap::new(),
             policies: Policies::default(),
+            policy_asks_per_second: config.policy_asks_per_second,
+            unauthenticated: Unauthenticated::new(config.unauthenticated),
             catalogue: Arc::new(catalogue),
             marks,
             stored_marks,
@@ -290,6 +299,11 @@ impl Core {
     /// Returns how many instructions are active, and how many devices known.
     pub(crate) fn sizes(&self) -> (usize, usize) {
         (self.active.len(), self.devices.len())
+    }
+
+    /// Returns how many devices have no certificate.
+    pub(crate) fn unauthenticated_devices(&self) -> u64 {
+        self.devices.unauthenticated().len()
     }
 
     /// Returns the names by which an audience may tell devices apart.

@@ -106,7 +106,7 @@ impl Core {
         };
         let digest = digest.and_then(|digest| Digest::try_from(&digest[..]).ok());
         let held = digest.and_then(|digest| self.catalogue.definition_by_digest(digest));
-        held.map_or(LIMIT_BYTES_MAX, |held| held.definition.limits().bytes.into())
+        held.map_or(LIMIT_BYTES_MAX, |held| held.document.limits().bytes.into())
     }
 }
 

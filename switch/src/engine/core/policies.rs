@@ -6,37 +6,23 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
-use muster_pki::{Thumbprint, UnixTime};
+use muster_pki::DeviceId;
 use muster_proto::common::v1::{NamedValue, Value};
 use muster_proto::ids::{Digest, Epoch};
 use muster_proto::operator::v1::ClientPolicy;
-use muster_signing::envelope;
-use muster_signing::policy::Policy;
+use muster_signing::audience::{self, Expression};
 use roaring::RoaringBitmap;
 
-use super::{Core, Devices, Moment};
+use super::{Core, Devices, HeldPolicy, Moment};
 use crate::engine::outgoing::To;
 use crate::engine::shared::Catalogue;
-use crate::engine::store::{DocumentRecord, PolicyWrite, Write};
+use crate::engine::store::{PolicyWrite, Write};
 use crate::engine::{EngineError, ShardMessage};
 
 /// Policies held at most. Each has an audience that every connect is held against, unless a later one is for all.
 pub(crate) const POLICIES_MAX: usize = 64;
-
-/// An imported policy whose signature was verified when it was imported.
-#[derive(Debug, Clone)]
-pub(crate) struct HeldPolicy {
-    pub(crate) envelope: Bytes,
-    pub(crate) digest: Digest,
-    pub(crate) text: String,
-    pub(crate) policy: Policy,
-    pub(crate) signer: Thumbprint,
-    pub(crate) signer_subject: String,
-    pub(crate) signing_time: UnixTime,
-    pub(crate) imported_at_ms: i64,
-}
 
 /// Who is to follow what, and who follows what.
 #[derive(Debug, Default)]
@@ -49,20 +35,22 @@ pub(super) struct Policies {
     followers: HashMap<u64, u64>,
     /// Devices that are to follow a later one than they do.
     behind: RoaringBitmap,
+    /// Devices without a certificate, which only a policy is for that asks for such (C1 of trust.md).
+    unauthenticated: RoaringBitmap,
 }
 
 /// A policy that somebody may be given.
 #[derive(Debug)]
 struct Live {
     held: Arc<HeldPolicy>,
-    /// Whom it is for; `None`: all.
+    /// Whom it is for; `None`: all that have a certificate.
     members: Option<RoaringBitmap>,
 }
 
 impl Policies {
     /// Makes them of what is held and what was stored of the devices.
     pub(super) fn new(catalogue: &Catalogue, devices: &Devices, followed: Vec<(u32, u64)>) -> Self {
-        let mut made = Self::default();
+        let mut made = Self { unauthenticated: devices.unauthenticated().clone(), ..Self::default() };
         for (number, serial) in followed {
             if devices.is_here(number) {
                 made.follow(number, serial);
@@ -76,16 +64,20 @@ impl Policies {
 
     /// Takes one in whose serial is the highest, and returns whom it is news for.
     fn insert(&mut self, held: Arc<HeldPolicy>, devices: &Devices) -> RoaringBitmap {
-        let audience = held.policy.terms().audience.as_ref();
+        let audience = held.document.terms().audience.as_ref();
         let members = audience.map(|audience| {
             let matches = |values: &BTreeMap<String, Value>| audience.matches(values);
-            devices.attributes().select(devices.all(), audience.names(), matches)
+            devices.attributes().select(&devices.eligible(Some(audience)), audience.names(), matches)
         });
         if members.is_none() {
-            self.live.clear();
+            // It is for nobody whom only these are for.
+            self.live.retain(|_, live| {
+                let audience = live.held.document.terms().audience.as_ref();
+                audience.is_some_and(Expression::asks_for_unauthenticated)
+            });
         }
-        let serial = held.policy.serial();
-        let mut news = members.clone().unwrap_or_else(|| devices.all().clone());
+        let serial = held.document.serial();
+        let mut news = members.clone().unwrap_or_else(|| devices.eligible(None));
         for (number, _) in self.followed.iter().filter(|(_, followed)| **followed >= serial) {
             news.remove(*number);
         }
@@ -95,7 +87,10 @@ impl Policies {
     }
 
     /// Notes what a device has told of itself.
-    pub(super) fn place(&mut self, number: u32, attributes: &[NamedValue]) {
+    pub(super) fn place(&mut self, number: u32, device: &DeviceId, attributes: &[NamedValue]) {
+        if device.is_of_key() {
+            self.unauthenticated.insert(number);
+        }
         if self.live.is_empty() {
             return;
         }
@@ -103,9 +98,9 @@ impl Policies {
             let pair = |named: &NamedValue| (named.name.clone(), named.value.clone().unwrap_or_default());
             let values: BTreeMap<String, Value> = attributes.iter().map(pair).collect();
             for live in self.live.values_mut() {
-                let audience = live.held.policy.terms().audience.as_ref();
+                let audience = live.held.document.terms().audience.as_ref();
                 let Some((members, audience)) = live.members.as_mut().zip(audience) else { continue };
-                if audience.matches(&values) {
+                if audience::holds(Some(audience), &values) {
                     members.insert(number);
                 } else {
                     members.remove(number);
@@ -115,10 +110,17 @@ impl Policies {
         self.look_again(number);
     }
 
+    /// Gives a policy to nobody any more.
+    fn let_go(&mut self, serial: u64) {
+        let members = self.live.remove(&serial).and_then(|live| live.members).unwrap_or_default();
+        members.iter().for_each(|number| self.look_again(number));
+    }
+
     /// Forgets a device.
     pub(super) fn forget(&mut self, number: u32) {
         self.follow(number, 0);
         self.behind.remove(number);
+        self.unauthenticated.remove(number);
         self.live.values_mut().filter_map(|live| live.members.as_mut()).for_each(|members| {
             members.remove(number);
         });
@@ -157,9 +159,12 @@ impl Policies {
 
     /// Returns the policy that a device is to follow, if it is a later one than it does.
     fn later(&self, number: u32) -> Option<&Arc<HeldPolicy>> {
-        let is_for = |live: &&Live| live.members.as_ref().is_none_or(|members| members.contains(number));
+        let is_for = |live: &&Live| match &live.members {
+            Some(members) => members.contains(number),
+            None => !self.unauthenticated.contains(number),
+        };
         let best = self.live.values().rev().find(is_for)?;
-        (best.held.policy.serial() > self.followed(number)).then_some(&best.held)
+        (best.held.document.serial() > self.followed(number)).then_some(&best.held)
     }
 
     fn look_again(&mut self, number: u32) {
@@ -175,7 +180,7 @@ impl Policies {
         let Some(live) = self.live.get(&serial) else { return 0 };
         let mut behind = match &live.members {
             Some(members) => members & &self.behind,
-            None => self.behind.clone(),
+            None => &self.behind - &self.unauthenticated,
         };
         for later in self.live.range(serial.saturating_add(1)..).map(|(_, later)| later) {
             if let Some(members) = &later.members {
@@ -186,7 +191,7 @@ impl Policies {
     }
 
     fn shown(&self, held: &HeldPolicy) -> ClientPolicy {
-        let (serial, terms) = (held.policy.serial(), held.policy.terms());
+        let (serial, terms) = (held.document.serial(), held.document.terms());
         ClientPolicy {
             serial,
             tenant: terms.tenant.clone(),
@@ -217,16 +222,17 @@ impl Core {
         }
         self.check_policy(&held)?;
         self.require_disk(held.envelope.len(), moment)?;
-        let (serial, is_for_all) = (held.policy.serial(), held.policy.terms().audience.is_none());
+        let (serial, is_for_all) = (held.document.serial(), held.document.terms().audience.is_none());
         held.imported_at_ms = moment.now_ms;
         let held = Arc::new(held);
         let catalogue = Arc::make_mut(&mut self.catalogue);
         if catalogue.policies().count() >= POLICIES_MAX {
             let live = if is_for_all { None } else { self.policies.live.keys().next().copied() };
-            let first = catalogue.policies().next().map(|oldest| oldest.policy.serial());
+            let first = catalogue.policies().next().map(|oldest| oldest.document.serial());
             // All that is held may be given to somebody: then nothing can go for a policy that is for some.
             let oldest = first.filter(|first| live.is_none_or(|live| *first < live)).ok_or_else(too_many)?;
             catalogue.remove_policy(oldest);
+            self.policies.let_go(oldest);
             self.out.writes.push(Write::Policy(PolicyWrite::Gone { serial: oldest }));
         }
         catalogue.insert_policy(Arc::clone(&held));
@@ -236,14 +242,15 @@ impl Core {
         self.out.catalogue = Some(Arc::clone(&self.catalogue));
         let news = self.policies.insert(Arc::clone(&held), &self.devices) & &self.online;
         if !news.is_empty() {
-            let message = ShardMessage::PolicyNotice { digest: held.digest, targets: Arc::new(news) };
+            let spread = spread(news.len(), self.policy_asks_per_second);
+            let message = ShardMessage::PolicyNotice { digest: held.digest, spread, targets: Arc::new(news) };
             self.out.messages.push((To::All, message));
         }
         Ok(self.policies.shown(&held))
     }
 
     fn check_policy(&self, held: &HeldPolicy) -> Result<(), EngineError> {
-        let (tenant, serial) = (&held.policy.terms().tenant, held.policy.serial());
+        let (tenant, serial) = (&held.document.terms().tenant, held.document.serial());
         if *tenant != self.tenant {
             return Err(EngineError::FailedPrecondition(format!(
                 "the policy is for tenant `{tenant}`, this Switch serves `{}`; import a policy of this organisation",
@@ -287,37 +294,18 @@ impl Core {
     }
 }
 
+/// Over how long so many devices ask for what is imported: at once where they are no more than may ask in a second.
+fn spread(devices: u64, per_second: u32) -> Duration {
+    let per_second = u64::from(per_second.max(1));
+    if devices <= per_second {
+        return Duration::ZERO;
+    }
+    Duration::from_millis(devices.saturating_mul(1_000) / per_second)
+}
+
 fn too_many() -> EngineError {
     EngineError::FailedPrecondition(format!(
         "{POLICIES_MAX} policies are held, each for some of the devices; import one without an audience, which supersedes \
          those before it, then this one with a higher serial"
     ))
-}
-
-impl HeldPolicy {
-    /// Makes it of what was stored; its signature was verified before it was.
-    pub(crate) fn stored(record: DocumentRecord) -> Result<Self, String> {
-        let policy = Policy::parse(&record.text).map_err(|error| error.to_string())?;
-        Ok(Self {
-            digest: envelope::digest(&record.envelope),
-            policy,
-            signer: record.signer_thumbprint.parse().map_err(|_| "signer is not a thumbprint".to_owned())?,
-            signer_subject: record.signer,
-            signing_time: super::documents::seconds(record.signed_at),
-            imported_at_ms: record.imported_at_ms,
-            envelope: record.envelope,
-            text: record.text,
-        })
-    }
-
-    fn record(&self) -> DocumentRecord {
-        DocumentRecord {
-            envelope: self.envelope.clone(),
-            text: self.text.clone(),
-            signer_thumbprint: self.signer.to_string(),
-            signer: self.signer_subject.clone(),
-            signed_at: self.signing_time.as_secs(),
-            imported_at_ms: self.imported_at_ms,
-        }
-    }
 }

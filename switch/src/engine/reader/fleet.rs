@@ -6,6 +6,7 @@ use bytes::Bytes;
 use muster_pki::DeviceId;
 use muster_proto::common::v1::Value;
 use muster_proto::operator::v1::{Client, Definition, LoggedEvent};
+use muster_signing::audience;
 use rusqlite::{Connection, Row, params};
 use semver::Version;
 
@@ -20,13 +21,13 @@ use crate::engine::store::{checked, key, verify};
 pub(super) fn clients(
     pool: &Pool,
     shared: &Shared,
-    audience: &str,
+    asked: &str,
     after: &Cursor,
     limit: u32,
 ) -> Result<Page<Client>, EngineError> {
-    let expression = match audience {
+    let expression = match asked {
         "" => None,
-        audience => Some(parse_audience(audience, &shared.attributes())?),
+        asked => Some(parse_audience(asked, &shared.attributes())?),
     };
     pool.read(|connection| {
         let sql = "SELECT d.device, f.number, f.record, f.crc, l.at_ms, l.crc, p.serial, p.crc FROM devices d \
@@ -38,8 +39,10 @@ pub(super) fn clients(
         let mut page = Page { items: Vec::new(), cursor: after.clone(), more: false };
         while let Some(row) = rows.next().map_err(failed)? {
             let Some(client) = facts(row, shared)? else { continue };
-            let matches =
-                expression.as_ref().is_none_or(|expression| expression.matches(&attributes(&client)));
+            // Nothing asked for lists everybody; an audience lists whom it holds.
+            let matches = expression
+                .as_ref()
+                .is_none_or(|expression| audience::holds(Some(expression), &attributes(&client)));
             if !matches {
                 continue;
             }
@@ -168,6 +171,7 @@ fn facts(row: &Row<'_>, shared: &Shared) -> Result<Option<Client>, EngineError> 
     };
     let address = client.device.parse().ok().and_then(|device| shared.address(&device));
     client.blocked = client.device.parse().ok().and_then(|device| shared.blocked().get(&device).cloned());
+    client.unauthenticated = client.device.parse().is_ok_and(|device: DeviceId| device.is_of_key());
     client.online = address.is_some();
     client.last_seen_at_ms = match address {
         Some(_) => shared.clock.now_ms(),

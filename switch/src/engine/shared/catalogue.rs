@@ -57,13 +57,13 @@ impl Catalogue {
     }
 
     pub(crate) fn insert(&mut self, held: Arc<HeldDefinition>) {
-        let key = (held.definition.name().to_string(), held.definition.version().clone());
+        let key = (held.document.name().to_string(), held.document.version().clone());
         self.by_digest.insert(held.digest, Arc::clone(&held));
         self.by_version.insert(key, held);
     }
 
     pub(crate) fn insert_policy(&mut self, held: Arc<HeldPolicy>) {
-        self.policies.insert(held.policy.serial(), held);
+        self.policies.insert(held.document.serial(), held);
     }
 
     pub(crate) fn remove_policy(&mut self, serial: u64) {
@@ -95,7 +95,7 @@ impl Catalogue {
     /// Says that there is no such definition, and which was probably meant. An empty version is any.
     pub(crate) fn missing(&self, name: &str, version: &str) -> EngineError {
         let versions: Vec<String> =
-            self.versions(name).map(|held| held.definition.version().to_string()).collect();
+            self.versions(name).map(|held| held.document.version().to_string()).collect();
         let names: BTreeSet<&str> = self.all().map(|((name, _), _)| name.as_str()).collect();
         EngineError::NotFound(match nearest(name, names) {
             _ if name.is_empty() => {
@@ -136,23 +136,23 @@ impl Catalogue {
         if !licence.is_valid_at(now_ms) {
             return Some("the licence is outside its validity; import a newer one".to_owned());
         }
-        let definition = &held.definition;
+        let definition = &held.document;
         let admitted =
-            licence.licence.admits(definition.name(), definition.version(), &held.signer, held.signing_time);
+            licence.document.admits(definition.name(), definition.version(), &held.signer, held.signing_time);
         admitted.err().map(|refusal| refusal.to_string())
     }
 
     /// Returns a definition as shown to people.
     pub(crate) fn shown(&self, held: &HeldDefinition, now_ms: i64) -> ShownDefinition {
-        let kind = match held.definition.kind() {
+        let kind = match held.document.kind() {
             Kind::Question => "question",
             Kind::Action => "action",
         };
         ShownDefinition {
-            name: held.definition.name().to_string(),
-            version: held.definition.version().to_string(),
+            name: held.document.name().to_string(),
+            version: held.document.version().to_string(),
             kind: kind.to_owned(),
-            says: held.definition.says().to_owned(),
+            says: held.document.says().to_owned(),
             digest: held.digest.to_string(),
             signer_thumbprint: held.signer.to_string(),
             signer: held.signer_subject.clone(),

@@ -6,16 +6,12 @@ use bytes::Bytes;
 use muster_pki::{Certificate, Facts, Role, Roots};
 use muster_proto::limits::ENVELOPE_BYTES_MAX;
 use muster_service::credentials::Revocation;
-use muster_signing::definition::Definition;
 use muster_signing::envelope::{self, ContentType, Verified};
-use muster_signing::licence::Licence;
 use muster_signing::order;
-use muster_signing::policy::Policy;
 
 use super::Shared;
 use crate::engine::EngineError;
-use crate::engine::core::{HeldDefinition, HeldLicence, HeldPolicy, Submission};
-use crate::engine::error::invalid as invalid_text;
+use crate::engine::core::{Held, HeldDefinition, HeldLicence, HeldPolicy, Submission};
 
 /// Longest idempotency key in bytes (instruction.proto).
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 64;
@@ -25,18 +21,7 @@ pub(crate) fn verify_definition(shared: &Shared, envelope: Vec<u8>) -> Result<He
     let trust = shared.trust();
     let (verified, signer) =
         verify(shared, &envelope, ContentType::Definition, Role::Author, &trust.authors)?;
-    let text = text(verified.content, "definition")?;
-    let definition = Definition::parse(&text).map_err(|error| invalid_text(&error))?;
-    Ok(HeldDefinition {
-        digest: envelope::digest(&envelope),
-        envelope: Bytes::from(envelope),
-        text,
-        definition,
-        signer: signer.thumbprint(),
-        signer_subject: signer.subject().to_owned(),
-        signing_time: verified.signing_time,
-        imported_at_ms: 0,
-    })
+    Held::verified(envelope, verified, &signer)
 }
 
 /// Checks a licence: signer, then text.
@@ -44,18 +29,7 @@ pub(crate) fn verify_licence(shared: &Shared, envelope: Vec<u8>) -> Result<HeldL
     let trust = shared.trust();
     let (verified, signer) =
         verify(shared, &envelope, ContentType::Licence, Role::Licensor, &trust.licences)?;
-    let text = text(verified.content, "licence")?;
-    let licence = Licence::parse(&text).map_err(|error| invalid(&error))?;
-    Ok(HeldLicence {
-        digest: envelope::digest(&envelope),
-        envelope: Bytes::from(envelope),
-        text,
-        licence,
-        signer: signer.thumbprint(),
-        signer_subject: signer.subject().to_owned(),
-        signing_time: verified.signing_time,
-        imported_at_ms: 0,
-    })
+    Held::verified(envelope, verified, &signer)
 }
 
 /// Checks a policy: signer, then text.
@@ -69,18 +43,7 @@ pub(crate) fn verify_policy(shared: &Shared, envelope: Vec<u8>) -> Result<HeldPo
         )
     })?;
     let (verified, signer) = verify(shared, &envelope, ContentType::Policy, Role::Policy, roots)?;
-    let text = text(verified.content, "policy")?;
-    let policy = Policy::parse(&text).map_err(|error| invalid(&error))?;
-    Ok(HeldPolicy {
-        digest: envelope::digest(&envelope),
-        envelope: Bytes::from(envelope),
-        text,
-        policy,
-        signer: signer.thumbprint(),
-        signer_subject: signer.subject().to_owned(),
-        signing_time: verified.signing_time,
-        imported_at_ms: 0,
-    })
+    Held::verified(envelope, verified, &signer)
 }
 
 /// Checks a signed order: key, signer, then every field.
@@ -147,11 +110,6 @@ fn learn(sources: &Revocation, envelope: &[u8], role: Role, roots: &Roots) {
             .collect();
         sources.learn_signer(role, &chain, roots);
     }
-}
-
-fn text(content: Vec<u8>, what: &str) -> Result<String, EngineError> {
-    String::from_utf8(content)
-        .map_err(|error| EngineError::InvalidArgument(format!("the {what}'s text: {error}")))
 }
 
 fn invalid(error: &impl Display) -> EngineError {

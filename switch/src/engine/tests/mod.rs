@@ -15,4 +15,5 @@ mod presence;
 mod removal;
 mod reserve;
 mod restart;
+mod unauthenticated;
 mod world;

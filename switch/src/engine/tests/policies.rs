@@ -88,7 +88,7 @@ async fn t12_a_device_is_given_the_latest_policy_that_is_for_it() {
 }
 
 #[tokio::test]
-async fn an_import_is_told_to_the_sessions_that_it_is_news_for() {
+async fn k3_an_import_is_told_to_the_sessions_that_it_is_news_for_and_many_ask_spread_over_a_time() {
     let mut world = World::new().await;
     let linux = world.connect("w1.acme.local").await;
     let mac = world.connect_with("m1.acme.local", outbox(), vec![text("os", "macos")]).await;
@@ -102,9 +102,10 @@ async fn an_import_is_told_to_the_sessions_that_it_is_news_for() {
     let everyone = import(&world, 10, "").await;
     let all = next_notice(&mut world).await;
 
-    assert_eq!(told, (digest, vec![linux.connected.number]));
+    assert_eq!(told, (digest, vec![linux.connected.number], Duration::ZERO));
     let numbers = [&linux, &mac, &ahead].map(|session| session.connected.number);
-    assert_eq!(all, (everyone, numbers.to_vec()));
+    assert_eq!(POLICY_ASKS_PER_SECOND, 2);
+    assert_eq!(all, (everyone, numbers.to_vec(), Duration::from_millis(1_500)));
 }
 
 #[tokio::test]
@@ -266,9 +267,11 @@ async fn counts_of(world: &World) -> Vec<(u64, u64, u64)> {
     world.engine.policies().await.unwrap().iter().map(counts).collect()
 }
 
-async fn next_notice(world: &mut World) -> (Digest, Vec<u32>) {
+async fn next_notice(world: &mut World) -> (Digest, Vec<u32>, Duration) {
     let notice = world.next(|message| match message {
-        ShardMessage::PolicyNotice { digest, targets } => Some((digest, targets.iter().collect())),
+        ShardMessage::PolicyNotice { digest, targets, spread } => {
+            Some((digest, targets.iter().collect(), spread))
+        }
         ShardMessage::Order { .. }
         | ShardMessage::Ack { .. }
         | ShardMessage::Close { .. }

@@ -8,7 +8,7 @@ use muster_proto::session::v1::{CloseReason, Lane};
 use tokio::sync::oneshot;
 
 use super::world::*;
-use crate::engine::core::{Command, Core, CoreConfig, EventIn, Moment, Output};
+use crate::engine::core::{Command, Core, CoreConfig, EventIn, Moment, Output, UnauthenticatedLimits};
 use crate::engine::shared::Catalogue;
 use crate::engine::store::Loaded;
 use crate::engine::{Connect, EngineError, SessionKey, ShardMessage};
@@ -67,6 +67,8 @@ fn core() -> Core {
         prepared_ttl: Duration::from_secs(600),
         disk_reserve_bytes: RESERVE,
         blocked_max: 1,
+        policy_asks_per_second: 1,
+        unauthenticated: UnauthenticatedLimits { devices_max: 1, new_per_minute: 1, events_per_minute: 1 },
     };
     Core::new(config, Loaded::default(), Catalogue::default())
 }

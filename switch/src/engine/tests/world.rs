@@ -22,7 +22,7 @@ use crate::config::ClockLimits;
 use crate::engine::clock::{Clock, unix_time};
 use crate::engine::{
     Connect, Connected, Engine, EngineConfig, EngineError, EngineHandle, OpenError, Prepare, Prepared,
-    SessionKey, ShardMessage, Trust,
+    SessionKey, ShardMessage, Trust, UnauthenticatedLimits,
 };
 use crate::wall::{Reading, Wall};
 
@@ -32,6 +32,12 @@ pub(super) const DEFINITION: &str = "Acme-Test-Kernel";
 
 /// Devices that may be blocked at once.
 pub(super) const BLOCKED_MAX: usize = 2;
+
+/// Devices that ask for a policy at once; with more, they ask spread over a time.
+pub(super) const POLICY_ASKS_PER_SECOND: u32 = 2;
+/// What devices without a certificate may take.
+pub(super) const UNAUTHENTICATED: UnauthenticatedLimits =
+    UnauthenticatedLimits { devices_max: 4, new_per_minute: 3, events_per_minute: 2 };
 
 /// How long a test waits for what must come.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -473,6 +479,8 @@ fn open(
     let config = EngineConfig {
         disk_reserve_bytes,
         blocked_max: BLOCKED_MAX,
+        policy_asks_per_second: POLICY_ASKS_PER_SECOND,
+        unauthenticated: UNAUTHENTICATED,
         clock: Clock::of(&wall),
         ..EngineConfig::new(dir.path().to_owned(), TENANT.to_owned(), Arc::clone(trust))
     };

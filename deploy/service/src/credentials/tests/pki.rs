@@ -108,6 +108,11 @@ impl Pki {
         self.authority(role).issue(&self.request(name, role, days)).unwrap()
     }
 
+    /// Issues to a device as the request says.
+    pub(super) fn issue_as(&self, request: &Request) -> Issued {
+        self.devices.issue(request).unwrap()
+    }
+
     /// Issues a certificate of `role` under the CA of devices.
     pub(super) fn issue_under_devices(&self, name: &str, role: Role) -> Issued {
         self.devices.issue(&self.request(name, role, 30)).unwrap()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use muster_pki::Role;
 use muster_pki::authority::Issued;
-use muster_pki::select::{Purpose, Selection, SelectionSettings};
+use muster_pki::select::{Purpose, Selection, SelectionSettings, Wanted};
 
 use super::meet;
 use super::pki::{DAY, Pki};
@@ -53,6 +53,28 @@ fn s3_without_a_certificate_of_the_issuer_there_is_none_and_health_says_why_and_
         client.state(),
         State::Degraded("certificate CN=w701 expires in 30 days; renew it".to_owned())
     );
+}
+
+#[tokio::test]
+async fn s6_without_a_certificate_nobody_is_called_and_the_reason_is_each_ones() {
+    let pki = Pki::new();
+    let mut request = pki.request("w701", Role::Device, 30);
+    request.crl_url = None;
+    let client = store(&pki, SelectionSettings::default());
+    let empty = dial_nobody(&client).await;
+
+    // Chosen, since selection knows no C6, and not shown, since every server would refuse it.
+    put(&pki, "a", &pki.issue_as(&request));
+    drop(client.reload());
+    let unfit = dial_nobody(&client).await;
+    let again = store(&pki, SelectionSettings::default());
+
+    assert!(empty.contains("0x209A") && empty.contains("the store is empty"), "{empty}");
+    assert!(unfit.contains("C6"), "{unfit}");
+    assert!(again.lacks_own() && dial_nobody(&again).await.contains("C6"), "a start waits as well");
+    put(&pki, "b", &pki.issue("w701", Role::Device, 60));
+    assert_eq!(again.reload(), Reload::Swapped);
+    assert!(!again.lacks_own());
 }
 
 #[test]
@@ -113,6 +135,9 @@ fn a_bad_file_of_the_folder_is_named_and_hides_no_other() {
     assert!(!report.contains(".c.pem"), "{report}");
 }
 
+/// Longer than anything takes.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+
 fn folder(pki: &Pki) -> PathBuf {
     let folder = pki.path("store");
     std::fs::create_dir_all(&folder).unwrap();
@@ -130,7 +155,7 @@ fn settings(pki: &Pki, selection: SelectionSettings) -> StoreSettings {
         folder: folder(pki),
         password_file: None,
         selection: Selection::try_from(selection).unwrap(),
-        purpose: Purpose::Switch,
+        wanted: Wanted::Client(Purpose::Switch),
         remembered: Some(pki.path("pinned.pem")),
     }
 }
@@ -147,6 +172,16 @@ fn store(pki: &Pki, selection: SelectionSettings) -> Arc<ClientCredentials> {
         rules,
     )
     .unwrap()
+}
+
+/// Calls a listener that must not see a connection; returns why not.
+async fn dial_nobody(client: &ClientCredentials) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = credentials::Address::new("localhost", listener.local_addr().unwrap().port()).unwrap();
+    let deadlines = credentials::Deadlines { connect: PATIENCE, tls: PATIENCE };
+    let error = credentials::dial(client, &address, deadlines).await.unwrap_err();
+    assert!(matches!(error, credentials::DialError::NoCertificate { .. }), "{error}");
+    error.to_string()
 }
 
 fn shown(client: &ClientCredentials) -> Option<muster_pki::Thumbprint> {

@@ -4,12 +4,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use muster_pki::authority::Issued;
 use muster_pki::trust_store::{Appended, TrustFields, TrustSettings, YesNo, fingerprint};
 use muster_pki::{Certificate, Role};
 
 use super::meet;
-use super::pki::Pki;
+use super::pki::{DAY, Pki};
 use crate::credentials::{self, ClientCredentials, Own, Reload, Saved, Servers, TrustFolder};
+use crate::health::State;
 
 #[tokio::test]
 async fn t6_t7_a_saved_server_certificate_is_an_anchor_and_a_renewed_one_needs_to_be_saved_before() {
@@ -103,6 +105,40 @@ async fn t9_a_pinned_fingerprint_holds_with_and_without_an_anchor() {
     }
 }
 
+#[test]
+fn n3_anchors_of_a_trust_folder_are_told_of_thirty_days_before_they_end() {
+    let pki = Pki::new();
+    let folder = folder(&pki, TrustFields::default());
+    // A CA that lives ten years, and a server's own certificate that lives one.
+    std::fs::copy(pki.path("servers.pem"), pki.path("trust/cainfo.pem")).unwrap();
+    assert_eq!(saved(&folder, &pki.server().own().unwrap()), "changed");
+    let own = pki.issue("w701", Role::Device, 4_000);
+    let client = client_showing(&pki, &folder, &own);
+    let told = || match client.state() {
+        State::Degraded(why) => why,
+        State::Ready | State::Starting | State::Failed(_) => String::new(),
+    };
+
+    pki.advance((365 - 31) * DAY);
+    let early = told();
+    pki.advance(11 * DAY);
+    let leaf = told();
+    pki.advance((3_650 - 365) * DAY);
+    let authority = told();
+
+    assert_eq!(early, "");
+    assert!(
+        leaf.contains("cainfo-merged.pem, line ")
+            && leaf.contains("server certificate CN=localhost expires in"),
+        "{leaf}"
+    );
+    assert!(!leaf.contains("Server Root"), "{leaf}");
+    assert!(
+        authority.contains("CA CN=Server Root expires in") && authority.contains("CN=localhost expired"),
+        "{authority}"
+    );
+}
+
 /// A folder that only its owner may write, whatever the umask of the tests is.
 fn folder(pki: &Pki, fields: TrustFields) -> TrustFolder {
     let path: PathBuf = pki.path("trust");
@@ -119,7 +155,11 @@ fn saved(folder: &TrustFolder, certificate: &Certificate) -> &'static str {
 }
 
 fn client(pki: &Pki, folder: &TrustFolder) -> Arc<ClientCredentials> {
-    let files = pki.write_pair("device", &pki.issue("w701", Role::Device, 30));
+    client_showing(pki, folder, &pki.issue("w701", Role::Device, 30))
+}
+
+fn client_showing(pki: &Pki, folder: &TrustFolder, own: &Issued) -> Arc<ClientCredentials> {
+    let files = pki.write_pair("device", own);
     let alpn = vec![b"muster/1".to_vec()];
     let servers = Servers::Folder(folder.clone());
     credentials::client(Own::Files(files), servers, alpn, Role::Device, pki.rules()).unwrap()

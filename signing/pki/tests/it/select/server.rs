@@ -1,10 +1,11 @@
 //! The server's certificate beyond the table (S7).
 
 use muster_pki::select::{
-    MachineNames, Selection, SelectionSettings, ServerCertificate, ServerCertificates, select_server,
+    Cause, Chosen, MachineNames, Outcome, PinFate, Selection, SelectionSettings, ServerCertificate,
+    ServerCertificates, ServerNames, Wanted, select_server,
 };
 
-use super::lab::{Spec, selection, store};
+use super::lab::{LAB, Spec, selection, store};
 use crate::support::now;
 
 const MACHINE: MachineNames<'_> = MachineNames { host: "W701", full: "W701.ACME.LOCAL" };
@@ -92,4 +93,73 @@ fn n1_a_renewed_server_certificate_is_taken_at_the_next_look() {
             new.certificate().thumbprint()
         )
     );
+}
+
+#[test]
+fn s4_s7_a_better_server_certificate_does_not_displace_the_chosen_one_and_its_successor_does() {
+    let mine = Spec::server("w701", &["w701"], 10).candidate("a.pem");
+    let better = Spec::server("both", &["w701", "w701.acme.local"], 300).candidate("b.pem");
+    let successor = Spec::server("w701", &["w701"], 100).candidate("c.pem");
+    let mut chosen = chosen(Selection::default());
+
+    let first = chosen.handle_store(now(), &store([&mine]), None);
+    let kept = chosen.handle_store(now(), &store([&mine, &better]), None);
+    let renewed = chosen.handle_store(now(), &store([&mine, &better, &successor]), None);
+
+    assert!(matches!(first, Outcome::Changed { cause: Cause::First, .. }), "{first}");
+    let preferred = better.certificate().thumbprint();
+    assert!(
+        matches!(&kept, Outcome::Kept { choice, preferred: Some(other) } if *choice.candidate() == mine && *other == preferred),
+        "{kept}"
+    );
+    assert!(
+        matches!(&renewed, Outcome::Changed { choice, cause: Cause::Successor, .. } if *choice.candidate() == successor),
+        "{renewed}"
+    );
+}
+
+#[test]
+fn s4_s7_a_revoked_server_certificate_goes_and_without_another_the_port_stays_closed_with_the_reason() {
+    let mine = Spec::server("w701", &["w701"], 10).candidate("a.pem");
+    let client = Spec::new("acme", "w701", 300).candidate("client.pem");
+    let mut chosen = chosen(Selection::default());
+    let first = chosen.handle_store(now(), &store([&mine, &client]), None);
+    assert_eq!(first.choice().map(|choice| choice.candidate().clone()), Some(mine.clone()));
+
+    let revoked = LAB.revoke(&[mine.certificate()], &[]);
+    let outcome = chosen.handle_store(now(), &store([&mine, &client]), Some(&revoked));
+
+    let Outcome::Missing { missing, cause: Cause::Unfit(_), .. } = &outcome else { panic!("{outcome}") };
+    let text = missing.to_string();
+    for part in
+        ["the port stays closed", "W701.ACME.LOCAL", "a.pem", "R2 revoked", "client.pem", "no serverAuth"]
+    {
+        assert!(text.contains(part), "{part:?} in {text}");
+    }
+    assert!(!text.contains("0x209A"), "that is the code of a client's download: {text}");
+}
+
+#[test]
+fn n2_s7_a_pinned_server_certificate_wins_and_one_of_another_name_never_does() {
+    let pinned = Spec::server("w701", &["w701"], 10).candidate("pinned.pem");
+    let better = Spec::server("both", &["w701", "w701.acme.local"], 300).candidate("b.pem");
+    let other = Spec::server("w702", &["w702"], 300).candidate("other.pem");
+    let pin =
+        |thumbprint: String| selection(SelectionSettings { thumbprint, ..SelectionSettings::default() });
+    let look = |pin: Selection| {
+        let outcome = chosen(pin).handle_store(now(), &store([&better, &pinned, &other]), None);
+        outcome.choice().cloned().unwrap()
+    };
+
+    let taken = look(pin(pinned.certificate().thumbprint().to_string()));
+    let refused = look(pin(other.certificate().thumbprint().to_string()));
+
+    assert_eq!(*taken.candidate(), pinned);
+    assert_eq!(*refused.candidate(), better);
+    let fate = refused.report().pin().map(|pin| pin.fate().clone());
+    assert!(matches!(fate, Some(PinFate::Invalid { .. })), "{fate:?}");
+}
+
+fn chosen(selection: Selection) -> Chosen {
+    Chosen::of(selection, Wanted::Server(ServerNames::new(MACHINE.host, MACHINE.full)))
 }

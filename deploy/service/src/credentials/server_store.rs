@@ -1,0 +1,173 @@
+//! A server's own certificate as it is configured: files that are named, or a folder of which the rules choose (S7, N1).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use muster_pki::select::{Selection, SelectionSettings, ServerNames, Wanted};
+
+use super::store::{CertificateStore, StoreSettings};
+use super::{CredentialFiles, Own};
+use crate::config::Invalid;
+
+/// Where Linux keeps the host name, and the names of addresses.
+const HOSTNAME_FILE: &str = "/proc/sys/kernel/hostname";
+const HOSTS_FILE: &str = "/etc/hosts";
+
+/// The table `[tls]` of a server.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerTls<'a> {
+    /// The certificate, or a PFX; empty where there is a store.
+    pub certificate: &'a Path,
+    /// Its key.
+    pub key: &'a Path,
+    /// The password of PFX files and encrypted keys.
+    pub password_file: Option<&'a Path>,
+    /// A folder of certificates with their keys, in place of certificate and key; empty: none.
+    pub store: &'a Path,
+    /// The FQDN by which clients call the server, its first label being the host name; empty: this machine's names.
+    pub server_name: &'a str,
+    /// Which certificate of the store is preferred.
+    pub selection: &'a SelectionSettings,
+}
+
+impl ServerTls<'_> {
+    /// Returns whether the certificate is chosen from a folder.
+    #[must_use]
+    pub fn has_store(&self) -> bool {
+        !self.store.as_os_str().is_empty()
+    }
+
+    /// Returns what of the table cannot work; keys are within `tls`.
+    #[must_use]
+    pub fn findings(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
+        let mut refuse = |key: &str, problem: String| found.push(Invalid::new(key, problem).within("tls"));
+        let certificate = self.certificate;
+        match (self.has_store(), !certificate.as_os_str().is_empty()) {
+            (true, true) => refuse(
+                "store",
+                format!(
+                    "is given beside tls.certificate ({}); set certificate = \"\" and key = \"\", or leave store out",
+                    certificate.display()
+                ),
+            ),
+            (false, false) => refuse(
+                "certificate",
+                "is empty, and there is no tls.store; name the certificate's file with its key, or a folder as store"
+                    .to_owned(),
+            ),
+            (true, false) | (false, true) => {}
+        }
+        if !self.has_store() && *self.selection != SelectionSettings::default() {
+            refuse("selection", "chooses from a tls.store, and none is given".to_owned());
+        }
+        if !self.has_store() && !self.server_name.is_empty() {
+            refuse("server_name", "looks for a certificate in a tls.store, and none is given".to_owned());
+        }
+        if !self.selection.cert_subject.is_empty() {
+            let problem = "a server's certificate is preferred by its names (S7), never by cert_subject; \
+                           leave it out, or name one certificate by its thumbprint";
+            refuse("selection.cert_subject", problem.to_owned());
+        }
+        if let Err(error) = Selection::try_from(self.selection.clone()) {
+            refuse("selection", error.to_string());
+        }
+        found
+    }
+
+    /// Returns where the certificate comes from; `remembered` is where a pinned one is remembered over restarts (N2), `None` for
+    /// a mere check. All listeners of one process take the same, so that they show the same certificate.
+    #[must_use]
+    pub fn own(&self, remembered: Option<PathBuf>) -> Own {
+        if !self.has_store() {
+            return Own::Files(CredentialFiles {
+                certificate: self.certificate.to_owned(),
+                key: self.key.to_owned(),
+                password_file: self.password_file.map(Path::to_owned),
+            });
+        }
+        let names = match self.server_name {
+            "" => machine_names(),
+            name => ServerNames::of_full(name),
+        };
+        Own::Store(Arc::new(CertificateStore::new(StoreSettings {
+            folder: self.store.to_owned(),
+            password_file: self.password_file.map(Path::to_owned),
+            // It was validated with the configuration.
+            selection: Selection::try_from(self.selection.clone()).unwrap_or_default(),
+            wanted: Wanted::Server(names),
+            remembered,
+        })))
+    }
+
+    /// Returns the file that the certificate is read from, with the CAs above it; none where it is chosen from a folder.
+    #[must_use]
+    pub fn file(&self) -> Option<PathBuf> {
+        (!self.has_store()).then(|| self.certificate.to_owned())
+    }
+}
+
+/// Returns what this machine is called. A name that cannot be read is empty, and no certificate has it.
+fn machine_names() -> ServerNames {
+    let hostname = std::fs::read_to_string(HOSTNAME_FILE).unwrap_or_default();
+    let hosts = std::fs::read_to_string(HOSTS_FILE).unwrap_or_default();
+    names_of(hostname.trim(), &hosts)
+}
+
+/// Returns host name and FQDN: a host name with a domain is both, else /etc/hosts tells the domain.
+fn names_of(hostname: &str, hosts: &str) -> ServerNames {
+    if hostname.contains('.') {
+        return ServerNames::of_full(hostname);
+    }
+    let full = hosts.lines().find_map(|line| {
+        let mut names = line.split('#').next().unwrap_or_default().split_whitespace().skip(1);
+        let canonical = names.next()?;
+        let is_ours =
+            canonical.eq_ignore_ascii_case(hostname) || names.any(|name| name.eq_ignore_ascii_case(hostname));
+        is_ours.then(|| canonical.to_owned())
+    });
+    ServerNames::new(hostname, full.unwrap_or_else(|| hostname.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s7_a_machine_is_called_by_its_host_name_and_its_full_name() {
+        let hosts = "127.0.0.1 localhost\n127.0.1.1 w701.acme.local w701 # this machine\n10.0.0.2 w702.acme.local w702\n";
+
+        assert_eq!(names_of("W701", hosts), ServerNames::new("W701", "w701.acme.local"));
+        assert_eq!(names_of("w701.acme.local", ""), ServerNames::new("w701", "w701.acme.local"));
+        assert_eq!(names_of("w703", hosts), ServerNames::new("w703", "w703"));
+    }
+
+    #[test]
+    fn s7_files_and_folder_exclude_each_other_and_a_subject_is_no_preference_of_servers() {
+        let empty = Path::new("");
+        let default = SelectionSettings::default();
+        let by_subject = SelectionSettings { cert_subject: "Acme".to_owned(), ..default.clone() };
+        let tls = |certificate, store, server_name, selection| ServerTls {
+            certificate,
+            key: certificate,
+            password_file: None,
+            store,
+            server_name,
+            selection,
+        };
+        let (file, folder) = (Path::new("/tls.pem"), Path::new("/store"));
+        for (tls, wanted) in [
+            (tls(file, empty, "", &default), &[][..]),
+            (tls(empty, folder, "switch.acme.local", &default), &[]),
+            (tls(file, folder, "", &default), &["tls.store"]),
+            (tls(empty, empty, "", &default), &["tls.certificate"]),
+            (tls(file, empty, "switch", &default), &["tls.server_name"]),
+            (tls(empty, folder, "", &by_subject), &["tls.selection.cert_subject"]),
+            (tls(file, empty, "", &by_subject), &["tls.selection", "tls.selection.cert_subject"]),
+        ] {
+            let findings = tls.findings();
+            let keys: Vec<&str> = findings.iter().map(Invalid::key).collect();
+            assert_eq!(keys, wanted, "{tls:?}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What may run on a device, and what it may read there (K2): lists of what is allowed, whoever signed the rest.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::PolicyError;
+use crate::definition::{Definition, DefinitionName, Kind};
+
+/// Most tables or actions of one list.
+pub const GRANTED_MAX: usize = 1_024;
+
+/// Longest name of a table in bytes.
+const TABLE_BYTES_MAX: usize = 64;
+
+/// The lists. A list that is left out allows all; an empty one allows nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Grants {
+    /// Tables that SQL may read, by name. One that a client does not know is none of its.
+    pub tables: Option<BTreeSet<String>>,
+    /// Kinds of definitions that may run: `question`, `action`.
+    pub kinds: Option<BTreeSet<String>>,
+    /// Actions that may run, by their definitions' whole names.
+    pub actions: Option<BTreeSet<String>>,
+}
+
+impl Grants {
+    /// Returns whether a definition may run at all.
+    ///
+    /// # Errors
+    /// The list that does not have it, and what it has.
+    pub fn admit(&self, definition: &Definition) -> Result<(), NotGranted> {
+        let (kind, name) = (definition.kind(), definition.name().as_str());
+        require("grants.kinds", self.kinds.as_ref(), kind.name())?;
+        match kind {
+            Kind::Action => require("grants.actions", self.actions.as_ref(), name),
+            Kind::Question => Ok(()),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), PolicyError> {
+        let is_table = |name: &str| {
+            !name.is_empty()
+                && name.len() <= TABLE_BYTES_MAX
+                && name.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        let is_kind = |name: &str| [Kind::Question, Kind::Action].iter().any(|kind| kind.name() == name);
+        let is_action = |name: &str| DefinitionName::from_str(name).is_ok();
+        check_list(
+            "grants.tables",
+            self.tables.as_ref(),
+            is_table,
+            "names of tables, at most 64 bytes each",
+        )?;
+        check_list("grants.kinds", self.kinds.as_ref(), is_kind, "question, action")?;
+        check_list(
+            "grants.actions",
+            self.actions.as_ref(),
+            is_action,
+            "names of definitions, Prefix-Area-Thing",
+        )
+    }
+}
+
+/// Why something is not granted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name} is not granted: {list} has {}", shown(has))]
+pub struct NotGranted {
+    /// What was to run or to be read.
+    pub name: String,
+    /// The list.
+    pub list: &'static str,
+    /// What that has.
+    pub has: BTreeSet<String>,
+}
+
+/// Names that an error lists.
+const SHOWN_MAX: usize = 16;
+
+fn shown(has: &BTreeSet<String>) -> String {
+    let mut names: Vec<&str> = has.iter().map(String::as_str).take(SHOWN_MAX).collect();
+    if has.len() > SHOWN_MAX {
+        names.push("…");
+    }
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+pub(super) fn require(
+    list: &'static str,
+    allowed: Option<&BTreeSet<String>>,
+    name: &str,
+) -> Result<(), NotGranted> {
+    match allowed {
+        Some(has) if !has.contains(name) => Err(NotGranted { name: name.to_owned(), list, has: has.clone() }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+pub(super) fn check_list(
+    list: &str,
+    names: Option<&BTreeSet<String>>,
+    is_one: impl Fn(&str) -> bool,
+    wanted: &str,
+) -> Result<(), PolicyError> {
+    let Some(names) = names else { return Ok(()) };
+    if names.len() > GRANTED_MAX {
+        let got = names.len();
+        return Err(PolicyError::new(format!("{list} has {got} names; wanted at most {GRANTED_MAX}")));
+    }
+    match names.iter().find(|name| !is_one(name)) {
+        Some(odd) => Err(PolicyError::new(format!("{list} has {odd:?}; wanted {wanted}"))),
+        None => Ok(()),
+    }
+}
