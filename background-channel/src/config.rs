@@ -3,10 +3,9 @@
 //! The defaults are [`Default`]; `deploy/config/background-channel.toml` shows them and is tested to be equal.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use muster_pki::select::SelectionSettings;
 use muster_proto::limits::EVENT_BATCH_BYTES_MAX;
 use muster_service::admin;
 use muster_service::admission::LobbyBounds;
@@ -17,6 +16,9 @@ use muster_service::wall::ClockLimits;
 use serde::{Deserialize, Serialize};
 
 use crate::spool::SpoolBounds;
+
+/// Where its own files lie.
+const FOLDER: &str = "/etc/muster/background-channel";
 
 /// Everything the Background Channel can be told. Unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,7 +31,7 @@ pub struct Config {
     /// Folder of resources and spool; made if it is missing. Default `/var/lib/muster/background-channel`.
     pub data_dir: PathBuf,
     /// The server certificate.
-    pub tls: TlsConfig,
+    pub tls: ServerTls,
     /// Who is trusted, as what. One root in two roles is refused.
     pub trust: TrustConfig,
     /// Certificate revocation lists, PEM or DER, watched for changes. Default: none.
@@ -46,27 +48,6 @@ pub struct Config {
     pub clock: ClockLimits,
     /// What is logged, and how.
     pub log: LogConfig,
-}
-
-/// A certificate and its key: files, never values.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TlsConfig {
-    /// PEM: the certificate (serverAuth), then its intermediates; or a PFX with the key in it. Default
-    /// `/etc/muster/background-channel/tls.pem`.
-    pub certificate: PathBuf,
-    /// PEM: its private key; not looked at beside a PFX. Default `/etc/muster/background-channel/tls.key`.
-    pub key: PathBuf,
-    /// A file with the password of the PFX or the key, or of those in the `store`. Default: none.
-    pub password_file: Option<PathBuf>,
-    /// A folder of certificates with their keys (PFX or PEM), of which the best is taken, in place of `certificate` and `key`, which are
-    /// empty then (S7 of trust.md). Watched. Default: none.
-    pub store: PathBuf,
-    /// The FQDN that the certificate of the `store` must have; its first label, the host name, does as well. Default: this machine's
-    /// host name and FQDN.
-    pub server_name: String,
-    /// Which certificate of the `store` is taken: `cert_issuer`, `thumbprint` and `follow_successor`.
-    pub selection: SelectionSettings,
 }
 
 /// PEM files with the roots of each role.
@@ -191,7 +172,7 @@ impl Default for Config {
             listen: SocketAddr::from(([0, 0, 0, 0], 4443)),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 4442)),
             data_dir: PathBuf::from("/var/lib/muster/background-channel"),
-            tls: TlsConfig::default(),
+            tls: ServerTls::in_folder(Path::new(FOLDER)),
             trust: TrustConfig::default(),
             crls: Vec::new(),
             certificates: CertificateSettings::default(),
@@ -200,33 +181,6 @@ impl Default for Config {
             limits: Limits::default(),
             clock: ClockLimits::default(),
             log: LogConfig::default(),
-        }
-    }
-}
-
-impl TlsConfig {
-    /// Returns what every server does with it.
-    pub(crate) fn server(&self) -> ServerTls<'_> {
-        ServerTls {
-            certificate: &self.certificate,
-            key: &self.key,
-            password_file: self.password_file.as_deref(),
-            store: &self.store,
-            server_name: &self.server_name,
-            selection: &self.selection,
-        }
-    }
-}
-
-impl Default for TlsConfig {
-    fn default() -> Self {
-        Self {
-            certificate: own_file("tls.pem"),
-            key: own_file("tls.key"),
-            password_file: None,
-            store: PathBuf::new(),
-            server_name: String::new(),
-            selection: SelectionSettings::default(),
         }
     }
 }
@@ -285,7 +239,7 @@ impl Validate for Config {
             let problem = format!("got {}, which `listen` has: give each its own port", self.admin_listen);
             found.push(Invalid::new("admin_listen", problem).against("listen"));
         }
-        found.extend(self.tls.server().findings());
+        found.extend(self.tls.findings());
         if let Err(error) = self.relay.switch.parse::<Address>() {
             found.push(Invalid::new("relay.switch", error.to_string()));
         }
@@ -335,7 +289,7 @@ impl Validate for Config {
 }
 
 fn own_file(name: &str) -> PathBuf {
-    PathBuf::from("/etc/muster/background-channel").join(name)
+    Path::new(FOLDER).join(name)
 }
 
 #[cfg(test)]

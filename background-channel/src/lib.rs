@@ -20,7 +20,7 @@ mod spool;
 mod start;
 mod unread;
 
-pub use config::{Config, Limits, RelayConfig, TlsConfig, TrustConfig};
+pub use config::{Config, Limits, RelayConfig, TrustConfig};
 pub use program::Program;
 pub use resources::{BLOCK_SIZE, Put, ResourceError, ResourceInfo, Resources, Root};
 pub use spool::{Settled, Spool, SpoolBounds, SpoolError, SpoolWriter, Spooled};

@@ -255,12 +255,12 @@ pub(crate) fn credentials(
     let files = RevocationFiles {
         crls: config.crls.clone(),
         roots: vec![trust.devices.clone(), trust.operators.clone(), trust.servers.clone()],
-        own: tls.server().file(),
+        own: tls.file(),
         servers: None,
         kept,
     };
     let (rules, unruly) = Rules::load(config.certificates, &config.revocation, files, clock);
-    let own = tls.server().own(remembered);
+    let own = tls.own(remembered);
     let client_roles = vec![(Role::Device, trust.devices.clone()), (Role::Operator, trust.operators.clone())];
     let alpn = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let server = credentials::server(own, client_roles, alpn, Role::Switch, rules.clone());

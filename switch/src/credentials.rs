@@ -86,7 +86,7 @@ pub(crate) fn load(
         }
     };
     // One for both listeners: they show the same certificate, also where it is chosen from a folder.
-    let own = config.tls.server().own(remembered);
+    let own = config.tls.own(remembered);
     let asks = config.sessions.client_certificate;
     let devices = vec![(Role::Device, config.trust.devices.clone())];
     let sessions = server(&own, asks, devices, SESSION_ALPN, &rules);
@@ -170,7 +170,7 @@ fn rules(config: &Config, kept: Option<PathBuf>, clock: &Clock) -> (Rules, Optio
     let files = RevocationFiles {
         crls: config.crls.clone(),
         roots: roots.into_iter().chain(&trust.policies).cloned().collect(),
-        own: config.tls.server().file(),
+        own: config.tls.file(),
         servers: None,
         kept,
     };

@@ -25,7 +25,7 @@ mod wall;
 
 pub use config::{
     ClientCertificate, ClockLimits, Config, EngineLimits, Grant, GrantKind, GrantRole, OperatorLimits,
-    SessionLimits, ShutdownLimits, TlsConfig, TrustConfig,
+    SessionLimits, ShutdownLimits, TrustConfig,
 };
 pub use credentials::CredentialProblem;
 pub use engine::StoreError;

@@ -30,7 +30,7 @@ impl Validate for Config {
         found.extend(at_most("shards", self.shards.into(), SHARDS_MAX.into()));
         found.extend(admin::check_address(self.admin_listen).err());
         found.extend(shared_ports(self));
-        found.extend(self.tls.server().findings());
+        found.extend(self.tls.findings());
         let tables = [
             ("sessions", sessions(&self.sessions, self.shard_count().into())),
             ("operators", operators(&self.operators)),

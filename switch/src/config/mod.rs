@@ -8,9 +8,8 @@ mod grants;
 mod limits;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use muster_pki::select::SelectionSettings;
 pub use muster_service::credentials::ClientCertificate;
 use muster_service::credentials::{CertificateSettings, RevocationSettings, ServerTls};
 use muster_service::telemetry::LogConfig;
@@ -44,7 +43,7 @@ pub struct Config {
     /// Who is revoked, and what a lapsed revocation list means.
     pub revocation: RevocationSettings,
     /// The Switch's own certificate and key, shown to clients and operators alike.
-    pub tls: TlsConfig,
+    pub tls: ServerTls,
     /// Who is trusted, as what. Each role has its own roots; one root in two roles is refused.
     pub trust: TrustConfig,
     /// Limits of sessions with clients.
@@ -62,27 +61,6 @@ pub struct Config {
     pub grants: Vec<Grant>,
     /// What is logged, and how.
     pub log: LogConfig,
-}
-
-/// The Switch's own certificate: files, never values.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TlsConfig {
-    /// PEM: the certificate (serverAuth), then its intermediates; or a PFX with the key in it. Default
-    /// `/etc/muster/switch/tls.pem`.
-    pub certificate: PathBuf,
-    /// PEM: its private key; not looked at beside a PFX. Default `/etc/muster/switch/tls.key`.
-    pub key: PathBuf,
-    /// A file with the password of the PFX or the key, or of those in the `store`. Default: none.
-    pub password_file: Option<PathBuf>,
-    /// A folder of certificates with their keys (PFX or PEM), of which the best is taken, in place of `certificate` and `key`, which are
-    /// empty then (S7 of trust.md). Watched. Default: none.
-    pub store: PathBuf,
-    /// The FQDN that the certificate of the `store` must have; its first label, the host name, does as well. Default: this machine's
-    /// host name and FQDN.
-    pub server_name: String,
-    /// Which certificate of the `store` is taken: `cert_issuer`, `thumbprint` and `follow_successor`.
-    pub selection: SelectionSettings,
 }
 
 /// PEM files with the roots of each role (C2 of trust.md).
@@ -117,20 +95,6 @@ impl Config {
     }
 }
 
-impl TlsConfig {
-    /// Returns what every server does with it.
-    pub(crate) fn server(&self) -> ServerTls<'_> {
-        ServerTls {
-            certificate: &self.certificate,
-            key: &self.key,
-            password_file: self.password_file.as_deref(),
-            store: &self.store,
-            server_name: &self.server_name,
-            selection: &self.selection,
-        }
-    }
-}
-
 impl Default for Config {
     fn default() -> Self {
         let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -141,7 +105,7 @@ impl Default for Config {
             data_dir: PathBuf::from("/var/lib/muster/switch"),
             tenant: "default".to_owned(),
             shards: 0,
-            tls: TlsConfig::default(),
+            tls: ServerTls::in_folder(Path::new("/etc/muster/switch")),
             trust: TrustConfig::default(),
             crls: Vec::new(),
             certificates: CertificateSettings::default(),
@@ -153,19 +117,6 @@ impl Default for Config {
             shutdown: ShutdownLimits::default(),
             grants: Vec::new(),
             log: LogConfig::default(),
-        }
-    }
-}
-
-impl Default for TlsConfig {
-    fn default() -> Self {
-        Self {
-            certificate: PathBuf::from("/etc/muster/switch/tls.pem"),
-            key: PathBuf::from("/etc/muster/switch/tls.key"),
-            password_file: None,
-            store: PathBuf::new(),
-            server_name: String::new(),
-            selection: SelectionSettings::default(),
         }
     }
 }

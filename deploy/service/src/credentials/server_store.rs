@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use muster_pki::select::{Selection, SelectionSettings, ServerNames, Wanted};
+use serde::{Deserialize, Serialize};
 
 use super::store::{CertificateStore, StoreSettings};
 use super::{CredentialFiles, Own};
@@ -13,24 +14,34 @@ use crate::config::Invalid;
 const HOSTNAME_FILE: &str = "/proc/sys/kernel/hostname";
 const HOSTS_FILE: &str = "/etc/hosts";
 
-/// The table `[tls]` of a server.
-#[derive(Clone, Copy, Debug)]
-pub struct ServerTls<'a> {
-    /// The certificate, or a PFX; empty where there is a store.
-    pub certificate: &'a Path,
-    /// Its key.
-    pub key: &'a Path,
-    /// The password of PFX files and encrypted keys.
-    pub password_file: Option<&'a Path>,
-    /// A folder of certificates with their keys, in place of certificate and key; empty: none.
-    pub store: &'a Path,
-    /// The FQDN by which clients call the server, its first label being the host name; empty: this machine's names.
-    pub server_name: &'a str,
-    /// Which certificate of the store is preferred.
-    pub selection: &'a SelectionSettings,
+/// The table `[tls]` of a server: files and folders, never values. Each program has its own default files ([`Self::in_folder`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerTls {
+    /// PEM: the certificate (serverAuth), then its intermediates; or a PFX with the key in it. Default `tls.pem` in the program's
+    /// folder of `/etc/muster`.
+    pub certificate: PathBuf,
+    /// PEM: its private key; not looked at beside a PFX. Default `tls.key` there.
+    pub key: PathBuf,
+    /// A file with the password of the PFX or the key, or of those in the `store`. Default: none.
+    pub password_file: Option<PathBuf>,
+    /// A folder of certificates with their keys (PFX or PEM), of which the best is taken, in place of `certificate` and `key`, which are
+    /// empty then (S7 of trust.md). Watched. Default: none.
+    pub store: PathBuf,
+    /// The FQDN that the certificate of the `store` must have; its first label, the host name, does as well. Default: this machine's
+    /// host name and FQDN.
+    pub server_name: String,
+    /// Which certificate of the `store` is taken: `cert_issuer`, `thumbprint` and `follow_successor`.
+    pub selection: SelectionSettings,
 }
 
-impl ServerTls<'_> {
+impl ServerTls {
+    /// Returns the defaults of a program whose files lie in a folder.
+    #[must_use]
+    pub fn in_folder(folder: &Path) -> Self {
+        Self { certificate: folder.join("tls.pem"), key: folder.join("tls.key"), ..Self::default() }
+    }
+
     /// Returns whether the certificate is chosen from a folder.
     #[must_use]
     pub fn has_store(&self) -> bool {
@@ -42,7 +53,7 @@ impl ServerTls<'_> {
     pub fn findings(&self) -> Vec<Invalid> {
         let mut found = Vec::new();
         let mut refuse = |key: &str, problem: String| found.push(Invalid::new(key, problem).within("tls"));
-        let certificate = self.certificate;
+        let certificate = &self.certificate;
         match (self.has_store(), !certificate.as_os_str().is_empty()) {
             (true, true) => refuse(
                 "store",
@@ -58,7 +69,7 @@ impl ServerTls<'_> {
             ),
             (true, false) | (false, true) => {}
         }
-        if !self.has_store() && *self.selection != SelectionSettings::default() {
+        if !self.has_store() && self.selection != SelectionSettings::default() {
             refuse("selection", "chooses from a tls.store, and none is given".to_owned());
         }
         if !self.has_store() && !self.server_name.is_empty() {
@@ -81,18 +92,18 @@ impl ServerTls<'_> {
     pub fn own(&self, remembered: Option<PathBuf>) -> Own {
         if !self.has_store() {
             return Own::Files(CredentialFiles {
-                certificate: self.certificate.to_owned(),
-                key: self.key.to_owned(),
-                password_file: self.password_file.map(Path::to_owned),
+                certificate: self.certificate.clone(),
+                key: self.key.clone(),
+                password_file: self.password_file.clone(),
             });
         }
-        let names = match self.server_name {
+        let names = match self.server_name.as_str() {
             "" => machine_names(),
             name => ServerNames::of_full(name),
         };
         Own::Store(Arc::new(CertificateStore::new(StoreSettings {
-            folder: self.store.to_owned(),
-            password_file: self.password_file.map(Path::to_owned),
+            folder: self.store.clone(),
+            password_file: self.password_file.clone(),
             // It was validated with the configuration.
             selection: Selection::try_from(self.selection.clone()).unwrap_or_default(),
             wanted: Wanted::Server(names),
@@ -103,7 +114,7 @@ impl ServerTls<'_> {
     /// Returns the file that the certificate is read from, with the CAs above it; none where it is chosen from a folder.
     #[must_use]
     pub fn file(&self) -> Option<PathBuf> {
-        (!self.has_store()).then(|| self.certificate.to_owned())
+        (!self.has_store()).then(|| self.certificate.clone())
     }
 }
 
@@ -144,18 +155,18 @@ mod tests {
 
     #[test]
     fn s7_files_and_folder_exclude_each_other_and_a_subject_is_no_preference_of_servers() {
-        let empty = Path::new("");
         let default = SelectionSettings::default();
         let by_subject = SelectionSettings { cert_subject: "Acme".to_owned(), ..default.clone() };
-        let tls = |certificate, store, server_name, selection| ServerTls {
-            certificate,
-            key: certificate,
-            password_file: None,
-            store,
-            server_name,
-            selection,
-        };
-        let (file, folder) = (Path::new("/tls.pem"), Path::new("/store"));
+        let tls =
+            |certificate: &str, store: &str, server_name: &str, selection: &SelectionSettings| ServerTls {
+                certificate: certificate.into(),
+                key: certificate.into(),
+                password_file: None,
+                store: store.into(),
+                server_name: server_name.to_owned(),
+                selection: selection.clone(),
+            };
+        let (empty, file, folder) = ("", "/tls.pem", "/store");
         for (tls, wanted) in [
             (tls(file, empty, "", &default), &[][..]),
             (tls(empty, folder, "switch.acme.local", &default), &[]),

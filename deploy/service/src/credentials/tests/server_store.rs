@@ -130,14 +130,11 @@ fn folder(pki: &Pki) -> PathBuf {
 }
 
 fn own(pki: &Pki, selection: &SelectionSettings) -> Own {
-    let nothing = PathBuf::new();
     let tls = ServerTls {
-        certificate: &nothing,
-        key: &nothing,
-        password_file: None,
-        store: &folder(pki),
-        server_name: FULL_NAME,
-        selection,
+        store: folder(pki),
+        server_name: FULL_NAME.to_owned(),
+        selection: selection.clone(),
+        ..ServerTls::default()
     };
     assert_eq!(tls.findings(), Vec::new());
     tls.own(Some(pki.path("pinned.pem")))
