@@ -211,8 +211,11 @@ impl Poster {
             }
             Err(error) => {
                 tracing::warn!(%error, "events were not posted");
-                let pause =
-                    if error.is_transient() { self.backoff.next_pause() } else { self.backoff.long_pause() };
+                let pause = if error.is_transient() {
+                    self.backoff.next_pause_after_some(error.retry_after())
+                } else {
+                    self.backoff.long_pause()
+                };
                 Ok(Some(pause))
             }
         }

@@ -40,6 +40,11 @@ impl Backoff {
         asked.saturating_add(self.next_pause())
     }
 
+    /// As [`Self::next_pause_after`], for one who may ask for no more than the cap.
+    pub fn next_pause_after_some(&mut self, asked: Duration) -> Duration {
+        self.next_pause_after(asked.min(self.cap))
+    }
+
     /// Returns a pause of the whole cap and up to half of it again, for a peer that must not be pressed.
     pub fn long_pause(&mut self) -> Duration {
         self.cap + self.cap.mul_f64(self.random.random::<f64>() / 2.0)

@@ -1,16 +1,18 @@
 //! What the client is told by its configuration file. Every field's documentation is its manual.
 
+mod trust;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_pki::RevocationMode;
 use muster_pki::select::{Selection, SelectionSettings, WAIT_PERIOD_DEFAULT};
-use muster_pki::trust_store::{TrustFields, TrustSettings};
 use muster_service::config::{Invalid, Validate, human};
 use muster_service::credentials::{CertificateSettings, RevocationSettings};
 use muster_service::telemetry::LogConfig;
 use serde::{Deserialize, Serialize};
 
+pub use self::trust::TrustConfig;
 use crate::key::DeviceIdentity;
 use crate::url::ServiceUrl;
 
@@ -99,26 +101,6 @@ pub struct PolicyConfig {
     /// says over how long they are to ask; a longer time is cut at this. Default 10 m.
     #[serde(with = "human::duration")]
     pub spread_max: Duration,
-}
-
-/// PEM files of roots by role.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TrustConfig {
-    /// Who may be a Switch or a Background Channel. Empty where there is a `folder`.
-    pub switch: PathBuf,
-    /// A trust store in place of `switch`: a folder with `cainfo.pem` and `cainfo-ss.pem`, an absolute path. Empty: none.
-    pub folder: PathBuf,
-    /// How servers are verified with the trust store of `folder` (T9).
-    pub verification: TrustFields,
-    /// Who may sign definitions.
-    pub authors: PathBuf,
-    /// Who may sign orders.
-    pub orders: PathBuf,
-    /// Who may sign licences.
-    pub licences: PathBuf,
-    /// Who may sign policies, the administrators of the fleet. Empty: nobody, and no policy is ever followed.
-    pub policies: PathBuf,
 }
 
 /// The program that runs SQL apart from the client.
@@ -363,58 +345,6 @@ impl TlsConfig {
     }
 }
 
-impl TrustConfig {
-    /// Returns whether servers are judged by a trust store.
-    pub(crate) fn has_folder(&self) -> bool {
-        !self.folder.as_os_str().is_empty()
-    }
-
-    /// Returns whether anybody may sign policies.
-    pub(crate) fn has_policies(&self) -> bool {
-        !self.policies.as_os_str().is_empty()
-    }
-
-    fn findings(&self) -> Vec<Invalid> {
-        let has_file = !self.switch.as_os_str().is_empty();
-        let mut found = Vec::new();
-        let mut refuse = |key: &str, problem: String| found.push(Invalid::new(key, problem));
-        match (self.has_folder(), has_file) {
-            (true, true) => refuse(
-                "trust.folder",
-                format!(
-                    "is given beside trust.switch ({}); set switch = \"\", or leave folder out",
-                    self.switch.display()
-                ),
-            ),
-            (false, false) => refuse(
-                "trust.switch",
-                "is empty, and there is no trust.folder; name the file of the servers' roots, or a folder"
-                    .to_owned(),
-            ),
-            (true, false) | (false, true) => {}
-        }
-        if self.has_folder() && !self.folder.is_absolute() {
-            refuse("trust.folder", format!("is {}; wanted an absolute path", self.folder.display()));
-        }
-        if !self.has_folder() && self.verification != TrustFields::default() {
-            refuse("trust.verification", "counts with a trust.folder, and none is given".to_owned());
-        }
-        if let Err(error) = TrustSettings::try_from(&self.verification) {
-            refuse("trust.verification", error.to_string());
-        }
-        found
-    }
-}
-
-/// Twice the five minutes by which a clock may go back and orders are still taken.
-const REMEMBER_MIN: Duration = Duration::from_secs(600);
-
-/// Returns where the local socket of the client with this `data_dir` lies.
-#[must_use]
-pub fn socket_in(data_dir: &Path) -> PathBuf {
-    data_dir.join("client.sock")
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -453,18 +383,13 @@ impl Default for TlsConfig {
     }
 }
 
-impl Default for TrustConfig {
-    fn default() -> Self {
-        Self {
-            switch: "/etc/muster/trust/servers.pem".into(),
-            folder: PathBuf::new(),
-            verification: TrustFields::default(),
-            authors: "/etc/muster/trust/authors.pem".into(),
-            orders: "/etc/muster/trust/orders.pem".into(),
-            licences: "/etc/muster/trust/licences.pem".into(),
-            policies: PathBuf::new(),
-        }
-    }
+/// Twice the five minutes by which a clock may go back and orders are still taken.
+const REMEMBER_MIN: Duration = Duration::from_secs(600);
+
+/// Returns where the local socket of the client with this `data_dir` lies.
+#[must_use]
+pub fn socket_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("client.sock")
 }
 
 impl Default for PolicyConfig {

@@ -19,12 +19,19 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 use tokio_util::task::TaskTracker;
 
+use crate::answer;
 use crate::config::Config;
 use crate::profile::Profile;
 use crate::url::ServiceUrl;
 
 /// The slowest body that is waited for, in bytes a second: a modem's.
 const RATE_BYTES_MIN: u64 = 1_024;
+
+/// The longest explanation of a refusal that is read; ours are a line or two.
+const EXPLANATION_BYTES_MAX: usize = 4 * 1024;
+
+/// How long it is waited for: it comes with the status, or it is not worth a wait.
+const EXPLANATION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -49,16 +56,28 @@ pub enum HttpsError {
         limit: Duration,
     },
     /// The server answered with another status than one that helps.
-    #[error("{url}: {status}")]
+    #[error("{url}: {status}{}{text}", if text.is_empty() { "" } else { ": " })]
     Status {
         /// What was asked for.
         url: String,
         /// The answer.
         status: StatusCode,
+        /// How long it asks to stay away.
+        retry_after: Option<Duration>,
+        /// Its explanation.
+        text: String,
     },
 }
 
 impl HttpsError {
+    /// Returns how long the server asks to stay away; zero if it does not.
+    pub(crate) fn retry_after(&self) -> Duration {
+        match self {
+            Self::Status { retry_after, .. } => retry_after.unwrap_or_default(),
+            Self::Dial(_) | Self::Broken { .. } | Self::Silent { .. } => Duration::ZERO,
+        }
+    }
+
     /// Returns whether the same request may succeed later.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
@@ -287,6 +306,17 @@ impl Https {
         if response.status().is_success() {
             return Ok(response);
         }
-        Err(HttpsError::Status { url: self.url(path), status: response.status() })
+        let (status, retry_after) = (response.status(), answer::retry_after(response.headers()));
+        let text = self.explanation(response.into_body()).await;
+        Err(HttpsError::Status { url: self.url(path), status, retry_after, text })
+    }
+
+    /// Returns what a refusal says; nothing where it is long, or does not come.
+    async fn explanation(&self, body: Incoming) -> String {
+        let body = Limited::new(body, EXPLANATION_BYTES_MAX).collect();
+        match timeout(self.silence.min(EXPLANATION_PATIENCE), body).await {
+            Ok(Ok(body)) => answer::text(&body.to_bytes()),
+            Ok(Err(_)) | Err(_) => String::new(),
+        }
     }
 }

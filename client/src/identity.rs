@@ -87,3 +87,33 @@ impl Identity {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn known(name: &str) -> Known {
+        Known::of(name.parse().unwrap())
+    }
+
+    #[tokio::test]
+    async fn s6_whoever_waits_for_the_name_is_woken_and_it_stays_what_was_told_first() {
+        let teller = Teller::new(None);
+        let (mut waits, later) = (teller.identity(), teller.identity());
+        assert!(later.known().is_none());
+
+        let waiting = tokio::time::timeout(Duration::from_secs(20), waits.wait());
+        let telling = async {
+            // Whoever waits has looked by then.
+            tokio::task::yield_now().await;
+            teller.tell(known("w701.acme.local"));
+            teller.tell(known("w702.acme.local"));
+        };
+        let (told, ()) = tokio::join!(waiting, telling);
+
+        assert_eq!(told.expect("nobody was woken").device.as_str(), "w701.acme.local");
+        assert_eq!(later.known().unwrap().device.as_str(), "w701.acme.local");
+    }
+}

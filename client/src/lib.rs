@@ -5,6 +5,7 @@
 //! `policy` moves the client where the fleet's administrators want it,
 //! [`local`] answers to this machine's users. SQL runs in helper processes of `muster-endpoint`.
 
+mod answer;
 mod attributes;
 mod background;
 mod backoff;

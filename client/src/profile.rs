@@ -148,6 +148,10 @@ pub(crate) fn credentials(
         Servers::Folder(folder) => Some(folder.clone()),
         Servers::Roots(_) => None,
     };
+    if let (Stage::Tried, Some(folder)) = (stage, &folder) {
+        // Of another policy that was tried before; its CAs are none of this one's.
+        drop(std::fs::remove_file(folder.merged_file()));
+    }
     let revocation = Arc::clone(&rules.revocation);
     let made = credentials::client(own, servers, vec![b"http/1.1".to_vec()], Role::Device, rules)?;
     // Its files are there, and what is in them was read.

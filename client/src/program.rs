@@ -59,12 +59,20 @@ impl program::Program for Program {
         if trust.has_policies() {
             roots.push((Role::Policy, trust.policies.clone()));
         }
-        let errors = [check_credentials(config).err(), check_roots(roots).err()].into_iter().flatten();
+        let checked = check_credentials(config);
+        // A client waits for a certificate of its store (S6); whoever checks wants to know that it does.
+        let lacks = checked.as_ref().ok().filter(|credentials| credentials.lacks_own());
+        let missing = lacks.and_then(|credentials| credentials.problem());
+        let errors = [checked.err(), check_roots(roots).err()].into_iter().flatten();
         let shared = profile::folder(trust).and_then(|folder| {
             shared_with_signers(trust, FOLDER, &folder.authorities().ok()?).map(|error| error.to_string())
         });
         let errors = errors.flat_map(CredentialError::into_each).map(|error| error.to_string());
-        errors.chain(check_key(config).err().map(|error| error.to_string())).chain(shared).collect()
+        // Trust of before stays in use beside a file that is refused, so that it is no error of the credentials.
+        let refused = profile::folder(trust).and_then(|folder| folder.rebuild(false).ok());
+        let refused = refused.map(|rebuilt| rebuilt.problems).unwrap_or_default();
+        let key = check_key(config).err().map(|error| error.to_string());
+        errors.chain(missing).chain(refused).chain(key).chain(shared).collect()
     }
 
     fn run(config: Config) -> Result<(), Ended> {

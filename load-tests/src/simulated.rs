@@ -15,7 +15,7 @@ use muster_proto::ids::InstructionId;
 use muster_proto::limits::SessionLimits;
 use muster_proto::session::client::{ClientEvent, ClientSession, ClientSessionConfig};
 use muster_proto::session::v1::{Hello, Lane};
-use muster_signing::envelope::{self, ContentType};
+use muster_signing::envelope::{self, Anchors, ContentType};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -115,8 +115,9 @@ impl Shared {
         if let Some(instruction) = known {
             return Ok(instruction);
         }
-        let facts = Facts { now: UnixTime::now(), name: None, intermediates: &[], revocation: None };
-        let verified = envelope::verify(order, ContentType::Order, Role::OrderSigner, &self.orders, &facts)?;
+        let facts = Facts::at(UnixTime::now());
+        let anchors = Anchors::of(&self.orders);
+        let verified = envelope::verify(order, ContentType::Order, Role::OrderSigner, &anchors, &facts)?;
         let decoded = muster_signing::order::decode(&verified.content)?;
         let instruction = InstructionId::try_from(decoded.instruction.as_slice())?;
         self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(key, instruction);

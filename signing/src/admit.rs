@@ -12,8 +12,9 @@ use muster_proto::session::v1::InclusionProof;
 
 use crate::audience::{AUTHENTICATED, AudienceError};
 use crate::definition::{Definition, Kind};
-use crate::envelope::{self, ContentType, EnvelopeError, Verified};
+use crate::envelope::{self, Anchors, ContentType, EnvelopeError, Verified};
 use crate::licence::{Licence, LicenceRefusal};
+use crate::timestamp::TimestampError;
 use crate::{merkle, order as order_content};
 
 /// How far the clock may be behind what was seen (signing.md, "clock set back"), in milliseconds.
@@ -32,6 +33,8 @@ pub struct Trust<'a> {
     pub orders: &'a Roots,
     /// Of licensors.
     pub licences: &'a Roots,
+    /// Of timestamp authorities; `None`: a timestamp is not believed, and refused.
+    pub timestamps: Option<&'a Roots>,
     /// Who is revoked; `None`: not looked up.
     pub revocation: Option<&'a RevocationIndex>,
 }
@@ -88,8 +91,22 @@ pub struct Admitted {
 /// # Errors
 /// `BAD_SIGNATURE`, `UNTRUSTED_SIGNER`, `SIGNER_REVOKED` or `TOO_LARGE`.
 pub fn order(envelope: &[u8], trust: &Trust<'_>, now: UnixTime) -> Result<Order, RefusalReason> {
+    signed_order(envelope, trust, now).map(|(order, _)| order)
+}
+
+/// As [`order`], with the certificates of those who signed it.
+///
+/// # Errors
+/// As [`order`].
+pub fn signed_order(
+    envelope: &[u8],
+    trust: &Trust<'_>,
+    now: UnixTime,
+) -> Result<(Order, Vec<Certificate>), RefusalReason> {
     let verified = verified(envelope, ContentType::Order, trust, now)?;
-    order_content::decode(&verified.content).map_err(|error| refuse(Refusal::BadSignature, error))
+    let order =
+        order_content::decode(&verified.content).map_err(|error| refuse(Refusal::BadSignature, error))?;
+    Ok((order, verified.signers))
 }
 
 /// Verifies a licence; whether its serial goes back is the caller's to check.
@@ -107,7 +124,7 @@ pub fn licence(envelope: &[u8], trust: &Trust<'_>, now: UnixTime) -> Result<Lice
     Ok(licence)
 }
 
-/// Verifies a definition: who signed it, and when.
+/// Verifies a definition: who signed it, and since when at the latest, where a timestamp proves it.
 ///
 /// # Errors
 /// `BAD_SIGNATURE`, `UNTRUSTED_SIGNER`, `SIGNER_REVOKED` or `TOO_LARGE`; `UNSUPPORTED` when its text does not parse here.
@@ -115,13 +132,13 @@ pub fn definition(
     envelope: &[u8],
     trust: &Trust<'_>,
     now: UnixTime,
-) -> Result<(Definition, Certificate, UnixTime), RefusalReason> {
+) -> Result<(Definition, Certificate, Option<UnixTime>), RefusalReason> {
     let verified = verified(envelope, ContentType::Definition, trust, now)?;
-    let (signers, signing_time) = (verified.signers.clone(), verified.signing_time);
+    let (signers, stamped_at) = (verified.signers.clone(), verified.stamped_at);
     let text = text(verified, "definition")?;
     let definition = Definition::parse(&text).map_err(|error| refuse(Refusal::Unsupported, error))?;
     match signers.into_iter().next() {
-        Some(author) => Ok((definition, author, signing_time)),
+        Some(author) => Ok((definition, author, stamped_at)),
         None => Err(refuse(Refusal::BadSignature, "a definition without signer")),
     }
 }
@@ -149,10 +166,10 @@ pub fn admit(
     check_digest(order, definition_envelope)?;
     let licence = self::licence(licence, trust, now)?;
     check_licence(order, &licence, device)?;
-    let (definition, author, signing_time) = definition(definition_envelope, trust, now)?;
+    let (definition, author, stamped_at) = definition(definition_envelope, trust, now)?;
     check_label(order, &definition)?;
     licence
-        .admits(definition.name(), definition.version(), &author.thumbprint(), signing_time)
+        .admits(definition.name(), definition.version(), &author.thumbprint(), stamped_at)
         .map_err(|error| refuse(licence_code(&error), error))?;
     check_version(&definition, memory)?;
     check_standing(order, &definition, device)?;
@@ -175,8 +192,9 @@ fn verified(
         // A policy is the client's own affair; its roots are not among these, so none is ever trusted here.
         ContentType::Licence | ContentType::Policy => (Role::Licensor, trust.licences),
     };
-    let facts = Facts { now, name: None, intermediates: &[], revocation: trust.revocation };
-    envelope::verify(envelope, content_type, role, roots, &facts).map_err(|error| {
+    let facts = Facts { revocation: trust.revocation, ..Facts::at(now) };
+    let anchors = Anchors { signers: roots, timestamps: trust.timestamps };
+    envelope::verify(envelope, content_type, role, &anchors, &facts).map_err(|error| {
         let detail = format!("{}: {}", content_type.name(), brief(&error));
         refuse(error.refusal(), detail)
     })
@@ -358,7 +376,12 @@ fn brief(error: &EnvelopeError) -> String {
         | EnvelopeError::Signature { .. }
         | EnvelopeError::Algorithm(_)
         | EnvelopeError::SigningTime { .. }
-        | EnvelopeError::UnusedCertificate(_) => error.to_string(),
+        | EnvelopeError::UnusedCertificate(_)
+        | EnvelopeError::NoTimestampRoots => error.to_string(),
+        EnvelopeError::Timestamp(TimestampError::Untrusted(refused)) => {
+            format!("timestamp: {}", worst(refused))
+        }
+        EnvelopeError::Timestamp(error) => error.to_string(),
     }
 }
 

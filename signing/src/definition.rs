@@ -9,10 +9,12 @@ mod argument;
 pub(crate) mod datetime;
 mod document;
 mod error;
+mod lint;
 mod name;
 mod parameter;
 mod quantity;
 mod read;
+mod rule;
 mod sql;
 
 use std::sync::Arc;
@@ -22,9 +24,10 @@ use muster_proto::common::v1::ColumnType;
 use muster_proto::ids::Digest;
 
 pub use self::argument::ArgumentError;
-pub use self::error::DefinitionError;
+pub use self::error::{DefinitionError, FINDINGS_MAX, Finding};
 pub use self::name::{DefinitionName, NameError};
 pub use self::parameter::{Parameter, ParameterKind, Pattern};
+pub use self::rule::{Rule, Severity};
 
 /// Largest authored text in bytes: what an envelope holds beside its certificates and signature.
 pub const TEXT_BYTES_MAX: usize = 192 * 1024;
@@ -64,6 +67,15 @@ impl Definition {
     /// The first problem, with its line; rendered by miette it points into the text.
     pub fn parse(text: &str) -> Result<Self, DefinitionError> {
         read::definition(text).map(|content| Self(Arc::new(content))).map_err(|fault| fault.within(text))
+    }
+
+    /// Returns everything that is wrong with an authored text, and advice beyond that, in the order of the text; at most
+    /// [`FINDINGS_MAX`].
+    ///
+    /// It has an error exactly where [`Definition::parse`] gives one.
+    #[must_use]
+    pub fn lint(text: &str) -> Vec<Finding> {
+        lint::findings(text)
     }
 
     /// Returns the name.

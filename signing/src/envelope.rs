@@ -3,14 +3,14 @@
 //!
 //! The content is opaque: [`verify`] gives back the very bytes that were signed, and nothing is ever serialised again.
 //! Every byte is accounted for: what is decoded must encode to the same bytes; the certificates are exactly the chains
-//! that were used, without the root; the digest algorithms are the signers'; there are no CRLs, no unsigned attributes
-//! and no signed ones but contentType, messageDigest, signingTime and signingCertificateV2 (RFC 5035), once each.
-//! Timestamp tokens are not supported by this version, and refused.
+//! that were used, without the root; the digest algorithms are the signers'; there are no CRLs, and no signed attributes
+//! but contentType, messageDigest, signingTime and signingCertificateV2 (RFC 5035), once each. A signature may have one
+//! unsigned attribute, a timestamp token, which must hold: then the signature outlives its certificate.
 
-mod algorithm;
 mod attributes;
 mod error;
 mod signer;
+mod stamp;
 mod structure;
 
 use aws_lc_rs::digest::{SHA256, digest as hash};
@@ -19,10 +19,12 @@ use muster_pki::{Certificate, Facts, Role, Roots, Severity, UnixTime};
 use muster_proto::ids::Digest;
 pub use muster_proto::limits::ENVELOPE_BYTES_MAX;
 
-use self::structure::Structure;
+use self::structure::{Signature, Structure};
+use crate::timestamp::{ClaimedStamp, Stamp, Token};
 
 pub use self::error::{EnvelopeError, SignError};
 pub use self::signer::Signer;
+pub use self::stamp::{signature_values, with_timestamps};
 
 /// Most certificates of an envelope; a chain has two or three.
 pub const CERTIFICATES_MAX: usize = 8;
@@ -72,6 +74,15 @@ impl ContentType {
         }
     }
 
+    /// Returns whether a timestamp makes a signature outlive its certificate. An order is for now; of a licence and a policy, whoever
+    /// stole a key would keep stamped ones for later, and nothing distrusts their signers "after" a moment.
+    const fn outlives_certificate(self) -> bool {
+        match self {
+            Self::Definition => true,
+            Self::Order | Self::Licence | Self::Policy => false,
+        }
+    }
+
     const fn signers_max(self) -> usize {
         match self {
             Self::Order => ORDER_SIGNERS_MAX,
@@ -106,6 +117,23 @@ pub fn sign_by_all(
     structure::sign(content, content_type, signers, signing_time)
 }
 
+/// The roots that an envelope is verified by.
+#[derive(Debug, Clone, Copy)]
+pub struct Anchors<'a> {
+    /// Of the signers' role.
+    pub signers: &'a Roots,
+    /// Of timestamp authorities; `None`: a timestamp is not believed, and refused.
+    pub timestamps: Option<&'a Roots>,
+}
+
+impl<'a> Anchors<'a> {
+    /// Roots of signers alone.
+    #[must_use]
+    pub const fn of(signers: &'a Roots) -> Self {
+        Self { signers, timestamps: None }
+    }
+}
+
 /// Content whose signatures all hold.
 #[derive(Debug, Clone)]
 pub struct Verified {
@@ -115,11 +143,15 @@ pub struct Verified {
     pub signers: Vec<Certificate>,
     /// When, by the signers' own clocks; the latest of them.
     pub signing_time: UnixTime,
+    /// When at the latest, by timestamps; `None` if a signature has none.
+    pub stamped_at: Option<UnixTime>,
 }
 
-/// Verifies an envelope: its form, every signature, and that every signer may play `role` at `facts.now`.
+/// Verifies an envelope: its form, every signature and timestamp, and that every signer may play `role`.
 ///
-/// Only certificates inside the envelope build its chains; `facts.intermediates` is not used.
+/// A signer's certificates must be valid at `facts.now` and not be revoked; where a timestamp proves the signature of a definition,
+/// they must have been valid at its moment, and not have been revoked before. Only certificates inside the envelope build its
+/// chains; `facts.intermediates` and `facts.signed_at` are not used.
 ///
 /// # Errors
 /// What is wrong; [`EnvelopeError::refusal`] gives the code for it.
@@ -127,25 +159,40 @@ pub fn verify(
     envelope: &[u8],
     content_type: ContentType,
     role: Role,
-    roots: &Roots,
+    anchors: &Anchors<'_>,
     facts: &Facts<'_>,
 ) -> Result<Verified, EnvelopeError> {
     let structure = Structure::read(envelope, content_type)?;
-    let facts = Facts { intermediates: &[], ..*facts };
+    let epoch = UnixTime::since_unix_epoch(std::time::Duration::ZERO);
+    let (mut signing_time, mut stamped_at) = (epoch, Some(epoch));
     let mut signers = Vec::new();
     let mut used: Vec<Certificate> = Vec::new();
-    let mut signing_time = UnixTime::since_unix_epoch(std::time::Duration::ZERO);
     for signature in &structure.signatures {
         let signed_at = structure.verify_signature(signature)?;
-        used.extend(trusted_path(&structure, &signature.signer, role, roots, &facts)?);
-        check_time(&signature.signer, signed_at, facts.now)?;
+        let stamp = stamp(signature, anchors, facts)?.map(|stamp| stamp.at);
+        let signed_at_least = stamp.filter(|_| content_type.outlives_certificate());
+        let facts = Facts { intermediates: &[], signed_at: signed_at_least, ..*facts };
+        used.extend(trusted_path(&structure, &signature.signer, role, anchors.signers, &facts)?);
+        check_time(&signature.signer, signed_at, stamp.unwrap_or(facts.now))?;
         signing_time = signing_time.max(signed_at);
+        stamped_at = stamped_at.zip(stamp).map(|(latest, stamp)| latest.max(stamp));
         signers.push(signature.signer.clone());
     }
     if let Some(unused) = structure.certificates.iter().find(|certificate| !used.contains(certificate)) {
         return Err(EnvelopeError::UnusedCertificate(unused.subject().to_owned()));
     }
-    Ok(Verified { content: structure.content, signers, signing_time })
+    Ok(Verified { content: structure.content, signers, signing_time, stamped_at })
+}
+
+/// Verifies the timestamp of a signature, if it has one.
+fn stamp(
+    signature: &Signature,
+    anchors: &Anchors<'_>,
+    facts: &Facts<'_>,
+) -> Result<Option<Stamp>, EnvelopeError> {
+    let Some(token) = &signature.token else { return Ok(None) };
+    let roots = anchors.timestamps.ok_or(EnvelopeError::NoTimestampRoots)?;
+    Ok(Some(token.verify(&signature.value, roots, facts)?))
 }
 
 /// Returns SHA-256 over the envelope's bytes: how the protocol names a definition or a licence.
@@ -167,6 +214,8 @@ pub struct Inspection {
     pub signers: Vec<(Certificate, UnixTime)>,
     /// The certificates inside, in DER order.
     pub certificates: Vec<Certificate>,
+    /// The timestamps beside the signatures.
+    pub stamps: Vec<ClaimedStamp>,
 }
 
 /// Reads an envelope **without verifying it**, to show it to a person or to name what was refused.
@@ -179,8 +228,10 @@ pub fn inspect(envelope: &[u8]) -> Result<Inspection, EnvelopeError> {
     let signers = structure.signatures.iter().map(|signature| {
         Ok((signature.signer.clone(), attributes::read(&signature.attributes)?.signing_time))
     });
+    let tokens = structure.signatures.iter().filter_map(|signature| signature.token.as_ref());
     Ok(Inspection {
         content_type,
+        stamps: tokens.map(Token::claimed).collect(),
         signers: signers.collect::<Result<_, EnvelopeError>>()?,
         certificates: structure.certificates,
         content: structure.content,
@@ -217,7 +268,7 @@ fn trusted_path(
     Ok(path)
 }
 
-/// A signing time is the signer's word, but it cannot be outside the certificate's validity or in the future.
+/// A signing time is the signer's word, but it cannot be outside the certificate's validity, or after now and any timestamp.
 fn check_time(signer: &Certificate, signed_at: UnixTime, now: UnixTime) -> Result<(), EnvelopeError> {
     let is_future = signed_at.as_secs() > now.as_secs().saturating_add(CLOCK_SKEW_SECONDS);
     if is_future || !signer.is_valid_at(signed_at) {

@@ -15,7 +15,7 @@ pub(crate) fn at(seconds: u64) -> UnixTime {
 }
 
 pub(crate) fn facts() -> Facts<'static> {
-    Facts { now: at(NOW), name: None, intermediates: &[], revocation: None }
+    Facts::at(at(NOW))
 }
 
 /// A root and, where asked for, a CA between it and its signers.

@@ -2,14 +2,16 @@
 //!
 //! The central rule: root on the Switch cannot make a client run anything that its authors and operators did not sign.
 //! Bytes and `now` go in, a verdict comes out; this crate opens no file, socket or clock. The CMS structures come from
-//! the `cms` crate, which has no verifier: ours is [`envelope`], and `openssl cms` judges it in the tests. Timestamp
-//! tokens (RFC 3161) are not read: an envelope that carries one is refused, and a signature ends with its certificate.
+//! the `cms` crate, which has no verifier: ours is [`envelope`], and `openssl cms` judges it in the tests. Where
+//! a timestamp token (RFC 3161) proves when a signature was made, it outlives its certificate: [`timestamp`].
 //!
 //! Start with [`admit`], which is everything a client checks (`spec/signing.md`, G8). What it calls, each on its own:
 //! [`envelope`] (who signed these bytes), [`definition`] (what may be run), [`licence`] (under which names),
 //! [`order`] (which of it, when), [`audience`] and [`merkle`] (for whom). [`policy`] stands beside it: where clients connect.
 
 pub mod admit;
+mod algorithm;
+mod attributes;
 pub mod audience;
 pub mod definition;
 pub mod envelope;
@@ -19,3 +21,4 @@ pub mod licence;
 pub mod merkle;
 pub mod order;
 pub mod policy;
+pub mod timestamp;

@@ -39,8 +39,8 @@ pub struct Terms {
     pub prefixes: BTreeMap<String, BTreeSet<Thumbprint>>,
     /// The lowest version of a definition that may be issued.
     pub minimum_versions: BTreeMap<DefinitionName, semver::Version>,
-    /// Signers whose definitions count only if they were signed up to this moment. Without a timestamp the signing time is
-    /// the signer's own word: of a stolen key, distrust everything (a moment before its first use, such as 1970-01-01).
+    /// Signers whose definitions count only if a timestamp proves that they were signed up to this moment. The signer's own
+    /// word counts for nothing: whoever stole the key may write any time.
     pub distrusted: BTreeMap<Thumbprint, UnixTime>,
 }
 
@@ -109,16 +109,16 @@ impl Licence {
         self.0.refresh_by.is_some_and(|refresh_by| now > refresh_by)
     }
 
-    /// Checks that it binds a definition's prefix to its signer.
+    /// Checks that it binds a definition's prefix to its signer; `stamped_at` is when a timestamp says it was signed.
     ///
     /// # Errors
-    /// It doesn't, it distrusts the signer at the time of signing, or it asks for a newer version.
+    /// It doesn't, it distrusts the signer and no timestamp is early enough, or it asks for a newer version.
     pub fn admits(
         &self,
         name: &DefinitionName,
         version: &semver::Version,
         signer: &Thumbprint,
-        signing_time: UnixTime,
+        stamped_at: Option<UnixTime>,
     ) -> Result<(), LicenceRefusal> {
         let prefix = name.prefix();
         let Some(signers) = self.0.prefixes.get(prefix) else {
@@ -135,8 +135,15 @@ impl Licence {
             let serial = self.0.serial;
             return Err(LicenceRefusal::Signer { prefix: prefix.to_owned(), signer: *signer, serial });
         }
-        if self.0.distrusted.get(signer).is_some_and(|after| signing_time > *after) {
-            return Err(LicenceRefusal::Distrusted { signer: *signer, serial: self.0.serial });
+        if let Some(after) = self.0.distrusted.get(signer)
+            && stamped_at.is_none_or(|stamp| stamp > *after)
+        {
+            return Err(LicenceRefusal::Distrusted {
+                signer: *signer,
+                serial: self.0.serial,
+                after: after.as_secs(),
+                found: stamped_at.map_or("none".to_owned(), |stamp| format!("one of {}", stamp.as_secs())),
+            });
         }
         match self.0.minimum_versions.get(name) {
             Some(minimum) if version < minimum => Err(LicenceRefusal::Version {
@@ -178,13 +185,17 @@ pub enum LicenceRefusal {
     },
     /// The signer is not trusted any more.
     #[error(
-        "licence {serial} distrusts signer {signer} since before this was signed; sign again with another certificate"
+        "licence {serial} distrusts signer {signer}: what it signed counts with a timestamp up to {after} (Unix seconds), found {found}; sign again with another certificate"
     )]
     Distrusted {
         /// Who signed it.
         signer: Thumbprint,
         /// The licence.
         serial: u64,
+        /// The latest timestamp that counts, in Unix seconds.
+        after: u64,
+        /// The timestamp that there is.
+        found: String,
     },
     /// A newer version is asked for.
     #[error(

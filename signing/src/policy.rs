@@ -6,18 +6,20 @@
 
 mod document;
 mod grants;
+mod order_key;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use muster_pki::select::Selection;
 use muster_pki::trust_store::TrustSettings;
-use muster_pki::{Certificate, Facts, Role, Roots};
+use muster_pki::{Certificate, Facts, Role};
 use muster_proto::common::v1::Value;
 
-pub use self::grants::{GRANTED_MAX, Grants, NotGranted};
+pub use self::grants::{GRANTED_MAX, Grants, NotGranted, TABLES};
+pub use self::order_key::OrderKey;
 use crate::audience::{self, Expression};
-use crate::envelope::{self, ContentType, EnvelopeError};
+use crate::envelope::{self, Anchors, ContentType, EnvelopeError};
 
 /// Largest policy text in bytes: addresses, and a bundle of a few dozen CAs.
 pub const TEXT_BYTES_MAX: usize = 192 * 1024;
@@ -58,6 +60,8 @@ pub struct Terms {
     pub selection: Option<Selection>,
     /// What may run and be read on the device.
     pub grants: Grants,
+    /// The Switch's own key, and what it may sign orders for; none: nothing.
+    pub order_key: Option<OrderKey>,
 }
 
 impl Policy {
@@ -81,12 +85,12 @@ impl Policy {
         Ok(Self(Arc::new(terms)))
     }
 
-    /// Verifies an envelope with the roots of the policies' administrators, and reads the policy in it.
+    /// Verifies an envelope with the roots of the policies' administrators and of timestamps, and reads the policy in it.
     ///
     /// # Errors
     /// Its signature or signer will not do, or what they signed is no policy.
-    pub fn open(envelope: &[u8], roots: &Roots, facts: &Facts<'_>) -> Result<Self, OpenError> {
-        let verified = envelope::verify(envelope, ContentType::Policy, Role::Policy, roots, facts)?;
+    pub fn open(envelope: &[u8], anchors: &Anchors<'_>, facts: &Facts<'_>) -> Result<Self, OpenError> {
+        let verified = envelope::verify(envelope, ContentType::Policy, Role::Policy, anchors, facts)?;
         let text = String::from_utf8(verified.content).map_err(|_| PolicyError::new("it is not UTF-8"))?;
         Ok(Self::parse(&text)?)
     }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use muster_pki::Thumbprint;
 use muster_service::credentials::{POLL_INTERVAL, PathElement, Revocation, Revocations, ServerCredentials};
-use muster_service::health::{Health, State};
+use muster_service::health::{Component, Health, State};
+use muster_service::metrics::CREDENTIALS_STALE;
 use muster_service::{admin, telemetry};
 use tokio::runtime::Runtime;
 use tokio::sync::{broadcast, watch};
@@ -29,6 +30,9 @@ use crate::wall::Wall;
 
 /// What threads may take beyond `drain_timeout` to notice that it is over.
 const JOIN_GRACE: Duration = Duration::from_secs(5);
+
+/// The name of the roots for signed documents in readiness and metrics.
+const TRUST: &str = "document_roots";
 
 /// How often readiness looks at what changes without a commit, such as the end of a licence.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
@@ -90,6 +94,8 @@ async fn supervise(shards: Vec<ShardThread>, parts: ControlParts) -> Result<(), 
         stop: stop.clone(),
         tasks: tasks.clone(),
     });
+    let trust_health = health.component(TRUST);
+    trust_health.set(State::Ready);
     let trust_changes = operator_credentials.rechecks();
     let revocation = Arc::clone(operator_credentials.revocation());
     tasks.spawn(tell_revoked(revocation.revocations(), revoked, done.clone()));
@@ -102,6 +108,7 @@ async fn supervise(shards: Vec<ShardThread>, parts: ControlParts) -> Result<(), 
         engine.clone(),
         trust_digest,
         trust_changes,
+        trust_health,
         done.clone(),
     ));
     tasks.spawn(follow_health(engine.clone(), wall, health.clone(), done.clone()));
@@ -224,8 +231,10 @@ async fn follow_trust(
     engine: EngineHandle,
     mut known: Thumbprint,
     mut changes: watch::Receiver<u64>,
+    component: Component,
     done: CancellationToken,
 ) {
+    let mut told = Vec::new();
     loop {
         let (read, revocation) = (config.clone(), Arc::clone(&revocation));
         match tokio::task::spawn_blocking(move || credentials::trust(&read, &revocation)).await {
@@ -234,11 +243,11 @@ async fn follow_trust(
                     engine.set_trust(trust);
                     tracing::info!("changed roots or CRLs for signed documents are in use");
                 }
+                tell_trust(&component, &mut told, Vec::new());
             }
             Ok(Err(problems)) => {
-                for problem in problems {
-                    tracing::warn!(%problem, "changed roots or CRLs are refused, the old ones stay in use");
-                }
+                let problems = problems.iter().map(ToString::to_string).collect();
+                tell_trust(&component, &mut told, problems);
             }
             Err(error) => tracing::warn!(%error, "roots and CRLs were not read"),
         }
@@ -249,6 +258,19 @@ async fn follow_trust(
             () = tokio::time::sleep(POLL_INTERVAL) => {}
         }
     }
+}
+
+/// Tells what is wrong with the roots for signed documents: in the log what was not told before, in readiness and metric as long as
+/// it stands.
+fn tell_trust(component: &Component, told: &mut Vec<String>, problems: Vec<String>) {
+    for problem in problems.iter().filter(|problem| !told.contains(problem)) {
+        tracing::warn!(problem, "changed roots of signed documents are refused, the old ones stay in use");
+    }
+    let state = if problems.is_empty() { State::Ready } else { State::Degraded(problems.join("; ")) };
+    component.set(state);
+    let stale = if problems.is_empty() { 0.0 } else { 1.0 };
+    ::metrics::gauge!(CREDENTIALS_STALE, "credentials" => TRUST).set(stale);
+    *told = problems;
 }
 
 fn licence_state(status: &EngineStatus, now_ms: i64) -> State {

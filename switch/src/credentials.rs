@@ -102,8 +102,10 @@ pub(crate) fn load(
         (sessions, operators, _) => {
             // Both listeners show the same certificate: what is wrong with it is told once.
             let errors = [sessions.err(), operators.err()].into_iter().flatten();
-            let found = errors.flat_map(CredentialError::into_each).map(|error| error.to_string());
-            for problem in found {
+            let each = errors.flat_map(CredentialError::into_each);
+            // What roles share was told by the keys of `[trust]`.
+            let found = each.filter(|error| !matches!(error, CredentialError::RootsOverlap { .. }));
+            for problem in found.map(|error| error.to_string()) {
                 let is_told = problems.iter().any(|told| told.to_string().contains(&problem));
                 if !is_told {
                     problems.push(CredentialProblem::Credential(problem));
@@ -142,7 +144,8 @@ pub(crate) fn trust(
     };
     let roots = roots.map(&mut read);
     let policies = files.policies.as_ref().map(|path| read(("policies", path)));
-    let all: Vec<_> = roots.iter().chain(&policies).cloned().collect();
+    let timestamps = files.timestamps.as_ref().map(|path| read(("timestamps", path)));
+    let all: Vec<_> = roots.iter().chain(&policies).chain(&timestamps).cloned().collect();
     problems.extend(shared(&all));
     if !problems.is_empty() {
         return Err(problems);
@@ -150,12 +153,13 @@ pub(crate) fn trust(
     let [_, _, _, (_, authors), (_, orders), (_, licences)] = roots;
     // The number first: an index that is newer than it is taken once more.
     read_bytes.extend(revocation.generation().to_be_bytes());
-    let policies = policies.map(|(_, policies)| policies);
+    let [policies, timestamps] = [policies, timestamps].map(|named| named.map(|(_, roots)| roots));
     let trust = Trust {
         authors,
         orders,
         licences,
         policies,
+        timestamps,
         revocation: Some(revocation.index()),
         sources: Some(Arc::clone(revocation)),
     };
@@ -165,16 +169,31 @@ pub(crate) fn trust(
 /// Puts together what certificates of every role are judged by.
 fn rules(config: &Config, kept: Option<PathBuf>, clock: &Clock) -> (Rules, Option<CredentialError>) {
     let trust = &config.trust;
-    let roots =
-        [&trust.devices, &trust.operators, &trust.services, &trust.authors, &trust.orders, &trust.licences];
+    let roots = [
+        (Role::Device, &trust.devices),
+        (Role::Operator, &trust.operators),
+        (Role::Service, &trust.services),
+        (Role::Author, &trust.authors),
+        (Role::OrderSigner, &trust.orders),
+        (Role::Licensor, &trust.licences),
+    ];
+    let policies = trust.policies.as_ref().map(|path| (Role::Policy, path));
+    let timestamps = trust.timestamps.as_ref().map(|path| (Role::Timestamp, path));
+    let roles: Vec<_> = roots
+        .into_iter()
+        .chain(policies)
+        .chain(timestamps)
+        .map(|(role, path)| (role, path.clone()))
+        .collect();
     let files = RevocationFiles {
         crls: config.crls.clone(),
-        roots: roots.into_iter().chain(&trust.policies).cloned().collect(),
+        roots: roles.iter().map(|(_role, path)| path.clone()).collect(),
         own: config.tls.file(),
         servers: None,
         kept,
     };
-    Rules::load(config.certificates, &config.revocation, files, clock.clone())
+    let (rules, error) = Rules::load(config.certificates, &config.revocation, files, clock.clone());
+    (Rules { roles, ..rules }, error)
 }
 
 fn server(

@@ -50,16 +50,18 @@ pub(crate) fn turned_away(
     }
 }
 
-/// Logs, counts and lists a refusal.
+/// Logs, counts and lists a refusal. One peer, and all strangers together, have so many lines of the log in a minute; the list has all.
 pub(crate) fn note(refusals: &Refusals, listener: Listener, told: Told, address: SocketAddr, now_ms: i64) {
     let Told { rules, findings, subject, serial, thumbprint, issuer, peer } = &told;
     let listener_name = listener.name();
     let (rules_told, findings) = (rules.join(" "), findings.join("; "));
-    tracing::warn!(
-        listener = listener_name, %address, peer = peer.name, peer_subject = peer.subject, peer_serial = peer.serial,
-        peer_thumbprint = peer.thumbprint, rules = rules_told, subject, serial, thumbprint, issuer, findings,
-        "certificate refused"
-    );
+    if let Some(left_out) = refusals.lines(listener).line(&told, address, now_ms) {
+        tracing::warn!(
+            listener = listener_name, %address, peer = peer.name, peer_subject = peer.subject, peer_serial = peer.serial,
+            peer_thumbprint = peer.thumbprint, rules = rules_told, subject, serial, thumbprint, issuer, findings, left_out,
+            "certificate refused"
+        );
+    }
     for rule in rules {
         metrics::refused_certificate(listener, rule.clone());
     }

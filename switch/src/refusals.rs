@@ -7,16 +7,21 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 
+use muster_service::admission::Lines;
 use muster_service::credentials::Told;
 
 use crate::metrics::Listener;
+use crate::refusal::NOBODY_RULE;
 
-/// Everyone who was turned away lately, bounded for each door: the one who was seen longest ago there makes room, so that nobody
-/// pushes those of another door out.
+/// Everyone who was turned away lately, bounded for each door, and there for those who showed a certificate and for strangers by
+/// themselves: the one who was seen longest ago makes room, so that nobody pushes those of another door out, and strangers no device.
 #[derive(Debug)]
 pub(crate) struct Refusals {
     entries: Mutex<HashMap<Key, Refusal>>,
     max: usize,
+    sessions: Lines,
+    operators: Lines,
+    background: Lines,
 }
 
 /// Two refusals are one entry if the same peer's path broke the same rules at the same door, or the same address showed no
@@ -28,6 +33,13 @@ struct Key {
     thumbprint: String,
     address: Option<IpAddr>,
     rules: String,
+}
+
+impl Key {
+    /// Returns those who make room for one another.
+    fn share(&self) -> (Listener, bool) {
+        (self.listener, self.rules == NOBODY_RULE)
+    }
 }
 
 /// One who was turned away.
@@ -50,7 +62,22 @@ pub(crate) struct Refusal {
 impl Refusals {
     /// Makes an empty list of at most so many.
     pub(crate) fn new(max: usize) -> Self {
-        Self { entries: Mutex::default(), max: max.max(1) }
+        Self {
+            entries: Mutex::default(),
+            max: max.max(1),
+            sessions: Lines::default(),
+            operators: Lines::default(),
+            background: Lines::default(),
+        }
+    }
+
+    /// Returns the lines of a door in the log.
+    pub(crate) fn lines(&self, listener: Listener) -> &Lines {
+        match listener {
+            Listener::Sessions => &self.sessions,
+            Listener::Operators => &self.operators,
+            Listener::Background => &self.background,
+        }
     }
 
     /// Notes a refusal.
@@ -77,7 +104,7 @@ impl Refusals {
             known.told.findings = new.told.findings;
             return;
         }
-        let here = |key: &Key| key.listener == new.listener;
+        let here = |other: &Key| other.share() == key.share();
         if entries.keys().filter(|key| here(key)).count() >= self.max {
             let of_door = entries.iter().filter(|(key, _)| here(key));
             let oldest = of_door.min_by_key(|(_, known)| known.last_at_ms).map(|(key, _)| key.clone());
@@ -150,6 +177,20 @@ mod tests {
         let addresses: Vec<_> = refusals.list().iter().map(|one| one.address).collect();
         assert_eq!(addresses, [from(3, 1), from(1, 1)]);
     }
+
+    #[test]
+    fn c14_strangers_push_no_device_out_of_the_list() {
+        let refusals = Refusals::new(2);
+        refusals.note(Listener::Sessions, of_wrong_role(1), from(1, 1), 1);
+
+        for last in 2..9 {
+            refusals.note(Listener::Sessions, nobody(), from(last, 1), i64::from(last));
+        }
+
+        let addresses: Vec<_> = refusals.list().iter().map(|one| one.address).collect();
+        assert_eq!(addresses, [from(8, 1), from(7, 1), from(1, 1)]);
+    }
+
     #[test]
     fn c14_strangers_at_one_door_push_nobody_out_of_the_list_of_another() {
         let refusals = Refusals::new(1);

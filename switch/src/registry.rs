@@ -124,6 +124,25 @@ impl Registry {
         self.devices.remove_if(device, |_, held| *held == session);
     }
 
+    /// Returns which bound on sessions is reached, so that further devices are told to come back later; for `muster doctor`.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let full = |taken: &AtomicU32, max: u32, whose: &str, key: &str| {
+            (taken.load(Ordering::Acquire) >= max).then(|| {
+                format!("{whose} hold all the {max} sessions they may: further ones are told to come back later; raise `{key}`")
+            })
+        };
+        let without = full(
+            &self.unauthenticated,
+            self.unauthenticated_max,
+            "devices without a certificate",
+            "sessions.unauthenticated_max",
+        );
+        full(&self.admitted, self.sessions_max, "devices", "sessions.sessions_max")
+            .into_iter()
+            .chain(without)
+            .collect()
+    }
+
     /// Returns how many devices have a session.
     pub(crate) fn sessions(&self) -> u64 {
         u64::try_from(self.devices.len()).unwrap_or(u64::MAX)

@@ -12,6 +12,7 @@ use std::time::Duration;
 use muster_pki::DeviceId;
 use muster_proto::relay::v1::{RefusedPeer, SyncDoorRequest};
 use muster_proto_grpc::relay::v1::event_relay_service_client::EventRelayServiceClient;
+use muster_service::admission::Lines;
 use muster_service::credentials::{Peer, Shown, Told};
 use muster_service::exit::describe;
 use muster_service::health::{Health, State};
@@ -24,8 +25,11 @@ use super::{ATTEMPT_DEADLINE, Change, RelayError, Road, Target, connect};
 use crate::metrics;
 use crate::spool::{KeptDoor, Spool};
 
-/// Refusals that wait to be told; the Switch takes as many in a call. What is beyond is in the log and the metric only.
+/// Refusals that wait to be told; the Switch takes as many in a call. What is beyond is counted only.
 const UNTOLD_MAX: usize = 100;
+
+/// Of these, of who showed no certificate: strangers leave room for devices.
+const UNTOLD_STRANGERS_MAX: usize = UNTOLD_MAX / 2;
 
 /// The components of our own certificates.
 pub(crate) const SERVER_CERTIFICATE: &str = "server certificate";
@@ -41,6 +45,7 @@ type Blocked = Arc<BTreeSet<DeviceId>>;
 pub(crate) struct Door {
     blocked: watch::Sender<Blocked>,
     untold: Mutex<BTreeMap<Key, RefusedPeer>>,
+    lines: Lines,
 }
 
 /// Two refusals are told as one if the same peer's path broke the same rules by the same certificate, or the same address showed none.
@@ -82,19 +87,24 @@ impl Door {
 
     /// Logs, counts and remembers a refused certificate (C14 of trust.md).
     pub(crate) fn note(&self, told: Told, address: SocketAddr, now_ms: i64) {
+        let line = self.lines.line(&told, address, now_ms);
         let Told { rules, findings, subject, serial, thumbprint, issuer, peer } = told;
         let (rules_told, fixes) = (rules.join(" "), findings.join("; "));
-        tracing::warn!(
-            %address, peer = peer.name, peer_subject = peer.subject, peer_serial = peer.serial,
-            peer_thumbprint = peer.thumbprint, rules = rules_told, subject, serial, thumbprint, issuer, findings = fixes,
-            "certificate refused"
-        );
+        if let Some(left_out) = line {
+            tracing::warn!(
+                %address, peer = peer.name, peer_subject = peer.subject, peer_serial = peer.serial,
+                peer_thumbprint = peer.thumbprint, rules = rules_told, subject, serial, thumbprint, issuer,
+                findings = fixes, left_out, "certificate refused"
+            );
+        }
         rules.iter().for_each(|rule| metrics::refused_certificate(rule.clone()));
         let has_shown = !peer.thumbprint.is_empty();
         let who = if has_shown { peer.thumbprint.clone() } else { address.ip().to_string() };
         let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (who, thumbprint.clone(), rules_told);
-        if untold.len() >= UNTOLD_MAX && !untold.contains_key(&key) {
+        let strangers = || untold.values().filter(|one| one.peer_thumbprint.is_empty()).count();
+        let is_full = untold.len() >= UNTOLD_MAX || (!has_shown && strangers() >= UNTOLD_STRANGERS_MAX);
+        if is_full && !untold.contains_key(&key) {
             return metrics::refusal_untold();
         }
         let known = untold.entry(key).or_default();

@@ -9,8 +9,9 @@ use std::process::ExitCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
-use muster_pki::select::{Outcome, Report, Standing};
-use muster_pki::{Identity, IdentityFiles, NamedBytes, UnixTime};
+use muster_pki::select::{Outcome, Report, Row, Standing, Unfit};
+use muster_pki::{Identity, IdentityFiles, NamedBytes};
+use muster_service::credentials::{Clock, OneDevice, Rules};
 use muster_service::exit;
 use muster_service::program::ConfigFiles;
 use rustls_pki_types::PrivateKeyDer;
@@ -70,6 +71,8 @@ enum CertCliError {
     Keyed,
     #[error("{}: {cause}", path.display())]
     File { path: PathBuf, cause: io::Error },
+    #[error("{file}: not imported, since it would never be shown: {reasons}")]
+    Unfit { file: String, reasons: String },
     #[error("{0}")]
     Other(String),
 }
@@ -80,6 +83,9 @@ struct Imported {
     file: String,
     subject: String,
     thumbprint: String,
+    /// Why it is not shown yet; none: it may be at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
 }
 
 /// What there is.
@@ -128,13 +134,13 @@ pub fn run(command: &CertCommand) -> ExitCode {
         return exit::refuse(NAME, &error, exit::CONFIG);
     }
     let done = match command {
-        CertCommand::Import(arguments) => import(arguments, &config.tls.store).map(|it| print_json(&it)),
+        CertCommand::Import(arguments) => import(arguments, &config).map(|it| print_json(&it)),
         CertCommand::List(_) => list(&config).map(|it| print_json(&it)),
     };
     done.unwrap_or_else(|error| exit::refuse(NAME, &error, exit::FAILURE))
 }
 
-fn import(arguments: &ImportArguments, store: &Path) -> Result<Imported, CertCliError> {
+fn import(arguments: &ImportArguments, config: &Config) -> Result<Imported, CertCliError> {
     let bytes = read(&arguments.file)?;
     let key = arguments.key.as_deref().map(read).transpose()?;
     let password = arguments.password_file.as_deref().map(read).transpose()?;
@@ -150,15 +156,39 @@ fn import(arguments: &ImportArguments, store: &Path) -> Result<Imported, CertCli
     })
     .map_err(|error| CertCliError::Other(error.to_string()))?;
     let leaf = identity.leaf();
+    let note = judge(&identity, &file, config)?;
     // By its thumbprint: a renewed certificate does not overwrite the one before, which may still be in use.
-    let path = store.join(format!("{}.pem", leaf.thumbprint()));
+    let path = config.tls.store.join(format!("{}.pem", leaf.thumbprint()));
     write_private(&path, &pem(&identity))
         .map_err(|cause| CertCliError::File { path: path.clone(), cause })?;
     Ok(Imported {
         file: path.display().to_string(),
         subject: leaf.subject().to_owned(),
         thumbprint: leaf.thumbprint().to_string(),
+        note,
     })
+}
+
+/// Refuses what would never be shown, and returns why something is not shown yet.
+fn judge(identity: &Identity, file: &str, config: &Config) -> Result<Option<String>, CertCliError> {
+    // What the client shows is its own to remember (S4).
+    let Some(store) = profile::store(config, None, Stage::Tried) else { return Ok(None) };
+    let outcome = store.judge(identity, file, &rules(config));
+    let Outcome::Missing { missing, .. } = outcome else { return Ok(None) };
+    let standing = missing.report().rows().first().map(Row::standing);
+    let Some(Standing::Unfit(reasons)) = standing else { return Ok(None) };
+    let passes = |reason: &Unfit| matches!(reason, Unfit::NotYetValid { .. } | Unfit::IssuerNotListed);
+    let told: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+    if reasons.iter().all(passes) {
+        return Ok(Some(format!("not shown yet: {}", told.join("; "))));
+    }
+    Err(CertCliError::Unfit { file: file.to_owned(), reasons: told.join("; ") })
+}
+
+/// What certificates of the store are judged by, but for revocation, which the running client looks up.
+fn rules(config: &Config) -> Rules {
+    let device = OneDevice::named(&config.computer_name);
+    Rules { policy: config.certificates.policy, device, ..Rules::lenient(Clock::system()) }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CertCliError> {
@@ -202,7 +232,7 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
 fn list(config: &Config) -> Result<Listed, CertCliError> {
     // As it would be chosen at a start; what the client shows is its own to remember (S4).
     let store = profile::store(config, None, Stage::Tried);
-    let outcome = store.map(|store| store.look(UnixTime::now(), None));
+    let outcome = store.map(|store| store.look(&rules(config)));
     let outcome = match outcome {
         Some(Ok(outcome)) => outcome,
         Some(Err(error)) => return Err(CertCliError::Other(error.to_string())),

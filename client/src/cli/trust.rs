@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use muster_pki::Certificate;
 use muster_pki::trust_store::{AnchorKind, Appended, fingerprint};
-use muster_service::credentials::{Address, Saved, TrustFolder, shown_by};
+use muster_service::credentials::{Accepted, Address, Saved, TrustFolder, shown_by};
 use muster_service::program::ConfigFiles;
 use muster_service::{exit, runtime};
 use serde::Serialize;
@@ -65,6 +65,8 @@ enum TrustCliError {
         "not saved: nobody confirmed the fingerprint {found} of {subject}; give --fingerprint, or answer yes on a terminal"
     )]
     Unconfirmed { found: String, subject: String },
+    #[error("not rebuilt, the trust store of before stays: {0}")]
+    Kept(String),
     #[error("{0}")]
     Other(String),
 }
@@ -78,6 +80,8 @@ struct Fetched {
     is_new: bool,
     /// Certificates that are trusted now.
     certificates: usize,
+    /// What of the trust store's files is not among them.
+    problems: Vec<String>,
 }
 
 /// What was merged.
@@ -144,6 +148,7 @@ fn fetch(arguments: &FetchArguments, folder: &TrustFolder) -> Result<Fetched, Tr
         fingerprint: fingerprint::text(&certificate.thumbprint()),
         is_new: matches!(appended, Appended::Changed(_)),
         certificates: rebuilt.certificates,
+        problems: rebuilt.problems,
     })
 }
 
@@ -169,6 +174,9 @@ fn ask(certificate: &Certificate) -> Result<(), TrustCliError> {
 
 fn rebuild(folder: &TrustFolder) -> Result<Merged, TrustCliError> {
     let rebuilt = folder.rebuild(true).map_err(other)?;
+    if rebuilt.inputs == Accepted::No {
+        return Err(TrustCliError::Kept(rebuilt.problems.join("; ")));
+    }
     Ok(Merged {
         file: folder.merged_file().display().to_string(),
         certificates: rebuilt.certificates,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
-use http::Request;
+use http::{Request, StatusCode};
 use muster_pki::DeviceKey;
 use muster_pki::device_key::{DEVICE_KEY_HEADER, EXPORTER_BYTES, EXPORTER_LABEL};
 use muster_proto::limits::FRAME_BYTES_MAX;
@@ -23,6 +23,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::End;
 use super::pause::certificate_alert;
+use crate::answer;
 use crate::config::SessionConfig;
 use crate::identity::Identity;
 use crate::instructions::shell::Workload;
@@ -40,9 +41,6 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 
 /// What may wait to be written: one frame of the largest size, and another behind it.
 const WRITE_BUFFER_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX + 64 * 1024;
-
-/// Most characters of an answer's text that are logged.
-const FOREIGN_TEXT_MAX: usize = 256;
 
 pub(super) type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
@@ -165,18 +163,12 @@ pub(super) fn broken(error: tungstenite::Error) -> End {
     {
         return End::Refused(alert);
     }
-    if let tungstenite::Error::Http(answer) = &error
-        && answer.status() == http::StatusCode::FORBIDDEN
-    {
-        return End::Denied(foreign_text(answer.body().as_deref().unwrap_or_default()));
+    let tungstenite::Error::Http(answer) = error else { return End::WebSocket(error.to_string()) };
+    let text = answer::text(answer.body().as_deref().unwrap_or_default());
+    match answer.status() {
+        StatusCode::FORBIDDEN => End::Denied(text),
+        status => End::TurnedAway { status, text, retry_after: answer::retry_after(answer.headers()) },
     }
-    End::WebSocket(error.to_string())
-}
-
-/// Returns the beginning of a text that somebody else wrote, for logs.
-fn foreign_text(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    text.trim().chars().filter(|character| !character.is_control()).take(FOREIGN_TEXT_MAX).collect()
 }
 
 /// Proves to the Switch, on this very connection, that this device has its key (PROTOCOL.md §1).

@@ -14,6 +14,7 @@ mod takeover;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use muster_proto::session::v1::CloseReason;
 use muster_service::credentials::DialError;
 use rustls::AlertDescription;
@@ -67,6 +68,16 @@ pub(crate) enum End {
     /// and a device may be blocked whatever its certificate.
     #[error("the Switch refuses this device: {0}")]
     Denied(String),
+    /// The Switch takes no session of this device at present, or what answers is none.
+    #[error("the Switch answers {status}{}{text}", if text.is_empty() { "" } else { ": " })]
+    TurnedAway {
+        /// The answer.
+        status: StatusCode,
+        /// How long it asks to stay away.
+        retry_after: Option<Duration>,
+        /// Its explanation.
+        text: String,
+    },
     /// The WebSocket could not be opened, or broke.
     #[error("WebSocket: {0}")]
     WebSocket(String),

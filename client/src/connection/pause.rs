@@ -44,6 +44,8 @@ pub(crate) enum Cause {
     SharedIdentity { asked: Duration },
     /// The Switch asked for a pause.
     Asked(Duration),
+    /// An HTTP answer asked for a pause. Whatever stands between may have written it, so that it counts up to the longest of our own.
+    TurnedAway(Duration),
     /// Anything that may pass.
     Passing,
 }
@@ -89,7 +91,9 @@ impl Cause {
                 Some(problem) => Self::OwnCertificate { problem, asked: Duration::ZERO },
                 None => Self::Passing,
             },
+            End::TurnedAway { retry_after: Some(asked), .. } => Self::TurnedAway(*asked),
             End::Dial(DialError::Late { .. } | DialError::Tcp { .. } | DialError::Address { .. })
+            | End::TurnedAway { retry_after: None, .. }
             | End::WebSocket(_)
             | End::Renewed
             | End::Moved
@@ -122,6 +126,7 @@ impl Cause {
                 asked.saturating_add(backoff.long_pause())
             }
             Self::Asked(asked) => backoff.next_pause_after(asked),
+            Self::TurnedAway(asked) => backoff.next_pause_after_some(asked),
             Self::ServerCertificate | Self::Passing => backoff.next_pause(),
         }
     }
@@ -131,7 +136,7 @@ impl Cause {
         match self {
             Self::OwnCertificate { .. } | Self::ServerCertificate => Wake::OtherCredentials,
             Self::SharedIdentity { .. } | Self::Passing => Wake::OtherCertificate,
-            Self::Asked(_) => Wake::Nothing,
+            Self::Asked(_) | Self::TurnedAway(_) => Wake::Nothing,
         }
     }
 
@@ -170,9 +175,11 @@ impl Cause {
             Self::OwnCertificate { problem: Problem::Unfit, .. } => {
                 Some(format!("the log of the Switch names the rule that it breaks: {renew}"))
             }
-            Self::OwnCertificate { problem: Problem::Denied, .. } => {
-                Some(format!("ask whoever runs the Switch to let the device in, or {renew}"))
-            }
+            Self::OwnCertificate { problem: Problem::Denied, .. } => Some(format!(
+                "ask whoever runs the Switch to let this device in; if no certificates are asked for there \
+                 (sessions.client_certificate = \"none\"), no other one helps, and this device goes by a key \
+                 (tls.identity = \"key\"); if this certificate is named as what is wrong, {renew}"
+            )),
             Self::ServerCertificate => {
                 Some(format!("renew the certificate of the Switch, or add its root to {roots}"))
             }
@@ -181,7 +188,7 @@ impl Cause {
                  one, use one identity; stop one of them"
                     .to_owned(),
             ),
-            Self::Asked(_) | Self::Passing => None,
+            Self::Asked(_) | Self::TurnedAway(_) | Self::Passing => None,
         }
     }
 }
@@ -300,6 +307,36 @@ mod tests {
             assert!(advice.contains("sessions.client_certificate"), "{advice}");
             assert!(!advice.contains("/device.pem"), "{advice}");
         }
+    }
+
+    #[test]
+    fn a_pause_that_an_http_answer_asks_for_is_kept_up_to_our_longest_and_its_text_is_told() {
+        for (asked, wanted) in [(30, Duration::from_secs(30)), (86_400, CAP)] {
+            let retry_after = Some(Duration::from_secs(asked));
+            let (status, text) =
+                (http::StatusCode::SERVICE_UNAVAILABLE, "500 without a certificate".to_owned());
+            let end = End::TurnedAway { status, retry_after, text };
+
+            let cause = Cause::of(&end);
+            let pause = cause.pause(&mut backoff());
+
+            assert!(pause >= wanted && pause <= wanted + CAP, "{asked}: {pause:?}");
+            assert_eq!((cause.wake(), cause.advice(&files())), (Wake::Nothing, None));
+            let told = end.to_string();
+            assert!(told.contains("503") && told.ends_with("500 without a certificate"), "{told}");
+        }
+    }
+
+    #[test]
+    fn c1_a_certificate_that_is_not_asked_for_is_not_simply_to_be_replaced() {
+        let advice = Cause::of(&End::Denied("got neither".to_owned())).advice(&files()).unwrap();
+
+        let none = advice.find("sessions.client_certificate = \"none\"").unwrap();
+        assert!(none < advice.find("put a new certificate").unwrap(), "{advice}");
+        assert!(
+            advice.contains("no other one helps") && advice.contains("tls.identity = \"key\""),
+            "{advice}"
+        );
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::backoff::Backoff;
 use crate::config::ResourcesConfig;
 use crate::https::{Background, HttpsError};
 use crate::instructions::PlanResource;
+use crate::key::DeviceIdentity;
 
 /// A file used within this time is never removed to make room: it may be in use.
 const IN_USE: Duration = Duration::from_secs(3_600);
@@ -61,6 +62,12 @@ pub enum ContentError {
     /// There is nowhere to get it from.
     #[error("it is not in the cache, and no background_channel is configured")]
     NoSource,
+    /// The device has no certificate, and the Background Channel takes nobody else (C1).
+    #[error(
+        "it is not in the cache, and this device has no certificate (tls.identity = \"key\"), without which the Background \
+         Channel gives nothing; give it one"
+    )]
+    Unauthenticated,
     /// The server gave other bytes than the signed ones.
     #[error("the Background Channel gave other bytes than the signed ones: {0}")]
     Lie(#[from] LieError),
@@ -108,6 +115,7 @@ impl ContentError {
             Self::TooLarge { .. }
             | Self::NoRoom { .. }
             | Self::NoSource
+            | Self::Unauthenticated
             | Self::Lie(_)
             | Self::Length { .. }
             | Self::Late { .. }
@@ -120,6 +128,22 @@ impl ContentError {
         matches!(self, Self::Http(HttpsError::Dial(DialError::NoCertificate { .. })))
     }
 
+    /// Returns how long the server asks to stay away; zero if it does not.
+    fn retry_after(&self) -> Duration {
+        match self {
+            Self::Http(error) => error.retry_after(),
+            Self::TooLarge { .. }
+            | Self::NoRoom { .. }
+            | Self::NoSource
+            | Self::Unauthenticated
+            | Self::Lie(_)
+            | Self::Length { .. }
+            | Self::Short { .. }
+            | Self::Late { .. }
+            | Self::Disk { .. } => Duration::ZERO,
+        }
+    }
+
     /// Returns whether the server gave content that is not the signed one.
     fn is_wrong_answer(&self) -> bool {
         match self {
@@ -127,6 +151,7 @@ impl ContentError {
             Self::TooLarge { .. }
             | Self::NoRoom { .. }
             | Self::NoSource
+            | Self::Unauthenticated
             | Self::Http(_)
             | Self::Short { .. }
             | Self::Late { .. }
@@ -145,6 +170,7 @@ pub(crate) struct Content {
     directory: PathBuf,
     config: ResourcesConfig,
     source: Background,
+    identity: DeviceIdentity,
     /// The first bound of the pauses between two attempts of a download, and the longest.
     pauses: (Duration, Duration),
     /// One lock for each root that somebody wants at the moment.
@@ -162,7 +188,20 @@ impl Content {
         let directory = data_dir.join("resources");
         crate::files::make_private_dir(&directory)?;
         let (pauses, source) = ((RETRY_BASE, RETRY_CAP), source.into());
-        Ok(Self { directory, config, source, pauses, wanted: Arc::default(), reserved: Reserved::default() })
+        let (identity, wanted, reserved) = (DeviceIdentity::default(), Arc::default(), Reserved::default());
+        Ok(Self { directory, config, source, identity, pauses, wanted, reserved })
+    }
+
+    /// Says by what the device is known; one without a certificate gets nothing that is not in the cache.
+    pub(crate) fn of(self, identity: DeviceIdentity) -> Self {
+        Self { identity, ..self }
+    }
+
+    fn no_source(&self) -> ContentError {
+        match self.identity {
+            DeviceIdentity::Certificate => ContentError::NoSource,
+            DeviceIdentity::Key => ContentError::Unauthenticated,
+        }
     }
 
     /// Returns the path of a file whose bytes are those that were signed, downloading it if need be. A server that is away or
@@ -195,7 +234,7 @@ impl Content {
         if self.is_cached(&path, resource).await? {
             return Ok(path);
         }
-        let mut source = self.source.current().ok_or(ContentError::NoSource)?;
+        let mut source = self.source.current().ok_or_else(|| self.no_source())?;
         let _room = self.make_room(resource).await?;
         let mut backoff = Backoff::new(self.pauses.0, self.pauses.1, rand::random());
         let mut wrong_answers = 0;
@@ -221,10 +260,11 @@ impl Content {
             } else {
                 tracing::debug!(%error, root = %resource.root, "a resource is asked for again");
             }
+            let asked = error.retry_after();
             *last = Some(error);
-            tokio::time::sleep(backoff.next_pause()).await;
+            tokio::time::sleep(backoff.next_pause_after_some(asked)).await;
             // A policy may have moved it meanwhile.
-            source = self.source.current().ok_or(ContentError::NoSource)?;
+            source = self.source.current().ok_or_else(|| self.no_source())?;
         }
     }
 

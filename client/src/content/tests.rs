@@ -196,11 +196,22 @@ async fn a_server_that_is_away_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_server_that_asks_for_a_pause_has_it_up_to_the_longest_of_our_own() {
+    let mut lab = Lab::new(Manner::Unavailable);
+    // By its own first pause a download would come back some hundred times.
+    lab.content.pauses = (Duration::from_millis(1), PATIENCE);
+
+    lab.content.fetch(&lab.resource, Instant::now() + SHORT).await.unwrap_err();
+
+    assert_eq!(lab.requests(), 1);
+}
+
+#[tokio::test]
 async fn when_the_time_ends_the_last_error_is_told() {
     let away = Lab::away(Manner::Honest, SIZE);
     let unavailable = Lab::new(Manner::Unavailable);
 
-    for (lab, told) in [(away, "refused"), (unavailable, "503")] {
+    for (lab, told) in [(away, "refused"), (unavailable, FULL)] {
         let error = lab.content.fetch(&lab.resource, Instant::now() + SHORT).await.unwrap_err();
 
         let text = error.to_string();
@@ -452,6 +463,9 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, served: Arc<Served>
     }
 }
 
+/// Why the Background Channel of these tests takes nobody.
+const FULL: &str = "too many downloads are under way";
+
 type Body = BoxBody<Bytes, io::Error>;
 
 fn answer(served: &Served, request: &Request<Incoming>) -> Response<Body> {
@@ -460,7 +474,12 @@ fn answer(served: &Served, request: &Request<Incoming>) -> Response<Body> {
         return status(StatusCode::NOT_FOUND);
     }
     if served.manner == Manner::Unavailable {
-        return status(StatusCode::SERVICE_UNAVAILABLE);
+        let text =
+            BodyExt::boxed(Full::new(Bytes::from_static(FULL.as_bytes())).map_err(|never| match never {}));
+        let mut answer = Response::new(text);
+        *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        answer.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("30"));
+        return answer;
     }
     if served.manner == Manner::OverloadedAtFirst && count < OVERLOADED {
         let answers = [

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use muster_endpoint::{SandboxProfile, SqlValue};
+use muster_pki::Thumbprint;
 use muster_proto::common::v1::{ColumnType, Refusal};
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::session::v1::InclusionProof;
@@ -42,6 +43,17 @@ pub(crate) struct Opened {
     pub(crate) expires_at_ms: i64,
     /// The whole order.
     pub(crate) order: muster_proto::order::v1::Order,
+    /// Whose key signed it.
+    pub(crate) signer: OrderSigner,
+}
+
+/// Whose key signed an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OrderSigner {
+    /// An operator's.
+    Operator,
+    /// The Switch's own, which a policy limits.
+    Switch(Thumbprint),
 }
 
 /// What is run, with everything decided.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use muster_pki::{Facts, RevocationIndex, UnixTime};
 use muster_service::credentials::Revocation;
+use muster_signing::envelope::Anchors;
 use muster_signing::policy::{OpenError, Policy};
 
 use super::trust::{Contents, Fingerprint, SigningRoots, TrustError};
@@ -65,8 +66,9 @@ impl LiveTrust {
     /// Verifies a policy by the roots of the policies' administrators; without any, none verifies.
     pub(crate) fn open_policy(&self, envelope: &[u8], now: UnixTime) -> Result<Policy, OpenError> {
         let trust = self.current();
-        let facts = Facts { now, name: None, intermediates: &[], revocation: Some(&trust.revocation) };
-        Policy::open(envelope, &trust.roots.policies, &facts)
+        let facts = Facts { revocation: Some(&trust.revocation), ..Facts::at(now) };
+        let anchors = Anchors { signers: &trust.roots.policies, timestamps: trust.roots.timestamps.as_ref() };
+        Policy::open(envelope, &anchors, &facts)
     }
 
     /// Looks at the roots and puts to use what is new and good. Blocks on the disk.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use muster_endpoint::{SandboxProfile, SqlValue};
-use muster_pki::UnixTime;
+use muster_pki::{Certificate, Thumbprint, UnixTime};
 use muster_proto::common::v1::{NamedValue, Refusal, value::Kind};
 use muster_proto::ids::{Digest, InstructionId};
+use muster_proto::order::v1::Order;
 use muster_proto::session::v1::InclusionProof;
 use muster_service::credentials::Revocation;
 use muster_signing::admit::{self, Admitted, RefusalReason};
@@ -14,7 +15,7 @@ use muster_signing::envelope;
 use muster_signing::policy::Policy;
 
 use super::admission::{
-    Admission, Memory, Opened, Plan, PlanColumn, PlanResource, PlanTables, RefreshJob, Refused,
+    Admission, Memory, Opened, OrderSigner, Plan, PlanColumn, PlanResource, PlanTables, RefreshJob, Refused,
 };
 use super::live::{LiveTrust, SigningTrust};
 use super::trust::TrustError;
@@ -61,6 +62,31 @@ impl SignedAdmission {
         &self.trust
     }
 
+    /// Opens an order: of an operator, or of the Switch if the policy that is followed names the key that signed it.
+    fn signed_order(
+        &self,
+        envelope: &[u8],
+        trust: &SigningTrust,
+        now: UnixTime,
+    ) -> Result<(Order, OrderSigner), Refused> {
+        let policy = self.followed.current();
+        let key = policy.as_ref().and_then(|policy| policy.terms().order_key.as_ref());
+        let is_switchs = |signer: &&Certificate| key.is_some_and(|key| key.is(&signer.thumbprint()));
+        let signed = match admit::signed_order(envelope, &trust.as_trust(), now) {
+            Err(reason) if reason.refusal == Refusal::UntrustedSigner && key.is_some() => {
+                let orders = &trust.roots.switch_orders;
+                let of_switch = admit::Trust { orders, ..trust.as_trust() };
+                let signed = admit::signed_order(envelope, &of_switch, now).ok();
+                // By the roots of the Switch's keys alone nobody signs anything: the key itself is named, or it is a stranger's.
+                signed.filter(|(_, signers)| signers.iter().all(|signer| is_switchs(&signer))).ok_or(reason)
+            }
+            signed => signed,
+        };
+        let (order, signers) = signed.map_err(refused)?;
+        let switchs = signers.iter().find(is_switchs).map(|signer| OrderSigner::Switch(signer.thumbprint()));
+        Ok((order, switchs.unwrap_or(OrderSigner::Operator)))
+    }
+
     /// Returns the policy that grants what may run.
     pub(crate) fn followed(&self) -> &Followed {
         &self.followed
@@ -70,7 +96,7 @@ impl SignedAdmission {
 impl Admission for SignedAdmission {
     fn open(&self, envelope: &[u8], now_ms: i64) -> Result<Opened, Refused> {
         let trust = self.trust.current();
-        let order = admit::order(envelope, &trust.as_trust(), unix_time(now_ms)).map_err(refused)?;
+        let (order, signer) = self.signed_order(envelope, &trust, unix_time(now_ms))?;
         let unreadable = |field| Refused {
             refusal: Refusal::BadSignature,
             detail: format!("the signed order has no usable {field}"),
@@ -83,6 +109,7 @@ impl Admission for SignedAdmission {
             licence_serial: order.licence_serial,
             expires_at_ms: order.expires_at_ms,
             order,
+            signer,
         })
     }
 
@@ -130,7 +157,7 @@ impl Admission for SignedAdmission {
             unix_time(now_ms),
         )
         .map_err(refused)
-        .and_then(|admitted| granted(admitted, self.followed.current().as_ref()))
+        .and_then(|admitted| granted(admitted, opened.signer, self.followed.current().as_ref()))
     }
 
     fn licence(&self, envelope: &[u8], now_ms: i64) -> Result<u64, Refused> {
@@ -161,18 +188,41 @@ impl SigningTrust {
             authors: &self.roots.authors,
             orders: &self.roots.orders,
             licences: &self.roots.licences,
+            timestamps: self.roots.timestamps.as_ref(),
             revocation: Some(&self.revocation),
         }
     }
 }
 
 /// Holds what may run by its signatures against what the administrators' policy lets run here (K2).
-fn granted(admitted: Admitted, followed: Option<&Policy>) -> Result<Plan, Refused> {
+fn granted(admitted: Admitted, signer: OrderSigner, followed: Option<&Policy>) -> Result<Plan, Refused> {
+    if let OrderSigner::Switch(thumbprint) = signer {
+        admit_switch(&admitted, &thumbprint, followed)?;
+    }
     let Some(policy) = followed else { return plan(admitted, None) };
     let grants = &policy.terms().grants;
     grants.admit(&admitted.definition).map_err(|error| Refused::not_granted(policy.serial(), &error))?;
     let tables = grants.tables.clone().map(|tables| PlanTables { policy: policy.serial(), tables });
     plan(admitted, tables)
+}
+
+/// The Switch's key counts for what the policy names that is followed now; another one may have been when the order was opened.
+fn admit_switch(
+    admitted: &Admitted,
+    thumbprint: &Thumbprint,
+    followed: Option<&Policy>,
+) -> Result<(), Refused> {
+    let named = followed.and_then(|policy| Some((policy.serial(), policy.terms().order_key.as_ref()?)));
+    match named.filter(|(_, key)| key.is(thumbprint)) {
+        Some((serial, key)) => {
+            key.admit(&admitted.definition).map_err(|error| Refused::not_granted(serial, &error))
+        }
+        None => {
+            let detail =
+                format!("the order is signed by the key {thumbprint}, which no policy names any more");
+            Err(Refused { refusal: Refusal::UntrustedSigner, detail })
+        }
+    }
 }
 
 fn plan(admitted: Admitted, tables: Option<PlanTables>) -> Result<Plan, Refused> {

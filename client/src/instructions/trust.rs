@@ -16,6 +16,9 @@ pub(crate) const FOLDER: &str = "trust.folder";
 /// What the CAs are called that a policy adds to those of servers.
 pub(crate) const POLICY: &str = "the CAs of the policy";
 
+/// What the roots of timestamp authorities are called.
+const TIMESTAMPS: &str = "trust.timestamps";
+
 /// Why they cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
@@ -59,9 +62,13 @@ pub enum TrustError {
 pub(super) struct SigningRoots {
     pub(super) authors: Roots,
     pub(super) orders: Roots,
+    /// Of the Switch's own keys; empty: it has none that counts.
+    pub(super) switch_orders: Roots,
     pub(super) licences: Roots,
     /// Empty: no policy is ever taken.
     pub(super) policies: Roots,
+    /// `None`: no timestamp is believed.
+    pub(super) timestamps: Option<Roots>,
 }
 
 /// The bytes of all files at one moment.
@@ -91,13 +98,16 @@ impl Contents {
             ("trust.switch", &trust.switch),
             ("trust.authors", &trust.authors),
             ("trust.orders", &trust.orders),
+            ("trust.switch_orders", &trust.switch_orders),
             ("trust.licences", &trust.licences),
             ("trust.policies", &trust.policies),
+            (TIMESTAMPS, &trust.timestamps),
         ];
-        // A trust store may stand in for the servers' roots, and nobody need sign policies; the others are never left out.
-        let is_named = |(key, path): &(&str, &PathBuf)| {
-            !path.as_os_str().is_empty() || !["trust.switch", "trust.policies"].contains(key)
-        };
+        // A trust store may stand in for the servers' roots, and nobody need sign policies, nor a Switch orders, nor give
+        // timestamps; the others are never left out.
+        let may_lack = ["trust.switch", "trust.switch_orders", "trust.policies", TIMESTAMPS];
+        let is_named =
+            |(key, path): &(&str, &PathBuf)| !path.as_os_str().is_empty() || !may_lack.contains(key);
         Self {
             roots: roots.into_iter().filter(is_named).map(|(key, path)| FileBytes::read(key, path)).collect(),
             servers: profile::folder(trust).map(|folder| folder.authorities()),
@@ -143,8 +153,10 @@ impl Contents {
         Ok(SigningRoots {
             authors: of("trust.authors"),
             orders: of("trust.orders"),
+            switch_orders: of("trust.switch_orders"),
             licences: of("trust.licences"),
             policies: of("trust.policies"),
+            timestamps: stores.iter().find(|(key, _)| *key == TIMESTAMPS).map(|(_, store)| store.clone()),
         })
     }
 }

@@ -160,6 +160,7 @@ mod tests {
         // Another session's answer is not waited for, and the moment of the last session is none of this one.
         assert!(!offers.handle_notice(one, false, second, now));
         assert!(offers.handle_notice(one, false, Duration::ZERO, now));
+        assert_eq!(offers.poll_timeout(), None, "what is asked for at once is asked for once");
         offers.handle_session();
         assert!(!offers.handle_notice(one, false, second, now));
         offers.handle_session();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use muster_pki::{DeviceId, DeviceKey};
 use muster_service::credentials::{
-    ClientCredentials, Clock, CredentialError, POLL_INTERVAL, RevocationFiles, Rules,
+    ClientCredentials, Clock, CredentialError, OneDevice, POLL_INTERVAL, RevocationFiles, Rules,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -28,13 +28,17 @@ pub(super) fn rules(config: &Config, kept: Option<PathBuf>) -> (Rules, Option<Cr
     if servers.is_none() {
         roots.push(trust.switch.clone());
     }
-    if trust.has_policies() {
-        roots.push(trust.policies.clone());
-    }
+    roots.extend(
+        [&trust.policies, &trust.switch_orders, &trust.timestamps]
+            .into_iter()
+            .filter(|file| !file.as_os_str().is_empty())
+            .cloned(),
+    );
     let own =
         (!tls.has_store() && tls.identity == DeviceIdentity::Certificate).then(|| tls.certificate.clone());
     let files = RevocationFiles { crls: config.crls.clone(), roots, own, servers, kept };
-    Rules::load(config.certificates, &config.revocation, files, Clock::system())
+    let (rules, unruly) = Rules::load(config.certificates, &config.revocation, files, Clock::system());
+    (Rules { device: OneDevice::named(&config.computer_name), ..rules }, unruly)
 }
 
 /// Returns the key of a device that has no certificate; the first start makes it.
@@ -67,9 +71,8 @@ pub(crate) fn check(config: &Config) -> Result<Arc<ClientCredentials>, Credentia
     }
 }
 
-/// Returns whose certificate or key it is, `None` while there is none; the configuration may not name somebody else.
+/// Returns whose certificate or key it is, `None` while there is none.
 pub(super) fn device(
-    config: &Config,
     credentials: &ClientCredentials,
     key: Option<&DeviceKey>,
 ) -> Result<Option<DeviceId>, StartError> {
@@ -78,20 +81,12 @@ pub(super) fn device(
     }
     let Some(own) = credentials.own() else { return Ok(None) };
     let device = DeviceId::from_certificate(&own).map_err(|error| StartError::Identity(error.to_string()))?;
-    let name = &config.computer_name;
-    if !name.is_empty() && !name.eq_ignore_ascii_case(device.as_str()) {
-        let problem = format!(
-            "is for {device}, but computer_name is {name:?}; leave computer_name out, or get a certificate for that name"
-        );
-        return Err(StartError::Identity(problem));
-    }
     Ok(Some(device))
 }
 
 /// Waits until a certificate tells whose device this is, and tells it.
 #[derive(Debug)]
 pub(super) struct Identifying {
-    pub(super) config: Config,
     pub(super) credentials: Arc<ClientCredentials>,
     pub(super) teller: Teller,
     pub(super) stop: CancellationToken,
@@ -102,7 +97,7 @@ impl Identifying {
     pub(super) async fn run(self) -> Result<(), StoreError> {
         let mut changes = self.credentials.changes();
         loop {
-            match device(&self.config, &self.credentials, None) {
+            match device(&self.credentials, None) {
                 Ok(Some(device)) => {
                     tracing::info!(%device, "a certificate has come, and tells whose device this is");
                     return self.tell(device).await;

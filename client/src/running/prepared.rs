@@ -98,7 +98,7 @@ impl Prepared {
         let key = key(config)?;
         let (installed, profile) = profile(config, key.clone(), &policies)?;
         let credentials = &profile.credentials;
-        let device = device(config, credentials, key.as_deref())?;
+        let device = device(credentials, key.as_deref())?;
         let teller = Teller::new(device.map(Known::of));
         let identity = teller.identity();
         let (trust, revocation) = (config.trust.clone(), Arc::clone(credentials.revocation()));
@@ -107,7 +107,8 @@ impl Prepared {
         let admission = SignedAdmission::load(trust, revocation, own, tenant, followed)?;
         let background = watch::Sender::new(Https::of(&profile, config, shutdown));
         let content = Content::open(&config.data_dir, config.resources.clone(), Background::of(&background))
-            .map_err(in_file(&config.data_dir))?;
+            .map_err(in_file(&config.data_dir))?
+            .of(config.tls.identity);
         let helper = helper(config).map_err(in_file(&config.helper.program))?;
         let health = Health::new();
         credentials.revocation().watch(shutdown, &health);
@@ -118,7 +119,6 @@ impl Prepared {
             tracing::warn!(problem, "this device's credentials need somebody");
         }
         let identifying = identity.known().is_none().then(|| Identifying {
-            config: config.clone(),
             credentials: Arc::clone(credentials),
             teller,
             stop: shutdown.token().child_token(),

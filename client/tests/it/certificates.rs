@@ -1,6 +1,6 @@
 use muster_proto::session::v1::CloseReason;
 
-use crate::lab::Lab;
+use crate::lab::{DEVICE, Lab};
 use crate::switch::FakeSwitch;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,6 +42,30 @@ async fn a_certificate_that_tls_refuses_is_waited_for_as_well() {
         assert_eq!(session.thumbprint(), renewed, "{version:?}");
         client.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n4_a_running_client_shows_no_other_devices_certificate_says_so_and_takes_its_own_renewed_one() {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let client = lab.start().await;
+    let session = switch.accept(&lab).await;
+    let own = session.thumbprint();
+
+    lab.put_certificate_of("w702.acme.local");
+    client.wait_for(|status| status.credentials_problem.contains("w702.acme.local")).await;
+    drop(session);
+    let session = switch.accept(&lab).await;
+    let shown = session.thumbprint();
+    let renewed = lab.renew_device();
+    client.wait_for(|status| !status.credentials_problem.contains("w702.acme.local")).await;
+    drop(session);
+    let session = switch.accept(&lab).await;
+
+    assert_eq!(shown, own, "it came as another device");
+    assert_eq!(session.thumbprint(), renewed);
+    assert_eq!(client.running.device().unwrap().as_str(), DEVICE);
+    client.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,11 @@
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use muster_client::Config;
 use muster_pki::trust_store::fingerprint;
 use tokio::net::TcpListener;
 
-use crate::lab::Lab;
+use crate::lab::{DEVICE, Lab};
 use crate::switch::acceptor;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,6 +69,103 @@ fn c5_an_imported_certificate_stands_in_the_store_and_the_list_says_why_it_is_ch
 }
 
 #[test]
+fn n4_the_check_and_the_list_tell_of_another_devices_certificate_than_computer_name_says() {
+    let lab = Lab::new(1, 1);
+    let mut config = lab.with_folders();
+    config.computer_name = "w702.acme.local".to_owned();
+    let files = Config { computer_name: config.computer_name.clone(), ..lab.config() };
+
+    let listed = command(&lab, &config, &["cert", "list"]);
+    let of_store = check(&lab, &config);
+    let of_files = check(&lab, &files);
+
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.contains("\"chosen\": false") && listed.contains("w702.acme.local"), "{listed}");
+    for checked in [of_store, of_files] {
+        let told = told(&checked);
+        assert!(
+            !checked.status.success() && told.contains(DEVICE) && told.contains("w702.acme.local"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn c6_the_check_and_the_list_tell_that_every_certificate_of_a_store_would_be_refused() {
+    let lab = Lab::new(1, 1);
+    let config = lab.with_folders();
+    for name in ["any name.pem", "any name.key"] {
+        std::fs::remove_file(config.tls.store.join(name)).unwrap();
+    }
+    std::fs::write(config.tls.store.join("unfit.pem"), lab.device_without_distribution_point()).unwrap();
+
+    let listed = command(&lab, &config, &["cert", "list"]);
+    let checked = check(&lab, &config);
+
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.contains("\"chosen\": false") && listed.contains("C6"), "{listed}");
+    assert!(!checked.status.success() && told(&checked).contains("C6"), "{}", told(&checked));
+}
+
+#[test]
+fn t2_a_trust_file_without_a_certificate_is_told_by_the_check_and_not_merged_by_the_command() {
+    let lab = Lab::new(1, 1);
+    let config = lab.with_folders();
+    let good = check(&lab, &config);
+    std::fs::write(config.trust.folder.join("cainfo.pem"), "hello\n").unwrap();
+
+    let checked = check(&lab, &config);
+    let rebuilt = command(&lab, &config, &["trust", "rebuild"]);
+
+    assert!(good.status.success(), "{}", told(&good));
+    for refused in [checked, rebuilt] {
+        let told = told(&refused);
+        assert!(!refused.status.success() && told.contains("cainfo.pem: no certificate in it"), "{told}");
+    }
+    let shown = command(&lab, &config, &["trust", "show"]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("fingerprint"), "whom it trusted, it trusts");
+}
+
+#[test]
+fn c9_a_certificate_that_would_never_be_shown_is_not_imported_and_a_later_one_is_with_a_word() {
+    let lab = Lab::new(1, 1);
+    let config = lab.with_folders();
+    let import = |text: String| {
+        let file = lab.folder.path().join("import.pem");
+        std::fs::write(&file, text).unwrap();
+        command(&lab, &config, &["cert", "import", file.to_str().unwrap()])
+    };
+    let count = || std::fs::read_dir(&config.tls.store).unwrap().count();
+    let before = count();
+
+    let expired = import(lab.device_from(-7_200));
+    let unfit = import(lab.device_without_distribution_point());
+    let between = count();
+    let later = import(lab.device_from(3_600));
+
+    for (refused, rule) in [(expired, "C9 expired"), (unfit, "C6")] {
+        assert!(!refused.status.success() && told(&refused).contains(rule), "{}", told(&refused));
+    }
+    assert_eq!(between, before);
+    let note = String::from_utf8_lossy(&later.stdout).into_owned();
+    assert!(later.status.success() && note.contains("not shown yet: C9 not valid before"), "{note}");
+    assert_eq!(count(), before + 1);
+}
+
+#[test]
+fn the_help_of_an_import_tells_what_its_file_is() {
+    let help = Command::new(env!("CARGO_BIN_EXE_muster-client"))
+        .args(["cert", "import", "--help"])
+        .output()
+        .unwrap();
+
+    let help = String::from_utf8(help.stdout).unwrap();
+    let line = help.lines().find(|line| line.contains("<FILE>") && !line.contains("Usage")).unwrap();
+    assert!(line.contains("PFX") || help.contains("A PFX, or PEM with the certificate"), "{help}");
+    assert_eq!(help.matches("The configuration file").count(), 1, "{help}");
+}
+
+#[test]
 fn a_client_without_store_or_trust_folder_says_what_to_do_instead() {
     let lab = Lab::new(1, 1);
 
@@ -79,15 +177,39 @@ fn a_client_without_store_or_trust_folder_says_what_to_do_instead() {
 }
 
 fn command(lab: &Lab, config: &Config, arguments: &[&str]) -> Output {
+    let path = write(lab, config);
+    Command::new(env!("CARGO_BIN_EXE_muster-client"))
+        .args(arguments)
+        .arg("--config")
+        .arg(&path)
+        .output()
+        .unwrap()
+}
+
+fn check(lab: &Lab, config: &Config) -> Output {
+    let path = write(lab, config);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_muster-client"));
+    command.args(["config", "check", "--files"]).arg(&path).output().unwrap()
+}
+
+/// Writes the configuration that commands are given.
+fn write(lab: &Lab, config: &Config) -> PathBuf {
     let path = lab.folder.path().join("client.toml");
     let paths = [
         ("trust", "switch", &config.trust.switch),
         ("trust", "folder", &config.trust.folder),
+        ("trust", "authors", &config.trust.authors),
+        ("trust", "orders", &config.trust.orders),
+        ("trust", "licences", &config.trust.licences),
         ("tls", "certificate", &config.tls.certificate),
         ("tls", "key", &config.tls.key),
         ("tls", "store", &config.tls.store),
     ];
-    let mut text = String::new();
+    let mut text = format!(
+        "data_dir = {:?}\ncomputer_name = {:?}\n",
+        config.data_dir.display().to_string(),
+        config.computer_name
+    );
     for table in ["trust", "tls"] {
         text.push_str(&format!("[{table}]\n"));
         for (_, key, value) in paths.iter().filter(|(of, _, _)| *of == table) {
@@ -95,12 +217,7 @@ fn command(lab: &Lab, config: &Config, arguments: &[&str]) -> Output {
         }
     }
     std::fs::write(&path, text).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_muster-client"))
-        .args(arguments)
-        .arg("--config")
-        .arg(&path)
-        .output()
-        .unwrap()
+    path
 }
 
 fn told(output: &Output) -> String {

@@ -59,6 +59,7 @@ pub(crate) struct Lab {
     orders: Authority,
     operator: Issued,
     author: Issued,
+    order_key: Issued,
     licensor: Issued,
     administrator: Issued,
     config: Config,
@@ -80,6 +81,7 @@ impl Lab {
         let author = issue(&root("Authors", "authors.pem"), "author", Role::Author);
         let orders = root("Orders", "orders.pem");
         let operator = issue(&orders, "operator", Role::OrderSigner);
+        let order_key = issue(&root("Switch orders", "switch_orders.pem"), "switch", Role::OrderSigner);
         let licensor = issue(&root("Licences", "licences.pem"), "licensor", Role::Licensor);
         let administrator = issue(&root("Policies", "policies.pem"), "administrator", Role::Policy);
         std::fs::write(folder.path().join("device.pem"), &device.chain_pem).unwrap();
@@ -99,6 +101,7 @@ impl Lab {
             orders,
             operator,
             author,
+            order_key,
             licensor,
             administrator,
             config,
@@ -130,6 +133,13 @@ impl Lab {
         self.replace("device.key", &device.key_pem);
         self.replace("device.pem", &device.chain_pem);
         device.certificate.thumbprint()
+    }
+
+    /// Puts another device's certificate, of the same CA, into this one's files.
+    pub(crate) fn put_certificate_of(&self, name: &str) {
+        let device = issue(&self.devices, name, Role::Device);
+        self.replace("device.key", &device.key_pem);
+        self.replace("device.pem", &device.chain_pem);
     }
 
     /// Lets the Switch trust another CA of devices than the one that issued the device's certificate.
@@ -268,6 +278,13 @@ impl Lab {
         issued.chain_pem + &issued.key_pem
     }
 
+    /// Issues a certificate of the device, with its key, that begins so many seconds from now, and lasts less than two hours.
+    pub(crate) fn device_from(&self, later: i64) -> String {
+        let begin = UnixTime::now().as_secs().checked_add_signed(later).unwrap();
+        let issued = issue_at(&self.devices, DEVICE, Role::Device, seconds(begin));
+        issued.chain_pem + &issued.key_pem
+    }
+
     /// Signs a licence of another tenant or serial than [`Self::licence`].
     pub(crate) fn licence_of(&self, tenant: &str, serial: u64) -> Vec<u8> {
         licence(&self.author, &self.licensor, tenant, serial)
@@ -281,6 +298,15 @@ impl Lab {
     /// Signs an order that differs.
     pub(crate) fn order_with(&self, number: u8, change: impl FnOnce(&mut Order)) -> Vec<u8> {
         sign(&self.order_content(number, change), ContentType::Order, &signer(&self.operator))
+    }
+
+    /// Signs an order for everybody with the Switch's own key, and returns that key's thumbprint, too.
+    pub(crate) fn order_by_switch(&self, number: u8) -> (Vec<u8>, Thumbprint) {
+        let content = self.order_content(number, |_| {});
+        (
+            sign(&content, ContentType::Order, &signer(&self.order_key)),
+            self.order_key.certificate.thumbprint(),
+        )
     }
 
     fn order_content(&self, number: u8, change: impl FnOnce(&mut Order)) -> Vec<u8> {
@@ -375,6 +401,7 @@ fn config(folder: &TempDir, switch: u16, background: u16) -> Config {
     config.trust.orders = file("orders.pem");
     config.trust.licences = file("licences.pem");
     config.trust.policies = file("policies.pem");
+    config.trust.switch_orders = file("switch_orders.pem");
     config.helper.program = PathBuf::from(env!("CARGO_BIN_EXE_muster-client"));
     config.session.reconnect_base = Duration::from_millis(10);
     config.events.background_after = Duration::ZERO;

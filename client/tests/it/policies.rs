@@ -329,6 +329,25 @@ async fn k3_a_local_program_sees_the_policy_and_has_a_later_one_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn k3_a_client_that_was_told_with_many_does_not_ask_at_once() {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let mut config = lab.config();
+    // Its own part of that is under a second once in a hundred thousand policies.
+    config.policy.spread_max = Duration::from_secs(86_400);
+    let client = lab.start_with(config).await;
+    let mut session = switch.accept(&lab).await;
+    session.follows(0).await;
+
+    session.offer_over(lab.policy(1, "says = \"to many\""), Duration::from_secs(86_400)).await;
+    // What it asks for comes before the answer to what is sent after the offer.
+    runs(&mut session, &lab, 1).await;
+
+    assert_eq!(session.asked, 0);
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn k3_a_switch_cannot_have_a_client_wait_longer_than_its_configuration_says() {
     let switch = FakeSwitch::listen().await;
     let lab = Lab::new(switch.port(), 1);
@@ -393,6 +412,42 @@ async fn k2_a_table_that_a_policy_does_not_grant_is_not_read() {
     session.offer(lab.policy(2, "[grants]\ntables = [\"users\"]")).await;
     session.follows(2).await;
     runs(&mut session, &lab, 2).await;
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k2_an_order_by_the_switchs_own_key_runs_only_what_a_policy_names_for_it() {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let client = lab.start().await;
+    let mut session = switch.accept(&lab).await;
+    session.follows(0).await;
+    let (_, key) = lab.order_by_switch(0);
+    let named = |key: &str, definition: &str| {
+        format!(
+            "[order_key]\nthumbprints = [{key:?}]\nprefixes = [\"Acme\"]\nkinds = [\"question\"]\n\
+             definitions = [{definition:?}]"
+        )
+    };
+    let own = key.to_string();
+
+    for (serial, policy, wanted) in [
+        (0, None, Refusal::UntrustedSigner),
+        (1, Some(named(&"ab".repeat(32), "Acme-Test-Answer")), Refusal::UntrustedSigner),
+        (2, Some(named(&own, "Acme-Test-Another")), Refusal::NotGranted),
+        (3, Some(named(&own, "Acme-Test-Answer")), Refusal::Unspecified),
+        (4, Some("says = \"no longer\"".to_owned()), Refusal::UntrustedSigner),
+    ] {
+        if let Some(policy) = policy {
+            session.offer(lab.policy(serial, &policy)).await;
+            session.follows(serial).await;
+        }
+        session.order(&lab.order_by_switch(u8::try_from(serial).unwrap() + 1).0).await;
+        let (result, _) = session.result().await;
+        session.ack(Lane::Results, result.sequence).await;
+        assert_eq!(result.refusal(), wanted, "{serial}: {}", result.detail);
+        assert_eq!(result.state() == TargetState::Answered, wanted == Refusal::Unspecified);
+    }
     client.stop().await;
 }
 

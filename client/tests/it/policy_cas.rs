@@ -72,6 +72,21 @@ async fn k4_a_policy_that_names_a_file_with_a_signers_root_is_rolled_back_with_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn k4_a_policy_whose_ca_file_is_missing_is_rolled_back_with_the_reason() {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let client = lab.start_with(with_trial(&lab, Duration::from_secs(2))).await;
+    let mut session = switch.accept(&lab).await;
+    session.policy = Some(lab.policy(1, "[trust]\nca_file = \"/nonexist/fleet.pem\""));
+
+    let rolled_back: Event = event(&mut session, "policy.rolled_back").await;
+
+    let reason = text(&rolled_back, "reason");
+    assert!(reason.contains("/nonexist/fleet.pem: does not exist"), "{reason}");
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_trust_store_that_holds_a_signers_root_is_refused_with_both_names() {
     let lab = Lab::new(1, 1);
     let config = lab.with_folders();

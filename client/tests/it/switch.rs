@@ -18,6 +18,7 @@ use muster_service::credentials::provider;
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -98,6 +99,19 @@ impl FakeSwitch {
             (session, proven.unwrap().device().clone())
         };
         tokio::time::timeout(PATIENCE, accepted).await.expect("the client did not connect")
+    }
+
+    /// Answers the next upgrade with this, in place of a session.
+    pub(crate) async fn turn_away(&self, lab: &Lab, answer: &str) {
+        let turned = async {
+            let (stream, _) = self.listener.accept().await.unwrap();
+            let mut stream = acceptor(lab).accept(stream).await.unwrap();
+            let mut request = [0; 4096];
+            let _read = stream.read(&mut request).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+        };
+        tokio::time::timeout(PATIENCE, turned).await.expect("the client did not connect");
     }
 
     async fn accept_one(&self, lab: &Lab, time_ms: i64) -> Session {

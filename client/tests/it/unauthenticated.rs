@@ -45,6 +45,29 @@ async fn c1_a_device_without_a_certificate_makes_a_key_once_and_proves_it_on_eve
     assert_eq!(named_by_openssl(&key), device.to_string());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_without_room_is_left_alone_as_long_as_it_asks_and_its_reason_is_told() {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let mut config = lab.config();
+    config.session.reconnect_cap = std::time::Duration::from_secs(1);
+    let client = lab.start_with(config).await;
+
+    let text = "500 devices without a certificate have sessions already";
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 30\r\nContent-Length: {}\r\n\r\n{text}",
+        text.len()
+    );
+    switch.turn_away(&lab, &answer).await;
+    let turned = std::time::Instant::now();
+    client.wait_for(|status| status.disconnected_because.contains(text)).await;
+    // The lab's own first pause is at most 10 ms; the longest is a second here, which is more than anybody may ask for.
+    drop(switch.accept(&lab).await);
+
+    assert!(turned.elapsed() >= std::time::Duration::from_secs(1), "{:?}", turned.elapsed());
+    client.stop().await;
+}
+
 /// What PROTOCOL.md says of the name, worked out by somebody else.
 fn named_by_openssl(key: &std::path::Path) -> String {
     let spki = Command::new("openssl").args(["pkey", "-pubout", "-outform", "DER", "-in"]).arg(key).output();
@@ -108,6 +131,18 @@ async fn c1_a_device_without_a_certificate_calls_no_background_channel() {
         session.ack(Lane::Events, event.sequence).await;
     }
 
+    let definition = lab.definition_with_resource();
+    let digest = envelope::digest(&definition).to_vec();
+    session.definition = definition;
+    let expression = "authenticated == false".to_owned();
+    let ordered = lab.order_with(1, |order| {
+        order.definition_digest = digest;
+        order.audience = Some(Audience { expression, ..Audience::default() });
+    });
+    session.order(&ordered).await;
+    let (result, _) = session.result().await;
+
+    assert!(result.detail.contains("this device has no certificate"), "{}", result.detail);
     assert!(background.accept().now_or_never().is_none());
     client.stop().await;
     // One with a certificate does.

@@ -3,7 +3,7 @@
 //! ```text
 //! contexts.toml            where the Switches are, and which one is current
 //! trust/ROLE.pem           roots, one file a role: devices, operators, services, servers, authors, orders, licences,
-//!                          policies
+//!                          policies, timestamps
 //! operator/tls.{pem,key}   the operator's certificate for the operator API
 //! operator/order.{pem,key} the operator's certificate for signing orders
 //! publisher/, licensor/,   cert.pem and key.pem of a development PKI's author, licensor and policies' administrator
@@ -15,6 +15,8 @@
 
 use std::path::{Path, PathBuf};
 
+use muster_pki::Roots;
+use muster_signing::envelope::Anchors;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Failure;
@@ -23,6 +25,20 @@ use crate::exit::Failure;
 #[derive(Debug, Clone)]
 pub(crate) struct Home {
     folder: PathBuf,
+}
+
+/// What a home verifies the signed documents of one role by.
+#[derive(Debug)]
+pub(crate) struct DocumentRoots {
+    signers: Roots,
+    timestamps: Option<Roots>,
+}
+
+impl DocumentRoots {
+    /// The same, as verifying wants it.
+    pub(crate) const fn anchors(&self) -> Anchors<'_> {
+        Anchors { signers: &self.signers, timestamps: self.timestamps.as_ref() }
+    }
 }
 
 /// The contexts of a home.
@@ -78,9 +94,20 @@ impl Home {
     }
 
     /// The roots of a role: `devices`, `operators`, `services`, `servers`, `authors`, `orders`, `licences`,
-    /// `policies`.
+    /// `policies`, `timestamps`.
     pub(crate) fn roots(&self, role: &str) -> PathBuf {
         self.folder.join("trust").join(format!("{role}.pem"))
+    }
+
+    /// Reads the roots of a role that signs documents, and those of timestamp authorities if the home has any.
+    pub(crate) fn document_roots(&self, role: &str) -> Result<DocumentRoots, Failure> {
+        let read = |role: &str| {
+            let path = self.roots(role);
+            Roots::from_pem(&read_file(&path, "muster pki init")?, &path.display().to_string())
+                .map_err(|error| Failure::denied(error.to_string()))
+        };
+        let timestamps = self.roots("timestamps").exists().then(|| read("timestamps")).transpose()?;
+        Ok(DocumentRoots { signers: read(role)?, timestamps })
     }
 
     /// Reads the contexts; none if there is no file yet.

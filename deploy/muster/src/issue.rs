@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use muster_pki::{Facts, Role, Roots};
+use muster_pki::{Facts, Role};
 use muster_proto::common::v1::{ColumnType, NamedValue, TargetState};
 use muster_proto::operator::v1::watch_instruction_response::Update;
 use muster_proto::operator::v1::{
@@ -18,7 +18,7 @@ use muster_signing::envelope::{self, ContentType};
 use rustls_pki_types::UnixTime;
 
 use crate::exit::{Exit, Failure};
-use crate::home::{Home, read_file};
+use crate::home::Home;
 use crate::operator::{Operator, answered};
 use crate::order_check::{self, Asked};
 use crate::output::{self, Cell, Table};
@@ -119,11 +119,9 @@ fn verified_definition(home: &Home, bytes: &[u8]) -> Result<Definition, Failure>
 
 /// Verifies a definition's signature against the home's author roots; returns the authored text.
 pub(crate) fn verified_definition_text(home: &Home, bytes: &[u8]) -> Result<String, Failure> {
-    let path = home.roots("authors");
-    let roots = Roots::from_pem(&read_file(&path, "muster pki init")?, &path.display().to_string())
-        .map_err(|error| Failure::denied(error.to_string()))?;
-    let facts = Facts { now: UnixTime::now(), name: None, intermediates: &[], revocation: None };
-    let verified = envelope::verify(bytes, ContentType::Definition, Role::Author, &roots, &facts)
+    let roots = home.document_roots("authors")?;
+    let facts = Facts::at(UnixTime::now());
+    let verified = envelope::verify(bytes, ContentType::Definition, Role::Author, &roots.anchors(), &facts)
         .map_err(|error| Failure::denied(format!("the definition's signature: {error}")))?;
     String::from_utf8(verified.content)
         .map_err(|error| Failure::denied(format!("the definition is not UTF-8: {error}")))

@@ -27,7 +27,7 @@ use crate::exit::{Exit, Failure};
 use crate::home::{Home, Secrecy, read_file};
 
 /// The roles that a development CA has, and their folders.
-pub(crate) const ROLES: [(Role, &str); 8] = [
+pub(crate) const ROLES: [(Role, &str); 9] = [
     (Role::Device, "devices"),
     (Role::Operator, "operators"),
     (Role::Service, "services"),
@@ -36,6 +36,7 @@ pub(crate) const ROLES: [(Role, &str); 8] = [
     (Role::OrderSigner, "orders"),
     (Role::Policy, "policies"),
     (Role::Licensor, "licences"),
+    (Role::Timestamp, "timestamps"),
 ];
 
 /// A development root and its issuing CA live this long.
@@ -49,6 +50,24 @@ pub(crate) const CRL_BASE_URL: &str = "http://localhost:4003";
 const CRL_URL_FILE: &str = "pki/crl-url";
 /// Certificates begin this long before they are issued, so that a clock a little behind accepts them.
 const BACKDATE: Duration = Duration::from_secs(3_600);
+
+/// One of the two CRLs of a role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct List {
+    /// Where it lies in the home, in PEM.
+    pub(crate) path: String,
+    /// How it is published, behind the base URL: DER, as RFC 5280 §4.2.1.13 asks for.
+    pub(crate) name: String,
+}
+
+/// Returns the lists of a role: the issuing CA's, and the root's, by which the issuing CA stands or falls.
+pub(crate) fn lists(role: Role) -> Result<[List; 2], Failure> {
+    let folder = folder(role)?;
+    Ok([
+        List { path: format!("pki/{folder}/crl.pem"), name: format!("{folder}.crl") },
+        List { path: format!("pki/{folder}/root-crl.pem"), name: format!("{folder}-root.crl") },
+    ])
+}
 
 /// What a role's CA issued.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -247,6 +266,20 @@ impl<'a> PkiHome<'a> {
     pub(crate) fn write_crl(&self, role: Role, now: UnixTime) -> Result<PathBuf, Failure> {
         let _lock = self.lock()?;
         self.sign_crl(folder(role)?, now)
+    }
+
+    /// Copies a role's lists to where a web server publishes them, each whole or not at all.
+    pub(crate) fn publish(&self, role: Role, target: &Path) -> Result<(), Failure> {
+        for list in lists(role)? {
+            let text = read_file(&self.home.path(&list.path), "muster pki crl")?;
+            let crls = muster_pki::pem::crls(&text, &list.path)
+                .map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
+            let Some(der) = crls.first() else { continue };
+            let (path, partial) = (target.join(&list.name), target.join(format!(".{}.partial", list.name)));
+            let written = std::fs::write(&partial, der).and_then(|()| std::fs::rename(&partial, &path));
+            written.map_err(|error| Failure::new(Exit::Refused, format!("{}: {error}", path.display())))?;
+        }
+        Ok(())
     }
 
     fn sign_crl(&self, folder: &str, now: UnixTime) -> Result<PathBuf, Failure> {

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use muster_pki::{Facts, Role, Roots, UnixTime};
+use muster_pki::{Facts, Role, UnixTime};
 use muster_signing::envelope::{self, ContentType, Signer};
 use muster_signing::licence::Licence;
 
@@ -173,9 +173,10 @@ pub(crate) fn renew(home: &Home, tenant: &str, revoked: Revoked, now: UnixTime) 
 /// The home's licence, if its signature holds.
 fn held_licence(home: &Home, now: UnixTime) -> Option<Licence> {
     let bytes = std::fs::read(home.path("licence.cms")).ok()?;
-    let roots = Roots::from_pem(&std::fs::read(home.roots("licences")).ok()?, "licences").ok()?;
-    let facts = Facts { now, name: None, intermediates: &[], revocation: None };
-    let verified = envelope::verify(&bytes, ContentType::Licence, Role::Licensor, &roots, &facts).ok()?;
+    let roots = home.document_roots("licences").ok()?;
+    let facts = Facts::at(now);
+    let verified =
+        envelope::verify(&bytes, ContentType::Licence, Role::Licensor, &roots.anchors(), &facts).ok()?;
     Licence::parse(&String::from_utf8(verified.content).ok()?).ok()
 }
 

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use muster_pki::authority::{Authority, Issued, Request, Revoked};
 use muster_pki::{Policy, Role, TrailOf, UnixTime};
 use muster_service::credentials::{
-    self, ClientCredentials, Clock, CredentialFiles, Own, Revocation, RevocationFiles, RevocationSettings,
-    Rules, ServerCredentials, Servers,
+    self, ClientCredentials, Clock, CredentialFiles, OneDevice, Own, Revocation, RevocationFiles,
+    RevocationSettings, Rules, ServerCredentials, Servers,
 };
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
@@ -224,7 +224,14 @@ impl Pki {
             Some(_) => Revocation::load(files, settings, clock.clone()).unwrap(),
             None => Revocation::none(clock.clone()),
         };
-        Rules { revocation, policy: Policy::default(), trail: TrailOf::Off, clock }
+        Rules {
+            revocation,
+            policy: Policy::default(),
+            trail: TrailOf::Off,
+            clock,
+            device: OneDevice::default(),
+            roles: Vec::new(),
+        }
     }
 
     fn server(&self, rules: &Rules) -> Arc<ServerCredentials> {
@@ -237,8 +244,9 @@ impl Pki {
         let client = |files: &CredentialFiles| -> Arc<ClientCredentials> {
             let servers = Servers::Roots(self.path("servers.pem"));
             let alpn = vec![b"muster/1".to_vec()];
-            credentials::client(Own::Files(files.clone()), servers, alpn, Role::Device, rules.clone())
-                .unwrap()
+            // Each is a device of its own.
+            let each = Rules { device: OneDevice::default(), ..rules.clone() };
+            credentials::client(Own::Files(files.clone()), servers, alpn, Role::Device, each).unwrap()
         };
         self.devices.iter().map(|files| client(files).config()).collect()
     }

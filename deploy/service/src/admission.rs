@@ -11,6 +11,7 @@
 mod entrance;
 mod farewell;
 mod handshakes;
+mod lines;
 mod lobby;
 mod plain;
 mod shares;
@@ -18,6 +19,7 @@ mod shares;
 pub use self::entrance::{Admitted, Answer, Entrance, Newcomer, Tell, TurnedAway};
 pub use self::farewell::end;
 pub use self::handshakes::{Handshakes, Permit};
+pub use self::lines::{LINES_PER_MINUTE_MAX, Lines};
 pub use self::lobby::{Lobby, LobbyBounds, Place, Source};
 pub use self::shares::{Full, Places, Share, Shares, Taken};
 

@@ -19,7 +19,9 @@ mod durable;
 mod error;
 mod files;
 mod identity;
+mod judge;
 mod live;
+mod one_device;
 mod provider;
 mod revocation;
 mod server_side;
@@ -43,6 +45,7 @@ pub use self::client_side::ClientCredentials;
 pub use self::dial::{Address, Deadlines, DialError, dial};
 pub use self::error::{CredentialError, PeerRefused};
 pub use self::live::Reload;
+pub use self::one_device::{OneDevice, OtherDevice};
 pub use self::provider::provider;
 pub use self::revocation::{
     FetchSettings, IssuerSettings, PathElement, Revocation, RevocationFiles, RevocationSettings, Revocations,
@@ -53,7 +56,7 @@ pub use self::shown::{NothingShown, shown_by};
 pub use self::store::{CertificateStore, STORE_FILE_BYTES_MAX, STORE_FILES_MAX, StoreSettings};
 pub use self::told::{Shown, Told, ToldPeer};
 pub use self::trust::Peer;
-pub use self::trust_folder::{Rebuilt, Saved, TrustFolder, TrustFolderError};
+pub use self::trust_folder::{Accepted, Rebuilt, Saved, TrustFolder, TrustFolderError};
 
 use self::files::Source;
 
@@ -137,6 +140,11 @@ pub struct Rules {
     pub trail: TrailOf,
     /// The time.
     pub clock: Clock,
+    /// Which device this process is, where it is one (N4).
+    pub device: OneDevice,
+    /// Roots of every role that the process trusts, each with its file. Whoever is given these rules puts no roots to use, at start
+    /// or later, while two of these roles share one: what one listener trusts is no other listener's.
+    pub roles: Vec<(Role, PathBuf)>,
 }
 
 /// Loads what a TLS server needs: its own certificate, and which roles may connect under which roots. Nobody connects without a
@@ -170,7 +178,7 @@ pub fn server_asking(
     rules: Rules,
 ) -> Result<Arc<ServerCredentials>, CredentialError> {
     ServerCredentials::load(
-        Source { own: own.into(), own_role, roots: client_roles, servers: None, rules },
+        Source { own: own.into(), own_role, roots: client_roles, servers: None, rules, begun: false.into() },
         alpn,
         asks,
     )
@@ -191,7 +199,7 @@ pub fn client(
         Servers::Roots(path) => (vec![(Role::Switch, path)], None),
         Servers::Folder(folder) => (Vec::new(), Some(folder)),
     };
-    ClientCredentials::load(Source { own, own_role, roots, servers, rules }, alpn)
+    ClientCredentials::load(Source { own, own_role, roots, servers, rules, begun: false.into() }, alpn)
 }
 
 /// Reads the roots of several roles, only to tell what is wrong with them.
@@ -200,7 +208,8 @@ pub fn client(
 /// Returns every file that gives no roots, and every root that stands in two of them.
 pub fn check_roots(roots: Vec<(Role, PathBuf)>) -> Result<(), CredentialError> {
     let rules = Rules::lenient(Clock::system());
-    let source = Source { own: Own::None, own_role: Role::Service, roots, servers: None, rules };
+    let (own, own_role, begun) = (Own::None, Role::Service, false.into());
+    let source = Source { own, own_role, roots, servers: None, rules, begun };
     let mut contents = source.read();
     source.trust(&mut contents).map(drop)
 }
@@ -231,7 +240,7 @@ impl Rules {
             Ok(revocation) => (revocation, None),
             Err(error) => (Revocation::none(clock.clone()), Some(error)),
         };
-        (Self { revocation, policy, trail, clock }, error)
+        (Self { revocation, policy, trail, clock, device: OneDevice::default(), roles: Vec::new() }, error)
     }
 
     /// No revocation, and [`Policy::LENIENT`].
@@ -242,6 +251,8 @@ impl Rules {
             policy: Policy::LENIENT,
             trail: TrailOf::Off,
             clock,
+            device: OneDevice::default(),
+            roles: Vec::new(),
         }
     }
 }

@@ -18,6 +18,8 @@ pub const AUTHORITIES_NOT_AFTER_SECONDS: &str = "muster_authorities_not_after_se
 pub const CRL_NEXT_UPDATE_SECONDS: &str = "muster_crl_next_update_seconds";
 /// Counter: peers refused by the check of their certificate, in or after the handshake.
 pub const PEERS_REFUSED_TOTAL: &str = "muster_peers_refused_total";
+/// Counter: refusals of peers that had no line in the log, since the same peer or many others had theirs in that minute.
+pub const REFUSALS_UNLOGGED_TOTAL: &str = "muster_refusals_unlogged_total";
 /// Gauge: 0 ready, 1 starting, 2 degraded, 3 failed.
 pub const HEALTH_STATE: &str = "muster_health_state";
 /// Counter: requests the admin listener answered.

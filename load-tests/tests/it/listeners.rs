@@ -41,7 +41,8 @@ fn every_listener_gives_each_chain_the_verdict_of_muster_pki_check() {
     let lists: Vec<PathBuf> = labs.iter().flat_map(Lab::lists).collect();
     for config in [place.switch_config(""), place.background_config()] {
         let text = std::fs::read_to_string(&config).unwrap();
-        std::fs::write(&config, format!("crls = {lists:?}\n{text}")).unwrap();
+        std::fs::write(&config, format!("crls = {lists:?}\ncertificates.trail = \"refusals\"\n{text}"))
+            .unwrap();
     }
     let (switch, background) = (place.start_switch(), place.start_background());
     let listeners = listeners(&place, &switch, &background);

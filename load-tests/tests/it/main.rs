@@ -28,3 +28,4 @@ mod scale;
 mod support;
 mod tables;
 mod tables_of_state;
+mod unauthenticated;

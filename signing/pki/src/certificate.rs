@@ -21,6 +21,7 @@ use self::algorithm::is_weak_signature;
 pub(crate) use self::algorithm::{
     KeyKind, SignatureProblem, may_have_signed, signature_name, signed_parts, verify_signature,
 };
+use crate::shape::{SET_ELEMENTS_MAX, has_short_sets};
 use crate::thumbprint::Thumbprint;
 use crate::usage::ExtendedKeyUsage;
 
@@ -74,6 +75,9 @@ impl Certificate {
     pub fn from_der(der: &[u8]) -> Result<Self, CertificateError> {
         if der.len() > CERTIFICATE_BYTES_MAX {
             return Err(CertificateError::TooLarge(der.len()));
+        }
+        if !has_short_sets(der) {
+            return Err(CertificateError::LongSet);
         }
         let parsed = x509_cert::Certificate::from_der(der).map_err(|error| encoding("certificate", error))?;
         let body = &parsed.tbs_certificate;
@@ -352,6 +356,9 @@ pub enum CertificateError {
     /// More bytes than any certificate needs.
     #[error("{0} bytes; wanted a certificate of at most {CERTIFICATE_BYTES_MAX} bytes")]
     TooLarge(usize),
+    /// A name with more attributes in one place than anybody has, or nesting that no certificate has.
+    #[error("a SET of more than {SET_ELEMENTS_MAX} elements, or deep nesting; wanted an X.509 certificate")]
+    LongSet,
     /// A part is not valid DER, or stands there twice.
     #[error("{part}: {problem}; wanted one X.509 certificate in strict DER")]
     Encoding {

@@ -28,8 +28,11 @@ pub const CHAIN_CERTIFICATES_MAX: usize = 10;
 /// What is known besides the chain itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
-    /// The time to judge validity by.
+    /// The time to judge validity by, and whether CRLs are fresh.
     pub now: UnixTime,
+    /// When a timestamp proves a signature to have been made: its certificates must have been valid then, and not have been
+    /// revoked before. `None`: they must be valid `now`, and not be revoked at all.
+    pub signed_at: Option<UnixTime>,
     /// The name that the peer must have (C7), for a server also an IP address; `None`: not compared.
     pub name: Option<&'a str>,
     /// Intermediates known locally, besides those in the chain.
@@ -39,10 +42,24 @@ pub struct Facts<'a> {
 }
 
 impl Facts<'static> {
-    /// Facts with the time alone: no name, no intermediates, no revocation.
+    /// Facts with the time alone: no timestamp, no name, no intermediates, no revocation.
     #[must_use]
     pub const fn at(now: UnixTime) -> Self {
-        Self { now, name: None, intermediates: &[], revocation: None }
+        Self { now, signed_at: None, name: None, intermediates: &[], revocation: None }
+    }
+}
+
+impl Facts<'_> {
+    /// Returns the moment at which certificates must be valid.
+    pub(crate) fn moment(&self) -> UnixTime {
+        self.signed_at.unwrap_or(self.now)
+    }
+
+    /// Returns whether a certificate was revoked when that counts.
+    pub(crate) fn is_revoked(&self, certificate: &Certificate) -> bool {
+        self.revocation.is_some_and(|revocation| {
+            revocation.contains_at(certificate.issuer_der(), certificate.serial(), self.signed_at)
+        })
     }
 }
 

@@ -79,6 +79,11 @@ pub enum ProofError {
     /// It has another form.
     #[error("got no proof of version 1, wanted {PROOF_BYTES} bytes in base64url without padding")]
     Form,
+    /// The key is none that only its holder can sign with.
+    #[error(
+        "got a public key of small order or of another form than RFC 8032 §5.1.2 has, wanted one that was made of a private key"
+    )]
+    Key,
     /// The key did not sign this connection.
     #[error("got a signature that the key did not make on this very connection")]
     Signature,
@@ -152,6 +157,9 @@ impl ProvenKey {
         if *version != VERSION || signature.len() != SIGNATURE_BYTES {
             return Err(ProofError::Form);
         }
+        if !is_canonical(public) || is_of_small_order(public) {
+            return Err(ProofError::Key);
+        }
         let spki = spki(public);
         let device = DeviceId::of_key(&spki);
         let key = UnparsedPublicKey::new(&ED25519, public);
@@ -175,6 +183,47 @@ impl ProvenKey {
 /// Returns what a proof signs: every part has a fixed length.
 fn signed(exported: &Exported, device: &DeviceId) -> Vec<u8> {
     [CONTEXT, &exported[..], device.as_str().as_bytes()].concat()
+}
+
+/// The y of the points whose order divides 8, lowest byte first: 1 (order 1), -1 (order 2), 0 (order 4), and the two of order 8. With
+/// such a key the signature of nobody holds, now and then of any text: what it proves is nothing (RFC 8032 leaves them to us).
+const SMALL_ORDER_Y: [[u8; PUBLIC_BYTES]; 5] = [
+    y_of(1, 0, 0),
+    y_of(0xec, 0xff, 0x7f),
+    y_of(0, 0, 0),
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5,
+        0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a,
+        0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+    ],
+];
+
+/// Makes a number of its lowest byte, those between, and its highest.
+const fn y_of(lowest: u8, between: u8, highest: u8) -> [u8; PUBLIC_BYTES] {
+    let mut y = [between; PUBLIC_BYTES];
+    y[0] = lowest;
+    y[PUBLIC_BYTES - 1] = highest;
+    y
+}
+
+/// Returns the y of a point, without the sign of its x (RFC 8032 §5.1.2).
+fn y(public: &[u8; PUBLIC_BYTES]) -> [u8; PUBLIC_BYTES] {
+    let mut y = *public;
+    y[PUBLIC_BYTES - 1] &= 0x7f;
+    y
+}
+
+/// Returns whether y is less than 2^255 - 19: one point has one name, and so one DeviceId.
+fn is_canonical(public: &[u8; PUBLIC_BYTES]) -> bool {
+    let [lowest, between @ .., highest] = y(public);
+    highest != 0x7f || between.iter().any(|byte| *byte != 0xff) || lowest < 0xed
+}
+
+fn is_of_small_order(public: &[u8; PUBLIC_BYTES]) -> bool {
+    SMALL_ORDER_Y.contains(&y(public))
 }
 
 fn spki(public: &[u8; PUBLIC_BYTES]) -> Vec<u8> {
@@ -230,6 +279,48 @@ mod tests {
 
         let swapped = URL_SAFE_NO_PAD.encode(proof);
         assert_eq!(ProvenKey::verify(swapped.as_bytes(), &HERE), Err(ProofError::Signature));
+    }
+
+    /// Every name of a point of small order, canonical or not, with either sign.
+    fn worthless() -> Vec<[u8; PUBLIC_BYTES]> {
+        let same = [y_of(0xed, 0xff, 0x7f), y_of(0xee, 0xff, 0x7f)];
+        let both = |y: [u8; PUBLIC_BYTES]| {
+            let mut negative = y;
+            negative[PUBLIC_BYTES - 1] |= 0x80;
+            [y, negative]
+        };
+        SMALL_ORDER_Y.into_iter().chain(same).flat_map(both).collect()
+    }
+
+    #[test]
+    fn c1_a_key_that_nobody_needs_to_have_proves_nothing() {
+        let mut accepted_by_the_signature_alone = 0;
+        for public in worthless() {
+            for here in 0..16 {
+                let exported = [here; EXPORTER_BYTES];
+                let message = signed(&exported, &DeviceId::of_key(&spki(&public)));
+                for r in worthless() {
+                    // S = 0: made without a private key.
+                    let signature = [r, [0; PUBLIC_BYTES]].concat();
+                    let alone = UnparsedPublicKey::new(&ED25519, public).verify(&message, &signature);
+                    accepted_by_the_signature_alone += u32::from(alone.is_ok());
+                    let proof = [&[VERSION][..], &public, &signature].concat();
+
+                    let verified = ProvenKey::verify(URL_SAFE_NO_PAD.encode(proof).as_bytes(), &exported);
+
+                    assert_eq!(verified, Err(ProofError::Key), "{public:02x?}");
+                }
+            }
+        }
+        assert!(accepted_by_the_signature_alone > 0, "the signature is no guard of its own");
+    }
+
+    #[test]
+    fn c1_a_key_has_one_form() {
+        let (last, first) = (y_of(0xeb, 0xff, 0x7f), y_of(0xed, 0xff, 0x7f));
+
+        assert!(is_canonical(&last) && is_canonical(&y_of(0xff, 0, 0x7f)));
+        assert!(!is_canonical(&first) && !is_canonical(&[0xff; PUBLIC_BYTES]));
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod revocation;
 mod role;
 mod roots;
 pub mod select;
+mod shape;
 mod thumbprint;
 mod trail;
 pub mod trust_store;
@@ -49,6 +50,7 @@ pub use revocation::{
 };
 pub use role::{Role, RoleError};
 pub use roots::{Roots, RootsError};
+pub use shape::{SET_ELEMENTS_MAX, has_short_sets};
 pub use thumbprint::{AnyThumbprint, Thumbprint, ThumbprintError};
 pub use trail::{Trail, TrailElement, TrailOf};
 pub use usage::ExtendedKeyUsage;

@@ -21,7 +21,7 @@ mod limits;
 mod rule;
 mod serials;
 mod sources;
-mod tlv;
+pub(crate) mod tlv;
 mod url;
 
 use std::collections::HashMap;
@@ -145,8 +145,11 @@ impl RevocationIndex {
     }
 
     /// Sets the rule of all issuers that have none of their own (R6). Without it, they are warned of only.
-    pub const fn set_rule_of_others(&mut self, rule: IssuerRule) {
-        self.rules.others = Some(rule);
+    ///
+    /// `configured_since` is as [`IssuerRule::configured_since`]; with `None` each counts as configured at the moment at which it is
+    /// judged, for callers that take up an issuer when they see it first.
+    pub const fn set_rule_of_others(&mut self, mode: RevocationMode, configured_since: Option<UnixTime>) {
+        self.rules.set_others(mode, configured_since);
     }
 
     /// Returns whether the issuer with the name `issuer_der` revoked the certificate with this serial number.
@@ -156,6 +159,20 @@ impl RevocationIndex {
         let Some(serial) = Serial::new(serial) else { return false };
         let key = Key::of(serial);
         crls.iter().any(|crl| crl.revoked.contains(&key))
+    }
+
+    /// Returns whether the issuer with the name `issuer_der` had revoked the certificate with this serial number at `moment`;
+    /// `None`: at any time.
+    ///
+    /// Of several CRLs the earliest date counts, and so does an invalidity date before it (RFC 5280 §5.3.2).
+    #[must_use]
+    pub fn contains_at(&self, issuer_der: &[u8], serial: &[u8], moment: Option<UnixTime>) -> bool {
+        let Some(moment) = moment else { return self.contains(issuer_der, serial) };
+        let Some(crls) = self.issuers.get(issuer_der) else { return false };
+        let Some(serial) = Serial::new(serial) else { return false };
+        let key = Key::of(serial);
+        let since = crls.iter().filter_map(|crl| crl.revoked.since(&key)).min();
+        since.is_some_and(|since| u64::from(since) <= moment.as_secs())
     }
 
     /// Returns whether the certificate is revoked by its issuer; its issuers are not looked at.
@@ -227,7 +244,7 @@ impl RevocationIndex {
         let Some(rule) = self.rules.of(issuer) else {
             return Some(Lack { severity: Severity::Warning, coverage, grace_until: None });
         };
-        let standing = Standing::of(coverage, now, rule.configured_since);
+        let standing = Standing::of(coverage, now, rule.configured_since(now));
         let grace_until = match (standing, rule.mode) {
             (Standing::InGrace { until }, RevocationMode::Grace) => Some(until),
             (Standing::Fresh { .. } | Standing::InGrace { .. } | Standing::Lapsed { .. }, _) => None,

@@ -332,7 +332,13 @@ impl Case {
     }
 
     fn trust<'a>(&self, roots: &'a [Roots; 3]) -> Trust<'a> {
-        Trust { authors: &roots[0], orders: &roots[1], licences: &roots[2], revocation: None }
+        Trust {
+            authors: &roots[0],
+            orders: &roots[1],
+            licences: &roots[2],
+            timestamps: None,
+            revocation: None,
+        }
     }
 
     fn judge(&self) -> Result<Admitted, RefusalReason> {

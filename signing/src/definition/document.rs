@@ -22,8 +22,7 @@ pub(super) struct Document {
     pub(super) aggregate: Option<Aggregate>,
     #[serde(default)]
     pub(super) resource: Vec<Spanned<Resource>>,
-    #[serde(default)]
-    pub(super) limits: Limits,
+    pub(super) limits: Option<Spanned<Limits>>,
     #[serde(default)]
     pub(super) time_to_live: TimeToLive,
     #[serde(default)]

@@ -1,49 +1,275 @@
-//! The names that a SQL text binds.
+//! SQL as far as an author can be advised without a database: its words, the names that it binds, its columns.
+//!
+//! This is a reader of words, not a parser: whether SQLite takes a query over the device's tables is for the client's
+//! own check to say (`muster ask` has it).
+
+/// What a word of SQL is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Word {
+    /// A keyword or a name without quotes.
+    Plain,
+    /// A number.
+    Number,
+    /// `'text'`.
+    Text,
+    /// A name in `"`, `` ` `` or `[ ]`.
+    Quoted,
+    /// `:days`, `?1`, `@x`, `$y`.
+    Parameter,
+    /// Any other character.
+    Sign,
+    /// A text, name or comment that nothing ends.
+    Unclosed,
+}
+
+/// A word of SQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Token<'a> {
+    pub(super) word: Word,
+    /// As it is written, with its quotes.
+    pub(super) text: &'a str,
+}
+
+impl Token<'_> {
+    /// Whether it is this keyword, in any case.
+    pub(super) fn is(&self, keyword: &str) -> bool {
+        self.word == Word::Plain && self.text.eq_ignore_ascii_case(keyword)
+    }
+
+    /// Whether it is one of these keywords.
+    pub(super) fn is_one_of(&self, keywords: &[&str]) -> bool {
+        keywords.iter().any(|keyword| self.is(keyword))
+    }
+
+    /// Whether it is this sign.
+    pub(super) fn is_sign(&self, sign: &str) -> bool {
+        self.word == Word::Sign && self.text == sign
+    }
+}
 
 /// Returns the parameters of a SQL text in their order, with their sign: `:days`, `?1`, `@x`, `$y`.
 ///
 /// Texts, quoted names and comments are skipped as SQLite's tokenizer does, so that `':x'` is no parameter.
 pub(super) fn parameters(sql: &str) -> Vec<&str> {
-    let bytes = sql.as_bytes();
-    let at = |index: usize| bytes.get(index).copied().unwrap_or(0);
+    let is_parameter = |token: &Token<'_>| token.word == Word::Parameter;
+    tokens(sql).into_iter().filter(is_parameter).map(|token| token.text).collect()
+}
+
+/// Returns the words of a SQL text, without blanks and comments.
+pub(super) fn tokens(sql: &str) -> Vec<Token<'_>> {
     let mut found = Vec::new();
-    let mut index = 0;
-    while index < bytes.len() {
-        let rest = sql.get(index..).unwrap_or_default();
-        let length = match at(index) {
-            quote @ (b'\'' | b'"' | b'`') => quoted(bytes.get(index..).unwrap_or_default(), quote),
-            b'[' => rest.find(']').map_or(rest.len(), |end| end + 1),
-            b'-' if at(index + 1) == b'-' => rest.find('\n').unwrap_or(rest.len()),
-            b'/' if at(index + 1) == b'*' => {
-                rest.get(2..).and_then(|body| body.find("*/")).map_or(rest.len(), |end| end + 4)
-            }
-            b':' | b'@' | b'$' | b'?' => {
-                let is_name = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
-                let length =
-                    1 + rest.get(1..).map_or(0, |name| name.find(|c| !is_name(c)).unwrap_or(name.len()));
-                found.extend(rest.get(..length));
-                length
-            }
-            _ => rest.chars().next().map_or(1, char::len_utf8),
-        };
-        index += length;
+    let mut rest = sql;
+    while let Some(first) = rest.chars().next() {
+        let (word, length) = next(rest, first);
+        let (text, after) = rest.split_at_checked(length.max(1)).unwrap_or((rest, ""));
+        if let Some(word) = word {
+            found.push(Token { word, text });
+        }
+        rest = after;
     }
     found
 }
 
+/// Returns what `rest` begins with (nothing: a blank or a comment), and its length in bytes.
+fn next(rest: &str, first: char) -> (Option<Word>, usize) {
+    let while_in = |is_part: fn(char) -> bool| {
+        let from = first.len_utf8();
+        from + rest.get(from..).map_or(0, |name| name.find(|c| !is_part(c)).unwrap_or(name.len()))
+    };
+    let closed = |word, end: Option<usize>| {
+        end.map_or((Some(Word::Unclosed), rest.len()), |length| (Some(word), length))
+    };
+    let is_name = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+    match first {
+        '\'' => closed(Word::Text, quoted(rest, b'\'')),
+        '"' | '`' => closed(Word::Quoted, quoted(rest, if first == '"' { b'"' } else { b'`' })),
+        '[' => closed(Word::Quoted, rest.find(']').map(|end| end + 1)),
+        '-' if rest.starts_with("--") => (None, rest.find('\n').unwrap_or(rest.len())),
+        // SQLite lets the end of the text end a comment.
+        '/' if rest.starts_with("/*") => {
+            (None, rest.get(2..).and_then(|body| body.find("*/")).map_or(rest.len(), |end| end + 4))
+        }
+        ':' | '@' | '$' | '?' => (Some(Word::Parameter), while_in(is_name)),
+        _ if first.is_ascii_digit() => {
+            (Some(Word::Number), while_in(|c| c.is_ascii_alphanumeric() || c == '.' || c == '_'))
+        }
+        _ if is_name(first) => (Some(Word::Plain), while_in(is_name)),
+        _ if first.is_whitespace() => (None, first.len_utf8()),
+        _ => (Some(Word::Sign), first.len_utf8()),
+    }
+}
+
 /// Returns the length of a quoted text; a doubled quote stands for one.
-fn quoted(bytes: &[u8], quote: u8) -> usize {
+fn quoted(text: &str, quote: u8) -> Option<usize> {
+    let bytes = text.as_bytes();
     let mut index = 1;
     while let Some(byte) = bytes.get(index) {
         index += 1;
         if *byte == quote {
             if bytes.get(index) != Some(&quote) {
-                return index;
+                return Some(index);
             }
             index += 1;
         }
     }
-    bytes.len()
+    None
+}
+
+/// Why a text is no one SELECT, as far as its words tell.
+pub(super) fn not_one_select(tokens: &[Token<'_>]) -> Option<String> {
+    if let Some(open) = tokens.iter().find(|token| token.word == Word::Unclosed) {
+        let begin: String = open.text.chars().take(20).collect();
+        return Some(format!("nothing ends {begin:?}"));
+    }
+    let mut depth = 0_usize;
+    for token in tokens {
+        if token.is_sign("(") {
+            depth += 1;
+        } else if token.is_sign(")") {
+            let Some(less) = depth.checked_sub(1) else { return Some("a `)` without its `(`".to_owned()) };
+            depth = less;
+        }
+    }
+    if depth > 0 {
+        return Some("a `(` without its `)`".to_owned());
+    }
+    let statement = without_end(tokens);
+    if statement.iter().any(|token| token.is_sign(";")) {
+        return Some("more than one statement".to_owned());
+    }
+    match statement.first() {
+        Some(first) if first.is_one_of(&["SELECT", "WITH", "VALUES"]) => None,
+        Some(first) => Some(format!("it begins with {:?}", first.text.chars().take(20).collect::<String>())),
+        None => Some("no words at all".to_owned()),
+    }
+}
+
+fn without_end<'a, 'b>(tokens: &'b [Token<'a>]) -> &'b [Token<'a>] {
+    let end = tokens.iter().rposition(|token| !token.is_sign(";")).map_or(0, |at| at + 1);
+    tokens.get(..end).unwrap_or_default()
+}
+
+/// A column of a query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Column {
+    /// It has this name.
+    Named(String),
+    /// An expression without a name; its words.
+    Unnamed(String),
+    /// `*`, or `table.*`: as many as the table has.
+    Star,
+}
+
+/// What ends the columns of a SELECT.
+const ENDS: [&str; 10] =
+    ["FROM", "WHERE", "GROUP", "HAVING", "WINDOW", "ORDER", "LIMIT", "UNION", "INTERSECT", "EXCEPT"];
+
+/// Words before or at the end of an expression, which name no column.
+const NO_NAMES: [&str; 22] = [
+    "END", "NULL", "NOTNULL", "ISNULL", "AND", "OR", "NOT", "IS", "LIKE", "GLOB", "MATCH", "REGEXP", "IN",
+    "BETWEEN", "COLLATE", "ESCAPE", "CASE", "WHEN", "THEN", "ELSE", "TRUE", "FALSE",
+];
+
+/// Returns the columns of the first SELECT of a statement that is not in parentheses; none for VALUES.
+pub(super) fn columns(tokens: &[Token<'_>]) -> Option<Vec<Column>> {
+    let statement = without_end(tokens);
+    let depths: Vec<usize> = statement
+        .iter()
+        .scan(0_usize, |depth, token| {
+            let here = *depth;
+            if token.is_sign("(") {
+                *depth += 1;
+            } else if token.is_sign(")") {
+                *depth = depth.saturating_sub(1);
+                return Some(*depth + 1);
+            }
+            Some(here)
+        })
+        .collect();
+    let outer = |at: usize| depths.get(at) == Some(&0);
+    let begins = |(at, token): (usize, &Token<'_>)| outer(at) && token.is("SELECT");
+    let mut from = statement.iter().enumerate().position(begins)? + 1;
+    if statement.get(from).is_some_and(|token| token.is_one_of(&["DISTINCT", "ALL"])) {
+        from += 1;
+    }
+    let is_end = |at: &usize| {
+        let is_comparison = at
+            .checked_sub(1)
+            .and_then(|before| statement.get(before))
+            .is_some_and(|before| before.is("DISTINCT"));
+        outer(*at) && statement.get(*at).is_some_and(|token| token.is_one_of(&ENDS)) && !is_comparison
+    };
+    let to = (from..statement.len()).find(is_end).unwrap_or(statement.len());
+    let mut columns = Vec::new();
+    let mut begin = from;
+    for at in from..=to {
+        let is_border = at == to || outer(at) && statement.get(at).is_some_and(|token| token.is_sign(","));
+        if is_border {
+            columns.push(column(statement.get(begin..at).unwrap_or_default()));
+            begin = at + 1;
+        }
+    }
+    Some(columns)
+}
+
+fn column(tokens: &[Token<'_>]) -> Column {
+    let is_name = |token: &Token<'_>| matches!(token.word, Word::Plain | Word::Quoted);
+    let unnamed = || Column::Unnamed(tokens.iter().map(|token| token.text).collect::<Vec<_>>().join(" "));
+    match tokens {
+        [.., star] if star.is_sign("*") => Column::Star,
+        [only] if is_name(only) && !only.is_one_of(&NO_NAMES) => Column::Named(bare(only)),
+        [.., table, dot, name] if dot.is_sign(".") && is_name(table) && is_name(name) => {
+            // `a + b.c` is an expression, `b.c` and `main.b.c` are columns.
+            let is_column = tokens.len() == 3 || tokens.len() == 5 && tokens[1].is_sign(".");
+            if is_column { Column::Named(bare(name)) } else { unnamed() }
+        }
+        [.., before, name] if is_name(name) || name.word == Word::Text => {
+            let is_alias = before.is("AS")
+                || !name.is_one_of(&NO_NAMES)
+                    && (before.word != Word::Sign || before.is_sign(")"))
+                    && !before.is_one_of(&NO_NAMES[4..]);
+            if is_alias || before.is("END") { Column::Named(bare(name)) } else { unnamed() }
+        }
+        _ => unnamed(),
+    }
+}
+
+/// A name without its quotes.
+fn bare(token: &Token<'_>) -> String {
+    let text = token.text;
+    let inner = text.get(1..text.len().saturating_sub(1)).unwrap_or_default();
+    match token.word {
+        Word::Quoted | Word::Text => {
+            let quote = text.get(..1).unwrap_or_default();
+            if quote == "[" { inner.to_owned() } else { inner.replace(&quote.repeat(2), quote) }
+        }
+        Word::Plain | Word::Number | Word::Parameter | Word::Sign | Word::Unclosed => text.to_owned(),
+    }
+}
+
+/// Returns the parameters that are part of a pattern: what stands behind LIKE or GLOB, and what is joined to it.
+pub(super) fn wildcard_parameters<'a>(tokens: &[Token<'a>]) -> Vec<&'a str> {
+    let mut found = Vec::new();
+    for (at, _) in tokens.iter().enumerate().filter(|(_, token)| token.is_one_of(&["LIKE", "GLOB"])) {
+        let mut depth = 0_usize;
+        for token in tokens.get(at + 1..).unwrap_or_default() {
+            if token.is_sign("(") {
+                depth += 1;
+            } else if token.is_sign(")") && depth > 0 {
+                depth -= 1;
+            } else if token.word == Word::Parameter {
+                found.push(token.text);
+            } else if depth == 0 && !(token.is_sign("|") || token.word == Word::Text || is_function(token)) {
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// Whether a word may stand before a parenthesis within a pattern, such as `lower`.
+fn is_function(token: &Token<'_>) -> bool {
+    token.is_one_of(&["lower", "upper", "trim", "replace", "concat", "format", "printf", "substr"])
 }
 
 #[cfg(test)]
@@ -59,9 +285,78 @@ mod tests {
 
     #[test]
     fn an_unclosed_text_ends_with_the_text() {
-        for sql in ["'", "\"ä", "[", "/*", "--", ":", "ä:ä"] {
-            let _ = parameters(sql);
+        for sql in ["'", "\"ä", "[", "/*", "--", ":", "ä:ä", "", " "] {
+            let _ = (parameters(sql), columns(&tokens(sql)), not_one_select(&tokens(sql)));
         }
-        assert_eq!(parameters("ä:ä"), [":ä"]);
+        assert_eq!(parameters("ä :ä"), [":ä"]);
+    }
+
+    #[test]
+    fn finds_the_columns_that_a_query_gives() {
+        for (sql, wanted) in [
+            ("SELECT a, t.b, main.t.c, \"d e\", [f] FROM t", "a b c d e f"),
+            ("SELECT count(*) AS n, sum(a) total, 1 + b AS 'x' FROM t", "n total x"),
+            ("WITH q(z) AS (SELECT 1, 2) SELECT DISTINCT z FROM q ORDER BY z", "z"),
+            ("SELECT (SELECT max(a), 1 FROM u) AS top, coalesce(a, b) AS c", "top c"),
+            (
+                "SELECT CASE :by WHEN 'a' THEN 1 ELSE 2 END AS x, a IS NOT DISTINCT FROM b AS same FROM t;",
+                "x same",
+            ),
+            ("SELECT CASE a WHEN 1 THEN 2 END x FROM t UNION SELECT 1", "x"),
+            ("SELECT a FROM t WHERE b IN (SELECT c, d FROM u)", "a"),
+        ] {
+            let named = |column: Column| match column {
+                Column::Named(name) => name,
+                other @ (Column::Unnamed(_) | Column::Star) => panic!("{sql}: {other:?}"),
+            };
+            let found: Vec<String> = columns(&tokens(sql)).unwrap().into_iter().map(named).collect();
+
+            assert_eq!(found.join(" "), wanted, "{sql}");
+        }
+    }
+
+    #[test]
+    fn tells_what_has_no_name() {
+        for sql in [
+            "SELECT count(*) FROM t",
+            "SELECT a + b.c FROM t",
+            "SELECT a COLLATE NOCASE FROM t",
+            "SELECT a IS NULL FROM t",
+            "SELECT CASE WHEN a THEN b END FROM t",
+            "SELECT 1",
+            "SELECT :days",
+            "SELECT NOT a FROM t",
+        ] {
+            let found = columns(&tokens(sql)).unwrap();
+
+            assert!(matches!(found.as_slice(), [Column::Unnamed(_)]), "{sql}: {found:?}");
+        }
+        assert_eq!(columns(&tokens("SELECT t.*, * FROM t")).unwrap(), [Column::Star, Column::Star]);
+        assert_eq!(columns(&tokens("VALUES (1, 2)")), None);
+    }
+
+    #[test]
+    fn one_select_is_one_statement_with_all_closed() {
+        for sql in ["SELECT ';' ;", "WITH a AS (SELECT 1) SELECT * FROM a", "VALUES (1)", "-- why\nselect 1"]
+        {
+            assert_eq!(not_one_select(&tokens(sql)), None, "{sql}");
+        }
+        for (sql, words) in [
+            ("SELECT (1", "without its `)`"),
+            ("SELECT 1)", "without its `(`"),
+            ("SELECT 'a", "nothing ends"),
+            ("SELECT 1; SELECT 2", "more than one statement"),
+            ("DELETE FROM t", "begins with \"DELETE\""),
+            ("-- nothing", "no words"),
+        ] {
+            assert!(not_one_select(&tokens(sql)).unwrap().contains(words), "{sql}");
+        }
+    }
+
+    #[test]
+    fn finds_what_is_used_as_a_pattern() {
+        let sql = "SELECT a FROM t WHERE a GLOB :a || '/*' AND b = :b AND c LIKE lower('%' || :c) AND d = :d";
+
+        assert_eq!(wildcard_parameters(&tokens(sql)), [":a", ":c"]);
     }
 }

@@ -5,6 +5,8 @@ use muster_pki::pem::PemError;
 use muster_proto::common::v1::Refusal;
 
 use super::{CERTIFICATES_MAX, ENVELOPE_BYTES_MAX};
+use crate::algorithm::{Unusable, WANTED};
+use crate::timestamp::TimestampError;
 
 /// Why an envelope is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,7 +21,7 @@ pub enum EnvelopeError {
     #[error(
         "not a signed envelope in strict DER: {0}; sign it with muster-sign, or with `openssl cms -sign -cades -nosmimecap \
          -nodetach -binary -md sha256 -econtent_type OID -in FILE -signer CERT.pem -inkey KEY.pem -certfile CHAIN.pem \
-         -outform DER -out FILE.cms`, where OID is 1.3.6.1.3.20263.1.1 for a definition, .2 for an order, .3 for a licence"
+         -outform DER -out FILE.cms`, where OID is 1.3.6.1.3.20263.1.1 for a definition, .2 for an order, .3 for a licence, .4 for a policy"
     )]
     Form(String),
     /// Another type of document, or none of ours.
@@ -39,7 +41,7 @@ pub enum EnvelopeError {
         problem: &'static str,
     },
     /// An algorithm that is weak or unknown.
-    #[error("{0}; wanted SHA-256, SHA-384 or SHA-512 with ECDSA P-256 or P-384, or RSA of 2048 bits or more")]
+    #[error("{0}; wanted {WANTED}")]
     Algorithm(String),
     /// A time that cannot be.
     #[error(
@@ -56,6 +58,14 @@ pub enum EnvelopeError {
         "the envelope holds the certificate {0}, which no signer's chain needs; include the chains without their root, and nothing else"
     )]
     UnusedCertificate(String),
+    /// A timestamp that does not hold.
+    #[error("{0}")]
+    Timestamp(TimestampError),
+    /// A timestamp, and nothing to verify it by.
+    #[error(
+        "the signature has a timestamp, and no roots of timestamp authorities are trusted here; name their file as trust.timestamps"
+    )]
+    NoTimestampRoots,
     /// A signer that may not play the role.
     #[error("the signer is not trusted: {0}")]
     Untrusted(Refused),
@@ -76,8 +86,21 @@ impl EnvelopeError {
             | Self::Algorithm(_)
             | Self::SigningTime { .. }
             | Self::UnusedCertificate(_) => Refusal::BadSignature,
-            Self::Untrusted(_) => Refusal::UntrustedSigner,
+            Self::Untrusted(_) | Self::NoTimestampRoots => Refusal::UntrustedSigner,
             Self::Revoked(_) => Refusal::SignerRevoked,
+            Self::Timestamp(error) => match error {
+                TimestampError::TooLarge(_) => Refusal::TooLarge,
+                TimestampError::Untrusted(_) => Refusal::UntrustedSigner,
+                TimestampError::Revoked(_) => Refusal::SignerRevoked,
+                TimestampError::Form(_)
+                | TimestampError::Declined(_)
+                | TimestampError::Imprint
+                | TimestampError::Nonce
+                | TimestampError::Algorithm(_)
+                | TimestampError::Signature { .. }
+                | TimestampError::Future { .. }
+                | TimestampError::UnusedCertificate(_) => Refusal::BadSignature,
+            },
         }
     }
 }
@@ -85,6 +108,21 @@ impl EnvelopeError {
 impl From<der::Error> for EnvelopeError {
     fn from(error: der::Error) -> Self {
         Self::Form(error.to_string())
+    }
+}
+
+impl From<Unusable> for EnvelopeError {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Algorithm(problem) => Self::Algorithm(problem),
+            Unusable::Form(problem) => Self::Form(problem),
+        }
+    }
+}
+
+impl From<TimestampError> for EnvelopeError {
+    fn from(error: TimestampError) -> Self {
+        Self::Timestamp(error)
     }
 }
 

@@ -9,8 +9,8 @@ use aws_lc_rs::signature::{
 };
 use muster_pki::{Certificate, PrivateKeyDer, pem};
 
-use super::algorithm::KeyType;
 use super::error::SignError;
+use crate::algorithm::KeyType;
 
 /// Who signs: a certificate, the ones above it up to and without the root, and the key.
 pub struct Signer {

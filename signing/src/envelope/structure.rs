@@ -10,13 +10,14 @@ use cms::signed_data::{
 use const_oid::db::rfc5911::ID_SIGNED_DATA;
 use der::asn1::{Any, OctetString, OctetStringRef, SetOfVec};
 use der::{Decode, Encode};
-use muster_pki::{Certificate, UnixTime};
+use muster_pki::{Certificate, UnixTime, has_short_sets};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
-use super::algorithm::{Hash, KeyType, verifier};
 use super::attributes;
 use super::error::{EnvelopeError, SignError};
-use super::{CERTIFICATES_MAX, ContentType, ENVELOPE_BYTES_MAX, Signer};
+use super::{CERTIFICATES_MAX, ContentType, ENVELOPE_BYTES_MAX, Signer, stamp};
+use crate::algorithm::{Hash, KeyType, verifier};
+use crate::timestamp::Token;
 
 /// An envelope, read.
 #[derive(Debug)]
@@ -34,7 +35,8 @@ pub(super) struct Signature {
     pub(super) attributes: SignedAttributes,
     hash: Hash,
     algorithm: AlgorithmIdentifierOwned,
-    value: Vec<u8>,
+    pub(super) value: Vec<u8>,
+    pub(super) token: Option<Token>,
 }
 
 /// Returns the type that an envelope says it holds.
@@ -85,8 +87,13 @@ pub(super) fn sign(
         crls: None,
         signer_infos: SignerInfos::try_from(infos)?,
     };
+    encode(&signed_data)
+}
+
+/// Writes an envelope.
+pub(super) fn encode(signed_data: &SignedData) -> Result<Vec<u8>, SignError> {
     let envelope =
-        ContentInfo { content_type: ID_SIGNED_DATA, content: Any::encode_from(&signed_data)? }.to_der()?;
+        ContentInfo { content_type: ID_SIGNED_DATA, content: Any::encode_from(signed_data)? }.to_der()?;
     if envelope.len() > ENVELOPE_BYTES_MAX {
         return Err(SignError::TooLarge(envelope.len()));
     }
@@ -173,7 +180,7 @@ impl Structure {
         if signed.message_digest != signature.hash.of(&self.content).as_ref() {
             return Err(bad("the content was changed"));
         }
-        if !signed.names(&signature.signer)? {
+        if !signed.certificate.names(&signature.signer)? {
             return Err(bad("its signingCertificateV2 names another certificate"));
         }
         let (key_type, key) = KeyType::read(signature.signer.spki_der())?;
@@ -187,9 +194,6 @@ impl Structure {
 
 impl Signature {
     fn read(info: &SignerInfo, certificates: &[Certificate]) -> Result<Self, EnvelopeError> {
-        if info.unsigned_attrs.is_some() {
-            return Err(form("unsigned attributes, such as a timestamp, which this version does not read"));
-        }
         let (SignerIdentifier::IssuerAndSerialNumber(id), CmsVersion::V1) = (&info.sid, info.version) else {
             return Err(form("a signer that is not named by issuer and serial number"));
         };
@@ -206,14 +210,18 @@ impl Signature {
             hash: Hash::read(&info.digest_alg)?,
             algorithm: info.signature_algorithm.clone(),
             value: info.signature.as_bytes().to_vec(),
+            token: info.unsigned_attrs.as_ref().map(stamp::read).transpose()?,
         })
     }
 }
 
 /// Decodes the outer structure; the bytes must be what it encodes to.
-fn signed_data(envelope: &[u8]) -> Result<SignedData, EnvelopeError> {
+pub(super) fn signed_data(envelope: &[u8]) -> Result<SignedData, EnvelopeError> {
     if envelope.len() > ENVELOPE_BYTES_MAX {
         return Err(EnvelopeError::TooLarge(envelope.len()));
+    }
+    if !has_short_sets(envelope) {
+        return Err(form("a SET of more elements than any envelope has"));
     }
     let outer = ContentInfo::from_der(envelope)?;
     if outer.content_type != ID_SIGNED_DATA {
@@ -260,6 +268,6 @@ fn digest_algorithms<'a>(
     SetOfVec::try_from(unique)
 }
 
-fn form(problem: &str) -> EnvelopeError {
+pub(super) fn form(problem: &str) -> EnvelopeError {
     EnvelopeError::Form(problem.to_owned())
 }

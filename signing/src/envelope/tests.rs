@@ -13,7 +13,9 @@ fn gives_back_the_bytes_the_signer_and_the_time() {
     let signer = pki.signer("ann", Role::Author);
 
     let envelope = sign(CONTENT, ContentType::Definition, &signer, at(NOW)).unwrap();
-    let verified = verify(&envelope, ContentType::Definition, Role::Author, &pki.roots(), &facts()).unwrap();
+    let verified =
+        verify(&envelope, ContentType::Definition, Role::Author, &Anchors::of(&pki.roots()), &facts())
+            .unwrap();
 
     assert_eq!(verified.content, CONTENT);
     assert_eq!(verified.signers, [signer.certificate().unwrap().clone()]);
@@ -30,13 +32,14 @@ fn every_single_bit_flip_is_refused() {
         for bit in 0..8 {
             envelope[index] ^= 1 << bit;
 
-            let verdict = verify(&envelope, ContentType::Definition, Role::Author, &roots, &facts());
+            let verdict =
+                verify(&envelope, ContentType::Definition, Role::Author, &Anchors::of(&roots), &facts());
 
             assert!(verdict.is_err(), "bit {bit} of byte {index}");
             envelope[index] ^= 1 << bit;
         }
     }
-    verify(&envelope, ContentType::Definition, Role::Author, &roots, &facts()).unwrap();
+    verify(&envelope, ContentType::Definition, Role::Author, &Anchors::of(&roots), &facts()).unwrap();
 }
 
 #[test]
@@ -45,14 +48,22 @@ fn every_truncation_and_every_further_byte_is_refused() {
     let roots = pki.roots();
     let envelope = sign(b"x", ContentType::Definition, &pki.signer("b", Role::Author), at(NOW)).unwrap();
     for length in 0..envelope.len() {
-        let verdict = verify(&envelope[..length], ContentType::Definition, Role::Author, &roots, &facts());
+        let verdict = verify(
+            &envelope[..length],
+            ContentType::Definition,
+            Role::Author,
+            &Anchors::of(&roots),
+            &facts(),
+        );
 
         assert!(verdict.is_err(), "{length} bytes");
     }
     for byte in [0, 0x30, 0xff] {
         let longer = [&envelope[..], &[byte]].concat();
 
-        assert!(verify(&longer, ContentType::Definition, Role::Author, &roots, &facts()).is_err());
+        assert!(
+            verify(&longer, ContentType::Definition, Role::Author, &Anchors::of(&roots), &facts()).is_err()
+        );
     }
 }
 
@@ -63,7 +74,7 @@ fn no_type_is_taken_for_another() {
     for signed in ContentType::ALL {
         let envelope = sign(CONTENT, signed, &signer, at(NOW)).unwrap();
         for wanted in ContentType::ALL {
-            let verdict = verify(&envelope, wanted, Role::Author, &pki.roots(), &facts());
+            let verdict = verify(&envelope, wanted, Role::Author, &Anchors::of(&pki.roots()), &facts());
 
             assert_eq!(verdict.is_ok(), signed == wanted, "{signed:?} as {wanted:?}");
         }
@@ -97,7 +108,8 @@ fn g5_refuses_a_revoked_signer() {
     let envelope = sign(CONTENT, ContentType::Order, &signer, at(NOW)).unwrap();
 
     let facts = Facts { revocation: Some(&index), ..facts() };
-    let error = verify(&envelope, ContentType::Order, Role::OrderSigner, &pki.roots(), &facts).unwrap_err();
+    let error = verify(&envelope, ContentType::Order, Role::OrderSigner, &Anchors::of(&pki.roots()), &facts)
+        .unwrap_err();
 
     assert_eq!(error.refusal(), Refusal::SignerRevoked, "{error}");
 }
@@ -111,7 +123,8 @@ fn refuses_a_signature_after_its_certificate_and_one_from_the_future() {
     let signed_later = sign(CONTENT, ContentType::Order, &signer, at(NOW + 301)).unwrap();
 
     let later = Facts { now: at(NOW + 2 * 86_400), ..facts() };
-    let expired = verify(&signed_now, ContentType::Order, Role::OrderSigner, &pki.roots(), &later);
+    let expired =
+        verify(&signed_now, ContentType::Order, Role::OrderSigner, &Anchors::of(&pki.roots()), &later);
 
     assert!(matches!(expired, Err(EnvelopeError::Untrusted(_))), "{expired:?}");
     check(&signed_before, &pki, Refusal::BadSignature);
@@ -124,7 +137,8 @@ fn an_order_may_have_several_signers_and_a_definition_may_not() {
     let (ann, ben) = (pki.signer("ann", Role::OrderSigner), pki.signer("ben", Role::OrderSigner));
 
     let order = sign_by_all(CONTENT, ContentType::Order, &[&ann, &ben], at(NOW)).unwrap();
-    let verified = verify(&order, ContentType::Order, Role::OrderSigner, &pki.roots(), &facts()).unwrap();
+    let verified =
+        verify(&order, ContentType::Order, Role::OrderSigner, &Anchors::of(&pki.roots()), &facts()).unwrap();
 
     assert_eq!(verified.signers.len(), 2);
     let two = sign_by_all(CONTENT, ContentType::Definition, &[&ann, &ben], at(NOW));
@@ -179,14 +193,15 @@ proptest::proptest! {
     #[test]
     fn any_bytes_are_refused_without_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
         let roots = Roots::default();
-        let verdict = verify(&bytes, ContentType::Order, Role::OrderSigner, &roots, &facts());
+        let verdict = verify(&bytes, ContentType::Order, Role::OrderSigner, &Anchors::of(&roots), &facts());
 
         proptest::prop_assert!(verdict.is_err());
     }
 }
 
 fn check(envelope: &[u8], pki: &Pki, wanted: Refusal) {
-    let error = verify(envelope, ContentType::Order, Role::OrderSigner, &pki.roots(), &facts()).unwrap_err();
+    let error = verify(envelope, ContentType::Order, Role::OrderSigner, &Anchors::of(&pki.roots()), &facts())
+        .unwrap_err();
 
     assert_eq!(error.refusal(), wanted, "{error}");
 }

@@ -11,8 +11,7 @@ fn reads_back_what_it_wrote() {
 #[test]
 fn g3_compares_the_prefix_exactly() {
     let licence = licence();
-    let admits =
-        |name: &str| licence.admits(&name.parse().unwrap(), &version("2.0.0"), &thumbprint(1), at(50));
+    let admits = |name: &str| licence.admits(&name.parse().unwrap(), &version("2.0.0"), &thumbprint(1), None);
 
     assert_eq!(admits("Acme-Os-Version"), Ok(()));
     for name in ["AcmeX-Os-Version", "acme-Os-Version", "Acm-Os-Version", "Muster-Os-Version"] {
@@ -24,7 +23,7 @@ fn g3_compares_the_prefix_exactly() {
 fn g2_binds_a_prefix_to_each_of_its_signers_and_to_nobody_else() {
     let licence = licence();
     let admits = |signer: u8| {
-        licence.admits(&"Acme-Os-Name".parse().unwrap(), &version("1.0.0"), &thumbprint(signer), at(50))
+        licence.admits(&"Acme-Os-Name".parse().unwrap(), &version("1.0.0"), &thumbprint(signer), Some(at(50)))
     };
 
     assert_eq!(admits(1), Ok(()));
@@ -37,10 +36,12 @@ fn g6_distrusts_a_signer_after_a_moment_and_refuses_old_versions() {
     let licence = licence();
     let name: DefinitionName = "Acme-Os-Version".parse().unwrap();
 
-    assert_eq!(licence.admits(&name, &version("1.2.0"), &thumbprint(2), at(100)), Ok(()));
-    let distrusted = licence.admits(&name, &version("1.2.0"), &thumbprint(2), at(101));
-    assert!(matches!(distrusted, Err(LicenceRefusal::Distrusted { .. })));
-    let old = licence.admits(&name, &version("1.1.9"), &thumbprint(1), at(50));
+    assert_eq!(licence.admits(&name, &version("1.2.0"), &thumbprint(2), Some(at(100))), Ok(()));
+    for too_late_or_unproven in [Some(at(101)), None] {
+        let distrusted = licence.admits(&name, &version("1.2.0"), &thumbprint(2), too_late_or_unproven);
+        assert!(matches!(distrusted, Err(LicenceRefusal::Distrusted { .. })), "{too_late_or_unproven:?}");
+    }
+    let old = licence.admits(&name, &version("1.1.9"), &thumbprint(1), None);
     assert!(matches!(old, Err(LicenceRefusal::Version { .. })));
 }
 

@@ -5,7 +5,7 @@ use muster_pki::select::Selection;
 use muster_pki::trust_store::TrustSettings;
 use serde::Deserialize;
 
-use super::{Grants, PolicyError, Terms};
+use super::{Grants, OrderKey, PolicyError, Terms, order_key};
 use crate::audience::{CLIENT_ATTRIBUTES, Expression};
 
 #[derive(Debug, Deserialize)]
@@ -26,6 +26,7 @@ struct Document {
     selection: Option<Selection>,
     #[serde(default)]
     grants: Grants,
+    order_key: Option<order_key::Written>,
     minimum_client_version: Option<semver::Version>,
 }
 
@@ -51,6 +52,7 @@ pub(super) fn read(text: &str) -> Result<Terms, PolicyError> {
         trust: document.trust,
         selection: document.selection,
         grants: document.grants,
+        order_key: document.order_key.map(OrderKey::try_from).transpose()?,
     })
 }
 

@@ -14,6 +14,26 @@ pub const GRANTED_MAX: usize = 1_024;
 /// Longest name of a table in bytes.
 const TABLE_BYTES_MAX: usize = 64;
 
+/// The tables that clients of this version have. Those of another version may have others.
+pub const TABLES: [&str; 16] = [
+    "certificates",
+    "cpu",
+    "disks",
+    "files",
+    "host",
+    "interfaces",
+    "listening_ports",
+    "memory",
+    "mounts",
+    "os",
+    "packages",
+    "processes",
+    "routes",
+    "services",
+    "time",
+    "users",
+];
+
 /// The lists. A list that is left out allows all; an empty one allows nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -38,6 +58,21 @@ impl Grants {
             Kind::Action => require("grants.actions", self.actions.as_ref(), name),
             Kind::Question => Ok(()),
         }
+    }
+
+    /// Returns what may be a slip of the pen: tables that no client of this version has.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let unknown = |name: &&String| !TABLES.contains(&name.as_str());
+        let names = self.tables.iter().flatten().filter(unknown);
+        names
+            .map(|name| {
+                format!(
+                    "grants.tables has {name:?}, which no client of this version has; there are {}",
+                    TABLES.join(", ")
+                )
+            })
+            .collect()
     }
 
     pub(super) fn check(&self) -> Result<(), PolicyError> {

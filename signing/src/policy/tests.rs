@@ -69,6 +69,33 @@ fn k2_what_is_not_listed_is_not_granted_and_a_list_that_is_left_out_grants_all()
 }
 
 #[test]
+fn k2_the_switchs_key_counts_only_for_what_is_named_by_prefix_kind_and_name() {
+    let hex = "ab".repeat(32);
+    let key = |more: &str| {
+        let text = format!("{TEXT}[order_key]\nthumbprints = [{hex:?}]\n{more}");
+        Policy::parse(&text).map(|policy| policy.terms().order_key.clone().unwrap())
+    };
+    let named = "prefixes = [\"Acme\"]\nkinds = [\"question\"]\ndefinitions = [\"Acme-A-Ask\"]";
+    let one = key(named).unwrap();
+
+    assert!(one.is(&hex.parse().unwrap()) && !one.is(&"cd".repeat(32).parse().unwrap()));
+    assert!(one.admit(&definition("Acme-A-Ask", "question")).is_ok());
+    for other in [("Acme-A-Other", "question"), ("Acme-A-Ask", "action"), ("Acmes-A-Ask", "question")] {
+        assert!(one.admit(&definition(other.0, other.1)).is_err(), "{other:?}");
+    }
+    for nothing in ["prefixes", "kinds", "definitions"] {
+        let line = named.lines().find(|line| line.starts_with(nothing)).unwrap();
+        let none = key(&named.replace(line, &format!("{nothing} = []"))).unwrap();
+        let said = none.admit(&definition("Acme-A-Ask", "question")).unwrap_err().to_string();
+        assert!(said.contains(&format!("order_key.{nothing} has nothing")), "{said}");
+        assert!(key(&named.replace(line, "")).unwrap_err().to_string().contains(nothing));
+    }
+    let none = Policy::parse(&format!("{TEXT}[order_key]\nthumbprints = []\n{named}")).unwrap_err();
+    assert!(none.to_string().contains("wanted 1 to 16"), "{none}");
+    assert!(Policy::parse(TEXT).unwrap().terms().order_key.is_none());
+}
+
+#[test]
 fn a_policy_of_a_later_version_tells_which() {
     let later = format!("minimum_client_version = \"999.1.0\"\n{TEXT}");
     for text in [later.clone(), format!("{later}\n[peer_copy]\nenabled = true")] {
@@ -78,7 +105,9 @@ fn a_policy_of_a_later_version_tells_which() {
     }
     let unknown = Policy::parse(&format!("{TEXT}\n[peer_copy]\nenabled = true")).unwrap_err().to_string();
     assert!(unknown.contains("peer_copy") && !unknown.contains("wants muster"), "{unknown}");
-    assert!(Policy::parse(&format!("minimum_client_version = \"0.0.1\"\n{TEXT}")).is_ok());
+    for enough in ["0.0.1", env!("CARGO_PKG_VERSION")] {
+        assert!(Policy::parse(&format!("minimum_client_version = {enough:?}\n{TEXT}")).is_ok(), "{enough}");
+    }
 }
 
 fn definition(name: &str, kind: &str) -> Definition {
@@ -181,7 +210,7 @@ fn k1_only_a_policy_administrator_makes_a_policy() -> Result<(), SignError> {
     let (administrators, others) = (Pki::deep("policies"), Pki::deep("orders"));
     let signer = administrators.signer("administrator", Role::Policy);
     let sign = |signer: &Signer, content_type| envelope::sign(TEXT.as_bytes(), content_type, signer, at(NOW));
-    let open = |envelope: &[u8]| Policy::open(envelope, &administrators.roots(), &facts());
+    let open = |envelope: &[u8]| Policy::open(envelope, &Anchors::of(&administrators.roots()), &facts());
 
     assert_eq!(open(&sign(&signer, ContentType::Policy)?).unwrap().serial(), 7);
     // Of another root, as an operator's or the Switch's own key is.
@@ -205,7 +234,7 @@ fn what_is_signed_but_no_policy_is_told_apart() -> Result<(), SignError> {
     for content in [&b"\xff\xfe"[..], b"serial = 1"] {
         let envelope = envelope::sign(content, ContentType::Policy, &signer, at(NOW))?;
 
-        let opened = Policy::open(&envelope, &administrators.roots(), &facts());
+        let opened = Policy::open(&envelope, &Anchors::of(&administrators.roots()), &facts());
 
         assert!(matches!(opened, Err(OpenError::Policy(_))), "{content:?}");
     }

@@ -14,7 +14,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
         muster-sign definition verify Acme-Os-Version.cms --home ~/.muster\n  \
         muster-sign licence issue --licensee 'Acme Ltd' --tenant acme --prefix Acme=author.pem --serial 2 --valid 365d \
         --key licensor.key --cert licensor.pem --out licence.cms\n  \
-        muster-sign policy sign policy-7.toml --key policy.key --cert policy.pem --out policy-7.cms\n\n\
+        muster-sign policy sign policy-7.toml --key policy.key --cert policy.pem --out policy-7.cms\n  \
+        muster-sign timestamp Acme-Os-Version.cms --url http://timestamp.example/ --home ~/.muster\n\n\
         Exit codes: 0 done, 1 refused (the reason and what would fix it are on standard error), 2 usage."
 )]
 pub struct Cli {
@@ -35,6 +36,16 @@ pub enum Document {
     /// Client policies: where a fleet's clients connect, and whom they trust there.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Put a timestamp (RFC 3161) beside each signature of a document, so that it outlives the signer's certificate.
+    #[command(
+        after_help = "Examples:\n  muster-sign timestamp Acme-Os-Version.cms --url http://timestamp.example/ --home ~/.muster\n\n\
+                      Where the authority cannot be reached from here:\n  \
+                      muster-sign timestamp a.cms --home ~/.muster --request a.tsq\n  \
+                      curl -H 'Content-Type: application/timestamp-query' --data-binary @a.tsq http://timestamp.example/ -o a.tsr\n  \
+                      muster-sign timestamp a.cms --home ~/.muster --request a.tsq --answer a.tsr\n\n\
+                      A timestamp changes the document's digest: stamp it before it is imported or packed."
+    )]
+    Timestamp(StampDocument),
 }
 
 /// What to do with a definition.
@@ -53,6 +64,14 @@ pub enum DefinitionCommand {
     /// Show what a definition, signed or not, says; nothing is verified.
     #[command(after_help = "Example:\n  muster-sign definition inspect Acme-Os-Version.cms -o json")]
     Inspect(Inspect),
+    /// Tell everything that is wrong with authored texts, each with its place and what to do, and advice beyond that.
+    #[command(
+        after_help = "Example:\n  muster-sign definition lint Acme-*.toml --strict\n\nExit codes: 0 no error, 1 an error (with --strict: any finding), 2 usage. signing/definitions/README.md lists what is found."
+    )]
+    Lint(LintDefinition),
+    /// Print the JSON Schema (draft 2020-12) of a definition, for editors.
+    #[command(after_help = "Example:\n  muster-sign definition schema > definition.schema.json")]
+    Schema,
 }
 
 /// What to do with a licence.
@@ -82,6 +101,37 @@ pub enum PolicyCommand {
     /// Show what a policy, signed or not, says; nothing is verified.
     #[command(after_help = "Example:\n  muster-sign policy inspect policy-7.cms -o json")]
     Inspect(Inspect),
+}
+
+/// Arguments of `timestamp`.
+#[derive(Debug, Args)]
+pub struct StampDocument {
+    /// The envelope (DER or PEM).
+    pub file: PathBuf,
+    /// Where the timestamp authority answers, http://HOST/PATH.
+    #[arg(long, env = "MUSTER_TIMESTAMP_URL", conflicts_with_all = ["request", "answer"])]
+    pub url: Option<String>,
+    /// Without --answer: where the request for the authority goes. With it: the request that was answered.
+    #[arg(long)]
+    pub request: Option<PathBuf>,
+    /// The authority's answer to --request (DER).
+    #[arg(long, requires = "request")]
+    pub answer: Option<PathBuf>,
+    /// Roots of timestamp authorities (PEM); without it, trust/timestamps.pem of the home.
+    #[arg(long)]
+    pub roots: Option<PathBuf>,
+    /// The operator's home: trust/timestamps.pem.
+    #[arg(long, env = "MUSTER_HOME")]
+    pub home: Option<PathBuf>,
+    /// A CRL (PEM or DER) of the authority's issuer; may be repeated.
+    #[arg(long)]
+    pub crl: Vec<PathBuf>,
+    /// Where the envelope (DER) with the timestamp goes; without it, back into FILE.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// How to say what was done.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Arguments of `policy sign`.
@@ -131,6 +181,20 @@ pub struct SignDefinition {
     #[arg(long)]
     pub out: PathBuf,
     /// How to say what was done.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `definition lint`.
+#[derive(Debug, Args)]
+pub struct LintDefinition {
+    /// The authored texts (TOML).
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Exit with 1 for warnings, too.
+    #[arg(long)]
+    pub strict: bool,
+    /// How to say what was found.
     #[command(flatten)]
     pub output: Output,
 }

@@ -1,6 +1,8 @@
 //! The commands: files in, one document or one report out.
 
+mod lint;
 mod policy;
+mod timestamp;
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,7 @@ use muster_signing::definition::Definition;
 use muster_signing::envelope::{self, ContentType, Inspection, Signer};
 use muster_signing::licence::Licence;
 use muster_signing::policy::Policy;
+use muster_signing::timestamp::ClaimedStamp;
 use serde_json::{Value, json};
 
 use crate::cli::{
@@ -50,11 +53,14 @@ pub fn run(cli: &Cli, now: UnixTime) -> anyhow::Result<Report> {
         Document::Definition(DefinitionCommand::Inspect(arguments)) => {
             inspect(arguments, ContentType::Definition)?
         }
+        Document::Definition(DefinitionCommand::Lint(arguments)) => return lint::lint(arguments),
+        Document::Definition(DefinitionCommand::Schema) => lint::SCHEMA.to_owned(),
         Document::Licence(LicenceCommand::Issue(arguments)) => issue(arguments, now)?,
         Document::Licence(LicenceCommand::Inspect(arguments)) => inspect(arguments, ContentType::Licence)?,
         Document::Policy(PolicyCommand::Sign(arguments)) => policy::sign(arguments, now)?,
         Document::Policy(PolicyCommand::Verify(arguments)) => policy::verify(arguments, now)?,
         Document::Policy(PolicyCommand::Inspect(arguments)) => inspect(arguments, ContentType::Policy)?,
+        Document::Timestamp(arguments) => timestamp::stamp(arguments, now)?,
     };
     Ok(Report { text, verdict: Verdict::Fine })
 }
@@ -86,13 +92,17 @@ fn sign(arguments: &SignDefinition, now: UnixTime) -> anyhow::Result<String> {
     let envelope = sign_definition(&text, &signer, now).with_context(|| file.to_string())?;
     write(&arguments.out, &envelope)?;
     let definition = Definition::parse(&text)?;
-    let report = json!({
+    let mut report = json!({
         "name": definition.name().as_str(),
         "version": definition.version().to_string(),
         "signer": signer.certificate().map(person),
         "digest": envelope::digest(&envelope).to_string(),
         "out": arguments.out.display().to_string(),
     });
+    let warnings = lint::warnings(&text);
+    if !warnings.is_empty() {
+        merge(&mut report, json!({ "warnings": warnings }));
+    }
     Ok(show(&report, arguments.output))
 }
 
@@ -109,9 +119,11 @@ fn verify(arguments: &VerifyDefinition, now: UnixTime) -> anyhow::Result<Report>
         }
         false => None,
     };
+    let timestamps = timestamp::roots(&arguments.home)?;
     let trust = Trust {
         authors: &authors,
         licences: &licences,
+        timestamps: timestamps.as_ref(),
         revocation: revocation.as_ref(),
         licence: licence.as_deref(),
     };
@@ -134,6 +146,7 @@ fn verify(arguments: &VerifyDefinition, now: UnixTime) -> anyhow::Result<Report>
         "version": verified.definition.version().to_string(),
         "signer": person(&verified.signer),
         "signed_at": verified.signing_time.as_secs(),
+        "timestamp": verified.stamped_at.map(|moment| moment.as_secs()),
         "digest": envelope::digest(&envelope).to_string(),
     });
     merge(&mut report, licensed);
@@ -162,7 +175,9 @@ fn inspect(arguments: &Inspect, wanted: ContentType) -> anyhow::Result<String> {
     let text = String::from_utf8(content).with_context(|| format!("{file}: the content is not UTF-8"))?;
     let summary = match wanted {
         ContentType::Licence => licence_summary(&Licence::parse(&text).with_context(|| file.to_string())?),
-        ContentType::Policy => policy::summary(&Policy::parse(&text).with_context(|| file.to_string())?),
+        ContentType::Policy => {
+            policy::summary(&Policy::parse(&text).with_context(|| file.to_string())?, arguments.output)
+        }
         ContentType::Definition | ContentType::Order => {
             let parsed = Definition::parse(&text).map_err(ToolError::from);
             definition_summary(&parsed.with_context(|| file.to_string())?)
@@ -248,7 +263,12 @@ fn signatures(inspection: &Inspection, envelope: &[u8]) -> Value {
         .iter()
         .map(|(signer, at)| json!({ "signer": person(signer), "signed_at": at.as_secs() }))
         .collect();
-    json!({ "signed": true, "verified": false, "signatures": signers, "digest": envelope::digest(envelope).to_string() })
+    let stamps: Vec<Value> = inspection.stamps.iter().map(claimed).collect();
+    json!({ "signed": true, "verified": false, "signatures": signers, "timestamps": stamps, "digest": envelope::digest(envelope).to_string() })
+}
+
+fn claimed(stamp: &ClaimedStamp) -> Value {
+    json!({ "at": stamp.at.map(|moment| moment.as_secs()), "authority": stamp.chain.first().map(person) })
 }
 
 fn definition_summary(definition: &Definition) -> Value {

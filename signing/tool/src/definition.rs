@@ -2,7 +2,7 @@
 
 use muster_pki::{Certificate, Facts, RevocationIndex, Role, Roots, UnixTime};
 use muster_signing::definition::Definition;
-use muster_signing::envelope::{self, ContentType, Signer};
+use muster_signing::envelope::{self, Anchors, ContentType, Signer};
 use muster_signing::licence::{Licence, LicenceRefusal};
 
 use crate::{ToolError, check_signer};
@@ -24,10 +24,18 @@ pub struct Trust<'a> {
     pub authors: &'a Roots,
     /// Roots of licensors.
     pub licences: &'a Roots,
+    /// Roots of timestamp authorities; `None`: a timestamp is refused.
+    pub timestamps: Option<&'a Roots>,
     /// Who is revoked.
     pub revocation: Option<&'a RevocationIndex>,
     /// The licence's envelope, if there is one.
     pub licence: Option<&'a [u8]>,
+}
+
+impl<'a> Trust<'a> {
+    const fn anchors(&self, signers: &'a Roots) -> Anchors<'a> {
+        Anchors { signers, timestamps: self.timestamps }
+    }
 }
 
 /// A definition whose signature holds.
@@ -41,6 +49,8 @@ pub struct VerifiedDefinition {
     pub signer: Certificate,
     /// When, by the signer's own clock.
     pub signing_time: UnixTime,
+    /// When at the latest, by a timestamp.
+    pub stamped_at: Option<UnixTime>,
     /// Whether it may be issued.
     pub licensed: Licensed,
 }
@@ -68,21 +78,29 @@ pub fn verify_definition(
     trust: &Trust<'_>,
     now: UnixTime,
 ) -> Result<VerifiedDefinition, ToolError> {
-    let facts = Facts { now, name: None, intermediates: &[], revocation: trust.revocation };
-    let verified = envelope::verify(envelope, ContentType::Definition, Role::Author, trust.authors, &facts)?;
+    let facts = Facts { revocation: trust.revocation, ..Facts::at(now) };
+    let verified = envelope::verify(
+        envelope,
+        ContentType::Definition,
+        Role::Author,
+        &trust.anchors(trust.authors),
+        &facts,
+    )?;
     let text = String::from_utf8(verified.content).map_err(|_| ToolError::NotText)?;
     let definition = Definition::parse(&text)?;
     let Some(signer) = verified.signers.into_iter().next() else { return Err(ToolError::NotText) };
     let licensed = match trust.licence.map(|envelope| licence(envelope, trust, &facts)) {
-        Some(Ok(licence)) => licensed(&licence, &definition, &signer, verified.signing_time),
+        Some(Ok(licence)) => licensed(&licence, &definition, &signer, verified.stamped_at),
         Some(Err(problem)) => Licensed::No(problem),
         None => Licensed::Unknown,
     };
-    Ok(VerifiedDefinition { definition, text, signer, signing_time: verified.signing_time, licensed })
+    let (signing_time, stamped_at) = (verified.signing_time, verified.stamped_at);
+    Ok(VerifiedDefinition { definition, text, signer, signing_time, stamped_at, licensed })
 }
 
 fn licence(envelope: &[u8], trust: &Trust<'_>, facts: &Facts<'_>) -> Result<Licence, String> {
-    let verified = envelope::verify(envelope, ContentType::Licence, Role::Licensor, trust.licences, facts)
+    let anchors = trust.anchors(trust.licences);
+    let verified = envelope::verify(envelope, ContentType::Licence, Role::Licensor, &anchors, facts)
         .map_err(|error| format!("the licence is refused: {error}"))?;
     let text = String::from_utf8(verified.content).map_err(|_| "the licence is not UTF-8".to_owned())?;
     let licence = Licence::parse(&text).map_err(|error| error.to_string())?;
@@ -97,10 +115,10 @@ fn licensed(
     licence: &Licence,
     definition: &Definition,
     signer: &Certificate,
-    signing_time: UnixTime,
+    stamped_at: Option<UnixTime>,
 ) -> Licensed {
     let admitted: Result<(), LicenceRefusal> =
-        licence.admits(definition.name(), definition.version(), &signer.thumbprint(), signing_time);
+        licence.admits(definition.name(), definition.version(), &signer.thumbprint(), stamped_at);
     match admitted {
         Ok(()) => Licensed::Yes { serial: licence.serial() },
         Err(refusal) => Licensed::No(refusal.to_string()),

@@ -2,9 +2,9 @@
 //! policies.
 //!
 //! What its commands do is here as functions, for `muster pki init` and tests: [`sign_definition`],
-//! [`verify_definition`], [`issue_licence`], [`sign_policy`], [`verify_policy`], [`read_envelope`]. They are given bytes and `now`; only [`command`] opens
-//! files. Keys are PEM files, which are read and never copied; PFX files, PKCS#11 tokens and timestamps are not
-//! supported by this version. Start with [`cli`].
+//! [`verify_definition`], [`issue_licence`], [`sign_policy`], [`verify_policy`], [`stamp_envelope`], [`read_envelope`]. They are given bytes and `now`; only
+//! [`command`] opens files and connections. Keys are PEM files, which are read and never copied; PFX files and PKCS#11 tokens are
+//! not supported by this version. Start with [`cli`].
 
 pub mod cli;
 pub mod command;
@@ -12,17 +12,20 @@ mod definition;
 mod envelope;
 mod licence;
 mod policy;
+mod timestamp;
 
 pub use definition::{Licensed, Trust, VerifiedDefinition, sign_definition, verify_definition};
 pub use envelope::{ReadError, read_envelope};
 pub use licence::{LicenceRequest, issue_licence};
 pub use policy::{VerifiedPolicy, sign_policy, verify_policy};
+pub use timestamp::{Stamped, stamp_envelope};
 
 use muster_pki::{Certificate, ExtendedKeyUsage, Facts, Role, Roots, UnixTime};
 use muster_signing::definition::DefinitionError;
 use muster_signing::envelope::{EnvelopeError, SignError, Signer};
 use muster_signing::licence::LicenceError;
 use muster_signing::policy::PolicyError;
+use muster_signing::timestamp::TimestampError;
 
 /// Why a document is not signed, or not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +63,9 @@ pub enum ToolError {
         /// What is wrong with it. No `source`: whoever prints causes would say it twice.
         problem: EnvelopeError,
     },
+    /// A timestamp that nobody would believe.
+    #[error(transparent)]
+    Timestamp(#[from] TimestampError),
     /// A verified content that is no text.
     #[error("the content is not UTF-8")]
     NotText,

@@ -1,7 +1,7 @@
 //! Signing and verifying client policies.
 
-use muster_pki::{Certificate, Facts, RevocationIndex, Role, Roots, UnixTime};
-use muster_signing::envelope::{self, ContentType, Signer};
+use muster_pki::{Certificate, Facts, RevocationIndex, Role, UnixTime};
+use muster_signing::envelope::{self, Anchors, ContentType, Signer};
 use muster_signing::policy::Policy;
 
 use crate::{ToolError, check_signer};
@@ -30,6 +30,8 @@ pub struct VerifiedPolicy {
     pub signer: Certificate,
     /// When, by the signer's own clock.
     pub signing_time: UnixTime,
+    /// When at the latest, by a timestamp.
+    pub stamped_at: Option<UnixTime>,
 }
 
 /// Verifies a policy as a Switch and its clients do.
@@ -38,14 +40,15 @@ pub struct VerifiedPolicy {
 /// The signature does not hold, the signer is not trusted, or the text is no policy.
 pub fn verify_policy(
     envelope: &[u8],
-    roots: &Roots,
+    anchors: &Anchors<'_>,
     revocation: Option<&RevocationIndex>,
     now: UnixTime,
 ) -> Result<VerifiedPolicy, ToolError> {
-    let facts = Facts { now, name: None, intermediates: &[], revocation };
-    let verified = envelope::verify(envelope, ContentType::Policy, Role::Policy, roots, &facts)?;
+    let facts = Facts { revocation, ..Facts::at(now) };
+    let verified = envelope::verify(envelope, ContentType::Policy, Role::Policy, anchors, &facts)?;
     let text = String::from_utf8(verified.content).map_err(|_| ToolError::NotText)?;
     let policy = Policy::parse(&text)?;
     let Some(signer) = verified.signers.into_iter().next() else { return Err(ToolError::NotText) };
-    Ok(VerifiedPolicy { policy, text, signer, signing_time: verified.signing_time })
+    let (signing_time, stamped_at) = (verified.signing_time, verified.stamped_at);
+    Ok(VerifiedPolicy { policy, text, signer, signing_time, stamped_at })
 }

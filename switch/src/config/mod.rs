@@ -81,6 +81,8 @@ pub struct TrustConfig {
     pub licences: PathBuf,
     /// Roots of client policies' administrators. Default: none, and no policy is imported.
     pub policies: Option<PathBuf>,
+    /// Roots of timestamp authorities (RFC 3161). Default: none, and a document with a timestamp is refused.
+    pub timestamps: Option<PathBuf>,
 }
 
 impl Config {
@@ -132,6 +134,7 @@ impl Default for TrustConfig {
             orders: file("orders.pem"),
             licences: file("licences.pem"),
             policies: None,
+            timestamps: None,
         }
     }
 }

@@ -36,6 +36,7 @@ pub(crate) use error::{EngineEnd, EngineError, OpenError};
 pub(crate) use handle::{Engine, EngineHandle};
 pub(crate) use message::{Connect, Connected, DueOrder, Prepare, Prepared, SessionKey, ShardMessage};
 pub(crate) use metrics::describe as describe_metrics;
+pub(crate) use metrics::unauthenticated_refused;
 pub(crate) use proofs::Proofs;
 pub(crate) use reader::{Cursor, EngineStatus, Reader};
 pub use store::StoreError;

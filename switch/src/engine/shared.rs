@@ -15,7 +15,7 @@ use muster_proto::ids::InstructionId;
 use tokio::sync::watch;
 
 use super::clock::{Clock, millis};
-use super::core::{Ahead, BlockedDevices};
+use super::core::{Ahead, BlockedDevices, Twinned};
 use super::damage::Damage;
 use super::metrics;
 use super::reader::EngineStatus;
@@ -40,6 +40,7 @@ pub(crate) struct Shared {
     active: AtomicU64,
     devices: AtomicU64,
     ahead: RwLock<Option<Ahead>>,
+    twinned: RwLock<Option<Twinned>>,
     changes: watch::Sender<u64>,
 }
 
@@ -70,6 +71,7 @@ impl Shared {
             active: AtomicU64::new(0),
             devices: AtomicU64::new(0),
             ahead: RwLock::default(),
+            twinned: RwLock::default(),
             changes: watch::Sender::new(0),
         }
     }
@@ -136,6 +138,11 @@ impl Shared {
         *self.ahead.write().unwrap_or_else(PoisonError::into_inner) = Some(ahead);
     }
 
+    /// Notes which devices several machines are at once.
+    pub(crate) fn set_twinned(&self, twinned: Twinned) {
+        *self.twinned.write().unwrap_or_else(PoisonError::into_inner) = Some(twinned);
+    }
+
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -178,6 +185,8 @@ impl Shared {
         }
         let older_copy = self.ahead.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(Ahead::says);
         warnings.extend(older_copy.clone());
+        let twinned = self.twinned.read().unwrap_or_else(PoisonError::into_inner);
+        warnings.extend(twinned.as_ref().and_then(|twinned| twinned.says(self.clock.now_ms())));
         let expires =
             licence.map(|held| std::time::Duration::from_secs(held.document.terms().not_after.as_secs()));
         EngineStatus {

@@ -16,6 +16,8 @@ pub(crate) struct Trust {
     pub(crate) licences: Roots,
     /// Roots of policies' administrators; none: policies are not imported.
     pub(crate) policies: Option<Roots>,
+    /// Roots of timestamp authorities; none: a document with a timestamp is refused.
+    pub(crate) timestamps: Option<Roots>,
     /// Which certificates are revoked; none: revocation isn't compared.
     pub(crate) revocation: Option<RevocationIndex>,
     /// Hears from where the CRLs of signers' issuers may be fetched; none: nobody asks.

@@ -232,6 +232,9 @@ impl Writer {
         if let Some(ahead) = self.core.ahead() {
             self.shared.set_ahead(ahead);
         }
+        if let Some(twinned) = self.core.twinned() {
+            self.shared.set_twinned(twinned);
+        }
         let names = self.core.attribute_names_version();
         if names != self.last_names {
             self.last_names = names;

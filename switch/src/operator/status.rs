@@ -32,6 +32,7 @@ impl StatusService for Api {
         let mut warnings = engine.warnings;
         warnings.extend(expiry_warning(certificate_not_after_ms, wall::now_ms()));
         warnings.extend(certificates);
+        warnings.extend(parts.registry.warnings());
         warnings.extend(parts.doors.warnings(wall::now_ms()));
         Ok(Response::new(GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),

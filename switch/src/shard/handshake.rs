@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::Error as UpgradeError;
 use super::Shard;
 use super::stranger::{self, Unproven};
 use super::upgrade::{self, Asked, Denial, Socket};
+use crate::engine;
 use crate::metrics::Listener;
 use crate::refusal;
 use crate::registry::{NoRoom, Room};
@@ -190,7 +191,30 @@ fn room(shard: &Shard, identity: &Identity, visitor: &Visitor) -> Result<Room, D
     if note_blocked(shard, identity, visitor) {
         return Err(Denial::Blocked);
     }
-    shard.registry.admit(&visitor.device).map_err(Denial::NoRoom)
+    shard.registry.admit(&visitor.device).map_err(|no_room| {
+        note_no_room(shard, no_room, visitor);
+        Denial::NoRoom(no_room)
+    })
+}
+
+/// Counts and lists a device without a certificate for which there is no room: by where it comes from, since keys are free.
+fn note_no_room(shard: &Shard, no_room: NoRoom, visitor: &Visitor) {
+    match no_room {
+        NoRoom::UnauthenticatedFull => {
+            engine::unauthenticated_refused("sessions");
+            let max = shard.config.sessions.unauthenticated_max;
+            let finding = format!(
+                "{}: got {}, which has no certificate, and {max} sessions of such devices; wanted fewer; fix: raise \
+                 `sessions.unauthenticated_max`, or give the device a certificate; it comes back by itself",
+                refusal::NOBODY_RULE,
+                visitor.device
+            );
+            let told = Told::new(refusal::NOBODY_RULE, finding, &Shown::default());
+            refusal::note(&shard.refusals, Listener::Sessions, told, visitor.address, shard.wall.now_ms());
+        }
+        // Handshakes are counted by outcome; `muster doctor` tells of a full Switch.
+        NoRoom::Full | NoRoom::DeviceFull => {}
+    }
 }
 
 /// Returns whether an operator keeps the device out; if so, logs, counts and lists it like a revoked certificate.

@@ -18,7 +18,7 @@ use muster_proto_grpc::operator::v1::definition_service_client::DefinitionServic
 use muster_proto_grpc::operator::v1::event_service_client::EventServiceClient;
 use muster_proto_grpc::operator::v1::instruction_service_client::InstructionServiceClient;
 use muster_proto_grpc::operator::v1::licence_service_client::LicenceServiceClient;
-use muster_signing::envelope::{ContentType, Signer, sign};
+use muster_signing::envelope::{Anchors, ContentType, Signer, sign};
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -299,11 +299,16 @@ async fn receive_order(world: &World, client: &mut Client) -> InstructionId {
             _ => None,
         })
         .await;
-    let facts = muster_pki::Facts { now: UnixTime::now(), name: None, intermediates: &[], revocation: None };
+    let facts = muster_pki::Facts::at(UnixTime::now());
     let roots = world.pki.roots(Role::OrderSigner);
-    let verified =
-        muster_signing::envelope::verify(&envelope, ContentType::Order, Role::OrderSigner, &roots, &facts)
-            .unwrap();
+    let verified = muster_signing::envelope::verify(
+        &envelope,
+        ContentType::Order,
+        Role::OrderSigner,
+        &Anchors::of(&roots),
+        &facts,
+    )
+    .unwrap();
     let order = muster_signing::order::decode(&verified.content).unwrap();
     InstructionId::try_from(order.instruction.as_slice()).unwrap()
 }

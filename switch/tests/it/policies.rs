@@ -1,5 +1,7 @@
 //! Client policies on their way: imported by an operator, told to sessions, fetched and followed by devices.
 
+use std::time::Duration;
+
 use muster_pki::{Facts, Role, UnixTime};
 use muster_proto::ids::Digest;
 use muster_proto::operator::v1::{
@@ -9,7 +11,7 @@ use muster_proto::session::client::ClientEvent;
 use muster_proto::session::v1::DocumentKind;
 use muster_proto_grpc::operator::v1::client_service_client::ClientServiceClient;
 use muster_proto_grpc::operator::v1::policy_service_client::PolicyServiceClient;
-use muster_signing::envelope::{self, ContentType, Signer};
+use muster_signing::envelope::{self, Anchors, ContentType, Signer};
 use muster_signing::policy::Policy;
 use muster_switch::{Grant, GrantRole, StartError};
 use tonic::transport::Channel;
@@ -37,8 +39,8 @@ async fn k3_a_policy_reaches_the_device_that_it_is_for_and_the_operator_sees_who
 
     assert_eq!((none, others, followed), (None, None, None));
     assert_eq!(pushed.unwrap().to_string(), imported.digest);
-    let facts = Facts { now: UnixTime::now(), name: None, intermediates: &[], revocation: None };
-    let opened = Policy::open(&envelope, &world.pki.roots(Role::Policy), &facts).unwrap();
+    let facts = Facts::at(UnixTime::now());
+    let opened = Policy::open(&envelope, &Anchors::of(&world.pki.roots(Role::Policy)), &facts).unwrap();
     assert_eq!(opened.serial(), 7);
     assert_eq!(
         [follows(&operator, "w701.acme.local").await, follows(&operator, "w702.acme.local").await],
@@ -47,6 +49,30 @@ async fn k3_a_policy_reaches_the_device_that_it_is_for_and_the_operator_sees_who
     let shown = show(&operator, 7).await;
     assert_eq!((shown.following, shown.behind, shown.superseded), (1, 0, false));
     switch.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn k3_so_many_devices_ask_in_a_second_as_the_configuration_says_and_fewer_ask_at_once() {
+    for (per_second, wanted) in [(1, 2_000), (2, 0)] {
+        let mut world = World::new();
+        world.config.engine.policy_asks_per_second = per_second;
+        let switch = world.start().await;
+        let operator = connect_as(&world, &switch, Role::Operator, "alice.acme.local").await;
+        let mut devices = Vec::new();
+        for name in ["w701.acme.local", "w702.acme.local"] {
+            let mut device = device(&world, &switch, name).await;
+            assert_eq!(check(&mut device, 0).await, None);
+            devices.push(device);
+        }
+
+        import(&operator, policy(&world, 1, "")).await.unwrap();
+
+        for device in &mut devices {
+            let (digest, spread) = notice_over(device).await;
+            assert_eq!((digest.is_some(), spread), (true, Duration::from_millis(wanted)), "{per_second}");
+        }
+        switch.stop().await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -167,9 +193,14 @@ async fn check(client: &mut Client, serial: u64) -> Option<Digest> {
 }
 
 async fn notice(client: &mut Client) -> Option<Digest> {
+    notice_over(client).await.0
+}
+
+/// What is told of a policy, and over how long all that were told of it are to ask.
+async fn notice_over(client: &mut Client) -> (Option<Digest>, Duration) {
     client
         .until(|event| match event {
-            ClientEvent::PolicyNotice { digest, .. } => Some(digest),
+            ClientEvent::PolicyNotice { digest, spread } => Some((digest, spread)),
             _ => None,
         })
         .await

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use muster_pki::device_key::{DEVICE_KEY_HEADER, DeviceKey, EXPORTER_BYTES, EXPORTER_LABEL};
 use muster_pki::{DeviceId, Role};
 use muster_proto::operator::v1::{
-    BlockClientRequest, Client as Shown, GetClientRequest, ListRefusedClientsRequest, UnblockClientRequest,
+    BlockClientRequest, Client as Shown, GetClientRequest, GetStatusRequest, ListRefusedClientsRequest,
+    RefusedClient, UnblockClientRequest,
 };
 use muster_proto::session::v1::CloseReason;
 use muster_proto::session::{PATH, SUBPROTOCOL};
 use muster_proto_grpc::operator::v1::client_service_client::ClientServiceClient;
+use muster_proto_grpc::operator::v1::status_service_client::StatusServiceClient;
 use muster_switch::ClientCertificate;
 use rustls::{ClientConfig, HandshakeKind};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -201,6 +204,32 @@ async fn c1_who_has_neither_certificate_nor_key_or_too_many_of_them_gets_no_sess
     switch.stop().await.unwrap();
 }
 
+#[tokio::test]
+async fn c14_who_shows_no_certificate_where_one_is_required_is_counted_and_listed_at_every_door() {
+    let world = world(ClientCertificate::Required);
+    let switch = world.start().await;
+
+    for address in [switch.running.session_addr(), switch.running.operator_addr()] {
+        let mut stream = tls(address, world.pki.tls(None, &[])).await.unwrap();
+        // With TLS 1.3 the refusal comes after the handshake.
+        let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.unwrap();
+        assert!(ended.is_err(), "{ended:?}");
+    }
+
+    let refused = refused(&world, &switch).await;
+    let mut doors: Vec<_> = refused.iter().map(|one| (&one.listener[..], &one.rules[0][..])).collect();
+    doors.sort_unstable();
+    assert_eq!(doors, [("operators", "C1"), ("sessions", "C1")], "{refused:?}");
+    assert!(refused[0].findings[0].contains("showed no certificate"), "{refused:?}");
+    switch.stop().await.unwrap();
+}
+
+async fn refused(world: &World, switch: &Switch) -> Vec<RefusedClient> {
+    let mut alice = operator(world, switch).await;
+    let request = ListRefusedClientsRequest { limit: 0 };
+    alice.list_refused_clients(request).await.unwrap().into_inner().refused
+}
+
 fn over_tls12(world: &World) -> Arc<ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     let root = world.pki.roots(Role::Switch);
@@ -321,9 +350,20 @@ async fn c1_sessions_without_a_certificate_have_a_bound_of_their_own_and_a_metri
         "muster_switch_unauthenticated_sessions 1",
         "muster_switch_unauthenticated_devices 1",
         "muster_switch_handshakes_total{listener=\"sessions\",outcome=\"unauthenticated_full\"} 1",
+        "muster_switch_unauthenticated_refused_total{what=\"sessions\"} 1",
     ] {
         assert!(metrics.lines().any(|line| line == wanted), "{wanted}: {metrics}");
     }
+    let refused = refused(&world, &switch).await;
+    assert!(
+        matches!(&refused[..], [one] if one.findings[0].contains("sessions.unauthenticated_max")),
+        "{refused:?}"
+    );
+    let alice = connect_as(&world, &switch, Role::Operator, "alice.acme.local").await;
+    let status = StatusServiceClient::new(alice).get_status(GetStatusRequest {}).await.unwrap().into_inner();
+    let is_told =
+        |warning: &String| warning.starts_with("devices without a certificate hold all the 1 sessions");
+    assert!(status.warnings.iter().any(is_told), "{status:?}");
     first.vanish();
     switch.stop().await.unwrap();
 }

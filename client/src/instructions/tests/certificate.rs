@@ -105,6 +105,16 @@ fn s6_a_restart_goes_on_waiting_looks_every_ten_minutes_and_keeps_the_deadline()
 }
 
 #[test]
+fn s6_a_window_that_ends_before_a_welcome_ends_the_wait_as_expired() {
+    let mut test = restarted(72 * HOUR, &stored_wait(72 * HOUR));
+
+    test.now.wall_ms += 48 * 3_600_000;
+    test.machine.handle_timeout(test.now);
+
+    assert_eq!(test.effects(), ["result 1 Expired", "no wait"]);
+}
+
+#[test]
 fn s6_a_certificate_that_came_while_the_client_was_down_starts_the_download_after_the_welcome() {
     let mut test = restarted(24 * HOUR, &stored_wait(24 * HOUR));
 

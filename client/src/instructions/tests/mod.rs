@@ -15,7 +15,7 @@ use muster_proto::common::v1::{Refusal, TargetState};
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::session::v1::InclusionProof;
 
-use super::admission::{PlanColumn, PlanResource};
+use super::admission::{OrderSigner, PlanColumn, PlanResource};
 use super::{
     Admission, DownloadWait, Effect, FetchFailure, HeldLicence, Instructions, Limits, Memory, Now, Opened,
     Plan, Refused, WaitNotice,
@@ -46,6 +46,7 @@ impl Admission for Spoken {
             licence_serial: 3,
             expires_at_ms: NOW_MS + 60_000,
             order: muster_proto::order::v1::Order::default(),
+            signer: OrderSigner::Operator,
         })
     }
 

@@ -25,12 +25,19 @@ pub(crate) enum Pki {
         #[arg(long, default_value = "device")]
         role: String,
     },
-    /// Write fresh CRLs and print their paths
-    #[command(after_help = "Examples:\n  muster pki crl\n  muster pki crl --role device")]
+    /// Write fresh CRLs, of roots and issuing CAs, and print their paths and where certificates say that they are published
+    #[command(
+        after_help = "Examples:\n  muster pki crl --publish /var/www/crl\n  muster pki crl --role device\n\n\
+        Each CA has two lists, and both must be published: BASE/ROLES.crl of the issuing CA, and BASE/ROLES-root.crl of the root. \
+        A CA without a fresh list is refused sooner or later."
+    )]
     Crl {
         /// Whose CA [default: every one]
         #[arg(long)]
         role: Option<String>,
+        /// The folder that the web server of the distribution points serves: the lists go there, in DER, under the names that certificates tell
+        #[arg(long, value_name = "DIR")]
+        publish: Option<PathBuf>,
     },
     /// Show what the certificates of a file say
     #[command(after_help = "Examples:\n  muster pki inspect web1.example.org.pem -o json")]
@@ -49,13 +56,14 @@ pub(crate) enum Pki {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  muster pki init --tenant acme --crl-url http://crl.acme.example/muster\n  \
-    muster pki crl    (again before a CRL is 30 days old; publish pki/*/crl.pem as BASE/ROLES.crl)"
+    muster pki crl --publish DIR    (again before a CRL is 30 days old, and after each revocation; BASE must serve DIR)"
 )]
 pub(crate) struct PkiInit {
     /// The organisation that the licence names
     #[arg(long, default_value = "dev")]
     pub(crate) tenant: String,
-    /// Where the CRLs will be published; certificates name BASE/ROLES.crl as their distribution point
+    /// Where the CRLs will be published; certificates name BASE/ROLES.crl as their distribution point, issuing CAs
+    /// BASE/ROLES-root.crl
     #[arg(long, value_name = "BASE", default_value = crate::pki_home::CRL_BASE_URL, value_parser = base_url)]
     pub(crate) crl_url: String,
 }

@@ -95,7 +95,7 @@ fn certificate(report: &mut Report, home: &Home, check: &str, file: &str, role: 
         let roots_path = home.roots(roots);
         let roots = Roots::from_pem(&read(&roots_path)?, &roots_path.display().to_string())
             .map_err(|error| error.to_string())?;
-        let facts = Facts { now: UnixTime::now(), name: None, intermediates: &[], revocation: None };
+        let facts = Facts::at(UnixTime::now());
         muster_pki::check_with(&muster_pki::Policy::default(), role, &chain, &roots, &facts)
             .into_result()
             .map_err(|refused| refused.to_string())
@@ -126,7 +126,17 @@ fn expires_soon(certificate: &Certificate, now: UnixTime) -> Option<String> {
 
 /// Warns of roots in this home that are about to end: with them, every certificate below does.
 fn roots(report: &mut Report, home: &Home, now: UnixTime) {
-    for name in ["devices", "operators", "services", "servers", "authors", "orders", "licences"] {
+    for name in [
+        "devices",
+        "operators",
+        "services",
+        "servers",
+        "authors",
+        "orders",
+        "licences",
+        "policies",
+        "timestamps",
+    ] {
         let path = home.roots(name);
         // Whoever needs them is told that they are missing; a home need not have all.
         let read = std::fs::read(&path).ok();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use muster_pki::{Facts, Role, Roots, UnixTime};
+use muster_pki::{Facts, Role, UnixTime};
 use muster_proto::operator::v1::{GetLicenceRequest, ImportLicenceRequest};
 use muster_signing::envelope::{self, ContentType};
 use muster_signing::licence::Licence as Document;
@@ -45,11 +45,9 @@ async fn show(operator: &Operator, home: &Home, format: output::Format) -> Resul
         return Err(Failure::new(Exit::Refused, "the Switch holds no licence")
             .with_next("muster licence import FILE"));
     }
-    let path = home.roots("licences");
-    let roots = Roots::from_pem(&read_file(&path, "muster pki init")?, &path.display().to_string())
-        .map_err(|error| Failure::denied(error.to_string()))?;
-    let facts = Facts { now: UnixTime::now(), name: None, intermediates: &[], revocation: None };
-    let verified = envelope::verify(&held, ContentType::Licence, Role::Licensor, &roots, &facts)
+    let roots = home.document_roots("licences")?;
+    let facts = Facts::at(UnixTime::now());
+    let verified = envelope::verify(&held, ContentType::Licence, Role::Licensor, &roots.anchors(), &facts)
         .map_err(|error| Failure::denied(format!("the licence's signature: {error}")))?;
     let text = String::from_utf8(verified.content).map_err(|error| Failure::denied(error.to_string()))?;
     let licence = Document::parse(&text).map_err(|error| Failure::denied(error.to_string()))?;

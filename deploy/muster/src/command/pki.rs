@@ -12,7 +12,7 @@ use crate::cli::{Pki, PkiInit};
 use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::output;
-use crate::pki_home::{PkiHome, ROLES};
+use crate::pki_home::{self, PkiHome, ROLES};
 use crate::provision;
 
 /// Runs a verb.
@@ -22,9 +22,17 @@ pub(crate) fn run(home: &Home, verb: Pki) -> Result<Exit, Failure> {
         Pki::Init(arguments) => init(home, &arguments, now),
         Pki::Issue(arguments) => issue::run(home, &arguments, now),
         Pki::Revoke { subject, role } => revoke::run(home, &subject, parse_role(&role)?, now),
-        Pki::Crl { role: Some(role) } => crl(home, parse_role(&role)?, now),
-        Pki::Crl { role: None } => {
-            ROLES.iter().try_for_each(|(role, _folder)| crl(home, *role, now).map(drop))?;
+        Pki::Crl { role, publish } => {
+            let roles = match role {
+                Some(role) => vec![parse_role(&role)?],
+                None => ROLES.iter().map(|(role, _folder)| *role).collect(),
+            };
+            for role in roles {
+                crl(home, role, now)?;
+                if let Some(folder) = &publish {
+                    PkiHome::of(home).publish(role, folder)?;
+                }
+            }
             Ok(Exit::Ok)
         }
         Pki::Inspect { file, output } => inspect::run(&file, output),
@@ -49,8 +57,12 @@ fn init(home: &Home, arguments: &PkiInit, now: UnixTime) -> Result<Exit, Failure
 }
 
 fn crl(home: &Home, role: Role, now: UnixTime) -> Result<Exit, Failure> {
-    let path = PkiHome::of(home).write_crl(role, now)?;
-    output::print_line(&path.display().to_string())?;
+    let pki = PkiHome::of(home);
+    pki.write_crl(role, now)?;
+    let base = pki.crl_base_url()?;
+    for list in pki_home::lists(role)? {
+        output::print_line(&format!("{}  {base}/{}", home.path(&list.path).display(), list.name))?;
+    }
     Ok(Exit::Ok)
 }
 

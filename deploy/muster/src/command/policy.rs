@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use muster_pki::{Roots, UnixTime};
+use muster_pki::UnixTime;
 use muster_proto::operator::v1::{ClientPolicy, GetPolicyRequest, ImportPolicyRequest, ListPoliciesRequest};
 
 use crate::cli::Policy;
@@ -21,15 +21,27 @@ pub(crate) async fn run(operator: &Operator, home: &Home, verb: Policy) -> Resul
 }
 
 async fn import(operator: &Operator, files: &[PathBuf], format: Format) -> Result<Exit, Failure> {
-    let mut table = table();
+    let (mut table, mut notes) = (table(), Vec::new());
     for file in files {
-        table.push(row(&import_one(operator, file).await?));
+        let imported = import_one(operator, file).await?;
+        table.push(row(&imported));
+        notes.push(taken(&imported));
     }
     table.print(format)?;
-    output::note(
-        "devices take it at once, or when they connect; muster policy list shows how many follow it",
-    );
+    notes.dedup();
+    notes.iter().for_each(|note| output::note(note));
     Ok(Exit::Ok)
+}
+
+/// Says what becomes of a policy that the Switch holds.
+fn taken(policy: &ClientPolicy) -> String {
+    if policy.superseded {
+        let serial = policy.serial;
+        return format!(
+            "no device takes policy {serial}: a later one is for all of them; sign what it says under a higher serial"
+        );
+    }
+    "devices take it at once, or when they connect; muster policy list shows how many follow it".to_owned()
 }
 
 async fn import_one(operator: &Operator, file: &Path) -> Result<ClientPolicy, Failure> {
@@ -134,11 +146,8 @@ async fn show(operator: &Operator, home: &Home, serial: u64, format: Format) -> 
 
 /// Verifies a policy with the home's own roots: the Switch is not believed.
 fn verified_text(home: &Home, envelope: &[u8]) -> Result<String, Failure> {
-    let path = home.roots("policies");
-    let next = format!("put the roots of the policies' administrators at {}", path.display());
-    let roots = Roots::from_pem(&read_file(&path, &next)?, &path.display().to_string())
-        .map_err(|error| Failure::denied(error.to_string()))?;
-    let verified = muster_sign::verify_policy(envelope, &roots, None, UnixTime::now())
+    let roots = home.document_roots("policies")?;
+    let verified = muster_sign::verify_policy(envelope, &roots.anchors(), None, UnixTime::now())
         .map_err(|error| Failure::denied(format!("the policy's signature: {error}")))?;
     Ok(verified.text)
 }
@@ -146,6 +155,21 @@ fn verified_text(home: &Home, envelope: &[u8]) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tables_that_a_policy_may_name_without_a_warning_are_those_of_a_client() {
+        let names: Vec<&str> = muster_endpoint::schema().iter().map(|table| table.name).collect();
+
+        assert_eq!(names, muster_signing::policy::TABLES);
+    }
+
+    #[test]
+    fn k3_a_policy_that_a_later_one_has_superseded_is_told_to_be_taken_by_nobody() {
+        let policy = |superseded| ClientPolicy { serial: 3, superseded, ..ClientPolicy::default() };
+
+        assert!(taken(&policy(false)).starts_with("devices take it at once"));
+        assert!(taken(&policy(true)).starts_with("no device takes policy 3: a later one is for all of them"));
+    }
 
     #[test]
     fn a_policy_without_an_audience_is_for_all_and_says_so_to_people_only() {

@@ -151,6 +151,7 @@ fn config(home: &Home, own: &Path, name: &str, addresses: &Addresses) -> Result<
     config.trust.orders = home.roots("orders");
     config.trust.licences = home.roots("licences");
     config.trust.policies = home.roots("policies");
+    config.trust.timestamps = home.roots("timestamps");
     config.helper.program = program;
     config.helper.arguments = vec!["__sql-helper".to_owned()];
     // Without a Switch for this long, a development client takes the other road, so that one need not wait to see it.

@@ -31,8 +31,8 @@ const NEXT: &str = "give it to the user who runs this, or delete it and run must
 /// A server's certificate in a development fleet lives this long.
 const SERVER_DAYS: i32 = 90;
 /// The roles whose roots the Switch has.
-const TRUSTED_BY_SWITCH: [&str; 7] =
-    ["devices", "operators", "services", "authors", "orders", "licences", "policies"];
+const TRUSTED_BY_SWITCH: [&str; 8] =
+    ["devices", "operators", "services", "authors", "orders", "licences", "policies", "timestamps"];
 /// The roles whose roots the Background Channel has.
 const TRUSTED_BY_BACKGROUND_CHANNEL: [&str; 3] = ["devices", "operators", "servers"];
 /// From the start of the clients until all of them have sessions.
@@ -287,6 +287,7 @@ impl Fleet {
         config.trust.orders = self.home.roots("orders");
         config.trust.licences = self.home.roots("licences");
         config.trust.policies = Some(self.home.roots("policies"));
+        config.trust.timestamps = Some(self.home.roots("timestamps"));
         Ok(config)
     }
 

@@ -161,6 +161,19 @@ impl Entrance {
         self.stop.run_until_cancelled(self.judge(newcomer, nameless)).await?
     }
 
+    /// Tells a handshake in which no certificate was shown though one is required from one that failed: the first is a refusal like
+    /// that of a bad certificate (C14 of trust.md).
+    fn failed(&self, error: io::Error) -> TurnedAway {
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if !matches!(tls, Some(rustls::Error::NoCertificatesPresented)) {
+            return TurnedAway::Tls(error);
+        }
+        match self.credentials.check_peer_role(None, self.roles, self.credentials.clock().now()) {
+            Err(refused) => TurnedAway::Certificate(refused),
+            Ok(_nobody) => TurnedAway::Tls(error),
+        }
+    }
+
     async fn judge(&self, newcomer: Newcomer, nameless: Nameless) -> Option<Admitted<Option<Peer>>> {
         let Newcomer { mut stream, address, place } = newcomer;
         let turn_away = |why: TurnedAway| (self.tell)(&why, Some(address));
@@ -175,7 +188,7 @@ impl Entrance {
         let stream = match accepted.map_err(|_| turn_away(TurnedAway::TlsDeadline)).ok()? {
             Ok(stream) => stream,
             Err((error, stream)) => {
-                turn_away(TurnedAway::Tls(error));
+                turn_away(self.failed(error));
                 farewell::linger(stream).await;
                 return None;
             }

@@ -8,6 +8,7 @@ use muster_pki::{
     CrlError, CrlUrlError, DeviceIdError, IdentityError, Refused, Role, RootsError, Thumbprint,
 };
 
+use super::one_device::OtherDevice;
 use super::told::Shown;
 use super::trust_folder::TrustFolderError;
 
@@ -92,6 +93,14 @@ pub enum CredentialError {
         /// Every rule it breaks.
         refused: Refused,
     },
+    /// Our own certificate is another device's (N4).
+    #[error("{}: got {other}", path.display())]
+    OtherDevice {
+        /// The certificate's file.
+        path: PathBuf,
+        /// Whose it is, and whose it was to be.
+        other: Box<OtherDevice>,
+    },
     /// Two roles trust the same root, so that one's certificates would pass as the other's.
     #[error(
         "{} ({first_role}) and {} ({second_role}) both trust the root {thumbprint}, wanted separate roots for each role; \
@@ -159,6 +168,7 @@ impl CredentialError {
             | Self::Roots(_)
             | Self::Key { .. }
             | Self::OwnCertificate { .. }
+            | Self::OtherDevice { .. }
             | Self::RootsOverlap { .. }
             | Self::Crl { .. }
             | Self::CrlOfAnother { .. }

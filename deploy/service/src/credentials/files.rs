@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use muster_pki::trust_store::TrustStore;
 use muster_pki::{Role, Thumbprint};
@@ -11,9 +12,10 @@ use zeroize::Zeroizing;
 
 use super::error::CredentialError;
 use super::identity::{Identity, OwnFiles};
+use super::judge::Judge;
 use super::store::{CertificateStore, Shelf};
 use super::trust::Trust;
-use super::trust_folder::{TrustFolder, TrustFolderError};
+use super::trust_folder::{Accepted, TrustFolder, TrustFolderError};
 use super::{Own, Rules};
 
 /// The largest file; a CRL with 100,000 entries has 4 MiB.
@@ -28,6 +30,8 @@ pub(super) struct Source {
     /// Servers that are trusted by a client's trust store.
     pub(super) servers: Option<TrustFolder>,
     pub(super) rules: Rules,
+    /// Whether peers were judged by the files before: what is refused from then on replaces nothing.
+    pub(super) begun: AtomicBool,
 }
 
 /// Everything the files say, validated.
@@ -56,7 +60,17 @@ pub(super) struct Contents {
     pub(super) password: Option<FileBytes>,
     pub(super) shelf: Option<Result<Shelf, CredentialError>>,
     pub(super) roots: Vec<FileBytes>,
-    pub(super) servers: Option<Result<TrustStore, TrustFolderError>>,
+    /// The roots of roles that are others' business, and may not be among ours.
+    pub(super) others: Vec<FileBytes>,
+    pub(super) servers: Option<Result<ReadServers, TrustFolderError>>,
+}
+
+/// A client's trust store as it was read.
+pub(super) struct ReadServers {
+    store: TrustStore,
+    /// What of its inputs is not in it.
+    problems: Vec<String>,
+    inputs: Accepted,
 }
 
 /// A file as it was read, or why it was not.
@@ -67,6 +81,7 @@ pub(super) type FileBytes = Result<Zeroizing<Vec<u8>>, std::io::Error>;
 pub(super) struct Fingerprint {
     pub(super) own: Thumbprint,
     pub(super) trust: Thumbprint,
+    pub(super) others: Thumbprint,
 }
 
 impl Source {
@@ -77,8 +92,9 @@ impl Source {
             certificate: files.map(|own| read(&own.certificate)),
             key: files.map(|own| read(&own.key)),
             password: files.and_then(|own| own.password_file.as_deref()).map(read),
-            shelf: self.own.store().map(CertificateStore::shelf),
+            shelf: self.own.store().map(|store| store.shelf(&self.judge())),
             roots: self.roots.iter().map(|(_role, path)| read(path)).collect(),
+            others: self.others().map(|(_role, path)| read(path)).collect(),
             servers: self.servers.as_ref().map(read_servers),
         }
     }
@@ -91,7 +107,18 @@ impl Source {
         contents: &mut Contents,
         before: Option<&Arc<Identity>>,
     ) -> Result<Option<Arc<Identity>>, CredentialError> {
-        let now = self.rules.clock.now();
+        let own = self.newest(contents, before)?;
+        if let Some(own) = &own {
+            self.judge().settle(&own.certificate);
+        }
+        Ok(own)
+    }
+
+    fn newest(
+        &self,
+        contents: &mut Contents,
+        before: Option<&Arc<Identity>>,
+    ) -> Result<Option<Arc<Identity>>, CredentialError> {
         match &self.own {
             Own::None => Ok(None),
             Own::Files(files) => {
@@ -99,11 +126,11 @@ impl Source {
                     return Ok(None);
                 };
                 let files = OwnFiles { files, certificate, key, password: contents.password.as_ref() };
-                Identity::new(&files, &self.rules.policy, self.own_role, now).map(|own| Some(Arc::new(own)))
+                Identity::new(&files, &self.judge()).map(|own| Some(Arc::new(own)))
             }
             Own::Store(store) => {
                 let Some(shelf) = contents.shelf.take() else { return Ok(before.cloned()) };
-                let revocation = self.rules.revocation.current();
+                let (now, revocation) = (self.rules.clock.now(), self.rules.revocation.current());
                 let Some(chosen) = store.take(shelf?, now, Some(&revocation.index)) else {
                     return match store.problem().filter(|_| store.is_of_server()) {
                         // The one before stays in use; without any, the port stays closed.
@@ -116,47 +143,70 @@ impl Source {
                     return Ok(Some(Arc::clone(same)));
                 }
                 let path = store.folder();
-                Identity::of(chosen, path, path, &self.rules.policy, self.own_role, now)
-                    .map(|own| Some(Arc::new(own)))
+                Identity::of(chosen, path, path, &self.judge()).map(|own| Some(Arc::new(own)))
             }
         }
+    }
+
+    fn judge(&self) -> Judge {
+        Judge::new(&self.rules, self.own_role)
     }
 
     /// Returns whether a client may go on without its own certificate until a better one is put into its store (S6).
     pub(super) fn may_wait(&self, error: &CredentialError) -> bool {
         let is_client = self.own.store().is_some_and(|store| !store.is_of_server());
-        is_client && matches!(error, CredentialError::OwnCertificate { .. } | CredentialError::Key { .. })
+        is_client
+            && matches!(
+                error,
+                CredentialError::OwnCertificate { .. }
+                    | CredentialError::OtherDevice { .. }
+                    | CredentialError::Key { .. }
+            )
     }
 
     /// Builds what peers are judged by from `contents`.
     pub(super) fn trust(&self, contents: &mut Contents) -> Result<Arc<Trust>, CredentialError> {
-        let (mut roots, mut errors) = (Vec::new(), Vec::new());
-        for ((role, path), bytes) in self.roots.iter().zip(&contents.roots) {
-            match bytes_of(path, bytes) {
-                Ok(bytes) => roots.push((*role, path.clone(), bytes)),
-                Err(error) => errors.push(error),
+        let mut errors = Vec::new();
+        let roots = files_of(self.roots.iter(), &contents.roots, &mut errors);
+        // One that cannot be read may hold any root: nothing is put to use that could not be compared with it.
+        let others = files_of(self.others(), &contents.others, &mut errors);
+        let (servers, left_out) = match (contents.servers.take(), &self.servers) {
+            (Some(Ok(read)), Some(_))
+                if read.inputs == Accepted::No && self.begun.load(Ordering::Relaxed) =>
+            {
+                errors.push(TrustFolderError::Refused(read.problems).into());
+                (None, Vec::new())
             }
-        }
-        let servers = match (contents.servers.take(), &self.servers) {
-            (Some(Ok(store)), Some(folder)) => Some((store, folder.settings().clone())),
+            (Some(Ok(read)), Some(folder)) => (Some((read.store, folder.settings().clone())), read.problems),
             (Some(Err(error)), _) => {
                 errors.push(error.into());
-                None
+                (None, Vec::new())
             }
-            (Some(Ok(_)) | None, _) => None,
+            (Some(Ok(_)) | None, _) => (None, Vec::new()),
         };
         // What can be read is looked at, too: everything that is wrong is told at once.
-        match Trust::new(&roots, servers, &self.rules) {
+        match Trust::new(&roots, &others, servers, &self.rules) {
             Ok(trust) if errors.is_empty() => {
                 if let Some(folder) = &self.servers {
-                    trust.record_end_of_anchors(&folder.merged_file());
+                    let file = folder.merged_file();
+                    for problem in &left_out {
+                        tracing::warn!(file = %file.display(), problem, "left out of the trust store");
+                    }
+                    trust.record_end_of_anchors(&file);
                 }
-                return Ok(Arc::new(trust));
+                self.begun.store(true, Ordering::Relaxed);
+                return Ok(Arc::new(trust.with_left_out(left_out)));
             }
             Ok(_incomplete) => {}
             Err(error) => errors.extend(error.into_each()),
         }
         Err(CredentialError::of_all(errors).unwrap_or(CredentialError::Several(Vec::new())))
+    }
+
+    /// Returns the roles of [`Rules::roles`] that are not ours.
+    fn others(&self) -> impl Iterator<Item = &(Role, PathBuf)> {
+        let is_ours = |role: &Role| self.roots.iter().any(|(ours, _path)| ours == role);
+        self.rules.roles.iter().filter(move |(role, _path)| !is_ours(role))
     }
 
     /// Adds what is wrong with roots to a problem with our own certificate.
@@ -177,7 +227,7 @@ impl Source {
             [Some(own.certificate.as_path()), Some(own.key.as_path()), own.password_file.as_deref()]
         });
         let store = self.own.store().into_iter().flat_map(CertificateStore::paths);
-        let roots = self.roots.iter().map(|(_role, path)| path.as_path());
+        let roots = self.roots.iter().chain(self.others()).map(|(_role, path)| path.as_path());
         let servers = self.servers.iter().flat_map(TrustFolder::paths);
         own.flatten().chain(roots).map(Path::to_path_buf).chain(store).chain(servers).collect()
     }
@@ -193,29 +243,46 @@ impl Contents {
             },
             trust: match &self.servers {
                 None => digest(self.roots.iter()),
-                Some(Ok(store)) => {
-                    let anchors = store.anchors().iter();
-                    let each: Vec<String> =
-                        anchors.map(|anchor| anchor.certificate().thumbprint().to_string()).collect();
+                Some(Ok(read)) => {
+                    let anchors = read.store.anchors().iter();
+                    let anchors = anchors.map(|anchor| anchor.certificate().thumbprint().to_string());
+                    let each: Vec<String> = anchors.chain(read.problems.iter().cloned()).collect();
                     Thumbprint::of(each.join("\n").as_bytes())
                 }
                 Some(Err(error)) => Thumbprint::of(error.to_string().as_bytes()),
             },
+            others: digest(self.others.iter()),
         }
     }
 }
 
+/// Roots of a role, with their file and its bytes.
+type RootsFile<'a> = (Role, PathBuf, &'a [u8]);
+
+/// Pairs files with their bytes, and tells those that were not read.
+fn files_of<'a>(
+    files: impl Iterator<Item = &'a (Role, PathBuf)>,
+    contents: &'a [FileBytes],
+    errors: &mut Vec<CredentialError>,
+) -> Vec<RootsFile<'a>> {
+    let mut read = Vec::new();
+    for ((role, path), bytes) in files.zip(contents) {
+        match bytes_of(path, bytes) {
+            Ok(bytes) => read.push((*role, path.clone(), bytes)),
+            Err(error) => errors.push(error),
+        }
+    }
+    read
+}
+
 /// Brings a trust store up to its inputs (T2), and reads it.
-fn read_servers(folder: &TrustFolder) -> Result<TrustStore, TrustFolderError> {
+fn read_servers(folder: &TrustFolder) -> Result<ReadServers, TrustFolderError> {
     let rebuilt = folder.rebuild(false)?;
     if let Some(reason) = rebuilt.reason {
         let file = folder.merged_file();
         tracing::info!(file = %file.display(), %reason, certificates = rebuilt.certificates, "trust store rebuilt");
-        for problem in &rebuilt.problems {
-            tracing::warn!(file = %file.display(), problem, "left out of the trust store");
-        }
     }
-    folder.store()
+    Ok(ReadServers { store: folder.store()?, problems: rebuilt.problems, inputs: rebuilt.inputs })
 }
 
 /// Reads a file of bounded size; one byte more than the bound says that it is larger.

@@ -4,14 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_pki::{
-    Certificate, CertificateDer, Facts, Format, IdentityFiles, NamedBytes, Policy, Refused, Role, Roots,
-    Rule, Severity, UnixTime, Verdict, check_with,
-};
+use muster_pki::{Certificate, Format, IdentityFiles, NamedBytes, UnixTime};
 use rustls::sign::CertifiedKey;
 
 use super::error::CredentialError;
 use super::files::{FileBytes, bytes_of};
+use super::judge::Judge;
 use super::provider::provider;
 use super::store::password_of;
 use super::{CredentialFiles, EXPIRY_WARNING};
@@ -33,12 +31,7 @@ pub(super) struct Identity {
 
 impl Identity {
     /// Reads and checks certificate and key, PEM or PFX; the key must fit (C5).
-    pub(super) fn new(
-        own: &OwnFiles<'_>,
-        policy: &Policy,
-        role: Role,
-        now: UnixTime,
-    ) -> Result<Self, CredentialError> {
+    pub(super) fn new(own: &OwnFiles<'_>, judge: &Judge) -> Result<Self, CredentialError> {
         let files = own.files;
         let certificate = bytes_of(&files.certificate, own.certificate)?;
         // A PFX has its key in it.
@@ -55,7 +48,7 @@ impl Identity {
             key: key.map(|bytes| NamedBytes { what: &key_name, bytes }),
             password,
         })?;
-        Self::of(read, &files.certificate, &files.key, policy, role, now)
+        Self::of(read, &files.certificate, &files.key, judge)
     }
 
     /// Checks an identity; `certificate_file` and `key_file` are where it was read from.
@@ -63,17 +56,21 @@ impl Identity {
         read: muster_pki::Identity,
         certificate_file: &Path,
         key_file: &Path,
-        policy: &Policy,
-        role: Role,
-        now: UnixTime,
+        judge: &Judge,
     ) -> Result<Self, CredentialError> {
         for skipped in read.skipped() {
             tracing::warn!(file = %certificate_file.display(), skipped, "a block of our own certificate's file is left out");
         }
         let (chain, key) = read.into_parts();
-        let certificate = check_own(policy, &chain, role, now).map_err(|refused| {
-            CredentialError::OwnCertificate { path: certificate_file.to_owned(), role, refused }
+        let certificate = judge.check(&chain).map_err(|refused| CredentialError::OwnCertificate {
+            path: certificate_file.to_owned(),
+            role: judge.role(),
+            refused,
         })?;
+        if let Some(other) = judge.other_device(&certificate) {
+            let path = certificate_file.to_owned();
+            return Err(CredentialError::OtherDevice { path, other: Box::new(other) });
+        }
         let certified =
             CertifiedKey::from_der(chain, key, &provider()).map_err(|error| CredentialError::Key {
                 certificate: certificate_file.to_owned(),
@@ -103,32 +100,4 @@ pub(super) fn expiry_warning(what: &str, certificate: &Certificate, now: UnixTim
     } else {
         None
     }
-}
-
-/// Applies every rule that needs no root of ours: peers know the root, our own configuration need not.
-///
-/// The CAs of the file stand in for the root. Without any CA in the file the path (C2) is for the peers to judge.
-fn check_own(
-    policy: &Policy,
-    chain: &[CertificateDer<'static>],
-    role: Role,
-    now: UnixTime,
-) -> Result<Certificate, Refused> {
-    let issuers: Vec<Certificate> =
-        chain.iter().skip(1).filter_map(|der| Certificate::from_der(der).ok()).collect();
-    let has_issuer = !issuers.is_empty();
-    let roots = Roots::from_certificates(issuers).unwrap_or_default();
-    let verdict = check_with(policy, role, chain, &roots, &Facts::at(now));
-    if !has_issuer
-        && only_the_path_is_missing(&verdict)
-        && let Some(leaf) = verdict.leaf()
-    {
-        return Ok(leaf.clone());
-    }
-    verdict.into_result()
-}
-
-fn only_the_path_is_missing(verdict: &Verdict) -> bool {
-    let mut refusals = verdict.findings().iter().filter(|finding| finding.severity == Severity::Refusal);
-    refusals.all(|finding| finding.rule == Rule::C2)
 }

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use muster_pki::Certificate;
+use muster_pki::{Certificate, Thumbprint, UnixTime};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
@@ -43,6 +44,8 @@ struct Current<C> {
 /// The files as last looked at, whether they were good or not.
 struct Seen {
     fingerprint: Fingerprint,
+    /// What the trust in use was read from.
+    trust_in_use: Thumbprint,
     own_problem: Option<String>,
     trust_problem: Option<String>,
 }
@@ -90,7 +93,8 @@ impl<C: Send + Sync + 'static> Live<C> {
         };
         let material = Material { trust: source.trust(&mut contents)?, own };
         let config = Arc::new(build(&material)?);
-        let seen = Seen { fingerprint, own_problem, trust_problem: None };
+        let trust_in_use = fingerprint.trust;
+        let seen = Seen { fingerprint, trust_in_use, own_problem, trust_problem: None };
         let current = ArcSwap::from_pointee(Current { material, config });
         Ok(Self {
             source,
@@ -156,20 +160,36 @@ impl<C: Send + Sync + 'static> Live<C> {
             let own = self.source.own(&mut contents, before.own.as_ref());
             seen.own_problem = put(own, &mut material.own);
         }
-        if fingerprint.trust != seen.fingerprint.trust || seen.trust_problem.is_some() {
-            seen.trust_problem = put(self.source.trust(&mut contents), &mut material.trust);
+        // Roots that did not change are looked at again when another role's did: both may hold the same one.
+        let is_trust_same =
+            fingerprint.trust == seen.fingerprint.trust && fingerprint.others == seen.fingerprint.others;
+        if !is_trust_same || seen.trust_problem.is_some() {
+            let mut trust = Arc::clone(&material.trust);
+            seen.trust_problem = put(self.source.trust(&mut contents), &mut trust);
+            // The same roots as before go on with the verdicts that they gave.
+            if seen.trust_problem.is_none() && fingerprint.trust != seen.trust_in_use {
+                material.trust = trust;
+            }
         }
-        let is_same = fingerprint == seen.fingerprint;
+        // Others' roots that may stay as they are bring nothing that is new here.
+        let is_same = fingerprint.own == seen.fingerprint.own && fingerprint.trust == seen.fingerprint.trust;
         seen.fingerprint = fingerprint;
         if !material.is_same(&before) {
             match (self.build)(&material) {
                 Ok(config) => {
+                    if !Arc::ptr_eq(&material.trust, &before.trust) {
+                        seen.trust_in_use = seen.fingerprint.trust;
+                    }
                     self.current.store(Arc::new(Current { material, config: Arc::new(config) }));
                     self.changes.send_modify(|generation| *generation += 1);
                     self.recheck();
                 }
                 Err(error) => seen.own_problem = Some(error.to_string()),
             }
+        }
+        // Whoever else goes by the roots of any role looks at them, too.
+        if !is_trust_same {
+            self.recheck();
         }
         let problems = seen.problems();
         match (problems.is_empty(), is_same && problems == known_problems) {
@@ -201,6 +221,7 @@ impl<C: Send + Sync + 'static> Live<C> {
         told.tell(self.own().as_ref());
         let changed = Arc::new(Notify::new());
         let watcher = notifications(&self.source.paths(), Arc::clone(&changed));
+        let clock = self.clock().clone();
         shutdown.spawn("credentials", async move {
             let mut poll = tokio::time::interval(POLL_INTERVAL);
             poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -214,6 +235,8 @@ impl<C: Send + Sync + 'static> Live<C> {
                         }
                     }
                     _ = poll.tick() => {}
+                    // What it was chosen for, and what readiness says, ends then.
+                    () = tokio::time::sleep(until_end(told.end, clock.now())) => {}
                 }
                 // Files may lie on a slow disk.
                 if let Ok(refreshed) = tokio::task::spawn_blocking(refresh.clone()).await {
@@ -271,11 +294,12 @@ struct Told {
     name: &'static str,
     health: Health,
     thumbprint: Option<String>,
+    end: Option<UnixTime>,
 }
 
 impl Told {
     fn new(name: &'static str, health: &Health) -> Self {
-        Self { name, health: health.clone(), thumbprint: None }
+        Self { name, health: health.clone(), thumbprint: None, end: None }
     }
 
     fn tell(&mut self, own: Option<&Certificate>) {
@@ -288,6 +312,7 @@ impl Told {
             }
             self.health.show_certificate(name, own.map(CertificateInUse::of));
         }
+        self.end = own.map(Certificate::not_after);
         let end = own.map_or(0, |own| own.not_after().as_secs());
         #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 seconds")]
         ::metrics::gauge!(metrics::CREDENTIALS_NOT_AFTER_SECONDS, "credentials" => name).set(end as f64);
@@ -296,6 +321,12 @@ impl Told {
         }
         self.thumbprint = thumbprint;
     }
+}
+
+/// Returns how long to wait for the moment after a certificate's end; where it is over or far, as long as for any other look.
+fn until_end(end: Option<UnixTime>, now: UnixTime) -> Duration {
+    let left = end.and_then(|end| (end.as_secs() + 1).checked_sub(now.as_secs())).filter(|left| *left > 0);
+    left.map_or(POLL_INTERVAL, Duration::from_secs).min(POLL_INTERVAL)
 }
 
 fn report(component: &Component, name: &'static str, reload: &Reload, state: State) {

@@ -5,7 +5,7 @@
 //! distribution points (HTTP) ──┼──▶ RevocationIndex, swapped whole ──────┤
 //! kept from before the start ──┘   a bad CRL changes nothing, and alarms └─▶ Revocations: who was revoked since
 //! ```
-//! Nothing is fetched but from URLs of configured issuers (R1); a signature is verified once, when a CRL is loaded (R7); what
+//! Nothing is fetched but from URLs of configured issuers, and of the CAs that verified chains lead over from there (R1); a signature is verified once, when a CRL is loaded (R7); what
 //! a lapsed CRL means is the issuer's [`RevocationMode`] (R6).
 
 mod changes;
@@ -14,6 +14,7 @@ mod fetching;
 mod http_get;
 mod issuers;
 mod kept;
+mod met;
 mod settings;
 mod slots;
 
@@ -33,6 +34,7 @@ pub use self::changes::{PathElement, Revocations};
 use self::dues::Dues;
 use self::issuers::Issuers;
 use self::kept::Kept;
+use self::met::Met;
 pub use self::settings::{FetchSettings, IssuerSettings, RevocationSettings};
 use super::Clock;
 use super::error::CredentialError;
@@ -69,6 +71,8 @@ pub struct Revocation {
     sources: Mutex<CrlSources>,
     /// The CAs that servers are judged by, beyond the files.
     stores: Mutex<TrustStores>,
+    /// Verified paths over CAs that nobody named, until the next look.
+    met: Met,
     /// Wakes the following of files.
     look: Arc<Notify>,
     /// Wakes the fetching when a verified path told a new URL.
@@ -122,7 +126,9 @@ impl Revocation {
         let now = clock.now();
         let mut kept = Kept::open(files.kept.as_deref(), now);
         let stores = TrustStores { followed: files.servers.clone(), tried: None };
-        let issuers = Issuers::read(&files, &settings, &stores, now)?;
+        let met = kept.met();
+        let issuers =
+            Issuers::read(&files, &settings, &stores, met.get(..settings.met_max).unwrap_or(&met), now)?;
         let mut index = RevocationIndex::default();
         issuers.set_rules(&mut index, &settings, &mut kept, now);
         let candidates = issuers.candidates(&[], now);
@@ -135,7 +141,15 @@ impl Revocation {
             writer.seen.insert(path.clone(), digest(&bytes));
             let (loaded, error) = load_file(&mut index, &writer.issuers, path, &bytes, now);
             writer.dues.note(&path.display().to_string(), &loaded);
-            errors.extend(error);
+            match error {
+                // A newer one was fetched before: the file is what it is over a restart, and no reason not to start.
+                Some(CredentialError::Crl { source: CrlError::Older { .. }, .. }) => {
+                    let problem = error.as_ref().map(|error| describe(error)).unwrap_or_default();
+                    writer.problems.insert(path.display().to_string(), problem);
+                }
+                Some(error) => errors.push(error),
+                None => {}
+            }
         }
         if let Some(error) = CredentialError::of_all(errors) {
             return Err(error);
@@ -163,6 +177,7 @@ impl Revocation {
             writer: Mutex::new(writer),
             sources,
             stores: Mutex::new(stores),
+            met: Met::default(),
             look: Arc::new(Notify::new()),
             told: Notify::new(),
             fetched_anew: AtomicU64::new(0),
@@ -239,11 +254,17 @@ impl Revocation {
         path.iter().any(|element| current.index.contains(element.issuer_der(), element.serial()))
     }
 
-    /// Takes the distribution points that a verified path tells (R1).
+    /// Takes the distribution points that a verified path tells (R1), and the CAs on it that nobody named.
     pub(super) fn learn(&self, verdict: &Verdict) {
-        let new = self.sources.lock().unwrap_or_else(PoisonError::into_inner).learn(verdict);
-        if !new.is_empty() {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = !sources.learn(verdict).is_empty();
+        let is_over_unknown = sources.unknown(verdict).next().is_some();
+        drop(sources);
+        if is_new {
             self.told.notify_one();
+        }
+        if is_over_unknown && self.met.push(verdict.path(), self.settings.met_max) {
+            self.look.notify_one();
         }
     }
 
@@ -398,17 +419,38 @@ impl Revocation {
         for (issuer, rule, standing) in current.index.standings(now) {
             if standing.severity(RevocationMode::Hard).is_some() {
                 let (subject, mode) = (issuer.subject(), rule.mode);
-                complaints.push(format!("CRL of {subject}: {standing} (mode {mode}); publish a new one"));
+                let next = self.next_step(issuer);
+                complaints.push(format!("CRL of {subject}: {}; {next}", standing.under(mode)));
             }
         }
         complaints
+    }
+
+    /// Returns what whoever has no fresh CRL of an issuer can do.
+    fn next_step(&self, issuer: &Certificate) -> String {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let urls: Vec<&str> = sources
+            .iter()
+            .filter(|(known, _)| known.subject_der() == issuer.subject_der())
+            .map(|(_, url)| url.as_str())
+            .collect();
+        match (self.settings.fetch, urls.as_slice()) {
+            (true, [_, ..]) => format!("publish a new one at {}", urls.join(", ")),
+            (true, []) => "nothing says where it is published: name its file in `crls`, or its URL in `revocation.issuers`".to_owned(),
+            (false, _) => "nothing is fetched here (`revocation.fetch`): put a new one into the files of `crls`".to_owned(),
+        }
     }
 
     /// Reads the files of issuers, and puts their rules into `index`. What cannot be read leaves the ones before in use.
     fn reload_issuers(&self, writer: &mut Writer, index: &mut RevocationIndex, now: UnixTime) -> bool {
         const NAME: &str = "issuers";
         let stores = self.stores().clone();
-        match Issuers::read(&self.files, &self.settings, &stores, now) {
+        let paths = self.met.take();
+        let (met, beyond) = met::all(writer.issuers.met(), &paths, self.settings.met_max);
+        if let Some(problem) = beyond {
+            writer.problems.insert("issuing CAs".to_owned(), problem);
+        }
+        match Issuers::read(&self.files, &self.settings, &stores, &met, now) {
             Ok(issuers) if issuers.is_same(&writer.issuers) => {
                 writer.problems.remove(NAME);
                 false
@@ -436,6 +478,7 @@ impl Revocation {
                 self.fetched_anew.fetch_add(1, Ordering::Relaxed);
                 let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
                 *sources = issuers.sources().with_told_of(&sources);
+                paths.iter().for_each(|path| drop(sources.learn_path(path)));
                 drop(sources);
                 self.told.notify_one();
                 writer.issuers = issuers;

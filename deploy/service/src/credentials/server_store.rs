@@ -151,12 +151,24 @@ mod tests {
         assert_eq!(names_of("W701", hosts), ServerNames::new("W701", "w701.acme.local"));
         assert_eq!(names_of("w701.acme.local", ""), ServerNames::new("w701", "w701.acme.local"));
         assert_eq!(names_of("w703", hosts), ServerNames::new("w703", "w703"));
+        assert_eq!(
+            names_of("machine", hosts),
+            ServerNames::new("machine", "machine"),
+            "a comment is no name"
+        );
+        let own_first = "10.0.0.3 w703 box\n10.0.0.4 w704.acme.local w703\n";
+        assert_eq!(
+            names_of("w703", own_first),
+            ServerNames::new("w703", "w703"),
+            "the first line that has it"
+        );
     }
 
     #[test]
     fn s7_files_and_folder_exclude_each_other_and_a_subject_is_no_preference_of_servers() {
         let default = SelectionSettings::default();
         let by_subject = SelectionSettings { cert_subject: "Acme".to_owned(), ..default.clone() };
+        let no_thumbprint = SelectionSettings { thumbprint: "beef".to_owned(), ..default.clone() };
         let tls =
             |certificate: &str, store: &str, server_name: &str, selection: &SelectionSettings| ServerTls {
                 certificate: certificate.into(),
@@ -174,11 +186,14 @@ mod tests {
             (tls(empty, empty, "", &default), &["tls.certificate"]),
             (tls(file, empty, "switch", &default), &["tls.server_name"]),
             (tls(empty, folder, "", &by_subject), &["tls.selection.cert_subject"]),
+            (tls(empty, folder, "", &no_thumbprint), &["tls.selection"]),
             (tls(file, empty, "", &by_subject), &["tls.selection", "tls.selection.cert_subject"]),
         ] {
             let findings = tls.findings();
             let keys: Vec<&str> = findings.iter().map(Invalid::key).collect();
             assert_eq!(keys, wanted, "{tls:?}");
         }
+        assert_eq!(tls(file, empty, "", &default).file(), Some(file.into()));
+        assert_eq!(tls(empty, folder, "", &default).file(), None, "a folder is no file of ours");
     }
 }

@@ -12,13 +12,15 @@ use std::sync::{Mutex, PoisonError};
 
 use muster_pki::select::{Candidate, Candidates, Chosen, Outcome, PrivateKey, Selection, Wanted};
 use muster_pki::{
-    Certificate, Identity, IdentityFiles, NamedBytes, RevocationIndex, Thumbprint, UnixTime, pem,
+    Certificate, Identity, IdentityFiles, NamedBytes, RevocationIndex, Role, Thumbprint, UnixTime, pem,
 };
 use zeroize::Zeroizing;
 
+use super::Rules;
 use super::durable::replace;
 use super::error::CredentialError;
 use super::files::{bytes_of, read_at_most};
+use super::judge::Judge;
 
 /// Files of a store that are looked at; a machine has one to five certificates.
 pub const STORE_FILES_MAX: usize = 200;
@@ -100,16 +102,27 @@ impl CertificateStore {
     ///
     /// # Errors
     /// The folder or the password cannot be read. A bad file in the folder is told in the outcome.
-    pub fn look(
-        &self,
-        now: UnixTime,
-        revocation: Option<&RevocationIndex>,
-    ) -> Result<Outcome, CredentialError> {
-        Ok(self.choose(&self.shelf()?, now, revocation))
+    pub fn look(&self, rules: &Rules) -> Result<Outcome, CredentialError> {
+        let (shelf, revocation) = (self.shelf(&Judge::new(rules, self.role()))?, rules.revocation.current());
+        Ok(self.choose(&shelf, rules.clock.now(), Some(&revocation.index)))
     }
 
-    pub(super) fn shelf(&self) -> Result<Shelf, CredentialError> {
-        Shelf::read(&self.settings)
+    /// Judges a certificate with its key as one of this store would be, if it were the only one; `source` names it. Nothing is
+    /// chosen by it.
+    pub fn judge(&self, identity: &Identity, source: &str, rules: &Rules) -> Outcome {
+        let (leaf, authorities) = (identity.leaf().clone(), identity.authorities().to_vec());
+        let candidate = Candidate::new(leaf, authorities, PrivateKey::Present, source);
+        let alone = [Judge::new(rules, self.role()).judged(candidate, identity)].into_iter().collect();
+        let mut chosen = Chosen::of(self.settings.selection.clone(), self.settings.wanted.clone());
+        chosen.handle_store(rules.clock.now(), &alone, Some(&rules.revocation.current().index))
+    }
+
+    fn role(&self) -> Role {
+        if self.is_of_server() { Role::Switch } else { Role::Device }
+    }
+
+    pub(super) fn shelf(&self, judge: &Judge) -> Result<Shelf, CredentialError> {
+        Shelf::read(&self.settings, judge)
     }
 
     /// Chooses, and returns the identity that goes with the choice; none: [`Self::problem`] says why.
@@ -151,7 +164,7 @@ impl CertificateStore {
             Outcome::Missing { missing, .. } => {
                 let text = format!("{folder}: {missing}");
                 if problem.as_ref() != Some(&text) {
-                    tracing::error!(%folder, %outcome, report = %missing.report(), "no certificate will do");
+                    tracing::error!(%folder, %outcome, "no certificate will do");
                 }
                 *problem = Some(text);
             }
@@ -165,7 +178,7 @@ impl Shelf {
         self.fingerprint
     }
 
-    fn read(settings: &StoreSettings) -> Result<Self, CredentialError> {
+    fn read(settings: &StoreSettings, judge: &Judge) -> Result<Self, CredentialError> {
         let password = match &settings.password_file {
             Some(path) => Some(password(path)?),
             None => None,
@@ -187,7 +200,7 @@ impl Shelf {
                     digests.extend(key.as_ref().map(|key| Thumbprint::of(key).to_string()));
                     let key = key.as_ref().map(|key| (key_path.display().to_string(), key));
                     let key = key.as_ref().map(|(what, bytes)| NamedBytes { what, bytes });
-                    shelf.put(NamedBytes { what: &source, bytes: &bytes }, key, password);
+                    shelf.put(NamedBytes { what: &source, bytes: &bytes }, key, password, judge);
                 }
                 (Err(error), _) | (Ok(_), Err(error)) => {
                     digests.push(error.to_string());
@@ -199,12 +212,19 @@ impl Shelf {
         Ok(shelf)
     }
 
-    fn put(&mut self, certificate: NamedBytes<'_>, key: Option<NamedBytes<'_>>, password: Option<&str>) {
+    fn put(
+        &mut self,
+        certificate: NamedBytes<'_>,
+        key: Option<NamedBytes<'_>>,
+        password: Option<&str>,
+        judge: &Judge,
+    ) {
         let source = certificate.what;
         match Identity::read(&IdentityFiles { certificate, key, password }) {
             Ok(identity) => {
                 let (leaf, authorities) = (identity.leaf().clone(), identity.authorities().to_vec());
-                self.candidates.push(Candidate::new(leaf, authorities, PrivateKey::Present, source));
+                let candidate = Candidate::new(leaf, authorities, PrivateKey::Present, source);
+                self.candidates.push(judge.judged(candidate, &identity));
                 self.identities.push(Some(identity));
             }
             // Certificates without their key are told in the report as what they are (C5).

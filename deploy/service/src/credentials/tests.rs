@@ -1,6 +1,8 @@
 mod dialling;
 mod expiry;
+mod fetching;
 mod handshakes;
+mod issuing_cas;
 mod pki;
 mod points;
 mod reloading;

@@ -30,6 +30,8 @@ pub(super) struct Trust {
     roles: Vec<(Role, Roots)>,
     /// How a client trusts servers, in place of roots.
     servers: Option<(TrustStore, TrustSettings)>,
+    /// What of the files of that trust store is not in it.
+    left_out: Vec<String>,
     revocation: Arc<Revocation>,
     policy: Policy,
     trail: TrailOf,
@@ -99,39 +101,41 @@ impl Peer {
 }
 
 impl Trust {
-    /// Reads roots, each with its file, and tells every file that does not do.
+    /// Reads roots, each with its file, and tells every file that does not do. None of `others` may hold one of them, nor one of
+    /// each other's.
     pub(super) fn new(
         roots: &[(Role, PathBuf, &[u8])],
+        others: &[(Role, PathBuf, &[u8])],
         servers: Option<(TrustStore, TrustSettings)>,
         rules: &Rules,
     ) -> Result<Self, CredentialError> {
-        let (mut roles, mut errors): (Vec<(Role, Roots)>, Vec<CredentialError>) = (Vec::new(), Vec::new());
-        for (role, path, bytes) in roots {
-            match Roots::from_pem(bytes, &path.display().to_string()) {
-                Ok(read) => {
-                    for skipped in read.skipped() {
-                        tracing::warn!(file = %path.display(), skipped, "a block of the roots is left out");
-                    }
-                    roles.push((*role, read));
-                }
-                Err(error) => {
-                    errors.push(error.into());
-                    roles.push((*role, Roots::default()));
-                }
+        let mut errors = Vec::new();
+        let roles = parse(roots, &mut errors);
+        for ((_role, path, _bytes), (_, read)) in roots.iter().zip(&roles) {
+            for skipped in read.skipped() {
+                tracing::warn!(file = %path.display(), skipped, "a block of the roots is left out");
             }
         }
-        errors.extend(overlaps(roots, &roles));
+        let other_roles = parse(others, &mut errors);
+        let files: Vec<_> = roots.iter().zip(&roles).chain(others.iter().zip(&other_roles)).collect();
+        errors.extend(overlaps(&files));
         match CredentialError::of_all(errors) {
             Some(error) => Err(error),
             None => Ok(Self {
                 roles,
                 servers,
+                left_out: Vec::new(),
                 revocation: Arc::clone(&rules.revocation),
                 policy: rules.policy,
                 trail: rules.trail,
                 accepted: Mutex::default(),
             }),
         }
+    }
+
+    /// Takes what the trust store was to hold and does not.
+    pub(super) fn with_left_out(self, left_out: Vec<String>) -> Self {
+        Self { left_out, ..self }
     }
 
     /// Judges a peer; `name` is what a server must be called.
@@ -148,8 +152,8 @@ impl Trust {
         judged
     }
 
-    /// Returns which anchors of a client's trust store have ended, or are about to (N3). The system's CAs are its distributor's to
-    /// look after.
+    /// Returns what of a client's trust store somebody has to look after: files and blocks that are not in it, and anchors that have
+    /// ended, or are about to (N3). The system's CAs are its distributor's to look after.
     pub(super) fn ending_anchors(&self, now: UnixTime) -> Vec<String> {
         let warning = |anchor: &Anchor| {
             let what = match anchor.kind() {
@@ -159,7 +163,7 @@ impl Trust {
             let warning = expiry_warning(what, anchor.certificate(), now)?;
             Some(format!("{}: {warning}, and merge its successor before (T8)", anchor.place()))
         };
-        self.anchors().filter_map(warning).collect()
+        self.left_out.iter().cloned().chain(self.anchors().filter_map(warning)).collect()
     }
 
     /// Sets the metric of when the first anchor of a client's trust store ends.
@@ -197,8 +201,12 @@ impl Trust {
         {
             return peer(known.role, certificate, known.authorities);
         }
-        let facts =
-            Facts { now, name, intermediates: &current.intermediates, revocation: Some(&current.index) };
+        let facts = Facts {
+            name,
+            intermediates: &current.intermediates,
+            revocation: Some(&current.index),
+            ..Facts::at(now)
+        };
         let verdicts = self.verdicts(chain, &facts);
         for (role, verdict) in &verdicts {
             self.revocation.learn(verdict);
@@ -319,12 +327,24 @@ fn peer(role: Role, certificate: Certificate, authorities: Arc<[PathElement]>) -
     Ok(Peer { role, certificate, device_id, authorities })
 }
 
-fn overlaps(files: &[(Role, PathBuf, &[u8])], roles: &[(Role, Roots)]) -> Vec<CredentialError> {
-    let named: Vec<(Role, &Path, &Roots)> = files
-        .iter()
-        .zip(roles)
-        .map(|((role, path, _bytes), (_role, roots))| (*role, path.as_path(), roots))
-        .collect();
+/// A file of a role's roots, and what was read of it.
+type Read<'a> = (&'a (Role, PathBuf, &'a [u8]), &'a (Role, Roots));
+
+/// Reads the roots of files; one that gives none is told, and stands for no roots.
+fn parse(files: &[(Role, PathBuf, &[u8])], errors: &mut Vec<CredentialError>) -> Vec<(Role, Roots)> {
+    let mut read = |path: &Path, bytes: &[u8]| {
+        let roots = Roots::from_pem(bytes, &path.display().to_string());
+        roots.unwrap_or_else(|error| {
+            errors.push(error.into());
+            Roots::default()
+        })
+    };
+    files.iter().map(|(role, path, bytes)| (*role, read(path, bytes))).collect()
+}
+
+fn overlaps(files: &[Read<'_>]) -> Vec<CredentialError> {
+    let named: Vec<(Role, &Path, &Roots)> =
+        files.iter().map(|((role, path, _bytes), (_role, roots))| (*role, path.as_path(), roots)).collect();
     let mut found = Vec::new();
     for (index, (first_role, first, first_roots)) in named.iter().enumerate() {
         for (second_role, second, second_roots) in named.iter().skip(index + 1) {

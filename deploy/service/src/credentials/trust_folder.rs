@@ -56,12 +56,23 @@ pub enum Saved {
 /// What a look at the inputs did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// Why the merged file was written anew; `None`: it is as the inputs are.
+    /// Why the merged file was written anew; `None`: it stays as it was.
     pub reason: Option<RebuildReason>,
     /// Certificates in it.
     pub certificates: usize,
-    /// What was left out, with file and line.
+    /// What was left out, with file and line, however long ago that was.
     pub problems: Vec<String>,
+    /// Whether the inputs are as the merged file is.
+    pub inputs: Accepted,
+}
+
+/// Whether the inputs of a trust store were put to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// They were, but for blocks that cannot be read.
+    Yes,
+    /// A whole input is refused, and what was trusted before it still is.
+    No,
 }
 
 /// Why a trust folder is of no use.
@@ -174,18 +185,51 @@ impl TrustFolder {
             Ok(merged) => (merged, Vec::new()),
             Err(error) => {
                 let refused: Vec<String> = error.refused().iter().map(ToString::to_string).collect();
+                // A policy that is only tried is followed by its whole trust, or not at all (K4).
+                if self.merged.is_some() && error.refused().iter().any(|one| one.what() == policy_name) {
+                    return Err(TrustFolderError::Refused(refused));
+                }
                 if known.is_some() {
-                    let certificates = self.read_merged()?.anchors().len();
-                    return Ok(Rebuilt { reason: None, certificates, problems: refused });
+                    return self.kept(refused);
                 }
                 (error.into_rest(), refused)
             }
         };
+        if merged.certificates().is_empty() && known.is_some() && !self.trusts_others() {
+            let kept = self.kept(vec![self.emptied()])?;
+            if kept.certificates > 0 {
+                return Ok(kept);
+            }
+        }
         problems.extend(merged.problems().iter().map(ToString::to_string));
         if reason.is_some() {
             self.write(&merged)?;
         }
-        Ok(Rebuilt { reason, certificates: merged.certificates().len(), problems })
+        let certificates = merged.certificates().len();
+        Ok(Rebuilt { reason, certificates, problems, inputs: Accepted::Yes })
+    }
+
+    /// Goes on with the merged file that is there.
+    fn kept(&self, problems: Vec<String>) -> Result<Rebuilt, TrustFolderError> {
+        let certificates = self.read_merged()?.anchors().len();
+        Ok(Rebuilt { reason: None, certificates, problems, inputs: Accepted::No })
+    }
+
+    /// Returns whether somebody is trusted whom no input of the merged file names.
+    fn trusts_others(&self) -> bool {
+        let Self { settings, roots, authorities, .. } = self;
+        let is_system = settings.use_system_ca_store() == YesNo::Yes;
+        is_system || roots.is_some() || settings.ca_path().is_some() || !authorities.is_empty()
+    }
+
+    /// Says that the inputs would leave nobody trusted, which cuts the device off from whoever could mend it.
+    fn emptied(&self) -> String {
+        let (folder, merged) = (self.folder.display(), self.merged_file());
+        format!(
+            "{folder}: no certificate in {SERVER_FILE}, in {SITE_SERVERS_FILE} or in a ca_file, wanted at least one, or no server is \
+             trusted; whom {} names stays trusted; put a certificate back, or delete that file as well",
+            merged.display()
+        )
     }
 
     /// Reads what is trusted: the merged file, then the policy's folder and the system's CAs.

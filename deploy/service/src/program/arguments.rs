@@ -70,8 +70,10 @@ pub(super) fn command<P: Program, A: Parser>() -> Command {
 fn with_defaults<P: Program>(command: Command) -> Command {
     let (config, prefix) = (P::DEFAULT_CONFIG, P::ENV_PREFIX);
     let names: Vec<String> = command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
+    // Other commands have files of their own.
+    let is_check = command.get_name() == "check";
     let command = command.mut_args(|argument| match argument.get_id().as_str() {
-        "config" | "file" => {
+        id if id == "config" || id == "file" && is_check => {
             argument.help(format!("The configuration file [env: {prefix}CONFIG] [default: {config}]"))
         }
         _ => argument,

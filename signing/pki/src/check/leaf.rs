@@ -162,18 +162,19 @@ fn own_issuer(role: Role, leaf: &Certificate, roots: &Roots) -> Vec<Finding> {
     findings
 }
 
-/// C9: valid now.
+/// C9: valid now, or when a timestamp says that the signature was made.
 pub(super) fn validity(certificate: &Certificate, facts: &Facts<'_>) -> Option<Finding> {
-    if certificate.is_valid_at(facts.now) {
+    let moment = facts.moment();
+    if certificate.is_valid_at(moment) {
         return None;
     }
     let (from, until) = (instant::text(certificate.not_before()), instant::text(certificate.not_after()));
-    let (got, fix) = if facts.now > certificate.not_after() {
+    let (got, fix) = if moment > certificate.not_after() {
         (format!("expired at {until}"), "renew the certificate")
     } else {
         (format!("not valid before {from}"), "check the clock of this machine, or wait")
     };
-    let wanted = format!("{from} <= {} <= {until}", instant::text(facts.now));
+    let wanted = format!("{from} <= {} <= {until}", instant::text(moment));
     Some(Finding::refusal(Rule::C9, certificate, got, wanted, fix))
 }
 
@@ -207,8 +208,7 @@ pub(super) fn weak_signature(certificate: &Certificate) -> Finding {
 
 /// R2: the leaf is revoked.
 fn revoked(leaf: &Certificate, facts: &Facts<'_>) -> Option<Finding> {
-    let revocation = facts.revocation?;
-    if !revocation.contains(leaf.issuer_der(), leaf.serial()) {
+    if !facts.is_revoked(leaf) {
         return None;
     }
     let fix = "issue a new certificate with a new key";

@@ -40,7 +40,7 @@ impl Search<'_> {
             return Vec::new(); // Refused by C8, whose fix is the one that helps.
         }
         // An expired leaf is told by C9; judging the path within its validity shows what else is wrong.
-        let within = self.facts.now.max(self.leaf.not_before()).min(self.leaf.not_after());
+        let within = self.facts.moment().max(self.leaf.not_before()).min(self.leaf.not_after());
         match self.build(within) {
             Ok(path) | Err(Broken::Stale(path)) => {
                 findings.extend(self.freshness(&path));
@@ -116,7 +116,7 @@ impl Search<'_> {
             let der = used.der();
             elements.push(self.intermediates.iter().find(|known| known.der() == der.as_ref())?.clone());
         }
-        elements.push(self.roots.of_anchor(path.anchor(), self.facts.now)?.clone());
+        elements.push(self.roots.of_anchor(path.anchor(), self.facts.moment())?.clone());
         Some(elements)
     }
 
@@ -191,8 +191,7 @@ impl Search<'_> {
 
     /// R8: a revoked intermediate drops all below it.
     fn revoked_intermediate(&self, authority: &Certificate) -> Option<Finding> {
-        let revocation = self.facts.revocation?;
-        if !revocation.contains(authority.issuer_der(), authority.serial()) {
+        if !self.facts.is_revoked(authority) {
             return None;
         }
         let fix = "issue new certificates from a CA that is not revoked";
@@ -206,10 +205,14 @@ impl Search<'_> {
     }
 
     /// R6: tells where the CRL of an issuer on the path is missing or stale, and refuses where the issuer's rule does.
+    ///
+    /// Of a signature that a timestamp proves, not where the issuer has expired since: nobody publishes for it any more.
     pub(super) fn freshness(&self, path: &[Certificate]) -> Vec<Finding> {
         let Some(revocation) = self.facts.revocation else { return Vec::new() };
         let pairs = path.iter().zip(path.iter().skip(1));
-        let lacks = pairs.filter_map(|(certificate, issuer)| {
+        let publishes =
+            |issuer: &Certificate| self.facts.signed_at.is_none() || issuer.is_valid_at(self.facts.now);
+        let lacks = pairs.filter(|(_, issuer)| publishes(issuer)).filter_map(|(certificate, issuer)| {
             let lack = revocation.lack(certificate, issuer, self.facts.now)?;
             let fix = "publish a new CRL, and see that it can be fetched from here";
             let got = lack.text(certificate.issuer());
@@ -238,7 +241,7 @@ impl Search<'_> {
         match (judged.min_by_key(|(findings, _)| findings.len()), trace.end) {
             (Some((findings, _)), _) if !findings.is_empty() => findings,
             // Nothing but the leaf is out of its time: refused by C9.
-            (Some(_), _) if is_of_time && !self.leaf.is_valid_at(self.facts.now) => Vec::new(),
+            (Some(_), _) if is_of_time && !self.leaf.is_valid_at(self.facts.moment()) => Vec::new(),
             (Some((_, path)), _) => vec![self.unverifiable(error, path)],
             (None, Some(end)) => self.gap(&end, error, known),
             (None, None) => vec![self.unverifiable(error, &[])],

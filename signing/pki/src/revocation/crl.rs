@@ -22,6 +22,7 @@ use super::tlv::{
 };
 use crate::certificate::{Certificate, SignatureProblem, signature_name, verify_signature};
 use crate::instant;
+use crate::shape::has_short_sets;
 
 /// How far thisUpdate may lie in the future: clocks of a CA and of a Switch differ by minutes at most.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
@@ -56,6 +57,9 @@ impl Read {
         let malformed = |malformed: Malformed| CrlError::Encoding(malformed.to_string());
         let signed = Signed::split(der).map_err(malformed)?;
         let body = Body::split(signed.body.value).map_err(malformed)?;
+        if !has_short_sets(body.issuer) || !has_short_sets(body.extensions) {
+            return Err(CrlError::Encoding("a SET of more elements than any CA writes".to_owned()));
+        }
         let name = Name::from_der(body.issuer).map_err(|error| CrlError::Encoding(error.to_string()))?;
         let issuer = name.to_string();
         // Written again, since certificates' names are compared as they were written again.
@@ -77,7 +81,7 @@ impl Read {
         }
         let extensions =
             CrlExtensions::read(body.extensions, &name).map_err(|problem| problem.of(&issuer))?;
-        let serials = entries::read(body.entries, body.version).map_err(|problem| problem.of(&issuer))?;
+        let entries = entries::read(body.entries, body.version).map_err(|problem| problem.of(&issuer))?;
         let mut warnings = Vec::new();
         if extensions.number.is_none() {
             warnings.push(CrlWarning::NoNumber);
@@ -92,7 +96,7 @@ impl Read {
             number: extensions.number,
             this_update,
             next_update,
-            revoked: SerialSet::new(serials),
+            revoked: SerialSet::new(entries),
         };
         Ok(Self { issuer, issuer_der, crl, warnings })
     }

@@ -1,14 +1,18 @@
 //! The entries of a CRL, streamed over the DER: nothing is built but the array of serial numbers.
 
+use der::Decode as _;
+use der::asn1::GeneralizedTime;
+use x509_cert::time::Time;
+
 use super::extension::{Extension, Problem};
-use super::serials::{CRL_ENTRIES_MAX, Serial};
+use super::serials::{CRL_ENTRIES_MAX, Entry, Serial};
 use super::tlv::{
     Cursor, ENUMERATED, GENERALIZED_TIME, INTEGER, Malformed, SEQUENCE, Tlv, UTC_TIME, integer,
 };
 
 /// id-ce-cRLReasons (RFC 5280 §5.3.1), as the bytes inside an OBJECT IDENTIFIER.
 const REASON_CODE: &[u8] = &[0x55, 0x1d, 0x15];
-/// id-ce-invalidityDate (RFC 5280 §5.3.2): tells since when, which changes nothing here.
+/// id-ce-invalidityDate (RFC 5280 §5.3.2): since when the key may have been in other hands, which is before the revocation.
 const INVALIDITY_DATE: &[u8] = &[0x55, 0x1d, 0x18];
 /// id-ce-certificateIssuer (RFC 5280 §5.3.3): the entry is about another CA's certificate.
 const CERTIFICATE_ISSUER: &[u8] = &[0x55, 0x1d, 0x1d];
@@ -23,18 +27,18 @@ pub(super) enum Version {
     V2,
 }
 
-/// Returns the serial numbers that are revoked by the entries in `list`, in their order.
+/// Returns what the entries in `list` revoke, in their order.
 ///
 /// Every reason but removeFromCRL revokes, certificateHold too. An entry with removeFromCRL says that the certificate is good
 /// again; it belongs into delta CRLs and is passed over, as OpenSSL does. Another entry of the same number still revokes.
-pub(super) fn read(list: &[u8], version: Version) -> Result<Vec<Serial>, Problem> {
-    let mut serials = Vec::with_capacity(count(list)?);
+pub(super) fn read(list: &[u8], version: Version) -> Result<Vec<Entry>, Problem> {
+    let mut entries = Vec::with_capacity(count(list)?);
     let mut cursor = Cursor::new(list);
     while !cursor.is_empty() {
         let element = cursor.expect(SEQUENCE, "an entry")?;
-        serials.extend(entry(&element, version)?);
+        entries.extend(entry(&element, version)?);
     }
-    Ok(serials)
+    Ok(entries)
 }
 
 /// Counts first, so that the array is allocated once, and by what is there.
@@ -51,7 +55,7 @@ fn count(list: &[u8]) -> Result<usize, Problem> {
     Ok(count)
 }
 
-fn entry(element: &Tlv<'_>, version: Version) -> Result<Option<Serial>, Problem> {
+fn entry(element: &Tlv<'_>, version: Version) -> Result<Option<Entry>, Problem> {
     let mut inside = Cursor::new(element.value);
     let content = integer(&inside.expect(INTEGER, "an entry's serial number")?, "an entry's serial number")?;
     let Some(serial) = Serial::new(content) else {
@@ -68,16 +72,21 @@ fn entry(element: &Tlv<'_>, version: Version) -> Result<Option<Serial>, Problem>
     }
     let extensions = inside.optional(&[SEQUENCE], "an entry's extensions")?;
     inside.end("an entry")?;
-    let Some(extensions) = extensions else { return Ok(Some(serial)) };
+    let revoked = Entry::new(serial, since(Time::from_der(date.bytes).ok()));
+    let Some(extensions) = extensions else { return Ok(Some(revoked)) };
     if version == Version::V1 {
         return Err(Problem::Unsupported("an entry with extensions in a CRL of version 1".to_owned()));
     }
-    let is_revoked = is_revoked(&extensions)?;
-    Ok(is_revoked.then_some(serial))
+    refined(revoked, &extensions)
+}
+
+/// Returns a time in Unix seconds. One that is none, or beyond 2106, counts as since ever: it excuses no signature.
+fn since(time: Option<Time>) -> u32 {
+    time.and_then(|time| u32::try_from(time.to_unix_duration().as_secs()).ok()).unwrap_or(0)
 }
 
 /// Returns what the extensions of an entry make of it.
-fn is_revoked(extensions: &Tlv<'_>) -> Result<bool, Problem> {
+fn refined(mut revoked: Entry, extensions: &Tlv<'_>) -> Result<Option<Entry>, Problem> {
     let mut told = None;
     let mut cursor = Cursor::new(extensions.value);
     while !cursor.is_empty() {
@@ -85,7 +94,10 @@ fn is_revoked(extensions: &Tlv<'_>) -> Result<bool, Problem> {
         match extension.id {
             REASON_CODE if told.is_some() => return Err(Malformed::Twice("an entry's reason").into()),
             REASON_CODE => told = Some(reason(extension.value)?),
-            INVALIDITY_DATE => {}
+            INVALIDITY_DATE => {
+                let date = GeneralizedTime::from_der(extension.value).ok().map(Time::GeneralTime);
+                revoked.also_since(since(date));
+            }
             CERTIFICATE_ISSUER => {
                 let got = "an indirect CRL (an entry with a certificateIssuer)";
                 return Err(Problem::Unsupported(got.to_owned()));
@@ -97,7 +109,7 @@ fn is_revoked(extensions: &Tlv<'_>) -> Result<bool, Problem> {
             _ => {}
         }
     }
-    Ok(told != Some(REMOVE_FROM_CRL))
+    Ok((told != Some(REMOVE_FROM_CRL)).then_some(revoked))
 }
 
 fn reason(value: &[u8]) -> Result<u8, Malformed> {

@@ -96,6 +96,25 @@ impl Standing {
         if now < end { Self::InGrace { until: end } } else { Self::Lapsed { since: end } }
     }
 
+    /// Returns what it means in this mode, for people.
+    #[must_use]
+    pub fn under(self, mode: RevocationMode) -> String {
+        let meaning = match (self, mode) {
+            (Self::Fresh { .. }, _) => return format!("{self} (mode {mode})"),
+            (Self::InGrace { .. } | Self::Lapsed { .. }, RevocationMode::Hard) => {
+                "nobody new is let in".to_owned()
+            }
+            (Self::InGrace { until }, RevocationMode::Grace) => {
+                format!("let pass until {}", instant::text(until))
+            }
+            (Self::Lapsed { since }, RevocationMode::Grace) => {
+                format!("nobody new is let in since {}", instant::text(since))
+            }
+            (Self::InGrace { .. } | Self::Lapsed { .. }, RevocationMode::Soft) => "let pass".to_owned(),
+        };
+        format!("missing or lapsed, {meaning} (mode {mode})")
+    }
+
     /// Returns what a missing or stale CRL means for a certificate of an issuer in this mode; `None` if there is nothing to say.
     #[must_use]
     pub const fn severity(self, mode: RevocationMode) -> Option<Severity> {
@@ -109,12 +128,25 @@ impl Standing {
     }
 }
 
-impl IssuerRule {
+/// The rule that holds for one issuer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rule {
+    pub(super) mode: RevocationMode,
+    /// `None`: it counts as configured at the moment at which it is judged.
+    configured_since: Option<UnixTime>,
+}
+
+impl Rule {
+    /// Returns since when the issuer is configured.
+    pub(super) fn configured_since(&self, now: UnixTime) -> UnixTime {
+        self.configured_since.unwrap_or(now)
+    }
+
     /// Returns from when on R6 refuses if no newer CRL comes; `deadline` is until when the present ones are fresh.
     pub(super) fn refuses_from(&self, deadline: Option<UnixTime>) -> Option<UnixTime> {
         match self.mode {
             RevocationMode::Hard => Some(deadline.unwrap_or(UnixTime::since_unix_epoch(Duration::ZERO))),
-            RevocationMode::Grace => Some(after_grace(deadline.unwrap_or(self.configured_since))),
+            RevocationMode::Grace => deadline.or(self.configured_since).map(after_grace),
             RevocationMode::Soft => None,
         }
     }
@@ -124,7 +156,7 @@ impl IssuerRule {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rules {
     /// Of issuers that have none of their own.
-    pub(super) others: Option<IssuerRule>,
+    others: Option<Rule>,
     /// A handful: compared one by one.
     own: Vec<(Certificate, IssuerRule)>,
 }
@@ -137,9 +169,17 @@ impl Rules {
         }
     }
 
-    pub(super) fn of(&self, issuer: &Certificate) -> Option<IssuerRule> {
+    pub(super) const fn set_others(&mut self, mode: RevocationMode, configured_since: Option<UnixTime>) {
+        self.others = Some(Rule { mode, configured_since });
+    }
+
+    pub(super) fn of(&self, issuer: &Certificate) -> Option<Rule> {
         let own = self.own.iter().find(|(known, _)| is_same(known, issuer));
-        own.map(|(_, rule)| *rule).or(self.others)
+        let own = own.map(|(_, IssuerRule { mode, configured_since })| Rule {
+            mode: *mode,
+            configured_since: Some(*configured_since),
+        });
+        own.or(self.others)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Certificate, IssuerRule)> {

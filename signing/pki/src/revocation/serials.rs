@@ -1,4 +1,4 @@
-//! [`Serial`] and the set of those that a CRL lists: 29 bytes an entry, exact, one look-up whatever its size (R7).
+//! [`Serial`] and the set of those that a CRL lists: 33 bytes an entry, exact, one look-up whatever its size (R7).
 //!
 //! Serial numbers lie sorted in one array, so that two CRLs are compared by a merge (R3). A table of 32-bit slots with open
 //! addressing leads into it: each slot is the position in the array and a few bits of the hash, so that a look-up which
@@ -94,22 +94,47 @@ impl Key {
     }
 }
 
-/// The serial numbers that a CRL lists.
+/// What a CRL says of one serial number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry {
+    pub(super) serial: Serial,
+    /// Unix seconds, big-endian: bytes, so that an entry has no padding, and the earlier time is the lesser.
+    since: [u8; 4],
+}
+
+impl Entry {
+    /// An entry that is revoked since then, in Unix seconds; 0: since ever.
+    pub(super) const fn new(serial: Serial, since: u32) -> Self {
+        Self { serial, since: since.to_be_bytes() }
+    }
+
+    /// Returns since when it is revoked, in Unix seconds; 0: since ever.
+    pub(super) const fn since(&self) -> u32 {
+        u32::from_be_bytes(self.since)
+    }
+
+    /// Takes another time, if it is earlier.
+    pub(super) fn also_since(&mut self, since: u32) {
+        self.since = self.since.min(since.to_be_bytes());
+    }
+}
+
+/// The serial numbers that a CRL lists, and since when each is revoked.
 pub(super) struct SerialSet {
-    sorted: Box<[Serial]>,
+    sorted: Box<[Entry]>,
     /// Twice as many as serial numbers: a search ends after 1.5 slots if there is one and after 2.5 if there is none.
     slots: Box<[u32]>,
 }
 
 impl SerialSet {
-    /// Takes at most [`CRL_ENTRIES_MAX`] serial numbers; duplicates are dropped.
-    pub(super) fn new(mut serials: Vec<Serial>) -> Self {
-        serials.sort_unstable();
-        serials.dedup();
-        let sorted = serials.into_boxed_slice();
+    /// Takes at most [`CRL_ENTRIES_MAX`] entries; of those with one serial number, the earliest time stays.
+    pub(super) fn new(mut entries: Vec<Entry>) -> Self {
+        entries.sort_unstable();
+        entries.dedup_by_key(|entry| entry.serial);
+        let sorted = entries.into_boxed_slice();
         let mut set = Self { slots: vec![EMPTY; sorted.len() * 2].into_boxed_slice(), sorted };
-        for (position, serial) in (0_u32..).zip(&set.sorted) {
-            let key = Key::of(*serial);
+        for (position, entry) in (0_u32..).zip(&set.sorted) {
+            let key = Key::of(entry.serial);
             let from = key.home(width(&set.slots));
             let (before, behind) = set.slots.split_at_mut(from);
             let free = behind.iter_mut().chain(before).find(|slot| **slot == EMPTY);
@@ -121,11 +146,20 @@ impl SerialSet {
     }
 
     pub(super) fn contains(&self, key: &Key) -> bool {
+        self.position(key).is_some()
+    }
+
+    /// Returns since when the serial number is revoked, in Unix seconds; `None` if it is not listed.
+    pub(super) fn since(&self, key: &Key) -> Option<u32> {
+        self.sorted.get(self.position(key)?).map(Entry::since)
+    }
+
+    fn position(&self, key: &Key) -> Option<usize> {
         let (before, behind) = self.slots.split_at(key.home(width(&self.slots)));
-        behind.iter().chain(before).take_while(|slot| **slot != EMPTY).any(|slot| {
+        behind.iter().chain(before).take_while(|slot| **slot != EMPTY).find_map(|slot| {
             let is_candidate = slot >> POSITION_BITS == key.tag() >> POSITION_BITS;
-            let position = usize::try_from(slot & (EMPTY >> (u32::BITS - POSITION_BITS)));
-            is_candidate && position.is_ok_and(|position| self.sorted.get(position) == Some(&key.serial))
+            let position = usize::try_from(slot & (EMPTY >> (u32::BITS - POSITION_BITS))).ok()?;
+            (is_candidate && self.sorted.get(position)?.serial == key.serial).then_some(position)
         })
     }
 
@@ -133,8 +167,8 @@ impl SerialSet {
         self.sorted.len()
     }
 
-    /// Returns the serial numbers, the lowest bytes first.
-    pub(super) const fn sorted(&self) -> &[Serial] {
+    /// Returns the entries, the lowest bytes of serial numbers first.
+    pub(super) const fn sorted(&self) -> &[Entry] {
         &self.sorted
     }
 }
@@ -151,22 +185,22 @@ impl fmt::Debug for SerialSet {
     }
 }
 
-/// Returns what `new` has and `old` has not, both sorted, in one pass over both.
-pub(super) fn added<'a>(old: &'a [Serial], new: &'a [Serial]) -> impl Iterator<Item = Serial> + 'a {
+/// Returns the serial numbers that `new` has and `old` has not, both sorted, in one pass over both.
+pub(super) fn added<'a>(old: &'a [Entry], new: &'a [Entry]) -> impl Iterator<Item = Serial> + 'a {
     let mut old = old;
-    new.iter().copied().filter(move |serial| {
+    new.iter().map(|entry| entry.serial).filter(move |serial| {
         while let Some((first, rest)) = old.split_first()
-            && first < serial
+            && first.serial < *serial
         {
             old = rest;
         }
-        old.first() != Some(serial)
+        old.first().is_none_or(|first| first.serial != *serial)
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
@@ -204,17 +238,23 @@ mod tests {
     proptest! {
         #[test]
         fn r7_a_set_answers_as_a_naive_one_does(
-            listed in prop::collection::vec(content(), 0..300),
+            listed in prop::collection::vec((content(), 0..9_u32), 0..300),
             asked in prop::collection::vec(content(), 0..300),
         ) {
-            let listed: Vec<Serial> = listed.iter().map(|content| serial(content)).collect();
-            let naive: BTreeSet<Serial> = listed.iter().copied().collect();
+            let listed: Vec<Entry> =
+                listed.iter().map(|(content, since)| Entry::new(serial(content), *since)).collect();
+            let mut naive: BTreeMap<Serial, u32> = BTreeMap::new();
+            for entry in &listed {
+                let since = naive.entry(entry.serial).or_insert(entry.since());
+                *since = entry.since().min(*since);
+            }
 
-            let set = SerialSet::new(listed.clone());
+            let set = SerialSet::new(listed);
 
             prop_assert_eq!(set.len(), naive.len());
-            for serial in listed.into_iter().chain(asked.iter().map(|content| serial(content))) {
-                prop_assert_eq!(set.contains(&Key::of(serial)), naive.contains(&serial), "{}", serial);
+            for serial in naive.keys().copied().chain(asked.iter().map(|content| serial(content))) {
+                prop_assert_eq!(set.since(&Key::of(serial)), naive.get(&serial).copied(), "{}", serial);
+                prop_assert_eq!(set.contains(&Key::of(serial)), naive.contains_key(&serial), "{}", serial);
             }
         }
 
@@ -227,7 +267,11 @@ mod tests {
                 contents.iter().map(|content| serial(content)).collect()
             };
             let (old, new) = (sorted(&old), sorted(&new));
-            let slices: (Vec<Serial>, Vec<Serial>) = (old.iter().copied().collect(), new.iter().copied().collect());
+            // The times differ: they make no entry another one.
+            let entries = |serials: &BTreeSet<Serial>, since| -> Vec<Entry> {
+                serials.iter().map(|serial| Entry::new(*serial, since)).collect()
+            };
+            let slices = (entries(&old, 1), entries(&new, 2));
 
             let found: Vec<Serial> = added(&slices.0, &slices.1).collect();
 

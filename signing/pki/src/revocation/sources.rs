@@ -74,9 +74,21 @@ impl CrlSources {
     /// Whether the certificate itself was accepted plays no part: in mode `hard` it cannot be before a CRL is there. A path is in
     /// a verdict only if all its signatures hold.
     pub fn learn(&mut self, verdict: &Verdict) -> Vec<CrlUrl> {
-        let path = verdict.path();
+        self.learn_path(verdict.path())
+    }
+
+    /// As [`Self::learn`], of the path of a verdict: leaf first, root last.
+    pub fn learn_path(&mut self, path: &[Certificate]) -> Vec<CrlUrl> {
         let pairs = path.iter().zip(path.iter().skip(1));
         pairs.flat_map(|(certificate, issuer)| self.tell(certificate, issuer)).collect()
+    }
+
+    /// Returns the CAs of a verified path that are not configured: a root vouches for them, and nobody named them.
+    pub fn unknown<'a>(&'a self, verdict: &'a Verdict) -> impl Iterator<Item = &'a Certificate> {
+        let is_known = |authority: &&Certificate| {
+            self.issuers.iter().any(|known| is_same(&known.certificate, authority))
+        };
+        verdict.path().iter().skip(1).filter(move |authority| !is_known(authority))
     }
 
     /// Returns the issuers and where their CRLs may be fetched, in the order of configuration.

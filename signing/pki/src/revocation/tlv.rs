@@ -1,36 +1,36 @@
 //! A cursor over strict DER that builds nothing: a CRL of a million entries is read where it lies.
 
-pub(super) const BOOLEAN: u8 = 0x01;
-pub(super) const INTEGER: u8 = 0x02;
-pub(super) const BIT_STRING: u8 = 0x03;
-pub(super) const OCTET_STRING: u8 = 0x04;
-pub(super) const OBJECT_IDENTIFIER: u8 = 0x06;
-pub(super) const ENUMERATED: u8 = 0x0a;
-pub(super) const UTC_TIME: u8 = 0x17;
-pub(super) const GENERALIZED_TIME: u8 = 0x18;
-pub(super) const SEQUENCE: u8 = 0x30;
+pub(crate) const BOOLEAN: u8 = 0x01;
+pub(crate) const INTEGER: u8 = 0x02;
+pub(crate) const BIT_STRING: u8 = 0x03;
+pub(crate) const OCTET_STRING: u8 = 0x04;
+pub(crate) const OBJECT_IDENTIFIER: u8 = 0x06;
+pub(crate) const ENUMERATED: u8 = 0x0a;
+pub(crate) const UTC_TIME: u8 = 0x17;
+pub(crate) const GENERALIZED_TIME: u8 = 0x18;
+pub(crate) const SEQUENCE: u8 = 0x30;
 /// `[0] EXPLICIT`, before the extensions of a CRL.
-pub(super) const EXPLICIT_0: u8 = 0xa0;
+pub(crate) const EXPLICIT_0: u8 = 0xa0;
 
 /// One element.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tlv<'a> {
-    pub(super) tag: u8,
+pub(crate) struct Tlv<'a> {
+    pub(crate) tag: u8,
     /// What stands inside.
-    pub(super) value: &'a [u8],
+    pub(crate) value: &'a [u8],
     /// The whole of it: tag, length and value.
-    pub(super) bytes: &'a [u8],
+    pub(crate) bytes: &'a [u8],
 }
 
 /// Reads one element after the other.
 #[derive(Debug, Clone)]
-pub(super) struct Cursor<'a> {
+pub(crate) struct Cursor<'a> {
     rest: &'a [u8],
 }
 
 /// Why bytes are not strict DER, or not what should stand there; each with what was being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Malformed {
+pub(crate) enum Malformed {
     #[error("{0} is missing")]
     Missing(&'static str),
     #[error("{what} has the tag {got:#04x}")]
@@ -48,16 +48,16 @@ pub(super) enum Malformed {
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
     /// Reads the next element, whatever its tag.
-    pub(super) fn any(&mut self, what: &'static str) -> Result<Tlv<'a>, Malformed> {
+    pub(crate) fn any(&mut self, what: &'static str) -> Result<Tlv<'a>, Malformed> {
         let (tag, behind) = self.rest.split_first().ok_or(Malformed::Missing(what))?;
         if tag & 0x1f == 0x1f {
             return Err(Malformed::Tag { what, got: *tag }); // Tags of several bytes: nothing here has one.
@@ -83,13 +83,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads the next element, which must have the tag.
-    pub(super) fn expect(&mut self, tag: u8, what: &'static str) -> Result<Tlv<'a>, Malformed> {
+    pub(crate) fn expect(&mut self, tag: u8, what: &'static str) -> Result<Tlv<'a>, Malformed> {
         let element = self.any(what)?;
         if element.tag == tag { Ok(element) } else { Err(Malformed::Tag { what, got: element.tag }) }
     }
 
     /// Reads the next element if it has one of the tags.
-    pub(super) fn optional(&mut self, tags: &[u8], what: &'static str) -> Result<Option<Tlv<'a>>, Malformed> {
+    pub(crate) fn optional(&mut self, tags: &[u8], what: &'static str) -> Result<Option<Tlv<'a>>, Malformed> {
         match self.rest.first() {
             Some(tag) if tags.contains(tag) => self.any(what).map(Some),
             Some(_) | None => Ok(None),
@@ -97,13 +97,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// Says that `what` ends here.
-    pub(super) const fn end(&self, what: &'static str) -> Result<(), Malformed> {
+    pub(crate) const fn end(&self, what: &'static str) -> Result<(), Malformed> {
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed::Trailing(what)) }
     }
 }
 
 /// Returns the content of an INTEGER if it has no superfluous byte in front.
-pub(super) const fn integer<'a>(element: &Tlv<'a>, what: &'static str) -> Result<&'a [u8], Malformed> {
+pub(crate) const fn integer<'a>(element: &Tlv<'a>, what: &'static str) -> Result<&'a [u8], Malformed> {
     match element.value {
         [] => Err(Malformed::Value(what)),
         [0x00, second, ..] if *second < 0x80 => Err(Malformed::Value(what)),

@@ -183,6 +183,16 @@ mod tests {
     }
 
     #[test]
+    fn r1_a_server_is_the_same_whatever_is_asked_of_it() {
+        for text in
+            ["http://crl.acme.local:81/a", "HTTP://CRL.acme.local:81/b/c.crl?d", "http://crl.acme.local:81"]
+        {
+            assert_eq!(url(text).server(), "http://crl.acme.local:81");
+        }
+        assert_eq!(url("https://[::1]/a").server(), "https://[::1]");
+    }
+
+    #[test]
     fn r1_a_redirect_leads_to_http_and_https_only() {
         let from = url("http://a:81/x/y.crl?z=/w");
         for (location, expected) in [

@@ -3,6 +3,7 @@
 use rustls_pki_types::UnixTime;
 
 use crate::certificate::Certificate;
+use crate::finding::{Finding, Severity};
 use crate::revocation::RevocationIndex;
 use crate::thumbprint::Thumbprint;
 
@@ -13,6 +14,7 @@ pub struct Candidate {
     issuers: Vec<Certificate>,
     private_key: PrivateKey,
     source: String,
+    refusals: Vec<Finding>,
 }
 
 /// Whether a certificate's private key is at hand (C5).
@@ -35,7 +37,15 @@ impl Candidate {
         private_key: PrivateKey,
         source: impl Into<String>,
     ) -> Self {
-        Self { certificate, issuers, private_key, source: source.into() }
+        Self { certificate, issuers, private_key, source: source.into(), refusals: Vec::new() }
+    }
+
+    /// Adds what [`crate::check()`] finds of it: one that every peer would refuse is no candidate, so that it takes no other's place
+    /// (C4, C6, C7, C16 and whatever else selection does not ask for itself).
+    #[must_use]
+    pub fn with_findings(mut self, findings: impl IntoIterator<Item = Finding>) -> Self {
+        self.refusals.extend(findings.into_iter().filter(|finding| finding.severity == Severity::Refusal));
+        self
     }
 
     /// Returns the certificate itself.
@@ -54,6 +64,11 @@ impl Candidate {
     #[must_use]
     pub fn private_key(&self) -> PrivateKey {
         self.private_key
+    }
+
+    /// Returns why peers would refuse it, as far as that was looked at.
+    pub(super) fn refusals(&self) -> &[Finding] {
+        &self.refusals
     }
 
     /// Returns where it comes from.

@@ -10,7 +10,7 @@ use super::field::{Field, Winner};
 use super::fitness::Unfit;
 use super::report::{self, Why};
 use super::server::ServerNames;
-use super::settings::Selection;
+use super::settings::{FollowSuccessor, Selection};
 use super::wait::Availability;
 use super::{Choice, Missing, Purpose, Question};
 use crate::certificate::Certificate;
@@ -196,7 +196,10 @@ impl Chosen {
             };
             return (pinned, (!is_present(&winner)).then_some(cause));
         }
-        if let Some(newer) = field.successor(present) {
+        // A pinned one hands over only as its pin says (N2); without that it loses to whom preference chooses, when it ends.
+        let hands_over =
+            !self.is_pinned(present) || self.selection.follow_successor() == FollowSuccessor::Yes;
+        if let Some(newer) = field.successor(present).filter(|_| hands_over) {
             let why = Why::Successor { of: present.thumbprint() };
             return (Some(Winner { position: newer.marks.position, why }), Some(Cause::Successor));
         }

@@ -1,4 +1,4 @@
-//! [`Unfit`]: why a certificate is no candidate (S2, S3, S7).
+//! [`Unfit`]: why a certificate is no candidate (S2, S3, S7, and the rules of certificates that peers judge by).
 
 use std::fmt;
 
@@ -6,6 +6,7 @@ use rustls_pki_types::UnixTime;
 
 use super::candidate::{Candidate, PrivateKey};
 use crate::certificate::Certificate;
+use crate::finding::Rule;
 use crate::instant;
 use crate::revocation::RevocationIndex;
 use crate::usage::ExtendedKeyUsage;
@@ -52,6 +53,15 @@ pub enum Unfit {
         /// The names that it has.
         got: Vec<String>,
     },
+    /// Every peer would refuse it by another rule of certificates, such as C4, C6, C7 or C16.
+    Refused {
+        /// The rule.
+        rule: Rule,
+        /// What it has.
+        got: String,
+        /// What would put it right.
+        fix: String,
+    },
 }
 
 impl Unfit {
@@ -67,6 +77,7 @@ impl Unfit {
             Self::IssuerRevoked { .. } => "R8",
             Self::IssuerNotListed => "S3",
             Self::Name { .. } => "S7",
+            Self::Refused { rule, .. } => rule.name(),
         }
     }
 
@@ -87,6 +98,7 @@ impl Unfit {
                 "add its issuer to cert_issuer, or enrol at one that is listed".to_owned()
             }
             Self::Name { .. } => "reissue it with the host name and the FQDN as SAN dNSName".to_owned(),
+            Self::Refused { fix, .. } => fix.clone(),
         }
     }
 }
@@ -109,6 +121,7 @@ impl fmt::Display for Unfit {
             Self::IssuerNotListed => f.write_str("issuer not in cert_issuer")?,
             Self::Name { got } if got.is_empty() => f.write_str("no name")?,
             Self::Name { got } => write!(f, "neither host name nor FQDN, but {}", list(got))?,
+            Self::Refused { got, .. } => f.write_str(got)?,
         }
         write!(f, ": {}", self.fix())
     }
@@ -145,7 +158,20 @@ pub(super) fn unfit(
             Unfit::IssuerRevoked { subject: revoked.subject().to_owned() }
         }
     }));
+    unfit.extend(refused(candidate, &unfit));
     unfit
+}
+
+/// Returns what peers would refuse it for besides what selection found itself.
+fn refused(candidate: &Candidate, found: &[Unfit]) -> Vec<Unfit> {
+    let is_told = |rule: Rule| found.iter().any(|unfit| unfit.rule() == rule.name());
+    let more = candidate.refusals().iter().filter(|finding| !is_told(finding.rule));
+    more.map(|finding| Unfit::Refused {
+        rule: finding.rule,
+        got: finding.got.clone(),
+        fix: finding.fix.clone(),
+    })
+    .collect()
 }
 
 fn validity(certificate: &Certificate, now: UnixTime) -> Option<Unfit> {

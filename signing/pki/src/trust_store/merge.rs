@@ -25,14 +25,16 @@ const HEADER_BYTES_MAX: usize = 4096;
 /// A block that cannot be read costs only itself and is told by [`Merged::problems`].
 ///
 /// # Errors
-/// A whole file is refused: DER, PFX, too large, or [`Input::Unusable`]. The error has what the others gave. A caller that
+/// A whole file is refused: DER, PFX, too large, without any certificate though something else is in it, or [`Input::Unusable`]. An
+/// empty file is none, but for the policy's, which is named for what it holds. The error has what the others gave. A caller that
 /// has a merged file keeps it, since the refused file's anchors are in it; one that has none takes the rest.
 pub fn merge(inputs: &Inputs<'_>) -> Result<Merged, MergeError> {
     let mut merge = Merge::default();
-    for input in inputs.in_order() {
+    let named = [Named::ByUs, Named::ByUs, Named::ByPolicy];
+    for (input, named) in inputs.in_order().into_iter().zip(named) {
         match input {
             Input::Absent => {}
-            Input::File(file) => merge.file(file),
+            Input::File(file) => merge.file(file, named),
             Input::Unusable { what, problem } => {
                 merge.refused.push(Problem::new(what, None, problem.to_string()));
             }
@@ -207,12 +209,29 @@ struct Merge {
     refused: Vec<Problem>,
 }
 
+/// Who says that there is such a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Named {
+    /// Nobody but its name: it may be empty.
+    ByUs,
+    /// Whoever configures: it is there for the certificates in it.
+    ByPolicy,
+}
+
 impl Merge {
-    fn file(&mut self, NamedBytes { what, bytes }: NamedBytes<'_>) {
+    fn file(&mut self, NamedBytes { what, bytes }: NamedBytes<'_>, named: Named) {
         self.sources.push(shown(what));
-        match items(bytes, what) {
-            Ok(items) => items.into_iter().for_each(|item| self.item(what, item)),
-            Err(refused) => self.refused.push(refused),
+        let items = match items(bytes, what) {
+            Ok(items) => items,
+            Err(refused) => return self.refused.push(refused),
+        };
+        let before = self.certificates.len() + self.duplicates;
+        items.into_iter().for_each(|item| self.item(what, item));
+        let gave_none = self.certificates.len() + self.duplicates == before;
+        if gave_none && (named == Named::ByPolicy || !is_blank(bytes)) {
+            let text = "no certificate in it that can be read; wanted PEM with the CAs of our servers; put them there, or, if \
+                        nobody is to be trusted by it, empty it (a policy's: name none)";
+            self.refused.push(Problem::new(what, None, text.to_owned()));
         }
     }
 
@@ -253,6 +272,15 @@ impl Merge {
         let merged = Merged { text, fingerprint, certificates, duplicates, problems };
         if refused.is_empty() { Ok(merged) } else { Err(MergeError { refused, rest: Box::new(merged) }) }
     }
+}
+
+/// Returns whether a text holds nothing but comments.
+fn is_blank(bytes: &[u8]) -> bool {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    bytes
+        .split(|byte| *byte == b'\n')
+        .map(<[u8]>::trim_ascii)
+        .all(|line| line.is_empty() || line.starts_with(b"#"))
 }
 
 /// Cuts a file into blocks; a file that is not PEM, but may have been meant to be a store, is a problem as a whole.

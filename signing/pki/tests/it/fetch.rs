@@ -68,6 +68,16 @@ fn r1_backs_off_exponentially_with_jitter() {
         waits
     };
 
+    let mut recovered = asked();
+    recovered.handle_failure(now(), 0);
+    recovered.handle_failure(now(), 0);
+    assert!(recovered.poll_fetch(recovered.poll_timeout()).is_some());
+    assert!(recovered.handle_response(crl(), now(), 0).is_ok());
+    recovered.handle_loaded(at(NOW + DAY), now(), 0);
+    let failures = recovered.failures();
+    recovered.handle_failure(now(), u32::MAX);
+
+    assert_eq!((failures, recovered.poll_timeout()), (0, at(NOW + 30)), "it begins anew after a success");
     assert_eq!(waits(u32::MAX), [30, 60, 120, 240, 480, 960, 1_800, 1_800, 1_800]);
     assert_eq!(waits(0), [23, 45, 90, 180, 360, 720, 1_350, 1_350, 1_350]);
     assert_eq!(RETRY_MAX, Duration::from_secs(1_800));
@@ -169,6 +179,9 @@ fn r1_keeps_validators_over_a_failure_and_a_restart() {
         let request: FetchRequest = fetch.poll_fetch(fetch.poll_timeout()).unwrap();
         assert_eq!(request.validators, crl().validators);
     }
+    let time = at(NOW + DAY - 600);
+    assert_eq!(restarted.handle_response(status(304), time, u32::MAX), Ok(Fetched::NotModified));
+    assert_eq!(restarted.poll_timeout(), at(NOW + DAY - 300), "as its nextUpdate wants it");
 }
 
 #[test]
@@ -176,12 +189,15 @@ fn r1_keeps_no_validator_that_could_forge_a_header() {
     for bad in ["a\r\nHost: b", "", &"a".repeat(257), "ä"] {
         let mut fetch = asked();
         let validators = Validators { etag: Some(bad.to_owned()), last_modified: Some("x".to_owned()) };
-        assert!(fetch.handle_response(FetchResponse { validators, ..crl() }, now(), 0).is_ok());
+        let response = FetchResponse { validators: validators.clone(), ..crl() };
+        assert!(fetch.handle_response(response, now(), 0).is_ok());
         fetch.handle_loaded(at(NOW + DAY), now(), 0);
+        let from_disk = Fetch::new(url("http://crl/a"), FetchLimits::default(), now(), 0)
+            .with_kept(validators, at(NOW + DAY));
 
-        let kept = fetch.validators();
-
-        assert_eq!((kept.etag.as_deref(), kept.last_modified.as_deref()), (None, Some("x")));
+        for kept in [fetch.validators(), from_disk.validators()] {
+            assert_eq!((kept.etag.as_deref(), kept.last_modified.as_deref()), (None, Some("x")));
+        }
     }
 }
 

@@ -13,7 +13,7 @@ mod revocations;
 
 use std::collections::BTreeSet;
 
-use muster_pki::{Facts, IssuerRule, RevocationIndex, RevocationMode, Role, Roots, Rule, Verdict, check};
+use muster_pki::{Facts, RevocationIndex, RevocationMode, Role, Roots, Rule, Verdict, check};
 
 use self::lab::Lab;
 use crate::support::{NOW, now, refusals};
@@ -175,7 +175,7 @@ impl Row {
         let issuers: Vec<_> = known.collect();
         let mut index = RevocationIndex::default();
         // As strict as -crl_check_all.
-        index.set_rule_of_others(IssuerRule { mode: RevocationMode::Hard, configured_since: now() });
+        index.set_rule_of_others(RevocationMode::Hard, Some(now()));
         for crl in crls {
             if let Err(error) = index.add(&lab.read(crl), &issuers, now()) {
                 println!("    {crl}: {error}");

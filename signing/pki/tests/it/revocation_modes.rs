@@ -66,7 +66,7 @@ fn r6_hard_refuses_at_once_grace_after_a_day_and_soft_never() {
         (Soft, due + 30 * DAY, Some(Severity::Warning)),
     ] {
         let mut index = index.clone();
-        index.set_rule_of_others(IssuerRule { mode, configured_since: at(NOW) });
+        index.set_rule_of_others(mode, Some(at(NOW)));
 
         let verdict = judge(&pki, &device, &index, now);
 
@@ -88,7 +88,7 @@ fn r6_an_issuer_without_any_crl_is_judged_by_its_rule() {
         (Soft, NOW + DAY, Severity::Warning),
     ] {
         let mut index = RevocationIndex::default();
-        index.set_rule_of_others(IssuerRule { mode, configured_since: at(NOW) });
+        index.set_rule_of_others(mode, Some(at(NOW)));
 
         let verdict = judge(&pki, &device, &index, now);
 
@@ -102,7 +102,7 @@ fn r6_each_issuer_has_its_own_rule() {
     let device = pki.issue(Role::Device);
     let rule = |mode| IssuerRule { mode, configured_since: at(NOW) };
     let mut index = fresh(&[&pki.issuing]);
-    index.set_rule_of_others(rule(RevocationMode::Hard));
+    index.set_rule_of_others(RevocationMode::Hard, Some(at(NOW)));
 
     let by_others = judge(&pki, &device, &index, NOW);
     index.set_rule(pki.root.certificate(), rule(RevocationMode::Soft));
@@ -129,7 +129,7 @@ fn r6_the_finding_says_what_is_lacking_and_until_when_it_passes() {
     let pki = Pki::new();
     let device = pki.issue(Role::Device);
     let mut index = fresh(&[&pki.issuing]);
-    index.set_rule_of_others(IssuerRule { mode: RevocationMode::Grace, configured_since: at(NOW) });
+    index.set_rule_of_others(RevocationMode::Grace, Some(at(NOW)));
 
     let text = judge(&pki, &device, &index, NOW + HOUR).to_string();
     let later = judge(&pki, &device, &index, NOW + 7 * DAY).to_string();
@@ -168,7 +168,7 @@ fn r6_of_two_stale_paths_the_one_that_is_let_pass_counts() {
     let cross = CrossSigned::new();
     for strict in [&cross.first, &cross.second] {
         let mut index = cross.index(Crl::Stale, Crl::Stale);
-        index.set_rule_of_others(IssuerRule { mode: RevocationMode::Soft, configured_since: at(NOW) });
+        index.set_rule_of_others(RevocationMode::Soft, Some(at(NOW)));
         let hard = IssuerRule { mode: RevocationMode::Hard, configured_since: at(NOW) };
         index.set_rule(strict.certificate(), hard);
 
@@ -204,7 +204,7 @@ fn r6_says_how_long_a_verdict_may_be_kept() {
         (Soft, vec![], None),
     ] {
         let mut index = fresh(&crls);
-        index.set_rule_of_others(IssuerRule { mode, configured_since: at(NOW) });
+        index.set_rule_of_others(mode, Some(at(NOW)));
 
         assert_eq!(index.refuses_from(&path), expected.map(at), "{mode:?}");
     }
@@ -253,7 +253,7 @@ fn r1_fetches_what_configuration_and_verified_paths_name_and_nothing_else() {
 fn r1_learns_in_mode_hard_from_a_path_that_only_lacks_a_crl() {
     let pki = Pki::new();
     let mut index = RevocationIndex::default();
-    index.set_rule_of_others(IssuerRule { mode: RevocationMode::Hard, configured_since: at(NOW) });
+    index.set_rule_of_others(RevocationMode::Hard, Some(at(NOW)));
     let mut sources = CrlSources::new([pki.root.certificate().clone(), pki.issuing.certificate().clone()]);
 
     let verdict = judge(&pki, &pki.issue(Role::Device), &index, NOW);
@@ -276,6 +276,38 @@ fn r1_learns_so_many_urls_of_an_issuer_and_no_more() {
     sources.configure(pki.issuing.certificate(), "http://configured/".parse().unwrap());
 
     assert_eq!(sources.iter().count(), URLS_PER_ISSUER_MAX + 1, "configuration is not bounded by it");
+}
+
+#[test]
+fn r1_what_was_told_of_an_issuer_is_taken_over_once_and_within_the_bound() {
+    let pki = Pki::new();
+    let (root, issuing) = (pki.root.certificate(), pki.issuing.certificate());
+    let url = |text: &str| text.parse::<CrlUrl>().unwrap();
+    let told = |names: &[String]| {
+        let mut sources = CrlSources::new([issuing.clone()]);
+        for name in names {
+            let request = Request { crl_url: Some(format!("http://{name}/")), ..request(Role::Device) };
+            let verdict = pki.check(Role::Device, &pki.issuing.issue(&request).unwrap());
+            assert_eq!(sources.learn(&verdict).len(), 1, "{name}");
+        }
+        sources
+    };
+    let names = |from: &str, count| (0..count).map(|n| format!("{from}{n}")).collect::<Vec<_>>();
+    let mut next = CrlSources::new([root.clone(), issuing.clone()]);
+    next.configure(root, url("http://root/"));
+    next.configure(issuing, url("http://old0/"));
+
+    let next = next.with_told_of(&told(&names("old", URLS_PER_ISSUER_MAX)));
+    let next = next.with_told_of(&told(&names("new", URLS_PER_ISSUER_MAX)));
+
+    let of_issuing = next.iter().filter(|(issuer, _)| *issuer == issuing).count();
+    assert_eq!(of_issuing, 1 + URLS_PER_ISSUER_MAX, "what is configured stands there once");
+    let whose = |url: &'static str| next.issuers_of(url).collect::<Vec<_>>();
+    assert_eq!(whose("http://root/"), [root]);
+    assert_eq!(whose("http://new0/"), [issuing]);
+    assert!(whose("http://nobody/").is_empty());
+    let elsewhere = CrlSources::new([root.clone()]).with_told_of(&next);
+    assert_eq!(elsewhere.iter().count(), 0, "an issuer that is gone, and what was configured");
 }
 
 #[test]
@@ -334,7 +366,7 @@ impl CrossSigned {
             let crl = crl(authority, below, kind).sign();
             index.add(&crl, &[authority.certificate().clone()], now()).unwrap();
         }
-        index.set_rule_of_others(IssuerRule { mode: RevocationMode::Hard, configured_since: at(NOW) });
+        index.set_rule_of_others(RevocationMode::Hard, Some(at(NOW)));
         index
     }
 

@@ -5,8 +5,7 @@ use std::process::{Command, Stdio};
 
 use muster_pki::authority::Issued;
 use muster_pki::{
-    Certificate, CrlError, CrlWarning, Facts, IssuerRule, RevocationIndex, RevocationMode, Role, Rule,
-    Verdict, pem,
+    Certificate, CrlError, CrlWarning, Facts, RevocationIndex, RevocationMode, Role, Rule, Verdict, pem,
 };
 use tempfile::TempDir;
 
@@ -234,7 +233,7 @@ impl Lab {
             // One that is not used is one that is not there.
             drop(index.add(&self.read(name), &self.issuers(), at(seconds)));
         }
-        index.set_rule_of_others(IssuerRule { mode: RevocationMode::Hard, configured_since: at(seconds) });
+        index.set_rule_of_others(RevocationMode::Hard, Some(at(seconds)));
         let facts = Facts { revocation: Some(&index), ..Facts::at(at(seconds)) };
         self.pki.check_at(Role::Device, &self.device, &facts)
     }

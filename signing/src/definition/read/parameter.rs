@@ -9,8 +9,9 @@ use toml::{Spanned, Value as Toml};
 use super::{check_count, fault, item_name};
 use crate::definition::datetime;
 use crate::definition::document;
-use crate::definition::error::Fault;
+use crate::definition::error::{Fault, Faults};
 use crate::definition::parameter::{Parameter, ParameterKind, Pattern};
+use crate::definition::rule::Rule;
 
 /// Allowed values of an enum at most; more is a list that belongs into a table.
 const VALUES_MAX: usize = 256;
@@ -18,78 +19,99 @@ const VALUES_MAX: usize = 256;
 /// Names of the types.
 const TYPES: [&str; 6] = ["string", "integer", "number", "boolean", "datetime", "enum"];
 
-pub(super) fn parameters(given: &[Spanned<document::Parameter>]) -> Result<Vec<Parameter>, Fault> {
-    check_count(given, "parameters")?;
+pub(super) fn parameters(given: &[Spanned<document::Parameter>], faults: &mut Faults) -> Vec<Parameter> {
+    faults.take(check_count(given, "parameters"));
     let mut names = BTreeSet::new();
-    given.iter().map(|parameter| read(parameter.get_ref(), &mut names)).collect()
+    given.iter().filter_map(|parameter| read(parameter.get_ref(), &mut names, faults)).collect()
 }
 
-fn read(given: &document::Parameter, names: &mut BTreeSet<String>) -> Result<Parameter, Fault> {
-    let name = item_name(&given.name, names)?;
-    if name.starts_with("resource_") {
-        return Err(fault(
-            &given.name,
-            "names that begin with `resource_` belong to resources; choose another",
-        ));
+fn read(given: &document::Parameter, names: &mut BTreeSet<String>, faults: &mut Faults) -> Option<Parameter> {
+    let name = faults.take(item_name(&given.name, names));
+    if given.name.get_ref().starts_with("resource_") {
+        let found = "names that begin with `resource_` belong to resources";
+        faults.push(fault(&given.name, Rule::ParameterNameReserved, found).fix("choose another"));
     }
-    let kind = kind(given)?;
-    let mut parameter = Parameter { name, kind, default: None, hint: given.hint.clone() };
+    let kind = kind(given, faults)?;
+    let mut parameter = Parameter { name: name?, kind, default: None, hint: given.hint.clone() };
     if let Some(place) = &given.default {
-        let value = default_value(&parameter.kind, place.get_ref()).ok_or_else(|| {
-            fault(place, format!("the default is of another type; wanted {}", parameter.kind))
-        })?;
-        parameter
-            .check(&value)
-            .map_err(|error| fault(place, format!("the default does not fit: {error}")))?;
-        parameter.default = Some(value);
+        parameter.default = faults.take(default(&parameter, place));
     }
-    Ok(parameter)
+    Some(parameter)
 }
 
-fn kind(given: &document::Parameter) -> Result<ParameterKind, Fault> {
+fn default(parameter: &Parameter, place: &Spanned<Toml>) -> Result<Value, Fault> {
+    let value = default_value(&parameter.kind, place.get_ref()).ok_or_else(|| {
+        let found = "the default is of another type";
+        fault(place, Rule::DefaultUnfit, found).wanted(parameter.kind.to_string())
+    })?;
+    parameter.check(&value).map_err(|error| {
+        fault(place, Rule::DefaultUnfit, format!("the default does not fit: {error}"))
+            .fix("mend the default or the bounds")
+    })?;
+    Ok(value)
+}
+
+/// Returns type and bounds, if all of it is right.
+fn kind(given: &document::Parameter, faults: &mut Faults) -> Option<ParameterKind> {
     let name = given.kind.get_ref().as_str();
     let is = |names: &[&str]| names.contains(&name);
     if !is(&TYPES) {
-        let wanted = TYPES.join(", ");
-        return Err(fault(&given.kind, format!("no type is called {name:?}; wanted one of {wanted}")));
+        let fault = fault(&given.kind, Rule::UnknownValue, format!("no type is called {name:?}"));
+        faults.push(fault.wanted(format!("one of {}", TYPES.join(", "))));
+        return None;
     }
-    refuse_unless(is(&["string"]), given.pattern.as_ref(), "pattern", "string")?;
-    refuse_unless(is(&["string"]), given.max_length.as_ref(), "max_length", "string")?;
-    refuse_unless(is(&["enum"]), given.values.as_ref(), "values", "enum")?;
     let ranged = is(&["integer", "number", "datetime"]);
-    refuse_unless(ranged, given.min.as_ref(), "min", "integer, number or datetime")?;
-    refuse_unless(ranged, given.max.as_ref(), "max", "integer, number or datetime")?;
+    for misplaced in [
+        misplaced(is(&["string"]), given.pattern.as_ref(), "pattern", "string"),
+        misplaced(is(&["string"]), given.max_length.as_ref(), "max_length", "string"),
+        misplaced(is(&["enum"]), given.values.as_ref(), "values", "enum"),
+        misplaced(ranged, given.min.as_ref(), "min", "integer, number or datetime"),
+        misplaced(ranged, given.max.as_ref(), "max", "integer, number or datetime"),
+    ] {
+        misplaced.into_iter().for_each(|fault| faults.push(fault));
+    }
     match name {
-        "string" => string(given),
-        "integer" => range(given, Toml::as_integer).map(|(min, max)| ParameterKind::Integer { min, max }),
-        "number" => range(given, number).map(|(min, max)| ParameterKind::Number { min, max }),
-        "datetime" => range(given, moment).map(|(min, max)| ParameterKind::Datetime { min, max }),
-        "enum" => values(given).map(|values| ParameterKind::Enum { values }),
-        _ => Ok(ParameterKind::Boolean),
+        "string" => string(given, faults),
+        "integer" => {
+            range(given, faults, Toml::as_integer).map(|(min, max)| ParameterKind::Integer { min, max })
+        }
+        "number" => range(given, faults, number).map(|(min, max)| ParameterKind::Number { min, max }),
+        "datetime" => range(given, faults, moment).map(|(min, max)| ParameterKind::Datetime { min, max }),
+        "enum" => faults.take(values(given)).map(|values| ParameterKind::Enum { values }),
+        _ => Some(ParameterKind::Boolean),
     }
 }
 
-fn string(given: &document::Parameter) -> Result<ParameterKind, Fault> {
-    let pattern = match &given.pattern {
-        Some(text) => Some(
-            Pattern::new(text.get_ref())
-                .map_err(|error| fault(text, format!("no regular expression: {error}")))?,
-        ),
-        None => None,
-    };
-    let max_length = match &given.max_length {
-        Some(length) => usize::try_from(*length.get_ref())
-            .ok()
-            .filter(|length| (1..=VALUE_BYTES_MAX).contains(length))
-            .ok_or_else(|| fault(length, format!("wanted 1 to {VALUE_BYTES_MAX} bytes")))?,
-        None => VALUE_BYTES_MAX,
-    };
-    Ok(ParameterKind::String { pattern, max_length })
+fn string(given: &document::Parameter, faults: &mut Faults) -> Option<ParameterKind> {
+    let pattern = given.pattern.as_ref().map(|text| {
+        Pattern::new(text.get_ref()).map_err(|error| {
+            fault(text, Rule::PatternInvalid, format!("no regular expression: {error}"))
+                .wanted("one that is whole by itself, without look-around and back-references")
+        })
+    });
+    let max_length = given.max_length.as_ref().map(|length| {
+        let found = *length.get_ref();
+        let fits = usize::try_from(found).ok().filter(|length| (1..=VALUE_BYTES_MAX).contains(length));
+        fits.ok_or_else(|| {
+            fault(length, Rule::MaxLengthOutOfRange, found.to_string())
+                .wanted(format!("1 to {VALUE_BYTES_MAX} bytes"))
+        })
+    });
+    let pattern = pattern.map(|pattern| faults.take(pattern));
+    let max_length = max_length.map(|length| faults.take(length));
+    match (pattern, max_length) {
+        (Some(None), _) | (_, Some(None)) => None,
+        (pattern, max_length) => Some(ParameterKind::String {
+            pattern: pattern.flatten(),
+            max_length: max_length.flatten().unwrap_or(VALUE_BYTES_MAX),
+        }),
+    }
 }
 
 fn values(given: &document::Parameter) -> Result<Vec<String>, Fault> {
     let Some(place) = &given.values else {
-        return Err(fault(&given.kind, "an enum without `values`; list what it may be"));
+        let fault = fault(&given.kind, Rule::ValuesInvalid, "an enum without `values`");
+        return Err(fault.fix("list what it may be"));
     };
     let values = place.get_ref();
     let unique: BTreeSet<&String> = values.iter().collect();
@@ -99,29 +121,36 @@ fn values(given: &document::Parameter) -> Result<Vec<String>, Fault> {
         || unique.len() != values.len()
         || !values.iter().all(is_valid)
     {
-        return Err(fault(place, format!("wanted 1 to {VALUES_MAX} different texts of 1 to 1024 bytes")));
+        let found = format!("{} texts, {} of them different", values.len(), unique.len());
+        return Err(fault(place, Rule::ValuesInvalid, found)
+            .wanted(format!("1 to {VALUES_MAX} different texts of 1 to 1024 bytes")));
     }
     Ok(values.clone())
 }
 
 fn range<T: PartialOrd>(
     given: &document::Parameter,
+    faults: &mut Faults,
     read: impl Fn(&Toml) -> Option<T>,
-) -> Result<(Option<T>, Option<T>), Fault> {
-    let bound = |place: Option<&Spanned<Toml>>| {
-        let Some(place) = place else { return Ok(None) };
+) -> Option<(Option<T>, Option<T>)> {
+    let mut bound = |place: Option<&Spanned<Toml>>| {
+        let Some(place) = place else { return Some(None) };
         let kind = given.kind.get_ref();
-        read(place.get_ref())
-            .map(Some)
-            .ok_or_else(|| fault(place, format!("a bound of another type; wanted {kind}")))
+        let bound = read(place.get_ref()).ok_or_else(|| {
+            fault(place, Rule::BoundType, "a bound of another type")
+                .wanted(format!("{kind}, as its parameter"))
+        });
+        faults.take(bound).map(Some)
     };
-    let (min, max) = (bound(given.min.as_ref())?, bound(given.max.as_ref())?);
-    match (&min, &max, &given.max) {
-        (Some(least), Some(greatest), Some(place)) if least > greatest => {
-            Err(fault(place, "max is less than min"))
-        }
-        _ => Ok((min, max)),
+    let (min, max) = (bound(given.min.as_ref()), bound(given.max.as_ref()));
+    let (min, max) = (min?, max?);
+    if let (Some(least), Some(greatest), Some(place)) = (&min, &max, &given.max)
+        && least > greatest
+    {
+        faults.push(fault(place, Rule::RangeEmpty, "max is less than min").fix("swap them"));
+        return None;
     }
+    Some((min, max))
 }
 
 fn default_value(kind: &ParameterKind, value: &Toml) -> Option<Value> {
@@ -147,17 +176,8 @@ fn moment(value: &Toml) -> Option<i64> {
     value.as_datetime().map_or_else(|| value.as_integer(), datetime::unix_seconds)
 }
 
-fn refuse_unless<T>(
-    is_allowed: bool,
-    place: Option<&Spanned<T>>,
-    key: &str,
-    types: &str,
-) -> Result<(), Fault> {
-    match place {
-        Some(place) if !is_allowed => Err(fault(
-            place,
-            format!("`{key}` is for parameters of type {types}; remove it or change the type"),
-        )),
-        Some(_) | None => Ok(()),
-    }
+fn misplaced<T>(is_allowed: bool, place: Option<&Spanned<T>>, key: &str, types: &str) -> Option<Fault> {
+    let place = place.filter(|_| !is_allowed)?;
+    let found = format!("`{key}` is for parameters of type {types}");
+    Some(fault(place, Rule::BoundMisplaced, found).fix("remove it or change the type"))
 }

@@ -1,13 +1,15 @@
 //! `muster-sign policy`.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
 use muster_pki::{Role, Roots, UnixTime};
-use muster_signing::envelope;
-use muster_signing::policy::Policy;
+use muster_signing::envelope::{self, Anchors};
+use muster_signing::policy::{Grants, Policy};
 use serde_json::{Value, json};
 
 use super::{merge, person, read, revocation, roots, show, signer, write};
-use crate::cli::{SignPolicy, VerifyPolicy};
+use crate::cli::{Format, Output, SignPolicy, VerifyPolicy};
 use crate::{check_signer_role, read_envelope, sign_policy, verify_policy};
 
 pub(super) fn sign(arguments: &SignPolicy, now: UnixTime) -> anyhow::Result<String> {
@@ -24,7 +26,7 @@ pub(super) fn sign(arguments: &SignPolicy, now: UnixTime) -> anyhow::Result<Stri
     }
     let envelope = sign_policy(&text, &signer, now).with_context(|| file.to_string())?;
     write(&arguments.out, &envelope)?;
-    let mut report = summary(&Policy::parse(&text)?);
+    let mut report = summary(&Policy::parse(&text)?, arguments.output);
     merge(
         &mut report,
         json!({
@@ -41,14 +43,17 @@ pub(super) fn verify(arguments: &VerifyPolicy, now: UnixTime) -> anyhow::Result<
     let envelope = read_envelope(&read(&arguments.file)?).with_context(|| file.to_string())?;
     let roots = roots(&arguments.home, "policies")?;
     let revocation = revocation(&arguments.crl, &envelope, &roots, now)?;
+    let timestamps = super::timestamp::roots(&arguments.home)?;
+    let anchors = Anchors { signers: &roots, timestamps: timestamps.as_ref() };
     let verified =
-        verify_policy(&envelope, &roots, revocation.as_ref(), now).with_context(|| file.to_string())?;
-    let mut report = summary(&verified.policy);
+        verify_policy(&envelope, &anchors, revocation.as_ref(), now).with_context(|| file.to_string())?;
+    let mut report = summary(&verified.policy, arguments.output);
     merge(
         &mut report,
         json!({
             "signer": person(&verified.signer),
             "signed_at": verified.signing_time.as_secs(),
+            "timestamp": verified.stamped_at.map(|moment| moment.as_secs()),
             "digest": envelope::digest(&envelope).to_string(),
         }),
     );
@@ -56,8 +61,9 @@ pub(super) fn verify(arguments: &VerifyPolicy, now: UnixTime) -> anyhow::Result<
 }
 
 /// What a policy says, in short.
-pub(super) fn summary(policy: &Policy) -> Value {
+pub(super) fn summary(policy: &Policy, output: Output) -> Value {
     let terms = policy.terms();
+    let warnings = terms.grants.warnings();
     let authorities: Vec<&str> = terms.authorities.iter().map(muster_pki::Certificate::subject).collect();
     json!({
         "serial": terms.serial,
@@ -69,6 +75,20 @@ pub(super) fn summary(policy: &Policy) -> Value {
         "ca": authorities,
         "trust": terms.trust.is_some(),
         "selection": terms.selection.is_some(),
-        "grants": terms.grants,
+        "grants": match output.format {
+            Format::Json => json!(terms.grants),
+            Format::Text => in_words(&terms.grants),
+        },
+        "warnings": if warnings.is_empty() { Value::Null } else { json!(warnings) },
     })
+}
+
+/// Says what the lists grant: one that is left out is the widest, and an empty one the narrowest.
+fn in_words(grants: &Grants) -> Value {
+    let list = |names: &Option<BTreeSet<String>>| match names {
+        None => json!("all (the list is left out)"),
+        Some(names) if names.is_empty() => json!("none (the list is empty)"),
+        Some(names) => json!(names),
+    };
+    json!({ "tables": list(&grants.tables), "kinds": list(&grants.kinds), "actions": list(&grants.actions) })
 }

@@ -75,6 +75,22 @@ fn a_bad_definition_is_refused_with_its_line() {
 }
 
 #[test]
+fn a_definition_with_advice_is_signed_and_the_advice_told() {
+    let home = home();
+    std::fs::write(home.path().join("a.toml"), DEFINITION).unwrap();
+
+    let sign = "definition sign a.toml --key author.key --cert author.pem --out a.cms";
+    let signed = succeed(home.path(), &format!("{sign} -o json"));
+    let text = muster_sign(home.path(), sign);
+
+    let warnings = signed["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 2, "{signed}");
+    assert!(warnings[0].as_str().unwrap().starts_with("line 1:8: no limits.run_time"), "{signed}");
+    assert!(warnings[1].as_str().unwrap().ends_with("(column-without-max-length)"), "{signed}");
+    assert!(String::from_utf8(text.stdout).unwrap().contains("warnings:\n  - line 1:8: "));
+}
+
+#[test]
 fn a_changed_or_untrusted_definition_is_refused_with_its_code() {
     let home = home();
     std::fs::write(home.path().join("a.toml"), DEFINITION).unwrap();
@@ -183,6 +199,33 @@ fn signs_verifies_and_shows_a_policy() {
     assert_eq!((&verified["serial"], &verified["audience"]), (&7.into(), &"os == \"linux\"".into()));
     assert_eq!((&verified["signer"], &verified["digest"]), (&signed["signer"], &signed["digest"]));
     assert_eq!(shown["text"], POLICY);
+}
+
+#[test]
+fn k2_a_list_of_grants_that_is_left_out_reads_all_and_an_empty_one_none_and_an_unknown_table_is_warned_of() {
+    let home = home();
+    let policy = format!("{POLICY}[grants]\ntables = [\"os\", \"nosuchtable\"]\nactions = []\n");
+    std::fs::write(home.path().join("p.toml"), policy).unwrap();
+
+    let sign = "policy sign p.toml --key policy.key --cert policy.pem --out p.cms";
+    let signed = String::from_utf8(muster_sign(home.path(), sign).stdout).unwrap();
+    let shown = String::from_utf8(muster_sign(home.path(), "policy inspect p.cms").stdout).unwrap();
+    let json = succeed(home.path(), "policy verify p.cms --home . -o json");
+
+    for text in [&signed, &shown] {
+        assert!(text.contains("  kinds: all (the list is left out)\n"), "{text}");
+        assert!(text.contains("  actions: none (the list is empty)\n"), "{text}");
+        assert!(
+            text.contains("grants.tables has \"nosuchtable\", which no client of this version has"),
+            "{text}"
+        );
+        assert!(!text.contains("has \"os\""), "{text}");
+    }
+    assert!(
+        json["grants"]["kinds"].is_null() && json["grants"]["actions"] == serde_json::json!([]),
+        "{json}"
+    );
+    assert_eq!(json["warnings"].as_array().map(Vec::len), Some(1), "{json}");
 }
 
 #[test]

@@ -1,6 +1,12 @@
-//! `muster-sign` from outside: its commands over files, and `openssl cms` as the judge of its envelopes both ways.
+//! `muster-sign` from outside: its commands over files, and `openssl cms` as the judge of its envelopes both ways, `openssl ts` of timestamps.
 
+#[cfg(test)]
+mod authority;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod lint;
+#[cfg(test)]
 mod openssl;
+#[cfg(test)]
+mod timestamp;

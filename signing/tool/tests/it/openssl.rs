@@ -1,10 +1,11 @@
 //! Ours verified by `openssl cms`, and `openssl cms` verified by ours.
 
 use std::path::Path;
-use std::process::Command;
 
 use muster_pki::{Facts, Role, Roots, UnixTime};
-use muster_signing::envelope::{self, ContentType, Signer};
+use muster_signing::envelope::{self, Anchors, ContentType, Signer};
+
+use crate::authority::run;
 
 const CONTENT: &str = "name = \"Acme-Os-Version\"\n";
 
@@ -106,8 +107,8 @@ fn check(dir: &Path, envelope: &[u8]) -> Vec<u8> {
 
 fn verify(dir: &Path, envelope: &[u8]) -> Result<envelope::Verified, envelope::EnvelopeError> {
     let roots = Roots::from_pem(&std::fs::read(dir.join("root.pem")).unwrap(), "root.pem").unwrap();
-    let facts = Facts { now: UnixTime::now(), name: None, intermediates: &[], revocation: None };
-    envelope::verify(envelope, ContentType::Definition, Role::Author, &roots, &facts)
+    let facts = Facts::at(UnixTime::now());
+    envelope::verify(envelope, ContentType::Definition, Role::Author, &Anchors::of(&roots), &facts)
 }
 
 fn signer(dir: &Path) -> Signer {
@@ -148,9 +149,4 @@ fn pki(key: &[&str]) -> tempfile::TempDir {
 
 fn openssl(dir: &Path, arguments: &str) {
     run(dir, &arguments.split_whitespace().collect::<Vec<_>>());
-}
-
-fn run(dir: &Path, arguments: &[&str]) {
-    let output = Command::new("openssl").args(arguments).current_dir(dir).output().unwrap();
-    assert!(output.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -153,11 +153,15 @@ impl Core {
         self.refuse_blocked(&connect.device)?;
         self.refuse_unknown_key(&connect.device, now_ms)?;
         let number = self.number_of(&connect.device, now_ms);
-        self.compare_epochs(number, &connect.device, connect.hello.last_epoch);
+        let store_before = self.history.store_of(number);
+        self.compare_epochs(number, &connect.device, &connect.hello);
         self.marks.epoch += 1;
         let key = SessionKey { shard: connect.shard, slot: connect.slot, epoch: Epoch(self.marks.epoch) };
         if let Some(older) = self.sessions.insert(number, key) {
             self.close(older, CloseReason::Superseded, "a newer session of this device took over");
+            if let (Some(from), Some(to)) = (store_before, self.history.store_of(number)) {
+                self.note_take_over(number, &connect.device, [from, to], now_ms);
+            }
         }
         self.online.insert(number);
         self.out.presence.push((connect.device.clone(), Some(connect.address)));

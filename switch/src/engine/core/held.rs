@@ -25,6 +25,8 @@ pub(crate) struct Held<T> {
     pub(crate) signer: Thumbprint,
     pub(crate) signer_subject: String,
     pub(crate) signing_time: UnixTime,
+    /// When at the latest, by a timestamp.
+    pub(crate) stamped_at: Option<UnixTime>,
     pub(crate) imported_at_ms: i64,
 }
 
@@ -102,6 +104,7 @@ impl<T: Document> Held<T> {
             signer: signer.thumbprint(),
             signer_subject: signer.subject().to_owned(),
             signing_time: verified.signing_time,
+            stamped_at: verified.stamped_at,
             imported_at_ms: 0,
         })
     }
@@ -114,6 +117,9 @@ impl<T: Document> Held<T> {
             signer: record.signer_thumbprint.parse().map_err(|_| "signer is not a thumbprint".to_owned())?,
             signer_subject: record.signer,
             signing_time: UnixTime::since_unix_epoch(Duration::from_secs(record.signed_at)),
+            stamped_at: record
+                .stamped_at
+                .map(|seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds))),
             imported_at_ms: record.imported_at_ms,
             envelope: record.envelope,
             text: record.text,
@@ -130,6 +136,7 @@ impl<T> Held<T> {
             signer_thumbprint: self.signer.to_string(),
             signer: self.signer_subject.clone(),
             signed_at: self.signing_time.as_secs(),
+            stamped_at: self.stamped_at.map(|moment| moment.as_secs()),
             imported_at_ms: self.imported_at_ms,
         }
     }

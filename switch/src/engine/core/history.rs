@@ -3,9 +3,15 @@
 //! Epochs are given by this store alone, and are on disk before a device is told. So no device can come with a later one
 //! than the store remembers, unless the store was brought back from a copy, the device is of another Switch, or it lies.
 //! What a device says is counted and told, once for each device, and nothing else: no number is taken over, no session
-//! refused. One device may lie, so people are told how many say so, and which was the first.
+//! refused. One device may lie, so people are told how many say so, and which was the first. A device that is known by a key is
+//! no witness, since anyone can make keys. A client that was another device before (a new key, a certificate in place of a key,
+//! another one's certificate) brings the epoch of that device, and is known by its outbox.
+
+use std::collections::HashMap;
 
 use muster_pki::DeviceId;
+use muster_proto::ids::OutboxId;
+use muster_proto::session::v1::Hello;
 use roaring::RoaringBitmap;
 
 use super::Core;
@@ -22,6 +28,10 @@ pub(super) struct History {
     ahead: RoaringBitmap,
     /// The first of them.
     first: Option<DeviceId>,
+    /// The outbox that each device named last since the start; one a device.
+    named: HashMap<u32, OutboxId>,
+    /// Which device named an outbox last.
+    stores: HashMap<OutboxId, u32>,
 }
 
 /// Devices that were given a later epoch than the store remembers.
@@ -40,17 +50,38 @@ impl History {
     pub(super) fn new(at_start: u64) -> Self {
         Self { at_start, ..Self::default() }
     }
+
+    /// Returns the store that a device named last.
+    pub(super) fn store_of(&self, number: u32) -> Option<OutboxId> {
+        self.named.get(&number).copied()
+    }
+
+    /// Notes which store a device has; returns whether the store had a session since the start, as whichever device.
+    fn note_store(&mut self, number: u32, outbox: OutboxId) -> bool {
+        let had_one = self.stores.insert(outbox, number).is_some();
+        let before = self.named.insert(number, outbox).filter(|before| *before != outbox);
+        if let Some(before) = before.filter(|before| self.stores.get(before) == Some(&number)) {
+            self.stores.remove(&before);
+        }
+        had_one
+    }
 }
 
 impl Core {
     /// Holds the epoch that a device was given last against those that the store remembers. To be called before the
     /// device gets its next.
-    pub(super) fn compare_epochs(&mut self, number: u32, device: &DeviceId, last_epoch: u64) {
+    pub(super) fn compare_epochs(&mut self, number: u32, device: &DeviceId, hello: &Hello) {
+        let last_epoch = hello.last_epoch;
         let numbers: RoaringBitmap = self.devices.numbers_of(number).collect();
         let history = &mut self.history;
+        let outbox = OutboxId::try_from(&hello.outbox_id[..]).ok();
+        let store_came = outbox.is_some_and(|outbox| history.note_store(number, outbox));
+        if device.is_of_key() {
+            return;
+        }
         // The epochs given since the start may have passed what the older copy had forgotten; a device that comes for the
-        // first time has none of these.
-        let came_before = !history.came.is_disjoint(&numbers);
+        // first time has none of these, unless its store was another device's.
+        let came_before = store_came || !history.came.is_disjoint(&numbers);
         let latest = if came_before { self.marks.epoch } else { history.at_start };
         history.came.insert(number);
         if last_epoch <= latest || !history.ahead.is_disjoint(&numbers) {

@@ -26,6 +26,7 @@ mod presence;
 mod removal;
 mod reserve;
 mod submissions;
+mod twins;
 mod unauthenticated;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -61,6 +62,8 @@ use presence::Presence;
 use reserve::Withheld;
 pub(crate) use submissions::KEPT_MS as SUBMISSIONS_KEPT_MS;
 use submissions::Submissions;
+pub(crate) use twins::Twinned;
+use twins::Twins;
 use unauthenticated::Unauthenticated;
 pub(crate) use unauthenticated::UnauthenticatedLimits;
 
@@ -75,6 +78,7 @@ pub(crate) struct Core {
     blocked: Arc<BlockedDevices>,
     devices: Devices,
     history: History,
+    twins: Twins,
     sessions: HashMap<u32, SessionKey>,
     online: RoaringBitmap,
     presence: Presence,
@@ -165,6 +169,7 @@ impl Core {
             blocked: Arc::new(loaded.blocked),
             devices: Devices::new(loaded.devices, &loaded.removed, &loaded.facts, loaded.next_number),
             history: History::new(marks.epoch),
+            twins: Twins::default(),
             sessions: HashMap::new(),
             online: RoaringBitmap::new(),
             presence: Presence::new(loaded.online.is_noted),

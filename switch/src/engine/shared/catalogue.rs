@@ -138,7 +138,7 @@ impl Catalogue {
         }
         let definition = &held.document;
         let admitted =
-            licence.document.admits(definition.name(), definition.version(), &held.signer, held.signing_time);
+            licence.document.admits(definition.name(), definition.version(), &held.signer, held.stamped_at);
         admitted.err().map(|refusal| refusal.to_string())
     }
 

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use muster_pki::{Certificate, Facts, Role, Roots};
 use muster_proto::limits::ENVELOPE_BYTES_MAX;
 use muster_service::credentials::Revocation;
-use muster_signing::envelope::{self, ContentType, Verified};
+use muster_signing::envelope::{self, Anchors, ContentType, Verified};
 use muster_signing::order;
 
 use super::Shared;
 use crate::engine::EngineError;
 use crate::engine::core::{Held, HeldDefinition, HeldLicence, HeldPolicy, Submission};
+use crate::engine::trust::Trust;
 
 /// Longest idempotency key in bytes (instruction.proto).
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 64;
@@ -88,10 +89,11 @@ fn verify(
     }
     let trust = shared.trust();
     if let Some(sources) = &trust.sources {
-        learn(sources, envelope, role, roots);
+        learn(sources, envelope, role, &trust, roots);
     }
     let facts = Facts { revocation: trust.revocation.as_ref(), ..Facts::at(shared.clock.unix_time()) };
-    let verified = envelope::verify(envelope, content_type, role, roots, &facts)
+    let anchors = Anchors { signers: roots, timestamps: trust.timestamps.as_ref() };
+    let verified = envelope::verify(envelope, content_type, role, &anchors, &facts)
         .map_err(|error| EngineError::PermissionDenied(error.to_string()))?;
     let signer = verified.signers.first().cloned();
     let signer =
@@ -99,8 +101,9 @@ fn verify(
     Ok((verified, signer))
 }
 
-/// Tells from where the CRLs of the signers' issuers may be fetched, before the signers are judged by them (R1 of trust.md).
-fn learn(sources: &Revocation, envelope: &[u8], role: Role, roots: &Roots) {
+/// Tells from where the CRLs of the signers' issuers may be fetched, and of the timestamp authorities', before they are judged by
+/// them (R1 of trust.md).
+fn learn(sources: &Revocation, envelope: &[u8], role: Role, trust: &Trust, roots: &Roots) {
     let Ok(inspection) = envelope::inspect(envelope) else { return };
     for (signer, _) in &inspection.signers {
         let others = inspection.certificates.iter().filter(|certificate| *certificate != signer);
@@ -109,6 +112,13 @@ fn learn(sources: &Revocation, envelope: &[u8], role: Role, roots: &Roots) {
             .map(|certificate| certificate.certificate_der().clone())
             .collect();
         sources.learn_signer(role, &chain, roots);
+    }
+    let authorities =
+        trust.timestamps.iter().flat_map(|roots| inspection.stamps.iter().map(move |it| (it, roots)));
+    for (stamp, roots) in authorities {
+        let chain: Vec<_> =
+            stamp.chain.iter().map(|certificate| certificate.certificate_der().clone()).collect();
+        sources.learn_signer(Role::Timestamp, &chain, roots);
     }
 }
 

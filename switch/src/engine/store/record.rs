@@ -110,4 +110,7 @@ pub(crate) struct DocumentRecord {
     /// Milliseconds since 1970.
     #[prost(int64, tag = "6")]
     pub(crate) imported_at_ms: i64,
+    /// When a timestamp proves that it was signed, in seconds since 1970; none: it has none.
+    #[prost(uint64, optional, tag = "7")]
+    pub(crate) stamped_at: Option<u64>,
 }

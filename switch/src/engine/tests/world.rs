@@ -103,6 +103,7 @@ impl World {
             orders: orders.roots.clone(),
             licences: licensor.roots.clone(),
             policies: Some(administrator.roots.clone()),
+            timestamps: None,
             revocation: None,
             sources: None,
         };
@@ -130,7 +131,15 @@ impl World {
         let world = Self::empty(Party::new(Role::Author), 64);
         let Trust { authors, orders, licences, .. } = world.trust.as_ref();
         let (authors, orders, licences) = (authors.clone(), orders.clone(), licences.clone());
-        let trust = Trust { authors, orders, licences, policies: None, revocation: None, sources: None };
+        let trust = Trust {
+            authors,
+            orders,
+            licences,
+            policies: None,
+            timestamps: None,
+            revocation: None,
+            sources: None,
+        };
         world.engine.set_trust(Arc::new(trust));
         world
     }
@@ -209,9 +218,15 @@ impl World {
         self.connect_saying(device, hello).await
     }
 
-    /// Connects a device that had its last session under this epoch.
+    /// Connects a device that had its last session under this epoch, with a store of its own.
     pub(super) async fn connect_after(&self, device: &str, last_epoch: u64) -> Session {
-        let hello = Hello { outbox_id: outbox().to_vec(), last_epoch, ..Hello::default() };
+        self.connect_store(device, device, last_epoch).await
+    }
+
+    /// Connects a device with the store that somebody has.
+    pub(super) async fn connect_store(&self, device: &str, store: &str, last_epoch: u64) -> Session {
+        let outbox = muster_pki::Thumbprint::of(store.as_bytes()).as_bytes()[..16].to_vec();
+        let hello = Hello { outbox_id: outbox, last_epoch, ..Hello::default() };
         self.connect_saying(device, hello).await
     }
 

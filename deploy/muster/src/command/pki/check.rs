@@ -34,11 +34,20 @@ pub(super) fn run(arguments: &PkiCheck, now: UnixTime) -> Result<Exit, Failure> 
     let subject = subject(arguments, role)?;
     let revocation = revocation(arguments, &subject.chain, &roots, now)?;
     let name = arguments.name.as_deref().or(subject.name.as_deref());
-    let facts = Facts { now, name, intermediates: &[], revocation: revocation.as_ref() };
+    let facts = Facts { name, revocation: revocation.as_ref(), ..Facts::at(now) };
     let verdict = check_with(&Policy::default(), role, &subject.chain, &roots, &facts);
     let accepted = verdict.is_accepted() && subject.key_problem.is_none();
     print_verdict(&verdict, subject.key_problem, accepted, arguments.output)?;
     Ok(if accepted { Exit::Ok } else { Exit::Refused })
+}
+
+/// Says what is wrong with what is no file, and looks like the address of a server.
+fn no_address(file: &Path) -> Option<String> {
+    let text = file.to_str().filter(|_| !file.exists())?;
+    let (host, port) = text.rsplit_once(':')?;
+    let is_meant = !host.is_empty() && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let error = text.parse::<Address>().err().filter(|_| is_meant)?;
+    Some(format!("{text}: there is no such file, and it is no address: {error} (ports are 1 to 65535)"))
 }
 
 /// Reads files, or asks a live server for its chain.
@@ -53,6 +62,11 @@ fn subject(arguments: &PkiCheck, role: Role) -> Result<Subject, Failure> {
         }
         let chain = live::chain_of(&address)?;
         return Ok(Subject { chain, name: Some(address.host().to_owned()), key_problem: None });
+    }
+    if let [only] = arguments.files.as_slice()
+        && let Some(problem) = no_address(only)
+    {
+        return Err(Failure::usage(problem));
     }
     let password = arguments.password_file.as_deref().map(password).transpose()?;
     let mut chain = Vec::new();
@@ -176,4 +190,19 @@ fn print_verdict(
     }
     output::note(if accepted { "accepted" } else { "refused" });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_looks_like_an_address_is_not_told_to_be_a_missing_file_alone() {
+        let told = no_address(Path::new("localhost:99999")).unwrap();
+
+        assert!(told.contains("no address") && told.contains("65535"), "{told}");
+        for other in ["localhost:4000", "missing.pem", "C:\\missing.pem", "a:b", ":1"] {
+            assert_eq!(no_address(Path::new(other)), None, "{other}");
+        }
+    }
 }

@@ -24,7 +24,7 @@ fn told(role: Role, revoked: &[Entry], list: &str) -> String {
     let mut lines: Vec<String> =
         revoked.iter().map(|entry| format!("revoked {} (serial {})", entry.name, entry.serial)).collect();
     lines.push(format!(
-        "certificates name {list}: publish the list below there (a running `muster dev` of this home does, and follows at once)\n\
+        "certificates name {list}: publish the list there, `muster pki crl --publish DIR` (a running `muster dev` of this home does, and follows at once)\n\
          it counts, and ends sessions, within {} where a program reads it as a file (`crls`), within {} where it fetches it",
         duration::format(POLL_INTERVAL),
         duration::format(REFRESH_MAX),

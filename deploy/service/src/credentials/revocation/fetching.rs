@@ -281,3 +281,64 @@ pub(super) fn report(reload: &Reload) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use muster_pki::FetchLimits;
+
+    use super::*;
+
+    const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000));
+
+    fn fetch(url: &str) -> Fetch {
+        Fetch::new(url.parse().unwrap(), FetchLimits::default(), NOW, 0)
+    }
+
+    /// Distribution points of so many servers, so many of each.
+    fn points(servers: usize, each: usize) -> Vec<Fetch> {
+        let url = |server, number| format!("http://crl{server}.test/{number}.crl");
+        (0..servers).flat_map(|server| (0..each).map(move |number| fetch(&url(server, number)))).collect()
+    }
+
+    /// Returns how many begin at `now`.
+    fn begun(parallel: usize, parallel_per_server: usize, fetches: &mut [Fetch], now: UnixTime) -> usize {
+        let settings = FetchSettings { parallel, parallel_per_server, ..FetchSettings::default() };
+        let mut under_way = UnderWay::new(settings, None);
+        under_way.begin(fetches, now);
+        under_way.asking.len()
+    }
+
+    #[tokio::test]
+    async fn r1_as_many_fetches_go_on_at_once_as_the_table_says() {
+        for (parallel, per_server, wanted) in [(5, 2, 5), (16, 1, 3), (16, 2, 6), (1, 1, 1), (16, 16, 12)] {
+            let begun = begun(parallel, per_server, &mut points(3, 4), NOW);
+
+            assert_eq!(begun, wanted, "{parallel} in all, {per_server} of one server");
+        }
+    }
+
+    #[tokio::test]
+    async fn r1_of_those_that_failed_as_many_go_on_as_half_of_the_table() {
+        let mut fetches = points(8, 1);
+        for fetch in &mut fetches {
+            assert!(fetch.poll_fetch(NOW).is_some());
+            fetch.handle_failure(NOW, 0);
+        }
+        let later = UnixTime::since_unix_epoch(Duration::from_secs(NOW.as_secs() + 60));
+
+        assert_eq!(begun(4, 4, &mut fetches, later), 2);
+    }
+
+    #[tokio::test]
+    async fn r1_a_redirect_counts_as_a_fetch_of_the_server_that_it_leads_to() {
+        let mut fetches = points(3, 1);
+        for fetch in &mut fetches {
+            assert!(fetch.poll_fetch(NOW).is_some());
+            let location = Some("http://behind.test/a.crl".to_owned());
+            let redirect = FetchResponse { status: 302, location, ..FetchResponse::default() };
+            assert_eq!(fetch.handle_response(redirect, NOW, 0), Ok(Fetched::Redirected));
+        }
+
+        assert_eq!(begun(16, 1, &mut fetches, NOW), 1);
+    }
+}

@@ -147,3 +147,112 @@ async fn collect(mut body: Incoming, max: usize) -> Result<Vec<u8>, GetError> {
 fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
+
+#[cfg(test)]
+mod tests {
+    use muster_pki::CrlUrl;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    /// What a server does with the one request that it takes.
+    #[derive(Clone, Copy)]
+    enum Answer {
+        /// This head, and nothing behind it.
+        Head(&'static str),
+        /// This head, and a body without end.
+        Endless(&'static str),
+        Nothing,
+    }
+
+    /// Serves one request; the task returns the lines that were asked with.
+    async fn serve(answer: Answer) -> (JoinSet<Vec<String>>, FetchRequest) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: CrlUrl = format!("http://{}/ca.crl", listener.local_addr().unwrap()).parse().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                asked.push(stream.read_u8().await.unwrap());
+            }
+            match answer {
+                Answer::Head(head) => stream.write_all(format!("{head}\r\n\r\n").as_bytes()).await.unwrap(),
+                Answer::Endless(head) => {
+                    stream.write_all(format!("{head}\r\n\r\n").as_bytes()).await.unwrap();
+                    while stream.write_all(&[0; 1024]).await.is_ok() {}
+                }
+                Answer::Nothing => std::future::pending().await,
+            }
+            String::from_utf8(asked).unwrap().lines().map(str::to_owned).collect()
+        });
+        let validators = Validators {
+            etag: Some("\"7\"".to_owned()),
+            last_modified: Some("Mon, 01 Jun 2026 00:00:00 GMT".to_owned()),
+        };
+        let request =
+            FetchRequest { url, validators, body_bytes_max: 1_000, timeout: Duration::from_secs(30) };
+        (tasks, request)
+    }
+
+    #[tokio::test]
+    async fn r1_what_is_known_of_the_list_is_asked_with_and_what_the_server_says_is_read() {
+        let head = "HTTP/1.1 503 Busy\r\nRetry-After: 120\r\nETag: \"8\"\r\nLast-Modified: today\r\n\
+                    Location: /b\r\nContent-Length: 0";
+        let (mut server, request) = serve(Answer::Head(head)).await;
+
+        let response = get(request, None).await.unwrap();
+
+        let asked = server.join_next().await.unwrap().unwrap();
+        assert_eq!(asked[0], "GET /ca.crl HTTP/1.1");
+        for line in ["if-none-match: \"7\"", "if-modified-since: Mon, 01 Jun 2026 00:00:00 GMT"] {
+            assert!(asked.iter().any(|asked| asked == line), "{line:?} in {asked:?}");
+        }
+        let validators =
+            Validators { etag: Some("\"8\"".to_owned()), last_modified: Some("today".to_owned()) };
+        let wanted = FetchResponse {
+            status: 503,
+            validators,
+            location: Some("/b".to_owned()),
+            retry_after: Some(Duration::from_secs(120)),
+            body: Vec::new(),
+        };
+        assert_eq!(response, wanted);
+    }
+
+    #[tokio::test]
+    async fn r1_a_body_without_end_is_broken_off_and_that_of_an_error_is_not_read() {
+        let (_server, request) = serve(Answer::Endless("HTTP/1.1 200 OK")).await;
+        let endless = get(request, None).await;
+        let (_server, request) = serve(Answer::Endless("HTTP/1.1 404 Gone")).await;
+        let error = get(request, None).await.unwrap();
+
+        assert!(matches!(endless, Err(GetError::TooLarge { max: 1_000 })), "{endless:?}");
+        assert_eq!((error.status, error.body.len()), (404, 0));
+    }
+
+    #[tokio::test]
+    async fn r1_a_server_that_says_nothing_is_given_up_in_time() {
+        let (_server, request) = serve(Answer::Nothing).await;
+        let timeout = Duration::from_millis(50);
+
+        let late =
+            tokio::time::timeout(Duration::from_secs(20), get(FetchRequest { timeout, ..request }, None));
+
+        let late = late.await.expect("an end of its own");
+        assert!(matches!(late, Err(GetError::Late(after)) if after == timeout), "{late:?}");
+    }
+
+    #[tokio::test]
+    async fn r1_an_https_point_without_roots_is_not_called() {
+        let (mut server, request) = serve(Answer::Head("HTTP/1.1 200 OK\r\nContent-Length: 0")).await;
+        let url = request.url.as_str().replace("http:", "https:").parse().unwrap();
+
+        let refused = get(FetchRequest { url, ..request }, None).await;
+
+        assert!(matches!(refused, Err(GetError::NoHttpsRoots)), "{refused:?}");
+        assert!(server.try_join_next().is_none());
+    }
+}

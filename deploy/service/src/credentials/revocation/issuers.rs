@@ -1,4 +1,4 @@
-//! [`Issuers`]: whose CRLs count.
+//! [`Issuers`]: whose CRLs count: roots, the issuing CAs that are named, and those that verified chains lead over.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,18 @@ struct Configured {
     certificate: Certificate,
     mode: Option<RevocationMode>,
     urls: Vec<CrlUrl>,
-    is_root: bool,
+    kind: Kind,
+}
+
+/// How an issuer came to be configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It stands in a file of roots.
+    Root,
+    /// `revocation.issuers` names it.
+    Named,
+    /// A verified chain led over it to a root. It counts as the named ones do, but no path leads over it that does not show it.
+    Met,
 }
 
 impl Issuers {
@@ -44,6 +55,7 @@ impl Issuers {
         files: &RevocationFiles,
         settings: &RevocationSettings,
         stores: &TrustStores,
+        met: &[Certificate],
         now: UnixTime,
     ) -> Result<Self, CredentialError> {
         let mut this = Self::default();
@@ -72,6 +84,9 @@ impl Issuers {
         if let Some(bytes) = files.own.as_ref().and_then(|path| read(path).ok()) {
             this.own = this.vouched(&certificates_beside(&bytes), now);
         }
+        for certificate in this.vouched(met, now) {
+            this.configure(Configured { certificate, mode: None, urls: Vec::new(), kind: Kind::Met });
+        }
         this.record_ends();
         Ok(this)
     }
@@ -96,7 +111,7 @@ impl Issuers {
         for root in roots {
             self.authorities.push((path.to_owned(), root.clone()));
             let certificate = root.clone();
-            self.configure(Configured { certificate, mode: None, urls: Vec::new(), is_root: true });
+            self.configure(Configured { certificate, mode: None, urls: Vec::new(), kind: Kind::Root });
         }
     }
 
@@ -118,7 +133,7 @@ impl Issuers {
                 certificate,
                 mode: settings.mode,
                 urls: urls.clone(),
-                is_root: false,
+                kind: Kind::Named,
             });
         }
         Ok(())
@@ -137,7 +152,7 @@ impl Issuers {
         }
     }
 
-    /// Sets every issuer's rule, and that of issuing CAs which are only seen in handshakes (R6).
+    /// Sets every issuer's rule, and that of issuing CAs which are seen for the first time (R6).
     pub(super) fn set_rules(
         &self,
         index: &mut RevocationIndex,
@@ -148,13 +163,14 @@ impl Issuers {
         if self.configured.is_empty() {
             return;
         }
+        kept.set_met(self.met());
         for configured in &self.configured {
             let mode = configured.mode.unwrap_or(settings.mode);
             let configured_since = kept.configured_since(&configured.certificate, now);
             index.set_rule(&configured.certificate, IssuerRule { mode, configured_since });
         }
-        let configured_since = kept.first_start(now);
-        index.set_rule_of_others(IssuerRule { mode: settings.mode, configured_since });
+        // Whoever is seen first is taken up at once, and has its own day from then on.
+        index.set_rule_of_others(settings.mode, None);
     }
 
     /// Returns from where CRLs may be fetched.
@@ -179,8 +195,14 @@ impl Issuers {
 
     /// Returns the CAs that are configured, for paths over them.
     pub(super) fn intermediates(&self) -> Vec<CertificateDer<'static>> {
-        let named = self.configured.iter().filter(|configured| !configured.is_root);
+        let named = self.configured.iter().filter(|configured| configured.kind == Kind::Named);
         named.map(|configured| configured.certificate.certificate_der().clone()).collect()
+    }
+
+    /// Returns the CAs that were met in verified chains.
+    pub(super) fn met(&self) -> impl Iterator<Item = &Certificate> {
+        let met = self.configured.iter().filter(|configured| configured.kind == Kind::Met);
+        met.map(|configured| &configured.certificate)
     }
 
     /// Returns which configured CAs have ended, or are about to (N3), each once.

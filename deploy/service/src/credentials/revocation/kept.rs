@@ -1,5 +1,5 @@
-//! [`Kept`]: what revocation remembers over restarts: fetched CRLs with their validators, and since when each issuer is
-//! configured.
+//! [`Kept`]: what revocation remembers over restarts: fetched CRLs with their validators, the issuing CAs that were met, and since
+//! when each issuer is configured.
 //!
 //! A folder with `state.json` and a file for each CRL, named after its URL's digest. All of it can be deleted: CRLs are fetched
 //! again, and the day of grace of issuers without any begins anew.
@@ -25,8 +25,9 @@ pub(super) struct Kept {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct State {
-    /// When issuers were configured first, in seconds since 1970.
-    first_start: Option<u64>,
+    /// Issuing CAs that were met in verified chains, in hex.
+    #[serde(default)]
+    met: Vec<String>,
     /// Since when each issuer is configured, by the SHA-256 of its name and key.
     configured_since: BTreeMap<String, u64>,
     /// Fetched CRLs, by URL.
@@ -58,8 +59,7 @@ impl Kept {
         }
         // A time ahead of the clock would stretch the grace.
         let now = now.as_secs();
-        let times = this.state.configured_since.values_mut().chain(&mut this.state.first_start);
-        times.for_each(|time| *time = (*time).min(now));
+        this.state.configured_since.values_mut().for_each(|time| *time = (*time).min(now));
         this
     }
 
@@ -121,13 +121,19 @@ impl Kept {
         UnixTime::since_unix_epoch(Duration::from_secs(*since))
     }
 
-    /// Returns when issuers were configured first.
-    pub(super) fn first_start(&mut self, now: UnixTime) -> UnixTime {
-        let first = self.state.first_start.get_or_insert_with(|| {
+    /// Returns the issuing CAs that were met before the start. One that cannot be read is met again.
+    pub(super) fn met(&self) -> Vec<Certificate> {
+        let ders = self.state.met.iter().filter_map(|text| hex::decode(text).ok());
+        ders.filter_map(|der| Certificate::from_der(&der).ok()).collect()
+    }
+
+    /// Keeps the issuing CAs that were met.
+    pub(super) fn set_met<'a>(&mut self, met: impl Iterator<Item = &'a Certificate>) {
+        let met: Vec<String> = met.map(|certificate| hex::encode(certificate.der())).collect();
+        if met != self.state.met {
+            self.state.met = met;
             self.has_changed = true;
-            now.as_secs()
-        });
-        UnixTime::since_unix_epoch(Duration::from_secs(*first))
+        }
     }
 
     /// Keeps a CRL that was fetched and loaded.

@@ -11,6 +11,9 @@ use crate::config::{Invalid, human};
 /// Most fetches at once that can be asked for: each may hold [`CRL_BYTES_MAX`].
 const PARALLEL_MAX: usize = 256;
 
+/// Most issuing CAs of verified chains that can be asked for.
+const MET_MAX: usize = 1_024;
+
 /// Most redirects that can be asked for.
 const REDIRECTS_MAX: u8 = 10;
 
@@ -25,8 +28,10 @@ pub struct RevocationSettings {
     /// PEM roots of web servers whose https distribution points are fetched. Default: none, so that only http is fetched; a CRL is
     /// signed, and needs no TLS.
     pub https_roots: Option<PathBuf>,
-    /// Issuing CAs below the roots. The roots themselves need not be named. Default: none.
+    /// Issuing CAs below the roots. The roots themselves need not be named, nor CAs that peers and signers show. Default: none.
     pub issuers: Vec<IssuerSettings>,
+    /// Most issuing CAs that are taken from verified chains, beside those that are named. 1 to 1024. Default 64.
+    pub met_max: usize,
     /// How long, how often and how many at once.
     pub fetching: FetchSettings,
 }
@@ -154,7 +159,12 @@ impl RevocationSettings {
     /// Returns what does not work, for keys of this table.
     #[must_use]
     pub fn findings(&self) -> Vec<Invalid> {
-        self.fetching.findings().into_iter().map(|invalid| invalid.within("fetching")).collect()
+        let mut found: Vec<Invalid> =
+            self.fetching.findings().into_iter().map(|invalid| invalid.within("fetching")).collect();
+        if !(1..=MET_MAX).contains(&self.met_max) {
+            found.push(Invalid::new("met_max", format!("got {}, wanted 1 to {MET_MAX}", self.met_max)));
+        }
+        found
     }
 }
 
@@ -179,6 +189,7 @@ impl Default for RevocationSettings {
             fetch: true,
             https_roots: None,
             issuers: Vec::new(),
+            met_max: 64,
             fetching: FetchSettings::default(),
         }
     }
@@ -188,36 +199,74 @@ impl Default for RevocationSettings {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     #[test]
     fn r1_every_bound_of_fetching_that_cannot_work_is_told() {
-        let second = Duration::from_secs(1);
+        let fine = FetchSettings::default();
+        let none = Duration::ZERO;
+        let cases = [
+            (FetchSettings { timeout: none, ..fine }, &["fetching.timeout"][..]),
+            (FetchSettings { retry_min: none, ..fine }, &["fetching.retry_min"]),
+            (FetchSettings { retry_max: none, ..fine }, &["fetching.retry_max", "fetching.retry_max"]),
+            (FetchSettings { refresh_max: none, ..fine }, &["fetching.refresh_max", "fetching.refresh_max"]),
+            (FetchSettings { redirects_max: 11, ..fine }, &["fetching.redirects_max"]),
+            (FetchSettings { body_max: CRL_BYTES_MAX + 1, ..fine }, &["fetching.body_max"]),
+            (FetchSettings { body_max: 0, ..fine }, &["fetching.body_max"]),
+            (FetchSettings { parallel: 0, ..fine }, &["fetching.parallel"]),
+            (FetchSettings { parallel: 257, ..fine }, &["fetching.parallel"]),
+            (FetchSettings { parallel_per_server: 0, ..fine }, &["fetching.parallel_per_server"]),
+            (FetchSettings { alarm_after: 0, ..fine }, &["fetching.alarm_after"]),
+            (FetchSettings { retry_max: 29 * SECOND, ..fine }, &["fetching.retry_max"]),
+            (FetchSettings { refresh_max: 29 * SECOND, ..fine }, &["fetching.refresh_max"]),
+            (
+                FetchSettings {
+                    retry_max: 30 * SECOND,
+                    redirects_max: 0,
+                    body_max: 1,
+                    parallel: 256,
+                    ..fine
+                },
+                &[],
+            ),
+            (fine, &[]),
+        ];
+        for (fetching, wanted) in cases {
+            let findings = RevocationSettings { fetching, ..RevocationSettings::default() }.findings();
+
+            let keys: Vec<&str> = findings.iter().map(Invalid::key).collect();
+            assert_eq!(keys, wanted, "{fetching:?}");
+        }
+        for (met_max, is_fine) in [(0, false), (1, true), (1_024, true), (1_025, false)] {
+            let findings = RevocationSettings { met_max, ..RevocationSettings::default() }.findings();
+
+            assert_eq!(findings.is_empty(), is_fine, "{met_max}: {findings:?}");
+        }
+    }
+
+    #[test]
+    fn r1_every_bound_of_the_table_is_that_of_each_fetch() {
+        let limits = FetchLimits {
+            timeout: 7 * SECOND,
+            retry_min: 3 * SECOND,
+            retry_max: 5 * SECOND,
+            refresh_max: 11 * SECOND,
+            start_spread: 2 * SECOND,
+            redirects_max: 1,
+            body_bytes_max: 13,
+        };
         let fetching = FetchSettings {
-            timeout: Duration::ZERO,
-            retry_min: 60 * second,
-            retry_max: 30 * second,
-            redirects_max: 11,
-            body_max: CRL_BYTES_MAX + 1,
-            parallel: 0,
-            parallel_per_server: 0,
-            alarm_after: 0,
+            timeout: limits.timeout,
+            retry_min: limits.retry_min,
+            retry_max: limits.retry_max,
+            refresh_max: limits.refresh_max,
+            start_spread: limits.start_spread,
+            redirects_max: limits.redirects_max,
+            body_max: limits.body_bytes_max,
             ..FetchSettings::default()
         };
-        let settings = RevocationSettings { fetching, ..RevocationSettings::default() };
 
-        let findings = settings.findings();
-
-        let keys: Vec<&str> = findings.iter().map(Invalid::key).collect();
-        let wanted = [
-            "fetching.timeout",
-            "fetching.redirects_max",
-            "fetching.body_max",
-            "fetching.parallel",
-            "fetching.parallel_per_server",
-            "fetching.alarm_after",
-            "fetching.retry_max",
-        ];
-        assert_eq!(keys, wanted);
-        assert_eq!(RevocationSettings::default().findings(), []);
+        assert_eq!(fetching.limits(), limits);
         assert_eq!(FetchSettings::default().limits(), FetchLimits::default());
     }
 }

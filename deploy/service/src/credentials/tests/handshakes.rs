@@ -199,7 +199,7 @@ fn only_tls12(pki: &Pki, client: &credentials::ClientCredentials) -> rustls::Cli
     let path = pki.path("servers.pem");
     let bytes = std::fs::read(&path).unwrap();
     let roots = [(Role::Switch, path, bytes.as_slice())];
-    let trust = credentials::trust::Trust::new(&roots, None, &pki.rules()).unwrap();
+    let trust = credentials::trust::Trust::new(&roots, &[], None, &pki.rules()).unwrap();
     let verifier = credentials::verify::ServerVerifier(std::sync::Arc::new(trust));
     let mut config =
         rustls::ClientConfig::builder_with_details(credentials::provider(), std::sync::Arc::new(pki.clock()))

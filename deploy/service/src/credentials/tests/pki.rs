@@ -11,7 +11,7 @@ use muster_pki::{Certificate, Policy, RevocationMode, Role, TrailOf, UnixTime};
 use tempfile::TempDir;
 
 use crate::credentials::{
-    self, ClientCredentials, Clock, CredentialError, CredentialFiles, Revocation, RevocationFiles,
+    self, ClientCredentials, Clock, CredentialError, CredentialFiles, OneDevice, Revocation, RevocationFiles,
     RevocationSettings, Rules, ServerCredentials,
 };
 
@@ -132,6 +132,12 @@ impl Pki {
         issued
     }
 
+    /// Issues a server's certificate without a distribution point (C6).
+    pub(super) fn issue_server_without_url(&self, name: &str, days: u64) -> Issued {
+        let request = Request { crl_url: None, ..self.request(name, Role::Switch, days) };
+        self.servers.issue(&request).unwrap()
+    }
+
     /// Makes a CRL of the servers' root.
     pub(super) fn servers_crl(&self, revoked: &[&Issued], number: u64) -> String {
         let revoked = revoked.iter().map(|issued| &issued.certificate);
@@ -182,6 +188,8 @@ impl Pki {
             policy: Policy::default(),
             trail: TrailOf::All,
             clock: self.clock(),
+            device: OneDevice::default(),
+            roles: Vec::new(),
         }
     }
 

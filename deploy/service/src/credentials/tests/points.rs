@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::meet;
 use super::pki::Pki;
-use super::urls::{Published, eventually, serve};
+use super::urls::{Published, eventually, serve, woken};
 use crate::credentials::{
     self, FetchSettings, IssuerSettings, Own, PathElement, Reload, Revocation, RevocationSettings, Rules,
     Servers, TrustFolder,
@@ -21,7 +21,7 @@ use crate::health::Health;
 use crate::shutdown::{DrainOutcome, Shutdown};
 
 /// Revocation that fetches the list of the devices' issuing CA from `urls`; the operators' root is configured, too.
-fn fetching(pki: &Pki, urls: Vec<String>, fetching: FetchSettings) -> Arc<Revocation> {
+pub(super) fn fetching(pki: &Pki, urls: Vec<String>, fetching: FetchSettings) -> Arc<Revocation> {
     let mut files = pki.revocation_files();
     files.crls.clear();
     let issuing = IssuerSettings { certificates: pki.write_issuing_ca(), mode: None, urls };
@@ -32,7 +32,7 @@ fn fetching(pki: &Pki, urls: Vec<String>, fetching: FetchSettings) -> Arc<Revoca
 }
 
 /// Tries again after a second, as often as that.
-fn impatient() -> FetchSettings {
+pub(super) fn impatient() -> FetchSettings {
     let second = Duration::from_secs(1);
     FetchSettings {
         retry_min: second,
@@ -194,7 +194,7 @@ async fn r1_the_list_of_a_ca_that_only_a_policy_brings_is_fetched_as_long_as_the
 
         assert!(refused.contains("R2"), "{refused}");
         assert_eq!(fetched, [url]);
-        eventually("its list is forgotten", async || revocation.distribution_points().is_empty()).await;
+        woken("its list is forgotten", async || revocation.distribution_points().is_empty()).await;
         assert_eq!(shutdown.drain(Duration::from_secs(10)).await, DrainOutcome::Drained);
     }
 }
@@ -230,14 +230,15 @@ async fn r1_what_was_wrong_with_a_distribution_point_goes_with_its_issuer() {
     eventually("garbage is told", async || is_told()).await;
 
     pki.write("issuing.pem", &pki.read("operators.pem"));
-    assert!(matches!(revocation.reload(), Reload::Kept { .. }), "the fault is still there to be told");
+    // Whoever follows the files may have come first.
+    drop(revocation.reload());
 
     eventually("its fault is forgotten", async || !is_told()).await;
     assert_eq!(shutdown.drain(Duration::from_secs(10)).await, DrainOutcome::Drained);
 }
 
 /// Takes the distribution point that a device's certificate tells.
-fn learn(pki: &Pki, revocation: &Revocation, device: &Issued) {
+pub(super) fn learn(pki: &Pki, revocation: &Revocation, device: &Issued) {
     let roots = Roots::from_pem(pki.read("devices.pem").as_bytes(), "devices.pem").unwrap();
     let chain = muster_pki::pem::certificates(device.chain_pem.as_bytes(), "chain").unwrap();
     revocation.learn_signer(Role::Device, &chain, &roots);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use muster_pki::authority::Issued;
 use muster_pki::{Policy, RevocationMode, Role, TrailOf};
 
 use super::meet;
@@ -100,8 +101,10 @@ async fn r6_the_day_of_an_issuer_without_a_crl_goes_on_over_a_restart() {
         assert_eq!(revocation.reload(), credentials::Reload::Unchanged);
         revocation
     };
-    let (server, client) = pair(&pki, &load());
+    let revocation = load();
+    let (server, client) = pair(&pki, &revocation);
     meet(&server, &client, "localhost").await.server.unwrap();
+    assert_eq!(revocation.reload(), credentials::Reload::Swapped, "the issuing CA is taken up");
     pki.advance(DAY - 60);
     let (server, client) = pair(&pki, &load());
     meet(&server, &client, "localhost").await.server.unwrap();
@@ -133,7 +136,7 @@ async fn r5_a_crl_of_a_ca_that_no_root_vouches_for_is_refused_though_its_certifi
 async fn c2_a_configured_issuing_ca_completes_the_path_of_a_peer_that_does_not_send_it() {
     let pki = Pki::new();
     let device = pki.issue("w701", Role::Device, 30);
-    let alone = muster_pki::authority::Issued { chain_pem: device.certificate.pem(), ..device };
+    let alone = Issued { chain_pem: device.certificate.pem(), ..device };
     let client = pki.client(&alone, Role::Device);
     let without = meet(&pki.server(), &client, "localhost").await.server.unwrap_err();
     let revocation = strict(&pki, RevocationMode::Soft);
@@ -159,18 +162,29 @@ fn strict(pki: &Pki, mode: RevocationMode) -> Arc<Revocation> {
 
 /// A server that judges by `revocation`, and a device that does not.
 fn pair(pki: &Pki, revocation: &Arc<Revocation>) -> (Arc<ServerCredentials>, Arc<ClientCredentials>) {
+    pair_of(pki, revocation, &pki.issue("w701", Role::Device, 30))
+}
+
+/// A server that looks revocation up there, and a device that shows `issued`.
+pub(super) fn pair_of(
+    pki: &Pki,
+    revocation: &Arc<Revocation>,
+    issued: &Issued,
+) -> (Arc<ServerCredentials>, Arc<ClientCredentials>) {
     let rules = Rules {
         revocation: Arc::clone(revocation),
         policy: Policy::default(),
         trail: TrailOf::All,
         clock: pki.clock(),
+        device: credentials::OneDevice::default(),
+        roles: Vec::new(),
     };
     let (certificate, key) = (pki.path("server.pem"), pki.path("server.key"));
     let own = CredentialFiles { certificate, key, password_file: None };
     let roles = vec![(Role::Device, pki.path("devices.pem"))];
     let alpn = vec![b"muster/1".to_vec()];
     let server = credentials::server(own, roles, alpn.clone(), Role::Switch, rules).unwrap();
-    let files = pki.write_pair("device", &pki.issue("w701", Role::Device, 30));
+    let files = pki.write_pair("device", issued);
     let lenient = Rules::lenient(pki.clock());
     let roots = credentials::Servers::Roots(pki.path("servers.pem"));
     let client =

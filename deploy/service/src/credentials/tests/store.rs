@@ -4,12 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use muster_pki::Role;
-use muster_pki::authority::Issued;
+use muster_pki::authority::{Issued, Request};
 use muster_pki::select::{Purpose, Selection, SelectionSettings, Wanted};
 
 use super::meet;
 use super::pki::{DAY, Pki};
-use crate::credentials::{self, CertificateStore, ClientCredentials, Own, Reload, Rules, StoreSettings};
+use crate::credentials::store::STORE_FILES_MAX;
+use crate::credentials::{
+    self, CertificateStore, ClientCredentials, OneDevice, Own, Reload, Rules, StoreSettings,
+};
 use crate::health::State;
 
 #[tokio::test]
@@ -63,7 +66,7 @@ async fn s6_without_a_certificate_nobody_is_called_and_the_reason_is_each_ones()
     let client = store(&pki, SelectionSettings::default());
     let empty = dial_nobody(&client).await;
 
-    // Chosen, since selection knows no C6, and not shown, since every server would refuse it.
+    // Every server would refuse it.
     put(&pki, "a", &pki.issue_as(&request));
     drop(client.reload());
     let unfit = dial_nobody(&client).await;
@@ -78,9 +81,97 @@ async fn s6_without_a_certificate_nobody_is_called_and_the_reason_is_each_ones()
 }
 
 #[test]
+fn s2_a_certificate_that_every_server_would_refuse_takes_no_good_ones_place_at_a_start_and_as_a_successor() {
+    let pki = Pki::new();
+    let good = pki.issue("w701", Role::Device, 30);
+    put(&pki, "good", &good);
+    put(&pki, "no distribution point", &without_distribution_point(&pki, "w701", 60));
+
+    // S1 would prefer the one that is valid longest.
+    let client = store(&pki, SelectionSettings::default());
+    let at_start = shown(&client);
+    // N2 would follow the one that is valid longer still.
+    put(&pki, "successor", &without_distribution_point(&pki, "w701", 300));
+    drop(client.reload());
+    let after = shown(&client);
+    let renewed = pki.issue("w701", Role::Device, 90);
+    put(&pki, "renewed", &renewed);
+    let reload = client.reload();
+
+    let good = Some(good.certificate.thumbprint());
+    assert_eq!((at_start, after), (good, good));
+    assert_eq!((reload, shown(&client)), (Reload::Swapped, Some(renewed.certificate.thumbprint())));
+}
+
+#[test]
+fn c14_where_no_certificate_fits_each_ones_reason_is_told() {
+    let pki = Pki::new();
+    put(&pki, "a", &without_distribution_point(&pki, "w701", 60));
+    put(&pki, "b", &pki.issue("w701", Role::Switch, 60));
+
+    let client = store(&pki, SelectionSettings::default());
+
+    let State::Degraded(why) = client.state() else { panic!("{:?}", client.state()) };
+    for part in ["a.pem", "C6 no CRL distribution point: add the CDP", "b.pem", "C3 no clientAuth"] {
+        assert!(why.contains(part), "{part:?} in {why}");
+    }
+}
+
+#[test]
+fn n4_a_store_that_holds_only_another_devices_certificate_has_none_for_this_one() {
+    let pki = Pki::new();
+    put(&pki, "a", &pki.issue("w701", Role::Device, 30));
+    let client = store(&pki, SelectionSettings::default());
+    put(&pki, "b", &pki.issue("w702", Role::Device, 300));
+
+    std::fs::remove_file(pki.path("store/a.pem")).unwrap();
+    drop(client.reload());
+    let State::Degraded(why) = client.state() else { panic!("{:?}", client.state()) };
+    let missing = shown(&client);
+    let renewed = pki.issue("w701", Role::Device, 60);
+    put(&pki, "c", &renewed);
+    drop(client.reload());
+
+    assert_eq!(missing, None);
+    assert!(why.contains("b.pem") && why.contains("the device w702, and this one is w701"), "{why}");
+    assert_eq!(shown(&client), Some(renewed.certificate.thumbprint()));
+}
+
+#[test]
+fn n4_the_name_that_is_configured_decides_whose_certificate_of_a_store_is_taken() {
+    let pki = Pki::new();
+    let own = pki.issue("w701", Role::Device, 30);
+    put(&pki, "a", &own);
+    put(&pki, "b", &pki.issue("w702.acme.local", Role::Device, 300));
+    let rules = Rules { device: OneDevice::named("W701"), ..pki.rules() };
+
+    let client = store_by(&pki, SelectionSettings::default(), rules);
+
+    assert_eq!(shown(&client), Some(own.certificate.thumbprint()));
+}
+
+#[test]
+fn c9_a_certificate_without_its_ca_that_begins_later_is_told_by_its_time_alone() {
+    let pki = Pki::new();
+    let begins = muster_pki::UnixTime::since_unix_epoch(std::time::Duration::from_secs(
+        pki.clock().now().as_secs() + DAY,
+    ));
+    let issued = pki.issue_as(&Request { not_before: begins, ..pki.request("w701", Role::Device, 30) });
+    std::fs::write(folder(&pki).join("a.pem"), issued.certificate.pem() + &issued.key_pem).unwrap();
+
+    let client = store(&pki, SelectionSettings::default());
+
+    let told = client.problem().unwrap_or_default();
+    assert!(told.contains("unfit: C9 not valid before") && !told.contains("C2"), "{told}");
+    pki.advance(2 * DAY);
+    drop(client.reload());
+    assert_eq!(shown(&client), Some(issued.certificate.thumbprint()));
+}
+
+#[test]
 fn s4_the_choice_goes_when_it_expires_though_no_file_changed() {
     let pki = Pki::new();
-    let (short, long) = (pki.issue("w701", Role::Device, 3), pki.issue("w702", Role::Device, 2));
+    let (short, long) = (pki.issue("w701", Role::Device, 3), pki.issue("w701", Role::Device, 2));
     put(&pki, "a", &short);
     put(&pki, "b", &long);
     let client = store(&pki, SelectionSettings::default());
@@ -126,13 +217,30 @@ fn a_bad_file_of_the_folder_is_named_and_hides_no_other() {
     std::fs::write(pki.path("store/d.pem"), &alone.chain_pem).unwrap();
 
     let settings = settings(&pki, SelectionSettings::default());
-    let outcome = CertificateStore::new(settings).look(pki.clock().now(), None).unwrap();
+    let outcome = CertificateStore::new(settings).look(&pki.rules()).unwrap();
 
     let choice = outcome.choice().unwrap();
     assert_eq!(choice.certificate().thumbprint(), good.certificate.thumbprint());
     let report = format!("{:#}", choice.report());
     assert!(report.contains("a.pfx") && report.contains("d.pem"), "{report}");
     assert!(!report.contains(".c.pem"), "{report}");
+}
+
+#[test]
+fn a_folder_with_more_files_than_anybody_has_certificates_is_refused_by_its_bound() {
+    let pki = Pki::new();
+    put(&pki, "a", &pki.issue("w701", Role::Device, 30));
+    let settings = settings(&pki, SelectionSettings::default());
+    let look = || CertificateStore::new(settings.clone()).look(&pki.rules());
+    for number in 1..STORE_FILES_MAX {
+        std::fs::write(pki.path(&format!("store/{number}.pem")), b"junk").unwrap();
+    }
+    assert!(look().unwrap().choice().is_some());
+
+    std::fs::write(pki.path("store/one.pem"), b"too many").unwrap();
+
+    let error = look().unwrap_err().to_string();
+    assert!(error.contains(&STORE_FILES_MAX.to_string()), "{error}");
 }
 
 /// Longer than anything takes.
@@ -150,6 +258,11 @@ fn put(pki: &Pki, name: &str, issued: &Issued) {
     std::fs::write(file, format!("{}{}", issued.chain_pem, issued.key_pem)).unwrap();
 }
 
+fn without_distribution_point(pki: &Pki, name: &str, days: u64) -> Issued {
+    let request = Request { crl_url: None, ..pki.request(name, Role::Device, days) };
+    pki.issue_as(&request)
+}
+
 fn settings(pki: &Pki, selection: SelectionSettings) -> StoreSettings {
     StoreSettings {
         folder: folder(pki),
@@ -161,9 +274,12 @@ fn settings(pki: &Pki, selection: SelectionSettings) -> StoreSettings {
 }
 
 fn store(pki: &Pki, selection: SelectionSettings) -> Arc<ClientCredentials> {
+    store_by(pki, selection, pki.rules())
+}
+
+fn store_by(pki: &Pki, selection: SelectionSettings, rules: Rules) -> Arc<ClientCredentials> {
     let store = CertificateStore::new(settings(pki, selection));
     let alpn = vec![b"muster/1".to_vec()];
-    let rules: Rules = pki.rules();
     credentials::client(
         Own::Store(Arc::new(store)),
         credentials::Servers::Roots(pki.path("servers.pem")),

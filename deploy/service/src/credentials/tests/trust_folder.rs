@@ -74,6 +74,79 @@ async fn t10_an_input_that_everyone_may_write_is_refused_and_the_merged_file_sta
 }
 
 #[tokio::test]
+async fn t2_a_file_without_a_certificate_empties_no_trust_and_is_told_while_running_and_after_a_restart() {
+    let pki = Pki::new();
+    let folder = folder(&pki, TrustFields::default());
+    let input = pki.path("trust/cainfo.pem");
+    let own = pki.issue("w701", Role::Device, 300);
+    std::fs::copy(pki.path("servers.pem"), &input).unwrap();
+    let (server, client) = (pki.server(), client_showing(&pki, &folder, &own));
+
+    for content in
+        ["hello\n", "", "# nothing\n", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"]
+    {
+        std::fs::write(&input, content).unwrap();
+        let reload = client.reload();
+        let restarted = client_showing(&pki, &folder, &own);
+
+        assert!(matches!(&reload, Reload::Kept { .. } | Reload::Unchanged), "{content:?}: {reload:?}");
+        for client in [&client, &restarted] {
+            let told = client.problem().unwrap_or_default();
+            assert!(told.contains("cainfo.pem") && told.contains("no certificate"), "{content:?}: {told}");
+            meet(&server, client, "localhost").await.client.unwrap();
+        }
+    }
+    std::fs::copy(pki.path("servers.pem"), &input).unwrap();
+    drop(client.reload());
+    assert_eq!(client.state(), State::Ready);
+}
+
+#[tokio::test]
+async fn t9_a_ca_file_that_is_missing_or_turns_to_garbage_is_told_and_what_it_gave_stays() {
+    let pki = Pki::new();
+    let (path, other) = (pki.path("trust/fleet.pem"), pki.path("operators.pem"));
+    let fields = TrustFields { ca_file: path.display().to_string(), ..TrustFields::default() };
+    let folder = folder(&pki, fields);
+    std::fs::copy(&other, pki.path("trust/cainfo.pem")).unwrap();
+    let own = pki.issue("w701", Role::Device, 300);
+    let missing = client_showing(&pki, &folder, &own).problem().unwrap_or_default();
+
+    std::fs::copy(pki.path("servers.pem"), &path).unwrap();
+    let (server, client) = (pki.server(), client_showing(&pki, &folder, &own));
+    let whole = client.state();
+    std::fs::write(&path, "garbage").unwrap();
+    let garbage = client.reload();
+    meet(&server, &client, "localhost").await.client.unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let gone = client.reload();
+    meet(&server, &client, "localhost").await.client.unwrap();
+
+    assert!(missing.contains("fleet.pem: does not exist"), "{missing}");
+    assert_eq!(whole, State::Ready);
+    for (reload, wanted) in [(garbage, "no certificate"), (gone, "does not exist")] {
+        let Reload::Kept { problems } = reload else { panic!("{reload:?}") };
+        assert!(problems[0].contains("fleet.pem") && problems[0].contains(wanted), "{problems:?}");
+    }
+}
+
+#[test]
+fn t5_a_block_that_is_left_out_is_told_as_long_as_it_stands_there() {
+    let pki = Pki::new();
+    let folder = folder(&pki, TrustFields::default());
+    let text = pki.read("servers.pem") + "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+    std::fs::write(pki.path("trust/cainfo.pem"), text).unwrap();
+    let own = pki.issue("w701", Role::Device, 300);
+
+    let client = client_showing(&pki, &folder, &own);
+    let again = client_showing(&pki, &folder, &own);
+
+    for client in [client, again] {
+        let told = client.problem().unwrap_or_default();
+        assert!(told.contains("cainfo.pem: line "), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn t9_a_pinned_fingerprint_holds_with_and_without_an_anchor() {
     let pki = Pki::new();
     let own = pki.server().own().unwrap();

@@ -32,6 +32,17 @@ pub(super) struct Published {
     not_modified: AtomicUsize,
 }
 
+impl Published {
+    /// From now on, every answer is an error, or none is.
+    pub(super) fn fail(&self, fails: bool) {
+        *self.status.lock().unwrap() = fails.then_some(StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    pub(super) fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
 async fn crl(Shared(published): Shared<Arc<Published>>, headers: HeaderMap) -> Response {
     published.requests.fetch_add(1, Ordering::Relaxed);
     if let Some(status) = *published.status.lock().unwrap() {
@@ -80,6 +91,8 @@ fn server(pki: &Pki, revocation: &Arc<Revocation>) -> Arc<ServerCredentials> {
         policy: Policy::default(),
         trail: TrailOf::All,
         clock: pki.clock(),
+        device: credentials::OneDevice::default(),
+        roles: Vec::new(),
     };
     let (certificate, key) = (pki.path("server.pem"), pki.path("server.key"));
     let own = CredentialFiles { certificate, key, password_file: None };
@@ -87,13 +100,22 @@ fn server(pki: &Pki, revocation: &Arc<Revocation>) -> Arc<ServerCredentials> {
     credentials::server(own, roles, vec![b"muster/1".to_vec()], Role::Switch, rules).unwrap()
 }
 
-pub(super) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(super) async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) {
+    within(Duration::from_secs(30), what, holds).await;
+}
+
+/// As [`eventually`], for what whoever waits is woken for: without that it would take 20 s at least.
+pub(super) async fn woken(what: &str, holds: impl AsyncFnMut() -> bool) {
+    within(Duration::from_secs(15), what, holds).await;
+}
+
+async fn within(limit: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(30), waiting).await.is_ok(), "{what}");
+    assert!(tokio::time::timeout(limit, waiting).await.is_ok(), "{what}");
 }
 
 #[tokio::test]
@@ -202,7 +224,7 @@ async fn r1_the_url_that_a_signers_certificate_tells_is_fetched_though_no_peer_s
     revocation.learn_signer(Role::Device, &chain(&stranger), &roots);
     let (learned, of_stranger) = (revocation.distribution_points(), revocation.index().len());
     revocation.learn_signer(Role::Device, &chain(&signer), &roots);
-    eventually("the CRL is fetched", async || revocation.index().len() == 1).await;
+    woken("the CRL is fetched", async || revocation.index().len() == 1).await;
 
     assert_eq!((learned, of_stranger), (Vec::<String>::new(), 0), "a stranger's certificate tells nothing");
     assert!(revocation.is_any_revoked(&[PathElement::of(&signer.certificate)]));

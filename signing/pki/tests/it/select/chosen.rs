@@ -4,7 +4,7 @@ use muster_pki::select::{
     Availability, Candidate, Cause, Chosen, Outcome, PrivateKey, Purpose, Selection, SelectionSettings,
     Unfit, Why,
 };
-use muster_pki::{RevocationIndex, UnixTime};
+use muster_pki::{Finding, RevocationIndex, Rule, Severity, UnixTime};
 use proptest::prelude::*;
 use rcgen::ExtendedKeyUsagePurpose;
 
@@ -192,6 +192,57 @@ fn n2_a_pinned_certificate_that_was_archived_hands_over_to_its_successor() {
     let record = later.choice().and_then(|choice| choice.report().pin()).unwrap().to_string();
     let (old, new) = (pinned.certificate().thumbprint(), new.certificate().thumbprint());
     assert_eq!(record, format!("pinned thumbprint {old}: not in the store; its successor {new} is taken"));
+}
+
+#[test]
+fn n2_a_pinned_certificate_that_may_not_hand_over_is_followed_by_preference_alone_and_the_record_says_one_thing()
+ {
+    let (pinned, new) = (good("w701", 10), good("w701", 90));
+    let settings = SelectionSettings { follow_successor: false, ..pin(&pinned).into() };
+    let mut chosen = Chosen::new(selection(settings), Purpose::BackgroundChannel);
+    drop(chosen.handle_store(now(), &store([&pinned, &new]), None));
+
+    let ended = chosen.handle_store(at(NOW + 11 * DAY), &store([&pinned, &new]), None);
+
+    let choice = ended.choice().unwrap();
+    assert_eq!((choice.certificate(), choice.why()), (new.certificate(), Why::OnlyOne));
+    let record = choice.report().pin().unwrap().to_string();
+    assert!(record.ends_with("its successor is not taken, since follow_successor is off"), "{record}");
+}
+
+#[test]
+fn c4_what_every_peer_would_refuse_is_no_candidate_and_no_successor_and_each_rule_is_told_once() {
+    let (old, newer) = (good("w701", 10), Spec::new("acme", "w701", 90).candidate("newer"));
+    let finding = |rule, severity| Finding {
+        rule,
+        severity,
+        got: "no Key Usage".to_owned(),
+        wanted: "Key Usage".to_owned(),
+        fix: "reissue it".to_owned(),
+        subject: String::new(),
+        serial: String::new(),
+        thumbprint: None,
+        issuer: String::new(),
+    };
+    let expired = Spec::new("acme", "w701", -5).candidate("expired");
+    let refused = newer.clone().with_findings([finding(Rule::C4, Severity::Refusal)]);
+    let warned = newer.with_findings([finding(Rule::C4, Severity::Warning)]);
+    let twice = expired.with_findings([Rule::C9, Rule::C6].map(|rule| finding(rule, Severity::Refusal)));
+
+    let kept = chosen_of(&[&old]).handle_store(now(), &store([&old, &refused, &twice]), None);
+    let at_start = Chosen::new(Selection::default(), Purpose::Switch).handle_store(
+        now(),
+        &store([&refused, &old]),
+        None,
+    );
+    let followed = chosen_of(&[&old]).handle_store(now(), &store([&old, &warned]), None);
+
+    let Outcome::Kept { choice, preferred: None } = &kept else { panic!("{kept}") };
+    let told: Vec<String> = choice.report().rows().iter().map(|row| row.standing().to_string()).collect();
+    assert_eq!(told[1], "unfit: C4 no Key Usage: reissue it");
+    assert_eq!((told[2].matches("C9").count(), told[2].matches("C6").count()), (1, 1), "{}", told[2]);
+    assert_eq!(at_start.choice().unwrap().certificate(), old.certificate());
+    assert_changed(&followed, &warned, &Cause::Successor);
 }
 
 #[test]

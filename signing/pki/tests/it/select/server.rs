@@ -144,8 +144,11 @@ fn n2_s7_a_pinned_server_certificate_wins_and_one_of_another_name_never_does() {
     let pinned = Spec::server("w701", &["w701"], 10).candidate("pinned.pem");
     let better = Spec::server("both", &["w701", "w701.acme.local"], 300).candidate("b.pem");
     let other = Spec::server("w702", &["w702"], 300).candidate("other.pem");
-    let pin =
-        |thumbprint: String| selection(SelectionSettings { thumbprint, ..SelectionSettings::default() });
+    // S5 has an issuer stand above a pin only where a client calls a Switch.
+    let pin = |thumbprint: String| {
+        let cert_issuer = "acme".to_owned();
+        selection(SelectionSettings { thumbprint, cert_issuer, ..SelectionSettings::default() })
+    };
     let look = |pin: Selection| {
         let outcome = chosen(pin).handle_store(now(), &store([&better, &pinned, &other]), None);
         outcome.choice().cloned().unwrap()

@@ -105,6 +105,16 @@ fn s6_provisioning_mode_fails_at_once() {
 }
 
 #[test]
+fn s6_a_restart_in_provisioning_mode_fails_what_waited() {
+    let snapshot = waiting().snapshot().unwrap();
+
+    let mut wait = Wait::restore(WaitMode::Provisioning, WAIT_PERIOD_DEFAULT, snapshot, at(NOW + 1));
+
+    assert_eq!(events(&mut wait), [failed(ErrorCode::CLIENT_CERT_MISSING, Failure::Provisioning)]);
+    assert_eq!((wait.poll_timeout(), wait.snapshot()), (None, None));
+}
+
+#[test]
 fn s6_a_stopped_service_a_cancelled_and_an_expired_job_fail_at_once_with_their_own_code() {
     type Interrupt = fn(&mut Wait);
     let cases: [(Interrupt, Failure); 3] = [
@@ -135,6 +145,8 @@ fn s6_the_end_of_another_job_changes_nothing() {
 
     assert_eq!(events(&mut wait), []);
     assert_eq!(wait.poll_timeout(), Some(at(NOW + RETRY)));
+    wait.handle_certificate(Availability::Present, at(NOW + 1));
+    assert_eq!(events(&mut wait), [election(Start::Now, 1)], "it is not the paused one");
 }
 
 #[test]
@@ -197,6 +209,7 @@ fn s6_a_paused_job_goes_on_waiting_and_its_election_starts_when_it_is_resumed() 
 fn s6_sleep_counts() {
     let (mut short, mut long) = (waiting(), waiting());
 
+    short.handle_timeout(at(NOW + RETRY));
     short.handle_timeout(at(NOW + DAY - 1));
     long.handle_timeout(at(NOW + 3 * DAY));
 
@@ -223,6 +236,24 @@ fn s6_a_clock_that_was_set_back_makes_the_wait_neither_blind_nor_endless() {
     }
 
     assert_eq!(looks, 143);
+}
+
+#[test]
+fn s6_restarts_do_not_make_a_wait_endless_whose_clock_is_set_back_again_and_again() {
+    let mut wait = waiting();
+    let (mut clock, mut restarts) = (NOW, 0);
+
+    while let Some(snapshot) = wait.snapshot() {
+        assert!(restarts < 1_000, "it waits for ever");
+        wait = restore(snapshot, clock);
+        clock += RETRY;
+        wait.handle_timeout(at(clock));
+        clock -= 5 * RETRY;
+        restarts += 1;
+    }
+
+    assert_eq!(restarts, 144);
+    assert_eq!(events(&mut wait).pop(), Some(failed(ErrorCode::CLIENT_CERT_MISSING, Failure::Deadline)));
 }
 
 #[test]

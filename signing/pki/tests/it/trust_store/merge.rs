@@ -138,12 +138,31 @@ fn t5_tolerates_text_crlf_marks_and_utf16() {
     let dos = format!("\u{feff}{}", c.pem().replace('\n', "\r\n"));
     let utf16: Vec<u8> = format!("\u{feff}{}", c.pem()).encode_utf16().flat_map(u16::to_le_bytes).collect();
 
-    let merged = merge(&inputs(&junk, &dos, "nothing but words")).unwrap();
+    let merged = merge(&inputs(&junk, &dos, "")).unwrap();
     let wide = merge(&Inputs { server: file("cainfo.pem", &utf16), ..Inputs::default() }).unwrap();
 
     assert_eq!(merged.certificates(), [a, b, c.clone()]);
     assert!(!merged.text().contains('\r') && merged.problems().is_empty());
     assert_eq!(wide.certificates(), [c]);
+}
+
+#[test]
+fn t2_a_file_without_a_certificate_is_refused_unless_it_is_empty_and_the_policy_named_none() {
+    let good = four()[0].pem();
+    let bad_block = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+
+    for words in ["hello", "\u{feff}# comment\nhello", bad_block] {
+        let error = merge(&inputs(&good, words, "")).unwrap_err();
+        assert!(error.to_string().contains("cainfo-ss.pem: no certificate in it"), "{words:?}: {error}");
+        assert_eq!(error.into_rest().certificates().len(), 1);
+    }
+    for blank in ["", "\r\n", "\u{feff}# nothing\n\n  # yet"] {
+        let merged = merge(&inputs(&good, blank, "")).unwrap();
+        assert!(merged.problems().is_empty(), "{blank:?}");
+        let named = Inputs { policy: file("/fleet.pem", blank.as_bytes()), ..inputs(&good, "", "") };
+        let error = merge(&named).unwrap_err();
+        assert!(error.to_string().contains("/fleet.pem: no certificate in it"), "{blank:?}: {error}");
+    }
 }
 
 #[test]
@@ -318,7 +337,7 @@ fn inputs<'a>(server: &'a str, site_servers: &'a str, policy: &'a str) -> Inputs
     Inputs {
         server: file("cainfo.pem", server.as_bytes()),
         site_servers: file("cainfo-ss.pem", site_servers.as_bytes()),
-        policy: file("/etc/ca.pem", policy.as_bytes()),
+        policy: if policy.is_empty() { Input::Absent } else { file("/etc/ca.pem", policy.as_bytes()) },
     }
 }
 

@@ -1,4 +1,4 @@
-//! The algorithms that an envelope may name.
+//! The algorithms that a signature may name: of an envelope, or of a timestamp.
 
 use aws_lc_rs::{digest, signature};
 use const_oid::db::{rfc5912, rfc8410};
@@ -6,19 +6,38 @@ use der::asn1::{AnyRef, ObjectIdentifier};
 use der::{Decode, Encode};
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoRef};
 
-use super::error::EnvelopeError;
-
 /// A digest algorithm; SHA-1 and MD5 are none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hash {
+pub(crate) enum Hash {
     Sha256,
     Sha384,
     Sha512,
 }
 
+/// What is used, in words.
+pub(crate) const WANTED: &str =
+    "SHA-256, SHA-384 or SHA-512 with ECDSA P-256 or P-384, or RSA of 2048 bits or more";
+
+/// Why an algorithm or a key is not used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unusable {
+    /// It is weak or unknown.
+    #[error("{0}; wanted {WANTED}")]
+    Algorithm(String),
+    /// It is not in the form that its RFC asks for.
+    #[error("{0}")]
+    Form(String),
+}
+
+impl From<der::Error> for Unusable {
+    fn from(error: der::Error) -> Self {
+        Self::Form(error.to_string())
+    }
+}
+
 /// A signer's key type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum KeyType {
+pub(crate) enum KeyType {
     P256,
     P384,
     Rsa,
@@ -26,19 +45,19 @@ pub(super) enum KeyType {
 
 impl Hash {
     /// Reads a digest algorithm; parameters are absent or NULL (RFC 5754 §2).
-    pub(super) fn read(algorithm: &AlgorithmIdentifierOwned) -> Result<Self, EnvelopeError> {
+    pub(crate) fn read(algorithm: &AlgorithmIdentifierOwned) -> Result<Self, Unusable> {
         let hash = match algorithm.oid {
             rfc5912::ID_SHA_256 => Self::Sha256,
             rfc5912::ID_SHA_384 => Self::Sha384,
             rfc5912::ID_SHA_512 => Self::Sha512,
-            other => return Err(EnvelopeError::Algorithm(format!("digest algorithm {}", name(&other)))),
+            other => return Err(Unusable::Algorithm(format!("digest algorithm {}", name(&other)))),
         };
         check_parameters(algorithm)?;
         Ok(hash)
     }
 
     /// Returns the identifier, without parameters (RFC 5754 §2).
-    pub(super) fn identifier(self) -> AlgorithmIdentifierOwned {
+    pub(crate) fn identifier(self) -> AlgorithmIdentifierOwned {
         let oid = match self {
             Self::Sha256 => rfc5912::ID_SHA_256,
             Self::Sha384 => rfc5912::ID_SHA_384,
@@ -47,7 +66,7 @@ impl Hash {
         AlgorithmIdentifierOwned { oid, parameters: None }
     }
 
-    pub(super) fn of(self, bytes: &[u8]) -> digest::Digest {
+    pub(crate) fn of(self, bytes: &[u8]) -> digest::Digest {
         digest::digest(
             match self {
                 Self::Sha256 => &digest::SHA256,
@@ -61,7 +80,7 @@ impl Hash {
 
 impl KeyType {
     /// Reads the key's type from a Subject Public Key Info.
-    pub(super) fn read(spki_der: &[u8]) -> Result<(Self, Vec<u8>), EnvelopeError> {
+    pub(crate) fn read(spki_der: &[u8]) -> Result<(Self, Vec<u8>), Unusable> {
         let spki = SubjectPublicKeyInfoRef::from_der(spki_der)?;
         let key = spki.subject_public_key.raw_bytes().to_vec();
         let curve = spki.algorithm.parameters.map(|any| any.decode_as::<ObjectIdentifier>());
@@ -69,12 +88,12 @@ impl KeyType {
             (rfc5912::ID_EC_PUBLIC_KEY, Some(Ok(rfc5912::SECP_256_R_1))) => Ok((Self::P256, key)),
             (rfc5912::ID_EC_PUBLIC_KEY, Some(Ok(rfc5912::SECP_384_R_1))) => Ok((Self::P384, key)),
             (rfc5912::RSA_ENCRYPTION, _) => Ok((Self::Rsa, key)),
-            (other, _) => Err(EnvelopeError::Algorithm(format!("a key of type {}", name(&other)))),
+            (other, _) => Err(Unusable::Algorithm(format!("a key of type {}", name(&other)))),
         }
     }
 
     /// Returns the digest that a key of this type signs with here.
-    pub(super) fn hash(self) -> Hash {
+    pub(crate) fn hash(self) -> Hash {
         match self {
             Self::P256 | Self::Rsa => Hash::Sha256,
             Self::P384 => Hash::Sha384,
@@ -82,7 +101,7 @@ impl KeyType {
     }
 
     /// Returns the identifier of the signature that a key of this type makes here.
-    pub(super) fn identifier(self) -> AlgorithmIdentifierOwned {
+    pub(crate) fn identifier(self) -> AlgorithmIdentifierOwned {
         match self {
             Self::P256 => AlgorithmIdentifierOwned { oid: rfc5912::ECDSA_WITH_SHA_256, parameters: None },
             Self::P384 => AlgorithmIdentifierOwned { oid: rfc5912::ECDSA_WITH_SHA_384, parameters: None },
@@ -96,11 +115,11 @@ impl KeyType {
 }
 
 /// Returns how to verify a signature of this algorithm, over this digest, by a key of this type.
-pub(super) fn verifier(
+pub(crate) fn verifier(
     algorithm: &AlgorithmIdentifierOwned,
     hash: Hash,
     key: KeyType,
-) -> Result<&'static dyn signature::VerificationAlgorithm, EnvelopeError> {
+) -> Result<&'static dyn signature::VerificationAlgorithm, Unusable> {
     let is_for_key = match algorithm.oid {
         rfc5912::ECDSA_WITH_SHA_256 => hash == Hash::Sha256 && key != KeyType::Rsa,
         rfc5912::ECDSA_WITH_SHA_384 => hash == Hash::Sha384 && key != KeyType::Rsa,
@@ -109,12 +128,12 @@ pub(super) fn verifier(
         rfc5912::SHA_256_WITH_RSA_ENCRYPTION => hash == Hash::Sha256 && key == KeyType::Rsa,
         rfc5912::SHA_384_WITH_RSA_ENCRYPTION => hash == Hash::Sha384 && key == KeyType::Rsa,
         rfc5912::SHA_512_WITH_RSA_ENCRYPTION => hash == Hash::Sha512 && key == KeyType::Rsa,
-        other => return Err(EnvelopeError::Algorithm(format!("signature algorithm {}", name(&other)))),
+        other => return Err(Unusable::Algorithm(format!("signature algorithm {}", name(&other)))),
     };
     if !is_for_key {
         let problem =
             format!("signature algorithm {} with {hash:?} and a key of type {key:?}", name(&algorithm.oid));
-        return Err(EnvelopeError::Algorithm(problem));
+        return Err(Unusable::Algorithm(problem));
     }
     check_parameters(algorithm)?;
     Ok(match (key, hash) {
@@ -130,15 +149,12 @@ pub(super) fn verifier(
     })
 }
 
-fn check_parameters(algorithm: &AlgorithmIdentifierOwned) -> Result<(), EnvelopeError> {
+fn check_parameters(algorithm: &AlgorithmIdentifierOwned) -> Result<(), Unusable> {
     let is_null = |parameters: &der::Any| parameters.to_der().is_ok_and(|der| der == [5, 0]);
     if algorithm.parameters.as_ref().is_none_or(is_null) {
         return Ok(());
     }
-    Err(EnvelopeError::Form(format!(
-        "parameters of {} that are neither absent nor NULL",
-        name(&algorithm.oid)
-    )))
+    Err(Unusable::Form(format!("parameters of {} that are neither absent nor NULL", name(&algorithm.oid))))
 }
 
 fn name(oid: &ObjectIdentifier) -> String {

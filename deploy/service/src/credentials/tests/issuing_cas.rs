@@ -1,0 +1,127 @@
+//! Issuing CAs that nobody named: trust holds roots, and peers show the CAs between (the way a PKI is installed).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_pki::{RevocationMode, Role};
+
+use super::meet;
+use super::pki::Pki;
+use super::revocation::pair_of;
+use super::urls::{Published, eventually, serve};
+use crate::credentials::{FetchSettings, PathElement, Reload, Revocation, RevocationSettings};
+use crate::health::Health;
+use crate::shutdown::{DrainOutcome, Shutdown};
+
+const DAY: u64 = 24 * 3_600;
+
+fn load(pki: &Pki, settings: RevocationSettings) -> Arc<Revocation> {
+    let mut files = pki.revocation_files();
+    // The root publishes; its issuing CA is what nobody named.
+    pki.write("root.crl", &pki.root_crl(1));
+    files.crls = vec![pki.path("root.crl")];
+    Revocation::load(files, settings, pki.clock()).unwrap()
+}
+
+#[tokio::test]
+async fn r1_the_list_of_an_issuing_ca_that_only_peers_show_is_fetched_and_counts_over_a_restart() {
+    let pki = Pki::new();
+    let published = Arc::new(Published::default());
+    let (tasks, url) = serve(&published).await;
+    let device = pki.issue_with_url("w701", &url);
+    *published.body.lock().unwrap() = pki.crl(&[&device], 1).into_bytes();
+    let fetching = FetchSettings { start_spread: Duration::ZERO, ..FetchSettings::default() };
+    let settings = RevocationSettings { fetching, ..RevocationSettings::default() };
+    let path = [PathElement::of(&device.certificate)];
+    let revocation = load(&pki, settings.clone());
+    let (shutdown, health) = (Shutdown::new(), Health::new());
+    revocation.watch(&shutdown, &health);
+    let (server, client) = pair_of(&pki, &revocation, &device);
+
+    let first = meet(&server, &client, "localhost").await.server;
+    eventually("its list is in use", async || revocation.is_any_revoked(&path)).await;
+    let second = meet(&server, &client, "localhost").await.server;
+
+    assert!(first.is_ok(), "{first:?}");
+    assert!(second.as_ref().is_err_and(|refused| refused.contains("R2")), "{second:?}");
+    assert_eq!(shutdown.drain(Duration::from_secs(10)).await, DrainOutcome::Drained);
+    drop(tasks);
+    let again = load(&pki, settings);
+    assert!(again.is_any_revoked(&path), "whose list it is was not forgotten over the restart");
+}
+
+#[tokio::test]
+async fn r5_an_older_file_than_what_was_fetched_is_told_and_no_reason_not_to_start() {
+    let pki = Pki::new();
+    let published = Arc::new(Published::default());
+    let (_tasks, url) = serve(&published).await;
+    let device = pki.issue_with_url("w701", &url);
+    *published.body.lock().unwrap() = pki.crl(&[&device], 2).into_bytes();
+    pki.write_crl(&[], 1);
+    let fetching = FetchSettings { start_spread: Duration::ZERO, ..FetchSettings::default() };
+    let settings = RevocationSettings { fetching, ..RevocationSettings::default() };
+    let path = [PathElement::of(&device.certificate)];
+    let load = || Revocation::load(pki.revocation_files(), settings.clone(), pki.clock()).unwrap();
+    let revocation = load();
+    let (shutdown, health) = (Shutdown::new(), Health::new());
+    revocation.watch(&shutdown, &health);
+    let (server, client) = pair_of(&pki, &revocation, &device);
+    drop(meet(&server, &client, "localhost").await);
+    eventually("the newer list is in use", async || revocation.is_any_revoked(&path)).await;
+    assert_eq!(shutdown.drain(Duration::from_secs(10)).await, DrainOutcome::Drained);
+
+    let again = load();
+
+    assert!(again.is_any_revoked(&path));
+    let complaints = again.complaints().join("; ");
+    assert!(complaints.contains("devices.crl"), "{complaints}");
+}
+
+#[tokio::test]
+async fn r6_an_issuing_ca_without_a_list_is_an_alarm_from_its_first_handshake_on_and_has_its_day() {
+    let pki = Pki::new();
+    let settings = RevocationSettings { fetch: false, ..RevocationSettings::default() };
+    let revocation = load(&pki, settings);
+    let device = pki.issue("w701", Role::Device, 30);
+    let (server, client) = pair_of(&pki, &revocation, &device);
+    let is_told = || revocation.complaints().iter().any(|told| told.contains("CRL of CN=Device CA"));
+    let before = is_told();
+    // Long after the start: its day begins when it is seen.
+    pki.advance(5 * DAY);
+
+    let first = meet(&server, &client, "localhost").await.server;
+    let reload = revocation.reload();
+    pki.advance(DAY - 60);
+    let within = meet(&server, &client, "localhost").await.server;
+    let complaints = revocation.complaints().join("; ");
+    pki.advance(120);
+    let after = meet(&server, &client, "localhost").await.server;
+
+    assert!(!before && is_told());
+    assert!(first.is_ok() && within.is_ok(), "{first:?} {within:?}");
+    assert_eq!(reload, Reload::Swapped);
+    assert!(complaints.contains("CRL of CN=Device CA: missing or lapsed, let pass until"), "{complaints}");
+    assert!(complaints.contains("put a new one into the files of `crls`"), "{complaints}");
+    assert!(after.as_ref().is_err_and(|refused| refused.contains("R6")), "{after:?}");
+    assert_eq!(revocation.reload(), Reload::Unchanged, "it is taken up once");
+}
+
+#[tokio::test]
+async fn r6_in_mode_hard_a_missing_list_says_that_nobody_is_let_in() {
+    let pki = Pki::new();
+    let mode = RevocationMode::Hard;
+    let revocation = load(&pki, RevocationSettings { mode, fetch: false, ..RevocationSettings::default() });
+    let device = pki.issue("w701", Role::Device, 30);
+    let (server, client) = pair_of(&pki, &revocation, &device);
+
+    let refused = meet(&server, &client, "localhost").await.server;
+    let reload = revocation.reload();
+
+    assert!(refused.as_ref().is_err_and(|refused| refused.contains("R6")), "{refused:?}");
+    assert_eq!(reload, Reload::Swapped, "it is taken up all the same: only so can it be let in later");
+    let complaints = revocation.complaints().join("; ");
+    assert!(
+        complaints.contains("CN=Device CA: missing or lapsed, nobody new is let in (mode hard)"),
+        "{complaints}"
+    );
+}

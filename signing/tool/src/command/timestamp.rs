@@ -1,0 +1,131 @@
+//! `muster-sign timestamp`.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use muster_pki::{Roots, UnixTime};
+use muster_signing::envelope;
+use muster_signing::timestamp::{Request, Stamp, TOKEN_BYTES_MAX};
+use serde_json::{Value, json};
+
+use super::{merge, person, read, revocation, show, write};
+use crate::cli::StampDocument;
+use crate::{Stamped, read_envelope, stamp_envelope};
+
+/// How long an authority may take, from the connection to the last byte of its answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// The roots of timestamp authorities in an operator's home.
+pub(super) const ROOTS: &str = "timestamps";
+
+/// Returns the home's roots of timestamp authorities, if it has any.
+pub(super) fn roots(home: &Path) -> anyhow::Result<Option<Roots>> {
+    let path = file(home);
+    if path.exists() { super::roots(home, ROOTS).map(Some) } else { Ok(None) }
+}
+
+fn file(home: &Path) -> PathBuf {
+    home.join("trust").join(format!("{ROOTS}.pem"))
+}
+
+pub(super) fn stamp(arguments: &StampDocument, now: UnixTime) -> anyhow::Result<String> {
+    let name = arguments.file.display();
+    let envelope = read_envelope(&read(&arguments.file)?).with_context(|| name.to_string())?;
+    let path = match (&arguments.roots, &arguments.home) {
+        (Some(path), _) => path.clone(),
+        (None, Some(home)) => file(home),
+        (None, None) => {
+            anyhow::bail!(
+                "whose timestamps are believed? give --roots FILE, or --home with trust/{ROOTS}.pem"
+            )
+        }
+    };
+    let roots = Roots::from_pem(&read(&path)?, &path.display().to_string())?;
+    let revocation = revocation(&arguments.crl, &envelope, &roots, now)?;
+    let stamped = match (&arguments.url, &arguments.request, &arguments.answer) {
+        (Some(url), _, _) => stamp_envelope(&envelope, &roots, revocation.as_ref(), now, random, |request| {
+            ask(url, request).with_context(|| format!("timestamp authority {url}"))
+        }),
+        (None, Some(request), None) => return write_request(arguments, &envelope, request),
+        (None, Some(request), Some(answer)) => {
+            let asked = read(request)?;
+            let nonce = || Request::nonce_of(&asked).with_context(|| request.display().to_string());
+            stamp_envelope(&envelope, &roots, revocation.as_ref(), now, nonce, |_| read(answer))
+        }
+        (None, None, _) => {
+            anyhow::bail!("who gives the timestamp? give --url, or --request and then --answer")
+        }
+    };
+    let Stamped { envelope, stamps } = stamped.with_context(|| name.to_string())?;
+    let out = arguments.out.as_ref().unwrap_or(&arguments.file);
+    write(out, &envelope)?;
+    let stamps: Vec<Value> = stamps.iter().map(stamp_report).collect();
+    let report = json!({
+        "timestamps": stamps,
+        "digest": envelope::digest(&envelope).to_string(),
+        "out": out.display().to_string(),
+    });
+    Ok(show(&report, arguments.output))
+}
+
+/// Writes the question for an authority that this machine cannot reach.
+fn write_request(arguments: &StampDocument, envelope: &[u8], path: &Path) -> anyhow::Result<String> {
+    let name = arguments.file.display();
+    let values = envelope::signature_values(envelope).with_context(|| name.to_string())?;
+    let [value] = &values[..] else {
+        anyhow::bail!(
+            "{name}: {} signatures; a request in a file is for a document with one: use --url",
+            values.len()
+        );
+    };
+    let request = Request::new(value, random()?)?;
+    write(path, request.der())?;
+    let next = format!(
+        "send it to a timestamp authority (`curl -H 'Content-Type: {}' --data-binary @{} URL -o answer.tsr`), then give --answer",
+        Request::CONTENT_TYPE,
+        path.display()
+    );
+    Ok(show(&json!({ "request": path.display().to_string(), "next": next }), arguments.output))
+}
+
+/// Sends a request over HTTP (RFC 3161 §3.4).
+fn ask(url: &str, request: &Request) -> anyhow::Result<Vec<u8>> {
+    anyhow::ensure!(
+        url.starts_with("http://"),
+        "wanted http://HOST…: the answer is signed, and TLS would add nothing to it"
+    );
+    let agent = ureq::Agent::new_with_config(
+        ureq::Agent::config_builder().timeout_global(Some(ANSWER_WITHIN)).max_redirects(3).build(),
+    );
+    let answer = agent
+        .post(url)
+        .header("Content-Type", Request::CONTENT_TYPE)
+        .header("Accept", Request::ANSWER_TYPE)
+        .send(request.der())?;
+    let kind = answer.headers().get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    anyhow::ensure!(
+        kind.starts_with(Request::ANSWER_TYPE),
+        "it answers with the type {kind:?}; wanted {:?}: is this the address of a timestamp authority?",
+        Request::ANSWER_TYPE
+    );
+    // One byte beyond the bound is enough to have it refused.
+    let most = TOKEN_BYTES_MAX as u64 + 1;
+    let mut bytes = Vec::new();
+    answer.into_body().into_reader().take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn random() -> anyhow::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).context("no random bytes from the system")?;
+    Ok(bytes)
+}
+
+fn stamp_report(stamp: &Stamp) -> Value {
+    let mut report = json!({ "at": stamp.at.as_secs() });
+    merge(&mut report, json!({ "authority": person(&stamp.authority) }));
+    report
+}
