@@ -20,6 +20,7 @@ use muster_proto::ids::Digest;
 pub use muster_proto::limits::ENVELOPE_BYTES_MAX;
 
 use self::structure::{Signature, Structure};
+use crate::path;
 use crate::timestamp::{ClaimedStamp, Stamp, Token};
 
 pub use self::error::{EnvelopeError, SignError};
@@ -74,8 +75,8 @@ impl ContentType {
         }
     }
 
-    /// Returns whether a timestamp makes a signature outlive its certificate. An order is for now; of a licence and a policy, whoever
-    /// stole a key would keep stamped ones for later, and nothing distrusts their signers "after" a moment.
+    /// Returns whether a timestamp makes a signature outlive its certificate. Whoever stole the key of an order's, a licence's or a
+    /// policy's signer would keep stamped ones to use them after the revocation, and nothing distrusts these signers "after" a moment.
     const fn outlives_certificate(self) -> bool {
         match self {
             Self::Definition => true,
@@ -171,7 +172,7 @@ pub fn verify(
         let signed_at = structure.verify_signature(signature)?;
         let stamp = stamp(signature, anchors, facts)?.map(|stamp| stamp.at);
         let signed_at_least = stamp.filter(|_| content_type.outlives_certificate());
-        let facts = Facts { intermediates: &[], signed_at: signed_at_least, ..*facts };
+        let facts = Facts { signed_at: signed_at_least, ..*facts };
         used.extend(trusted_path(&structure, &signature.signer, role, anchors.signers, &facts)?);
         check_time(&signature.signer, signed_at, stamp.unwrap_or(facts.now))?;
         signing_time = signing_time.max(signed_at);
@@ -246,15 +247,8 @@ fn trusted_path(
     roots: &Roots,
     facts: &Facts<'_>,
 ) -> Result<Vec<Certificate>, EnvelopeError> {
-    let others = structure.certificates.iter().filter(|certificate| *certificate != signer);
-    let chain: Vec<_> = std::iter::once(signer)
-        .chain(others)
-        .map(|certificate| certificate.certificate_der().clone())
-        .collect();
-    let verdict = muster_pki::check(role, &chain, roots, facts);
-    let mut path = verdict.path().to_vec();
-    path.pop();
-    if let Err(refused) = verdict.into_result() {
+    let (path, verdict) = path::judged(signer, &structure.certificates, role, roots, facts);
+    if let Err(refused) = verdict {
         let is_revoked = refused.findings().iter().any(|finding| {
             finding.severity == Severity::Refusal
                 && [muster_pki::Rule::R2, muster_pki::Rule::R8].contains(&finding.rule)

@@ -20,5 +20,6 @@ mod fixture;
 pub mod licence;
 pub mod merkle;
 pub mod order;
+mod path;
 pub mod policy;
 pub mod timestamp;

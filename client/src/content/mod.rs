@@ -130,18 +130,7 @@ impl ContentError {
 
     /// Returns how long the server asks to stay away; zero if it does not.
     fn retry_after(&self) -> Duration {
-        match self {
-            Self::Http(error) => error.retry_after(),
-            Self::TooLarge { .. }
-            | Self::NoRoom { .. }
-            | Self::NoSource
-            | Self::Unauthenticated
-            | Self::Lie(_)
-            | Self::Length { .. }
-            | Self::Short { .. }
-            | Self::Late { .. }
-            | Self::Disk { .. } => Duration::ZERO,
-        }
+        if let Self::Http(error) = self { error.retry_after() } else { Duration::ZERO }
     }
 
     /// Returns whether the server gave content that is not the signed one.

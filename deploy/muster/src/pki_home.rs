@@ -277,7 +277,10 @@ impl<'a> PkiHome<'a> {
             let Some(der) = crls.first() else { continue };
             let (path, partial) = (target.join(&list.name), target.join(format!(".{}.partial", list.name)));
             let written = std::fs::write(&partial, der).and_then(|()| std::fs::rename(&partial, &path));
-            written.map_err(|error| Failure::new(Exit::Refused, format!("{}: {error}", path.display())))?;
+            written.map_err(|error| {
+                Failure::new(Exit::Refused, format!("{}: {error}", path.display()))
+                    .with_next("give --publish a folder that is there and may be written")
+            })?;
         }
         Ok(())
     }

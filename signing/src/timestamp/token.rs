@@ -15,6 +15,7 @@ use super::asn1::TstInfo;
 use crate::algorithm::{Hash, KeyType, verifier};
 use crate::attributes::{CONTENT_TYPE, MESSAGE_DIGEST, SIGNING_CERTIFICATE_V2, SigningCertificate, one};
 use crate::envelope::CLOCK_SKEW_SECONDS;
+use crate::path;
 
 /// Largest token, and largest answer of an authority, in bytes; a token with its chain has some 6 KiB.
 pub const TOKEN_BYTES_MAX: usize = 64 * 1024;
@@ -258,16 +259,9 @@ impl Token {
         roots: &Roots,
         facts: &Facts<'_>,
     ) -> Result<Vec<Certificate>, TimestampError> {
-        let others = self.certificates.iter().filter(|certificate| *certificate != authority);
-        let chain: Vec<_> = std::iter::once(authority)
-            .chain(others)
-            .map(|certificate| certificate.certificate_der().clone())
-            .collect();
-        let facts = Facts { signed_at: Some(at), name: None, intermediates: &[], ..*facts };
-        let verdict = muster_pki::check(Role::Timestamp, &chain, roots, &facts);
-        let mut path = verdict.path().to_vec();
-        path.pop();
-        verdict.into_result().map_err(TimestampError::Untrusted)?;
+        let facts = Facts { signed_at: Some(at), ..*facts };
+        let (path, verdict) = path::judged(authority, &self.certificates, Role::Timestamp, roots, &facts);
+        verdict.map_err(TimestampError::Untrusted)?;
         let is_revoked = |certificate: &&Certificate| {
             facts.revocation.is_some_and(|revocation| revocation.is_revoked(certificate))
         };

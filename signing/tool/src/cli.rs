@@ -36,14 +36,15 @@ pub enum Document {
     /// Client policies: where a fleet's clients connect, and whom they trust there.
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// Put a timestamp (RFC 3161) beside each signature of a document, so that it outlives the signer's certificate.
+    /// Put a timestamp (RFC 3161) beside each signature of a document; a definition then outlives its author's certificate.
     #[command(
         after_help = "Examples:\n  muster-sign timestamp Acme-Os-Version.cms --url http://timestamp.example/ --home ~/.muster\n\n\
                       Where the authority cannot be reached from here:\n  \
                       muster-sign timestamp a.cms --home ~/.muster --request a.tsq\n  \
                       curl -H 'Content-Type: application/timestamp-query' --data-binary @a.tsq http://timestamp.example/ -o a.tsr\n  \
                       muster-sign timestamp a.cms --home ~/.muster --request a.tsq --answer a.tsr\n\n\
-                      A timestamp changes the document's digest: stamp it before it is imported or packed."
+                      A timestamp changes the document's digest: stamp it before it is imported. Orders, licences and policies end with \
+                      their signers' certificates all the same."
     )]
     Timestamp(StampDocument),
 }
@@ -109,7 +110,7 @@ pub struct StampDocument {
     /// The envelope (DER or PEM).
     pub file: PathBuf,
     /// Where the timestamp authority answers, http://HOST/PATH.
-    #[arg(long, env = "MUSTER_TIMESTAMP_URL", conflicts_with_all = ["request", "answer"])]
+    #[arg(long, env = "MUSTER_TIMESTAMP_URL", required_unless_present = "request")]
     pub url: Option<String>,
     /// Without --answer: where the request for the authority goes. With it: the request that was answered.
     #[arg(long)]
@@ -118,7 +119,7 @@ pub struct StampDocument {
     #[arg(long, requires = "request")]
     pub answer: Option<PathBuf>,
     /// Roots of timestamp authorities (PEM); without it, trust/timestamps.pem of the home.
-    #[arg(long)]
+    #[arg(long, required_unless_present = "home")]
     pub roots: Option<PathBuf>,
     /// The operator's home: trust/timestamps.pem.
     #[arg(long, env = "MUSTER_HOME")]

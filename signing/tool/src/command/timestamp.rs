@@ -45,12 +45,15 @@ pub(super) fn stamp(arguments: &StampDocument, now: UnixTime) -> anyhow::Result<
     };
     let roots = Roots::from_pem(&read(&path)?, &path.display().to_string())?;
     let revocation = revocation(&arguments.crl, &envelope, &roots, now)?;
+    // A request in a file wins over an address that only the environment names.
     let stamped = match (&arguments.url, &arguments.request, &arguments.answer) {
-        (Some(url), _, _) => stamp_envelope(&envelope, &roots, revocation.as_ref(), now, random, |request| {
-            ask(url, request).with_context(|| format!("timestamp authority {url}"))
-        }),
-        (None, Some(request), None) => return write_request(arguments, &envelope, request),
-        (None, Some(request), Some(answer)) => {
+        (Some(url), None, _) => {
+            stamp_envelope(&envelope, &roots, revocation.as_ref(), now, random, |request| {
+                ask(url, request).with_context(|| format!("timestamp authority {url}"))
+            })
+        }
+        (_, Some(request), None) => return write_request(arguments, &envelope, request),
+        (_, Some(request), Some(answer)) => {
             let asked = read(request)?;
             let nonce = || Request::nonce_of(&asked).with_context(|| request.display().to_string());
             stamp_envelope(&envelope, &roots, revocation.as_ref(), now, nonce, |_| read(answer))
@@ -61,7 +64,7 @@ pub(super) fn stamp(arguments: &StampDocument, now: UnixTime) -> anyhow::Result<
     };
     let Stamped { envelope, stamps } = stamped.with_context(|| name.to_string())?;
     let out = arguments.out.as_ref().unwrap_or(&arguments.file);
-    write(out, &envelope)?;
+    replace(out, &envelope)?;
     let stamps: Vec<Value> = stamps.iter().map(stamp_report).collect();
     let report = json!({
         "timestamps": stamps,
@@ -69,6 +72,15 @@ pub(super) fn stamp(arguments: &StampDocument, now: UnixTime) -> anyhow::Result<
         "out": out.display().to_string(),
     });
     Ok(show(&report, arguments.output))
+}
+
+/// Writes a document whole or not at all: it may be the only copy of what was signed.
+fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    write(&partial, bytes)?;
+    std::fs::rename(&partial, path).with_context(|| path.display().to_string())
 }
 
 /// Writes the question for an authority that this machine cannot reach.

@@ -254,6 +254,22 @@ fn muster_sign_stamps_over_http_and_by_files() {
 }
 
 #[test]
+fn without_authority_or_roots_muster_sign_says_what_is_missing_as_wrong_usage() {
+    let home = tempfile::tempdir().unwrap();
+    for (arguments, wanted) in [
+        (&["timestamp", "a.cms", "--home", "."][..], "--url"),
+        (&["timestamp", "a.cms", "--url", "http://127.0.0.1:1/"], "--roots"),
+        (&["timestamp", "a.cms", "--home", ".", "--answer", "a.tsr"], "--request"),
+    ] {
+        let output = muster_sign(home.path(), arguments);
+
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(error.contains(wanted), "{error}");
+    }
+}
+
+#[test]
 fn muster_sign_says_what_answered_in_the_place_of_an_authority() {
     let lab = Lab::new();
     let home = tempfile::tempdir().unwrap();
