@@ -1,5 +1,6 @@
 //! A Switch with one session at a time, whose every step the test decides.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -135,6 +136,7 @@ impl FakeSwitch {
             definition: lab.definition.clone(),
             policy: None,
             followed: None,
+            seen: VecDeque::new(),
             asked: 0,
         };
         let SwitchEvent::Hello(hello) = session.next_raw().await else { panic!("no Hello") };
@@ -164,6 +166,8 @@ pub(crate) struct Session {
     pub(crate) policy: Option<Vec<u8>>,
     /// The policy that the client last said it follows.
     pub(crate) followed: Option<u64>,
+    /// Events that came, and were acknowledged, while something else was waited for.
+    seen: VecDeque<Event>,
     /// How often a policy was asked for.
     pub(crate) asked: usize,
 }
@@ -217,6 +221,7 @@ impl Session {
         loop {
             if let Some(SwitchEvent::Event(event, _)) = self.next_or_check().await {
                 self.ack(Lane::Events, event.sequence).await;
+                self.seen.push_back(event);
             }
         }
     }
@@ -263,6 +268,9 @@ impl Session {
 
     /// Returns the next event, acknowledged; `None`: something else came.
     pub(crate) async fn event_or_other(&mut self) -> Option<Event> {
+        if let Some(event) = self.seen.pop_front() {
+            return Some(event);
+        }
         match self.next().await {
             SwitchEvent::Event(event, _) => {
                 self.ack(Lane::Events, event.sequence).await;
@@ -272,7 +280,7 @@ impl Session {
         }
     }
 
-    /// Answers whatever comes until something else has happened.
+    /// Answers whatever comes until something else has happened; events are kept for [`Self::event_or_other`].
     pub(crate) async fn answer_until<T>(&mut self, happens: impl Future<Output = T>) -> T {
         tokio::select! {
             happened = tokio::time::timeout(PATIENCE, happens) => happened.expect("it did not happen"),
@@ -282,6 +290,9 @@ impl Session {
 
     /// Returns the next event.
     pub(crate) async fn event(&mut self) -> Event {
+        if let Some(event) = self.seen.pop_front() {
+            return event;
+        }
         match self.next().await {
             SwitchEvent::Event(event, _) => event,
             other => panic!("{other:?}"),
