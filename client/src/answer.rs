@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use http::header::RETRY_AFTER;
+use http::header::{DATE, HeaderValue, RETRY_AFTER};
 
 /// Most characters of an answer's text that are logged.
 const TEXT_CHARS_MAX: usize = 256;
@@ -14,11 +14,20 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     text.trim().chars().filter(|character| !character.is_control()).take(TEXT_CHARS_MAX).collect()
 }
 
-/// Returns how long the answer asks to stay away (RFC 9110 §10.2.3); none without the header. A date in it is passed over: clocks
-/// differ, and the usual pause does as well.
+/// Returns how long the answer asks to stay away (RFC 9110 §10.2.3); none without the header. A date in it is counted from the
+/// answer's own: our clock may differ from the server's. Without that one, the usual pause does as well.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
+    let asked = text_of(headers.get(RETRY_AFTER)?)?;
+    if let Ok(seconds) = asked.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(asked).ok()?;
+    let said = httpdate::parse_http_date(text_of(headers.get(DATE)?)?).ok()?;
+    Some(until.duration_since(said).unwrap_or_default())
+}
+
+fn text_of(value: &HeaderValue) -> Option<&str> {
+    value.to_str().ok().map(str::trim)
 }
 
 #[cfg(test)]
@@ -26,14 +35,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_to_come_back_is_read_in_seconds_and_nothing_else() {
-        let asked = |value: &str| {
-            let headers = HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
-            retry_after(&headers)
+    fn a_time_to_come_back_is_read_in_seconds_or_as_a_date_by_the_servers_clock() {
+        let asked_at = |value: &str, said: Option<&str>| {
+            let said = said.map(|said| (DATE, said.parse().unwrap()));
+            retry_after(&[(RETRY_AFTER, value.parse().unwrap())].into_iter().chain(said).collect())
         };
+        let asked = |value: &str| asked_at(value, None);
 
         assert_eq!(asked("30"), Some(Duration::from_secs(30)));
-        assert_eq!(asked("Wed, 21 Oct 2026 07:28:00 GMT"), None);
+        let (half_past, later) = ("Wed, 21 Oct 2026 07:30:00 GMT", "Wed, 21 Oct 2026 07:30:45 GMT");
+        assert_eq!(asked_at(later, Some(half_past)), Some(Duration::from_secs(45)));
+        assert_eq!(asked_at(half_past, Some(later)), Some(Duration::ZERO), "it is over");
+        assert_eq!(asked_at("soon", Some(later)), None);
+        assert_eq!(asked_at(later, Some("today")), None);
+        assert_eq!(asked(later), None, "nobody says when that is");
         assert_eq!(asked("-1"), None);
         assert_eq!(retry_after(&HeaderMap::new()), None);
     }

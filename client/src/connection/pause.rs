@@ -173,7 +173,10 @@ impl Cause {
                  or add the root to the Switch's roots of devices, or {renew}"
             )),
             Self::OwnCertificate { problem: Problem::Unfit, .. } => {
-                Some(format!("the log of the Switch names the rule that it breaks: {renew}"))
+                Some(format!(
+                    "the log of the Switch names the rule that it breaks: where that is R6, the Switch lacks a CRL, and has to \
+                     get one; otherwise {renew}"
+                ))
             }
             Self::OwnCertificate { problem: Problem::Denied, .. } => Some(format!(
                 "ask whoever runs the Switch to let this device in; if no certificates are asked for there \

@@ -68,8 +68,9 @@ pub fn main<P: Program>() -> ExitCode {
 pub fn standard<P: Program>(command: &Standard) -> ExitCode {
     match command {
         Standard::Run(files) => run::<P>(files),
-        Standard::Config(ConfigCommand::Check { file, conf_d, files }) => {
-            let named = ConfigFiles { config: file.clone(), conf_d: conf_d.clone() };
+        Standard::Config(ConfigCommand::Check { file, config, conf_d, files }) => {
+            let named =
+                ConfigFiles { config: file.clone().or_else(|| config.clone()), conf_d: conf_d.clone() };
             check::<P>(&named, CheckDepth::from_flag(*files))
         }
         Standard::Config(ConfigCommand::Explain(files)) => match load::<P>(files) {

@@ -177,7 +177,7 @@ impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.server {
             None => write!(f, "ERROR_CLIENT_CERT_MISSING ({}): no valid client certificate", self.code())?,
-            Some(names) => write!(f, "the port stays closed: no server certificate; {names}")?,
+            Some(names) => write!(f, "no server certificate; {names}")?,
         }
         match (f.alternate(), &self.server) {
             (true, _) => write!(f, "\n{:#}", self.report),

@@ -12,8 +12,8 @@ use tokio_tungstenite::tungstenite::handshake::server::Request;
 pub(super) enum Unproven {
     /// There is no key either.
     #[error(
-        "got neither a certificate nor a device key; wanted one of them; fix: give the device a certificate, or set \
-         tls.identity = \"key\" there"
+        "got neither a certificate nor a device key; wanted one of them; fix: set tls.identity = \"key\" there, or give the \
+         device a certificate where sessions.client_certificate here asks for one"
     )]
     Nobody,
     /// There are both, or several keys.

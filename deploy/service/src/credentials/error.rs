@@ -37,9 +37,12 @@ pub enum CredentialError {
     /// Certificate and key give no identity (C5).
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// A server's folder holds no certificate that will do: its port stays closed (S7).
+    /// A server's folder holds no certificate that will do; the one in use stays until it ends (S7).
     #[error("{0}")]
     NoServerCertificate(String),
+    /// The same without one in use: the port stays closed (S7).
+    #[error("the port stays closed: {0}")]
+    PortClosed(String),
     /// A store with more files than any machine has certificates.
     #[error("{}: more than {max} files, wanted a folder for certificates alone; name another one", folder.display())]
     CrowdedStore {
@@ -160,6 +163,7 @@ impl CredentialError {
             | Self::Pem(_)
             | Self::Identity(_)
             | Self::NoServerCertificate(_)
+            | Self::PortClosed(_)
             | Self::Password { .. }
             | Self::TrustFolder(_)
             | Self::CrowdedStore { .. }

@@ -133,8 +133,10 @@ impl Source {
                 let (now, revocation) = (self.rules.clock.now(), self.rules.revocation.current());
                 let Some(chosen) = store.take(shelf?, now, Some(&revocation.index)) else {
                     return match store.problem().filter(|_| store.is_of_server()) {
-                        // The one before stays in use; without any, the port stays closed.
-                        Some(problem) => Err(CredentialError::NoServerCertificate(problem)),
+                        Some(problem) if before.is_some() => {
+                            Err(CredentialError::NoServerCertificate(problem))
+                        }
+                        Some(problem) => Err(CredentialError::PortClosed(problem)),
                         None => Ok(None),
                     };
                 };

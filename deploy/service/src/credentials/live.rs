@@ -62,6 +62,8 @@ pub(super) struct Refreshed {
     reload: Reload,
     state: State,
     own: Option<Certificate>,
+    /// A store has no certificate to show.
+    lacks_own: bool,
 }
 
 /// What became of the files.
@@ -202,7 +204,7 @@ impl<C: Send + Sync + 'static> Live<C> {
     /// Reloads and returns the outcome with the state for the health component.
     pub(super) fn refresh(&self) -> Refreshed {
         let reload = self.reload();
-        Refreshed { reload, state: self.state(), own: self.own() }
+        Refreshed { reload, state: self.state(), own: self.own(), lacks_own: self.lacks_own() }
     }
 
     /// Follows the files until `token` is cancelled: on notification, and by comparing every [`POLL_INTERVAL`]. `refresh` runs
@@ -241,7 +243,7 @@ impl<C: Send + Sync + 'static> Live<C> {
                 // Files may lie on a slow disk.
                 if let Ok(refreshed) = tokio::task::spawn_blocking(refresh.clone()).await {
                     told.tell(refreshed.own.as_ref());
-                    report(&component, name, &refreshed.reload, refreshed.state);
+                    report(&component, name, refreshed);
                 }
             }
             drop(watcher);
@@ -253,7 +255,9 @@ impl<C: Send + Sync + 'static> Live<C> {
         let mut complaints = self.seen.lock().unwrap_or_else(PoisonError::into_inner).problems();
         let store = self.source.own.store();
         let missing = store.and_then(CertificateStore::problem);
-        complaints.extend(missing.filter(|missing| !complaints.contains(missing)));
+        let is_told = |missing: &String| complaints.iter().any(|told| told.contains(missing));
+        let missing = missing.filter(|missing| !is_told(missing));
+        complaints.extend(missing);
         let material = self.material();
         let now = self.source.rules.clock.now();
         complaints.extend(material.trust.ending_anchors(now));
@@ -329,11 +333,17 @@ fn until_end(end: Option<UnixTime>, now: UnixTime) -> Duration {
     left.map_or(POLL_INTERVAL, Duration::from_secs).min(POLL_INTERVAL)
 }
 
-fn report(component: &Component, name: &'static str, reload: &Reload, state: State) {
-    match reload {
+fn report(component: &Component, name: &'static str, refreshed: Refreshed) {
+    match &refreshed.reload {
         Reload::Unchanged => {}
         Reload::Swapped => {
-            tracing::info!(credentials = name, "renewed files are in use");
+            // What is missing was told by the store.
+            let told = if refreshed.lacks_own {
+                "the files as they are now are in use, and give no certificate to show"
+            } else {
+                "renewed files are in use"
+            };
+            tracing::info!(credentials = name, "{told}");
             ::metrics::counter!(metrics::CREDENTIALS_RELOADED_TOTAL, "credentials" => name).increment(1);
             ::metrics::gauge!(metrics::CREDENTIALS_STALE, "credentials" => name).set(0.0);
         }
@@ -349,7 +359,7 @@ fn report(component: &Component, name: &'static str, reload: &Reload, state: Sta
             ::metrics::gauge!(metrics::CREDENTIALS_STALE, "credentials" => name).set(1.0);
         }
     }
-    component.set(state);
+    component.set(refreshed.state);
 }
 
 /// Watches the folders, since files are replaced by renaming. Polling remains where that is not possible.

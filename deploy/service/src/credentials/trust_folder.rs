@@ -202,6 +202,7 @@ impl TrustFolder {
             }
         }
         problems.extend(merged.problems().iter().map(ToString::to_string));
+        problems.extend(self.empty_sources());
         if reason.is_some() {
             self.write(&merged)?;
         }
@@ -222,6 +223,28 @@ impl TrustFolder {
         is_system || roots.is_some() || settings.ca_path().is_some() || !authorities.is_empty()
     }
 
+    /// Says which sources beside the merged file are named, and give nobody to trust.
+    fn empty_sources(&self) -> impl Iterator<Item = String> {
+        let folder = self.settings.ca_path().filter(|folder| {
+            // One that cannot be read is told where its CAs are wanted.
+            let read = folder_of_authorities(folder);
+            read.is_ok_and(|files| files.iter().all(|(_file, authorities)| authorities.is_empty()))
+        });
+        let folder = folder.map(|folder| {
+            let folder = folder.display();
+            format!("{folder}: no CA in any file of ca_path, wanted PEM files of CAs; put them there, or leave ca_path empty")
+        });
+        let is_wanted = self.settings.use_system_ca_store() == YesNo::Yes;
+        let is_missing = is_wanted && system_store().is_none();
+        let system = is_missing.then(|| {
+            let places = SYSTEM_STORES.join(", ");
+            format!(
+                "use_system_ca_store: none of {places} is there; install the system's CAs, or set use_system_ca_store = \"no\""
+            )
+        });
+        folder.into_iter().chain(system)
+    }
+
     /// Says that the inputs would leave nobody trusted, which cuts the device off from whoever could mend it.
     fn emptied(&self) -> String {
         let (folder, merged) = (self.folder.display(), self.merged_file());
@@ -238,11 +261,10 @@ impl TrustFolder {
     /// The merged file cannot be read.
     pub fn store(&self) -> Result<TrustStore, TrustFolderError> {
         let mut store = self.named()?;
-        if self.settings.use_system_ca_store() == YesNo::Yes {
-            let system = SYSTEM_STORES.iter().map(Path::new).find(|path| path.is_file());
-            if let Some(path) = system {
-                store = store.with_authorities(&path.display().to_string(), authorities(path)?);
-            }
+        if self.settings.use_system_ca_store() == YesNo::Yes
+            && let Some(path) = system_store()
+        {
+            store = store.with_authorities(&path.display().to_string(), authorities(path)?);
         }
         Ok(store)
     }
@@ -377,6 +399,11 @@ fn installed_roots(path: &Path) -> Result<Vec<Certificate>, TrustFolderError> {
     let roots = Roots::from_pem(&bytes, &path.display().to_string());
     let roots = roots.map_err(|error| TrustFolderError::Refused(vec![error.to_string()]))?;
     Ok(roots.iter().cloned().collect())
+}
+
+/// Returns the file of the system's CAs, if there is one.
+fn system_store() -> Option<&'static Path> {
+    SYSTEM_STORES.iter().map(Path::new).find(|path| path.is_file())
 }
 
 fn folder_of_authorities(folder: &Path) -> Result<Vec<(String, Vec<Certificate>)>, TrustFolderError> {

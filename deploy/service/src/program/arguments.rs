@@ -30,6 +30,9 @@ pub enum ConfigCommand {
     Check {
         /// The configuration file.
         file: Option<PathBuf>,
+        /// The same, as `run` takes it.
+        #[arg(long, value_name = "FILE", conflicts_with = "file")]
+        config: Option<PathBuf>,
         /// A folder of files that follow it, by name [default: the folder NAME.d beside it].
         #[arg(long, value_name = "FOLDER")]
         conf_d: Option<PathBuf>,
@@ -73,7 +76,7 @@ fn with_defaults<P: Program>(command: Command) -> Command {
     // Other commands have files of their own.
     let is_check = command.get_name() == "check";
     let command = command.mut_args(|argument| match argument.get_id().as_str() {
-        id if id == "config" || id == "file" && is_check => {
+        id if id == "config" && !is_check || id == "file" && is_check => {
             argument.help(format!("The configuration file [env: {prefix}CONFIG] [default: {config}]"))
         }
         _ => argument,

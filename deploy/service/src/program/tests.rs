@@ -51,6 +51,23 @@ fn every_command_tells_the_default_in_its_help() {
 }
 
 #[test]
+fn a_configuration_is_checked_by_the_same_argument_that_runs_it() {
+    let read = |words: &[&str]| {
+        let matches = arguments::command::<Example, arguments::Arguments>().try_get_matches_from(words)?;
+        let arguments = <arguments::Arguments as clap::FromArgMatches>::from_arg_matches(&matches)?;
+        let Standard::Config(ConfigCommand::Check { file, config, .. }) = arguments.command else {
+            panic!("{words:?}")
+        };
+        Ok::<_, clap::Error>(file.or(config))
+    };
+
+    let named = Some(PathBuf::from("own.toml"));
+    assert_eq!(read(&["example", "config", "check", "own.toml"]).unwrap(), named);
+    assert_eq!(read(&["example", "config", "check", "--config", "own.toml"]).unwrap(), named);
+    assert!(read(&["example", "config", "check", "a.toml", "--config", "b.toml"]).is_err());
+}
+
+#[test]
 fn a_problem_with_a_file_names_the_key_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("example.toml");

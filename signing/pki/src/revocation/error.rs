@@ -35,7 +35,7 @@ pub enum CrlError {
     },
     /// No candidate has the issuer's name and may sign CRLs.
     #[error(
-        "CRL of {issuer}: no trusted CA of that name that may sign CRLs; add its certificate to the roots or intermediates"
+        "CRL of {issuer}: no trusted CA of that name that may sign CRLs; name its certificate in `revocation.issuers`"
     )]
     UnknownIssuer {
         /// The issuer's name.

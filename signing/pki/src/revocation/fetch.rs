@@ -90,7 +90,9 @@ pub enum FetchError {
         url: CrlUrl,
     },
     /// A body with more bytes than are read.
-    #[error("{url}: {got} bytes; wanted a CRL of at most {max}; let the CA drop expired certificates")]
+    #[error(
+        "{url}: {got} bytes; wanted a CRL of at most {max}; let the CA drop expired certificates, or raise `revocation.fetching.body_max`"
+    )]
     TooLarge {
         /// Where.
         url: CrlUrl,

@@ -130,6 +130,29 @@ async fn t9_a_ca_file_that_is_missing_or_turns_to_garbage_is_told_and_what_it_ga
 }
 
 #[test]
+fn t9_a_folder_of_cas_that_holds_none_is_told() {
+    let pki = Pki::new();
+    let authorities = pki.path("authorities");
+    std::fs::create_dir(&authorities).unwrap();
+    let fields = TrustFields { ca_path: authorities.display().to_string(), ..TrustFields::default() };
+    let folder = folder(&pki, fields);
+    std::fs::copy(pki.path("servers.pem"), pki.path("trust/cainfo.pem")).unwrap();
+    let own = pki.issue("w701", Role::Device, 300);
+    let told = || client_showing(&pki, &folder, &own).problem().unwrap_or_default();
+
+    let empty = told();
+    std::fs::write(authorities.join("README"), "CAs come here").unwrap();
+    let without_ca = told();
+    std::fs::copy(pki.path("operators.pem"), authorities.join("fleet.pem")).unwrap();
+    let whole = told();
+
+    for text in [empty, without_ca] {
+        assert!(text.contains("authorities: no CA in any file of ca_path"), "{text}");
+    }
+    assert_eq!(whole, "");
+}
+
+#[test]
 fn t5_a_block_that_is_left_out_is_told_as_long_as_it_stands_there() {
     let pki = Pki::new();
     let folder = folder(&pki, TrustFields::default());
