@@ -5,6 +5,10 @@ mod authority;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod exhaustive;
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod lint;
 #[cfg(test)]
 mod openssl;
