@@ -8,6 +8,7 @@ mod client_remove;
 mod content_away;
 mod crl_load;
 mod crl_server;
+mod definitions;
 mod deploy;
 mod events;
 mod full_disk;
