@@ -6,27 +6,30 @@
 //! kept from before the start ──┘   a bad CRL changes nothing, and alarms └─▶ Revocations: who was revoked since
 //! ```
 //! Nothing is fetched but from URLs of configured issuers, and of the CAs that verified chains lead over from there (R1); a signature is verified once, when a CRL is loaded (R7); what
-//! a lapsed CRL means is the issuer's [`RevocationMode`] (R6).
+//! a lapsed CRL means is the issuer's [`muster_pki::RevocationMode`] (R6).
 
 mod changes;
+mod complaints;
 mod dues;
 mod fetching;
 mod http_get;
 mod issuers;
 mod kept;
+mod lists;
 mod met;
+mod reissue;
 mod settings;
 mod slots;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use muster_pki::{
-    Certificate, CertificateDer, CrlError, CrlSources, Facts, Loaded, Policy, RevocationIndex,
-    RevocationMode, Role, Roots, Thumbprint, UnixTime, Validators, Verdict, check_with, pem,
+    Certificate, CertificateDer, CrlError, CrlSources, Facts, Loaded, Policy, RevocationIndex, Role, Roots,
+    Thumbprint, Validators, Verdict, check_with,
 };
 use tokio::sync::{Notify, watch};
 
@@ -34,15 +37,15 @@ pub use self::changes::{PathElement, Revocations};
 use self::dues::Dues;
 use self::issuers::Issuers;
 use self::kept::Kept;
+use self::lists::load_file;
 use self::met::Met;
 pub use self::settings::{FetchSettings, IssuerSettings, RevocationSettings};
 use super::Clock;
 use super::error::CredentialError;
-use super::files::{FileBytes, bytes_of, read};
+use super::files::{FileBytes, read};
 use super::live::Reload;
 use super::trust_folder::TrustFolder;
 use crate::exit::describe;
-use crate::health::State;
 use crate::metrics;
 
 /// Where the things are that say who may revoke, and who is revoked.
@@ -393,104 +396,6 @@ impl Revocation {
         }
     }
 
-    /// Returns how it stands: degraded by bad CRLs, failing distribution points, issuers without a fresh CRL (R6), and CRLs and
-    /// CAs of our files that are about to end (N3).
-    #[must_use]
-    pub fn state(&self) -> State {
-        let complaints = self.complaints();
-        if complaints.is_empty() { State::Ready } else { State::Degraded(complaints.join("; ")) }
-    }
-
-    /// Returns what [`Self::state`] complains of, one text each.
-    #[must_use]
-    pub fn complaints(&self) -> Vec<String> {
-        let now = self.clock.now();
-        let mut complaints = self.stale(now);
-        ::metrics::gauge!(metrics::CRL_STALE).set(if complaints.is_empty() { 0.0 } else { 1.0 });
-        let writer = self.writer();
-        complaints.extend(writer.dues.near(now));
-        complaints.extend(writer.issuers.ending(now));
-        complaints
-    }
-
-    fn stale(&self, now: UnixTime) -> Vec<String> {
-        let mut complaints: Vec<String> = self.writer().problems.values().cloned().collect();
-        let current = self.current.load();
-        for (issuer, rule, standing) in current.index.standings(now) {
-            if standing.severity(RevocationMode::Hard).is_some() {
-                let (subject, mode) = (issuer.subject(), rule.mode);
-                let next = self.next_step(issuer);
-                complaints.push(format!("CRL of {subject}: {}; {next}", standing.under(mode)));
-            }
-        }
-        complaints
-    }
-
-    /// Returns what whoever has no fresh CRL of an issuer can do.
-    fn next_step(&self, issuer: &Certificate) -> String {
-        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let urls: Vec<&str> = sources
-            .iter()
-            .filter(|(known, _)| known.subject_der() == issuer.subject_der())
-            .map(|(_, url)| url.as_str())
-            .collect();
-        match (self.settings.fetch, urls.as_slice()) {
-            (true, [_, ..]) => format!("publish a new one at {}", urls.join(", ")),
-            (true, []) => "nothing says where it is published: name its file in `crls`, or its URL in `revocation.issuers`".to_owned(),
-            (false, _) => "nothing is fetched here (`revocation.fetch`): put a new one into the files of `crls`".to_owned(),
-        }
-    }
-
-    /// Reads the files of issuers, and puts their rules into `index`. What cannot be read leaves the ones before in use.
-    fn reload_issuers(&self, writer: &mut Writer, index: &mut RevocationIndex, now: UnixTime) -> bool {
-        const NAME: &str = "issuers";
-        let stores = self.stores().clone();
-        let paths = self.met.take();
-        let (met, beyond) = met::all(writer.issuers.met(), &paths, self.settings.met_max);
-        if let Some(problem) = beyond {
-            writer.problems.insert("issuing CAs".to_owned(), problem);
-        }
-        match Issuers::read(&self.files, &self.settings, &stores, &met, now) {
-            Ok(issuers) if issuers.is_same(&writer.issuers) => {
-                writer.problems.remove(NAME);
-                false
-            }
-            // The roots of a file that cannot be read stay in use where roles are read, and so does whom they revoked.
-            Ok(issuers) if !issuers.unread().is_empty() => {
-                let unread: Vec<String> =
-                    issuers.unread().iter().map(|path| path.display().to_string()).collect();
-                let problem =
-                    format!("{}: no roots can be read; the issuers before stay in use", unread.join(", "));
-                writer.problems.insert(NAME.to_owned(), problem);
-                false
-            }
-            Ok(issuers) => {
-                writer.problems.remove(NAME);
-                let Writer { issuers: before, dues, kept, .. } = writer;
-                for gone in before.gone_from(&issuers) {
-                    index.forget(gone);
-                    dues.forget(gone);
-                }
-                issuers.set_rules(index, &self.settings, kept, now);
-                // The lists of an issuer that was gone for a while went with it; those that were fetched lie on the disk. Were they
-                // asked for with what is known of them, the server would say that there is nothing new.
-                kept.load_again(index, &issuers.candidates(&[], now), now, dues);
-                self.fetched_anew.fetch_add(1, Ordering::Relaxed);
-                let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-                *sources = issuers.sources().with_told_of(&sources);
-                paths.iter().for_each(|path| drop(sources.learn_path(path)));
-                drop(sources);
-                self.told.notify_one();
-                writer.issuers = issuers;
-                true
-            }
-            Err(error) => {
-                writer.problems.insert(NAME.to_owned(), describe(&error));
-                false
-            }
-        }
-    }
-
     fn publish(&self, index: RevocationIndex, writer: &Writer) {
         let generation = self.current.load().generation + 1;
         let intermediates = writer.issuers.intermediates();
@@ -516,46 +421,6 @@ impl Revocation {
         let servers = self.files.servers.iter().map(TrustFolder::merged_file);
         files.chain(issuers).cloned().chain(servers).collect()
     }
-}
-
-/// Verifies the CRLs of one file and adds them. Each stands alone: one that is refused does not keep the others out.
-fn load_file(
-    index: &mut RevocationIndex,
-    issuers: &Issuers,
-    path: &Path,
-    bytes: &FileBytes,
-    now: UnixTime,
-) -> (Vec<Loaded>, Option<CredentialError>) {
-    let refused = |source| CredentialError::Crl { path: path.to_owned(), source };
-    let lists = bytes_of(path, bytes).and_then(|bytes| Ok((bytes, one_by_one(bytes).map_err(refused)?)));
-    let (bytes, lists) = match lists {
-        Ok(read) => read,
-        Err(error) => return (Vec::new(), Some(error)),
-    };
-    let candidates = issuers.candidates(&issuers::certificates_beside(bytes), now);
-    let (mut loaded, mut errors) = (Vec::new(), Vec::new());
-    for list in &lists {
-        match index.load(list, &candidates, now) {
-            Ok(more) => loaded.extend(more),
-            Err(source) => errors.push(refused(source)),
-        }
-    }
-    for crl in &loaded {
-        for warning in &crl.warnings {
-            tracing::warn!(file = %path.display(), issuer = crl.issuer, %warning, "a CRL with a flaw");
-        }
-    }
-    (loaded, CredentialError::of_all(errors))
-}
-
-/// Returns the CRLs of a file, as DER.
-fn one_by_one(bytes: &[u8]) -> Result<Vec<Vec<u8>>, CrlError> {
-    /// DER begins with a sequence; PEM does not.
-    const SEQUENCE: u8 = 0x30;
-    if bytes.first() == Some(&SEQUENCE) {
-        return Ok(vec![bytes.to_vec()]);
-    }
-    Ok(pem::crls(bytes, "CRL")?.iter().map(|der| der.to_vec()).collect())
 }
 
 fn digest(bytes: &FileBytes) -> Thumbprint {

@@ -1,0 +1,67 @@
+//! [`Revocation`] takes up other issuers: their files changed, or verified chains led over CAs that nobody named.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use muster_pki::{RevocationIndex, UnixTime};
+
+use super::issuers::Issuers;
+use super::{Revocation, Writer, met};
+use crate::exit::describe;
+
+impl Revocation {
+    /// Reads the files of issuers, and puts their rules into `index`. What cannot be read leaves the ones before in use.
+    pub(super) fn reload_issuers(
+        &self,
+        writer: &mut Writer,
+        index: &mut RevocationIndex,
+        now: UnixTime,
+    ) -> bool {
+        const NAME: &str = "issuers";
+        let stores = self.stores().clone();
+        let paths = self.met.take();
+        let (met, beyond) = met::all(writer.issuers.met(), &paths, self.settings.met_max);
+        if let Some(problem) = beyond {
+            writer.problems.insert("issuing CAs".to_owned(), problem);
+        }
+        match Issuers::read(&self.files, &self.settings, &stores, &met, now) {
+            Ok(issuers) if issuers.is_same(&writer.issuers) => {
+                writer.problems.remove(NAME);
+                false
+            }
+            // The roots of a file that cannot be read stay in use where roles are read, and so does whom they revoked.
+            Ok(issuers) if !issuers.unread().is_empty() => {
+                let unread: Vec<String> =
+                    issuers.unread().iter().map(|path| path.display().to_string()).collect();
+                let problem =
+                    format!("{}: no roots can be read; the issuers before stay in use", unread.join(", "));
+                writer.problems.insert(NAME.to_owned(), problem);
+                false
+            }
+            Ok(issuers) => {
+                writer.problems.remove(NAME);
+                let Writer { issuers: before, dues, kept, .. } = writer;
+                for gone in before.gone_from(&issuers) {
+                    index.forget(gone);
+                    dues.forget(gone);
+                }
+                issuers.set_rules(index, &self.settings, kept, now);
+                // The lists of an issuer that was gone for a while went with it; those that were fetched lie on the disk. Were they
+                // asked for with what is known of them, the server would say that there is nothing new.
+                kept.load_again(index, &issuers.candidates(&[], now), now, dues);
+                self.fetched_anew.fetch_add(1, Ordering::Relaxed);
+                let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+                *sources = issuers.sources().with_told_of(&sources);
+                paths.iter().for_each(|path| drop(sources.learn_path(path)));
+                drop(sources);
+                self.told.notify_one();
+                writer.issuers = issuers;
+                true
+            }
+            Err(error) => {
+                writer.problems.insert(NAME.to_owned(), describe(&error));
+                false
+            }
+        }
+    }
+}
