@@ -15,7 +15,7 @@ mod structure;
 
 use aws_lc_rs::digest::{SHA256, digest as hash};
 use der::asn1::ObjectIdentifier;
-use muster_pki::{Certificate, Facts, Role, Roots, Severity, UnixTime};
+use muster_pki::{Certificate, Facts, Role, Roots, UnixTime};
 use muster_proto::ids::Digest;
 pub use muster_proto::limits::ENVELOPE_BYTES_MAX;
 
@@ -249,11 +249,7 @@ fn trusted_path(
 ) -> Result<Vec<Certificate>, EnvelopeError> {
     let (path, verdict) = path::judged(signer, &structure.certificates, role, roots, facts);
     if let Err(refused) = verdict {
-        let is_revoked = refused.findings().iter().any(|finding| {
-            finding.severity == Severity::Refusal
-                && [muster_pki::Rule::R2, muster_pki::Rule::R8].contains(&finding.rule)
-        });
-        return Err(if is_revoked {
+        return Err(if path::revoked(&refused).is_some() {
             EnvelopeError::Revoked(refused)
         } else {
             EnvelopeError::Untrusted(refused)

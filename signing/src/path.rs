@@ -1,6 +1,6 @@
 //! The way from a signer to a root, over nothing but the certificates that came with the signature.
 
-use muster_pki::{Certificate, Facts, Refused, Role, Roots};
+use muster_pki::{Certificate, Facts, Finding, Refused, Role, Roots, Rule, Severity};
 
 /// Judges `signer` as `role`; returns the path from it up to, and without, the root, and the verdict. `facts.name` and
 /// `facts.intermediates` are not used.
@@ -21,4 +21,12 @@ pub(crate) fn judged(
     let mut path = verdict.path().to_vec();
     path.pop();
     (path, verdict.into_result().map(drop))
+}
+
+/// Returns what says that a certificate is revoked, if that is among the reasons.
+pub(crate) fn revoked(refused: &Refused) -> Option<&Finding> {
+    let is_revoked = |finding: &&Finding| {
+        finding.severity == Severity::Refusal && [Rule::R2, Rule::R8].contains(&finding.rule)
+    };
+    refused.findings().iter().find(is_revoked)
 }

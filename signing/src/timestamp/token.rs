@@ -261,7 +261,10 @@ impl Token {
     ) -> Result<Vec<Certificate>, TimestampError> {
         let facts = Facts { signed_at: Some(at), ..*facts };
         let (path, verdict) = path::judged(authority, &self.certificates, Role::Timestamp, roots, &facts);
-        verdict.map_err(TimestampError::Untrusted)?;
+        verdict.map_err(|refused| match path::revoked(&refused) {
+            Some(revoked) => TimestampError::Revoked(revoked.subject.clone()),
+            None => TimestampError::Untrusted(refused),
+        })?;
         let is_revoked = |certificate: &&Certificate| {
             facts.revocation.is_some_and(|revocation| revocation.is_revoked(certificate))
         };

@@ -111,7 +111,6 @@ fn verify(arguments: &VerifyDefinition, now: UnixTime) -> anyhow::Result<Report>
     let envelope = read_envelope(&read(&arguments.file)?).with_context(|| file.to_string())?;
     let authors = roots(&arguments.home, "authors")?;
     let licences = roots(&arguments.home, "licences")?;
-    let revocation = revocation(&arguments.crl, &envelope, &authors, now)?;
     let licence_file = arguments.home.join("licence.cms");
     let licence = match licence_file.exists() {
         true => {
@@ -120,6 +119,10 @@ fn verify(arguments: &VerifyDefinition, now: UnixTime) -> anyhow::Result<Report>
         false => None,
     };
     let timestamps = timestamp::roots(&arguments.home)?;
+    let mut inside_all = inside(&envelope);
+    inside_all.extend(licence.iter().flat_map(|licence| inside(licence)));
+    let all = [&authors, &licences].into_iter().chain(&timestamps);
+    let revocation = revocation(&arguments.crl, all, inside_all, now)?;
     let trust = Trust {
         authors: &authors,
         licences: &licences,
@@ -238,18 +241,25 @@ fn roots(home: &Path, role: &str) -> anyhow::Result<Roots> {
     Ok(Roots::from_pem(&read(&path)?, &path.display().to_string())?)
 }
 
-/// Each CRL is verified once, by a root or a certificate of the envelope.
-fn revocation(
+/// Returns the certificates that an envelope and its timestamps claim: none if it is none.
+fn inside(envelope: &[u8]) -> Vec<Certificate> {
+    let Ok(inspection) = envelope::inspect(envelope) else { return Vec::new() };
+    let stamps = inspection.stamps.into_iter().flat_map(|stamp| stamp.chain);
+    inspection.certificates.into_iter().chain(stamps).collect()
+}
+
+/// Each CRL is verified once, by one of `roots` or of the certificates that the documents and their timestamps hold.
+fn revocation<'a>(
     crls: &[PathBuf],
-    envelope: &[u8],
-    roots: &Roots,
+    roots: impl IntoIterator<Item = &'a Roots>,
+    inside: Vec<Certificate>,
     now: UnixTime,
 ) -> anyhow::Result<Option<RevocationIndex>> {
     if crls.is_empty() {
         return Ok(None);
     }
-    let inside = envelope::inspect(envelope).map(|inspection| inspection.certificates).unwrap_or_default();
-    let issuers: Vec<Certificate> = roots.iter().cloned().chain(inside).collect();
+    let roots = roots.into_iter().flat_map(Roots::iter).cloned();
+    let issuers: Vec<Certificate> = roots.chain(inside).collect();
     let mut index = RevocationIndex::default();
     for path in crls {
         index = index.with_crl(&read(path)?, &issuers, now).with_context(|| path.display().to_string())?;

@@ -8,7 +8,7 @@ use muster_signing::envelope::{self, Anchors};
 use muster_signing::policy::{Grants, Policy};
 use serde_json::{Value, json};
 
-use super::{merge, person, read, revocation, roots, show, signer, write};
+use super::{inside, merge, person, read, revocation, roots, show, signer, write};
 use crate::cli::{Format, Output, SignPolicy, VerifyPolicy};
 use crate::{check_signer_role, read_envelope, sign_policy, verify_policy};
 
@@ -42,8 +42,9 @@ pub(super) fn verify(arguments: &VerifyPolicy, now: UnixTime) -> anyhow::Result<
     let file = arguments.file.display();
     let envelope = read_envelope(&read(&arguments.file)?).with_context(|| file.to_string())?;
     let roots = roots(&arguments.home, "policies")?;
-    let revocation = revocation(&arguments.crl, &envelope, &roots, now)?;
     let timestamps = super::timestamp::roots(&arguments.home)?;
+    let all = std::iter::once(&roots).chain(&timestamps);
+    let revocation = revocation(&arguments.crl, all, inside(&envelope), now)?;
     let anchors = Anchors { signers: &roots, timestamps: timestamps.as_ref() };
     let verified =
         verify_policy(&envelope, &anchors, revocation.as_ref(), now).with_context(|| file.to_string())?;

@@ -8,10 +8,10 @@ use anyhow::Context as _;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use muster_pki::{Roots, UnixTime};
 use muster_signing::envelope;
-use muster_signing::timestamp::{Request, Stamp, TOKEN_BYTES_MAX};
+use muster_signing::timestamp::{Request, Stamp, TOKEN_BYTES_MAX, Token};
 use serde_json::{Value, json};
 
-use super::{merge, person, read, revocation, show, write};
+use super::{inside, merge, person, read, revocation, show, write};
 use crate::cli::StampDocument;
 use crate::{Stamped, read_envelope, stamp_envelope};
 
@@ -44,19 +44,22 @@ pub(super) fn stamp(arguments: &StampDocument, now: UnixTime) -> anyhow::Result<
         }
     };
     let roots = Roots::from_pem(&read(&path)?, &path.display().to_string())?;
-    let revocation = revocation(&arguments.crl, &envelope, &roots, now)?;
+    // Who signed the list of a timestamp authority's issuing CA is in the answer alone.
+    let revoked = |token: &Token| {
+        let mut certificates = inside(&envelope);
+        certificates.extend(token.claimed().chain);
+        revocation(&arguments.crl, [&roots], certificates, now)
+    };
     // A request in a file wins over an address that only the environment names.
     let stamped = match (&arguments.url, &arguments.request, &arguments.answer) {
-        (Some(url), None, _) => {
-            stamp_envelope(&envelope, &roots, revocation.as_ref(), now, random, |request| {
-                ask(url, request).with_context(|| format!("timestamp authority {url}"))
-            })
-        }
+        (Some(url), None, _) => stamp_envelope(&envelope, &roots, revoked, now, random, |request| {
+            ask(url, request).with_context(|| format!("timestamp authority {url}"))
+        }),
         (_, Some(request), None) => return write_request(arguments, &envelope, request),
         (_, Some(request), Some(answer)) => {
             let asked = read(request)?;
             let nonce = || Request::nonce_of(&asked).with_context(|| request.display().to_string());
-            stamp_envelope(&envelope, &roots, revocation.as_ref(), now, nonce, |_| read(answer))
+            stamp_envelope(&envelope, &roots, revoked, now, nonce, |_| read(answer))
         }
         (None, None, _) => {
             anyhow::bail!("who gives the timestamp? give --url, or --request and then --answer")

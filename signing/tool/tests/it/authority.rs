@@ -85,6 +85,20 @@ impl TimestampAuthority {
         std::fs::read(self.path("answer.tsr")).unwrap()
     }
 
+    /// Makes the list of its issuing CA; with `reason`, as openssl's options, the signer stands on it.
+    pub(crate) fn list(&self, reason: Option<&str>) -> Vec<u8> {
+        let ca = "[ca]\ndefault_ca=d\n[d]\ndatabase=index.txt\ncrlnumber=crlnumber\ndefault_md=sha256\ndefault_crl_days=30\n";
+        for (file, text) in [("ca.cnf", ca), ("index.txt", ""), ("crlnumber", "01\n")] {
+            self.write(file, text);
+        }
+        let names = "-config ca.cnf -keyfile issuing.key -cert issuing.pem";
+        if let Some(reason) = reason {
+            self.openssl(&format!("ca {names} -revoke tsa.pem {reason}"));
+        }
+        self.openssl(&format!("ca {names} -gencrl -out issuing.crl"));
+        std::fs::read(self.path("issuing.crl")).unwrap()
+    }
+
     pub(crate) fn openssl(&self, arguments: &str) {
         self.run(&arguments.split_whitespace().collect::<Vec<_>>());
     }

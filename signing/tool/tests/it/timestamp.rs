@@ -45,7 +45,8 @@ fn an_order_a_licence_and_a_policy_do_not_outlive_their_signers_whatever_is_stam
         let envelope = envelope::sign(CONTENT, kind, &signer, UnixTime::now()).unwrap();
         let ask = |request: &Request| Ok::<_, ToolError>(lab.authority.answer(request.der()));
         let stamped =
-            stamp_envelope(&envelope, &lab.stamps, None, UnixTime::now(), || Ok([9; 16]), ask).unwrap();
+            stamp_envelope(&envelope, &lab.stamps, |_| Ok(None), UnixTime::now(), || Ok([9; 16]), ask)
+                .unwrap();
         let anchors = Anchors { signers: &lab.authors, timestamps: Some(&lab.stamps) };
         let verify = |now| envelope::verify(&stamped.envelope, kind, role, &anchors, &Facts::at(now)).is_ok();
 
@@ -138,30 +139,60 @@ fn a_signer_revoked_after_the_timestamp_stays_good_and_before_it_does_not() {
 }
 
 #[test]
-fn an_authority_that_is_revoked_is_not_believed_whenever_it_was() {
+fn an_authority_that_is_revoked_is_not_believed_whenever_it_was_and_told_as_that() {
+    // Superseded after the stamp; known to others long before it.
+    for reason in ["-crl_reason superseded", "-crl_compromise 20200101000000Z"] {
+        let lab = Lab::new();
+        let stamped = lab.stamp().unwrap();
+        let issuing = certificate(&lab.authority.path("issuing.pem"));
+        let crl = lab.authority.list(Some(reason));
+        let now = lab.after(60);
+        let index = RevocationIndex::default().with_crl(&crl, &[issuing], now).unwrap();
+
+        let refused = lab.verify(&stamped.envelope, now, Some(&index)).unwrap_err();
+
+        assert_eq!(refused.refusal().as_str_name(), "REFUSAL_SIGNER_REVOKED", "{reason}: {refused}");
+        let EnvelopeError::Timestamp(TimestampError::Revoked(subject)) = refused else {
+            panic!("{reason}: {refused}")
+        };
+        assert!(subject.contains("CN=stamps"), "{subject}");
+    }
+}
+
+#[test]
+fn muster_sign_takes_the_list_of_a_timestamp_authoritys_issuing_ca() {
     let lab = Lab::new();
-    let stamped = lab.stamp().unwrap();
-    let issuing = certificate(&lab.authority.path("issuing.pem"));
-    std::fs::write(lab.authority.path("index.txt"), "").unwrap();
-    let ca = "[ca]\ndefault_ca=d\n[d]\ndatabase=index.txt\ncrlnumber=crlnumber\ndefault_md=sha256\ndefault_crl_days=30\n";
-    std::fs::write(lab.authority.path("ca.cnf"), ca).unwrap();
-    std::fs::write(lab.authority.path("crlnumber"), "01\n").unwrap();
-    let names = "-config ca.cnf -keyfile issuing.key -cert issuing.pem";
-    lab.authority.openssl(&format!("ca {names} -revoke tsa.pem -crl_reason superseded"));
-    lab.authority.openssl(&format!("ca {names} -gencrl -out issuing.crl"));
-    let crl = std::fs::read(lab.authority.path("issuing.crl")).unwrap();
-    let now = lab.after(60);
-    let index = RevocationIndex::default().with_crl(&crl, &[issuing], now).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let at = |file: &str| home.path().join(file);
+    std::fs::create_dir(at("trust")).unwrap();
+    std::fs::copy(lab.authority.path("root.pem"), at("trust/timestamps.pem")).unwrap();
+    std::fs::write(at("trust/authors.pem"), lab.root.certificate_pem()).unwrap();
+    std::fs::write(at("trust/licences.pem"), lab.root.certificate_pem()).unwrap();
+    std::fs::write(at("a.cms"), &lab.envelope).unwrap();
+    std::fs::write(at("none.crl"), lab.authority.list(None)).unwrap();
+    succeed(home.path(), &["timestamp", "a.cms", "--home", ".", "--request", "a.tsq"]);
+    std::fs::write(at("a.tsr"), lab.authority.answer(&std::fs::read(at("a.tsq")).unwrap())).unwrap();
+    let stamp = ["timestamp", "a.cms", "--home", ".", "--request", "a.tsq", "--answer", "a.tsr"];
+    let verify = ["definition", "verify", "b.cms", "--home", "."];
+    let refuse = |arguments: &[&str]| {
+        let output = muster_sign(home.path(), arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
 
-    let refused = lab.verify(&stamped.envelope, now, Some(&index));
+    succeed(home.path(), &[&stamp[..], &["--crl", "none.crl", "--out", "b.cms"]].concat());
+    succeed(home.path(), &[&verify[..], &["--crl", "none.crl"]].concat());
+    std::fs::write(at("some.crl"), lab.authority.list(Some("-crl_reason keyCompromise"))).unwrap();
+    let stamped = refuse(&[&stamp[..], &["--crl", "some.crl", "--out", "c.cms"]].concat());
+    let verified = refuse(&[&verify[..], &["--crl", "some.crl"]].concat());
 
-    assert!(
-        matches!(
-            refused,
-            Err(EnvelopeError::Timestamp(TimestampError::Revoked(_) | TimestampError::Untrusted(_)))
-        ),
-        "{refused:?}"
-    );
+    for told in [stamped, verified] {
+        assert!(
+            told.contains("CN=stamps") && told.contains("of the timestamp authority is revoked"),
+            "{told}"
+        );
+    }
+    assert!(!at("c.cms").exists());
 }
 
 #[test]
@@ -345,7 +376,7 @@ impl Lab {
 
     fn stamp_by(&self, roots: &Roots) -> Result<Stamped, ToolError> {
         let ask = |request: &Request| Ok(self.authority.answer(request.der()));
-        stamp_envelope(&self.envelope, roots, None, UnixTime::now(), || Ok([9; 16]), ask)
+        stamp_envelope(&self.envelope, roots, |_| Ok(None), UnixTime::now(), || Ok([9; 16]), ask)
     }
 
     fn verify(
