@@ -7,6 +7,12 @@
 //! ```
 //! Nothing is fetched but from URLs of configured issuers, and of the CAs that verified chains lead over from there (R1); a signature is verified once, when a CRL is loaded (R7); what
 //! a lapsed CRL means is the issuer's [`muster_pki::RevocationMode`] (R6).
+//!
+//! A CA that has ended stays: documents with a timestamp outlive it, and whom it revoked must stay known. **Limit:** RFC 5280 lets a
+//! CA drop an entry when the revoked certificate has ended. What was dropped is not kept: a list does not tell whether the
+//! certificate had ended or had been on hold, the lists of devices drop more entries than one has room for, and who comes later never
+//! saw them. So a signature whose stamp is later than the revocation of its signer may count again after the signer's end. A
+//! licence that distrusts the signer "after" the moment of the theft ends that for good.
 
 mod changes;
 mod complaints;
@@ -29,7 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use muster_pki::{
     Certificate, CertificateDer, CrlError, CrlSources, Facts, Loaded, Policy, RevocationIndex, Role, Roots,
-    Thumbprint, Validators, Verdict, check_with,
+    Thumbprint, UnixTime, Validators, Verdict, check_with,
 };
 use tokio::sync::{Notify, watch};
 
@@ -385,6 +391,13 @@ impl Revocation {
     fn expected(&self, url: &str) -> Vec<Certificate> {
         let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         sources.issuers_of(url).cloned().collect()
+    }
+
+    /// Returns whether anybody who publishes at `url` goes on: of CAs that have ended, the last list may be gone.
+    fn is_awaited(&self, url: &str, now: UnixTime) -> bool {
+        let expected = self.expected(url);
+        let writer = self.writer();
+        expected.iter().any(|issuer| !writer.issuers.has_ended(issuer, now))
     }
 
     /// Notes that a URL fails (`Some`), or does no more.

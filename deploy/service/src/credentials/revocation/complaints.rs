@@ -30,10 +30,11 @@ impl Revocation {
     }
 
     fn stale(&self, now: UnixTime) -> Vec<String> {
-        let mut complaints: Vec<String> = self.writer().problems.values().cloned().collect();
+        let writer = self.writer();
+        let mut complaints: Vec<String> = writer.problems.values().cloned().collect();
         let current = self.current.load();
         for (issuer, rule, standing) in current.index.standings(now) {
-            if standing.severity(RevocationMode::Hard).is_some() {
+            if standing.severity(RevocationMode::Hard).is_some() && !writer.issuers.has_ended(issuer, now) {
                 let (subject, mode) = (issuer.subject(), rule.mode);
                 let next = self.next_step(issuer);
                 complaints.push(format!("CRL of {subject}: {}; {next}", standing.under(mode)));

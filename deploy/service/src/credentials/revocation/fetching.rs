@@ -153,7 +153,8 @@ impl Revocation {
         ::metrics::counter!(metrics::CRL_FETCH_FAILURES_TOTAL).increment(1);
         tracing::warn!(url, problem, failures = fetch.failures(), "a CRL could not be fetched");
         if fetch.failures() >= self.settings.fetching.alarm_after {
-            self.note_fetch(&url, Some(format!("CRL from {url}: {problem}")));
+            let is_missed = self.is_awaited(&url, now);
+            self.note_fetch(&url, is_missed.then(|| format!("CRL from {url}: {problem}")));
         }
     }
 

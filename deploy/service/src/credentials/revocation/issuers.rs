@@ -220,6 +220,15 @@ impl Issuers {
         ending
     }
 
+    /// Returns whether a CA has ended, under all of its certificates here: nobody publishes for it any more, which is no fault.
+    pub(super) fn has_ended(&self, issuer: &Certificate, now: UnixTime) -> bool {
+        let certificates = self.configured.iter().map(|configured| &configured.certificate);
+        let mut same = certificates.filter(|known| {
+            known.spki_der() == issuer.spki_der() && known.subject_der() == issuer.subject_der()
+        });
+        issuer.not_after() < now && same.all(|known| known.not_after() < now)
+    }
+
     /// Sets the metric of when the first CA of each file ends.
     fn record_ends(&self) {
         let mut first: BTreeMap<&Path, u64> = BTreeMap::new();
@@ -261,16 +270,41 @@ impl Issuers {
         configured.chain(own).collect()
     }
 
-    /// Keeps the CAs whose path to a root holds, over each other and over the configured ones.
+    /// Keeps the CAs whose path to a root holds, over each other and over the configured ones; or held, of those that have ended:
+    /// timestamped documents outlive them, and whom they revoked must stay known.
     fn vouched(&self, certificates: &[Certificate], now: UnixTime) -> Vec<Certificate> {
         let others = certificates.iter().map(|certificate| certificate.certificate_der().clone());
         let intermediates: Vec<CertificateDer<'static>> = others.chain(self.intermediates()).collect();
-        let facts = Facts { intermediates: &intermediates, ..Facts::at(now) };
+        let holds_at = |certificate: &Certificate, moment: UnixTime| {
+            let facts = Facts { intermediates: &intermediates, ..Facts::at(moment) };
+            verify_path(&[certificate.certificate_der().clone()], &self.roots, &facts).is_ok()
+        };
         let is_vouched = |certificate: &&Certificate| {
-            certificate.is_ca()
-                && verify_path(&[certificate.certificate_der().clone()], &self.roots, &facts).is_ok()
+            let mut moments = self.moments(certificate, certificates, now).into_iter();
+            certificate.is_ca() && moments.any(|moment| holds_at(certificate, moment))
         };
         certificates.iter().filter(is_vouched).cloned().collect()
+    }
+
+    /// Returns when the path of a CA may have held last: now; or where it or one that may be above it has ended, at that end.
+    fn moments(&self, certificate: &Certificate, others: &[Certificate], now: UnixTime) -> Vec<UnixTime> {
+        let known = || self.configured.iter().map(|configured| &configured.certificate).chain(others);
+        let mut way = vec![certificate];
+        let mut next = 0;
+        // By names, each CA once: signatures are verified only where a path may be.
+        while let Some(below) = way.get(next).copied() {
+            let above: Vec<&Certificate> = known()
+                .filter(|above| above.subject_der() == below.issuer_der() && !way.contains(above))
+                .collect();
+            way.extend(above);
+            next += 1;
+        }
+        let ends = way.iter().map(|authority| authority.not_after());
+        let ended = ends.filter(|end| *end < now && *end >= certificate.not_before());
+        let mut moments: Vec<UnixTime> = ended.chain([now]).collect();
+        moments.sort_unstable_by(|one, other| other.cmp(one));
+        moments.dedup();
+        moments
     }
 }
 

@@ -20,7 +20,7 @@ impl Revocation {
         const NAME: &str = "issuers";
         let stores = self.stores().clone();
         let paths = self.met.take();
-        let (met, beyond) = met::all(writer.issuers.met(), &paths, self.settings.met_max);
+        let (met, beyond) = met::all(writer.issuers.met(), &paths, self.settings.met_max, now);
         if let Some(problem) = beyond {
             writer.problems.insert("issuing CAs".to_owned(), problem);
         }

@@ -7,9 +7,12 @@ use muster_pki::{RevocationMode, Role};
 
 use super::meet;
 use super::pki::Pki;
+use super::points::learn;
 use super::revocation::pair_of;
 use super::urls::{Published, eventually, serve};
-use crate::credentials::{FetchSettings, PathElement, Reload, Revocation, RevocationSettings};
+use crate::credentials::{
+    FetchSettings, PathElement, Reload, Revocation, RevocationFiles, RevocationSettings,
+};
 use crate::health::Health;
 use crate::shutdown::{DrainOutcome, Shutdown};
 
@@ -124,4 +127,33 @@ async fn r6_in_mode_hard_a_missing_list_says_that_nobody_is_let_in() {
         complaints.contains("CN=Device CA: missing or lapsed, nobody new is let in (mode hard)"),
         "{complaints}"
     );
+}
+
+#[tokio::test]
+async fn r1_what_an_issuing_ca_revoked_that_has_ended_is_known_for_documents_that_outlive_it() {
+    let pki = Pki::new();
+    let short = pki.issuing_ca("Short CA", 10);
+    let author = short.issue(&pki.request("author", Role::Device, 9)).unwrap();
+    let revocation = load(&pki, RevocationSettings::default());
+    learn(&pki, &revocation, &author);
+    pki.write("root.crl", &(pki.root_crl(2) + &pki.crl_by(&short, &[&author], 1)));
+    assert_eq!(revocation.reload(), Reload::Swapped);
+    let path = [PathElement::of(&author.certificate)];
+    assert!(revocation.is_any_revoked(&path), "the list counts");
+
+    pki.advance(20 * DAY);
+    // The issuers are read anew.
+    pki.write("servers.pem", &(pki.read("servers.pem") + &Pki::new().read("servers.pem")));
+    drop(revocation.reload());
+    let complaints = revocation.complaints().join("; ");
+    drop(revocation);
+    let files = RevocationFiles { crls: vec![pki.path("root.crl")], ..pki.revocation_files() };
+    let again = Revocation::load(files, RevocationSettings::default(), pki.clock());
+
+    assert!(!complaints.contains("Short CA"), "nobody publishes for it any more: {complaints}");
+    let again = again.unwrap();
+    assert!(again.is_any_revoked(&path), "nor does a restart free whom it revoked");
+    pki.write("devices.pem", &pki.read("operators.pem"));
+    drop(again.reload());
+    assert!(!again.is_any_revoked(&path), "it goes with its root");
 }

@@ -242,6 +242,18 @@ impl Pki {
         authority.crl(&revoked, number, now, at(now.as_secs() + 7 * DAY)).unwrap()
     }
 
+    /// Makes another issuing CA below the root of devices, which ends after so many days.
+    pub(super) fn issuing_ca(&self, name: &str, days: u64) -> Authority {
+        let validity = Duration::from_secs(days * DAY);
+        self.device_root.issue_authority(name, validity, self.clock().now()).unwrap()
+    }
+
+    /// Makes a CRL of such a CA, valid for a week.
+    pub(super) fn crl_by(&self, authority: &Authority, revoked: &[&Issued], number: u64) -> String {
+        let revoked = revoked.iter().map(|issued| &issued.certificate);
+        Self::crl_of(authority, revoked, number, self.clock().now())
+    }
+
     /// The issuing CA of devices, as configuration names it.
     pub(super) fn write_issuing_ca(&self) -> PathBuf {
         self.write("issuing.pem", &self.devices.certificate_pem());
