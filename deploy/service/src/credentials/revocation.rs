@@ -29,13 +29,12 @@ mod slots;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use muster_pki::{
-    Certificate, CertificateDer, CrlError, CrlSources, Facts, Loaded, Policy, RevocationIndex, Role, Roots,
-    Thumbprint, UnixTime, Validators, Verdict, check_with,
+    Certificate, CertificateDer, CrlError, CrlSources, CrlUrl, Facts, Loaded, Policy, RevocationIndex, Role,
+    Roots, Thumbprint, UnixTime, Validators, Verdict, check_with,
 };
 use tokio::sync::{Notify, watch};
 
@@ -86,8 +85,8 @@ pub struct Revocation {
     look: Arc<Notify>,
     /// Wakes the fetching when a verified path told a new URL.
     told: Notify,
-    /// Rises when CRLs may have gone with their issuer: what was fetched is asked for anew.
-    fetched_anew: AtomicU64,
+    /// Where issuers publish that have come, or come back: what is known of these URLs is no answer to the next request.
+    anew: Mutex<Vec<CrlUrl>>,
     changes: watch::Sender<u64>,
 }
 
@@ -189,7 +188,7 @@ impl Revocation {
             met: Met::default(),
             look: Arc::new(Notify::new()),
             told: Notify::new(),
-            fetched_anew: AtomicU64::new(0),
+            anew: Mutex::default(),
             changes: watch::Sender::new(0),
         }
     }

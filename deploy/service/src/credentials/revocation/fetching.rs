@@ -1,12 +1,11 @@
 //! The task that fetches CRLs from distribution points, and follows CRL files.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use muster_pki::{CrlUrl, Fetch, FetchResponse, Fetched, UnixTime};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::task::{Id, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use super::http_get::{GetError, get};
@@ -77,13 +76,11 @@ impl Revocation {
     async fn follow_urls(self: Arc<Self>, component: Component) {
         let mut fetches: Vec<Fetch> = Vec::new();
         let mut under_way = UnderWay::new(self.settings.fetching, self.https());
-        let mut begun = self.fetched_anew.load(Ordering::Relaxed);
         loop {
-            let now_begun = self.fetched_anew.load(Ordering::Relaxed);
-            if begun != now_begun {
-                begun = now_begun;
-                fetches.drain(..).for_each(|fetch| self.note_fetch(fetch.url().as_str(), None));
-                under_way.give_up();
+            for url in std::mem::take(&mut *self.anew.lock().unwrap_or_else(PoisonError::into_inner)) {
+                under_way.give_up(&url);
+                fetches.retain(|fetch| *fetch.url() != url);
+                self.note_fetch(url.as_str(), None);
             }
             self.add_new(&mut fetches);
             let now = self.clock.now();
@@ -103,10 +100,20 @@ impl Revocation {
         }
     }
 
+    /// Has these URLs asked as if they never had been.
+    pub(super) fn ask_anew<'a>(&self, urls: impl Iterator<Item = &'a CrlUrl>) {
+        let mut anew = self.anew.lock().unwrap_or_else(PoisonError::into_inner);
+        for url in urls {
+            if !anew.contains(url) {
+                anew.push(url.clone());
+            }
+        }
+    }
+
     /// Begins with URLs that came, and ends those whose issuer is gone, with what was wrong with them.
     fn add_new(&self, fetches: &mut Vec<Fetch>) {
         let urls: Vec<CrlUrl> = {
-            let sources = self.sources.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
             sources.iter().map(|(_issuer, url)| url.clone()).collect()
         };
         let gone = fetches.extract_if(.., |fetch| !urls.contains(fetch.url()));
@@ -209,6 +216,8 @@ impl Revocation {
 /// The fetches that go on.
 struct UnderWay {
     asking: JoinSet<Answer>,
+    /// Those whose answer is wanted.
+    asked: Vec<(CrlUrl, AbortHandle)>,
     slots: Slots<Id>,
     https: Option<Arc<ClientConfig>>,
 }
@@ -216,7 +225,7 @@ struct UnderWay {
 impl UnderWay {
     fn new(settings: FetchSettings, https: Option<Arc<ClientConfig>>) -> Self {
         let slots = Slots::new(settings.parallel, settings.parallel_per_server);
-        Self { asking: JoinSet::new(), slots, https }
+        Self { asking: JoinSet::new(), asked: Vec::new(), slots, https }
     }
 
     /// Begins those that are due and find a place, the one that waited longest first. Returns when the next of the others is due;
@@ -236,32 +245,34 @@ impl UnderWay {
             }
             if let Some(request) = fetch.poll_fetch(now) {
                 let (url, https) = (fetch.url().clone(), self.https.clone());
+                let asked = url.clone();
                 let task = self.asking.spawn(async move { (url, get(request, https).await) });
                 self.slots.take(task.id(), &server, has_failed);
+                self.asked.push((asked, task));
             }
         }
         ::metrics::gauge!(metrics::CRL_FETCHES_WAITING).set(waiting);
         next
     }
 
-    /// Waits for the end of one; for ever, if there is none. `None`: it panicked.
+    /// Waits for the end of one; for ever, if there is none. `None`: it panicked, or was given up.
     async fn next(&mut self) -> Option<Answer> {
-        match self.asking.join_next_with_id().await {
-            Some(Ok((id, answer))) => {
-                self.slots.give_back(&id);
-                Some(answer)
-            }
-            Some(Err(panicked)) => {
-                self.slots.give_back(&panicked.id());
-                None
-            }
+        let (id, answer) = match self.asking.join_next_with_id().await {
+            Some(Ok((id, answer))) => (id, Some(answer)),
+            Some(Err(ended)) => (ended.id(), None),
             None => std::future::pending().await,
-        }
+        };
+        self.slots.give_back(&id);
+        let place = self.asked.iter().position(|(_, task)| task.id() == id)?;
+        self.asked.swap_remove(place);
+        answer
     }
 
-    fn give_up(&mut self) {
-        self.asking = JoinSet::new();
-        self.slots.clear();
+    /// Gives up asking a URL: an answer that is there already does not count either. Its place comes back when its task has ended.
+    fn give_up(&mut self, url: &CrlUrl) {
+        for (_, task) in self.asked.extract_if(.., |(asked, _)| asked == url) {
+            task.abort();
+        }
     }
 }
 

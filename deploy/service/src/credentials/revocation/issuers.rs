@@ -222,11 +222,7 @@ impl Issuers {
 
     /// Returns whether a CA has ended, under all of its certificates here: nobody publishes for it any more, which is no fault.
     pub(super) fn has_ended(&self, issuer: &Certificate, now: UnixTime) -> bool {
-        let certificates = self.configured.iter().map(|configured| &configured.certificate);
-        let mut same = certificates.filter(|known| {
-            known.spki_der() == issuer.spki_der() && known.subject_der() == issuer.subject_der()
-        });
-        issuer.not_after() < now && same.all(|known| known.not_after() < now)
+        issuer.not_after() < now && self.certificates_of(issuer).all(|known| known.not_after() < now)
     }
 
     /// Sets the metric of when the first CA of each file ends.
@@ -252,15 +248,21 @@ impl Issuers {
         self.identity() == other.identity()
     }
 
+    /// Returns whether a CA of this name and key is configured.
+    pub(super) fn has(&self, issuer: &Certificate) -> bool {
+        self.certificates_of(issuer).next().is_some()
+    }
+
+    fn certificates_of<'a>(&'a self, issuer: &'a Certificate) -> impl Iterator<Item = &'a Certificate> {
+        let certificates = self.configured.iter().map(|configured| &configured.certificate);
+        certificates.filter(|known| {
+            known.spki_der() == issuer.spki_der() && known.subject_der() == issuer.subject_der()
+        })
+    }
+
     /// Returns the issuers of this that `next` has no more.
     pub(super) fn gone_from<'a>(&'a self, next: &'a Self) -> impl Iterator<Item = &'a Certificate> {
-        let stays = |gone: &Certificate| {
-            next.configured.iter().any(|stays| {
-                stays.certificate.spki_der() == gone.spki_der()
-                    && stays.certificate.subject_der() == gone.subject_der()
-            })
-        };
-        self.configured.iter().map(|configured| &configured.certificate).filter(move |gone| !stays(gone))
+        self.configured.iter().map(|configured| &configured.certificate).filter(move |gone| !next.has(gone))
     }
 
     fn identity(&self) -> Vec<(Thumbprint, Option<RevocationMode>, &[CrlUrl])> {

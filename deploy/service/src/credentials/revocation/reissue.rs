@@ -1,7 +1,6 @@
 //! [`Revocation`] takes up other issuers: their files changed, or verified chains led over CAs that nobody named.
 
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 
 use muster_pki::{RevocationIndex, UnixTime};
 
@@ -46,13 +45,14 @@ impl Revocation {
                     dues.forget(gone);
                 }
                 issuers.set_rules(index, &self.settings, kept, now);
-                // The lists of an issuer that was gone for a while went with it; those that were fetched lie on the disk. Were they
-                // asked for with what is known of them, the server would say that there is nothing new.
+                // The lists of an issuer that was gone for a while went with it; those that were fetched lie on the disk.
                 kept.load_again(index, &issuers.candidates(&[], now), now, dues);
-                self.fetched_anew.fetch_add(1, Ordering::Relaxed);
                 let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
                 *sources = issuers.sources().with_told_of(&sources);
                 paths.iter().for_each(|path| drop(sources.learn_path(path)));
+                // Were their lists asked for with what is known of them, the server might say that there is nothing new.
+                let came = sources.iter().filter(|(issuer, _)| !before.has(issuer));
+                self.ask_anew(came.map(|(_, url)| url));
                 drop(sources);
                 self.told.notify_one();
                 writer.issuers = issuers;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_pki::authority::Request;
 use muster_pki::{RevocationMode, Role};
 
 use super::meet;
@@ -156,4 +157,31 @@ async fn r1_what_an_issuing_ca_revoked_that_has_ended_is_known_for_documents_tha
     pki.write("devices.pem", &pki.read("operators.pem"));
     drop(again.reload());
     assert!(!again.is_any_revoked(&path), "it goes with its root");
+}
+
+#[tokio::test]
+async fn r1_an_issuing_ca_that_comes_has_nobody_asked_again_who_answered() {
+    let pki = Pki::new();
+    let (before, new) = (Arc::new(Published::default()), Arc::new(Published::default()));
+    let ((_before, before_url), (_new, new_url)) = (serve(&before).await, serve(&new).await);
+    let issuing = pki.issuing_ca("Other CA", 365);
+    let (first, second) = (pki.issue_with_url("w701", &before_url), pki.issue("w702", Role::Device, 30));
+    let request = Request { crl_url: Some(new_url), ..pki.request("w703", Role::Device, 30) };
+    let other = issuing.issue(&request).unwrap();
+    *before.body.lock().unwrap() = pki.crl(&[&second], 1).into_bytes();
+    *new.body.lock().unwrap() = pki.crl_by(&issuing, &[&other], 1).into_bytes();
+    let fetching = FetchSettings { start_spread: Duration::ZERO, ..FetchSettings::default() };
+    let revocation = load(&pki, RevocationSettings { fetching, ..RevocationSettings::default() });
+    let (shutdown, health) = (Shutdown::new(), Health::new());
+    revocation.watch(&shutdown, &health);
+    let is_in_use = |path: &[PathElement]| revocation.is_any_revoked(path);
+    learn(&pki, &revocation, &first);
+    eventually("the first list", async || is_in_use(&[PathElement::of(&second.certificate)])).await;
+
+    learn(&pki, &revocation, &other);
+    eventually("that of the CA that came", async || is_in_use(&[PathElement::of(&other.certificate)])).await;
+
+    assert_eq!((before.requests(), new.requests()), (1, 1));
+    assert!(is_in_use(&[PathElement::of(&second.certificate)]));
+    assert_eq!(shutdown.drain(Duration::from_secs(10)).await, DrainOutcome::Drained);
 }
