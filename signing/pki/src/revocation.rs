@@ -144,6 +144,11 @@ impl RevocationIndex {
         self.rules.set(issuer, rule);
     }
 
+    /// Takes back the rules of all issuers: some are configured no more.
+    pub fn clear_rules(&mut self) {
+        self.rules = Rules::default();
+    }
+
     /// Sets the rule of all issuers that have none of their own (R6). Without it, they are warned of only.
     ///
     /// `configured_since` is as [`IssuerRule::configured_since`]; with `None` each counts as configured at the moment at which it is

@@ -40,7 +40,7 @@ use tokio::sync::{Notify, watch};
 
 pub use self::changes::{PathElement, Revocations};
 use self::dues::Dues;
-use self::issuers::Issuers;
+use self::issuers::{Issuers, remembered_max};
 use self::kept::Kept;
 use self::lists::load_file;
 use self::met::Met;
@@ -107,6 +107,29 @@ pub(super) struct Current {
     pub(super) intermediates: Vec<CertificateDer<'static>>,
     /// Rises with each swap.
     pub(super) generation: u64,
+    /// CAs of chains that cannot be taken up: nobody need look at the files for them.
+    untaken: Vec<Certificate>,
+    /// Whether there is no room to remember another one.
+    is_full: bool,
+}
+
+impl Current {
+    fn of(index: RevocationIndex, issuers: &Issuers, generation: u64) -> Self {
+        let (intermediates, untaken) = (issuers.intermediates(), issuers.untaken().to_vec());
+        Self { index, intermediates, generation, untaken, is_full: issuers.is_full() }
+    }
+
+    /// Returns whether a look at the files may do something for a CA that is not configured.
+    fn can_take_up(&self, authority: &Certificate) -> bool {
+        !self.is_full && !self.is_untaken(authority)
+    }
+
+    /// Returns whether chains led over a CA that cannot be taken up.
+    fn is_untaken(&self, authority: &Certificate) -> bool {
+        self.untaken.iter().any(|known| {
+            known.spki_der() == authority.spki_der() && known.subject_der() == authority.subject_der()
+        })
+    }
 }
 
 /// What only the loading of files and fetched CRLs touches; they take turns.
@@ -134,15 +157,15 @@ impl Revocation {
         let now = clock.now();
         let mut kept = Kept::open(files.kept.as_deref(), now);
         let stores = TrustStores { followed: files.servers.clone(), tried: None };
-        let met = kept.met();
-        let issuers =
-            Issuers::read(&files, &settings, &stores, met.get(..settings.met_max).unwrap_or(&met), now)?;
+        let met = met::all(kept.met().iter(), &[], remembered_max(settings.met_max), now);
+        let issuers = Issuers::read(&files, &settings, &stores, &met, now)?;
         let mut index = RevocationIndex::default();
         issuers.set_rules(&mut index, &settings, &mut kept, now);
         let candidates = issuers.candidates(&[], now);
         let mut dues = Dues::default();
         kept.load_into(&mut index, &candidates, now, &mut dues);
         let mut writer = Writer { issuers, seen: BTreeMap::new(), problems: BTreeMap::new(), kept, dues };
+        writer.note_beyond(settings.met_max);
         let mut errors = Vec::new();
         for path in &files.crls {
             let bytes = read(path);
@@ -162,7 +185,7 @@ impl Revocation {
         if let Some(error) = CredentialError::of_all(errors) {
             return Err(error);
         }
-        let current = Current { index, intermediates: writer.issuers.intermediates(), generation: 0 };
+        let current = Current::of(index, &writer.issuers, 0);
         let this = Self::new(files, settings, clock, current, writer);
         this.record();
         Ok(Arc::new(this))
@@ -197,7 +220,7 @@ impl Revocation {
     #[must_use]
     pub fn none(clock: Clock) -> Arc<Self> {
         let settings = RevocationSettings { fetch: false, ..RevocationSettings::default() };
-        let current = Current { index: RevocationIndex::default(), intermediates: Vec::new(), generation: 0 };
+        let current = Current::of(RevocationIndex::default(), &Issuers::default(), 0);
         let writer = Writer {
             issuers: Issuers::default(),
             seen: BTreeMap::new(),
@@ -266,7 +289,8 @@ impl Revocation {
     pub(super) fn learn(&self, verdict: &Verdict) {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = !sources.learn(verdict).is_empty();
-        let is_over_unknown = sources.unknown(verdict).next().is_some();
+        let current = self.current.load();
+        let is_over_unknown = sources.unknown(verdict).any(|authority| current.can_take_up(authority));
         drop(sources);
         if is_new {
             self.told.notify_one();
@@ -410,8 +434,7 @@ impl Revocation {
 
     fn publish(&self, index: RevocationIndex, writer: &Writer) {
         let generation = self.current.load().generation + 1;
-        let intermediates = writer.issuers.intermediates();
-        self.current.store(Arc::new(Current { index, intermediates, generation }));
+        self.current.store(Arc::new(Current::of(index, &writer.issuers, generation)));
         self.record();
         self.changes.send_replace(generation);
     }

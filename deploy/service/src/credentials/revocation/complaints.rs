@@ -36,7 +36,11 @@ impl Revocation {
         for (issuer, rule, standing) in current.index.standings(now) {
             if standing.severity(RevocationMode::Hard).is_some() && !writer.issuers.has_ended(issuer, now) {
                 let (subject, mode) = (issuer.subject(), rule.mode);
-                let next = self.next_step(issuer);
+                let next = if current.is_untaken(issuer) {
+                    "it could not be taken up from chains that led over it: name its certificate in `revocation.issuers`".to_owned()
+                } else {
+                    self.next_step(issuer)
+                };
                 complaints.push(format!("CRL of {subject}: {}; {next}", standing.under(mode)));
             }
         }

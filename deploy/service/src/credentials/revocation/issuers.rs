@@ -9,6 +9,7 @@ use muster_pki::{
 };
 
 use super::kept::Kept;
+use super::met;
 use super::{RevocationFiles, RevocationSettings, TrustStores};
 use crate::credentials::error::CredentialError;
 use crate::credentials::files::{bytes_of, read};
@@ -24,6 +25,13 @@ pub(super) struct Issuers {
     configured: Vec<Configured>,
     /// The CAs behind our own certificate, if a root vouches for them.
     own: Vec<Certificate>,
+    /// CAs that verified chains led over and that cannot be taken up, as what is above them is constrained or there is no room: each
+    /// has a rule all the same, so that its day of grace ends (R6).
+    untaken: Vec<Certificate>,
+    /// One of these, if a root vouches for it: there is no room.
+    beyond: Option<Certificate>,
+    /// Whether as many CAs are remembered as may be; those that come have one day of grace together.
+    is_full: bool,
     /// Files of roots that give none.
     unread: Vec<PathBuf>,
     /// Every configured CA, by its file: what is told before it ends (N3).
@@ -84,11 +92,27 @@ impl Issuers {
         if let Some(bytes) = files.own.as_ref().and_then(|path| read(path).ok()) {
             this.own = this.vouched(&certificates_beside(&bytes), now);
         }
-        for certificate in this.vouched(met, now) {
-            this.configure(Configured { certificate, mode: None, urls: Vec::new(), kind: Kind::Met });
-        }
+        this.read_met(met, settings.met_max, now);
         this.record_ends();
         Ok(this)
+    }
+
+    /// Takes up the CAs that chains led over, as far as roots vouch for them and there is room, and remembers the others.
+    fn read_met(&mut self, met: &[Certificate], max: usize, now: UnixTime) {
+        let vouched = self.vouched(met, now);
+        let others = met.iter().filter(|certificate| !vouched.contains(certificate)).cloned();
+        let (taken, beyond) = met::parted(vouched.clone(), max, now);
+        for certificate in taken {
+            self.configure(Configured { certificate, mode: None, urls: Vec::new(), kind: Kind::Met });
+        }
+        self.beyond = beyond.first().filter(|authority| !met::has_ended(authority, now)).cloned();
+        let untaken: Vec<Certificate> =
+            beyond.into_iter().chain(others).filter(|authority| !self.has(authority)).collect();
+        let configured: Vec<&Certificate> =
+            self.configured.iter().map(|configured| &configured.certificate).collect();
+        self.untaken = met::with_issuers(untaken, &configured, now);
+        self.is_full = self.remembered().count() >= remembered_max(max)
+            && !self.remembered().any(|authority| met::has_ended(authority, now));
     }
 
     /// Adds the CAs of trust stores, which stand beside roots. One that cannot be read is as a file of roots that cannot, unless it
@@ -163,14 +187,17 @@ impl Issuers {
         if self.configured.is_empty() {
             return;
         }
-        kept.set_met(self.met());
-        for configured in &self.configured {
-            let mode = configured.mode.unwrap_or(settings.mode);
-            let configured_since = kept.configured_since(&configured.certificate, now);
-            index.set_rule(&configured.certificate, IssuerRule { mode, configured_since });
+        kept.set_met(self.remembered());
+        index.clear_rules();
+        let configured = self.configured.iter().map(|one| (&one.certificate, one.mode));
+        for (certificate, mode) in configured.chain(self.untaken.iter().map(|one| (one, None))) {
+            let mode = mode.unwrap_or(settings.mode);
+            let configured_since = kept.configured_since(certificate, now);
+            index.set_rule(certificate, IssuerRule { mode, configured_since });
         }
-        // Whoever is seen first is taken up at once, and has its own day from then on.
-        index.set_rule_of_others(settings.mode, None);
+        // Whoever is seen first is taken up or remembered at once, and has its own day from then on; if there is room for that.
+        index.set_rule_of_others(settings.mode, kept.full_since(self.is_full, now));
+        kept.bound_configured_since();
     }
 
     /// Returns from where CRLs may be fetched.
@@ -203,6 +230,30 @@ impl Issuers {
     pub(super) fn met(&self) -> impl Iterator<Item = &Certificate> {
         let met = self.configured.iter().filter(|configured| configured.kind == Kind::Met);
         met.map(|configured| &configured.certificate)
+    }
+
+    /// Returns the CAs that chains led over, those that are taken up first.
+    pub(super) fn remembered(&self) -> impl Iterator<Item = &Certificate> {
+        self.met().chain(&self.untaken)
+    }
+
+    /// Returns those that cannot be taken up.
+    pub(super) fn untaken(&self) -> &[Certificate] {
+        &self.untaken
+    }
+
+    /// Returns whether there is no room to remember another one.
+    pub(super) const fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// Returns what to tell where there is no room for CAs that a root vouches for.
+    pub(super) fn beyond(&self, max: usize) -> Option<String> {
+        let authority = self.beyond.as_ref()?;
+        Some(format!(
+            "verified chains led over more than {max} issuing CAs, {} is one too many: its CRL is not known; name it in `revocation.issuers`, or raise `revocation.met_max`",
+            authority.subject()
+        ))
     }
 
     /// Returns which configured CAs have ended, or are about to (N3), each once.
@@ -245,7 +296,7 @@ impl Issuers {
     }
 
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.identity() == other.identity()
+        self.is_full == other.is_full && self.identity() == other.identity()
     }
 
     /// Returns whether a CA of this name and key is configured.
@@ -268,8 +319,8 @@ impl Issuers {
     fn identity(&self) -> Vec<(Thumbprint, Option<RevocationMode>, &[CrlUrl])> {
         let configured =
             self.configured.iter().map(|one| (one.certificate.thumbprint(), one.mode, one.urls.as_slice()));
-        let own = self.own.iter().map(|certificate| (certificate.thumbprint(), None, &[][..]));
-        configured.chain(own).collect()
+        let others = self.own.iter().chain(&self.untaken).chain(&self.beyond);
+        configured.chain(others.map(|certificate| (certificate.thumbprint(), None, &[][..]))).collect()
     }
 
     /// Keeps the CAs whose path to a root holds, over each other and over the configured ones; or held, of those that have ended:
@@ -308,6 +359,11 @@ impl Issuers {
         moments.dedup();
         moments
     }
+}
+
+/// Returns how many CAs of chains are remembered where `max` may be taken up: as many again that cannot be.
+pub(super) const fn remembered_max(max: usize) -> usize {
+    max.saturating_mul(2)
 }
 
 /// Returns the certificates of a PEM file; none if it is DER or a PFX.

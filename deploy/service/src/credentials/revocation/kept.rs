@@ -4,7 +4,7 @@
 //! A folder with `state.json` and a file for each CRL, named after its URL's digest. All of it can be deleted: CRLs are fetched
 //! again, and the day of grace of issuers without any begins anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,11 +15,16 @@ use super::dues::Dues;
 use crate::credentials::durable::replace;
 use crate::credentials::files::read;
 
+/// Most issuers that it is remembered of since when they are configured; those that are at present are, whatever their number.
+const CONFIGURED_SINCE_MAX: usize = 4_096;
+
 /// The folder, and what `state.json` in it says.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     folder: Option<PathBuf>,
     state: State,
+    /// The issuers for which one asked since when they are configured.
+    asked: BTreeSet<String>,
     has_changed: bool,
 }
 
@@ -30,6 +35,9 @@ struct State {
     met: Vec<String>,
     /// Since when each issuer is configured, by the SHA-256 of its name and key.
     configured_since: BTreeMap<String, u64>,
+    /// Since when there is no room for further issuing CAs of chains.
+    #[serde(default)]
+    full_since: Option<u64>,
     /// Fetched CRLs, by URL.
     crls: BTreeMap<String, KeptCrl>,
 }
@@ -59,7 +67,8 @@ impl Kept {
         }
         // A time ahead of the clock would stretch the grace.
         let now = now.as_secs();
-        this.state.configured_since.values_mut().for_each(|time| *time = (*time).min(now));
+        let times = this.state.configured_since.values_mut().chain(&mut this.state.full_since);
+        times.for_each(|time| *time = (*time).min(now));
         this
     }
 
@@ -114,11 +123,29 @@ impl Kept {
     /// Returns since when `issuer` is configured; `now`, if it was not before.
     pub(super) fn configured_since(&mut self, issuer: &Certificate, now: UnixTime) -> UnixTime {
         let key = Thumbprint::of(&[issuer.subject_der(), issuer.spki_der()].concat()).to_string();
+        self.asked.insert(key.clone());
         let since = self.state.configured_since.entry(key).or_insert_with(|| {
             self.has_changed = true;
             now.as_secs()
         });
         UnixTime::since_unix_epoch(Duration::from_secs(*since))
+    }
+
+    /// Forgets since when others than those just asked for were configured, if there are too many of them.
+    pub(super) fn bound_configured_since(&mut self) {
+        let asked = std::mem::take(&mut self.asked);
+        if self.state.configured_since.len() > CONFIGURED_SINCE_MAX.max(asked.len()) {
+            self.state.configured_since.retain(|key, _| asked.contains(key));
+            self.has_changed = true;
+        }
+    }
+
+    /// Returns since when there is no room for further issuing CAs; `now`, if there was before.
+    pub(super) fn full_since(&mut self, is_full: bool, now: UnixTime) -> Option<UnixTime> {
+        let since = is_full.then(|| self.state.full_since.unwrap_or(now.as_secs()));
+        self.has_changed |= since != self.state.full_since;
+        self.state.full_since = since;
+        since.map(|since| UnixTime::since_unix_epoch(Duration::from_secs(since)))
     }
 
     /// Returns the issuing CAs that were met before the start. One that cannot be read is met again.

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use muster_pki::{RevocationIndex, UnixTime};
 
-use super::issuers::Issuers;
+use super::issuers::{Issuers, remembered_max};
 use super::{Revocation, Writer, met};
 use crate::exit::describe;
 
@@ -19,13 +19,14 @@ impl Revocation {
         const NAME: &str = "issuers";
         let stores = self.stores().clone();
         let paths = self.met.take();
-        let (met, beyond) = met::all(writer.issuers.met(), &paths, self.settings.met_max, now);
-        if let Some(problem) = beyond {
-            writer.problems.insert("issuing CAs".to_owned(), problem);
-        }
+        let max = self.settings.met_max;
+        let met = met::all(writer.issuers.remembered(), &paths, remembered_max(max), now);
         match Issuers::read(&self.files, &self.settings, &stores, &met, now) {
             Ok(issuers) if issuers.is_same(&writer.issuers) => {
                 writer.problems.remove(NAME);
+                // Their issuer may have been taken up by another path meanwhile.
+                let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+                paths.iter().for_each(|path| drop(sources.learn_path(path)));
                 false
             }
             // The roots of a file that cannot be read stay in use where roles are read, and so does whom they revoked.
@@ -35,6 +36,7 @@ impl Revocation {
                 let problem =
                     format!("{}: no roots can be read; the issuers before stay in use", unread.join(", "));
                 writer.problems.insert(NAME.to_owned(), problem);
+                self.met.put_back(paths, max);
                 false
             }
             Ok(issuers) => {
@@ -44,6 +46,7 @@ impl Revocation {
                     index.forget(gone);
                     dues.forget(gone);
                 }
+                tell_turnover(before, &issuers);
                 issuers.set_rules(index, &self.settings, kept, now);
                 // The lists of an issuer that was gone for a while went with it; those that were fetched lie on the disk.
                 kept.load_again(index, &issuers.candidates(&[], now), now, dues);
@@ -56,12 +59,35 @@ impl Revocation {
                 drop(sources);
                 self.told.notify_one();
                 writer.issuers = issuers;
+                writer.note_beyond(max);
                 true
             }
             Err(error) => {
                 writer.problems.insert(NAME.to_owned(), describe(&error));
+                self.met.put_back(paths, max);
                 false
             }
         }
+    }
+}
+
+impl Writer {
+    /// Notes for which issuing CA there is no room, or that there is.
+    pub(super) fn note_beyond(&mut self, max: usize) {
+        const NAME: &str = "issuing CAs";
+        match self.issuers.beyond(max) {
+            Some(problem) => drop(self.problems.insert(NAME.to_owned(), problem)),
+            None => drop(self.problems.remove(NAME)),
+        }
+    }
+}
+
+/// Logs which CAs of chains come and go.
+fn tell_turnover(before: &Issuers, issuers: &Issuers) {
+    for new in issuers.met().filter(|met| !before.has(met)) {
+        tracing::info!(issuer = new.subject(), "an issuing CA is taken up: its CRL counts from now on");
+    }
+    for gone in before.met().filter(|met| !issuers.has(met)) {
+        tracing::info!(issuer = gone.subject(), "an issuing CA of chains is gone, and its CRL with it");
     }
 }

@@ -30,7 +30,8 @@ pub struct RevocationSettings {
     pub https_roots: Option<PathBuf>,
     /// Issuing CAs below the roots. The roots themselves need not be named, nor CAs that peers and signers show. Default: none.
     pub issuers: Vec<IssuerSettings>,
-    /// Most issuing CAs that are taken from verified chains, beside those that are named. 1 to 1024. Default 64.
+    /// Most issuing CAs that are taken from verified chains, beside those that are named; as many again are remembered that cannot be
+    /// taken, so that their day of grace ends. 1 to 1024. Default 64.
     pub met_max: usize,
     /// How long, how often and how many at once.
     pub fetching: FetchSettings,

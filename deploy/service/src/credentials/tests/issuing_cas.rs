@@ -185,3 +185,83 @@ async fn r1_an_issuing_ca_that_comes_has_nobody_asked_again_who_answered() {
     assert!(is_in_use(&[PathElement::of(&second.certificate)]));
     assert_eq!(shutdown.drain(Duration::from_secs(10)).await, DrainOutcome::Drained);
 }
+
+/// Takes up at most one issuing CA of chains.
+fn one_only() -> RevocationSettings {
+    RevocationSettings { met_max: 1, ..RevocationSettings::default() }
+}
+
+#[tokio::test]
+async fn r6_the_day_of_an_issuing_ca_that_cannot_be_taken_up_ends_over_a_restart_too() {
+    let pki = Pki::new();
+    let revocation = load(&pki, one_only());
+    learn(&pki, &revocation, &pki.issue("w701", Role::Device, 30));
+    assert_eq!(revocation.reload(), Reload::Swapped);
+    let other = pki.issuing_ca("Other CA", 365);
+    let device = other.issue(&pki.request("w702", Role::Device, 30)).unwrap();
+    let (server, client) = pair_of(&pki, &revocation, &device);
+
+    let first = meet(&server, &client, "localhost").await.server;
+    drop(revocation.reload());
+    let complaints = revocation.complaints().join("; ");
+    pki.advance(DAY - 60);
+    let within = meet(&server, &client, "localhost").await.server;
+    pki.advance(120);
+    let after = meet(&server, &client, "localhost").await.server;
+    let again = load(&pki, one_only());
+    let (server, client) = pair_of(&pki, &again, &device);
+    let restarted = meet(&server, &client, "localhost").await.server;
+
+    assert!(first.is_ok() && within.is_ok(), "{first:?} {within:?}");
+    let told = "CRL of CN=Other CA: missing or lapsed, let pass until";
+    assert!(complaints.contains(told) && complaints.contains("name its certificate"), "{complaints}");
+    assert!(complaints.contains("more than 1 issuing CAs, CN=Other CA"), "{complaints}");
+    for refused in [after, restarted] {
+        assert!(refused.as_ref().is_err_and(|refused| refused.contains("R6")), "{refused:?}");
+    }
+    assert!(again.complaints().join("; ").contains("CN=Other CA is one too many"));
+    assert_eq!(again.reload(), Reload::Unchanged, "one that is remembered is no reason to look again");
+}
+
+#[tokio::test]
+async fn r1_that_there_is_no_room_for_an_issuing_ca_is_told_as_long_as_it_is_so() {
+    let pki = Pki::new();
+    let revocation = load(&pki, one_only());
+    let (short, long) = (pki.issuing_ca("Short CA", 10), pki.issuing_ca("Long CA", 365));
+    let devices = [(&short, "w701"), (&long, "w702")]
+        .map(|(authority, name)| authority.issue(&pki.request(name, Role::Device, 9)).unwrap());
+    let is_told = || revocation.complaints().join("; ").contains("issuing CAs");
+    for device in &devices {
+        learn(&pki, &revocation, device);
+        drop(revocation.reload());
+    }
+    let before = is_told();
+    pki.write("root.crl", &(pki.root_crl(2) + &pki.crl_by(&long, &[&devices[1]], 1)));
+    drop(revocation.reload());
+    let (path, is_known) = ([PathElement::of(&devices[1].certificate)], revocation.index().len());
+
+    pki.advance(11 * DAY);
+    drop(revocation.reload());
+
+    assert!(before && !is_told(), "the other one ended and makes room");
+    assert!(is_known == 0 && revocation.is_any_revoked(&path), "its list counts from then on");
+}
+
+#[tokio::test]
+async fn r1_an_issuing_ca_that_comes_while_files_cannot_be_read_is_taken_up_when_they_can() {
+    let pki = Pki::new();
+    let revocation = load(&pki, RevocationSettings::default());
+    let is_taken_up = || revocation.complaints().join("; ").contains("CRL of CN=Device CA");
+    let good = pki.read("operators.pem");
+    pki.write("operators.pem", "no roots");
+    learn(&pki, &revocation, &pki.issue("w701", Role::Device, 30));
+    let unread = revocation.reload();
+    let before = is_taken_up();
+
+    pki.write("operators.pem", &good);
+    let reload = revocation.reload();
+
+    assert!(matches!(unread, Reload::Kept { .. }) && !before, "{unread:?}");
+    assert_eq!(reload, Reload::Swapped);
+    assert!(is_taken_up());
+}
