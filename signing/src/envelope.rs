@@ -15,7 +15,7 @@ mod structure;
 
 use aws_lc_rs::digest::{SHA256, digest as hash};
 use der::asn1::ObjectIdentifier;
-use muster_pki::{Certificate, Facts, Role, Roots, UnixTime};
+use muster_pki::{Certificate, CertificateDer, Facts, Role, Roots, UnixTime};
 use muster_proto::ids::Digest;
 pub use muster_proto::limits::ENVELOPE_BYTES_MAX;
 
@@ -217,6 +217,40 @@ pub struct Inspection {
     pub certificates: Vec<Certificate>,
     /// The timestamps beside the signatures.
     pub stamps: Vec<ClaimedStamp>,
+}
+
+/// A chain inside an envelope, as it is claimed; nothing of it is verified.
+#[derive(Debug, Clone)]
+pub struct ClaimedChain {
+    /// Whose it would be.
+    pub role: Role,
+    /// The certificates, the signer's first; then all others of the document or the timestamp.
+    pub certificates: Vec<CertificateDer<'static>>,
+    /// The moment by which its certificates would be judged, where that is not now.
+    pub signed_at: Option<UnixTime>,
+}
+
+impl Inspection {
+    /// Returns the chains of the signers, who would play `role`, and of the timestamp authorities: from them is learned where the CRLs
+    /// are, which no handshake shows (R1 of trust.md).
+    #[must_use]
+    pub fn chains(&self, role: Role) -> Vec<ClaimedChain> {
+        let der = |certificate: &Certificate| certificate.certificate_der().clone();
+        // Only documents with a single signer outlive their certificates.
+        let stamp = self.stamps.first().filter(|_| self.content_type.outlives_certificate());
+        let signed_at = stamp.and_then(|stamp| stamp.at);
+        let of_signers = self.signers.iter().map(|(signer, _)| {
+            let others = self.certificates.iter().filter(|certificate| *certificate != signer);
+            let certificates = std::iter::once(signer).chain(others).map(der).collect();
+            ClaimedChain { role, certificates, signed_at }
+        });
+        let of_authorities = self.stamps.iter().map(|stamp| ClaimedChain {
+            role: Role::Timestamp,
+            certificates: stamp.chain.iter().map(der).collect(),
+            signed_at: stamp.at,
+        });
+        of_signers.chain(of_authorities).collect()
+    }
 }
 
 /// Reads an envelope **without verifying it**, to show it to a person or to name what was refused.

@@ -5,11 +5,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use muster_pki::{Facts, RevocationIndex, UnixTime};
+use muster_pki::{Facts, RevocationIndex, Role, UnixTime};
 use muster_service::credentials::Revocation;
 use muster_signing::envelope::Anchors;
 use muster_signing::policy::{OpenError, Policy};
 
+use super::learning::Learning;
 use super::trust::{Contents, Fingerprint, SigningRoots, TrustError};
 use crate::config::TrustConfig;
 use crate::metrics as names;
@@ -21,6 +22,7 @@ pub(crate) struct LiveTrust {
     /// A judgement takes the whole of it once.
     roots: RwLock<Arc<SigningRoots>>,
     revocation: Arc<Revocation>,
+    pub(super) learning: Learning,
     /// Held while the files are read; two readers would undo each other.
     seen: Mutex<Seen>,
 }
@@ -54,18 +56,31 @@ impl LiveTrust {
         let contents = Contents::read(&files);
         let roots = RwLock::new(Arc::new(contents.roots()?));
         let seen = Mutex::new(Seen { roots: contents.roots_fingerprint(), problem: None });
-        Ok(Self { files, roots, revocation, seen })
+        Ok(Self { files, roots, revocation, learning: Learning::default(), seen })
     }
 
     /// Returns what is in use. The index shares its lists, so this costs little.
     pub(crate) fn current(&self) -> SigningTrust {
-        let roots = Arc::clone(&self.roots.read().unwrap_or_else(PoisonError::into_inner));
-        SigningTrust { roots, revocation: self.revocation.index() }
+        SigningTrust { roots: self.roots(), revocation: self.revocation.index() }
+    }
+
+    /// Returns what is in use to judge a document by, and has the CRLs of its signers' issuers asked for.
+    pub(super) fn current_for(&self, envelope: &[u8], role: Role) -> SigningTrust {
+        self.learning.note(envelope, role);
+        self.current()
+    }
+
+    pub(super) fn roots(&self) -> Arc<SigningRoots> {
+        Arc::clone(&self.roots.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) const fn revocation(&self) -> &Arc<Revocation> {
+        &self.revocation
     }
 
     /// Verifies a policy by the roots of the policies' administrators; without any, none verifies.
     pub(crate) fn open_policy(&self, envelope: &[u8], now: UnixTime) -> Result<Policy, OpenError> {
-        let trust = self.current();
+        let trust = self.current_for(envelope, Role::Policy);
         let facts = Facts { revocation: Some(&trust.revocation), ..Facts::at(now) };
         let anchors = Anchors { signers: &trust.roots.policies, timestamps: trust.roots.timestamps.as_ref() };
         Policy::open(envelope, &anchors, &facts)

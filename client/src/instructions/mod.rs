@@ -19,6 +19,7 @@ mod arriving;
 mod certificate;
 mod effect;
 mod floor;
+mod learning;
 mod licence;
 mod live;
 mod outcome;

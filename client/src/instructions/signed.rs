@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use muster_endpoint::{SandboxProfile, SqlValue};
-use muster_pki::{Certificate, Thumbprint, UnixTime};
+use muster_pki::{Certificate, Role, Thumbprint, UnixTime};
 use muster_proto::common::v1::{NamedValue, Refusal, value::Kind};
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::order::v1::Order;
@@ -95,7 +95,7 @@ impl SignedAdmission {
 
 impl Admission for SignedAdmission {
     fn open(&self, envelope: &[u8], now_ms: i64) -> Result<Opened, Refused> {
-        let trust = self.trust.current();
+        let trust = self.trust.current_for(envelope, Role::OrderSigner);
         let (order, signer) = self.signed_order(envelope, &trust, unix_time(now_ms))?;
         let unreadable = |field| Refused {
             refusal: Refusal::BadSignature,
@@ -128,7 +128,7 @@ impl Admission for SignedAdmission {
         memory: &Memory,
         now_ms: i64,
     ) -> Result<Plan, Refused> {
-        let trust = self.trust.current();
+        let trust = self.trust.current_for(definition, Role::Author);
         // Orders come over sessions, which need the certificate that tells it.
         let Some(known) = self.identity.known() else {
             let detail =
@@ -161,7 +161,7 @@ impl Admission for SignedAdmission {
     }
 
     fn licence(&self, envelope: &[u8], now_ms: i64) -> Result<u64, Refused> {
-        let trust = self.trust.current();
+        let trust = self.trust.current_for(envelope, Role::Licensor);
         let licence = admit::licence(envelope, &trust.as_trust(), unix_time(now_ms)).map_err(refused)?;
         if licence.tenant() != self.tenant {
             // Its serial says nothing about ours, and would keep every later one of ours out.

@@ -112,6 +112,7 @@ impl Prepared {
         let helper = helper(config).map_err(in_file(&config.helper.program))?;
         let health = Health::new();
         credentials.revocation().watch(shutdown, &health);
+        admission.trust().learn_signers(shutdown);
         let current = shutdown.token().child_token();
         credentials.watch_until(shutdown, current.clone(), &health, CREDENTIALS);
         let certificate = health.component(CREDENTIALS);

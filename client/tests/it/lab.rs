@@ -68,6 +68,14 @@ pub(crate) struct Lab {
 impl Lab {
     /// Makes it, for a Switch on this port and a Background Channel on that.
     pub(crate) fn new(switch: u16, background: u16) -> Self {
+        Self::with_points(switch, background, |_| "http://localhost/crl".to_owned())
+    }
+
+    /// As [`Self::new`]; the CAs of signers publish where `point` says, by the names of their files.
+    pub(crate) fn with_points(switch: u16, background: u16, point: impl Fn(&str) -> String) -> Self {
+        let signer_of = |authority: &Authority, name: &str, role, file: &str| {
+            issue_with_url(authority, name, role, seconds_ago(3_000), &point(file))
+        };
         let folder = TempDir::new().unwrap();
         let root = |name: &str, file: &str| {
             let root = Authority::root(name, Duration::from_secs(86_400), UnixTime::now()).unwrap();
@@ -78,12 +86,13 @@ impl Lab {
         let devices = root("Devices", "devices.pem");
         let server = issue(&servers, "localhost", Role::Switch);
         let device = issue(&devices, DEVICE, Role::Device);
-        let author = issue(&root("Authors", "authors.pem"), "author", Role::Author);
+        let author = signer_of(&root("Authors", "authors.pem"), "author", Role::Author, "authors");
         let orders = root("Orders", "orders.pem");
-        let operator = issue(&orders, "operator", Role::OrderSigner);
+        let operator = signer_of(&orders, "operator", Role::OrderSigner, "orders");
         let order_key = issue(&root("Switch orders", "switch_orders.pem"), "switch", Role::OrderSigner);
-        let licensor = issue(&root("Licences", "licences.pem"), "licensor", Role::Licensor);
-        let administrator = issue(&root("Policies", "policies.pem"), "administrator", Role::Policy);
+        let licensor = signer_of(&root("Licences", "licences.pem"), "licensor", Role::Licensor, "licences");
+        let administrator =
+            signer_of(&root("Policies", "policies.pem"), "administrator", Role::Policy, "policies");
         std::fs::write(folder.path().join("device.pem"), &device.chain_pem).unwrap();
         std::fs::write(folder.path().join("device.key"), &device.key_pem).unwrap();
         std::fs::write(folder.path().join("server.pem"), &server.chain_pem).unwrap();

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use muster_proto::common::v1::{Refusal, TargetState};
@@ -5,10 +6,11 @@ use muster_proto::session::v1::Lane;
 use muster_service::credentials::IssuerSettings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
-use crate::lab::{Lab, now_ms};
+use crate::lab::{Lab, PATIENCE, now_ms};
 use crate::switch::FakeSwitch;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,6 +69,53 @@ async fn an_operator_who_is_not_yet_valid_is_refused_for_the_clock_where_the_swi
     );
     assert!(result.detail.contains("behind the Switch's"), "{}", result.detail);
     client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r1_the_lists_of_whoever_signed_what_is_judged_are_asked_for() {
+    let switch = FakeSwitch::listen().await;
+    let point = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", point.local_addr().unwrap());
+    let lab = Lab::with_points(switch.port(), 1, |name| format!("{base}/{name}.crl"));
+    let (asked, mut paths) = mpsc::channel(64);
+    let mut serving = JoinSet::new();
+    serving.spawn(note(point, asked));
+    let mut config = lab.config();
+    config.revocation.fetching.start_spread = Duration::ZERO;
+    let client = lab.start_with(config).await;
+    let mut session = switch.accept(&lab).await;
+
+    session.order(&lab.order(1)).await;
+    let (result, _) = session.result().await;
+    session.ack(Lane::Results, result.sequence).await;
+    session.offer(lab.policy(1, "")).await;
+    let all = async {
+        let mut asked = BTreeSet::new();
+        while asked.len() < 4 {
+            asked.extend(paths.recv().await);
+        }
+        asked
+    };
+    let asked = tokio::time::timeout(PATIENCE, session.answer_until(all)).await.unwrap();
+
+    let wanted = ["/authors.crl", "/licences.crl", "/orders.crl", "/policies.crl"];
+    assert_eq!(asked.into_iter().collect::<Vec<_>>(), wanted);
+    assert_eq!(result.state(), TargetState::Answered, "{}", result.detail);
+    client.stop().await;
+}
+
+/// Tells the paths that are asked for, and has none of them.
+async fn note(listener: TcpListener, asked: mpsc::Sender<String>) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let mut request = [0; 4_096];
+        let length = stream.read(&mut request).await.unwrap_or(0);
+        let text = String::from_utf8_lossy(&request[..length]).into_owned();
+        if let Some(path) = text.split(' ').nth(1) {
+            asked.send(path.to_owned()).await.unwrap();
+        }
+        let head = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        drop(stream.write_all(head.as_bytes()).await);
+    }
 }
 
 /// Answers one request once it is told to.

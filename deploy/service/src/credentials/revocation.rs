@@ -301,13 +301,20 @@ impl Revocation {
     }
 
     /// Takes the distribution points that the certificate of a document's signer tells, if its path to `roots` holds: nobody shows
-    /// it in a handshake. Call it before the signature is judged, since mode `hard` accepts nobody before there is a CRL.
-    pub fn learn_signer(&self, role: Role, chain: &[CertificateDer<'_>], roots: &Roots) {
+    /// it in a handshake; or held at `signed_at`, if a timestamp is said to prove that moment. Call it before the signature is judged,
+    /// since mode `hard` accepts nobody before there is a CRL.
+    pub fn learn_signer(
+        &self,
+        role: Role,
+        chain: &[CertificateDer<'_>],
+        roots: &Roots,
+        signed_at: Option<UnixTime>,
+    ) {
         if !self.settings.fetch {
             return;
         }
         let current = self.current.load();
-        let facts = Facts { revocation: Some(&current.index), ..Facts::at(self.clock.now()) };
+        let facts = Facts { revocation: Some(&current.index), signed_at, ..Facts::at(self.clock.now()) };
         self.learn(&check_with(&Policy::default(), role, chain, roots, &facts));
     }
 

@@ -105,20 +105,11 @@ fn verify(
 /// them (R1 of trust.md).
 fn learn(sources: &Revocation, envelope: &[u8], role: Role, trust: &Trust, roots: &Roots) {
     let Ok(inspection) = envelope::inspect(envelope) else { return };
-    for (signer, _) in &inspection.signers {
-        let others = inspection.certificates.iter().filter(|certificate| *certificate != signer);
-        let chain: Vec<_> = std::iter::once(signer)
-            .chain(others)
-            .map(|certificate| certificate.certificate_der().clone())
-            .collect();
-        sources.learn_signer(role, &chain, roots);
-    }
-    let authorities =
-        trust.timestamps.iter().flat_map(|roots| inspection.stamps.iter().map(move |it| (it, roots)));
-    for (stamp, roots) in authorities {
-        let chain: Vec<_> =
-            stamp.chain.iter().map(|certificate| certificate.certificate_der().clone()).collect();
-        sources.learn_signer(Role::Timestamp, &chain, roots);
+    for chain in inspection.chains(role) {
+        let of_role = if chain.role == Role::Timestamp { trust.timestamps.as_ref() } else { Some(roots) };
+        if let Some(roots) = of_role {
+            sources.learn_signer(chain.role, &chain.certificates, roots, chain.signed_at);
+        }
     }
 }
 

@@ -241,5 +241,5 @@ async fn r1_what_was_wrong_with_a_distribution_point_goes_with_its_issuer() {
 pub(super) fn learn(pki: &Pki, revocation: &Revocation, device: &Issued) {
     let roots = Roots::from_pem(pki.read("devices.pem").as_bytes(), "devices.pem").unwrap();
     let chain = muster_pki::pem::certificates(device.chain_pem.as_bytes(), "chain").unwrap();
-    revocation.learn_signer(Role::Device, &chain, &roots);
+    revocation.learn_signer(Role::Device, &chain, &roots, None);
 }

@@ -221,9 +221,9 @@ async fn r1_the_url_that_a_signers_certificate_tells_is_fetched_though_no_peer_s
     let chain =
         |issued: &Issued| muster_pki::pem::certificates(issued.chain_pem.as_bytes(), "chain").unwrap();
 
-    revocation.learn_signer(Role::Device, &chain(&stranger), &roots);
+    revocation.learn_signer(Role::Device, &chain(&stranger), &roots, None);
     let (learned, of_stranger) = (revocation.distribution_points(), revocation.index().len());
-    revocation.learn_signer(Role::Device, &chain(&signer), &roots);
+    revocation.learn_signer(Role::Device, &chain(&signer), &roots, None);
     woken("the CRL is fetched", async || revocation.index().len() == 1).await;
 
     assert_eq!((learned, of_stranger), (Vec::<String>::new(), 0), "a stranger's certificate tells nothing");
