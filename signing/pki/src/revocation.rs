@@ -8,6 +8,10 @@
 //! - **Fresh is exact.** A CRL counts for a certificate only if its scope has the certificate in it, and one of another key of
 //!   the same name only while the certificate's issuer has none of its own (R5).
 //!
+//! Look-ups go by the issuer's name and not by its key, since a CA with a new key may revoke what it issued with the old one by a
+//! list of the new one alone. So a CA of the same name below whichever root can revoke what its namesake issued. It can free
+//! nobody: its lists replace none of another key, take no room of theirs ([`CRLS_PER_ISSUER_MAX`]), and make none of them fresh.
+//!
 //! CRLs are loaded by [`RevocationIndex::load`], compared by [`newly_revoked`], judged by [`IssuerRule`]s, and fetched as
 //! [`CrlSources`] and [`Fetch`] say; the IO is the caller's.
 
@@ -49,7 +53,8 @@ use crate::pem;
 /// Largest CRL that is read, in bytes of DER: a million entries with 20-byte serial numbers and a reason each have 53 million.
 pub const CRL_BYTES_MAX: usize = pem::FILE_BYTES_MAX;
 
-/// Most CRLs of one issuer name: each of its keys and distribution points has one, and a look-up asks all of them.
+/// Most CRLs of one key of an issuer: each of its distribution points has one, and a look-up asks all of the name. A namesake's do
+/// not count: it could keep out the CA's own.
 pub const CRLS_PER_ISSUER_MAX: usize = 128;
 
 /// All CRLs that were added, by issuer, and the rules of the issuers (R6). Clones share the CRLs.
@@ -331,7 +336,8 @@ fn put(issuers: &mut HashMap<Vec<u8>, Vec<Arc<Crl>>>, read: Read) -> Result<Load
                 && old.this_update <= crl.this_update)
     };
     crls.retain(|old| !ends(old));
-    if crls.len() >= CRLS_PER_ISSUER_MAX {
+    let of_key = crls.iter().filter(|old| old.signer.spki_der() == crl.signer.spki_der()).count();
+    if of_key >= CRLS_PER_ISSUER_MAX {
         return Err(CrlError::TooManyOfIssuer { issuer: loaded.issuer });
     }
     crls.push(crl);

@@ -73,7 +73,7 @@ pub enum CrlError {
     },
     /// One more than are kept.
     #[error(
-        "CRL of {issuer}: there are {CRLS_PER_ISSUER_MAX} already, each of another key or distribution point; wanted no more; publish one for all certificates"
+        "CRL of {issuer}: there are {CRLS_PER_ISSUER_MAX} of its key already, each of another distribution point; wanted no more; publish one for all certificates"
     )]
     TooManyOfIssuer {
         /// The issuer's name.

@@ -178,6 +178,23 @@ fn r5_keeps_so_many_crls_of_an_issuer_and_no_more() {
 }
 
 #[test]
+fn r5_a_namesake_takes_no_room_of_an_issuers_crls() {
+    let theirs = Pki::new();
+    assert_eq!(theirs.issuing.certificate().subject_der(), PKI.issuing.certificate().subject_der());
+    let issuers = [theirs.issuing.certificate().clone(), PKI.issuing.certificate().clone()];
+    let mut index = RevocationIndex::default();
+    for n in 0..CRLS_PER_ISSUER_MAX {
+        let part = scope(&[point(&format!("http://a/{n}"))]);
+        let crl = CrlMaker::new(&theirs.issuing, NOW, 1).extension(part).sign();
+        index.add(&crl, &issuers, now()).unwrap();
+    }
+
+    let own = index.add(&CrlMaker::new(&PKI.issuing, NOW, 1).sign(), &issuers, now());
+
+    assert_eq!(own, Ok(()));
+}
+
+#[test]
 fn r5_reads_so_many_bytes_and_no_more() {
     let bytes = vec![0x30; CRL_BYTES_MAX + 1];
 
