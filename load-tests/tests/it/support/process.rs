@@ -10,6 +10,9 @@ use nix::unistd::Pid;
 
 use super::{LOOK, PATIENCE, system};
 
+/// Lines of a service's log that a failing test shows.
+const LAST_LINES: usize = 40;
+
 /// A running service.
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -75,10 +78,19 @@ impl Service {
 }
 
 impl Drop for Service {
+    /// Ends it; of a test that fails, it shows what the service said last.
     fn drop(&mut self) {
-        if self.runs() {
+        let runs = self.runs();
+        if runs {
             drop(self.child.kill());
             drop(self.child.wait());
+        }
+        if std::thread::panicking() {
+            let (log, path) = (self.log(), self.log.display());
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines.get(lines.len().saturating_sub(LAST_LINES)..).unwrap_or_default();
+            let state = if runs { "ran" } else { "had ended" };
+            eprintln!("-- {path}, the end of it; the service {state}\n{}", last.join("\n"));
         }
     }
 }
