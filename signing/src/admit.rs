@@ -189,8 +189,12 @@ fn verified(
     let (role, roots) = match content_type {
         ContentType::Definition => (Role::Author, trust.authors),
         ContentType::Order => (Role::OrderSigner, trust.orders),
-        // A policy is the client's own affair; its roots are not among these, so none is ever trusted here.
-        ContentType::Licence | ContentType::Policy => (Role::Licensor, trust.licences),
+        // No order names the others, and their roots are not among these, so none of them is ever trusted here.
+        ContentType::Licence
+        | ContentType::Policy
+        | ContentType::Pack
+        | ContentType::File
+        | ContentType::LicenceRequest => (Role::Licensor, trust.licences),
     };
     let facts = Facts { revocation: trust.revocation, ..Facts::at(now) };
     let anchors = Anchors { signers: roots, timestamps: trust.timestamps };

@@ -35,11 +35,14 @@ impl From<der::Error> for Unusable {
     }
 }
 
-/// A signer's key type.
+/// A signer's key type, and with it what the key signs with here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum KeyType {
+pub enum KeyType {
+    /// ECDSA over P-256 with SHA-256; a signature is the DER of ECDSA-Sig-Value (RFC 3279 §2.2.3).
     P256,
+    /// ECDSA over P-384 with SHA-384; a signature as that of P-256.
     P384,
+    /// RSA of 2048 to 8192 bits, PKCS#1 v1.5 with SHA-256.
     Rsa,
 }
 
@@ -67,14 +70,29 @@ impl Hash {
     }
 
     pub(crate) fn of(self, bytes: &[u8]) -> digest::Digest {
-        digest::digest(
-            match self {
-                Self::Sha256 => &digest::SHA256,
-                Self::Sha384 => &digest::SHA384,
-                Self::Sha512 => &digest::SHA512,
-            },
-            bytes,
-        )
+        digest::digest(self.algorithm(), bytes)
+    }
+
+    /// Returns what hashes piece by piece.
+    pub(crate) fn context(self) -> digest::Context {
+        digest::Context::new(self.algorithm())
+    }
+
+    /// Returns the algorithm's name.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "SHA-256",
+            Self::Sha384 => "SHA-384",
+            Self::Sha512 => "SHA-512",
+        }
+    }
+
+    const fn algorithm(self) -> &'static digest::Algorithm {
+        match self {
+            Self::Sha256 => &digest::SHA256,
+            Self::Sha384 => &digest::SHA384,
+            Self::Sha512 => &digest::SHA512,
+        }
     }
 }
 

@@ -6,8 +6,11 @@
 //! that were used, without the root; the digest algorithms are the signers'; there are no CRLs, and no signed attributes
 //! but contentType, messageDigest, signingTime and signingCertificateV2 (RFC 5035), once each. A signature may have one
 //! unsigned attribute, a timestamp token, which must hold: then the signature outlives its certificate.
+//!
+//! Files of any size are signed beside themselves ([`sign_detached`], [`Detached`]): nothing here ever holds one.
 
 mod attributes;
+mod detached;
 mod error;
 mod signer;
 mod stamp;
@@ -15,17 +18,20 @@ mod structure;
 
 use aws_lc_rs::digest::{SHA256, digest as hash};
 use der::asn1::ObjectIdentifier;
-use muster_pki::{Certificate, CertificateDer, Facts, Role, Roots, UnixTime};
+use muster_pki::{Certificate, CertificateDer, Facts, Role, Roots, UnixTime, authorities_above};
 use muster_proto::ids::Digest;
 pub use muster_proto::limits::ENVELOPE_BYTES_MAX;
 
 use self::structure::{Signature, Structure};
-use crate::path;
+use crate::algorithm::Hash;
+use crate::path::{self, Path};
 use crate::timestamp::{ClaimedStamp, Stamp, Token};
 
+pub use self::detached::{ContentDigest, Detached, Digester, VerifiedFile, sign_detached};
 pub use self::error::{EnvelopeError, SignError};
-pub use self::signer::Signer;
+pub use self::signer::{RemoteKey, Signer};
 pub use self::stamp::{signature_values, with_timestamps};
+pub use crate::algorithm::KeyType;
 
 /// Most certificates of an envelope; a chain has two or three.
 pub const CERTIFICATES_MAX: usize = 8;
@@ -47,11 +53,26 @@ pub enum ContentType {
     Licence,
     /// A client policy.
     Policy,
+    /// The index of a pack.
+    Pack,
+    /// Any file, beside its signature (G10). A type of our own and not id-data: what somebody signs as data elsewhere, such as a
+    /// mail, is no release, and `openssl cms` takes any type.
+    File,
+    /// What a publisher asks a licensor for.
+    LicenceRequest,
 }
 
 impl ContentType {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Definition, Self::Order, Self::Licence, Self::Policy];
+    pub const ALL: [Self; 7] = [
+        Self::Definition,
+        Self::Order,
+        Self::Licence,
+        Self::Policy,
+        Self::Pack,
+        Self::File,
+        Self::LicenceRequest,
+    ];
 
     /// Returns the eContentType, in the experimental arc 1.3.6.1.3.
     #[must_use]
@@ -61,6 +82,9 @@ impl ContentType {
             Self::Order => "1.3.6.1.3.20263.1.2",
             Self::Licence => "1.3.6.1.3.20263.1.3",
             Self::Policy => "1.3.6.1.3.20263.1.4",
+            Self::Pack => "1.3.6.1.3.20263.1.5",
+            Self::File => "1.3.6.1.3.20263.1.6",
+            Self::LicenceRequest => "1.3.6.1.3.20263.1.7",
         })
     }
 
@@ -72,6 +96,9 @@ impl ContentType {
             Self::Order => "order",
             Self::Licence => "licence",
             Self::Policy => "policy",
+            Self::Pack => "pack's index",
+            Self::File => "file's signature",
+            Self::LicenceRequest => "licence request",
         }
     }
 
@@ -79,20 +106,39 @@ impl ContentType {
     /// policy's signer would keep stamped ones to use them after the revocation, and nothing distrusts these signers "after" a moment.
     const fn outlives_certificate(self) -> bool {
         match self {
-            Self::Definition => true,
-            Self::Order | Self::Licence | Self::Policy => false,
+            // What a release or a pack is good for does not end with a certificate (G10).
+            Self::Definition | Self::Pack | Self::File => true,
+            Self::Order | Self::Licence | Self::Policy | Self::LicenceRequest => false,
+        }
+    }
+
+    /// Returns whether the content is beside the envelope, and not in it.
+    const fn is_detached(self) -> bool {
+        match self {
+            Self::File => true,
+            Self::Definition
+            | Self::Order
+            | Self::Licence
+            | Self::Policy
+            | Self::Pack
+            | Self::LicenceRequest => false,
         }
     }
 
     const fn signers_max(self) -> usize {
         match self {
             Self::Order => ORDER_SIGNERS_MAX,
-            Self::Definition | Self::Licence | Self::Policy => 1,
+            Self::Definition
+            | Self::Licence
+            | Self::Policy
+            | Self::Pack
+            | Self::File
+            | Self::LicenceRequest => 1,
         }
     }
 }
 
-/// Signs `content`; the envelope holds it, the signer's chain without the root, and the time of signing.
+/// Signs `content`; the envelope holds it (of [`ContentType::File`] not), the signer's chain without the root, and the time of signing.
 ///
 /// # Errors
 /// The envelope would be too large, or the key does not sign.
@@ -142,6 +188,8 @@ pub struct Verified {
     pub content: Vec<u8>,
     /// Who signed them; each chains to a root of the role.
     pub signers: Vec<Certificate>,
+    /// The root of each signer, in their order.
+    pub roots: Vec<Certificate>,
     /// When, by the signers' own clocks; the latest of them.
     pub signing_time: UnixTime,
     /// When at the latest, by timestamps; `None` if a signature has none.
@@ -163,17 +211,44 @@ pub fn verify(
     anchors: &Anchors<'_>,
     facts: &Facts<'_>,
 ) -> Result<Verified, EnvelopeError> {
-    let structure = Structure::read(envelope, content_type)?;
+    let mut structure = Structure::read(envelope, content_type)?;
+    let Some(content) = structure.content.take() else {
+        return Err(structure::form("a detached signature; it is verified beside its file"));
+    };
+    let digest = |hash: Hash| Ok(hash.of(&content).as_ref().to_vec());
+    let judged = judge(&structure, digest, role, anchors, facts)?;
+    let Judged { signers, roots, signing_time, stamped_at } = judged;
+    Ok(Verified { content, signers, roots, signing_time, stamped_at })
+}
+
+/// Signatures that all hold.
+struct Judged {
+    signers: Vec<Certificate>,
+    roots: Vec<Certificate>,
+    signing_time: UnixTime,
+    stamped_at: Option<UnixTime>,
+}
+
+/// Judges every signature over a content with this digest.
+fn judge(
+    structure: &Structure,
+    digest: impl Fn(Hash) -> Result<Vec<u8>, EnvelopeError>,
+    role: Role,
+    anchors: &Anchors<'_>,
+    facts: &Facts<'_>,
+) -> Result<Judged, EnvelopeError> {
     let epoch = UnixTime::since_unix_epoch(std::time::Duration::ZERO);
     let (mut signing_time, mut stamped_at) = (epoch, Some(epoch));
-    let mut signers = Vec::new();
+    let (mut signers, mut roots) = (Vec::new(), Vec::new());
     let mut used: Vec<Certificate> = Vec::new();
     for signature in &structure.signatures {
-        let signed_at = structure.verify_signature(signature)?;
+        let signed_at = structure.verify_signature(signature, &digest(signature.hash)?)?;
         let stamp = stamp(signature, anchors, facts)?.map(|stamp| stamp.at);
-        let signed_at_least = stamp.filter(|_| content_type.outlives_certificate());
+        let signed_at_least = stamp.filter(|_| structure.content_type().outlives_certificate());
         let facts = Facts { signed_at: signed_at_least, ..*facts };
-        used.extend(trusted_path(&structure, &signature.signer, role, anchors.signers, &facts)?);
+        let path = trusted_path(structure, &signature.signer, role, anchors.signers, &facts)?;
+        used.extend(path.below);
+        roots.extend(path.root);
         check_time(&signature.signer, signed_at, stamp.unwrap_or(facts.now))?;
         signing_time = signing_time.max(signed_at);
         stamped_at = stamped_at.zip(stamp).map(|(latest, stamp)| latest.max(stamp));
@@ -182,7 +257,48 @@ pub fn verify(
     if let Some(unused) = structure.certificates.iter().find(|certificate| !used.contains(certificate)) {
         return Err(EnvelopeError::UnusedCertificate(unused.subject().to_owned()));
     }
-    Ok(Verified { content: structure.content, signers, signing_time, stamped_at })
+    Ok(Judged { signers, roots, signing_time, stamped_at })
+}
+
+/// A licence request whose signature holds: whoever made it has the key of `signer`. Who that is, nobody vouches for.
+#[derive(Debug, Clone)]
+pub struct Possessed {
+    /// The bytes that were signed.
+    pub content: Vec<u8>,
+    /// The certificate whose key signed them.
+    pub signer: Certificate,
+    /// The CAs above it that came along, nearest first.
+    pub authorities: Vec<Certificate>,
+    /// When, by the signer's own clock.
+    pub signing_time: UnixTime,
+}
+
+/// Verifies the form and the signature of a [`ContentType::LicenceRequest`], and that every certificate in it stands above the
+/// signer's: its signer possesses the key (G6). No root is asked, since who licenses need not know the publisher's CA; nothing else
+/// is ever accepted in this way.
+///
+/// # Errors
+/// What is wrong; [`EnvelopeError::refusal`] gives the code for it.
+pub fn verify_possession(envelope: &[u8], now: UnixTime) -> Result<Possessed, EnvelopeError> {
+    let mut structure = Structure::read(envelope, ContentType::LicenceRequest)?;
+    let Some(content) = structure.content.take() else {
+        return Err(EnvelopeError::Form("no content".to_owned()));
+    };
+    let [signature] = &structure.signatures[..] else {
+        return Err(EnvelopeError::Form("not exactly one signature".to_owned()));
+    };
+    if signature.token.is_some() {
+        return Err(EnvelopeError::Form("a timestamp, which a licence request has not".to_owned()));
+    }
+    let signing_time = structure.verify_signature(signature, signature.hash.of(&content).as_ref())?;
+    let signer = signature.signer.clone();
+    check_time(&signer, signing_time, now)?;
+    let authorities = authorities_above(&signer, &structure.certificates);
+    let is_unused = |one: &&Certificate| **one != signer && !authorities.contains(one);
+    if let Some(unused) = structure.certificates.iter().find(is_unused) {
+        return Err(EnvelopeError::UnusedCertificate(unused.subject().to_owned()));
+    }
+    Ok(Possessed { content, signer, authorities, signing_time })
 }
 
 /// Verifies the timestamp of a signature, if it has one.
@@ -209,7 +325,7 @@ pub fn digest(envelope: &[u8]) -> Digest {
 pub struct Inspection {
     /// What it holds.
     pub content_type: ContentType,
-    /// The content.
+    /// The content; empty where it is beside the envelope.
     pub content: Vec<u8>,
     /// Who is said to have signed it, and when.
     pub signers: Vec<(Certificate, UnixTime)>,
@@ -269,18 +385,18 @@ pub fn inspect(envelope: &[u8]) -> Result<Inspection, EnvelopeError> {
         stamps: tokens.map(Token::claimed).collect(),
         signers: signers.collect::<Result<_, EnvelopeError>>()?,
         certificates: structure.certificates,
-        content: structure.content,
+        content: structure.content.unwrap_or_default(),
     })
 }
 
-/// Returns the path from the signer up to, and without, the root.
+/// Returns the path from the signer up to the root.
 fn trusted_path(
     structure: &Structure,
     signer: &Certificate,
     role: Role,
     roots: &Roots,
     facts: &Facts<'_>,
-) -> Result<Vec<Certificate>, EnvelopeError> {
+) -> Result<Path, EnvelopeError> {
     let (path, verdict) = path::judged(signer, &structure.certificates, role, roots, facts);
     if let Err(refused) = verdict {
         return Err(if path::revoked(&refused).is_some() {

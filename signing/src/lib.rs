@@ -7,7 +7,8 @@
 //!
 //! Start with [`admit`], which is everything a client checks (`spec/signing.md`, G8). What it calls, each on its own:
 //! [`envelope`] (who signed these bytes), [`definition`] (what may be run), [`licence`] (under which names),
-//! [`order`] (which of it, when), [`audience`] and [`merkle`] (for whom). [`policy`] stands beside it: where clients connect.
+//! [`order`] (which of it, when), [`audience`] and [`merkle`] (for whom). [`policy`] stands beside it: where clients connect; [`pack`], too: how
+//! definitions and their resources travel together.
 
 pub mod admit;
 mod algorithm;
@@ -20,6 +21,7 @@ mod fixture;
 pub mod licence;
 pub mod merkle;
 pub mod order;
+pub mod pack;
 mod path;
 pub mod policy;
 pub mod timestamp;

@@ -3,6 +3,7 @@
 //! Prefixes are compared exactly (G3). `serial` never goes back; who keeps the highest one is the caller.
 
 mod document;
+mod request;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,6 +11,10 @@ use std::sync::Arc;
 use muster_pki::{Thumbprint, UnixTime};
 
 use crate::definition::DefinitionName;
+
+pub use self::request::{
+    LicenceRequest, REQUEST_PREFIXES_MAX, REQUEST_TEXT_BYTES_MAX, RequestError, VerifiedRequest,
+};
 
 /// Largest licence text in bytes.
 pub const TEXT_BYTES_MAX: usize = 192 * 1024;
@@ -223,29 +228,46 @@ impl LicenceError {
 }
 
 fn check(terms: &Terms) -> Result<(), LicenceError> {
-    let is_text =
-        |text: &str, max: usize| !text.is_empty() && text.len() <= max && !text.chars().any(char::is_control);
     if terms.serial == 0 {
         return Err(LicenceError::new("serial is 0; wanted 1 or more"));
     }
-    if !is_text(&terms.licensee, 256) {
-        return Err(LicenceError::new(format!("licensee is {:?}; wanted 1 to 256 bytes", terms.licensee)));
-    }
-    if !is_text(&terms.tenant, crate::order::TENANT_BYTES_MAX) {
-        return Err(LicenceError::new(format!("tenant is {:?}; wanted 1 to 64 bytes", terms.tenant)));
-    }
+    check_licensee(&terms.licensee)?;
+    check_tenant(&terms.tenant)?;
     if terms.not_after <= terms.not_before {
         return Err(LicenceError::new("not_after is not after not_before"));
     }
-    if let Some(wrong) = terms.prefixes.keys().find(|prefix| !DefinitionName::is_prefix(prefix)) {
-        return Err(LicenceError::new(format!(
-            "prefix {wrong:?}; wanted ASCII letters and digits, without hyphen"
-        )));
-    }
+    terms.prefixes.keys().try_for_each(|prefix| check_prefix(prefix))?;
     if let Some((prefix, _)) = terms.prefixes.iter().find(|(_, signers)| signers.is_empty()) {
         return Err(LicenceError::new(format!("prefix {prefix} has no signer; give one, or remove it")));
     }
     Ok(())
+}
+
+fn is_text(text: &str, max: usize) -> bool {
+    !text.is_empty() && text.len() <= max && !text.chars().any(char::is_control)
+}
+
+fn check_licensee(licensee: &str) -> Result<(), LicenceError> {
+    match is_text(licensee, 256) {
+        true => Ok(()),
+        false => Err(LicenceError::new(format!("licensee is {licensee:?}; wanted 1 to 256 bytes"))),
+    }
+}
+
+fn check_tenant(tenant: &str) -> Result<(), LicenceError> {
+    match is_text(tenant, crate::order::TENANT_BYTES_MAX) {
+        true => Ok(()),
+        false => Err(LicenceError::new(format!("tenant is {tenant:?}; wanted 1 to 64 bytes"))),
+    }
+}
+
+fn check_prefix(prefix: &str) -> Result<(), LicenceError> {
+    match DefinitionName::is_prefix(prefix) {
+        true => Ok(()),
+        false => Err(LicenceError::new(format!(
+            "prefix {prefix:?}; wanted ASCII letters and digits, without hyphen"
+        ))),
+    }
 }
 
 #[cfg(test)]

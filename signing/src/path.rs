@@ -2,15 +2,23 @@
 
 use muster_pki::{Certificate, Facts, Finding, Refused, Role, Roots, Rule, Severity};
 
-/// Judges `signer` as `role`; returns the path from it up to, and without, the root, and the verdict. `facts.name` and
-/// `facts.intermediates` are not used.
+/// The certificates that lead from a signer to a root.
+#[derive(Debug)]
+pub(crate) struct Path {
+    /// The signer's own first, without the root.
+    pub(crate) below: Vec<Certificate>,
+    /// `None`: there is no path.
+    pub(crate) root: Option<Certificate>,
+}
+
+/// Judges `signer` as `role`; returns the path and the verdict. `facts.name` and `facts.intermediates` are not used.
 pub(crate) fn judged(
     signer: &Certificate,
     inside: &[Certificate],
     role: Role,
     roots: &Roots,
     facts: &Facts<'_>,
-) -> (Vec<Certificate>, Result<(), Refused>) {
+) -> (Path, Result<(), Refused>) {
     let others = inside.iter().filter(|certificate| *certificate != signer);
     let chain: Vec<_> = std::iter::once(signer)
         .chain(others)
@@ -18,9 +26,9 @@ pub(crate) fn judged(
         .collect();
     let facts = Facts { name: None, intermediates: &[], ..*facts };
     let verdict = muster_pki::check(role, &chain, roots, &facts);
-    let mut path = verdict.path().to_vec();
-    path.pop();
-    (path, verdict.into_result().map(drop))
+    let mut below = verdict.path().to_vec();
+    let root = below.pop();
+    (Path { below, root }, verdict.into_result().map(drop))
 }
 
 /// Returns what says that a certificate is revoked, if that is among the reasons.

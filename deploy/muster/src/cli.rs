@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::ctx::Ctx;
-pub(crate) use self::issue::{Ask, Issue, Run};
+pub(crate) use self::issue::{Ask, Issue, OrderKey, Run};
 pub(crate) use self::pki::{Flaws, Pki, PkiCheck, PkiInit, PkiIssue};
 pub(crate) use self::policy::Policy;
 use crate::output::Format;

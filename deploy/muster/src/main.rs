@@ -12,6 +12,7 @@ mod home;
 mod issue;
 mod operator;
 mod order_check;
+mod order_key;
 mod output;
 mod pki_home;
 mod provision;

@@ -229,7 +229,7 @@ fn write_definitions(home: &Home, now: UnixTime) -> Result<(), Failure> {
 /// Issues a licence that binds the development prefixes to the home's publisher.
 fn write_licence(home: &Home, tenant: &str, serial: u64, now: UnixTime) -> Result<(), Failure> {
     let publisher = crate::home::read_file(&home.path("publisher/cert.pem"), "muster pki init")?;
-    let request = muster_sign::LicenceRequest {
+    let request = muster_sign::NewLicence {
         licensee: format!("Development fleet of {}", operator_name()),
         tenant: tenant.to_owned(),
         serial,

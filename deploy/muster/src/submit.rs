@@ -6,18 +6,18 @@
 
 use std::time::Duration;
 
-use muster_pki::Role;
 use muster_proto::operator::v1::SubmitInstructionRequest;
 use muster_signing::definition::Kind;
 use muster_signing::envelope::{self, ContentType, Signer};
 use rustls_pki_types::UnixTime;
 use tonic::{Code, Status};
 
+use crate::cli::OrderKey;
 use crate::exit::{Exit, Failure};
-use crate::home::{Home, read_file};
+use crate::home::Home;
 use crate::issue::{self, Checked, Wish};
 use crate::operator::{Operator, answered};
-use crate::provision;
+use crate::order_key;
 
 /// Before an order goes a second time: a Switch that its service manager starts again is often there by then.
 const RESUBMIT_PAUSE: Duration = Duration::from_secs(1);
@@ -37,12 +37,9 @@ pub(crate) async fn submit(
     home: &Home,
     wish: &Wish,
     checked: &Checked,
+    key: &OrderKey,
 ) -> Result<String, Failure> {
-    let next = &provision::how_to_have(home, Role::OrderSigner, "operator/order");
-    let certificate = read_file(&home.path("operator/order.pem"), next)?;
-    let key = read_file(&home.path("operator/order.key"), next)?;
-    let signer = Signer::from_pem(&certificate, &key)
-        .map_err(|error| Failure::denied(format!("the order-signing key: {error}")).with_next(next))?;
+    let signer = order_key::open(home, key)?;
     let prepare_again = async || {
         let again = issue::prepare(operator, home, wish).await?;
         still_meant(checked, &again)?;

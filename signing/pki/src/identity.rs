@@ -135,6 +135,13 @@ impl Identity {
     }
 }
 
+/// Returns the CAs that stand above `leaf` among `certificates`, nearest first, without a root: what a chain is put together of where the
+/// key is elsewhere.
+#[must_use]
+pub fn authorities_above(leaf: &Certificate, certificates: &[Certificate]) -> Vec<Certificate> {
+    chain::above(leaf, certificates)
+}
+
 /// What the files hold, before it is put together.
 #[derive(Default)]
 struct Found {

@@ -41,7 +41,9 @@ pub use device_id::{DeviceId, DeviceIdError};
 pub use device_key::DeviceKey;
 pub use finding::{Finding, Rule, Severity};
 pub use format::Format;
-pub use identity::{IDENTITY_CERTIFICATES_MAX, Identity, IdentityError, IdentityFiles, NamedBytes};
+pub use identity::{
+    IDENTITY_CERTIFICATES_MAX, Identity, IdentityError, IdentityFiles, NamedBytes, authorities_above,
+};
 pub use revocation::{
     CRL_BYTES_MAX, CRL_ENTRIES_MAX, CRLS_PER_ISSUER_MAX, Coverage, CrlError, CrlSources, CrlUrl, CrlUrlError,
     CrlWarning, Fetch, FetchError, FetchLimits, FetchRequest, FetchResponse, Fetched, GRACE, IssuerRule,

@@ -21,7 +21,8 @@ pub enum EnvelopeError {
     #[error(
         "not a signed envelope in strict DER: {0}; sign it with muster-sign, or with `openssl cms -sign -cades -nosmimecap \
          -nodetach -binary -md sha256 -econtent_type OID -in FILE -signer CERT.pem -inkey KEY.pem -certfile CHAIN.pem \
-         -outform DER -out FILE.cms`, where OID is 1.3.6.1.3.20263.1.1 for a definition, .2 for an order, .3 for a licence, .4 for a policy"
+         -outform DER -out FILE.cms`, where OID is 1.3.6.1.3.20263.1.1 for a definition, .2 for an order, .3 for a licence, .4 for a policy, \
+         .5 for a pack's index, .7 for a licence request, and .6, without -nodetach, for a file"
     )]
     Form(String),
     /// Another type of document, or none of ours.
@@ -145,6 +146,9 @@ pub enum SignError {
         "the key is not the one of certificate {0}; give the key that the certificate was issued for, and the leaf first"
     )]
     Mismatch(String),
+    /// A key that lives elsewhere did not sign.
+    #[error("{0}")]
+    Remote(String),
     /// More bytes than an envelope may have.
     #[error("the envelope would have {0} bytes; wanted at most {ENVELOPE_BYTES_MAX}")]
     TooLarge(usize),

@@ -9,6 +9,9 @@ use super::error::{EnvelopeError, SignError};
 use super::structure::{encode, form, signed_data};
 use crate::timestamp::Token;
 
+/// The countersignature of PKCS#9 (RFC 5652 §11.4), as Authenticode had it: whoever holds its key writes any time into it.
+const LEGACY_COUNTERSIGNATURE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.6");
+
 const TIME_STAMP_TOKEN: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.14");
 
 /// Returns the value of each signature of an envelope, in the order of the envelope: what a timestamp authority is asked to
@@ -49,6 +52,11 @@ pub(super) fn read(attributes: &Attributes) -> Result<Token, EnvelopeError> {
     let [attribute] = attributes.as_slice() else {
         return Err(form("several unsigned attributes; wanted a timestamp, or none"));
     };
+    if attribute.oid == LEGACY_COUNTERSIGNATURE {
+        return Err(form(
+            "a legacy countersignature; wanted an RFC 3161 timestamp (`muster-sign timestamp`), or none",
+        ));
+    }
     if attribute.oid != TIME_STAMP_TOKEN {
         let problem = format!("the unsigned attribute {}, which nothing here reads", attribute.oid);
         return Err(EnvelopeError::Form(problem));

@@ -23,7 +23,8 @@ use crate::timestamp::Token;
 #[derive(Debug)]
 pub(super) struct Structure {
     content_type: ContentType,
-    pub(super) content: Vec<u8>,
+    /// `None`: it is beside the signature (detached).
+    pub(super) content: Option<Vec<u8>>,
     pub(super) certificates: Vec<Certificate>,
     pub(super) signatures: Vec<Signature>,
 }
@@ -33,7 +34,7 @@ pub(super) struct Structure {
 pub(super) struct Signature {
     pub(super) signer: Certificate,
     pub(super) attributes: SignedAttributes,
-    hash: Hash,
+    pub(super) hash: Hash,
     algorithm: AlgorithmIdentifierOwned,
     pub(super) value: Vec<u8>,
     pub(super) token: Option<Token>,
@@ -41,20 +42,36 @@ pub(super) struct Signature {
 
 /// Returns the type that an envelope says it holds.
 pub(super) fn content_type(envelope: &[u8]) -> Result<ContentType, EnvelopeError> {
-    type_of(&signed_data(envelope)?, "definition, order, licence or policy")
+    type_of(
+        &signed_data(envelope)?,
+        "definition, order, licence, policy, pack's index, file's signature or licence request",
+    )
 }
 
-/// Makes an envelope.
+/// Makes an envelope; the content of a detached one stays outside.
 pub(super) fn sign(
     content: &[u8],
     content_type: ContentType,
     signers: &[&Signer],
     signing_time: UnixTime,
 ) -> Result<Vec<u8>, SignError> {
+    let inside = (!content_type.is_detached()).then_some(content);
     // What cannot fit is not hashed.
-    if content.len() > ENVELOPE_BYTES_MAX {
+    if let Some(content) = inside.filter(|content| content.len() > ENVELOPE_BYTES_MAX) {
         return Err(SignError::TooLarge(content.len()));
     }
+    let digest = |hash: Hash| Ok(hash.of(content).as_ref().to_vec());
+    assemble(inside, digest, content_type, signers, signing_time)
+}
+
+/// Makes an envelope around `inside`, or beside a content of which only `digest` is known.
+pub(super) fn assemble(
+    inside: Option<&[u8]>,
+    digest: impl Fn(Hash) -> Result<Vec<u8>, SignError>,
+    content_type: ContentType,
+    signers: &[&Signer],
+    signing_time: UnixTime,
+) -> Result<Vec<u8>, SignError> {
     let unique: Vec<_> =
         signers.iter().filter_map(|signer| signer.certificate()).map(Certificate::thumbprint).collect();
     let is_repeated =
@@ -73,7 +90,10 @@ pub(super) fn sign(
         .collect::<Result<Vec<_>, der::Error>>()?;
     let infos = signers
         .iter()
-        .map(|signer| signer_info(content, content_type, signer, signing_time))
+        .map(|signer| {
+            let digest = digest(signer.key_type().hash())?;
+            signer_info(&digest, content_type, signer, signing_time)
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let signed_data = SignedData {
         // RFC 5652 §5.1: 3, since the content type is not id-data.
@@ -81,7 +101,7 @@ pub(super) fn sign(
         digest_algorithms: digest_algorithms(infos.iter().map(|info| &info.digest_alg))?,
         encap_content_info: EncapsulatedContentInfo {
             econtent_type: content_type.oid(),
-            econtent: Some(Any::encode_from(&OctetStringRef::new(content)?)?),
+            econtent: inside.map(|content| Any::encode_from(&OctetStringRef::new(content)?)).transpose()?,
         },
         certificates: Some(CertificateSet::try_from(certificates)?),
         crls: None,
@@ -101,7 +121,7 @@ pub(super) fn encode(signed_data: &SignedData) -> Result<Vec<u8>, SignError> {
 }
 
 fn signer_info(
-    content: &[u8],
+    digest: &[u8],
     content_type: ContentType,
     signer: &Signer,
     signing_time: UnixTime,
@@ -109,7 +129,7 @@ fn signer_info(
     let certificate = signer.certificate().ok_or(SignError::Key)?;
     let parsed = x509_cert::Certificate::from_der(certificate.der())?.tbs_certificate;
     let hash = signer.key_type().hash();
-    let signed = attributes::make(content_type.oid(), hash.of(content).as_ref(), signing_time, certificate)?;
+    let signed = attributes::make(content_type.oid(), digest, signing_time, certificate)?;
     let value = signer.sign(&signed.to_der()?)?;
     Ok(SignerInfo {
         version: CmsVersion::V1,
@@ -126,6 +146,10 @@ fn signer_info(
 }
 
 impl Structure {
+    pub(super) const fn content_type(&self) -> ContentType {
+        self.content_type
+    }
+
     /// Reads an envelope of one type; nothing is verified yet.
     pub(super) fn read(envelope: &[u8], content_type: ContentType) -> Result<Self, EnvelopeError> {
         let data = signed_data(envelope)?;
@@ -142,9 +166,13 @@ impl Structure {
         if data.crls.is_some() {
             return Err(form("CRLs inside"));
         }
-        let content = match &data.encap_content_info.econtent {
-            Some(content) => content.decode_as::<OctetString>()?.into_bytes(),
-            None => return Err(form("a detached signature, without its content")),
+        let content = match (&data.encap_content_info.econtent, content_type.is_detached()) {
+            (Some(content), false) => Some(content.decode_as::<OctetString>()?.into_bytes()),
+            (None, true) => None,
+            (None, false) => return Err(form("a detached signature, without its content")),
+            (Some(_), true) => {
+                return Err(form("a file's signature with the file inside; wanted it detached"));
+            }
         };
         let certificates = certificates(data.certificates.as_ref())?;
         let infos = data.signer_infos.0.as_slice();
@@ -169,15 +197,19 @@ impl Structure {
         Ok(Self { content_type, content, certificates, signatures })
     }
 
-    /// Verifies one signature with the key of its certificate, and returns the time of signing.
-    pub(super) fn verify_signature(&self, signature: &Signature) -> Result<UnixTime, EnvelopeError> {
+    /// Verifies one signature over a content with this digest, by the key of its certificate, and returns the time of signing.
+    pub(super) fn verify_signature(
+        &self,
+        signature: &Signature,
+        digest: &[u8],
+    ) -> Result<UnixTime, EnvelopeError> {
         let bad =
             |problem| EnvelopeError::Signature { signer: signature.signer.subject().to_owned(), problem };
         let signed = attributes::read(&signature.attributes)?;
         if signed.content_type != self.content_type.oid() {
             return Err(bad("its contentType is another one"));
         }
-        if signed.message_digest != signature.hash.of(&self.content).as_ref() {
+        if signed.message_digest != digest {
             return Err(bad("the content was changed"));
         }
         if !signed.certificate.names(&signature.signer)? {

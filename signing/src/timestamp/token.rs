@@ -265,6 +265,7 @@ impl Token {
             Some(revoked) => TimestampError::Revoked(revoked.subject.clone()),
             None => TimestampError::Untrusted(refused),
         })?;
+        let path = path.below;
         let is_revoked = |certificate: &&Certificate| {
             facts.revocation.is_some_and(|revocation| revocation.is_revoked(certificate))
         };

@@ -1,10 +1,17 @@
 //! The command line of `muster-sign`.
 
+mod file;
+mod pack;
+
 use std::path::PathBuf;
 
+pub use self::file::{FileCommand, Judged, SignFile, StampAtOnce, VerifyFile};
+pub use self::pack::{BuildPack, PackCommand, VerifyPack};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Signs, verifies and shows the documents that Muster's clients trust.
+use crate::key::{KeySource, SignerSource};
+
+/// Signs, verifies and shows the documents that Muster's clients trust, and files for anyone.
 #[derive(Debug, Parser)]
 #[command(
     name = "muster-sign",
@@ -14,8 +21,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
         muster-sign definition verify Acme-Os-Version.cms --home ~/.muster\n  \
         muster-sign licence issue --licensee 'Acme Ltd' --tenant acme --prefix Acme=author.pem --serial 2 --valid 365d \
         --key licensor.key --cert licensor.pem --out licence.cms\n  \
+        muster-sign licence request --prefix Acme --key author.pfx --out acme-request.cms\n  \
         muster-sign policy sign policy-7.toml --key policy.key --cert policy.pem --out policy-7.cms\n  \
-        muster-sign timestamp Acme-Os-Version.cms --url http://timestamp.example/ --home ~/.muster\n\n\
+        muster-sign timestamp Acme-Os-Version.cms --url http://timestamp.example/ --home ~/.muster\n  \
+        muster-sign pack build definitions/ --name Acme-Security-Basics --version 1.0.0 --says 'Certificates and ports' \
+        --key author.key --cert author.pem --out basics.pack\n  \
+        muster-sign file sign muster-switch --key release.key --cert release.pem\n\n\
         Exit codes: 0 done, 1 refused (the reason and what would fix it are on standard error), 2 usage."
 )]
 pub struct Cli {
@@ -36,7 +47,14 @@ pub enum Document {
     /// Client policies: where a fleet's clients connect, and whom they trust there.
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// Put a timestamp (RFC 3161) beside each signature of a document; a definition then outlives its author's certificate.
+    /// Packs: definitions and their resources in one archive.
+    #[command(subcommand)]
+    Pack(PackCommand),
+    /// Files of any kind and size, such as release binaries: signatures beside them.
+    #[command(subcommand)]
+    File(FileCommand),
+    /// Put a timestamp (RFC 3161) beside each signature of a document; a definition, or a file's signature, then outlives its signer's
+    /// certificate.
     #[command(
         after_help = "Examples:\n  muster-sign timestamp Acme-Os-Version.cms --url http://timestamp.example/ --home ~/.muster\n\n\
                       Where the authority cannot be reached from here:\n  \
@@ -54,7 +72,7 @@ pub enum Document {
 pub enum DefinitionCommand {
     /// Check an authored text and sign it.
     #[command(
-        after_help = "Example:\n  muster-sign definition sign Acme-Os-Version.toml --key author.key --cert author.pem --out Acme-Os-Version.cms"
+        after_help = format!("Example:\n  muster-sign definition sign Acme-Os-Version.toml --key author.pfx --out Acme-Os-Version.cms\n\n{KEYS_HELP}")
     )]
     Sign(SignDefinition),
     /// Verify a signed definition as a Switch does when it is imported, and look its prefix up in the licence.
@@ -78,13 +96,21 @@ pub enum DefinitionCommand {
 /// What to do with a licence.
 #[derive(Debug, Subcommand)]
 pub enum LicenceCommand {
+    /// Ask a licensor for prefixes: a file with them and the certificate, signed to prove its key, which stays here.
+    #[command(
+        after_help = format!("Example:\n  muster-sign licence request --prefix Acme --licensee 'Acme Ltd' --tenant acme --key author.pfx --out acme-request.cms\n\nSend the file to the licensor, and tell them the thumbprint that is shown on another way.\n\n{KEYS_HELP}")
+    )]
+    Request(Box<RequestLicence>),
     /// Issue and sign a licence.
     #[command(
-        after_help = "Example:\n  muster-sign licence issue --licensee 'Acme Ltd' --tenant acme --prefix Acme=author.pem --prefix Muster=author.pem --serial 2 --valid 365d --key licensor.key --cert licensor.pem --out licence.cms"
+        after_help = format!("Example:\n  muster-sign licence issue --licensee 'Acme Ltd' --tenant acme --prefix Acme=author.pem --prefix Muster=author.pem --serial 2 --valid 365d --key licensor.key --cert licensor.pem --out licence.cms\n  muster-sign licence issue --request acme-request.cms --serial 3 --valid 365d --key licensor.pfx --out licence.cms\n\n\
+            A request shows that its maker has the key, not who that is: compare the thumbprint of `licence inspect` with the one that the publisher tells you.\n\n{KEYS_HELP}")
     )]
-    Issue(IssueLicence),
-    /// Show what a licence says; nothing is verified.
-    #[command(after_help = "Example:\n  muster-sign licence inspect licence.cms")]
+    Issue(Box<IssueLicence>),
+    /// Show what a licence says, without verifying it; or what a request asks for, which must have been made with its certificate's key.
+    #[command(
+        after_help = "Examples:\n  muster-sign licence inspect licence.cms\n  muster-sign licence inspect acme-request.cms"
+    )]
     Inspect(Inspect),
 }
 
@@ -93,7 +119,7 @@ pub enum LicenceCommand {
 pub enum PolicyCommand {
     /// Check an authored text and sign it.
     #[command(
-        after_help = "Example:\n  muster-sign policy sign policy-7.toml --key policy.key --cert policy.pem --out policy-7.cms\n\nA serial only grows: give each policy a higher one than every policy before it."
+        after_help = format!("Example:\n  muster-sign policy sign policy-7.toml --key policy.key --cert policy.pem --out policy-7.cms\n\nA serial only grows: give each policy a higher one than every policy before it.\n\n{KEYS_HELP}")
     )]
     Sign(SignPolicy),
     /// Verify a signed policy as a Switch does when it is imported, and a client before it follows it.
@@ -226,17 +252,43 @@ pub struct Inspect {
     pub output: Output,
 }
 
+/// Arguments of `licence request`.
+#[derive(Debug, Args)]
+pub struct RequestLicence {
+    /// A prefix to publish under; may be repeated.
+    #[arg(long = "prefix", value_name = "PREFIX", required = true)]
+    pub prefixes: Vec<String>,
+    /// Whom the licence is to be for, in words; left out, the licensor says.
+    #[arg(long)]
+    pub licensee: Option<String>,
+    /// The organisation whose devices are to follow it; left out, the licensor says.
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// The publisher's key and certificate.
+    #[command(flatten)]
+    pub signer: SignerFiles,
+    /// Where the request (DER) goes.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// How to say what was done.
+    #[command(flatten)]
+    pub output: Output,
+}
+
 /// Arguments of `licence issue`.
 #[derive(Debug, Args)]
 pub struct IssueLicence {
-    /// Whom it is for, in words.
-    #[arg(long)]
-    pub licensee: String,
-    /// The organisation whose devices follow it.
-    #[arg(long)]
-    pub tenant: String,
+    /// Whom it is for, in words [default: what the request says].
+    #[arg(long, required_unless_present = "requests")]
+    pub licensee: Option<String>,
+    /// The organisation whose devices follow it [default: what the request says].
+    #[arg(long, required_unless_present = "requests")]
+    pub tenant: Option<String>,
+    /// A publisher's request, whose prefixes are bound to the certificate in it; may be repeated.
+    #[arg(long = "request", value_name = "FILE")]
+    pub requests: Vec<PathBuf>,
     /// A prefix and the certificates that may sign under it (PEM, the first of each file); may be repeated.
-    #[arg(long = "prefix", value_name = "PREFIX=CERT.pem[,CERT.pem]", value_parser = prefix, required = true)]
+    #[arg(long = "prefix", value_name = "PREFIX=CERT.pem[,CERT.pem]", value_parser = prefix, required_unless_present = "requests")]
     pub prefixes: Vec<(String, Vec<PathBuf>)>,
     /// Greater than that of every licence before it.
     #[arg(long)]
@@ -244,7 +296,8 @@ pub struct IssueLicence {
     /// How long from now on, in days or years: 365d, 2y.
     #[arg(long, value_parser = days)]
     pub valid: u64,
-    /// The home whose trust/licences.pem must accept the signer; without it only its purpose is looked at.
+    /// The home whose trust/licences.pem must accept the signer, and trust/authors.pem the requests' certificates; without it only
+    /// their purpose is looked at.
     #[arg(long, env = "MUSTER_HOME")]
     pub home: Option<PathBuf>,
     /// Key and certificate.
@@ -259,15 +312,44 @@ pub struct IssueLicence {
 }
 
 /// Who signs.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct SignerFiles {
-    /// The private key (PEM); it is read and never copied.
-    #[arg(long)]
-    pub key: PathBuf,
-    /// The certificate and those above it (PEM, the signer's own first).
-    #[arg(long)]
-    pub cert: PathBuf,
+    /// The private key: a PEM file, a PFX, or the PKCS#11 URI of a token's key (RFC 7512), such as
+    /// 'pkcs11:token=signing;object=author'; it is used where it is and never copied.
+    #[arg(long, value_name = "FILE|pkcs11:URI")]
+    pub key: KeySource,
+    /// The certificate and those above it (PEM, the signer's own first); left out, those beside the key in the PFX or the token.
+    #[arg(long, visible_alias = "certificate", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// A file whose first line opens the key: a password or PIN. Without it, MUSTER_KEY_PASSWORD of the environment, else the
+    /// terminal is asked. A URI's pin-source goes before all of them.
+    #[arg(long, value_name = "FILE")]
+    pub key_password_file: Option<PathBuf>,
+    /// The library of the token's maker, where the URI has no module-path.
+    #[arg(long, env = "MUSTER_PKCS11_MODULE", value_name = "FILE")]
+    pub pkcs11_module: Option<PathBuf>,
 }
+
+impl SignerFiles {
+    /// Returns the same for [`crate::key::open`].
+    #[must_use]
+    pub fn source(&self) -> SignerSource {
+        SignerSource {
+            key: self.key.clone(),
+            certificate: self.cert.clone(),
+            password_file: self.key_password_file.clone(),
+            module: self.pkcs11_module.clone(),
+        }
+    }
+}
+
+/// How `--help` tells where a key may be.
+const KEYS_HELP: &str = "Keys:\n  \
+    --key author.key --cert author.pem                    PEM\n  \
+    --key author.pfx                                      PFX (PKCS#12) with the certificate in it\n  \
+    --key 'pkcs11:token=signing;object=author' --pkcs11-module /usr/lib/softhsm/libsofthsm2.so\n  \
+    --key 'pkcs11:token=signing;id=%a1?module-path=/usr/lib/x.so&pin-source=/run/secrets/pin'\n  \
+    A password or PIN comes from --key-password-file, MUSTER_KEY_PASSWORD or the terminal, never from an argument.";
 
 /// In which form something is said.
 #[derive(Debug, Clone, Copy, Args)]

@@ -1,13 +1,18 @@
 //! The commands: files in, one document or one report out.
 
+mod file;
+mod licence;
 mod lint;
+mod pack;
 mod policy;
 mod timestamp;
+mod whole;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use muster_pki::{Certificate, RevocationIndex, Role, Roots, UnixTime};
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use muster_pki::{Certificate, RevocationIndex, Roots, UnixTime};
 use muster_signing::definition::Definition;
 use muster_signing::envelope::{self, ContentType, Inspection, Signer};
 use muster_signing::licence::Licence;
@@ -16,13 +21,10 @@ use muster_signing::timestamp::ClaimedStamp;
 use serde_json::{Value, json};
 
 use crate::cli::{
-    Cli, DefinitionCommand, Document, Format, Inspect, IssueLicence, LicenceCommand, Output, PolicyCommand,
-    SignDefinition, SignerFiles, VerifyDefinition,
+    Cli, DefinitionCommand, Document, FileCommand, Format, Inspect, LicenceCommand, Output, PackCommand,
+    PolicyCommand, SignDefinition, SignerFiles, VerifyDefinition,
 };
-use crate::{
-    LicenceRequest, Licensed, ToolError, Trust, check_signer_role, issue_licence, read_envelope,
-    sign_definition, verify_definition,
-};
+use crate::{Licensed, ToolError, Trust, key, read_envelope, sign_definition, verify_definition};
 
 /// What a command found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,11 +57,16 @@ pub fn run(cli: &Cli, now: UnixTime) -> anyhow::Result<Report> {
         }
         Document::Definition(DefinitionCommand::Lint(arguments)) => return lint::lint(arguments),
         Document::Definition(DefinitionCommand::Schema) => lint::SCHEMA.to_owned(),
-        Document::Licence(LicenceCommand::Issue(arguments)) => issue(arguments, now)?,
-        Document::Licence(LicenceCommand::Inspect(arguments)) => inspect(arguments, ContentType::Licence)?,
+        Document::Licence(LicenceCommand::Request(arguments)) => licence::request(arguments, now)?,
+        Document::Licence(LicenceCommand::Issue(arguments)) => licence::issue(arguments, now)?,
+        Document::Licence(LicenceCommand::Inspect(arguments)) => licence::inspect(arguments, now)?,
         Document::Policy(PolicyCommand::Sign(arguments)) => policy::sign(arguments, now)?,
         Document::Policy(PolicyCommand::Verify(arguments)) => policy::verify(arguments, now)?,
         Document::Policy(PolicyCommand::Inspect(arguments)) => inspect(arguments, ContentType::Policy)?,
+        Document::Pack(PackCommand::Build(arguments)) => pack::build(arguments, now)?,
+        Document::Pack(PackCommand::Verify(arguments)) => pack::verify(arguments, now)?,
+        Document::File(FileCommand::Sign(arguments)) => file::sign(arguments, now)?,
+        Document::File(FileCommand::Verify(arguments)) => file::verify(arguments, now)?,
         Document::Timestamp(arguments) => timestamp::stamp(arguments, now)?,
     };
     Ok(Report { text, verdict: Verdict::Fine })
@@ -177,11 +184,15 @@ fn inspect(arguments: &Inspect, wanted: ContentType) -> anyhow::Result<String> {
     };
     let text = String::from_utf8(content).with_context(|| format!("{file}: the content is not UTF-8"))?;
     let summary = match wanted {
-        ContentType::Licence => licence_summary(&Licence::parse(&text).with_context(|| file.to_string())?),
+        ContentType::Licence => licence::summary(&Licence::parse(&text).with_context(|| file.to_string())?),
         ContentType::Policy => {
             policy::summary(&Policy::parse(&text).with_context(|| file.to_string())?, arguments.output)
         }
-        ContentType::Definition | ContentType::Order => {
+        ContentType::Definition
+        | ContentType::Order
+        | ContentType::Pack
+        | ContentType::File
+        | ContentType::LicenceRequest => {
             let parsed = Definition::parse(&text).map_err(ToolError::from);
             definition_summary(&parsed.with_context(|| file.to_string())?)
         }
@@ -191,54 +202,21 @@ fn inspect(arguments: &Inspect, wanted: ContentType) -> anyhow::Result<String> {
     Ok(show(&report, arguments.output))
 }
 
-fn issue(arguments: &IssueLicence, now: UnixTime) -> anyhow::Result<String> {
-    let mut prefixes = Vec::new();
-    for (prefix, files) in &arguments.prefixes {
-        for file in files {
-            prefixes.push((prefix.clone(), read(file)?));
-        }
-    }
-    let request = LicenceRequest {
-        licensee: arguments.licensee.clone(),
-        tenant: arguments.tenant.clone(),
-        serial: arguments.serial,
-        valid_days: arguments.valid,
-        prefixes,
-    };
-    let signer = signer(&arguments.signer)?;
-    if let Some(home) = &arguments.home {
-        let others = [(Role::Author, "authors"), (Role::OrderSigner, "orders")];
-        // Only to say what the certificate is instead; a home need not have them.
-        let others: Vec<(Role, Roots)> =
-            others.into_iter().filter_map(|(role, name)| Some((role, roots(home, name).ok()?))).collect();
-        check_signer_role(&signer, Role::Licensor, &roots(home, "licences")?, &others, now)
-            .with_context(|| arguments.signer.cert.display().to_string())?;
-    }
-    let envelope = issue_licence(&request, &signer, now)?;
-    write(&arguments.out, &envelope)?;
-    let content = envelope::inspect(&envelope).map_err(ToolError::from)?.content;
-    let mut report = licence_summary(&Licence::parse(&String::from_utf8(content)?)?);
-    merge(
-        &mut report,
-        json!({
-            "signer": signer.certificate().map(person),
-            "digest": envelope::digest(&envelope).to_string(),
-            "out": arguments.out.display().to_string(),
-        }),
-    );
-    Ok(show(&report, arguments.output))
+fn signer(files: &SignerFiles) -> anyhow::Result<Signer> {
+    Ok(key::open(&files.source())?)
 }
 
-fn signer(files: &SignerFiles) -> anyhow::Result<Signer> {
-    let (certificate, key) = (read(&files.cert)?, read(&files.key)?);
-    Signer::from_pem(certificate, key)
-        .map_err(ToolError::from)
-        .with_context(|| format!("{}, {}", files.cert.display(), files.key.display()))
+/// Names the signer's files where its certificate is refused.
+fn signer_name(files: &SignerFiles) -> String {
+    files.cert.as_ref().map_or_else(|| files.key.to_string(), |cert| cert.display().to_string())
 }
 
 fn roots(home: &Path, role: &str) -> anyhow::Result<Roots> {
-    let path = home.join("trust").join(format!("{role}.pem"));
-    Ok(Roots::from_pem(&read(&path)?, &path.display().to_string())?)
+    roots_of(&home.join("trust").join(format!("{role}.pem")))
+}
+
+fn roots_of(path: &Path) -> anyhow::Result<Roots> {
+    Ok(Roots::from_pem(&read(path)?, &path.display().to_string())?)
 }
 
 /// Returns the certificates that an envelope and its timestamps claim: none if it is none.
@@ -305,24 +283,6 @@ fn definition_summary(definition: &Definition) -> Value {
     })
 }
 
-fn licence_summary(licence: &Licence) -> Value {
-    let terms = licence.terms();
-    let prefixes: serde_json::Map<String, Value> = terms
-        .prefixes
-        .iter()
-        .map(|(prefix, signers)| (prefix.clone(), signers.iter().map(ToString::to_string).collect()))
-        .collect();
-    json!({
-        "serial": terms.serial,
-        "licensee": terms.licensee,
-        "tenant": terms.tenant,
-        "not_before": terms.not_before.as_secs(),
-        "not_after": terms.not_after.as_secs(),
-        "refresh_by": terms.refresh_by.map(|moment| moment.as_secs()),
-        "prefixes": prefixes,
-    })
-}
-
 fn person(certificate: &Certificate) -> Value {
     json!({ "subject": certificate.subject(), "thumbprint": certificate.thumbprint().to_string() })
 }
@@ -371,6 +331,12 @@ fn lines(text: &mut String, value: &Value, depth: usize) {
 /// A document may come from anyone: its control characters do not reach the terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+fn random() -> anyhow::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).context("no random bytes from the system")?;
+    Ok(bytes)
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -1,29 +1,34 @@
 //! The authors' and licensors' tool, `muster-sign`: signs, verifies and shows definitions, licences and client
-//! policies.
+//! policies, and signs files for anyone.
 //!
 //! What its commands do is here as functions, for `muster pki init` and tests: [`sign_definition`],
-//! [`verify_definition`], [`issue_licence`], [`sign_policy`], [`verify_policy`], [`stamp_envelope`], [`read_envelope`]. They are given bytes and `now`; only
-//! [`command`] opens files and connections. Keys are PEM files, which are read and never copied; PFX files and PKCS#11 tokens are
-//! not supported by this version. Start with [`cli`].
+//! [`verify_definition`], [`request_licence`], [`issue_licence`], [`sign_policy`], [`verify_policy`], [`sign_file`], [`verify_file`], [`stamp_envelope`], [`read_envelope`]. They are given bytes and `now`; only
+//! [`command`] opens files and connections, and [`key`] what holds a signing key: PEM and PFX files, PKCS#11 tokens. Start with [`cli`].
 
 pub mod cli;
 pub mod command;
 mod definition;
 mod envelope;
+mod file;
+pub mod key;
 mod licence;
+mod pack;
 mod policy;
 mod timestamp;
 
 pub use definition::{Licensed, Trust, VerifiedDefinition, sign_definition, verify_definition};
 pub use envelope::{ReadError, read_envelope};
-pub use licence::{LicenceRequest, issue_licence};
+pub use file::{sign_file, verify_file};
+pub use licence::{NewLicence, issue_licence, request_licence, verify_request};
+pub use pack::sign_pack_index;
 pub use policy::{VerifiedPolicy, sign_policy, verify_policy};
 pub use timestamp::{Stamped, stamp_envelope};
 
 use muster_pki::{Certificate, ExtendedKeyUsage, Facts, Role, Roots, UnixTime};
 use muster_signing::definition::DefinitionError;
 use muster_signing::envelope::{EnvelopeError, SignError, Signer};
-use muster_signing::licence::LicenceError;
+use muster_signing::licence::{LicenceError, RequestError};
+use muster_signing::pack::PackError;
 use muster_signing::policy::PolicyError;
 use muster_signing::timestamp::TimestampError;
 
@@ -36,6 +41,9 @@ pub enum ToolError {
     /// The licence's terms do not hold together.
     #[error(transparent)]
     Licence(#[from] LicenceError),
+    /// A publisher's request is refused, or cannot be made.
+    #[error(transparent)]
+    Request(RequestError),
     /// The authored text is no policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -66,6 +74,9 @@ pub enum ToolError {
     /// A timestamp that nobody would believe.
     #[error(transparent)]
     Timestamp(#[from] TimestampError),
+    /// A pack that is not made, or not taken.
+    #[error(transparent)]
+    Pack(#[from] PackError),
     /// A verified content that is no text.
     #[error("the content is not UTF-8")]
     NotText,
@@ -107,6 +118,16 @@ impl From<EnvelopeError> for ToolError {
     }
 }
 
+impl From<RequestError> for ToolError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Envelope(problem) => problem.into(),
+            RequestError::Sign(error) => error.into(),
+            RequestError::Text(_) | RequestError::Authorities => Self::Request(error),
+        }
+    }
+}
+
 impl From<DefinitionError> for ToolError {
     fn from(error: DefinitionError) -> Self {
         Self::Definition(Box::new(error))
@@ -115,7 +136,11 @@ impl From<DefinitionError> for ToolError {
 
 /// What no client would accept should not be signed at all (G5).
 fn check_signer(signer: &Signer, now: UnixTime) -> Result<(), ToolError> {
-    let Some(certificate) = signer.certificate() else { return Ok(()) };
+    signer.certificate().map_or(Ok(()), |certificate| check_publisher(certificate, now))
+}
+
+/// Refuses a certificate that signs nothing which a client accepts.
+fn check_publisher(certificate: &Certificate, now: UnixTime) -> Result<(), ToolError> {
     let may_sign = |usages: &[ExtendedKeyUsage]| usages.contains(&ExtendedKeyUsage::CodeSigning);
     let problem = if !certificate.extended_key_usages().is_some_and(may_sign) {
         "it is not for codeSigning"

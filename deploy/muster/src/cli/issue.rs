@@ -1,8 +1,10 @@
 //! What can be typed behind `muster ask` and `muster run`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use muster_sign::key::KeySource;
 
 use crate::output::Format;
 
@@ -24,6 +26,27 @@ pub(crate) struct Issue {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Format,
+    #[command(flatten)]
+    pub(crate) key: OrderKey,
+}
+
+/// The key that signs the order.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Order key")]
+pub(crate) struct OrderKey {
+    /// A PEM file, a PFX, or the PKCS#11 URI of a token's key, such as 'pkcs11:token=orders;object=ann' [default: operator/order.key
+    /// of the home]
+    #[arg(long, env = "MUSTER_ORDER_KEY", value_name = "FILE|pkcs11:URI")]
+    pub(crate) order_key: Option<KeySource>,
+    /// Its certificate and those above it (PEM) [default: those beside the key]
+    #[arg(long, env = "MUSTER_ORDER_CERT", value_name = "FILE", requires = "order_key")]
+    pub(crate) order_cert: Option<PathBuf>,
+    /// A file whose first line is the key's password or PIN; else MUSTER_KEY_PASSWORD, else the terminal is asked
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_password_file: Option<PathBuf>,
+    /// The library of the token's maker, where the URI has no module-path
+    #[arg(long, env = "MUSTER_PKCS11_MODULE", value_name = "FILE")]
+    pub(crate) pkcs11_module: Option<PathBuf>,
 }
 
 /// `muster ask`

@@ -77,7 +77,7 @@ async fn issue_and_show(
     if consent == Consent::ForActions && checked.definition.kind() == Kind::Action {
         confirm(&checked)?;
     }
-    let id = submit(operator, home, wish, &checked).await?;
+    let id = submit(operator, home, wish, &checked, &options.key).await?;
     // A person who ends the wait early still has the id; programs find it in the document, or in the error.
     if matches!(options.output, Format::Table | Format::Wide) {
         output::note(&format!("instruction {id}"));

@@ -44,7 +44,7 @@ pub(super) fn order(
 }
 
 /// Returns the CAs above `leaf`; one too many where there are more than a peer accepts.
-fn above(leaf: &Certificate, certificates: &[Certificate]) -> Vec<Certificate> {
+pub(super) fn above(leaf: &Certificate, certificates: &[Certificate]) -> Vec<Certificate> {
     let mut found: Vec<Certificate> = Vec::new();
     let mut below = leaf.clone();
     for next in 0..CHAIN_CERTIFICATES_MAX {

@@ -8,7 +8,7 @@ use muster_signing::envelope::{self, Anchors};
 use muster_signing::policy::{Grants, Policy};
 use serde_json::{Value, json};
 
-use super::{inside, merge, person, read, revocation, roots, show, signer, write};
+use super::{inside, merge, person, read, revocation, roots, show, signer, signer_name, write};
 use crate::cli::{Format, Output, SignPolicy, VerifyPolicy};
 use crate::{check_signer_role, read_envelope, sign_policy, verify_policy};
 
@@ -22,7 +22,7 @@ pub(super) fn sign(arguments: &SignPolicy, now: UnixTime) -> anyhow::Result<Stri
         let others: Vec<(Role, Roots)> =
             others.into_iter().filter_map(|(role, name)| Some((role, roots(home, name).ok()?))).collect();
         check_signer_role(&signer, Role::Policy, &roots(home, "policies")?, &others, now)
-            .with_context(|| arguments.signer.cert.display().to_string())?;
+            .with_context(|| signer_name(&arguments.signer))?;
     }
     let envelope = sign_policy(&text, &signer, now).with_context(|| file.to_string())?;
     write(&arguments.out, &envelope)?;

@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use muster_pki::{Roots, UnixTime};
 use muster_signing::envelope;
 use muster_signing::timestamp::{Request, Stamp, TOKEN_BYTES_MAX, Token};
 use serde_json::{Value, json};
 
-use super::{inside, merge, person, read, revocation, show, write};
-use crate::cli::StampDocument;
+use super::{inside, merge, person, random, read, revocation, show, whole, write};
+use crate::cli::{StampAtOnce, StampDocument};
 use crate::{Stamped, read_envelope, stamp_envelope};
 
 /// How long an authority may take, from the connection to the last byte of its answer.
@@ -43,7 +42,7 @@ pub(super) fn stamp(arguments: &StampDocument, now: UnixTime) -> anyhow::Result<
             )
         }
     };
-    let roots = Roots::from_pem(&read(&path)?, &path.display().to_string())?;
+    let roots = super::roots_of(&path)?;
     // Who signed the list of a timestamp authority's issuing CA is in the answer alone.
     let revoked = |token: &Token| {
         let mut certificates = inside(&envelope);
@@ -67,7 +66,7 @@ pub(super) fn stamp(arguments: &StampDocument, now: UnixTime) -> anyhow::Result<
     };
     let Stamped { envelope, stamps } = stamped.with_context(|| name.to_string())?;
     let out = arguments.out.as_ref().unwrap_or(&arguments.file);
-    replace(out, &envelope)?;
+    whole::write(out, &envelope)?;
     let stamps: Vec<Value> = stamps.iter().map(stamp_report).collect();
     let report = json!({
         "timestamps": stamps,
@@ -77,13 +76,33 @@ pub(super) fn stamp(arguments: &StampDocument, now: UnixTime) -> anyhow::Result<
     Ok(show(&report, arguments.output))
 }
 
-/// Writes a document whole or not at all: it may be the only copy of what was signed.
-fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    write(&partial, bytes)?;
-    std::fs::rename(&partial, path).with_context(|| path.display().to_string())
+/// Stamps what was just signed, where the command line names an authority.
+pub(super) fn at_once(
+    envelope: Vec<u8>,
+    by: &StampAtOnce,
+    now: UnixTime,
+) -> anyhow::Result<(Vec<u8>, Option<UnixTime>)> {
+    let Some(url) = &by.timestamp else { return Ok((envelope, None)) };
+    let path = match (&by.timestamp_roots, &by.home) {
+        (Some(path), _) => path.clone(),
+        (None, Some(home)) => file(home),
+        (None, None) => anyhow::bail!(
+            "whose timestamps are believed? give --timestamp-roots FILE, or --home with trust/{ROOTS}.pem"
+        ),
+    };
+    let authority = || format!("timestamp authority {url}");
+    let roots = super::roots_of(&path)?;
+    let stamped =
+        stamp_envelope(&envelope, &roots, |_token| Ok(None), now, random, |request| ask(url, request));
+    let Stamped { envelope, stamps } = stamped.with_context(authority)?;
+    Ok((envelope, stamps.first().map(|stamp| stamp.at)))
+}
+
+/// Reports the timestamp of an envelope that was just made or verified, with who gave it.
+pub(super) fn proven(envelope: &[u8], at: Option<UnixTime>) -> Value {
+    let authority =
+        || envelope::inspect(envelope).ok().and_then(|it| it.stamps.first()?.chain.first().map(person));
+    json!({ "timestamp": at.map(|at| at.as_secs()), "timestamp_authority": at.and_then(|_| authority()) })
 }
 
 /// Writes the question for an authority that this machine cannot reach.
@@ -130,12 +149,6 @@ fn ask(url: &str, request: &Request) -> anyhow::Result<Vec<u8>> {
     let most = TOKEN_BYTES_MAX as u64 + 1;
     let mut bytes = Vec::new();
     answer.into_body().into_reader().take(most).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn random() -> anyhow::Result<[u8; 16]> {
-    let mut bytes = [0; 16];
-    SystemRandom::new().fill(&mut bytes).context("no random bytes from the system")?;
     Ok(bytes)
 }
 

@@ -287,7 +287,7 @@ fn wrong_usage_has_its_own_exit_code() {
 }
 
 /// A home with authors' and licensors' roots, a signer of each, and licence 3.
-fn home() -> tempfile::TempDir {
+pub(crate) fn home() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     let now = UnixTime::now();
     std::fs::create_dir(home.path().join("trust")).unwrap();
@@ -322,20 +322,20 @@ fn home() -> tempfile::TempDir {
 }
 
 /// Runs a command that must succeed; its report, where it is JSON.
-fn succeed(dir: &Path, arguments: &str) -> serde_json::Value {
+pub(crate) fn succeed(dir: &Path, arguments: &str) -> serde_json::Value {
     let output = muster_sign(dir, arguments);
     assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap_or_default()
 }
 
 /// Runs a command that must be refused; its standard error.
-fn refuse(dir: &Path, arguments: &str) -> String {
+pub(crate) fn refuse(dir: &Path, arguments: &str) -> String {
     let output = muster_sign(dir, arguments);
     assert_eq!(output.status.code(), Some(1), "{arguments}");
     String::from_utf8(output.stderr).unwrap()
 }
 
-fn muster_sign(dir: &Path, arguments: &str) -> Output {
+pub(crate) fn muster_sign(dir: &Path, arguments: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_muster-sign"))
         .args(arguments.split_whitespace())
         .current_dir(dir)

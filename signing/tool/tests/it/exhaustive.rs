@@ -116,6 +116,9 @@ fn open(kind: ContentType, envelope: &[u8], roots: &Roots, now: UnixTime) -> Res
         ContentType::Policy => Policy::open(envelope, &Anchors::of(roots), &Facts::at(now))
             .map(drop)
             .map_err(|error| error.to_string()),
+        ContentType::Pack | ContentType::File | ContentType::LicenceRequest => {
+            panic!("a {} has tests of its own", kind.name())
+        }
     }
 }
 
@@ -124,6 +127,9 @@ pub(crate) fn content(kind: ContentType) -> Vec<u8> {
         ContentType::Definition => DEFINITION.into(),
         ContentType::Licence => LICENCE.into(),
         ContentType::Policy => POLICY.into(),
+        ContentType::Pack | ContentType::File | ContentType::LicenceRequest => {
+            panic!("a {} has tests of its own", kind.name())
+        }
         ContentType::Order => {
             let mut instruction = vec![0x11; 16];
             (instruction[6], instruction[8]) = (0x70, 0x80);

@@ -7,10 +7,18 @@ mod commands;
 #[cfg(test)]
 mod exhaustive;
 #[cfg(test)]
+mod file;
+#[cfg(test)]
 mod fuzz;
+#[cfg(test)]
+mod keys;
 #[cfg(test)]
 mod lint;
 #[cfg(test)]
 mod openssl;
+#[cfg(test)]
+mod pack;
+#[cfg(test)]
+mod request;
 #[cfg(test)]
 mod timestamp;

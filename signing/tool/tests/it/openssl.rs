@@ -10,7 +10,7 @@ use crate::authority::run;
 const CONTENT: &str = "name = \"Acme-Os-Version\"\n";
 
 /// How openssl is asked for a key.
-const KEYS: [(&str, &[&str], &str); 4] = [
+pub(crate) const KEYS: [(&str, &[&str], &str); 4] = [
     ("p256", &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"], "sha256"),
     ("p384", &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"], "sha384"),
     ("rsa2048", &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"], "sha256"),
@@ -101,7 +101,7 @@ fn the_command_that_a_refusal_advises_makes_an_envelope_that_is_accepted() {
     assert_eq!(check(dir.path(), &envelope), CONTENT.as_bytes());
 }
 
-fn check(dir: &Path, envelope: &[u8]) -> Vec<u8> {
+pub(crate) fn check(dir: &Path, envelope: &[u8]) -> Vec<u8> {
     verify(dir, envelope).unwrap_or_else(|error| panic!("{error}")).content
 }
 
@@ -117,7 +117,7 @@ fn signer(dir: &Path) -> Signer {
 }
 
 /// A root, an issuing CA and a signer, all by openssl.
-fn pki(key: &[&str]) -> tempfile::TempDir {
+pub(crate) fn pki(key: &[&str]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for name in ["root", "issuing", "leaf"] {
         let mut arguments = vec!["genpkey"];
@@ -144,9 +144,10 @@ fn pki(key: &[&str]) -> tempfile::TempDir {
     );
     let read = |file: &str| std::fs::read(dir.path().join(file)).unwrap();
     std::fs::write(dir.path().join("both.pem"), [read("issuing.pem"), read("root.pem")].concat()).unwrap();
+    std::fs::write(dir.path().join("chain.pem"), [read("leaf.pem"), read("issuing.pem")].concat()).unwrap();
     dir
 }
 
-fn openssl(dir: &Path, arguments: &str) {
+pub(crate) fn openssl(dir: &Path, arguments: &str) {
     run(dir, &arguments.split_whitespace().collect::<Vec<_>>());
 }

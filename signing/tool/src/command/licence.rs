@@ -1,0 +1,156 @@
+//! `muster-sign licence`.
+
+use anyhow::Context as _;
+use muster_pki::{Role, Roots, UnixTime};
+use muster_signing::envelope::{self, ContentType};
+use muster_signing::licence::{Licence, LicenceRequest, VerifiedRequest};
+use serde_json::{Value, json};
+
+use super::{merge, person, read, roots, show, signer, signer_name, write};
+use crate::cli::{Inspect, IssueLicence, RequestLicence};
+use crate::{
+    NewLicence, ToolError, check_signer_role, issue_licence, read_envelope, request_licence, verify_request,
+};
+
+pub(super) fn request(arguments: &RequestLicence, now: UnixTime) -> anyhow::Result<String> {
+    let signer = signer(&arguments.signer)?;
+    let request = LicenceRequest {
+        licensee: arguments.licensee.clone(),
+        tenant: arguments.tenant.clone(),
+        prefixes: arguments.prefixes.iter().cloned().collect(),
+        authorities: std::collections::BTreeSet::new(),
+    };
+    let envelope = request_licence(request, &signer, now)?;
+    write(&arguments.out, &envelope)?;
+    let mut report = request_summary(&verify_request(&envelope, None, now)?);
+    let next = format!(
+        "send {} to the licensor, and tell them the thumbprint on another way, such as by telephone",
+        arguments.out.display()
+    );
+    merge(&mut report, json!({ "out": arguments.out.display().to_string(), "next": next }));
+    Ok(show(&report, arguments.output))
+}
+
+pub(super) fn inspect(arguments: &Inspect, now: UnixTime) -> anyhow::Result<String> {
+    let file = arguments.file.display();
+    let Ok(envelope) = read_envelope(&read(&arguments.file)?) else {
+        // An authored text, or nothing at all, which is told there.
+        return super::inspect(arguments, ContentType::Licence);
+    };
+    let is_request = envelope::inspect(&envelope)
+        .is_ok_and(|inspection| inspection.content_type == ContentType::LicenceRequest);
+    if !is_request {
+        return super::inspect(arguments, ContentType::Licence);
+    }
+    let verified = verify_request(&envelope, None, now).with_context(|| file.to_string())?;
+    let mut report = request_summary(&verified);
+    merge(&mut report, json!({ "text": verified.text }));
+    Ok(show(&report, arguments.output))
+}
+
+/// What a request asks for, and what it proves.
+fn request_summary(verified: &VerifiedRequest) -> Value {
+    let request = &verified.request;
+    let above: Vec<&str> = verified.authorities.iter().map(muster_pki::Certificate::subject).collect();
+    json!({
+        "request": true,
+        "licensee": request.licensee,
+        "tenant": request.tenant,
+        "prefixes": request.prefixes,
+        "publisher": person(&verified.signer),
+        "below": above,
+        "made_at": verified.signing_time.as_secs(),
+        "proves": "whoever made it has the publisher's key; not who that is",
+    })
+}
+
+/// Puts together what the licence is to say, of the arguments and the requests.
+fn terms(arguments: &IssueLicence, now: UnixTime) -> anyhow::Result<NewLicence> {
+    let mut prefixes = Vec::new();
+    for (prefix, files) in &arguments.prefixes {
+        for file in files {
+            prefixes.push((prefix.clone(), read(file)?));
+        }
+    }
+    let authors = match (&arguments.home, arguments.requests.is_empty()) {
+        (Some(home), false) => Some(roots(home, "authors")?),
+        (Some(_) | None, _) => None,
+    };
+    let (mut licensee, mut tenant) = (arguments.licensee.clone(), arguments.tenant.clone());
+    for path in &arguments.requests {
+        let file = path.display().to_string();
+        let envelope = read_envelope(&read(path)?).with_context(|| file.clone())?;
+        let verified = verify_request(&envelope, authors.as_ref(), now).with_context(|| file.clone())?;
+        agree(&mut licensee, verified.request.licensee, "licensee").with_context(|| file.clone())?;
+        agree(&mut tenant, verified.request.tenant, "tenant").with_context(|| file.clone())?;
+        let certificate = verified.signer.pem();
+        let asked = verified.request.prefixes.into_iter();
+        prefixes.extend(asked.map(|prefix| (prefix, certificate.clone().into_bytes())));
+    }
+    let wanted = |what: &str| format!("no {what}: neither --{what} nor a request says it; give --{what}");
+    Ok(NewLicence {
+        licensee: licensee.with_context(|| wanted("licensee"))?,
+        tenant: tenant.with_context(|| wanted("tenant"))?,
+        serial: arguments.serial,
+        valid_days: arguments.valid,
+        prefixes,
+    })
+}
+
+/// A licence is for one licensee and one tenant: what was said first must be what each request says, if it says anything.
+fn agree(said: &mut Option<String>, asked: Option<String>, what: &str) -> anyhow::Result<()> {
+    if let (Some(said), Some(asked)) = (&*said, &asked) {
+        anyhow::ensure!(
+            said == asked,
+            "the request is for the {what} {asked:?}; the licence would be for {said:?}"
+        );
+    }
+    if said.is_none() {
+        *said = asked;
+    }
+    Ok(())
+}
+
+pub(super) fn issue(arguments: &IssueLicence, now: UnixTime) -> anyhow::Result<String> {
+    let new = terms(arguments, now)?;
+    let signer = signer(&arguments.signer)?;
+    if let Some(home) = &arguments.home {
+        let others = [(Role::Author, "authors"), (Role::OrderSigner, "orders")];
+        // Only to say what the certificate is instead; a home need not have them.
+        let others: Vec<(Role, Roots)> =
+            others.into_iter().filter_map(|(role, name)| Some((role, roots(home, name).ok()?))).collect();
+        check_signer_role(&signer, Role::Licensor, &roots(home, "licences")?, &others, now)
+            .with_context(|| signer_name(&arguments.signer))?;
+    }
+    let envelope = issue_licence(&new, &signer, now)?;
+    write(&arguments.out, &envelope)?;
+    let content = envelope::inspect(&envelope).map_err(ToolError::from)?.content;
+    let mut report = summary(&Licence::parse(&String::from_utf8(content)?)?);
+    merge(
+        &mut report,
+        json!({
+            "signer": signer.certificate().map(person),
+            "digest": envelope::digest(&envelope).to_string(),
+            "out": arguments.out.display().to_string(),
+        }),
+    );
+    Ok(show(&report, arguments.output))
+}
+
+pub(super) fn summary(licence: &Licence) -> Value {
+    let terms = licence.terms();
+    let prefixes: serde_json::Map<String, Value> = terms
+        .prefixes
+        .iter()
+        .map(|(prefix, signers)| (prefix.clone(), signers.iter().map(ToString::to_string).collect()))
+        .collect();
+    json!({
+        "serial": terms.serial,
+        "licensee": terms.licensee,
+        "tenant": terms.tenant,
+        "not_before": terms.not_before.as_secs(),
+        "not_after": terms.not_after.as_secs(),
+        "refresh_by": terms.refresh_by.map(|moment| moment.as_secs()),
+        "prefixes": prefixes,
+    })
+}

@@ -1,0 +1,105 @@
+//! Files that are written whole or not at all: whoever looks finds the old one or the new one, after a crash, too.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+/// A file under a name of its own, until it is [whole](Self::put).
+#[derive(Debug)]
+pub(super) struct Whole {
+    path: PathBuf,
+    partial: PathBuf,
+    writer: Option<BufWriter<File>>,
+}
+
+impl Whole {
+    /// Begins the file that is to stand at `path`, in the same folder; `unique` tells it from others that are under way.
+    pub(super) fn begin(path: &Path, unique: [u8; 16]) -> anyhow::Result<Self> {
+        let mut name = OsString::from(".");
+        name.push(path.file_name().with_context(|| format!("{}: no file's name", path.display()))?);
+        name.push(format!(".{:032x}.partial", u128::from_be_bytes(unique)));
+        let partial = path.with_file_name(name);
+        let file = File::options().write(true).create_new(true).open(&partial);
+        let file = file.with_context(|| path.display().to_string())?;
+        Ok(Self { path: path.to_owned(), partial, writer: Some(BufWriter::new(file)) })
+    }
+
+    /// Puts the file in its place.
+    pub(super) fn put(mut self) -> anyhow::Result<()> {
+        self.put_in_place().with_context(|| self.path.display().to_string())
+    }
+
+    fn put_in_place(&mut self) -> io::Result<()> {
+        if let Some(writer) = &mut self.writer {
+            writer.flush()?;
+            writer.get_ref().sync_all()?;
+        }
+        std::fs::rename(&self.partial, &self.path)?;
+        self.writer = None;
+        // The name is as durable as the bytes only once the folder is.
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    }
+}
+
+impl Write for Whole {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.as_mut().map_or(Ok(0), |writer| writer.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.as_mut().map_or(Ok(()), Write::flush)
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        // What is left of a file that was not put in its place. Whether it can be removed changes nothing of the failure told.
+        if self.writer.is_some() {
+            drop(std::fs::remove_file(&self.partial));
+        }
+    }
+}
+
+/// Writes a file whole or not at all.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let mut whole = Whole::begin(path, super::random()?)?;
+    whole.write_all(bytes).with_context(|| path.display().to_string())?;
+    whole.put()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_put_in_place_leaves_the_old_one_and_nothing_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        std::fs::write(&path, "old").unwrap();
+
+        let mut whole = Whole::begin(&path, [1; 16]).unwrap();
+        whole.write_all(b"ne").unwrap();
+        drop(whole);
+        let (kept, left) = (std::fs::read(&path).unwrap(), std::fs::read_dir(folder.path()).unwrap().count());
+        write(&path, b"new").unwrap();
+
+        assert_eq!((kept.as_slice(), left), (&b"old"[..], 1));
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_put_in_place_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        std::fs::create_dir(&path).unwrap();
+
+        assert!(write(&path, b"new").is_err());
+
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
