@@ -32,6 +32,8 @@ pub(crate) const RESOURCE_RETRIES: &str = "muster_client_resource_retries_total"
 pub(crate) const TRUST_REFUSED: &str = "muster_client_trust_refused_total";
 /// 1 while such roots are refused, else 0: somebody must look.
 pub(crate) const TRUST_STALE: &str = "muster_client_trust_stale";
+/// 1 while a newer licence should have come (`refresh_by`), else 0: somebody must look.
+pub(crate) const LICENCE_OVERDUE: &str = "muster_client_licence_overdue";
 /// Policies of administrators that were offered and are not followed, by `reason`.
 pub(crate) const POLICIES_REFUSED: &str = "muster_client_policies_refused_total";
 /// Policies that were tried in vain.

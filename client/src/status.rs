@@ -47,6 +47,9 @@ pub struct Status {
     pub running: usize,
     /// The serial of the licence held, 0 without one.
     pub licence_serial: u64,
+    /// What is wrong with the licence, such as that a newer one should have come (`refresh_by`); empty if nothing is.
+    #[serde(default)]
+    pub licence_problem: String,
     /// The serial of the policy that is followed, 0 without one.
     #[serde(default)]
     pub policy_serial: u64,
@@ -112,6 +115,7 @@ impl StatusSource {
             waiting: workload.waiting,
             running: workload.running,
             licence_serial: workload.licence_serial,
+            licence_problem: workload.licence_problem.clone(),
             policy_serial: policy.serial,
             policy_trial: policy.trial,
             damaged_records,

@@ -23,6 +23,8 @@ use crate::credentials;
 use crate::doors::Doors;
 use crate::engine::{EngineEnd, EngineHandle, EngineStatus};
 use crate::gate::Gate;
+use crate::licence::{self, Follower};
+use crate::metrics;
 use crate::operator::{self, Api, ApiParts};
 use crate::shard::Common;
 use crate::start::Failure;
@@ -90,6 +92,7 @@ async fn supervise(shards: Vec<ShardThread>, parts: ControlParts) -> Result<(), 
         refusals,
         doors: Doors::default(),
         credentials,
+        health: health.clone(),
         started_at_ms: wall.now_ms(),
         stop: stop.clone(),
         tasks: tasks.clone(),
@@ -111,6 +114,7 @@ async fn supervise(shards: Vec<ShardThread>, parts: ControlParts) -> Result<(), 
         trust_health,
         done.clone(),
     ));
+    follow_licence(&tasks, &config, &engine, &wall, &health, &stop);
     tasks.spawn(follow_health(engine.clone(), wall, health.clone(), done.clone()));
 
     let failure = tokio::select! {
@@ -195,6 +199,30 @@ fn ending<E: ToString>(ended: Result<Result<(), E>, JoinError>) -> String {
     }
 }
 
+/// Looks for newer licences where the configuration says.
+fn follow_licence(
+    tasks: &TaskTracker,
+    config: &Config,
+    engine: &EngineHandle,
+    wall: &Wall,
+    health: &Health,
+    stop: &CancellationToken,
+) {
+    let follower = |component: &'static str| Follower {
+        engine: engine.clone(),
+        wall: wall.clone(),
+        component: health.component(component),
+        stop: stop.clone(),
+    };
+    if let Some(path) = config.licence_file.clone() {
+        tasks.spawn(follower(licence::FILE).follow_file(path));
+    }
+    // What is none was refused when the configuration was read.
+    if let Some(url) = config.licence_url.as_ref().and_then(|url| url.parse().ok()) {
+        tasks.spawn(follower(licence::URL).follow_url(url, config.licence_refresh.clone()));
+    }
+}
+
 /// Keeps readiness up to date: without a valid licence the Switch serves, but issues nothing.
 async fn follow_health(engine: EngineHandle, wall: Wall, health: Health, done: CancellationToken) {
     let (store, licence) = (health.component("store"), health.component("licence"));
@@ -206,7 +234,9 @@ async fn follow_health(engine: EngineHandle, wall: Wall, health: Health, done: C
             let reader = engine.reader();
             match tokio::task::spawn_blocking(move || reader.status()).await {
                 Ok(status) => {
-                    licence.set(licence_state(&status, wall.now_ms()));
+                    let now_ms = wall.now_ms();
+                    metrics::licence(&status, now_ms);
+                    tell_licence(&licence, licence_state(&status, now_ms));
                     store.set(store_state(&status));
                     copy.set(status.older_copy.map_or(State::Ready, State::Degraded));
                 }
@@ -277,11 +307,27 @@ fn licence_state(status: &EngineStatus, now_ms: i64) -> State {
     if status.licence_serial == 0 {
         return State::Degraded("no licence: import one with `muster licence import FILE`".to_owned());
     }
+    let serial = status.licence_serial;
     if status.licence_expires_at_ms <= now_ms {
-        let serial = status.licence_serial;
         return State::Degraded(format!("licence {serial} has expired: import its successor"));
     }
+    if status.is_licence_overdue(now_ms) {
+        return State::Degraded(format!(
+            "licence {serial} should have had a successor by now (refresh_by) and goes on working: import it, or look at \
+             licence_url and at who issues it, since whoever keeps the newer one away may keep away what it revokes"
+        ));
+    }
     State::Ready
+}
+
+/// Logs what becomes of the licence once, not each time that it is looked at.
+fn tell_licence(component: &Component, state: State) {
+    if let State::Degraded(problem) = &state
+        && component.state() != state
+    {
+        tracing::warn!(problem, "the licence");
+    }
+    component.set(state);
 }
 
 /// Below the reserve sessions and results go on, so the Switch is degraded and stays in service.
@@ -336,5 +382,22 @@ mod tests {
         assert!(matches!(licence_state(&none, 0), State::Degraded(_)));
         assert_eq!(licence_state(&held, 999), State::Ready);
         assert!(matches!(licence_state(&held, 1000), State::Degraded(_)));
+    }
+
+    #[test]
+    fn g6_is_degraded_when_refresh_by_has_lapsed_and_not_before() {
+        let held = EngineStatus {
+            licence_serial: 7,
+            licence_expires_at_ms: 1000,
+            licence_refresh_by_ms: 800,
+            ..EngineStatus::default()
+        };
+
+        let State::Degraded(reason) = licence_state(&held, 801) else { panic!("not degraded") };
+
+        assert!(reason.contains("licence 7") && reason.contains("goes on working"), "{reason}");
+        assert_eq!(licence_state(&held, 800), State::Ready);
+        let silent = EngineStatus { licence_refresh_by_ms: 0, ..held };
+        assert_eq!(licence_state(&silent, 999), State::Ready);
     }
 }

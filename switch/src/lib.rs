@@ -12,6 +12,7 @@ mod credentials;
 mod doors;
 mod engine;
 mod gate;
+mod licence;
 mod listen;
 mod metrics;
 mod operator;
@@ -24,8 +25,8 @@ mod start;
 mod wall;
 
 pub use config::{
-    ClientCertificate, ClockLimits, Config, EngineLimits, Grant, GrantKind, GrantRole, OperatorLimits,
-    SessionLimits, ShutdownLimits, TrustConfig,
+    ClientCertificate, ClockLimits, Config, EngineLimits, Grant, GrantKind, GrantRole, LicenceRefresh,
+    OperatorLimits, SessionLimits, ShutdownLimits, TrustConfig,
 };
 pub use credentials::CredentialProblem;
 pub use engine::StoreError;

@@ -5,6 +5,8 @@ use std::time::Duration;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use muster_service::wall::Names;
 
+use crate::engine::EngineStatus;
+
 /// Sessions held, by shard.
 const SESSIONS: &str = "muster_switch_sessions";
 /// Sessions of devices without a certificate.
@@ -29,6 +31,16 @@ const CLOCK_JUMPS: &str = "muster_switch_clock_jumps_total";
 const CLOCK_OFF_SECONDS: &str = "muster_switch_clock_off_seconds";
 /// Calls of the operator API denied by the gate, by reason.
 const DENIED: &str = "muster_switch_denied_calls_total";
+/// Looks for a newer licence, in a file or at a URL, by outcome: taken, fine, unreached, refused.
+pub(crate) const LICENCE_LOOKS: &str = "muster_switch_licence_looks_total";
+/// The serial of the licence held; 0: none.
+const LICENCE_SERIAL: &str = "muster_switch_licence_serial";
+/// When the licence held ends, seconds since 1970; 0: none.
+const LICENCE_NOT_AFTER: &str = "muster_switch_licence_not_after_seconds";
+/// When a newer licence should have come, seconds since 1970; 0: it does not say.
+const LICENCE_REFRESH_BY: &str = "muster_switch_licence_refresh_by_seconds";
+/// 1 while that moment has passed, else 0: somebody must look.
+const LICENCE_OVERDUE: &str = "muster_switch_licence_overdue";
 
 /// What the clock is told under.
 pub(crate) const CLOCK: Names =
@@ -55,6 +67,22 @@ pub(crate) fn describe() {
     describe_counter!(CLOCK_JUMPS, "jumps of the wall clock that were not followed, by direction");
     describe_gauge!(CLOCK_OFF_SECONDS, Unit::Seconds, "how far the wall clock is from the believed time");
     describe_counter!(DENIED, "operator calls denied by the gate");
+    describe_counter!(LICENCE_LOOKS, "looks for a newer licence, by outcome");
+    describe_gauge!(LICENCE_SERIAL, "serial of the licence held, 0 for none");
+    describe_gauge!(LICENCE_NOT_AFTER, Unit::Seconds, "when the licence held ends, since 1970");
+    describe_gauge!(LICENCE_REFRESH_BY, Unit::Seconds, "when a newer licence should have come, since 1970");
+    describe_gauge!(LICENCE_OVERDUE, "1 while a newer licence should have come, else 0");
+}
+
+/// Tells of the licence held.
+pub(crate) fn licence(status: &EngineStatus, now_ms: i64) {
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+    let seconds = |ms: i64| (ms / 1000) as f64;
+    #[expect(clippy::cast_precision_loss, reason = "a licensor gives out no more than 2^53")]
+    gauge!(LICENCE_SERIAL).set(status.licence_serial as f64);
+    gauge!(LICENCE_NOT_AFTER).set(seconds(status.licence_expires_at_ms));
+    gauge!(LICENCE_REFRESH_BY).set(seconds(status.licence_refresh_by_ms));
+    gauge!(LICENCE_OVERDUE).set(if status.is_licence_overdue(now_ms) { 1.0 } else { 0.0 });
 }
 
 /// Sets how many sessions a shard holds.

@@ -10,6 +10,8 @@ use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::session::v1::InclusionProof;
 use muster_signing::policy::NotGranted;
 
+use super::licence::LicenceTerms;
+
 /// Why an order is not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused {
@@ -158,8 +160,8 @@ pub(crate) trait Admission {
         now_ms: i64,
     ) -> Result<Plan, Refused>;
 
-    /// Verifies a licence and returns its serial.
-    fn licence(&self, envelope: &[u8], now_ms: i64) -> Result<u64, Refused>;
+    /// Verifies a licence and returns what it says of itself.
+    fn licence(&self, envelope: &[u8], now_ms: i64) -> Result<LicenceTerms, Refused>;
 
     /// Returns the job that reads again what signatures are judged by, if there is any.
     fn refresh(&self) -> Option<RefreshJob> {

@@ -1,6 +1,8 @@
 //! The licence that this device holds: asked for when the Switch tells of another, never exchanged for an older one.
 
 use muster_proto::ids::Digest;
+use muster_signing::envelope;
+use muster_signing::licence::Licence;
 
 use super::{Admission, Effect, Instructions, Now};
 
@@ -13,6 +15,52 @@ pub(crate) struct HeldLicence {
     pub(crate) digest: Digest,
     /// Its serial.
     pub(crate) serial: u64,
+    /// When a newer one should have come (`refresh_by`, G6), milliseconds since 1970; `None`: it does not say.
+    pub(crate) refresh_by_ms: Option<i64>,
+}
+
+impl HeldLicence {
+    /// Returns a licence that was verified before it was kept.
+    pub(crate) fn kept(envelope: Vec<u8>, serial: u64) -> Self {
+        let content = envelope::inspect(&envelope).ok().map(|inspection| inspection.content);
+        let text = content.and_then(|content| String::from_utf8(content).ok());
+        let licence = text.and_then(|text| Licence::parse(&text).ok());
+        Self {
+            digest: envelope::digest(&envelope),
+            envelope,
+            serial,
+            refresh_by_ms: licence.and_then(|licence| LicenceTerms::of(&licence).refresh_by_ms),
+        }
+    }
+
+    /// Returns what to tell people once a newer one should have come: this one goes on working.
+    pub(crate) fn overdue(&self, now_ms: i64) -> Option<String> {
+        let refresh_by_ms = self.refresh_by_ms.filter(|refresh_by_ms| now_ms > *refresh_by_ms)?;
+        Some(format!(
+            "licence {} should have had a successor by {} (Unix seconds) and goes on working; have the newer one imported at the Switch, \
+             and look at who keeps it away",
+            self.serial,
+            refresh_by_ms / 1000
+        ))
+    }
+}
+
+/// What a verified licence says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LicenceTerms {
+    /// Its serial.
+    pub(crate) serial: u64,
+    /// When a newer one should have come, milliseconds since 1970.
+    pub(crate) refresh_by_ms: Option<i64>,
+}
+
+impl LicenceTerms {
+    /// Reads them.
+    pub(crate) fn of(licence: &Licence) -> Self {
+        let millis = |seconds: u64| i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
+        let refresh_by_ms = licence.terms().refresh_by.map(|moment| millis(moment.as_secs()));
+        Self { serial: licence.serial(), refresh_by_ms }
+    }
 }
 
 impl<A: Admission> Instructions<A> {
@@ -36,16 +84,17 @@ impl<A: Admission> Instructions<A> {
             return;
         }
         self.licence_asked = None;
-        if muster_signing::envelope::digest(envelope) == digest {
+        if envelope::digest(envelope) == digest {
             match self.admission.licence(envelope, now.wall_ms) {
-                Ok(serial) if serial >= self.licence_serial => {
+                Ok(LicenceTerms { serial, refresh_by_ms }) if serial >= self.licence_serial => {
                     self.licence_serial = serial;
-                    self.licence = Some(HeldLicence { envelope: envelope.to_vec(), digest, serial });
+                    let held = envelope.to_vec();
+                    self.licence = Some(HeldLicence { envelope: held, digest, serial, refresh_by_ms });
                     self.effects.push_back(Effect::KeepLicence { envelope: envelope.to_vec(), serial });
                 }
-                Ok(serial) => {
+                Ok(older) => {
                     tracing::warn!(
-                        serial,
+                        serial = older.serial,
                         held = self.licence_serial,
                         "the Switch sent an older licence; it is not taken"
                     );

@@ -76,6 +76,8 @@ pub(crate) struct Workload {
     pub(crate) licence: Option<Digest>,
     /// Its serial, 0 without one.
     pub(crate) licence_serial: u64,
+    /// What is wrong with it, such as that a newer one should have come; empty if nothing is.
+    pub(crate) licence_problem: String,
     /// The instruction whose download waits for a certificate (S6), and when it fails, milliseconds since 1970.
     pub(crate) certificate_wait: Option<(InstructionId, i64)>,
 }
@@ -212,6 +214,7 @@ impl<A: Admission> Shell<A> {
             running,
             licence: licence.map(|licence| licence.digest),
             licence_serial: licence.map_or(0, |licence| licence.serial),
+            licence_problem: self.tell_licence(),
             certificate_wait: self.machine.download_waiting(),
         };
         let waits = if workload.certificate_wait.is_some() { 1.0 } else { 0.0 };
@@ -402,6 +405,17 @@ impl<A: Admission> Shell<A> {
         let helper = self.helper.clone();
         let task = async move { Done::Ran(instruction, run_steps(&helper, &plan, &resources).await) };
         self.work.run(instruction, task);
+    }
+
+    /// Tells of a licence that should have had a successor, in the log once, and returns what is to be told as long as it stands.
+    fn tell_licence(&self) -> String {
+        let licence = self.machine.licence();
+        let problem = licence.and_then(|licence| licence.overdue(clock::wall_ms())).unwrap_or_default();
+        metrics::gauge!(crate::metrics::LICENCE_OVERDUE).set(if problem.is_empty() { 0.0 } else { 1.0 });
+        if !problem.is_empty() && self.workload.borrow().licence_problem != problem {
+            tracing::warn!(problem, "the licence");
+        }
+        problem
     }
 
     /// Reads roots again, unless the last reading has not ended yet.

@@ -17,6 +17,7 @@ use muster_signing::policy::Policy;
 use super::admission::{
     Admission, Memory, Opened, OrderSigner, Plan, PlanColumn, PlanResource, PlanTables, RefreshJob, Refused,
 };
+use super::licence::LicenceTerms;
 use super::live::{LiveTrust, SigningTrust};
 use super::trust::TrustError;
 use crate::config::TrustConfig;
@@ -160,7 +161,7 @@ impl Admission for SignedAdmission {
         .and_then(|admitted| granted(admitted, opened.signer, self.followed.current().as_ref()))
     }
 
-    fn licence(&self, envelope: &[u8], now_ms: i64) -> Result<u64, Refused> {
+    fn licence(&self, envelope: &[u8], now_ms: i64) -> Result<LicenceTerms, Refused> {
         let trust = self.trust.current_for(envelope, Role::Licensor);
         let licence = admit::licence(envelope, &trust.as_trust(), unix_time(now_ms)).map_err(refused)?;
         if licence.tenant() != self.tenant {
@@ -173,7 +174,7 @@ impl Admission for SignedAdmission {
             );
             return Err(Refused { refusal: Refusal::WrongTenant, detail });
         }
-        Ok(licence.serial())
+        Ok(LicenceTerms::of(&licence))
     }
 
     fn refresh(&self) -> Option<RefreshJob> {

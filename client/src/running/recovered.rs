@@ -62,11 +62,7 @@ pub(super) fn machine(
         queued: config.instructions.queued,
         document: config.instructions.definition_timeout,
     };
-    let licence = recovered.licence.map(|envelope| HeldLicence {
-        digest: muster_signing::envelope::digest(&envelope),
-        envelope,
-        serial: recovered.licence_serial,
-    });
+    let licence = recovered.licence.map(|envelope| HeldLicence::kept(envelope, recovered.licence_serial));
     let period = config.resources.certificate_wait;
     let stored = recovered.certificate_wait.as_deref();
     let downloads = DownloadWait::restore(period, stored, clock::wall_ms());

@@ -212,6 +212,35 @@ async fn a_licence_of_another_tenant_neither_counts_nor_keeps_ours_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn g6_a_licence_whose_refresh_by_lapsed_works_and_is_told_of_also_offline_after_a_restart_until_a_newer_one_came()
+ {
+    let (switch, mut lab) = lab().await;
+    lab.licence = lab.overdue_licence(1);
+    let client = lab.start().await;
+    let mut session = switch.accept(&lab).await;
+    session.order(&lab.order(1)).await;
+    let (answered, _) = session.result().await;
+    session.ack(Lane::Results, answered.sequence).await;
+    let is_told = |status: &muster_client::Status| {
+        status.licence_problem.contains("licence 1 should have had a successor")
+    };
+    client.wait_for(is_told).await;
+    client.stop().await;
+
+    let client = lab.start().await;
+    client.wait_for(|status| !status.connected && is_told(status)).await;
+    lab.licence = lab.licence_of(TENANT, 2);
+    let mut session = switch.accept(&lab).await;
+    tokio::select! {
+        () = client.wait_for(|status| status.licence_serial == 2 && status.licence_problem.is_empty()) => {}
+        () = session.answer() => {}
+    }
+
+    assert_eq!(answered.state(), TargetState::Answered, "{}", answered.detail);
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_runs_too_long_is_told_with_the_limit_that_was_signed() {
     let (switch, mut lab) = lab().await;
     // By the time that the helper starts, less than a second is left; nobody signed that.

@@ -98,7 +98,7 @@ impl Lab {
         std::fs::write(folder.path().join("server.pem"), &server.chain_pem).unwrap();
         std::fs::write(folder.path().join("server.key"), &server.key_pem).unwrap();
         let definition = sign(DEFINITION.as_bytes(), ContentType::Definition, &signer(&author));
-        let licence = licence(&author, &licensor, TENANT, 1);
+        let licence = licence(&author, &licensor, TENANT, 1, None);
         let config = config(&folder, switch, background);
         let lab = Self {
             folder,
@@ -296,7 +296,13 @@ impl Lab {
 
     /// Signs a licence of another tenant or serial than [`Self::licence`].
     pub(crate) fn licence_of(&self, tenant: &str, serial: u64) -> Vec<u8> {
-        licence(&self.author, &self.licensor, tenant, serial)
+        licence(&self.author, &self.licensor, tenant, serial, None)
+    }
+
+    /// Signs a licence whose successor should have come a minute ago.
+    pub(crate) fn overdue_licence(&self, serial: u64) -> Vec<u8> {
+        let minute_ago = seconds(UnixTime::now().as_secs() - 60);
+        licence(&self.author, &self.licensor, TENANT, serial, Some(minute_ago))
     }
 
     /// Signs an order for everybody.
@@ -447,7 +453,13 @@ fn issue_with_url(authority: &Authority, name: &str, role: Role, not_before: Uni
         .unwrap()
 }
 
-fn licence(author: &Issued, licensor: &Issued, tenant: &str, serial: u64) -> Vec<u8> {
+fn licence(
+    author: &Issued,
+    licensor: &Issued,
+    tenant: &str,
+    serial: u64,
+    refresh_by: Option<UnixTime>,
+) -> Vec<u8> {
     let now = UnixTime::now().as_secs();
     let terms = Terms {
         serial,
@@ -455,7 +467,7 @@ fn licence(author: &Issued, licensor: &Issued, tenant: &str, serial: u64) -> Vec
         tenant: tenant.to_owned(),
         not_before: UnixTime::since_unix_epoch(Duration::from_secs(now - 1_000)),
         not_after: UnixTime::since_unix_epoch(Duration::from_secs(now + 3_000)),
-        refresh_by: None,
+        refresh_by,
         features: [].into(),
         prefixes: [("Acme".to_owned(), [author.certificate.thumbprint()].into())].into(),
         minimum_versions: [].into(),

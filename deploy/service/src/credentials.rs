@@ -44,11 +44,12 @@ use serde::{Deserialize, Serialize};
 pub use self::client_side::ClientCredentials;
 pub use self::dial::{Address, Deadlines, DialError, dial};
 pub use self::error::{CredentialError, PeerRefused};
-pub use self::live::Reload;
+pub use self::live::{Reload, WatchedFile};
 pub use self::one_device::{OneDevice, OtherDevice};
 pub use self::provider::provider;
 pub use self::revocation::{
     FetchSettings, IssuerSettings, PathElement, Revocation, RevocationFiles, RevocationSettings, Revocations,
+    http_get, web_client,
 };
 pub use self::server_side::{ClientCertificate, ServerCredentials};
 pub use self::server_store::ServerTls;

@@ -6,7 +6,9 @@ use muster_proto::limits::{self, Measure};
 use muster_service::admin;
 use muster_service::config::{Invalid, Validate, human};
 
-use super::{ClientCertificate, Config, EngineLimits, Grant, OperatorLimits, SessionLimits, ShutdownLimits};
+use super::{
+    ClientCertificate, Config, EngineLimits, Grant, OperatorLimits, SessionLimits, ShutdownLimits, licence,
+};
 
 /// More shards than any machine has use for; an index fits `SessionKey`.
 pub(super) const SHARDS_MAX: u16 = 256;
@@ -30,6 +32,7 @@ impl Validate for Config {
         found.extend(at_most("shards", self.shards.into(), SHARDS_MAX.into()));
         found.extend(admin::check_address(self.admin_listen).err());
         found.extend(shared_ports(self));
+        found.extend(licence::url(self.licence_url.as_deref()));
         found.extend(self.tls.findings());
         let tables = [
             ("sessions", sessions(&self.sessions, self.shard_count().into())),
@@ -37,6 +40,7 @@ impl Validate for Config {
             ("engine", engine(&self.engine)),
             ("clock", self.clock.findings()),
             ("revocation", self.revocation.findings()),
+            ("licence_refresh", self.licence_refresh.findings()),
             ("shutdown", shutdown(&self.shutdown)),
         ];
         for (table, wrong) in tables {

@@ -5,6 +5,7 @@
 
 mod check;
 mod grants;
+mod licence;
 mod limits;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,6 +18,7 @@ pub use muster_service::wall::ClockLimits;
 use serde::{Deserialize, Serialize};
 
 pub use self::grants::{Grant, GrantKind, GrantRole};
+pub use self::licence::LicenceRefresh;
 pub use self::limits::{EngineLimits, OperatorLimits, SessionLimits, ShutdownLimits};
 
 /// Everything the Switch can be told. Unknown keys are refused.
@@ -38,6 +40,13 @@ pub struct Config {
     /// Certificate revocation lists, PEM or DER, watched for changes. A file of an issuing CA's CRL holds that CA's
     /// certificate, too. Default: none.
     pub crls: Vec<PathBuf>,
+    /// A file with the licence (DER), watched: a newer one that is put there is taken, as `muster licence import` would. Default: none.
+    pub licence_file: Option<PathBuf>,
+    /// Where a newer licence is fetched from (G6), http or https: asked every `licence_refresh.every`, verified as an imported one.
+    /// Default: none.
+    pub licence_url: Option<String>,
+    /// How `licence_url` is asked.
+    pub licence_refresh: LicenceRefresh,
     /// How certificates are judged.
     pub certificates: CertificateSettings,
     /// Who is revoked, and what a lapsed revocation list means.
@@ -110,6 +119,9 @@ impl Default for Config {
             tls: ServerTls::in_folder(Path::new("/etc/muster/switch")),
             trust: TrustConfig::default(),
             crls: Vec::new(),
+            licence_file: None,
+            licence_url: None,
+            licence_refresh: LicenceRefresh::default(),
             certificates: CertificateSettings::default(),
             revocation: RevocationSettings::default(),
             sessions: SessionLimits::default(),

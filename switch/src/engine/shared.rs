@@ -8,9 +8,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use dashmap::DashMap;
-use muster_pki::DeviceId;
+use muster_pki::{DeviceId, UnixTime};
 use muster_proto::ids::InstructionId;
 use tokio::sync::watch;
 
@@ -178,7 +179,7 @@ impl Shared {
         }
         let licence = catalogue.licence.as_ref();
         if licence.is_some_and(|licence| licence.document.is_refresh_due(self.clock.unix_time())) {
-            warnings.push("the licence is due to be refreshed; import the newer one".to_owned());
+            warnings.push("the licence should have had a successor by now (refresh_by); it goes on working: import the newer one, or look at licence_url".to_owned());
         }
         if licence.is_some_and(|licence| !licence.is_valid_at(self.clock.now_ms())) {
             warnings.push("the licence has lapsed, so nothing can be issued; import a newer one".to_owned());
@@ -187,14 +188,15 @@ impl Shared {
         warnings.extend(older_copy.clone());
         let twinned = self.twinned.read().unwrap_or_else(PoisonError::into_inner);
         warnings.extend(twinned.as_ref().and_then(|twinned| twinned.says(self.clock.now_ms())));
-        let expires =
-            licence.map(|held| std::time::Duration::from_secs(held.document.terms().not_after.as_secs()));
+        let moment = |at: UnixTime| millis(Duration::from_secs(at.as_secs()));
+        let terms = licence.map(|held| held.document.terms());
         EngineStatus {
             devices: self.devices.load(Ordering::Relaxed),
             online: self.online_count(),
             active_instructions: self.active.load(Ordering::Relaxed),
             licence_serial: licence.map_or(0, |held| held.document.serial()),
-            licence_expires_at_ms: expires.map_or(0, millis),
+            licence_expires_at_ms: terms.map_or(0, |terms| moment(terms.not_after)),
+            licence_refresh_by_ms: terms.and_then(|terms| terms.refresh_by).map_or(0, moment),
             disk_free_bytes: self.disk_free_bytes(),
             disk_reserve_bytes: self.disk_reserve_bytes,
             data_dir: self.data_dir.clone(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use muster_pki::DeviceId;
 use muster_proto::ids::{IdError, InstructionId};
 use muster_service::credentials::ServerCredentials;
+use muster_service::health::Health;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Status};
@@ -37,6 +38,8 @@ pub(crate) struct ApiParts {
     pub(crate) doors: Doors,
     /// The certificates in use.
     pub(crate) credentials: Arc<ServerCredentials>,
+    /// How the parts of the Switch are.
+    pub(crate) health: Health,
     /// When the Switch started, milliseconds since 1970.
     pub(crate) started_at_ms: i64,
     /// The Switch stops: streams that wait for more end.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use muster_proto::operator::v1::{GetStatusRequest, GetStatusResponse};
 use muster_proto_grpc::operator::v1::status_service_server::StatusService;
 use muster_service::credentials::ServerCredentials;
+use muster_service::health::{Health, State};
 use tonic::{Request, Response, Status};
 
 use super::state::Api;
 use crate::engine::Reader;
 use crate::gate::Entry;
+use crate::licence;
 use crate::wall;
 
 /// How long before its end a certificate is warned of (N3 of trust.md).
@@ -32,6 +34,7 @@ impl StatusService for Api {
         let mut warnings = engine.warnings;
         warnings.extend(expiry_warning(certificate_not_after_ms, wall::now_ms()));
         warnings.extend(certificates);
+        warnings.extend(licence_sources(&parts.health));
         warnings.extend(parts.registry.warnings());
         warnings.extend(parts.doors.warnings(wall::now_ms()));
         Ok(Response::new(GetStatusResponse {
@@ -56,6 +59,16 @@ impl StatusService for Api {
 /// are loaded.
 fn certificates(credentials: &ServerCredentials) -> Vec<String> {
     credentials.revocation().complaints()
+}
+
+/// Returns why no newer licence comes from where the configuration says.
+fn licence_sources(health: &Health) -> Vec<String> {
+    let snapshot = health.snapshot();
+    let problem = |name: &&str| match snapshot.components().get(name) {
+        Some(State::Degraded(problem) | State::Failed(problem)) => Some(problem.clone()),
+        Some(State::Starting | State::Ready) | None => None,
+    };
+    [licence::FILE, licence::URL].iter().filter_map(problem).collect()
 }
 
 fn expiry_warning(not_after_ms: i64, now_ms: i64) -> Option<String> {

@@ -83,17 +83,17 @@ async fn changed_roots_that_another_role_holds_open_no_door_and_readiness_and_me
     switch.stop().await.unwrap();
 }
 
-async fn status(world: &World, switch: &Switch) -> GetStatusResponse {
+pub(crate) async fn status(world: &World, switch: &Switch) -> GetStatusResponse {
     let operator = connect_as(world, switch, Role::Operator, "alice.acme.local").await;
     StatusServiceClient::new(operator).get_status(GetStatusRequest {}).await.unwrap().into_inner()
 }
 
 /// Waits until `/readyz` says something, since the components look at themselves now and then; returns it without spaces.
-async fn until_ready_says(switch: &Switch, wanted: &str) -> String {
+pub(crate) async fn until_ready_says(switch: &Switch, wanted: &str) -> String {
     until_ready(switch, |ready| ready.contains(wanted)).await
 }
 
-async fn until_ready(switch: &Switch, holds: impl Fn(&str) -> bool) -> String {
+pub(crate) async fn until_ready(switch: &Switch, holds: impl Fn(&str) -> bool) -> String {
     let looking = async {
         loop {
             let ready = admin(switch, "/readyz").await;
@@ -107,7 +107,7 @@ async fn until_ready(switch: &Switch, holds: impl Fn(&str) -> bool) -> String {
     tokio::time::timeout(PATIENCE, looking).await.unwrap()
 }
 
-async fn admin(switch: &Switch, path: &str) -> String {
+pub(crate) async fn admin(switch: &Switch, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     ask(switch.running.admin_addr(), request.as_bytes()).await
 }

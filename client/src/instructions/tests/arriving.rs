@@ -177,7 +177,7 @@ fn a_signer_that_is_not_yet_valid_is_refused_for_the_clock_where_the_switch_show
     test.now.wall_ms -= 3_600_000;
     // A device that has seen nothing yet has no floor.
     let memory = Memory::default();
-    let licence = HeldLicence { envelope: b"licence 3".to_vec(), digest: digest("licence 3"), serial: 3 };
+    let licence = held_licence();
     let limits = test.machine.limits.clone();
     test.machine = Instructions::new(Spoken::default(), limits, Some(licence), 3, memory, test.now.instant);
     test.order("1 d young");

@@ -169,7 +169,7 @@ fn stored_wait(period: Duration) -> Vec<u8> {
 fn restarted(period: Duration, stored: &[u8]) -> Test {
     let now = Now { instant: Instant::now(), wall_ms: NOW_MS };
     let limits = Limits { parallel: 2, queued: 3, document: Duration::from_secs(30) };
-    let licence = HeldLicence { envelope: b"licence 3".to_vec(), digest: digest("licence 3"), serial: 3 };
+    let licence = held_licence();
     let memory = Memory { time_floor_ms: NOW_MS - 1_000, ..Memory::default() };
     let machine = Instructions::new(Spoken::default(), limits, Some(licence), 3, memory, now.instant);
     let mut machine = machine.with_download_wait(DownloadWait::restore(period, Some(stored), NOW_MS));

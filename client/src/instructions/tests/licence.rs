@@ -37,3 +37,21 @@ fn the_licence_serial_never_goes_back() {
     assert_eq!(test.effects(), ["ask licence"]);
     assert_eq!(test.machine.licence().unwrap().serial, 9);
 }
+
+#[test]
+fn g6_a_licence_whose_refresh_by_lapsed_is_told_of_and_goes_on_working() {
+    let mut test = Test::new();
+    let (before, after) = (test.now.wall_ms - 1, test.now.wall_ms + 1);
+    test.licence(&format!("licence 4 refreshed by {after}"));
+    let fresh = test.machine.licence().unwrap().overdue(test.now.wall_ms);
+    test.licence(&format!("licence 5 refreshed by {before}"));
+    test.effects();
+    let told = test.machine.licence().unwrap().overdue(test.now.wall_ms);
+
+    test.order("1 d");
+    test.recalled(1, None, Some("d"));
+
+    assert_eq!(fresh, None);
+    assert!(told.unwrap().contains("licence 5 should have had a successor"));
+    assert!(test.effects().contains(&"start 1".to_owned()));
+}

@@ -16,6 +16,7 @@ use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::session::v1::InclusionProof;
 
 use super::admission::{OrderSigner, PlanColumn, PlanResource};
+use super::licence::LicenceTerms;
 use super::{
     Admission, DownloadWait, Effect, FetchFailure, HeldLicence, Instructions, Limits, Memory, Now, Opened,
     Plan, Refused, WaitNotice,
@@ -83,9 +84,17 @@ impl Admission for Spoken {
         Ok(plan)
     }
 
-    fn licence(&self, envelope: &[u8], _now_ms: i64) -> Result<u64, Refused> {
-        Ok(std::str::from_utf8(envelope).unwrap().strip_prefix("licence ").unwrap().parse().unwrap())
+    fn licence(&self, envelope: &[u8], _now_ms: i64) -> Result<LicenceTerms, Refused> {
+        let text = std::str::from_utf8(envelope).unwrap().strip_prefix("licence ").unwrap();
+        let (serial, refresh_by) = text.split_once(" refreshed by ").unwrap_or((text, ""));
+        Ok(LicenceTerms { serial: serial.parse().unwrap(), refresh_by_ms: refresh_by.parse().ok() })
     }
+}
+
+/// What a machine of these tests begins with.
+fn held_licence() -> HeldLicence {
+    let envelope = b"licence 3".to_vec();
+    HeldLicence { envelope, digest: digest("licence 3"), serial: 3, refresh_by_ms: None }
 }
 
 struct Test {
@@ -98,7 +107,7 @@ impl Test {
         let limits = Limits { parallel: 2, queued: 3, document: Duration::from_secs(30) };
         let now = Now { instant: Instant::now(), wall_ms: NOW_MS };
         let memory = Memory { time_floor_ms: NOW_MS - 1_000, ..Memory::default() };
-        let licence = HeldLicence { envelope: b"licence 3".to_vec(), digest: digest("licence 3"), serial: 3 };
+        let licence = held_licence();
         let machine = Instructions::new(Spoken::default(), limits, Some(licence), 3, memory, now.instant);
         let mut test = Self { machine, now };
         test.machine.handle_judged(0, now);

@@ -362,6 +362,30 @@ fn report(component: &Component, name: &'static str, refreshed: Refreshed) {
     component.set(refreshed.state);
 }
 
+/// A file that is followed: looked at when its folder changes, and now and then where that is not told.
+#[derive(Debug)]
+pub struct WatchedFile {
+    changed: Arc<Notify>,
+    _watcher: Option<RecommendedWatcher>,
+}
+
+impl WatchedFile {
+    /// Begins to follow a file, which need not be there yet.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        let changed = Arc::new(Notify::new());
+        let watcher = notifications(&[path.to_owned()], Arc::clone(&changed));
+        Self { changed, _watcher: watcher }
+    }
+
+    /// Waits until it is worth a look: something changed beside it and has settled, or [`POLL_INTERVAL`] is over.
+    pub async fn changed(&self) {
+        if tokio::time::timeout(POLL_INTERVAL, self.changed.notified()).await.is_ok() {
+            tokio::time::sleep(DEBOUNCE).await;
+        }
+    }
+}
+
 /// Watches the folders, since files are replaced by renaming. Polling remains where that is not possible.
 pub(super) fn notifications(paths: &[PathBuf], changed: Arc<Notify>) -> Option<RecommendedWatcher> {
     let made = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {

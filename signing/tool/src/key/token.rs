@@ -151,7 +151,11 @@ fn log_in(
             None => secret::ask(&format!("the PIN of token {name}"))?,
         },
     };
-    let answer = session.login(UserType::User, Some(&as_pin(&pin)));
+    let answer = match session.login(UserType::User, Some(&as_pin(&pin))) {
+        // Another session of this process was there before.
+        Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
+        answer => answer,
+    };
     Ok(answer.map(|()| Some(pin)))
 }
 

@@ -57,6 +57,8 @@ pub(crate) struct EngineStatus {
     pub(crate) licence_serial: u64,
     /// When the licence ends, milliseconds since 1970; 0: none.
     pub(crate) licence_expires_at_ms: i64,
+    /// When a newer licence should have come, milliseconds since 1970; 0: it does not say.
+    pub(crate) licence_refresh_by_ms: i64,
     /// Free bytes where the store lies.
     pub(crate) disk_free_bytes: u64,
     /// Free bytes below which orders and imports are refused.
@@ -67,6 +69,13 @@ pub(crate) struct EngineStatus {
     pub(crate) older_copy: Option<String>,
     /// What an operator should look at, each with what to do.
     pub(crate) warnings: Vec<String>,
+}
+
+impl EngineStatus {
+    /// Returns whether a newer licence should have come (`refresh_by`): the one that is held goes on working.
+    pub(crate) fn is_licence_overdue(&self, now_ms: i64) -> bool {
+        self.licence_refresh_by_ms != 0 && now_ms > self.licence_refresh_by_ms
+    }
 }
 
 impl Cursor {

@@ -4,16 +4,15 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use muster_pki::{CrlUrl, Fetch, FetchResponse, Fetched, UnixTime};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use super::http_get::{GetError, get};
 use super::slots::Slots;
+use super::web::web_client;
 use super::{FetchSettings, Revocation};
-use crate::credentials::files::{bytes_of, read};
 use crate::credentials::live::{Reload, notifications};
-use crate::credentials::provider::{VERSIONS, provider};
 use crate::credentials::{DEBOUNCE, POLL_INTERVAL};
 use crate::exit::describe;
 use crate::health::{Component, Health};
@@ -22,6 +21,9 @@ use crate::shutdown::Shutdown;
 
 /// The longest sleep of the task, so that a clock that was set is noticed.
 const WAKE: Duration = Duration::from_secs(20);
+
+/// What distribution points are asked for.
+const ACCEPT: &str = "application/pkix-crl, */*;q=0.5";
 
 /// One fetch on its way: which, and what came of it.
 type Answer = (CrlUrl, Result<FetchResponse, GetError>);
@@ -193,16 +195,7 @@ impl Revocation {
     /// Returns what judges the servers of https distribution points: the web's rules, not ours.
     fn https(&self) -> Option<Arc<ClientConfig>> {
         let path = self.settings.https_roots.as_ref()?;
-        let bytes = read(path);
-        let made = bytes_of(path, &bytes).map_err(|error| describe(&error)).and_then(|bytes| {
-            let roots = muster_pki::pem::certificates(bytes, &path.display().to_string())
-                .map_err(|error| describe(&error))?;
-            let mut store = RootCertStore::empty();
-            store.add_parsable_certificates(roots);
-            let builder = ClientConfig::builder_with_details(provider(), Arc::new(self.clock.clone()));
-            let builder = builder.with_protocol_versions(VERSIONS).map_err(|error| describe(&error))?;
-            Ok(Arc::new(builder.with_root_certificates(store).with_no_client_auth()))
-        });
+        let made = web_client(Some(path), &self.clock);
         match made {
             Ok(config) => Some(config),
             Err(problem) => {
@@ -246,7 +239,7 @@ impl UnderWay {
             if let Some(request) = fetch.poll_fetch(now) {
                 let (url, https) = (fetch.url().clone(), self.https.clone());
                 let asked = url.clone();
-                let task = self.asking.spawn(async move { (url, get(request, https).await) });
+                let task = self.asking.spawn(async move { (url, get(request, ACCEPT, https).await) });
                 self.slots.take(task.id(), &server, has_failed);
                 self.asked.push((asked, task));
             }

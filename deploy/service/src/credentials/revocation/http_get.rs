@@ -1,4 +1,4 @@
-//! One GET of a CRL, with a deadline and a bound for every byte of it (R1).
+//! One GET of a signed document, such as a CRL (R1) or a licence (G6), with a deadline and a bound for every byte of it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use tokio_rustls::TlsConnector;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum GetError {
+pub enum GetError {
     /// It took too long, in all.
-    #[error("no whole answer within {0:?}; look at the server that publishes the CRL")]
+    #[error("no whole answer within {0:?}; look at the server that publishes it")]
     Late(Duration),
     /// An https URL, and nothing to judge its server by.
     #[error(
-        "an https distribution point; set `revocation.https_roots`, or publish over http too: a CRL is signed"
+        "an https URL, and no roots to judge its server by; name them as `https_roots`, or publish over http too: what is fetched is signed"
     )]
     NoHttpsRoots,
     /// The URL has no host.
@@ -41,24 +41,29 @@ pub(super) enum GetError {
     #[error("HTTP request: {0}")]
     Request(#[from] http::Error),
     /// A body without end.
-    #[error("more than {max} bytes; let the CA drop expired certificates")]
+    #[error("more than {max} bytes")]
     TooLarge {
         /// The bound.
         max: usize,
     },
 }
 
-/// Asks once, and follows nothing.
-pub(super) async fn get(
+/// Asks once for one of the types of `accept`, and follows nothing. `https` judges the server of an https URL.
+///
+/// # Errors
+/// There is no whole answer.
+pub async fn get(
     request: FetchRequest,
+    accept: &str,
     https: Option<Arc<ClientConfig>>,
 ) -> Result<FetchResponse, GetError> {
     let limit = request.timeout;
-    tokio::time::timeout(limit, exchange(request, https)).await.map_err(|_| GetError::Late(limit))?
+    tokio::time::timeout(limit, exchange(request, accept, https)).await.map_err(|_| GetError::Late(limit))?
 }
 
 async fn exchange(
     request: FetchRequest,
+    accept: &str,
     https: Option<Arc<ClientConfig>>,
 ) -> Result<FetchResponse, GetError> {
     let uri: Uri = request.url.as_str().parse().map_err(http::Error::from)?;
@@ -72,16 +77,21 @@ async fn exchange(
     };
     let tcp = TcpStream::connect((host.as_str(), port)).await.map_err(GetError::Connect)?;
     match config {
-        None => talk(tcp, &request, &uri).await,
+        None => talk(tcp, &request, accept, &uri).await,
         Some(config) => {
             let name = ServerName::try_from(host).map_err(|_| GetError::NoHost)?;
             let tls = TlsConnector::from(config).connect(name, tcp).await.map_err(GetError::Connect)?;
-            talk(tls, &request, &uri).await
+            talk(tls, &request, accept, &uri).await
         }
     }
 }
 
-async fn talk<S>(stream: S, request: &FetchRequest, uri: &Uri) -> Result<FetchResponse, GetError>
+async fn talk<S>(
+    stream: S,
+    request: &FetchRequest,
+    accept: &str,
+    uri: &Uri,
+) -> Result<FetchResponse, GetError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -91,7 +101,7 @@ where
     let mut head = Request::get(path)
         .header(header::HOST, authority.as_str())
         .header(header::USER_AGENT, concat!("muster/", env!("CARGO_PKG_VERSION")))
-        .header(header::ACCEPT, "application/pkix-crl, */*;q=0.5")
+        .header(header::ACCEPT, accept)
         .header(header::CONNECTION, "close");
     if let Some(etag) = &request.validators.etag {
         head = head.header(header::IF_NONE_MATCH, etag);
@@ -157,6 +167,8 @@ mod tests {
 
     use super::*;
 
+    const ACCEPT: &str = "application/pkix-crl";
+
     /// What a server does with the one request that it takes.
     #[derive(Clone, Copy)]
     enum Answer {
@@ -203,7 +215,7 @@ mod tests {
                     Location: /b\r\nContent-Length: 0";
         let (mut server, request) = serve(Answer::Head(head)).await;
 
-        let response = get(request, None).await.unwrap();
+        let response = get(request, ACCEPT, None).await.unwrap();
 
         let asked = server.join_next().await.unwrap().unwrap();
         assert_eq!(asked[0], "GET /ca.crl HTTP/1.1");
@@ -225,9 +237,9 @@ mod tests {
     #[tokio::test]
     async fn r1_a_body_without_end_is_broken_off_and_that_of_an_error_is_not_read() {
         let (_server, request) = serve(Answer::Endless("HTTP/1.1 200 OK")).await;
-        let endless = get(request, None).await;
+        let endless = get(request, ACCEPT, None).await;
         let (_server, request) = serve(Answer::Endless("HTTP/1.1 404 Gone")).await;
-        let error = get(request, None).await.unwrap();
+        let error = get(request, ACCEPT, None).await.unwrap();
 
         assert!(matches!(endless, Err(GetError::TooLarge { max: 1_000 })), "{endless:?}");
         assert_eq!((error.status, error.body.len()), (404, 0));
@@ -238,8 +250,10 @@ mod tests {
         let (_server, request) = serve(Answer::Nothing).await;
         let timeout = Duration::from_millis(50);
 
-        let late =
-            tokio::time::timeout(Duration::from_secs(20), get(FetchRequest { timeout, ..request }, None));
+        let late = tokio::time::timeout(
+            Duration::from_secs(20),
+            get(FetchRequest { timeout, ..request }, ACCEPT, None),
+        );
 
         let late = late.await.expect("an end of its own");
         assert!(matches!(late, Err(GetError::Late(after)) if after == timeout), "{late:?}");
@@ -250,7 +264,7 @@ mod tests {
         let (mut server, request) = serve(Answer::Head("HTTP/1.1 200 OK\r\nContent-Length: 0")).await;
         let url = request.url.as_str().replace("http:", "https:").parse().unwrap();
 
-        let refused = get(FetchRequest { url, ..request }, None).await;
+        let refused = get(FetchRequest { url, ..request }, ACCEPT, None).await;
 
         assert!(matches!(refused, Err(GetError::NoHttpsRoots)), "{refused:?}");
         assert!(server.try_join_next().is_none());
