@@ -231,8 +231,9 @@ impl Index {
                 return Err(PackError::member(&member.path, &format!("wanted {path}, by name and version")));
             }
         }
-        check_paths(definitions(), DEFINITIONS)?;
-        check_paths(self.resources.iter(), RESOURCES)?;
+        // A version may have a `+`; a name that the Background Channel lists a resource by may not.
+        check_paths(definitions(), DEFINITIONS, b"._-+")?;
+        check_paths(self.resources.iter(), RESOURCES, b"._-")?;
         let mut roots = BTreeSet::new();
         match self.resources.iter().find(|member| !roots.insert(member.digests.root)) {
             Some(again) => Err(PackError::member(&again.path, "another member has the same content")),
@@ -266,15 +267,20 @@ fn check_sizes<'a>(
     Ok(())
 }
 
-/// Paths are in `folder`, ascend, and so are there once each.
-fn check_paths<'a>(members: impl Iterator<Item = &'a Member>, folder: &str) -> Result<(), PackError> {
+/// Paths are in `folder`, of letters, digits and `marks`, ascend, and so are there once each.
+fn check_paths<'a>(
+    members: impl Iterator<Item = &'a Member>,
+    folder: &str,
+    marks: &[u8],
+) -> Result<(), PackError> {
     let mut last = "";
     for member in members {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte);
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || marks.contains(&byte);
         let is_name = |name: &str| !name.is_empty() && !name.starts_with('.') && name.bytes().all(is_plain);
         if !member.path.strip_prefix(folder).is_some_and(is_name) || member.path.len() > PATH_BYTES_MAX {
+            let marks = String::from_utf8_lossy(marks);
             let problem = format!(
-                "wanted {folder}NAME of at most {PATH_BYTES_MAX} bytes: letters, digits, `.`, `_`, `+` and `-`, and no `.` in front"
+                "wanted {folder}NAME of at most {PATH_BYTES_MAX} bytes: letters, digits and `{marks}`, and no `.` in front"
             );
             return Err(PackError::member(&member.path, &problem));
         }

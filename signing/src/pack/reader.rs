@@ -38,6 +38,8 @@ enum Step {
     Padding(usize),
     End,
     Done,
+    /// Something was refused.
+    Failed,
 }
 
 /// What has been verified so far.
@@ -120,16 +122,24 @@ impl<'a> Reader<'a> {
     /// Takes the next piece of the archive, of any length.
     ///
     /// # Errors
-    /// It is not what must stand there. The reader is of no use any more.
-    pub fn handle_piece(&mut self, mut piece: &[u8]) -> Result<(), PackError> {
+    /// It is not what must stand there. From then on nothing is, and there is no pack.
+    pub fn handle_piece(&mut self, piece: &[u8]) -> Result<(), PackError> {
+        let taken = self.take(piece);
+        if taken.is_err() {
+            self.step = Step::Failed;
+        }
+        taken
+    }
+
+    fn take(&mut self, mut piece: &[u8]) -> Result<(), PackError> {
         while !piece.is_empty() {
             let wanted = self.wanted();
+            if wanted == 0 {
+                return Err(self.form("nothing may follow here"));
+            }
             let now = usize::try_from(wanted).unwrap_or(usize::MAX).min(piece.len());
             let (taken, rest) = piece.split_at(now);
             piece = rest;
-            if matches!(self.step, Step::Done) {
-                return Err(self.form("a byte after its end"));
-            }
             if let Step::Resource { left, hasher, .. } = &mut self.step {
                 hasher.update(taken);
                 *left = left.saturating_sub(count(taken));
@@ -166,7 +176,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Bytes until the step is complete; more than none, so that each step is completed by a byte of its own.
+    /// Bytes until the step is complete; none: nothing may follow.
     fn wanted(&self) -> u64 {
         let whole = match &self.step {
             Step::IndexHeader | Step::Header(_) => count(&[0; BLOCK_BYTES]),
@@ -177,7 +187,7 @@ impl<'a> Reader<'a> {
                 self.member(*number).map_or(0, |member| count(padding(member.digests.size)))
             }
             Step::End => count(&END),
-            Step::Done => u64::MAX,
+            Step::Done | Step::Failed => 0,
         };
         whole.saturating_sub(count(&self.gathered))
     }
@@ -185,7 +195,7 @@ impl<'a> Reader<'a> {
     /// Judges what the step wanted, and goes on to the next one.
     fn complete(&mut self) -> Result<(), PackError> {
         let gathered = std::mem::take(&mut self.gathered);
-        let step = std::mem::replace(&mut self.step, Step::Done);
+        let step = std::mem::replace(&mut self.step, Step::Failed);
         self.step = match step {
             Step::IndexHeader => self.index_header(&gathered)?,
             Step::Index { size } => self.index(gathered, size)?,
@@ -201,6 +211,7 @@ impl<'a> Reader<'a> {
                 Step::Done
             }
             Step::Done => Step::Done,
+            Step::Failed => Step::Failed,
         };
         Ok(())
     }
@@ -346,6 +357,7 @@ impl<'a> Reader<'a> {
             | Step::Resource { number, .. }
             | Step::Padding(number) => path(*number).to_owned(),
             Step::End | Step::Done => "its end".to_owned(),
+            Step::Failed => "what was refused".to_owned(),
         }
     }
 

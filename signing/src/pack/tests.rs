@@ -93,13 +93,16 @@ fn g9_every_single_bit_flip_every_truncation_and_every_further_byte_of_a_pack_is
             archive[index] ^= 1 << bit;
             let mut flipped = reader.clone();
             let verdict = flipped.handle_piece(&archive[index..]);
-            assert!(verdict.is_err() || flipped.finish().is_err(), "bit {bit} of byte {index}");
+            assert!(verdict.is_err(), "bit {bit} of byte {index}");
+            assert!(flipped.finish().is_err(), "bit {bit} of byte {index}, refused and then taken");
             archive[index] ^= 1 << bit;
         }
         reader.handle_piece(&archive[index..=index]).unwrap();
     }
     for byte in [0, 0x30, 0xff] {
-        assert!(matches!(reader.clone().handle_piece(&[byte]), Err(PackError::Form { .. })), "{byte}");
+        let mut longer = reader.clone();
+        assert!(matches!(longer.handle_piece(&[byte]), Err(PackError::Form { .. })), "{byte}");
+        assert!(longer.finish().is_err(), "{byte}, refused and then taken");
     }
     reader.finish().unwrap();
 }
@@ -269,6 +272,7 @@ fn an_index_that_says_what_no_pack_has_is_refused_though_it_is_signed() {
         ("resources/list.txt", "resources/../x", "wanted resources/NAME"),
         ("resources/list.txt", "resources/..", "wanted resources/NAME"),
         ("resources/list.txt", "resources/a/b", "wanted resources/NAME"),
+        ("resources/list.txt", "resources/a+b", "wanted resources/NAME"),
         ("resources/list.txt", "resources/.hidden", "wanted resources/NAME"),
         ("resources/list.txt", "resources/", "wanted resources/NAME"),
         ("resources/list.txt", "resources/a\\u001bb", "a\\u{1b}b: wanted resources/NAME"),

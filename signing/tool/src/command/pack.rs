@@ -301,3 +301,41 @@ fn table(pack: &Pack) -> String {
     };
     rows.iter().map(line).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_that_changes_while_the_pack_is_written_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("list.txt");
+        std::fs::write(&file, "a\nb\n").unwrap();
+        let text = "name = \"Acme-Test-A\"\nversion = \"1.0.0\"\nkind = \"question\"\nsays = \"?\"\n\n[[step]]\nquery = \"SELECT 1 AS v\"\n\n\
+                    [[result]]\nname = \"v\"\ntype = \"integer\"\n";
+        let definition = Signed { envelope: b"x".to_vec(), definition: Definition::parse(text).unwrap() };
+        let resources = vec![Resource::read(file.clone()).unwrap()];
+        let named = [("Acme-Test-A".parse().unwrap(), semver(), Digests::of(&definition.envelope))];
+        let digests = resources[0].digests;
+        let index = Index::new(
+            "Acme-Test-Pack".parse().unwrap(),
+            semver(),
+            "",
+            named,
+            [("list.txt".to_owned(), digests)],
+        );
+        let (index, inputs) = (index.unwrap(), Inputs { definitions: vec![definition], resources });
+        let out = folder.path().join("a.pack");
+        let write = || inputs.write(&index, b"index", &mut Whole::begin(&out, [1; 16]).unwrap());
+        write().unwrap();
+
+        std::fs::write(&file, "a\nB\n").unwrap();
+        let error = write().unwrap_err().to_string();
+
+        assert!(error.contains("list.txt: it was changed while it was read"), "{error}");
+    }
+
+    fn semver<T: std::str::FromStr<Err: std::fmt::Debug>>() -> T {
+        "1.0.0".parse().unwrap()
+    }
+}
