@@ -130,7 +130,7 @@ impl Keeper {
         self.memory.trial.as_ref()
     }
 
-    /// A verified policy came.
+    /// A verified policy came, from the Switch or from a file.
     pub(crate) fn handle_policy(&mut self, kept: Kept, now_ms: i64) -> Verdict {
         let offered = kept.policy.serial();
         if !kept.policy.is_for(&self.tenant, &self.attributes) {

@@ -38,7 +38,7 @@ fn the_commands_of_the_readme_can_be_typed() {
 fn the_metrics_of_the_readme_are_counted_somewhere() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut files = Vec::new();
-    for folder in ["switch/src", "background-channel/src", "deploy/service/src"] {
+    for folder in ["switch/src", "background-channel/src", "client/src", "deploy/service/src"] {
         walk(&repository.join(folder), &mut files);
     }
     let code: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
