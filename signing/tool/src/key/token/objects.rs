@@ -166,9 +166,12 @@ fn name(label: &[u8], id: &[u8]) -> String {
     format!("object={label};id={}", hex(id))
 }
 
-fn listed(mut names: impl Iterator<Item = String>) -> String {
-    let mut list: Vec<String> = names.by_ref().take(LISTED_MAX).collect();
-    let more = names.count();
+/// Lists names in their own order; tokens have none that lasts.
+fn listed(names: impl Iterator<Item = String>) -> String {
+    let mut list: Vec<String> = names.collect();
+    list.sort_unstable();
+    let more = list.len().saturating_sub(LISTED_MAX);
+    list.truncate(LISTED_MAX);
     if more > 0 {
         list.push(format!("and {more} more"));
     }
