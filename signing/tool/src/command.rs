@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
-use muster_pki::{Certificate, RevocationIndex, Roots, UnixTime};
+use muster_pki::{Certificate, RevocationIndex, Role, Roots, UnixTime};
 use muster_signing::definition::Definition;
 use muster_signing::envelope::{self, ContentType, Inspection, Signer};
 use muster_signing::licence::Licence;
@@ -24,7 +24,9 @@ use crate::cli::{
     Cli, DefinitionCommand, Document, FileCommand, Format, Inspect, LicenceCommand, Output, PackCommand,
     PolicyCommand, SignDefinition, SignerFiles, VerifyDefinition,
 };
-use crate::{Licensed, ToolError, Trust, key, read_envelope, sign_definition, verify_definition};
+use crate::{
+    Licensed, ToolError, Trust, check_signer_role, key, read_envelope, sign_definition, verify_definition,
+};
 
 /// What a command found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,6 +211,38 @@ fn signer(files: &SignerFiles) -> anyhow::Result<Signer> {
 /// Names the signer's files where its certificate is refused.
 fn signer_name(files: &SignerFiles) -> String {
     files.cert.as_ref().map_or_else(|| files.key.to_string(), |cert| cert.display().to_string())
+}
+
+/// Opens the signer, and holds it against the roots of its role in the home, if there is one; `others` only serve to say what
+/// the certificate is instead, and a home need not have them.
+fn signer_for(
+    files: &SignerFiles,
+    home: Option<&Path>,
+    (role, name): (Role, &str),
+    others: &[(Role, &str)],
+    now: UnixTime,
+) -> anyhow::Result<Signer> {
+    let signer = signer(files)?;
+    if let Some(home) = home {
+        let read = |(role, name): &(Role, &str)| Some((*role, roots(home, name).ok()?));
+        let others: Vec<(Role, Roots)> = others.iter().filter_map(read).collect();
+        check_signer_role(&signer, role, &roots(home, name)?, &others, now)
+            .with_context(|| signer_name(files))?;
+    }
+    Ok(signer)
+}
+
+/// Adds who signed an envelope, its digest and where it went to what is told of it.
+fn signed_to(mut report: Value, signer: &Signer, envelope: &[u8], out: &Path) -> Value {
+    merge(
+        &mut report,
+        json!({
+            "signer": signer.certificate().map(person),
+            "digest": envelope::digest(envelope).to_string(),
+            "out": out.display().to_string(),
+        }),
+    );
+    report
 }
 
 fn roots(home: &Path, role: &str) -> anyhow::Result<Roots> {

@@ -44,6 +44,12 @@ pub(super) fn sign(arguments: &SignFile, now: UnixTime) -> anyhow::Result<String
 pub(super) fn verify(arguments: &VerifyFile, now: UnixTime) -> anyhow::Result<String> {
     let path = arguments.signature.clone().unwrap_or_else(|| beside(&arguments.file));
     let name = path.display();
+    if arguments.signature.is_none() && !path.exists() {
+        let file = arguments.file.display();
+        anyhow::bail!(
+            "{name}: not there; `muster-sign file sign {file}` makes it, or name the signature's file with --signature"
+        );
+    }
     let signature = read_envelope(&read_short(&path)?).with_context(|| name.to_string())?;
     let detached = Detached::read(&signature).map_err(ToolError::from).with_context(|| name.to_string())?;
     let trusted = Trusted::read(&arguments.roots, &arguments.trust)?;

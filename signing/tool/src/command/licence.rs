@@ -1,16 +1,14 @@
 //! `muster-sign licence`.
 
 use anyhow::Context as _;
-use muster_pki::{Role, Roots, UnixTime};
+use muster_pki::{Role, UnixTime};
 use muster_signing::envelope::{self, ContentType};
 use muster_signing::licence::{Licence, LicenceRequest, VerifiedRequest};
 use serde_json::{Value, json};
 
-use super::{merge, person, read, roots, show, signer, signer_name, write};
+use super::{merge, person, read, roots, show, signed_to, signer, signer_for, write};
 use crate::cli::{Inspect, IssueLicence, RequestLicence};
-use crate::{
-    NewLicence, ToolError, check_signer_role, issue_licence, read_envelope, request_licence, verify_request,
-};
+use crate::{NewLicence, ToolError, issue_licence, read_envelope, request_licence, verify_request};
 
 pub(super) fn request(arguments: &RequestLicence, now: UnixTime) -> anyhow::Result<String> {
     let signer = signer(&arguments.signer)?;
@@ -113,28 +111,14 @@ fn agree(said: &mut Option<String>, asked: Option<String>, what: &str) -> anyhow
 
 pub(super) fn issue(arguments: &IssueLicence, now: UnixTime) -> anyhow::Result<String> {
     let new = terms(arguments, now)?;
-    let signer = signer(&arguments.signer)?;
-    if let Some(home) = &arguments.home {
-        let others = [(Role::Author, "authors"), (Role::OrderSigner, "orders")];
-        // Only to say what the certificate is instead; a home need not have them.
-        let others: Vec<(Role, Roots)> =
-            others.into_iter().filter_map(|(role, name)| Some((role, roots(home, name).ok()?))).collect();
-        check_signer_role(&signer, Role::Licensor, &roots(home, "licences")?, &others, now)
-            .with_context(|| signer_name(&arguments.signer))?;
-    }
+    let others = [(Role::Author, "authors"), (Role::OrderSigner, "orders")];
+    let home = arguments.home.as_deref();
+    let signer = signer_for(&arguments.signer, home, (Role::Licensor, "licences"), &others, now)?;
     let envelope = issue_licence(&new, &signer, now)?;
     write(&arguments.out, &envelope)?;
     let content = envelope::inspect(&envelope).map_err(ToolError::from)?.content;
-    let mut report = summary(&Licence::parse(&String::from_utf8(content)?)?);
-    merge(
-        &mut report,
-        json!({
-            "signer": signer.certificate().map(person),
-            "digest": envelope::digest(&envelope).to_string(),
-            "out": arguments.out.display().to_string(),
-        }),
-    );
-    Ok(show(&report, arguments.output))
+    let report = summary(&Licence::parse(&String::from_utf8(content)?)?);
+    Ok(show(&signed_to(report, &signer, &envelope, &arguments.out), arguments.output))
 }
 
 pub(super) fn summary(licence: &Licence) -> Value {

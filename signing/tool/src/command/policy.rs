@@ -3,39 +3,25 @@
 use std::collections::BTreeSet;
 
 use anyhow::Context as _;
-use muster_pki::{Role, Roots, UnixTime};
+use muster_pki::{Role, UnixTime};
 use muster_signing::envelope::{self, Anchors};
 use muster_signing::policy::{Grants, Policy};
 use serde_json::{Value, json};
 
-use super::{inside, merge, person, read, revocation, roots, show, signer, signer_name, write};
+use super::{inside, merge, person, read, revocation, roots, show, signed_to, signer_for, write};
 use crate::cli::{Format, Output, SignPolicy, VerifyPolicy};
-use crate::{check_signer_role, read_envelope, sign_policy, verify_policy};
+use crate::{read_envelope, sign_policy, verify_policy};
 
 pub(super) fn sign(arguments: &SignPolicy, now: UnixTime) -> anyhow::Result<String> {
     let file = arguments.file.display();
     let text = String::from_utf8(read(&arguments.file)?).with_context(|| format!("{file}: not UTF-8"))?;
-    let signer = signer(&arguments.signer)?;
-    if let Some(home) = &arguments.home {
-        let others = [(Role::Author, "authors"), (Role::OrderSigner, "orders"), (Role::Licensor, "licences")];
-        // Only to say what the certificate is instead; a home need not have them.
-        let others: Vec<(Role, Roots)> =
-            others.into_iter().filter_map(|(role, name)| Some((role, roots(home, name).ok()?))).collect();
-        check_signer_role(&signer, Role::Policy, &roots(home, "policies")?, &others, now)
-            .with_context(|| signer_name(&arguments.signer))?;
-    }
+    let others = [(Role::Author, "authors"), (Role::OrderSigner, "orders"), (Role::Licensor, "licences")];
+    let home = arguments.home.as_deref();
+    let signer = signer_for(&arguments.signer, home, (Role::Policy, "policies"), &others, now)?;
     let envelope = sign_policy(&text, &signer, now).with_context(|| file.to_string())?;
     write(&arguments.out, &envelope)?;
-    let mut report = summary(&Policy::parse(&text)?, arguments.output);
-    merge(
-        &mut report,
-        json!({
-            "signer": signer.certificate().map(person),
-            "digest": envelope::digest(&envelope).to_string(),
-            "out": arguments.out.display().to_string(),
-        }),
-    );
-    Ok(show(&report, arguments.output))
+    let report = summary(&Policy::parse(&text)?, arguments.output);
+    Ok(show(&signed_to(report, &signer, &envelope, &arguments.out), arguments.output))
 }
 
 pub(super) fn verify(arguments: &VerifyPolicy, now: UnixTime) -> anyhow::Result<String> {

@@ -159,7 +159,7 @@ fn what_is_no_file_has_no_signature_or_would_be_overwritten_is_told() {
     let dir = release(KEYS[0].1);
     run(dir.path(), &["rand", "-out", "large", "600000"]);
     for (arguments, words) in [
-        ("file verify FILE --roots root.pem", "FILE.p7s"),
+        ("file verify FILE --roots root.pem", "FILE.p7s: not there; `muster-sign file sign FILE` makes it"),
         (
             "file verify FILE --signature large --roots root.pem",
             "600000 bytes; wanted an envelope of at most",

@@ -1,6 +1,5 @@
 //! Packs (G9), from files and back: `tar` and `openssl cms` read ours.
 
-use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -254,15 +253,6 @@ impl Lab {
     }
 
     fn muster_sign(&self, arguments: &str) -> Output {
-        sign_in(self.dir.path(), arguments)
+        crate::commands::muster_sign(self.dir.path(), arguments)
     }
-}
-
-fn sign_in(dir: &Path, arguments: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_muster-sign"))
-        .args(arguments.split_whitespace())
-        .current_dir(dir)
-        .env_remove("MUSTER_HOME")
-        .output()
-        .unwrap()
 }
