@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use muster_pki::Role;
 use muster_service::credentials::{
-    self, ClientCredentials, Clock, CredentialError, CredentialFiles, Own, RevocationFiles, Rules,
+    self, ClientCredentials, Clock, CredentialError, CredentialFiles, Keeping, Own, RevocationFiles, Rules,
     ServerCredentials, Servers,
 };
 use muster_service::health::{Health, State};
@@ -257,7 +257,7 @@ pub(crate) fn credentials(
         roots: vec![trust.devices.clone(), trust.operators.clone(), trust.servers.clone()],
         own: tls.file(),
         servers: None,
-        kept,
+        kept: kept.map_or(Keeping::Nothing, Keeping::In),
     };
     let (rules, unruly) = Rules::load(config.certificates, &config.revocation, files, clock);
     let own = tls.own(remembered);

@@ -9,11 +9,10 @@ use http::StatusCode;
 use muster_proto::ids::OutboxId;
 use muster_proto::limits::EVENT_BATCH_EVENTS_MAX;
 use muster_proto::session::v1::{Event, EventBatch, EventBatchAck, SequenceRange};
+use muster_service::credentials::Outgoing;
 use prost::Message;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
-use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -241,7 +240,7 @@ impl Poster {
 
 async fn send(
     https: &Https,
-    stream: TlsStream<TcpStream>,
+    stream: Outgoing,
     outbox: OutboxId,
     events: Vec<Event>,
 ) -> Result<Vec<SequenceRange>, HttpsError> {

@@ -77,7 +77,8 @@ pub struct PolicyArguments {
 /// What to do about policies.
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
-    /// Show the policy that is followed, as JSON: serial, text, and the serial of one that is tried beside it.
+    /// Show the policy that is followed, as JSON: serial, text, the serial of one that is tried beside it, and why the one in
+    /// `policy.file` is not taken.
     #[command(after_help = "Example:\n  muster-client policy show | jq -r .text")]
     Show(SocketArguments),
     /// Ask the Switch for a later policy at once; the client asks by itself at each session and hourly.

@@ -90,6 +90,9 @@ pub struct TlsConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PolicyConfig {
+    /// A signed policy that is taken as soon as it is here, as one that the Switch carries is: for a machine that no Switch reaches, or
+    /// whose Switch has moved. It is followed when it changes. Empty: none.
+    pub file: PathBuf,
     /// How long a policy that changes where or whom the client connects to is tried beside the old one. Without a session
     /// by then, the old one stays. Default 5 m.
     #[serde(with = "human::duration")]
@@ -145,7 +148,8 @@ pub struct InstructionsConfig {
     pub parallel: usize,
     /// Instructions that wait, 1 to 4,096; a further one fails with the advice to issue it later. Default 256.
     pub queued: usize,
-    /// How long a definition that an order names may take to arrive. Default 30 s.
+    /// How long a definition that an order names may take to arrive, and a CRL without which order, definition or licence is refused
+    /// (R6). Default 30 s.
     #[serde(with = "human::duration")]
     pub definition_timeout: Duration,
     /// How long an instruction is remembered after its window ended. Default 7 d.
@@ -395,6 +399,7 @@ pub fn socket_in(data_dir: &Path) -> PathBuf {
 impl Default for PolicyConfig {
     fn default() -> Self {
         Self {
+            file: PathBuf::new(),
             trial: crate::policy::TRIAL,
             refresh: Duration::from_secs(3_600),
             spread_max: Duration::from_secs(600),

@@ -15,6 +15,9 @@ pub(crate) const CERTIFICATE_MISSING: &str = "certificate.missing";
 /// There is one again.
 pub(crate) const CERTIFICATE_RECOVERED: &str = "certificate.recovered";
 
+/// A stop came that is not believed, or not for now.
+pub(crate) const STOP_REFUSED: &str = "stop.refused";
+
 /// The longest reason in an event, in characters; a field has room for more.
 pub(crate) const REASON_CHARS_MAX: usize = 1_000;
 

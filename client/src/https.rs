@@ -10,13 +10,11 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use muster_pki::select::Availability;
-use muster_service::credentials::{ClientCredentials, Deadlines, DialError, dial};
+use muster_service::credentials::{ClientCredentials, Deadlines, DialError, Outgoing, dial};
 use muster_service::shutdown::Shutdown;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-use tokio_rustls::client::TlsStream;
 use tokio_util::task::TaskTracker;
 
 use crate::answer;
@@ -221,14 +219,14 @@ impl Https {
     }
 
     /// Connects, for [`Self::post`]: until then nothing has left this machine.
-    pub(crate) async fn dial(&self) -> Result<TlsStream<TcpStream>, HttpsError> {
+    pub(crate) async fn dial(&self) -> Result<Outgoing, HttpsError> {
         Ok(dial(&self.credentials, self.base.address(), self.dial).await?)
     }
 
     /// Posts protobuf to `path` below the base.
     pub(crate) async fn post(
         &self,
-        stream: TlsStream<TcpStream>,
+        stream: Outgoing,
         path: &str,
         body: Vec<u8>,
     ) -> Result<Response<Incoming>, HttpsError> {
@@ -280,7 +278,7 @@ impl Https {
 
     async fn send(
         &self,
-        stream: TlsStream<TcpStream>,
+        stream: Outgoing,
         path: &str,
         mut request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, HttpsError> {

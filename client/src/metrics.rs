@@ -14,7 +14,9 @@ pub(crate) const SESSIONS: &str = "muster_client_sessions_total";
 pub(crate) const CONNECT_FAILURES: &str = "muster_client_connect_failures_total";
 /// Instructions that were started.
 pub(crate) const INSTRUCTIONS_STARTED: &str = "muster_client_instructions_started_total";
-/// Orders that were refused.
+/// Stops that were taken: their instructions never start, or were ended.
+pub(crate) const STOPS: &str = "muster_client_stops_total";
+/// Orders that were refused, stops included.
 pub(crate) const ORDERS_REFUSED: &str = "muster_client_orders_refused_total";
 /// Orders that do not verify and were not answered, since too many such answers wait already.
 pub(crate) const ORDERS_UNANSWERED: &str = "muster_client_orders_unanswered_total";

@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! session ──notice, document──► Follower ──► Keeper (decides, pure) ──► store
-//!    ▲                             │ a policy that connects otherwise
+//!    ▲            policy.file ─────►│ a policy that connects otherwise
 //!    └── Takeover ◄── trial: a connection of its own, beside the session that stands
 //! ```
 //! The Switch only carries policies. One that changes addresses or trust counts once a session came about under it; until then,
 //! and for good if none does, the old one is followed.
 
+mod file;
 mod followed;
 mod follower;
+mod judging;
 mod keeper;
 mod offers;
 mod remembered;
@@ -17,9 +19,10 @@ mod trial;
 
 use std::path::Path;
 
-use muster_signing::policy::Grants;
+use muster_signing::policy::{Grants, Policy};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use file::PolicyFile;
 pub(crate) use followed::Followed;
 pub(crate) use follower::{Follower, Heard, Retry, Watching};
 pub(crate) use keeper::{Keeper, Memory, TRIAL};
@@ -36,10 +39,15 @@ pub struct PolicyStatus {
     pub serial: u64,
     /// The serial of the policy that is tried beside it; 0: none.
     pub trial: u64,
-    /// When the trial ends without a session, milliseconds since 1970; 0 without one.
+    /// When the trial ends without a session, milliseconds since 1970; 0 without one. It goes on where the policy that is followed has no
+    /// session either.
     pub trial_until_ms: i64,
     /// The serial of the last policy that was taken, if it was tried in vain; 0: none.
     pub rolled_back: u64,
+    /// Why the policy in `policy.file` is not taken; empty: it is, or there is none.
+    pub file_problem: String,
+    /// Which CRL a policy waits for that came before it (R6); empty: none waits.
+    pub waits_for: String,
     /// What it lets run and be read on this device; a list that is left out allows all.
     pub grants: Grants,
     /// The text of the policy that is followed; empty: as installed.
@@ -53,12 +61,29 @@ fn status(keeper: &Keeper) -> PolicyStatus {
         trial: trial.map_or(0, |trial| trial.kept.policy.serial()),
         trial_until_ms: trial.map_or(0, |trial| trial.until_ms),
         rolled_back: keeper.rolled_back(),
+        file_problem: String::new(),
+        waits_for: String::new(),
         grants: keeper.current().map(|kept| kept.policy.terms().grants.clone()).unwrap_or_default(),
         text: keeper.current().and_then(|kept| remembered::text(&kept.envelope)).unwrap_or_default(),
     }
 }
 
-/// Writes the copy for people; nothing reads it again.
+/// Reads the copy for people again, to tell people what it brings about; nothing that counts is decided by it. `None`: as installed.
+///
+/// # Errors
+/// What is there cannot be read.
+pub(crate) fn read_copy(path: &Path) -> Result<Option<Policy>, String> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => match Policy::parse(&text) {
+            Ok(policy) => Ok(Some(policy)),
+            Err(error) => Err(format!("{}: {error}", path.display())),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+/// Writes the copy for people.
 fn write_copy(path: &Path, status: &PolicyStatus) {
     let written = if status.serial == 0 {
         match std::fs::remove_file(path) {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use muster_pki::{Certificate, DeviceId, Facts, Refused, RevocationIndex, Role, Roots, UnixTime};
 use muster_proto::common::v1::{NamedValue, Refusal, Value};
+use muster_proto::ids::InstructionId;
 use muster_proto::order::v1::Order;
 use muster_proto::session::v1::InclusionProof;
 
@@ -71,6 +72,8 @@ pub struct RefusalReason {
     pub refusal: Refusal,
     /// What was wrong, and what would fix it.
     pub detail: String,
+    /// Nothing was wrong but that an issuer has no fresh CRL (R6 of trust.md): another judgement, after one came, may differ.
+    pub lacks_only_a_crl: bool,
 }
 
 /// What may be run: everything was checked.
@@ -161,8 +164,11 @@ pub fn admit(
     memory: &Memory<'_>,
     now: UnixTime,
 ) -> Result<Admitted, RefusalReason> {
-    check_tenant(&order.tenant, device)?;
-    check_time(order, memory, now)?;
+    require(order.stops.is_empty(), Refusal::Unsupported, || {
+        "the order is a stop, and runs nothing".to_owned()
+    })?;
+    check_tenant(&order.tenant, device.tenant)?;
+    check_time(order, memory.time_floor, now)?;
     check_digest(order, definition_envelope)?;
     let licence = self::licence(licence, trust, now)?;
     check_licence(order, &licence, device)?;
@@ -178,6 +184,24 @@ pub fn admit(
     check_platform(&definition, device)?;
     let arguments = definition.bind(&order.arguments).map_err(|error| refuse(Refusal::BadArgument, error))?;
     Ok(Admitted { definition, arguments, author, licence })
+}
+
+/// Judges a stop that [`order`] opened. A stop runs nothing: it needs no definition, no licence and no place in an audience, and so
+/// no device can be kept from it; but it is an operator's of this tenant, and of now.
+///
+/// # Errors
+/// `UNSUPPORTED` for an order that is no stop; then `WRONG_TENANT`, `CLOCK`, `NOT_YET_VALID` or `EXPIRED`, as for any order.
+pub fn stop(
+    order: &Order,
+    tenant: &str,
+    time_floor: UnixTime,
+    now: UnixTime,
+) -> Result<InstructionId, RefusalReason> {
+    let stopped = order_content::stops(order)
+        .ok_or_else(|| refuse(Refusal::Unsupported, "the order stops nothing; it is to be run or refused"))?;
+    check_tenant(&order.tenant, tenant)?;
+    check_time(order, time_floor, now)?;
+    Ok(stopped)
 }
 
 fn verified(
@@ -200,7 +224,7 @@ fn verified(
     let anchors = Anchors { signers: roots, timestamps: trust.timestamps };
     envelope::verify(envelope, content_type, role, &anchors, &facts).map_err(|error| {
         let detail = format!("{}: {}", content_type.name(), brief(&error));
-        refuse(error.refusal(), detail)
+        RefusalReason { lacks_only_a_crl: error.lacks_only_a_crl(), ..refuse(error.refusal(), detail) }
     })
 }
 
@@ -209,14 +233,14 @@ fn text(verified: Verified, what: &str) -> Result<String, RefusalReason> {
         .map_err(|error| refuse(Refusal::BadSignature, format!("the {what} is not UTF-8: {error}")))
 }
 
-fn check_tenant(tenant: &str, device: &Device<'_>) -> Result<(), RefusalReason> {
-    require(tenant == device.tenant, Refusal::WrongTenant, || {
-        format!("the order is for tenant {tenant:?}; this device belongs to {:?}", device.tenant)
+fn check_tenant(tenant: &str, own: &str) -> Result<(), RefusalReason> {
+    require(tenant == own, Refusal::WrongTenant, || {
+        format!("the order is for tenant {tenant:?}; this device belongs to {own:?}")
     })
 }
 
-fn check_time(order: &Order, memory: &Memory<'_>, now: UnixTime) -> Result<(), RefusalReason> {
-    let (now_ms, floor_ms) = (milliseconds(now), milliseconds(memory.time_floor));
+fn check_time(order: &Order, time_floor: UnixTime, now: UnixTime) -> Result<(), RefusalReason> {
+    let (now_ms, floor_ms) = (milliseconds(now), milliseconds(time_floor));
     require(now_ms >= floor_ms.saturating_sub(CLOCK_BACK_MS), Refusal::Clock, || {
         format!("this device's clock is {} s behind what it has seen; set it", (floor_ms - now_ms) / 1_000)
     })?;
@@ -402,7 +426,7 @@ fn require(holds: bool, refusal: Refusal, detail: impl FnOnce() -> String) -> Re
 }
 
 fn refuse(refusal: Refusal, detail: impl ToString) -> RefusalReason {
-    RefusalReason { refusal, detail: detail.to_string() }
+    RefusalReason { refusal, detail: detail.to_string(), lacks_only_a_crl: false }
 }
 
 #[cfg(test)]

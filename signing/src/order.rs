@@ -1,4 +1,4 @@
-//! The content of an order: which definition, with which arguments, for whom, until when.
+//! The content of an order: which definition, with which arguments, for whom, until when; or which instruction it stops.
 //!
 //! The bytes that an operator signs are kept and sent as they are. [`decode`] refuses bytes that are not what [`encode`]
 //! gives for the same order, so that nothing that this version does not know can hide in them.
@@ -27,6 +27,9 @@ pub const TENANT_BYTES_MAX: usize = 64;
 /// Longest operator name in bytes (order.proto, `operator`).
 pub const OPERATOR_BYTES_MAX: usize = 128;
 
+/// Longest reason of a stop in bytes (order.proto, `reason`).
+pub const REASON_BYTES_MAX: usize = 256;
+
 /// Encodes an order: the bytes that are signed.
 #[must_use]
 pub fn encode(order: &Order) -> Vec<u8> {
@@ -49,6 +52,12 @@ pub fn decode(bytes: &[u8]) -> Result<Order, OrderError> {
     Ok(order)
 }
 
+/// Returns the instruction that a checked order stops; `None`: it is no stop.
+#[must_use]
+pub fn stops(order: &Order) -> Option<InstructionId> {
+    InstructionId::try_from(order.stops.as_slice()).ok()
+}
+
 /// Checks every field of an order, as [`decode`] does.
 ///
 /// # Errors
@@ -59,6 +68,15 @@ pub fn check(order: &Order) -> Result<(), OrderError> {
     let instruction = InstructionId::try_from(order.instruction.as_slice())
         .map_err(|error| field("instruction", error, "16 bytes"))?;
     require(instruction.is_version_7(), "instruction", instruction, "a UUID of version 7")?;
+    require(order.licence_serial > 0, "licence_serial", 0, "1 or more")?;
+    require(order.sequence > 0, "sequence", 0, "1 or more")?;
+    check_window(order)?;
+    if order.stops.is_empty() { check_issue(order) } else { check_stop(order, instruction) }
+}
+
+/// What an order has that issues a definition.
+fn check_issue(order: &Order) -> Result<(), OrderError> {
+    require(order.reason.is_empty(), "reason", format_args!("{:?}", order.reason), "none without `stops`")?;
     order
         .definition_name
         .parse::<DefinitionName>()
@@ -67,11 +85,33 @@ pub fn check(order: &Order) -> Result<(), OrderError> {
         .map_err(|error| field("definition_version", error, "a semantic version such as 1.2.0"))?;
     Digest::try_from(order.definition_digest.as_slice())
         .map_err(|error| field("definition_digest", error, "32 bytes"))?;
-    require(order.licence_serial > 0, "licence_serial", 0, "1 or more")?;
-    require(order.sequence > 0, "sequence", 0, "1 or more")?;
     check_arguments(&order.arguments)?;
-    check_window(order)?;
     check_audience(order.audience.as_ref())
+}
+
+/// What an order has that stops an instruction: nothing that could run, and no audience by which a device could be passed over.
+fn check_stop(order: &Order, own: InstructionId) -> Result<(), OrderError> {
+    let stopped = InstructionId::try_from(order.stops.as_slice())
+        .map_err(|error| field("stops", error, "16 bytes, or none"))?;
+    require(stopped.is_version_7(), "stops", stopped, "a UUID of version 7")?;
+    require(stopped != own, "stops", stopped, "another instruction than its own")?;
+    let (reason, bytes_max) = (&order.reason, REASON_BYTES_MAX);
+    let is_reason = reason.len() <= bytes_max && !reason.chars().any(char::is_control);
+    let wanted = format_args!("at most {bytes_max} bytes without control characters");
+    require(is_reason, "reason", format_args!("{reason:?}"), wanted)?;
+    let none = "none in a stop";
+    require(order.definition_name.is_empty(), "definition_name", &order.definition_name, none)?;
+    require(order.definition_version.is_empty(), "definition_version", &order.definition_version, none)?;
+    let digest = &order.definition_digest;
+    require(digest.is_empty(), "definition_digest", format_args!("{} bytes", digest.len()), none)?;
+    require(order.arguments.is_empty(), "arguments", order.arguments.len(), none)?;
+    let is_for_all = order.audience == Some(Audience::default());
+    require(
+        is_for_all,
+        "audience",
+        "some of the devices, or missing",
+        "an empty one: a stop is for every device",
+    )
 }
 
 /// Returns the audience's expression, if it has one.
@@ -226,6 +266,39 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_is_an_order_that_names_what_it_ends_and_has_nothing_to_run() {
+        let read = decode(&encode(&stop())).unwrap();
+        assert_eq!((stops(&read).map(|id| id.to_vec()), read), (Some(order().instruction), stop()));
+        assert_eq!(stops(&order()), None);
+
+        type Lie = (&'static str, fn(&mut Order));
+        let lies: [Lie; 13] = [
+            ("stops", |stop| stop.stops.truncate(15)),
+            ("stops", |stop| stop.stops = vec![0; 16]),
+            ("stops", |stop| stop.stops.clone_from(&stop.instruction)),
+            ("reason", |stop| stop.reason = "a".repeat(257)),
+            ("reason", |stop| stop.reason = "a\nb".to_owned()),
+            ("definition_name", |stop| stop.definition_name = "Acme-Os-Version".to_owned()),
+            ("definition_version", |stop| stop.definition_version = "1.0.0".to_owned()),
+            ("definition_digest", |stop| stop.definition_digest = vec![7; 32]),
+            ("arguments", |stop| stop.arguments = vec![argument("days")]),
+            ("audience", |stop| stop.audience = None),
+            ("audience", |stop| stop.audience = Some(audience("os == 'linux'", 0, 0))),
+            ("audience", |stop| stop.audience = Some(audience("", 32, 1))),
+            ("tenant", |stop| stop.tenant.clear()),
+        ];
+        for (wanted, lie) in lies {
+            let mut changed = stop();
+            lie(&mut changed);
+            match decode(&encode(&changed)) {
+                Err(OrderError::Field { field, .. }) => assert_eq!(field, wanted),
+                other => panic!("{wanted}: {other:?}"),
+            }
+        }
+        check_field("reason", |order| order.reason = "none is stopped".to_owned());
+    }
+
+    #[test]
     fn refuses_a_field_that_it_does_not_know() {
         let mut bytes = encode(&order());
         bytes.extend_from_slice(&[0xf8, 0x06, 0x01]);
@@ -267,6 +340,26 @@ mod tests {
             expires_at_ms: 61_000,
             sequence: 9,
             operator: "ann".to_owned(),
+            ..Order::default()
+        }
+    }
+
+    fn stop() -> Order {
+        let stops = order().instruction;
+        let mut instruction = stops.clone();
+        instruction[0] ^= 1;
+        Order {
+            tenant: "acme".to_owned(),
+            instruction,
+            licence_serial: 1,
+            audience: Some(Audience::default()),
+            not_before_ms: 1_000,
+            expires_at_ms: 61_000,
+            sequence: 10,
+            operator: "ann".to_owned(),
+            stops,
+            reason: "wrong fleet".to_owned(),
+            ..Order::default()
         }
     }
 

@@ -137,6 +137,17 @@ pub enum OpenError {
     Policy(#[from] PolicyError),
 }
 
+impl OpenError {
+    /// Returns whether nothing is wrong but that the signer's issuer has no fresh CRL, as [`EnvelopeError::lacks_only_a_crl`].
+    #[must_use]
+    pub fn lacks_only_a_crl(&self) -> bool {
+        match self {
+            Self::Envelope(error) => error.lacks_only_a_crl(),
+            Self::Policy(_) => false,
+        }
+    }
+}
+
 fn check(terms: &Terms) -> Result<(), PolicyError> {
     let is_text = |text: &str, max: usize| text.len() <= max && !text.chars().any(char::is_control);
     if terms.serial == 0 {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use muster_pki::{Role, Roots, Thumbprint};
 use muster_service::credentials::{
-    self, ClientCertificate, Clock, CredentialError, Own, Revocation, RevocationFiles, Rules,
+    self, ClientCertificate, Clock, CredentialError, Keeping, Own, Revocation, RevocationFiles, Rules,
     ServerCredentials,
 };
 
@@ -190,7 +190,7 @@ fn rules(config: &Config, kept: Option<PathBuf>, clock: &Clock) -> (Rules, Optio
         roots: roles.iter().map(|(_role, path)| path.clone()).collect(),
         own: config.tls.file(),
         servers: None,
-        kept,
+        kept: kept.map_or(Keeping::Nothing, Keeping::In),
     };
     let (rules, error) = Rules::load(config.certificates, &config.revocation, files, clock.clone());
     (Rules { roles, ..rules }, error)

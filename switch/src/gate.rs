@@ -37,6 +37,13 @@ pub(crate) enum Entry<'a> {
     },
     /// Submits a signed order, whose definition passed as `Issue` when it was prepared.
     Submit,
+    /// Stops an instruction of this definition: whoever may issue it, and every administrator.
+    Stop {
+        /// The definition's name.
+        definition: &'a str,
+        /// Its kind; `None`: it is not known any more.
+        kind: Option<GrantKind>,
+    },
     /// Imports a definition.
     ImportDefinition,
     /// Imports a licence.
@@ -152,6 +159,7 @@ fn authenticate(caller: &Caller, entry: Entry<'_>) -> Result<(), Denied> {
         Entry::Read
         | Entry::Issue { .. }
         | Entry::Submit
+        | Entry::Stop { .. }
         | Entry::ImportDefinition
         | Entry::ImportLicence
         | Entry::ImportPolicy
@@ -169,7 +177,7 @@ fn authenticate(caller: &Caller, entry: Entry<'_>) -> Result<(), Denied> {
 fn least_role(entry: Entry<'_>) -> Option<GrantRole> {
     match entry {
         Entry::Read => Some(GrantRole::Viewer),
-        Entry::Issue { .. } | Entry::Submit => Some(GrantRole::Issuer),
+        Entry::Issue { .. } | Entry::Submit | Entry::Stop { .. } => Some(GrantRole::Issuer),
         Entry::ImportDefinition
         | Entry::ImportLicence
         | Entry::ImportPolicy
@@ -186,7 +194,21 @@ fn covers(grant: &Grant, caller: &Caller, wanted: GrantRole, entry: Entry<'_>) -
     if !named || grant.role < wanted {
         return false;
     }
-    let Entry::Issue { definition, kind } = entry else { return true };
+    let (definition, kind) = match entry {
+        Entry::Issue { definition, kind } => (definition, kind),
+        // Who looks after the Switch must be able to end whatever runs through it.
+        Entry::Stop { .. } if grant.role >= GrantRole::Administrator => return true,
+        Entry::Stop { definition, kind } => (definition, kind),
+        Entry::Read
+        | Entry::Submit
+        | Entry::ImportDefinition
+        | Entry::ImportLicence
+        | Entry::ImportPolicy
+        | Entry::RemoveDevice
+        | Entry::BlockDevice
+        | Entry::Export
+        | Entry::Relay => return true,
+    };
     let prefix = prefix(definition);
     let prefix_fits = grant.prefixes.is_empty() || grant.prefixes.iter().any(|granted| granted == prefix);
     let kind_fits = kind.is_none_or(|kind| grant.kinds.is_empty() || grant.kinds.contains(&kind));
@@ -203,6 +225,7 @@ fn act(entry: Entry<'_>) -> String {
         Entry::Read => "read".to_owned(),
         Entry::Issue { definition, .. } => format!("issue `{definition}`"),
         Entry::Submit => "submit an order".to_owned(),
+        Entry::Stop { definition, .. } => format!("stop an instruction of `{definition}`"),
         Entry::ImportDefinition => "import a definition".to_owned(),
         Entry::ImportLicence => "import a licence".to_owned(),
         Entry::ImportPolicy => "import a policy".to_owned(),
@@ -214,7 +237,9 @@ fn act(entry: Entry<'_>) -> String {
 }
 
 fn narrowed(entry: Entry<'_>) -> String {
-    let Entry::Issue { definition, kind } = entry else { return String::new() };
+    let (Entry::Issue { definition, kind } | Entry::Stop { definition, kind }) = entry else {
+        return String::new();
+    };
     let kind = match kind {
         Some(GrantKind::Question) => " and kinds = [\"question\"]",
         Some(GrantKind::Action) => " and kinds = [\"action\"]",
@@ -240,6 +265,30 @@ mod tests {
     const ACT: Entry<'static> =
         Entry::Issue { definition: "Acme-Service-Restart", kind: Some(GrantKind::Action) };
 
+    const STOP: Entry<'static> =
+        Entry::Stop { definition: "Acme-Service-Restart", kind: Some(GrantKind::Action) };
+
+    #[test]
+    fn an_instruction_is_stopped_by_whoever_may_issue_it_and_by_every_administrator() {
+        let narrow = |role, prefix: &str, kind| Grant {
+            prefixes: vec![prefix.to_owned()],
+            kinds: vec![kind],
+            ..grant(role)
+        };
+        for (granted, may) in [
+            (narrow(GrantRole::Issuer, "Acme", GrantKind::Action), true),
+            (narrow(GrantRole::Issuer, "Acme", GrantKind::Question), false),
+            (narrow(GrantRole::Issuer, "Other", GrantKind::Action), false),
+            (narrow(GrantRole::Administrator, "Other", GrantKind::Question), true),
+            (grant(GrantRole::Viewer), false),
+        ] {
+            let said = format!("{granted:?}");
+            let decided = Gate::new(vec![granted]).admit(Some(&caller(Role::Operator)), STOP).map(|_| ());
+            assert_eq!(decided.is_ok(), may, "{said}: {decided:?}");
+        }
+        assert!(Gate::new(Vec::new()).admit(Some(&caller(Role::Device)), STOP).is_err());
+    }
+
     #[test]
     fn without_grants_every_operator_may_do_all() {
         let gate = Gate::new(Vec::new());
@@ -249,6 +298,7 @@ mod tests {
             ASK,
             ACT,
             Entry::Submit,
+            STOP,
             Entry::ImportDefinition,
             Entry::ImportLicence,
             Entry::ImportPolicy,

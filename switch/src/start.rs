@@ -234,6 +234,7 @@ fn engine_config(config: &Config, loaded: &Loaded, wall: &Wall) -> EngineConfig 
         queue_items_max: count(config.engine.queue_items_max),
         disk_reserve_bytes: config.engine.disk_reserve,
         blocked_max: count(config.engine.blocked_max),
+        stops_max: count(config.engine.stops_max),
         policy_asks_per_second: config.engine.policy_asks_per_second,
         unauthenticated: UnauthenticatedLimits {
             devices_max: config.engine.unauthenticated_max,

@@ -11,9 +11,10 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use muster_pki::select::{Outcome, Report, Row, Standing, Unfit};
 use muster_pki::{Identity, IdentityFiles, NamedBytes};
-use muster_service::credentials::{Clock, OneDevice, Rules};
+use muster_service::credentials::{CertificateStore, Rules};
 use muster_service::exit;
 use muster_service::program::ConfigFiles;
+use muster_signing::policy::Policy;
 use rustls_pki_types::PrivateKeyDer;
 use serde::Serialize;
 
@@ -21,6 +22,7 @@ use super::{NAME, loaded, print_json};
 use crate::config::Config;
 use crate::key::DeviceIdentity;
 use crate::profile::{self, Stage};
+use crate::{policy, running};
 
 /// The largest file that is imported.
 const FILE_BYTES_MAX: usize = 1 << 20;
@@ -172,8 +174,8 @@ fn import(arguments: &ImportArguments, config: &Config) -> Result<Imported, Cert
 /// Refuses what would never be shown, and returns why something is not shown yet.
 fn judge(identity: &Identity, file: &str, config: &Config) -> Result<Option<String>, CertCliError> {
     // What the client shows is its own to remember (S4).
-    let Some(store) = profile::store(config, None, Stage::Tried) else { return Ok(None) };
-    let outcome = store.judge(identity, file, &rules(config));
+    let Some(store) = store(config)? else { return Ok(None) };
+    let outcome = store.judge(identity, file, &rules(config)?);
     let Outcome::Missing { missing, .. } = outcome else { return Ok(None) };
     let standing = missing.report().rows().first().map(Row::standing);
     let Some(Standing::Unfit(reasons)) = standing else { return Ok(None) };
@@ -185,10 +187,18 @@ fn judge(identity: &Identity, file: &str, config: &Config) -> Result<Option<Stri
     Err(CertCliError::Unfit { file: file.to_owned(), reasons: told.join("; ") })
 }
 
-/// What certificates of the store are judged by, but for revocation, which the running client looks up.
-fn rules(config: &Config) -> Rules {
-    let device = OneDevice::named(&config.computer_name);
-    Rules { policy: config.certificates.policy, device, ..Rules::lenient(Clock::system()) }
+/// Returns the store with the selection of the policy that is followed, or else the installed one.
+fn store(config: &Config) -> Result<Option<CertificateStore>, CertCliError> {
+    let copy = config.data_dir.join(policy::COPY);
+    let followed = config.trust.has_policies().then(|| policy::read_copy(&copy)).transpose();
+    let followed = followed.map_err(CertCliError::Other)?.flatten();
+    Ok(profile::store(config, followed.as_ref().map(Policy::terms), Stage::Tried))
+}
+
+/// Returns what certificates of the store are judged by, as in the running client.
+fn rules(config: &Config) -> Result<Rules, CertCliError> {
+    let (rules, unruly) = running::rules_of_command(config);
+    unruly.map_or(Ok(rules), |unruly| Err(CertCliError::Other(unruly.to_string())))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CertCliError> {
@@ -231,13 +241,10 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
 
 fn list(config: &Config) -> Result<Listed, CertCliError> {
     // As it would be chosen at a start; what the client shows is its own to remember (S4).
-    let store = profile::store(config, None, Stage::Tried);
-    let outcome = store.map(|store| store.look(&rules(config)));
-    let outcome = match outcome {
-        Some(Ok(outcome)) => outcome,
-        Some(Err(error)) => return Err(CertCliError::Other(error.to_string())),
-        None => return Ok(Listed { chosen: None, certificates: Vec::new(), unread: Vec::new() }),
+    let Some(store) = store(config)? else {
+        return Ok(Listed { chosen: None, certificates: Vec::new(), unread: Vec::new() });
     };
+    let outcome = store.look(&rules(config)?).map_err(|error| CertCliError::Other(error.to_string()))?;
     let report = match &outcome {
         Outcome::Kept { choice, .. } | Outcome::Changed { choice, .. } => choice.report(),
         Outcome::Missing { missing, .. } => missing.report(),

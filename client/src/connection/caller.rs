@@ -10,12 +10,10 @@ use muster_pki::device_key::{DEVICE_KEY_HEADER, EXPORTER_BYTES, EXPORTER_LABEL};
 use muster_proto::limits::FRAME_BYTES_MAX;
 use muster_proto::session::client::{ClientEvent, ClientSession, ClientSessionConfig};
 use muster_proto::session::v1::{Hello, Welcome};
-use muster_service::credentials::{ClientCredentials, Deadlines, DialError, dial};
+use muster_service::credentials::{ClientCredentials, Deadlines, DialError, Outgoing, PeerRefused, dial};
 use rustls::ProtocolVersion;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
-use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -42,7 +40,7 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// What may wait to be written: one frame of the largest size, and another behind it.
 const WRITE_BUFFER_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX + 64 * 1024;
 
-pub(super) type Socket = WebSocketStream<TlsStream<TcpStream>>;
+pub(super) type Socket = WebSocketStream<Outgoing>;
 
 /// Makes connections; each to one Switch, with one set of credentials.
 #[derive(Debug, Clone)]
@@ -69,7 +67,7 @@ impl Caller {
     /// Connects.
     pub(super) async fn call(
         &self,
-        credentials: &ClientCredentials,
+        credentials: &Arc<ClientCredentials>,
         url: &ServiceUrl,
     ) -> Result<Opened, End> {
         let timeouts = Deadlines { connect: self.config.connect_timeout, tls: self.config.tls_timeout };
@@ -87,7 +85,7 @@ impl Caller {
     /// Connects, and waits for the Welcome.
     pub(crate) async fn call_to_welcome(
         &self,
-        credentials: &ClientCredentials,
+        credentials: &Arc<ClientCredentials>,
         url: &ServiceUrl,
     ) -> Result<(Opened, Welcome), End> {
         let mut opened = self.call(credentials, url).await?;
@@ -163,6 +161,11 @@ pub(super) fn broken(error: tungstenite::Error) -> End {
     {
         return End::Refused(alert);
     }
+    if let tungstenite::Error::Io(io) = &error
+        && let Some(refused) = PeerRefused::of_live(io)
+    {
+        return End::ServerRefused(Box::new(refused.clone()));
+    }
     let tungstenite::Error::Http(answer) = error else { return End::WebSocket(error.to_string()) };
     let text = answer::text(answer.body().as_deref().unwrap_or_default());
     match answer.status() {
@@ -172,7 +175,7 @@ pub(super) fn broken(error: tungstenite::Error) -> End {
 }
 
 /// Proves to the Switch, on this very connection, that this device has its key (PROTOCOL.md §1).
-fn proof(key: &DeviceKey, stream: &TlsStream<TcpStream>) -> Result<http::HeaderValue, End> {
+fn proof(key: &DeviceKey, stream: &Outgoing) -> Result<http::HeaderValue, End> {
     let tls = stream.get_ref().1;
     if tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
         let got = tls.protocol_version();
@@ -185,11 +188,7 @@ fn proof(key: &DeviceKey, stream: &TlsStream<TcpStream>) -> Result<http::HeaderV
     http::HeaderValue::try_from(key.prove(&exported)).map_err(|error| End::WebSocket(error.to_string()))
 }
 
-async fn upgrade(
-    url: String,
-    stream: TlsStream<TcpStream>,
-    proof: Option<http::HeaderValue>,
-) -> Result<Socket, End> {
+async fn upgrade(url: String, stream: Outgoing, proof: Option<http::HeaderValue>) -> Result<Socket, End> {
     let mut request: Request<()> = url.into_client_request().map_err(broken)?;
     request.headers_mut().insert("Sec-WebSocket-Protocol", http::HeaderValue::from_static(SUBPROTOCOL));
     if let Some(proof) = proof {

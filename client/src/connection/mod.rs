@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use muster_proto::session::v1::CloseReason;
-use muster_service::credentials::DialError;
+use muster_service::credentials::{DialError, PeerRefused};
 use rustls::AlertDescription;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +61,9 @@ pub(crate) enum End {
     /// There was no connection.
     #[error(transparent)]
     Dial(#[from] DialError),
+    /// The certificate of the Switch was taken, and is not any more: it is revoked, has ended, or its root is gone.
+    #[error("the certificate of the Switch is no longer accepted: {0}")]
+    ServerRefused(Box<PeerRefused>),
     /// The Switch does not take this device's certificate. With TLS 1.3 it says so after the handshake.
     #[error("the Switch refuses this device's certificate (TLS alert {0:?})")]
     Refused(AlertDescription),

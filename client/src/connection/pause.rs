@@ -83,7 +83,7 @@ impl Cause {
                 Self::OwnCertificate { problem, asked: Duration::ZERO }
             }
             End::Denied(_) => Self::OwnCertificate { problem: Problem::Denied, asked: Duration::ZERO },
-            End::Dial(DialError::Refused { .. }) => Self::ServerCertificate,
+            End::Dial(DialError::Refused { .. }) | End::ServerRefused(_) => Self::ServerCertificate,
             End::Dial(DialError::NoCertificate { .. }) => {
                 Self::OwnCertificate { problem: Problem::Missing, asked: Duration::ZERO }
             }

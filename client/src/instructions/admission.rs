@@ -19,16 +19,23 @@ pub(crate) struct Refused {
     pub(crate) refusal: Refusal,
     /// What was wrong and what would fix it.
     pub(crate) detail: String,
+    /// Nothing is wrong but that there is no fresh CRL (R6 of trust.md): judged again when one comes.
+    pub(crate) lacks_only_a_crl: bool,
 }
 
 impl Refused {
+    /// Refuses for something that no CRL changes.
+    pub(crate) const fn new(refusal: Refusal, detail: String) -> Self {
+        Self { refusal, detail, lacks_only_a_crl: false }
+    }
+
     /// The policy of that serial, which this device follows, does not grant it.
     pub(crate) fn not_granted(policy: u64, problem: &NotGranted) -> Self {
         let detail = format!(
             "{problem} in policy {policy}, which this device follows; issue it to devices that may, or have the policies' \
              administrator sign a later policy that grants it"
         );
-        Self { refusal: Refusal::NotGranted, detail }
+        Self::new(Refusal::NotGranted, detail)
     }
 }
 
@@ -47,6 +54,37 @@ pub(crate) struct Opened {
     pub(crate) order: muster_proto::order::v1::Order,
     /// Whose key signed it.
     pub(crate) signer: OrderSigner,
+}
+
+/// An order whose envelope was verified, by what it asks for.
+#[derive(Debug, Clone)]
+pub(crate) enum Signed {
+    /// It issues a definition.
+    Order(Box<Opened>),
+    /// It ends an instruction.
+    Stop(Box<OpenedStop>),
+}
+
+/// A stop whose envelope was verified.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenedStop {
+    /// The instruction that it ends.
+    pub(crate) stops: InstructionId,
+    /// The end of its window, milliseconds since 1970.
+    pub(crate) expires_at_ms: i64,
+    /// The whole order.
+    pub(crate) order: muster_proto::order::v1::Order,
+    /// Whose key signed it.
+    pub(crate) signer: OrderSigner,
+}
+
+/// What an order claims to be that may not verify.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claimed {
+    /// This instruction's.
+    Order(InstructionId),
+    /// The stop of this instruction.
+    Stop(InstructionId),
 }
 
 /// Whose key signed an order.
@@ -144,10 +182,13 @@ pub(crate) type RefreshJob = Box<dyn FnOnce() + Send>;
 /// Judges orders. Tests of the machine have one without signatures.
 pub(crate) trait Admission {
     /// Verifies an order's envelope.
-    fn open(&self, envelope: &[u8], now_ms: i64) -> Result<Opened, Refused>;
+    fn open(&self, envelope: &[u8], now_ms: i64) -> Result<Signed, Refused>;
 
-    /// Returns the instruction that an order claims to be, verified or not.
-    fn claimed_instruction(&self, envelope: &[u8]) -> Option<InstructionId>;
+    /// Returns what an order claims to be, verified or not.
+    fn claimed(&self, envelope: &[u8]) -> Option<Claimed>;
+
+    /// Verifies everything else of a stop.
+    fn admit_stop(&self, stop: &OpenedStop, memory: &Memory, now_ms: i64) -> Result<(), Refused>;
 
     /// Verifies everything else.
     fn admit(

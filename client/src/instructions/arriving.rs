@@ -7,8 +7,10 @@ use muster_proto::common::v1::{Refusal, TargetState};
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::session::v1::{InclusionProof, Result as InstructionResult};
 
+use super::admission::Claimed;
+use super::lists::Unopened;
 use super::slots::Waiting;
-use super::{Admission, Effect, Instructions, Now, Opened, Refused, outcome};
+use super::{Admission, Effect, Instructions, Now, Opened, Refused, Signed, outcome};
 use crate::store::{Entry, JournalState, Recalled};
 
 /// An order that cannot be judged yet.
@@ -19,6 +21,14 @@ pub(super) struct Arriving {
     definition: Option<Vec<u8>>,
     pub(super) deadline: Instant,
     asked: Asked,
+    /// The state of the CRLs by which it was refused for want of one; another is waited for, until the deadline.
+    lacked: Option<u64>,
+}
+
+impl Arriving {
+    pub(super) fn instruction(&self) -> InstructionId {
+        self.entry.instruction
+    }
 }
 
 /// How often the definition of an order may have been asked for: a request can get lost where a queue was full.
@@ -31,9 +41,29 @@ enum Asked {
 impl<A: Admission> Instructions<A> {
     /// An order came.
     pub(crate) fn handle_order(&mut self, envelope: &[u8], proof: Option<InclusionProof>, now: Now) {
+        self.open(envelope, proof, now.instant + self.limits.document, now);
+    }
+
+    /// Opens an order; what lacks only a CRL waits for it until the deadline.
+    pub(super) fn open(
+        &mut self,
+        envelope: &[u8],
+        proof: Option<InclusionProof>,
+        deadline: Instant,
+        now: Now,
+    ) {
         let order_digest = muster_signing::envelope::digest(envelope);
         let opened = match self.admission.open(envelope, now.wall_ms) {
-            Ok(opened) => opened,
+            Ok(Signed::Order(opened)) => *opened,
+            Ok(Signed::Stop(stop)) => return self.handle_stop(&stop, order_digest, now),
+            Err(refused) if refused.lacks_only_a_crl && deadline > now.instant && self.has_room() => {
+                if self.unopened.iter().all(|unopened| unopened.order_digest != order_digest) {
+                    tracing::warn!(%order_digest, detail = refused.detail, "an order waits for a CRL");
+                    let envelope = envelope.to_vec();
+                    self.unopened.push(Unopened { order_digest, envelope, proof, deadline });
+                }
+                return;
+            }
             Err(refused) => {
                 let holds = |wall_ms| self.admission.open(envelope, wall_ms).is_ok();
                 let refused = self.blame_clock(refused, holds, now);
@@ -55,13 +85,25 @@ impl<A: Admission> Instructions<A> {
             }
             return;
         }
-        if self.arriving.len() >= self.limits.queued {
+        if !self.has_room() {
             return self.refuse_for_room(entry, now);
         }
         let definition = opened.definition;
         let deadline = now.instant + self.limits.document;
-        self.arriving.push(Arriving { opened, entry, definition: None, deadline, asked: Asked::Once });
+        self.arriving.push(Arriving {
+            opened,
+            entry,
+            definition: None,
+            deadline,
+            asked: Asked::Once,
+            lacked: None,
+        });
         self.effects.push_back(Effect::Recall { instruction, order_digest, definition });
+    }
+
+    /// Whether another order may wait for something.
+    fn has_room(&self) -> bool {
+        self.arriving.len() + self.unopened.len() < self.limits.queued
     }
 
     /// The store was asked.
@@ -126,8 +168,10 @@ impl<A: Admission> Instructions<A> {
 
     /// The session ended. What was not acked will be sent again.
     pub(crate) fn handle_disconnected(&mut self) {
+        self.unopened.clear();
         self.arriving.clear();
         self.licence_asked = None;
+        self.licence_waiting = None;
     }
 
     /// A deadline may have passed.
@@ -165,6 +209,7 @@ impl<A: Admission> Instructions<A> {
             // What still waits has its definition and waits for a licence that does not come: it is judged without.
             self.licence_asked = None;
         }
+        self.handle_lists_timeout(now);
         self.judge(now);
         self.advance(now);
     }
@@ -175,9 +220,11 @@ impl<A: Admission> Instructions<A> {
         while at < self.arriving.len() {
             let arriving = &self.arriving[at];
             let held = self.licence.as_ref().map_or(0, |licence| licence.serial);
-            let licence_comes =
-                self.licence_asked.is_some() && (held < arriving.opened.licence_serial || held == 0);
-            if arriving.definition.is_none() || licence_comes {
+            let in_time = arriving.deadline > now.instant;
+            let may_come = self.licence_asked.is_some() || (self.licence_waiting.is_some() && in_time);
+            let licence_comes = may_come && (held < arriving.opened.licence_serial || held == 0);
+            let list_comes = in_time && arriving.lacked == Some(self.lists);
+            if arriving.definition.is_none() || licence_comes || list_comes {
                 at += 1;
                 continue;
             }
@@ -187,10 +234,26 @@ impl<A: Admission> Instructions<A> {
         self.advance(now);
     }
 
-    fn admit(&mut self, arriving: Arriving, now: Now) {
-        let Arriving { opened, entry, definition, .. } = arriving;
+    fn admit(&mut self, mut arriving: Arriving, now: Now) {
+        let document = arriving.definition.as_deref().unwrap_or_default();
+        let admitted = self.verify(&arriving.opened, document, &arriving.entry, now);
+        if let Err(refused) = &admitted
+            && refused.lacks_only_a_crl
+        {
+            // What it waited for until now was a document.
+            if arriving.lacked.is_none() {
+                arriving.deadline = now.instant + self.limits.document;
+            }
+            if arriving.deadline > now.instant {
+                if arriving.lacked.is_none() {
+                    tracing::warn!(instruction = %arriving.entry.instruction, detail = refused.detail, "an order waits for a CRL");
+                }
+                arriving.lacked = Some(self.lists);
+                return self.arriving.push(arriving);
+            }
+        }
+        let Arriving { entry, definition, .. } = arriving;
         let definition = definition.unwrap_or_default();
-        let admitted = self.verify(&opened, &definition, &entry, now);
         match admitted {
             Ok(_) if self.waiting.len() >= self.limits.queued => self.refuse_for_room(entry, now),
             Ok(plan) => {
@@ -229,7 +292,7 @@ impl<A: Admission> Instructions<A> {
         match self.floor.contradiction(now) {
             Some(other) if may_be && holds(other.ms) => {
                 let detail = format!("{} (by this clock: {})", other.advice(now.wall_ms), refused.detail);
-                Refused { refusal: Refusal::Clock, detail }
+                Refused::new(Refusal::Clock, detail)
             }
             Some(_) | None => refused,
         }
@@ -243,8 +306,9 @@ impl<A: Admission> Instructions<A> {
     /// An order that does not verify says nothing that counts, not even its own id: the journal is left alone, or it
     /// could be used to keep the real order of that id out.
     fn refuse_unopened(&mut self, envelope: &[u8], order_digest: Digest, refused: Refused, now: Now) {
-        match self.admission.claimed_instruction(envelope) {
-            Some(instruction) => {
+        match self.admission.claimed(envelope) {
+            Some(Claimed::Stop(stopped)) => self.refuse_stop(stopped, order_digest, refused),
+            Some(Claimed::Order(instruction)) => {
                 let result = outcome::refused(instruction, &refused, now.wall_ms);
                 self.refuse(order_digest, None, result);
             }
@@ -254,7 +318,7 @@ impl<A: Admission> Instructions<A> {
 
     fn refuse_replay(&mut self, entry: &Entry, now: Now) {
         let detail = "this device has seen the instruction before, under another order".to_owned();
-        let refused = Refused { refusal: Refusal::Replayed, detail };
+        let refused = Refused::new(Refusal::Replayed, detail);
         self.refuse(entry.order_digest, None, outcome::refused(entry.instruction, &refused, now.wall_ms));
     }
 
@@ -272,7 +336,7 @@ impl<A: Admission> Instructions<A> {
             });
         self.arriving = kept;
         for Arriving { entry, .. } in undefined {
-            let refused = Refused { refusal: Refusal::WrongDefinition, detail: detail.to_owned() };
+            let refused = Refused::new(Refusal::WrongDefinition, detail.to_owned());
             let result = outcome::refused(entry.instruction, &refused, now.wall_ms);
             self.refuse(entry.order_digest, Some(entry), result);
         }

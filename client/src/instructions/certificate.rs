@@ -191,7 +191,7 @@ impl<A: Admission> Instructions<A> {
                      (resources.certificate_wait); nothing was fetched without one; put a certificate into its tls.store and \
                      issue it again"
                 );
-                let refused = Refused { refusal: Refusal::Resource, detail };
+                let refused = Refused::new(Refusal::Resource, detail);
                 outcome::refused(instruction, &refused, now.wall_ms)
             }
             Failure::Expired => outcome::expired(instruction, now.wall_ms),

@@ -7,7 +7,7 @@ use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::session::v1::Result as InstructionResult;
 
 use super::{Plan, Refused, WaitNotice};
-use crate::store::Entry;
+use crate::store::{Entry, StopEntry};
 
 /// What the shell does next. It may not do the following one before this one is done.
 #[derive(Debug)]
@@ -38,6 +38,12 @@ pub(crate) enum Effect {
     RecordStart { instruction: InstructionId, at_ms: i64 },
     /// Run it, and answer with [`super::Instructions::handle_finished`].
     Run { instruction: InstructionId, plan: Box<Plan>, resources: Vec<(String, PathBuf)> },
+    /// Put a stop on disk, and with it the answer, unless the instruction has started.
+    RecordStop { stop: Box<StopEntry>, result: Box<InstructionResult> },
+    /// End what runs of an instruction, and answer with [`super::Instructions::handle_ended`] once nothing of it runs.
+    EndRun { instruction: InstructionId },
+    /// Report a stop that is not believed.
+    ReportStop { digest: Digest, instruction: InstructionId, refused: Refused },
     /// Put the result into the outbox and the end into the journal.
     RecordResult { result: Box<InstructionResult> },
     /// Put the answer to an order that is not taken on into the outbox, unless the same order was answered before.
@@ -64,6 +70,9 @@ impl Effect {
             | Self::LookForCertificate
             | Self::RecordWait { .. }
             | Self::RecordStart { .. }
+            | Self::RecordStop { .. }
+            | Self::EndRun { .. }
+            | Self::ReportStop { .. }
             | Self::RecordResult { .. }
             | Self::RecordRefusal { .. }
             | Self::ReportUnreadable { .. } => false,
@@ -82,6 +91,12 @@ impl Effect {
             }
             Self::ReportUnreadable { order_digest, .. } => {
                 Some(format!("the report of order {order_digest}, which cannot be read"))
+            }
+            Self::RecordStop { stop, .. } => {
+                Some(format!("the stop of instruction {}, which the Switch delivers again", stop.instruction))
+            }
+            Self::ReportStop { instruction, .. } => {
+                Some(format!("the report of a stop of instruction {instruction} that is not believed"))
             }
             Self::RecordIntent { entry, .. } => Some(format!(
                 "the order of instruction {}, which the Switch delivers again",
@@ -102,6 +117,8 @@ impl Effect {
             | Self::LookForCertificate
             // A wait begins anew.
             | Self::RecordWait { .. }
+            // What runs ends with the client.
+            | Self::EndRun { .. }
             | Self::Run { .. } => None,
         }
     }

@@ -63,16 +63,33 @@ impl LicenceTerms {
     }
 }
 
+/// A licence that came, and is refused for want of a fresh CRL alone (R6 of trust.md).
+#[derive(Debug)]
+pub(super) struct WaitingLicence {
+    pub(super) envelope: Vec<u8>,
+    pub(super) digest: Digest,
+    /// What its refusal said.
+    pub(super) detail: String,
+}
+
 impl<A: Admission> Instructions<A> {
     /// Returns the licence held.
     pub(crate) fn licence(&self) -> Option<&HeldLicence> {
         self.licence.as_ref()
     }
 
+    /// Returns why a licence that came is not in use yet: it waits for a CRL.
+    pub(crate) fn licence_waits(&self) -> Option<String> {
+        self.licence_waiting
+            .as_ref()
+            .map(|waiting| format!("the Switch's licence waits for a CRL: {}", waiting.detail))
+    }
+
     /// The Switch told which licence it holds.
     pub(crate) fn handle_licence_notice(&mut self, digest: Digest) {
         let held = self.licence.as_ref().is_some_and(|licence| licence.digest == digest);
-        if !held && self.licence_asked != Some(digest) {
+        let waits = self.licence_waiting.as_ref().is_some_and(|waiting| waiting.digest == digest);
+        if !held && !waits && self.licence_asked != Some(digest) {
             self.licence_asked = Some(digest);
             self.effects.push_back(Effect::AskLicence { digest });
         }
@@ -84,6 +101,13 @@ impl<A: Admission> Instructions<A> {
             return;
         }
         self.licence_asked = None;
+        self.judge_licence(digest, envelope, now);
+        self.judge(now);
+    }
+
+    /// Judges what came, or came before the CRL that it needs.
+    pub(super) fn judge_licence(&mut self, digest: Digest, envelope: &[u8], now: Now) {
+        let waited = self.licence_waiting.take().map(|waiting| waiting.detail);
         if envelope::digest(envelope) == digest {
             match self.admission.licence(envelope, now.wall_ms) {
                 Ok(LicenceTerms { serial, refresh_by_ms }) if serial >= self.licence_serial => {
@@ -99,6 +123,17 @@ impl<A: Admission> Instructions<A> {
                         "the Switch sent an older licence; it is not taken"
                     );
                 }
+                Err(refused) if refused.lacks_only_a_crl => {
+                    let detail = refused.detail;
+                    if waited.as_ref() != Some(&detail) {
+                        tracing::warn!(
+                            detail,
+                            "the licence waits for a CRL, and is judged again when one comes"
+                        );
+                    }
+                    self.licence_waiting =
+                        Some(WaitingLicence { envelope: envelope.to_vec(), digest, detail });
+                }
                 Err(refused) => {
                     tracing::warn!(detail = refused.detail, "the Switch sent a licence that does not hold")
                 }
@@ -106,6 +141,5 @@ impl<A: Admission> Instructions<A> {
         } else {
             tracing::warn!(%digest, "the Switch sent another licence than the one asked for, or none");
         }
-        self.judge(now);
     }
 }

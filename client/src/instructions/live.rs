@@ -9,6 +9,7 @@ use muster_pki::{Facts, RevocationIndex, Role, UnixTime};
 use muster_service::credentials::Revocation;
 use muster_signing::envelope::Anchors;
 use muster_signing::policy::{OpenError, Policy};
+use tokio::sync::watch;
 
 use super::learning::Learning;
 use super::trust::{Contents, Fingerprint, SigningRoots, TrustError};
@@ -76,6 +77,11 @@ impl LiveTrust {
 
     pub(super) const fn revocation(&self) -> &Arc<Revocation> {
         &self.revocation
+    }
+
+    /// Returns a receiver of a number that rises when the CRLs change.
+    pub(crate) fn lists(&self) -> watch::Receiver<u64> {
+        self.revocation.changes()
     }
 
     /// Verifies a policy by the roots of the policies' administrators; without any, none verifies.

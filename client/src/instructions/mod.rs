@@ -11,7 +11,7 @@
 //!                      └ admitted → RecordIntent → ACKED → waits for a slot → resources
 //!                        → RecordStart → RUNNING → Run → RecordResult
 //! ```
-//! What a restart finds taken on waits until a Welcome has said whether the store is a copy ([`restored`]). Without a certificate,
+//! A stop ([`stops`]) ends an instruction wherever it is on this way. What a restart finds taken on waits until a Welcome has said whether the store is a copy ([`restored`]). Without a certificate,
 //! what needs resources waits for one ([`certificate`]).
 
 mod admission;
@@ -21,6 +21,7 @@ mod effect;
 mod floor;
 mod learning;
 mod licence;
+mod lists;
 mod live;
 mod outcome;
 mod restored;
@@ -28,6 +29,7 @@ mod run;
 pub(crate) mod shell;
 mod signed;
 mod slots;
+mod stops;
 mod trust;
 mod work;
 
@@ -37,11 +39,12 @@ use std::time::{Duration, Instant};
 use muster_pki::select::WAIT_PERIOD_DEFAULT;
 use muster_proto::ids::{Digest, InstructionId};
 
-pub(crate) use admission::{Admission, Memory, Opened, Plan, PlanResource, RefreshJob, Refused};
+pub(crate) use admission::{Admission, Memory, Opened, Plan, PlanResource, RefreshJob, Refused, Signed};
 pub(crate) use certificate::{DownloadWait, WaitNotice};
 pub(crate) use effect::Effect;
 use floor::TimeFloor;
 pub(crate) use licence::HeldLicence;
+use licence::WaitingLicence;
 pub(crate) use live::LiveTrust;
 pub(crate) use signed::SignedAdmission;
 pub use trust::TrustError;
@@ -49,6 +52,7 @@ pub(crate) use trust::{FOLDER, POLICY, shared_with_signers};
 pub(crate) use work::{FetchFailure, Work};
 
 use arriving::Arriving;
+use lists::Unopened;
 use restored::{Held, Hold};
 use slots::{Started, Waiting};
 
@@ -82,12 +86,18 @@ pub(crate) struct Instructions<A> {
     licence_serial: u64,
     /// A licence that was asked for.
     licence_asked: Option<Digest>,
+    /// A licence that came before the CRL that it needs.
+    licence_waiting: Option<WaitingLicence>,
     memory: Memory,
     floor: TimeFloor,
     /// What was taken on before a restart, until a Welcome has told whether the store is a copy.
     held: Vec<Held>,
     hold: Hold,
+    /// Orders that need a CRL before anything of them counts.
+    unopened: Vec<Unopened>,
     arriving: Vec<Arriving>,
+    /// How often the CRLs have changed.
+    lists: u64,
     waiting: VecDeque<Waiting>,
     fetching: BTreeMap<InstructionId, Waiting>,
     running: BTreeMap<InstructionId, Started>,
@@ -113,11 +123,14 @@ impl<A: Admission> Instructions<A> {
             licence,
             licence_serial,
             licence_asked: None,
+            licence_waiting: None,
             floor: TimeFloor::new(memory.time_floor_ms, now),
             memory,
             held: Vec::new(),
             hold: Hold::UntilJudged,
+            unopened: Vec::new(),
             arriving: Vec::new(),
+            lists: 0,
             waiting: VecDeque::new(),
             fetching: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -134,8 +147,9 @@ impl<A: Admission> Instructions<A> {
 
     /// Returns when [`Self::handle_timeout`] should next be called.
     pub(crate) fn poll_timeout(&self, now: Now) -> Option<Instant> {
-        let document = self.arriving.iter().map(|arriving| arriving.deadline).min();
-        document.into_iter().chain(self.download_timeout(now)).min()
+        let documents = self.arriving.iter().map(|arriving| arriving.deadline);
+        let lists = self.unopened.iter().map(|unopened| unopened.deadline);
+        documents.chain(lists).chain(self.download_timeout(now)).min()
     }
 
     /// Returns the earliest time that it can be, milliseconds since 1970.

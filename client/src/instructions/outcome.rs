@@ -42,6 +42,16 @@ pub(super) fn restored(instruction: InstructionId, now_ms: i64) -> InstructionRe
     ended(instruction, TargetState::Interrupted, detail, 0, now_ms)
 }
 
+/// An operator stopped it; `started_at_ms` is 0 if it never started.
+pub(super) fn cancelled(
+    instruction: InstructionId,
+    detail: &str,
+    started_at_ms: i64,
+    now_ms: i64,
+) -> InstructionResult {
+    ended(instruction, TargetState::Cancelled, detail, started_at_ms, now_ms)
+}
+
 /// It could not run, or ended with an error.
 pub(super) fn failed(
     instruction: InstructionId,

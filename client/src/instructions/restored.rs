@@ -49,7 +49,7 @@ impl<A: Admission> Instructions<A> {
                 None => {
                     let detail =
                         "its definition is no longer in this device's store; issue it again".to_owned();
-                    let refused = Refused { refusal: Refusal::WrongDefinition, detail };
+                    let refused = Refused::new(Refusal::WrongDefinition, detail);
                     self.end(outcome::refused(entry.instruction, &refused, now.wall_ms));
                 }
             }

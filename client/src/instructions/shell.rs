@@ -7,7 +7,7 @@ use bytes::Bytes;
 use muster_endpoint::HelperCommand;
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::{Digest, InstructionId};
-use muster_proto::session::v1::{DocumentKind, InclusionProof};
+use muster_proto::session::v1::{DocumentKind, InclusionProof, Result as InstructionResult};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -17,9 +17,9 @@ use super::work::{Done, Work, fetch};
 use super::{Admission, Effect, Instructions, Plan, Refused, WaitNotice};
 use crate::clock;
 use crate::content::Content;
-use crate::events::{CERTIFICATE_MISSING, CERTIFICATE_RECOVERED};
+use crate::events::{CERTIFICATE_MISSING, CERTIFICATE_RECOVERED, STOP_REFUSED};
 use crate::https::CertificateWatch;
-use crate::store::{Store, StoreError, Tables, event_record};
+use crate::store::{Entry, StopEntry, Store, StoreError, Tables, event_record};
 use crate::value;
 
 /// What came over the session.
@@ -111,6 +111,8 @@ pub(crate) struct Shell<A> {
     pub(crate) certificate: CertificateWatch,
     /// What runs SQL.
     pub(crate) helper: HelperCommand,
+    /// Rises when the CRLs change.
+    pub(crate) lists: watch::Receiver<u64>,
     /// From the session.
     pub(crate) inbox: mpsc::Receiver<Inbound>,
     /// To the session.
@@ -139,6 +141,7 @@ impl<A: Admission> Shell<A> {
                 () = self.stop.cancelled() => return self.drain().await,
                 Some(done) = self.work.next() => self.handle_done(done),
                 Some(inbound) = self.inbox.recv() => self.handle_inbound(inbound),
+                Ok(()) = self.lists.changed() => self.machine.handle_lists(clock::now()),
                 () = self.certificate.changed() => {
                     self.machine.handle_certificate(self.certificate.availability(), clock::now());
                 }
@@ -193,6 +196,7 @@ impl<A: Admission> Shell<A> {
         match done {
             Done::Fetched(instruction, fetched) => self.machine.handle_fetched(instruction, fetched, now),
             Done::Ran(instruction, answer) => self.machine.handle_finished(instruction, answer, now),
+            Done::Ended(instruction) => self.machine.handle_ended(instruction, now),
             Done::Refreshed | Done::GivenUp => {}
             Done::Broke(instruction, detail) => self.machine.handle_broken(instruction, &detail, now),
         }
@@ -274,26 +278,73 @@ impl<A: Admission> Shell<A> {
             }
             Effect::RecordWait { stored, notice } => self.record_wait(stored, notice, now_ms).await?,
             Effect::Run { instruction, plan, resources } => self.start(instruction, *plan, resources),
+            Effect::RecordStop { stop, result } => self.record_stop(*stop, *result, now_ms).await?,
+            Effect::EndRun { instruction } => self.work.end_run(instruction),
+            Effect::ReportStop { digest, instruction, refused } => {
+                self.report_stop(digest, instruction, &refused, now_ms).await?;
+            }
             Effect::RecordResult { result } => {
                 self.durable(move |tables| tables.record_result((*result).clone(), now_ms)).await?;
             }
             Effect::RecordRefusal { order_digest, entry, result } => {
-                metrics::counter!(crate::metrics::ORDERS_REFUSED).increment(1);
-                tracing::warn!(
-                    refusal = result.refusal().as_str_name(),
-                    detail = result.detail,
-                    "order refused"
-                );
-                self.durable(move |tables| {
-                    tables.record_refusal(order_digest, entry.as_deref(), (*result).clone(), now_ms)
-                })
-                .await?;
+                self.record_refusal(order_digest, entry, *result, now_ms).await?;
             }
             Effect::ReportUnreadable { order_digest, refused } => {
                 self.report_unreadable(order_digest, &refused, now_ms).await?;
             }
         }
         Ok(())
+    }
+
+    async fn record_refusal(
+        &self,
+        order_digest: Digest,
+        entry: Option<Box<Entry>>,
+        result: InstructionResult,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        metrics::counter!(crate::metrics::ORDERS_REFUSED).increment(1);
+        tracing::warn!(refusal = result.refusal().as_str_name(), detail = result.detail, "order refused");
+        self.durable(move |tables| {
+            tables.record_refusal(order_digest, entry.as_deref(), result.clone(), now_ms)
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn record_stop(
+        &self,
+        stop: StopEntry,
+        result: InstructionResult,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let (instruction, detail) = (stop.instruction, stop.detail.clone());
+        // The Switch sends a stop until it is answered.
+        if self.durable(move |tables| tables.record_stop(&stop, result.clone(), now_ms)).await? {
+            tracing::info!(%instruction, detail, "instruction stopped");
+            metrics::counter!(crate::metrics::STOPS).increment(1);
+        }
+        Ok(())
+    }
+
+    async fn report_stop(
+        &self,
+        digest: Digest,
+        instruction: InstructionId,
+        refused: &Refused,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        metrics::counter!(crate::metrics::ORDERS_REFUSED).increment(1);
+        let refusal = refused.refusal.as_str_name();
+        tracing::warn!(%instruction, refusal, detail = refused.detail, "stop refused");
+        let fields = vec![
+            value::text("instruction", &instruction.to_string()),
+            value::text("stop", &digest.to_string()),
+            value::text("refusal", refused.refusal.name()),
+            value::text("detail", &refused.detail),
+        ];
+        let event = event_record(now_ms, STOP_REFUSED, fields);
+        self.durable(move |tables| tables.record_stop_refusal(digest, event.clone(), now_ms)).await
     }
 
     async fn report_unreadable(
@@ -407,15 +458,22 @@ impl<A: Admission> Shell<A> {
         self.work.run(instruction, task);
     }
 
-    /// Tells of a licence that should have had a successor, in the log once, and returns what is to be told as long as it stands.
+    /// Tells of a licence that should have had a successor, or has one that waits, in the log once, and returns what is to be told as long
+    /// as it stands.
     fn tell_licence(&self) -> String {
         let licence = self.machine.licence();
         let problem = licence.and_then(|licence| licence.overdue(clock::wall_ms())).unwrap_or_default();
         metrics::gauge!(crate::metrics::LICENCE_OVERDUE).set(if problem.is_empty() { 0.0 } else { 1.0 });
-        if !problem.is_empty() && self.workload.borrow().licence_problem != problem {
+        if !problem.is_empty() && !self.workload.borrow().licence_problem.contains(&problem) {
             tracing::warn!(problem, "the licence");
         }
-        problem
+        let told: Vec<String> = self
+            .machine
+            .licence_waits()
+            .into_iter()
+            .chain(Some(problem).filter(|one| !one.is_empty()))
+            .collect();
+        told.join("; ")
     }
 
     /// Reads roots again, unless the last reading has not ended yet.

@@ -11,11 +11,12 @@ use muster_proto::session::v1::InclusionProof;
 use muster_service::credentials::Revocation;
 use muster_signing::admit::{self, Admitted, RefusalReason};
 use muster_signing::definition::{Sandbox, Step};
-use muster_signing::envelope;
 use muster_signing::policy::Policy;
+use muster_signing::{envelope, order};
 
 use super::admission::{
-    Admission, Memory, Opened, OrderSigner, Plan, PlanColumn, PlanResource, PlanTables, RefreshJob, Refused,
+    Admission, Claimed, Memory, Opened, OpenedStop, OrderSigner, Plan, PlanColumn, PlanResource, PlanTables,
+    RefreshJob, Refused, Signed,
 };
 use super::licence::LicenceTerms;
 use super::live::{LiveTrust, SigningTrust};
@@ -95,14 +96,16 @@ impl SignedAdmission {
 }
 
 impl Admission for SignedAdmission {
-    fn open(&self, envelope: &[u8], now_ms: i64) -> Result<Opened, Refused> {
+    fn open(&self, envelope: &[u8], now_ms: i64) -> Result<Signed, Refused> {
         let trust = self.trust.current_for(envelope, Role::OrderSigner);
         let (order, signer) = self.signed_order(envelope, &trust, unix_time(now_ms))?;
-        let unreadable = |field| Refused {
-            refusal: Refusal::BadSignature,
-            detail: format!("the signed order has no usable {field}"),
-        };
-        Ok(Opened {
+        let unreadable =
+            |field| Refused::new(Refusal::BadSignature, format!("the signed order has no usable {field}"));
+        if let Some(stops) = order::stops(&order) {
+            let expires_at_ms = order.expires_at_ms;
+            return Ok(Signed::Stop(Box::new(OpenedStop { stops, expires_at_ms, order, signer })));
+        }
+        Ok(Signed::Order(Box::new(Opened {
             instruction: InstructionId::try_from(&order.instruction[..])
                 .map_err(|_| unreadable("instruction"))?,
             definition: Digest::try_from(&order.definition_digest[..])
@@ -111,13 +114,28 @@ impl Admission for SignedAdmission {
             expires_at_ms: order.expires_at_ms,
             order,
             signer,
-        })
+        })))
     }
 
-    fn claimed_instruction(&self, envelope: &[u8]) -> Option<InstructionId> {
+    fn claimed(&self, envelope: &[u8]) -> Option<Claimed> {
         let inspection = envelope::inspect(envelope).ok()?;
-        let order = muster_signing::order::decode(&inspection.content).ok()?;
-        InstructionId::try_from(&order.instruction[..]).ok()
+        let order = order::decode(&inspection.content).ok()?;
+        match order::stops(&order) {
+            Some(stopped) => Some(Claimed::Stop(stopped)),
+            None => InstructionId::try_from(&order.instruction[..]).ok().map(Claimed::Order),
+        }
+    }
+
+    fn admit_stop(&self, stop: &OpenedStop, memory: &Memory, now_ms: i64) -> Result<(), Refused> {
+        if let OrderSigner::Switch(thumbprint) = stop.signer {
+            // What a policy names is what the Switch may have run; nothing says whose instructions it may end.
+            let detail = format!(
+                "the stop is signed by the Switch's key {thumbprint}; only an operator's stops anything"
+            );
+            return Err(Refused::new(Refusal::NotGranted, detail));
+        }
+        let floor = unix_time(memory.time_floor_ms);
+        admit::stop(&stop.order, &self.tenant, floor, unix_time(now_ms)).map(drop).map_err(refused)
     }
 
     fn admit(
@@ -134,7 +152,7 @@ impl Admission for SignedAdmission {
         let Some(known) = self.identity.known() else {
             let detail =
                 "this device has no certificate yet, and so no name that an audience could hold".to_owned();
-            return Err(Refused { refusal: Refusal::WrongAudience, detail });
+            return Err(Refused::new(Refusal::WrongAudience, detail));
         };
         let device = admit::Device {
             id: &known.device,
@@ -172,7 +190,7 @@ impl Admission for SignedAdmission {
                 licence.tenant(),
                 self.tenant
             );
-            return Err(Refused { refusal: Refusal::WrongTenant, detail });
+            return Err(Refused::new(Refusal::WrongTenant, detail));
         }
         Ok(LicenceTerms::of(&licence))
     }
@@ -221,7 +239,7 @@ fn admit_switch(
         None => {
             let detail =
                 format!("the order is signed by the key {thumbprint}, which no policy names any more");
-            Err(Refused { refusal: Refusal::UntrustedSigner, detail })
+            Err(Refused::new(Refusal::UntrustedSigner, detail))
         }
     }
 }
@@ -263,7 +281,7 @@ fn plan(admitted: Admitted, tables: Option<PlanTables>) -> Result<Plan, Refused>
 
 /// Returns the SQL of a step: the signed text, or, for the platform's free question, the one argument that is it.
 fn sql(step: &Step, arguments: &[NamedValue]) -> Result<String, Refused> {
-    let unsupported = |detail: String| Refused { refusal: Refusal::Unsupported, detail };
+    let unsupported = |detail: String| Refused::new(Refusal::Unsupported, detail);
     match step {
         Step::Query { sql } => Ok(sql.clone()),
         Step::QueryParameter { parameter } => {
@@ -291,7 +309,7 @@ fn bound(argument: NamedValue) -> (String, SqlValue) {
 }
 
 fn refused(reason: RefusalReason) -> Refused {
-    Refused { refusal: reason.refusal, detail: reason.detail }
+    Refused { refusal: reason.refusal, detail: reason.detail, lacks_only_a_crl: reason.lacks_only_a_crl }
 }
 
 fn unix_time(ms: i64) -> UnixTime {

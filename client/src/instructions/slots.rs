@@ -9,7 +9,7 @@ use muster_proto::ids::InstructionId;
 use muster_proto::session::v1::Result as InstructionResult;
 
 use super::run::StepError;
-use super::{Admission, Effect, FetchFailure, Instructions, Now, Opened, Plan, Refused, outcome};
+use super::{Admission, Effect, FetchFailure, Instructions, Now, Opened, Plan, Refused, outcome, stops};
 use crate::store::Entry;
 
 /// How old the verification of an instruction may be when it starts; an older one is made again (signing.md G8: "at the
@@ -54,8 +54,10 @@ impl Waiting {
 /// An instruction that runs.
 #[derive(Debug)]
 pub(super) struct Started {
-    at_ms: i64,
+    pub(super) at_ms: i64,
     plan: Plan,
+    /// Who stopped it and why; `None`: nobody did.
+    pub(super) stopped: Option<String>,
 }
 
 impl<A: Admission> Instructions<A> {
@@ -86,7 +88,7 @@ impl<A: Admission> Instructions<A> {
             Err(FetchFailure::Failed(detail)) => {
                 let is_late = now.wall_ms >= waiting.entry.expires_at_ms;
                 let refusal = if is_late { Refusal::Expired } else { Refusal::Resource };
-                let refused = Refused { refusal, detail };
+                let refused = Refused::new(refusal, detail);
                 self.end(outcome::refused(instruction, &refused, now.wall_ms));
             }
         }
@@ -138,8 +140,11 @@ impl<A: Admission> Instructions<A> {
     ) -> Result<Plan, Refused> {
         self.memory.time_floor_ms = self.floor.at(now);
         let Some(licence) = &self.licence else {
-            let detail = "this device holds no licence; import one at the Switch".to_owned();
-            return Err(Refused { refusal: Refusal::Unlicensed, detail });
+            let detail = match &self.licence_waiting {
+                Some(waiting) => format!("the licence that came is not taken yet: {}", waiting.detail),
+                None => "this device holds no licence; import one at the Switch".to_owned(),
+            };
+            return Err(Refused::new(Refusal::Unlicensed, detail));
         };
         let judge = |wall_ms| {
             let (licence, proof) = (&licence.envelope, entry.proof.as_ref());
@@ -150,7 +155,7 @@ impl<A: Admission> Instructions<A> {
     }
 
     fn verify_again(&mut self, waiting: &Waiting, now: Now) -> Result<Plan, Refused> {
-        let opened = self.admission.open(&waiting.entry.envelope, now.wall_ms)?;
+        let opened = stops::order(self.admission.open(&waiting.entry.envelope, now.wall_ms)?)?;
         self.verify(&opened, &waiting.definition, &waiting.entry, now)
     }
 
@@ -237,7 +242,7 @@ impl<A: Admission> Instructions<A> {
         self.effects.push_back(Effect::RecordStart { instruction, at_ms });
         self.effects.push_back(Effect::SendProgress { instruction, state: TargetState::Running });
         self.effects.push_back(Effect::Run { instruction, plan: Box::new(plan.clone()), resources });
-        self.running.insert(instruction, Started { at_ms, plan });
+        self.running.insert(instruction, Started { at_ms, plan, stopped: None });
     }
 
     pub(super) fn end(&mut self, result: InstructionResult) {

@@ -23,6 +23,8 @@ pub(crate) enum Done {
     Ran(InstructionId, Result<Answer, StepError>),
     /// The task of an instruction panicked.
     Broke(InstructionId, String),
+    /// What ran of an instruction was ended, with its helper.
+    Ended(InstructionId),
     /// A download that nobody wants any more was given up.
     GivenUp,
     /// Roots were read again.
@@ -85,6 +87,15 @@ impl Work {
         }
     }
 
+    /// Ends what runs of an instruction: its helper is killed with the task that waits for it.
+    pub(super) fn end_run(&self, instruction: InstructionId) {
+        for (owner, task) in self.owners.values() {
+            if *owner == Owner::Run(instruction) {
+                task.abort();
+            }
+        }
+    }
+
     /// Starts to read roots, on a thread that may block.
     pub(super) fn refresh(&mut self, job: RefreshJob) {
         let task = move || {
@@ -107,10 +118,10 @@ impl Work {
                 self.owners.remove(&id);
                 Some(done)
             }
-            Err(error) if error.is_cancelled() => {
-                self.owners.remove(&error.id());
-                Some(Done::GivenUp)
-            }
+            Err(error) if error.is_cancelled() => Some(match self.owners.remove(&error.id()) {
+                Some((Owner::Run(instruction), _)) => Done::Ended(instruction),
+                Some((Owner::Fetch(_) | Owner::Refresh, _)) | None => Done::GivenUp,
+            }),
             Err(error) => {
                 tracing::error!(%error, "a task broke");
                 let detail = "the client's task for it broke; report it, and issue the instruction again";
@@ -219,11 +230,38 @@ mod tests {
         while let Some(done) = work.next().await {
             ended.push(match done {
                 Done::Fetched(of, _) | Done::Ran(of, _) | Done::Broke(of, _) => Some(of),
-                Done::GivenUp | Done::Refreshed => None,
+                Done::GivenUp | Done::Refreshed | Done::Ended(_) => None,
             });
         }
         ended.sort();
         assert_eq!(ended, [None, Some(id(2)), Some(id(3))]);
+    }
+
+    #[tokio::test]
+    async fn what_is_ended_of_an_instruction_is_told_and_nothing_else_is_ended() {
+        let mut work = Work::default();
+        let (held, dropped) = tokio::sync::oneshot::channel::<()>();
+        work.run(id(1), async move {
+            let _held = held;
+            std::future::pending().await
+        });
+        work.run(id(2), async { Done::Broke(id(2), String::new()) });
+
+        work.end_run(id(1));
+
+        let mut ended = Vec::new();
+        while let Some(done) = work.next().await {
+            ended.push(match done {
+                Done::Ended(of) => (true, of),
+                Done::Broke(of, _) => (false, of),
+                done @ (Done::Fetched(..) | Done::Ran(..) | Done::GivenUp | Done::Refreshed) => {
+                    panic!("{done:?}")
+                }
+            });
+        }
+        ended.sort();
+        assert_eq!(ended, [(false, id(2)), (true, id(1))]);
+        assert!(dropped.await.is_err(), "what it held is gone when its end is told");
     }
 
     #[tokio::test]

@@ -5,31 +5,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use muster_pki::{DeviceId, Roots, UnixTime};
+use muster_pki::DeviceId;
 use muster_proto::ids::Digest;
 use muster_proto::session::v1::DocumentKind;
 use muster_service::credentials::ClientCredentials;
 use muster_service::health::Health;
 use muster_service::shutdown::Shutdown;
 use muster_signing::envelope;
-use muster_signing::policy::Policy;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::followed::Followed;
-use super::keeper::{Keeper, Kept, RolledBack, Verdict};
-use super::offers::{self, Offers, Report};
+use super::judging::Offer;
+use super::keeper::{Keeper, RolledBack};
+use super::offers::{self, Offers};
 use super::trial::{Attempts, Trying};
 use super::{PolicyStatus, remembered, status, write_copy};
 use crate::clock;
-use crate::connection::{Caller, Takeover, Welcomed};
+use crate::connection::{Caller, Link, Takeover, Welcomed};
 use crate::events::REASON_CHARS_MAX;
 use crate::https::Https;
 use crate::identity::Identity;
+use crate::instructions::LiveTrust;
 use crate::instructions::shell::Outbound;
-use crate::instructions::{LiveTrust, POLICY, shared_with_signers};
 use crate::metrics as names;
 use crate::profile::{Installed, Profile, Stage};
 use crate::store::{Store, StoreError, Tables, event_record};
@@ -38,8 +38,8 @@ use crate::value;
 /// The event of a policy that was tried in vain (K4).
 const ROLLED_BACK: &str = "policy.rolled_back";
 
-/// The event of a policy that was offered and is not taken.
-const REFUSED: &str = "policy.refused";
+/// The end of a trial is kept in milliseconds.
+const TRIAL_ROUNDING: Duration = Duration::from_millis(2);
 
 /// Pause before a write is tried again that found the disk full.
 const DISK_FULL_PAUSE: Duration = Duration::from_secs(5);
@@ -63,6 +63,8 @@ pub(crate) enum Heard {
         /// Empty: the Switch does not have it.
         envelope: Bytes,
     },
+    /// What `policy.file` has, if it is there, or why it cannot be read.
+    File(Result<Option<Bytes>, String>),
     /// Somebody on this machine wants to know at once.
     Refresh {
         /// Whether what was refused or tried in vain is to be looked at again.
@@ -106,9 +108,21 @@ pub(crate) struct Follower {
     pub(crate) caller: Caller,
     pub(crate) takeover: Takeover,
     pub(crate) background: watch::Sender<Option<Https>>,
+    /// Rises when the CRLs change.
+    pub(crate) lists: watch::Receiver<u64>,
+    /// Of each source the policy that came before the CRL that its signature needs (R6): judged again when there is another one.
+    pub(crate) unjudged: Vec<Offer>,
+    /// What is in `policy.file`.
+    pub(crate) file: Option<Bytes>,
+    /// Why that is not taken.
+    pub(crate) file_problem: String,
     /// To the Switch.
     pub(crate) session: mpsc::Sender<Outbound>,
     pub(crate) heard: mpsc::Receiver<Heard>,
+    /// What a policy that came lacks before it can be judged.
+    pub(crate) waits_for: String,
+    /// Whether the policy that is followed has a session.
+    pub(crate) link: watch::Receiver<Link>,
     pub(crate) status: watch::Sender<PolicyStatus>,
     pub(crate) watching: Watching,
     pub(crate) trying: Option<Trying>,
@@ -134,6 +148,7 @@ impl Follower {
         self.keeper.know(known.values());
         // A trial that a restart interrupted goes on.
         self.begin_trial(&known.device);
+        self.judge_file().await?;
         let refresh = self.installed.config.policy.refresh;
         let mut next_check = Instant::now() + refresh;
         loop {
@@ -143,8 +158,18 @@ impl Follower {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 welcomed = welcomed(&mut self.trying) => self.handle_welcomed(welcomed).await?,
-                () = wait_until(deadline) => self.handle_trial_over().await?,
+                () = wait_until(deadline) => {
+                    if !self.is_undecided() {
+                        self.handle_trial_over().await?;
+                    }
+                }
+                Ok(()) = self.link.changed() => self.note_link(),
                 Some(heard) = self.heard.recv() => self.handle_heard(heard).await?,
+                Ok(()) = self.lists.changed() => {
+                    for offer in std::mem::take(&mut self.unjudged) {
+                        self.judge(offer).await?;
+                    }
+                }
                 () = wait_until(asks_at) => {
                     if let Some(digest) = self.offers.handle_timeout(clock::now().instant) {
                         self.send(Outbound::Ask(DocumentKind::Policy, digest));
@@ -167,12 +192,14 @@ impl Follower {
             // Nobody may sign any.
             Heard::Notice { .. } if !self.installed.config.trust.has_policies() => {}
             Heard::Notice { digest, spread } => self.handle_notice(digest, spread),
-            Heard::Document { digest, envelope } => return self.handle_document(digest, &envelope).await,
+            Heard::Document { digest, envelope } => return self.handle_document(digest, envelope).await,
+            Heard::File(read) => return self.handle_file(read).await,
             Heard::Refresh { retry, done } => {
                 if retry == Retry::Yes {
                     tracing::info!("policies that were refused or tried in vain are looked at again");
                     self.offers.handle_retry();
                     self.keeper.handle_retry();
+                    self.judge_file().await?;
                 }
                 self.check();
                 // Whoever asked may have gone.
@@ -188,6 +215,7 @@ impl Follower {
         let memory = self.keeper.memory();
         let held = [memory.current.as_ref(), memory.trial.as_ref().map(|trial| &trial.kept)];
         let held = held.into_iter().flatten().any(|kept| envelope::digest(&kept.envelope) == digest);
+        let held = held || self.unjudged.iter().any(|unjudged| unjudged.digest == digest);
         let spread = spread.min(self.installed.config.policy.spread_max);
         let wait = offers::wait(&known.device, digest, spread);
         if self.offers.handle_notice(digest, held, wait, clock::now().instant) {
@@ -196,7 +224,7 @@ impl Follower {
     }
 
     /// Tells the Switch which policy is followed; it answers with a later one.
-    fn check(&self) {
+    pub(super) fn check(&self) {
         self.send(Outbound::CheckPolicy(self.keeper.serial()));
     }
 
@@ -207,94 +235,7 @@ impl Follower {
         }
     }
 
-    async fn handle_document(&mut self, digest: Digest, envelope: &[u8]) -> Result<(), StoreError> {
-        if !self.offers.handle_document(digest) {
-            return Ok(());
-        }
-        if envelope::digest(envelope) != digest {
-            let problem = "the Switch sent another policy than the one asked for, or none";
-            return self.refuse(digest, "content", problem).await;
-        }
-        match self.trust.open_policy(envelope, UnixTime::now()) {
-            Err(error) => self.refuse(digest, "signature", &error.to_string()).await,
-            Ok(policy) => match self.shared_with_signers(&policy) {
-                Some(shared) => self.refuse(digest, "shared_root", &shared).await,
-                None => self.handle_policy(digest, envelope, policy).await,
-            },
-        }
-    }
-
-    /// Returns why the CAs that a policy brings cannot be those of servers: a signer has one of them.
-    fn shared_with_signers(&self, policy: &Policy) -> Option<String> {
-        let servers = Roots::from_certificates(policy.terms().authorities.iter().cloned()).ok()?;
-        let shared = shared_with_signers(&self.installed.config.trust, POLICY, &servers)?;
-        Some(format!("policy {}: {shared}", policy.serial()))
-    }
-
-    async fn handle_policy(
-        &mut self,
-        digest: Digest,
-        envelope: &[u8],
-        policy: Policy,
-    ) -> Result<(), StoreError> {
-        let (serial, says) = (policy.serial(), policy.terms().says.clone());
-        match self.keeper.handle_policy(Kept { envelope: envelope.to_vec(), policy }, clock::wall_ms()) {
-            Verdict::Held => {}
-            Verdict::NotOurs => {
-                let problem = format!("policy {serial} is for others");
-                return self.refuse(digest, "not_ours", &problem).await;
-            }
-            Verdict::Older { highest } => {
-                let problem = format!("policy {serial} is not later than {highest}, which was taken before");
-                return self.refuse(digest, "older", &problem).await;
-            }
-            Verdict::Adopted => {
-                self.give_up_trial();
-                self.keep(None).await?;
-                tracing::info!(serial, says, "policy followed");
-                self.show();
-                self.check();
-            }
-            Verdict::Tried => {
-                self.give_up_trial();
-                self.keep(None).await?;
-                tracing::info!(serial, says, "policy tried beside the one that is followed");
-                self.show();
-                if let Some(known) = self.identity.known() {
-                    self.begin_trial(&known.device);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes that it is not taken. The operators are told, by whichever Switch is there to hear it.
-    async fn refuse(
-        &mut self,
-        digest: Digest,
-        reason: &'static str,
-        problem: &str,
-    ) -> Result<(), StoreError> {
-        ::metrics::counter!(names::POLICIES_REFUSED, "reason" => reason).increment(1);
-        tracing::warn!(%digest, problem, "the Switch offers a policy that is not taken");
-        if self.offers.refuse(digest) == Report::Not {
-            return Ok(());
-        }
-        let now_ms = clock::wall_ms();
-        let fields = vec![
-            value::text("digest", &digest.to_string()),
-            value::text("reason", reason),
-            value::text("detail", &problem.chars().take(REASON_CHARS_MAX).collect::<String>()),
-        ];
-        let event = event_record(now_ms, REFUSED, fields);
-        match self.store.write(move |tables| tables.append_event(event, now_ms).map(drop)).await {
-            // The log has it.
-            Err(StoreError::DiskFull) => Ok(()),
-            written => written,
-        }
-    }
-
-    fn begin_trial(&mut self, device: &DeviceId) {
+    pub(super) fn begin_trial(&mut self, device: &DeviceId) {
         let Some(trial) = self.keeper.trial() else { return };
         let left = u64::try_from(trial.until_ms.saturating_sub(clock::wall_ms())).unwrap_or(0);
         let attempts = Attempts {
@@ -305,9 +246,31 @@ impl Follower {
         };
         self.takeover.set_trying(true);
         self.trying = Some(Trying::begin(attempts, Instant::now() + Duration::from_millis(left)));
+        self.note_link();
     }
 
-    fn give_up_trial(&mut self) {
+    fn note_link(&mut self) {
+        let is_up = matches!(*self.link.borrow_and_update(), Link::Up { .. });
+        if let Some(trying) = self.trying.as_mut().filter(|_| is_up) {
+            trying.others_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Returns whether a trial that is over says nothing of its policy, and goes on: where the one that is followed had no session either,
+    /// it is the network, or the Switch has moved. It gets its time from when that one has a session.
+    fn is_undecided(&mut self) -> bool {
+        let Some(trying) = &mut self.trying else { return false };
+        let (now, trial) = (Instant::now(), self.installed.config.policy.trial);
+        let over = trying.others_since.unwrap_or(now) + trial;
+        // One that began with a session had its time, to the millisecond that is kept over a restart.
+        let is_undecided = over > now + TRIAL_ROUNDING;
+        if is_undecided {
+            trying.deadline = over;
+        }
+        is_undecided
+    }
+
+    pub(super) fn give_up_trial(&mut self) {
         self.trying = None;
         self.installed.rules.revocation.end_trial();
         self.takeover.set_trying(false);
@@ -384,12 +347,12 @@ impl Follower {
              `muster-client policy refresh --retry`"
         );
         self.show();
-        Ok(())
+        self.judge_file().await
     }
 
     /// Writes what the keeper remembers, with the event of a policy that was tried in vain. It is on disk when this returns, or
     /// the client stops.
-    async fn keep(&self, rolled_back: Option<(RolledBack, String)>) -> Result<(), StoreError> {
+    pub(super) async fn keep(&self, rolled_back: Option<(RolledBack, String)>) -> Result<(), StoreError> {
         let stored = remembered::stored(self.keeper.memory());
         loop {
             let (stored, rolled_back, now_ms) = (stored.clone(), rolled_back.clone(), clock::wall_ms());
@@ -420,9 +383,13 @@ impl Follower {
     }
 
     /// Tells what is followed to who judges by it, and to people.
-    fn show(&self) {
+    pub(super) fn show(&self) {
         self.followed.set(self.keeper.current().map(|kept| kept.policy.clone()));
-        let status = status(&self.keeper);
+        let status = PolicyStatus {
+            file_problem: self.file_problem.clone(),
+            waits_for: self.waits_for.clone(),
+            ..status(&self.keeper)
+        };
         #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
         ::metrics::gauge!(names::POLICY_SERIAL).set(status.serial as f64);
         write_copy(&self.copy, &status);

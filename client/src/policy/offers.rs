@@ -32,7 +32,7 @@ impl Offers {
     /// The Switch names a policy, to be asked for after this time; returns whether it is to be asked for now. `held`: it is
     /// followed or tried.
     pub(super) fn handle_notice(&mut self, digest: Digest, held: bool, wait: Duration, now: Instant) -> bool {
-        if held || self.asked == Some(digest) || self.refused.contains(&digest) {
+        if held || self.asked == Some(digest) || self.has_refused(digest) {
             return false;
         }
         if wait.is_zero() {
@@ -72,6 +72,11 @@ impl Offers {
     /// Somebody on this machine wants everything to be looked at again that is offered.
     pub(super) fn handle_retry(&mut self) {
         self.refused.clear();
+    }
+
+    /// Returns whether it is not looked at again.
+    pub(super) fn has_refused(&self, digest: Digest) -> bool {
+        self.refused.contains(&digest)
     }
 
     /// It will not do, and is not asked for again. Returns whether the operators are to be told: a Switch that offers without

@@ -18,6 +18,8 @@ use crate::profile::{Installed, Profile, Stage};
 pub(crate) struct Trying {
     /// When it is over.
     pub(super) deadline: Instant,
+    /// Since when the policy that is followed has had a session, if it had one meanwhile.
+    pub(super) others_since: Option<Instant>,
     task: JoinSet<Welcomed>,
     problem: watch::Receiver<String>,
 }
@@ -36,7 +38,7 @@ impl Trying {
         let (tell, problem) = watch::channel("no attempt has ended yet".to_owned());
         let mut task = JoinSet::new();
         task.spawn(attempts.run(tell));
-        Self { deadline, task, problem }
+        Self { deadline, others_since: None, task, problem }
     }
 
     /// Returns why the last attempt failed.

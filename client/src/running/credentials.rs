@@ -1,11 +1,10 @@
 //! The device's certificate, and whom the client trusts, as they were installed.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use muster_pki::{DeviceId, DeviceKey};
 use muster_service::credentials::{
-    ClientCredentials, Clock, CredentialError, OneDevice, POLL_INTERVAL, RevocationFiles, Rules,
+    ClientCredentials, Clock, CredentialError, Keeping, OneDevice, POLL_INTERVAL, RevocationFiles, Rules,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -16,8 +15,20 @@ use crate::key::{self, DeviceIdentity, KeyError};
 use crate::profile;
 use crate::store::StoreError;
 
-/// Reads what every certificate is judged by; `kept` is the folder of what revocation remembers over restarts.
-pub(super) fn rules(config: &Config, kept: Option<PathBuf>) -> (Rules, Option<CredentialError>) {
+/// The folder of what revocation remembers over restarts, in the client's.
+const REVOCATION: &str = "revocation";
+
+/// Returns what certificates are judged by in a running client.
+pub(super) fn rules(config: &Config) -> (Rules, Option<CredentialError>) {
+    rules_by(config, Keeping::In(config.data_dir.join(REVOCATION)))
+}
+
+/// Returns what certificates are judged by in a command beside it: it sees what the client fetched, and changes nothing.
+pub(crate) fn rules_of_command(config: &Config) -> (Rules, Option<CredentialError>) {
+    rules_by(config, Keeping::OfAnother(config.data_dir.join(REVOCATION)))
+}
+
+fn rules_by(config: &Config, kept: Keeping) -> (Rules, Option<CredentialError>) {
     let (tls, trust) = (&config.tls, &config.trust);
     let servers = profile::folder(trust);
     if let Some(folder) = &servers {
@@ -64,7 +75,7 @@ pub(crate) fn check_key(config: &Config) -> Result<(), KeyError> {
 
 /// Reads what the client shows and whom it trusts, only to tell what is wrong with it.
 pub(crate) fn check(config: &Config) -> Result<Arc<ClientCredentials>, CredentialError> {
-    let (rules, unruly) = rules(config, None);
+    let (rules, unruly) = rules_of_command(config);
     match (profile::credentials(config, None, profile::Stage::Followed, rules), unruly) {
         (Ok(made), None) => Ok(made),
         (made, unruly) => Err(CredentialError::Several([made.err(), unruly].into_iter().flatten().collect())),

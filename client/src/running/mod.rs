@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use credentials::{check as check_credentials, check_key};
+pub(crate) use credentials::{check as check_credentials, check_key, rules_of_command};
 use error::in_file;
 pub use error::{RunError, StartError};
 use prepared::{Opened, Prepared};

@@ -31,7 +31,9 @@ use crate::https::{Background, CertificateWatch, Https};
 use crate::identity::{Identity, Known, Teller};
 use crate::instructions::shell::{Outbound, Shell, Workload};
 use crate::instructions::{SignedAdmission, Work};
-use crate::policy::{self, Followed, Follower, Heard, Keeper, Memory, Offers, PolicyStatus, Watching};
+use crate::policy::{
+    self, Followed, Follower, Heard, Keeper, Memory, Offers, PolicyFile, PolicyStatus, Watching,
+};
 use crate::profile::{Installed, Profile, ProfileError, Stage};
 use crate::status::StatusSource;
 use crate::store::{Store, StoredPolicies};
@@ -166,6 +168,7 @@ impl Prepared {
             content: self.content.clone(),
             certificate: CertificateWatch::new(Background::of(&self.background)),
             helper: self.helper.clone(),
+            lists: self.admission.trust().lists(),
             inbox,
             session: outbound_sender.clone(),
             workload: workload_sender,
@@ -197,7 +200,11 @@ impl Prepared {
         };
         tasks.spawn(connection.run());
         tasks.spawn(self.poster(config, link.clone(), stop).run());
-        let ends = Ends { caller, takeover, session: outbound_sender, heard };
+        if !config.policy.file.as_os_str().is_empty() {
+            let (path, heard) = (config.policy.file.clone(), heard_sender.clone());
+            tasks.spawn(PolicyFile { path, heard, stop: stop.clone() }.run());
+        }
+        let ends = Ends { caller, takeover, session: outbound_sender, heard, link: link.clone() };
         let follower = self.follower(config, ends, stop);
         let policy = follower.status.subscribe();
         tasks.spawn(follower.run());
@@ -217,7 +224,7 @@ impl Prepared {
     }
 
     fn follower(&self, config: &Config, ends: Ends, stop: &CancellationToken) -> Follower {
-        let Ends { caller, takeover, session, heard } = ends;
+        let Ends { caller, takeover, session, heard, link } = ends;
         let keeper = Keeper::new(
             &config.tenant,
             // Told as soon as it is known whose device this is.
@@ -233,6 +240,12 @@ impl Prepared {
             identity: self.identity.clone(),
             installed: Arc::clone(&self.installed),
             trust: Arc::clone(self.admission.trust()),
+            lists: self.admission.trust().lists(),
+            unjudged: Vec::new(),
+            file: None,
+            file_problem: String::new(),
+            waits_for: String::new(),
+            link,
             store: self.store.clone(),
             caller,
             takeover,
@@ -268,6 +281,7 @@ struct Ends {
     takeover: Takeover,
     session: mpsc::Sender<Outbound>,
     heard: mpsc::Receiver<Heard>,
+    link: watch::Receiver<Link>,
 }
 
 /// Reads where and as whom the client connects: as the policy says that is followed, else as it was installed.
@@ -276,7 +290,7 @@ fn profile(
     key: Option<Arc<DeviceKey>>,
     policies: &Memory,
 ) -> Result<(Arc<Installed>, Arc<Profile>), StartError> {
-    let (rules, unruly) = rules(config, Some(config.data_dir.join("revocation")));
+    let (rules, unruly) = rules(config);
     let installed = Installed { config: config.clone(), rules, key };
     let policy = policies.current.as_ref().map(|kept| &kept.policy);
     match (installed.profile(policy, Stage::Followed), unruly) {

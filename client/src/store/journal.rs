@@ -9,6 +9,7 @@ use prost::Message;
 use rusqlite::{OptionalExtension, params};
 
 use super::outbox::interrupted;
+use super::stopped;
 use super::tables::{Tables, checksum};
 
 /// Orders that were answered without being taken on and are remembered; the oldest go first.
@@ -94,7 +95,8 @@ impl Tables {
         if let Some(recalled) = self.recall(instruction)? {
             return Ok(Some(recalled));
         }
-        Ok(self.is_refused(order_digest)?.then_some(Recalled { order_digest, state: JournalState::Done }))
+        let is_over = self.stopped(instruction)?.is_some() || self.is_refused(order_digest)?;
+        Ok(is_over.then_some(Recalled { order_digest, state: JournalState::Done }))
     }
 
     /// Takes an instruction on.
@@ -116,10 +118,10 @@ impl Tables {
     }
 
     /// Marks the start. It is on disk before anything of the instruction runs; `false`: it has started or ended before,
-    /// and must not run.
+    /// and must not run, or it was stopped.
     pub(crate) fn record_start(&mut self, instruction: InstructionId, now_ms: i64) -> rusqlite::Result<bool> {
         let Some(mut row) = self.row(instruction)? else { return Ok(false) };
-        if row.state != JournalState::Intent.number() {
+        if row.state != JournalState::Intent.number() || self.stopped(instruction)?.is_some() {
             return Ok(false);
         }
         row.state = JournalState::Started.number();
@@ -164,23 +166,28 @@ impl Tables {
             metrics::counter!(crate::metrics::ORDERS_UNANSWERED).increment(1);
             return Ok(None);
         }
-        let new = self
-            .connection
-            .prepare_cached("INSERT OR IGNORE INTO refused (order_digest, at_ms) VALUES (?1, ?2)")?
-            .execute(params![order_digest.as_bytes().as_slice(), now_ms])?;
-        if new == 0 {
+        if self.is_refused(order_digest)? {
             return Ok(None);
         }
-        self.connection
-            .prepare_cached(
-                "DELETE FROM refused WHERE order_digest IN (SELECT order_digest FROM refused WHERE order_digest <> ?1 ORDER BY at_ms DESC LIMIT -1 OFFSET ?2)",
-            )?
-            .execute(params![order_digest.as_bytes().as_slice(), REFUSED_MAX - 1])?;
+        self.remember_refused(order_digest, now_ms)?;
         if let Some(entry) = entry {
             self.record_intent(entry)?;
             return self.record_result(result, now_ms).map(Some);
         }
         self.append_result(result, now_ms).map(Some)
+    }
+
+    /// Remembers an order that was answered without being taken on.
+    pub(super) fn remember_refused(&self, order_digest: Digest, now_ms: i64) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached("INSERT OR IGNORE INTO refused (order_digest, at_ms) VALUES (?1, ?2)")?
+            .execute(params![order_digest.as_bytes().as_slice(), now_ms])?;
+        self.connection
+            .prepare_cached(
+                "DELETE FROM refused WHERE order_digest IN (SELECT order_digest FROM refused WHERE order_digest <> ?1 ORDER BY at_ms DESC LIMIT -1 OFFSET ?2)",
+            )?
+            .execute(params![order_digest.as_bytes().as_slice(), REFUSED_MAX - 1])
+            .map(drop)
     }
 
     /// Ends what had started and never ended, and returns what was taken on and never started.
@@ -190,7 +197,12 @@ impl Tables {
             let Ok(instruction) = InstructionId::try_from(row.instruction.as_slice()) else { continue };
             if row.state == JournalState::Started.number() {
                 let detail = "the client ended between its start and its result; it is not run again";
-                self.record_result(interrupted(instruction, detail, row.started_at_ms, now_ms), now_ms)?;
+                let result = interrupted(instruction, detail, row.started_at_ms, now_ms);
+                let result = match self.stopped(instruction)? {
+                    Some(by) => stopped::cancelled(result, &by),
+                    None => result,
+                };
+                self.record_result(result, now_ms)?;
             } else if let Some(entry) = row.entry(instruction) {
                 intents.push(entry);
             }
@@ -225,7 +237,7 @@ impl Tables {
         let refused = self
             .connection
             .execute("DELETE FROM refused WHERE at_ms < ?1", [before_ms.saturating_sub(window_ms)])?;
-        Ok(journal + refused)
+        Ok(journal + refused + self.forget_stopped(before_ms)?)
     }
 
     /// Sets damaged records aside. Their instructions count as ended, so that none of them can start a second time.

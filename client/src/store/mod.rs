@@ -12,6 +12,7 @@ mod journal;
 mod name;
 mod outbox;
 mod policies;
+mod stopped;
 mod tables;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ pub(crate) use journal::{Entry, JournalState, Recalled};
 pub use outbox::OutboxCounts;
 pub(crate) use outbox::{QueueLane, Queued, event_record};
 pub(crate) use policies::StoredPolicies;
+pub(crate) use stopped::StopEntry;
 pub(crate) use tables::Tables;
 
 use crate::config::OutboxConfig;

@@ -5,6 +5,7 @@
 //! | `meta` | name | `outbox` (id, next sequence, first never offered), `time_floor`, `restored_at`, `epoch`, `licence`, `licence_serial`, policies, `certificate_wait` |
 //! | `journal` | instruction | order digest, definition digest, state, end of window, start, the delivered order |
 //! | `refused` | order digest | orders that named no journal entry and were answered |
+//! | `stopped` | instruction | until when it is remembered, digest of the stop, what its operator says |
 //! | `outbox` | sequence | lane, instruction, time, encoded `Result` or `Event` |
 //! | `definitions` | digest | envelope (its digest is its checksum) |
 //! | `versions` | name | the highest version seen |
@@ -23,7 +24,7 @@ use super::{StoreError, is_full};
 use crate::config::OutboxConfig;
 
 /// The layout that this version writes (`PRAGMA user_version`).
-const LAYOUT: i64 = 1;
+const LAYOUT: i64 = 2;
 
 /// Pages in the write-ahead log from which it is copied into the file: 4 MiB, as SQLite itself would do it.
 const CHECKPOINT_PAGES: u32 = 1_000;
@@ -37,6 +38,8 @@ CREATE TABLE IF NOT EXISTS journal (
   instruction BLOB PRIMARY KEY, order_digest BLOB NOT NULL, definition BLOB NOT NULL, state INTEGER NOT NULL, expires_at_ms INTEGER NOT NULL,
   started_at_ms INTEGER NOT NULL, delivery BLOB NOT NULL, crc INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS refused (order_digest BLOB PRIMARY KEY, at_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS stopped (
+  instruction BLOB PRIMARY KEY, stop BLOB NOT NULL, until_ms INTEGER NOT NULL, detail TEXT NOT NULL, crc INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outbox (
   sequence INTEGER PRIMARY KEY, lane INTEGER NOT NULL, instruction BLOB NOT NULL, at_ms INTEGER NOT NULL,
   record BLOB NOT NULL, crc INTEGER NOT NULL) STRICT;

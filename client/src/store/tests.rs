@@ -1,3 +1,4 @@
+mod stopped;
 mod undecoded;
 
 use std::time::Duration;

@@ -80,3 +80,26 @@ async fn status_tells_of_a_certificate_near_its_end_and_of_new_files_that_are_re
 
     client.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r3_a_session_ends_when_the_certificate_of_its_switch_is_revoked_and_when_its_root_goes() {
+    for is_revoked in [true, false] {
+        let switch = FakeSwitch::listen().await;
+        let mut lab = Lab::new(switch.port(), 1);
+        let client = lab.start().await;
+        let session = switch.accept(&lab).await;
+        client.wait_for(|status| status.connected).await;
+
+        if is_revoked {
+            lab.revoke_server();
+        } else {
+            let other = lab.move_servers_to_another_ca();
+            lab.replace("servers.pem", &other);
+        }
+
+        let told = "the certificate of the Switch is no longer accepted";
+        client.wait_for(|status| status.disconnected_because.contains(told)).await;
+        drop(session);
+        client.stop().await;
+    }
+}

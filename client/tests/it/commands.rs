@@ -69,6 +69,36 @@ fn c5_an_imported_certificate_stands_in_the_store_and_the_list_says_why_it_is_ch
 }
 
 #[test]
+fn s1_the_list_goes_by_the_selection_of_the_policy_that_is_followed() {
+    let lab = Lab::new(1, 1);
+    let config = lab.with_folders();
+    std::fs::create_dir(&config.data_dir).unwrap();
+    let copy = "serial = 1\ntenant = \"acme\"\n[selection]\ncert_issuer = \"Special\"\n";
+    std::fs::write(config.data_dir.join("policy.toml"), copy).unwrap();
+
+    let listed = command(&lab, &config, &["cert", "list"]);
+
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.contains("\"chosen\": false"), "{listed}");
+}
+
+#[test]
+fn r2_the_list_tells_of_a_certificate_that_a_crl_revokes() {
+    let lab = Lab::new(1, 1);
+    let mut config = lab.with_folders();
+    let devices = lab.folder.path().join("devices.crl");
+    std::fs::write(&devices, lab.list_of_the_device()).unwrap();
+    config.crls.push(devices);
+    // Whoever may sign a CRL is known by the trust files.
+    config.trust.timestamps = lab.folder.path().join("devices.pem");
+
+    let listed = command(&lab, &config, &["cert", "list"]);
+
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.contains("\"chosen\": false") && listed.contains("revoked"), "{listed}");
+}
+
+#[test]
 fn n4_the_check_and_the_list_tell_of_another_devices_certificate_than_computer_name_says() {
     let lab = Lab::new(1, 1);
     let mut config = lab.with_folders();
@@ -201,12 +231,15 @@ fn write(lab: &Lab, config: &Config) -> PathBuf {
         ("trust", "authors", &config.trust.authors),
         ("trust", "orders", &config.trust.orders),
         ("trust", "licences", &config.trust.licences),
+        ("trust", "policies", &config.trust.policies),
+        ("trust", "timestamps", &config.trust.timestamps),
         ("tls", "certificate", &config.tls.certificate),
         ("tls", "key", &config.tls.key),
         ("tls", "store", &config.tls.store),
     ];
+    let crls: Vec<String> = config.crls.iter().map(|file| file.display().to_string()).collect();
     let mut text = format!(
-        "data_dir = {:?}\ncomputer_name = {:?}\n",
+        "data_dir = {:?}\ncomputer_name = {:?}\ncrls = {crls:?}\n",
         config.data_dir.display().to_string(),
         config.computer_name
     );

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use muster_client::{Config, DeviceIdentity, Running, start};
 use muster_pki::authority::{Authority, Issued, Request, Revoked};
-use muster_pki::{Role, Thumbprint, UnixTime};
+use muster_pki::{Certificate, CertificateDer, Role, Thumbprint, UnixTime};
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::order::v1::{Audience, Order};
 use muster_service::shutdown::Shutdown;
 use muster_signing::envelope::{self, ContentType, Signer};
 use muster_signing::licence::{Licence, Terms};
 use muster_signing::order;
+use rustls_pki_types::pem::PemObject as _;
 use tempfile::TempDir;
 
 use crate::switch::Session;
@@ -57,6 +58,9 @@ pub(crate) struct Lab {
     servers: Authority,
     devices: Authority,
     orders: Authority,
+    authors: Authority,
+    licences: Authority,
+    policies: Authority,
     operator: Issued,
     author: Issued,
     order_key: Issued,
@@ -86,13 +90,14 @@ impl Lab {
         let devices = root("Devices", "devices.pem");
         let server = issue(&servers, "localhost", Role::Switch);
         let device = issue(&devices, DEVICE, Role::Device);
-        let author = signer_of(&root("Authors", "authors.pem"), "author", Role::Author, "authors");
+        let authors = root("Authors", "authors.pem");
+        let author = signer_of(&authors, "author", Role::Author, "authors");
         let orders = root("Orders", "orders.pem");
         let operator = signer_of(&orders, "operator", Role::OrderSigner, "orders");
         let order_key = issue(&root("Switch orders", "switch_orders.pem"), "switch", Role::OrderSigner);
-        let licensor = signer_of(&root("Licences", "licences.pem"), "licensor", Role::Licensor, "licences");
-        let administrator =
-            signer_of(&root("Policies", "policies.pem"), "administrator", Role::Policy, "policies");
+        let (licences, policies) = (root("Licences", "licences.pem"), root("Policies", "policies.pem"));
+        let licensor = signer_of(&licences, "licensor", Role::Licensor, "licences");
+        let administrator = signer_of(&policies, "administrator", Role::Policy, "policies");
         std::fs::write(folder.path().join("device.pem"), &device.chain_pem).unwrap();
         std::fs::write(folder.path().join("device.key"), &device.key_pem).unwrap();
         std::fs::write(folder.path().join("server.pem"), &server.chain_pem).unwrap();
@@ -108,6 +113,9 @@ impl Lab {
             servers,
             devices,
             orders,
+            authors,
+            licences,
+            policies,
             operator,
             author,
             order_key,
@@ -213,12 +221,30 @@ impl Lab {
         self.write_servers_list(2, &[Revoked { serial_hex, at: UnixTime::now() }]);
     }
 
+    /// Returns a list that revokes the device's certificate.
+    pub(crate) fn list_of_the_device(&self) -> String {
+        let pem = std::fs::read(self.folder.path().join("device.pem")).unwrap();
+        let der = CertificateDer::from_pem_slice(&pem).unwrap();
+        let serial_hex = Certificate::from_der(&der).unwrap().serial_hex();
+        let revoked = [Revoked { serial_hex, at: UnixTime::now() }];
+        let now = UnixTime::now().as_secs();
+        self.devices.crl(&revoked, 1, seconds(now - 10), seconds(now + 3_600)).unwrap()
+    }
+
     /// Returns a list that revokes the operator's certificate.
     pub(crate) fn list_of_the_operator(&self) -> String {
         let serial_hex = self.operator.certificate.serial_hex();
         let revoked = [Revoked { serial_hex, at: UnixTime::now() }];
         let now = UnixTime::now().as_secs();
         self.orders.crl(&revoked, 1, seconds(now - 10), seconds(now + 3_600)).unwrap()
+    }
+
+    /// Publishes lists of the CAs of all signers, which revoke nobody, in the file that has the servers' list.
+    pub(crate) fn publish_lists_of_signers(&self) {
+        let now = UnixTime::now().as_secs();
+        let authorities = [&self.servers, &self.authors, &self.orders, &self.licences, &self.policies];
+        let lists = authorities.map(|one| one.crl(&[], 2, seconds(now - 10), seconds(now + 3_600)).unwrap());
+        self.replace("servers.crl", &lists.concat());
     }
 
     /// Signs an order at a later time, by an operator whose certificate begins then.
@@ -324,6 +350,42 @@ impl Lab {
         )
     }
 
+    /// Signs the stop of an instruction, as an operator; `number` is the stop's own.
+    pub(crate) fn stop(&self, number: u8, of: u8) -> Vec<u8> {
+        self.stop_with(number, of, |_| {})
+    }
+
+    /// Signs a stop that differs.
+    pub(crate) fn stop_with(&self, number: u8, of: u8, change: impl FnOnce(&mut Order)) -> Vec<u8> {
+        sign(&self.stop_content(number, of, change), ContentType::Order, &signer(&self.operator))
+    }
+
+    /// Signs the stop of an instruction with the Switch's own key.
+    pub(crate) fn stop_by_switch(&self, number: u8, of: u8) -> Vec<u8> {
+        sign(&self.stop_content(number, of, |_| {}), ContentType::Order, &signer(&self.order_key))
+    }
+
+    fn stop_content(&self, number: u8, of: u8, change: impl FnOnce(&mut Order)) -> Vec<u8> {
+        self.order_content(number, |order| {
+            let (tenant, operator) = (order.tenant.clone(), order.operator.clone());
+            let (not_before_ms, expires_at_ms) = (order.not_before_ms, order.expires_at_ms);
+            *order = Order {
+                tenant,
+                instruction: instruction(number).to_vec(),
+                licence_serial: 1,
+                audience: Some(Audience::default()),
+                not_before_ms,
+                expires_at_ms,
+                sequence: u64::from(number),
+                operator,
+                stops: instruction(of).to_vec(),
+                reason: "wrong fleet".to_owned(),
+                ..Order::default()
+            };
+            change(order);
+        })
+    }
+
     fn order_content(&self, number: u8, change: impl FnOnce(&mut Order)) -> Vec<u8> {
         let now_ms = now_ms();
         let mut order = Order {
@@ -339,6 +401,7 @@ impl Lab {
             expires_at_ms: now_ms + 600_000,
             sequence: u64::from(number),
             operator: "operator".to_owned(),
+            ..Order::default()
         };
         change(&mut order);
         order::encode(&order)

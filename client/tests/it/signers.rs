@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use muster_pki::RevocationMode;
 use muster_proto::common::v1::{Refusal, TargetState};
 use muster_proto::session::v1::Lane;
 use muster_service::credentials::IssuerSettings;
@@ -101,6 +102,32 @@ async fn r1_the_lists_of_whoever_signed_what_is_judged_are_asked_for() {
     let wanted = ["/authors.crl", "/licences.crl", "/orders.crl", "/policies.crl"];
     assert_eq!(asked.into_iter().collect::<Vec<_>>(), wanted);
     assert_eq!(result.state(), TargetState::Answered, "{}", result.detail);
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r6_what_came_before_the_crl_that_it_needs_is_taken_once_that_is_there() {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let mut config = lab.config();
+    let hard = |name: &str| IssuerSettings {
+        certificates: lab.folder.path().join(name),
+        mode: Some(RevocationMode::Hard),
+        urls: Vec::new(),
+    };
+    let names = ["authors.pem", "orders.pem", "licences.pem", "policies.pem"];
+    config.revocation.issuers = names.map(hard).into();
+    let client = lab.start_with(config).await;
+    let mut session = switch.accept(&lab).await;
+    session.order(&lab.order(1)).await;
+    session.offer(lab.policy(1, "")).await;
+    session.policy_sent().await;
+
+    lab.publish_lists_of_signers();
+
+    let (result, _) = session.result().await;
+    assert_eq!(result.state(), TargetState::Answered, "{}", result.detail);
+    session.follows(1).await;
     client.stop().await;
 }
 

@@ -226,6 +226,15 @@ impl Session {
         }
     }
 
+    /// Answers until a policy was asked for and sent.
+    pub(crate) async fn policy_sent(&mut self) {
+        while self.asked == 0 {
+            if let Some(SwitchEvent::Event(event, _)) = self.next_or_check().await {
+                self.ack(Lane::Events, event.sequence).await;
+            }
+        }
+    }
+
     /// Answers until the client says that it follows this policy.
     pub(crate) async fn follows(&mut self, serial: u64) {
         while self.followed != Some(serial) {

@@ -50,7 +50,7 @@ pub(crate) enum Command {
     Ask(Ask),
     /// Issue a signed definition
     Run(Run),
-    /// Show instructions and what came of them
+    /// Show instructions and what came of them, and stop them
     #[command(
         subcommand,
         after_help = "Examples:\n  muster instruction list\n  \
@@ -177,6 +177,27 @@ pub(crate) enum Instruction {
         /// How to print
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
+    },
+    /// End an instruction on every device: what waits never starts, what runs is ended, what has answered keeps its answer
+    #[command(
+        after_help = "The stop is signed with your order key, and devices believe nobody else's. Those that are away get it before \
+            anything else when they come back.\n\n\
+            Examples:\n  muster instruction stop 0197a6c8-0000-7000-8000-000000000001 --reason 'wrong fleet'"
+    )]
+    Stop {
+        /// Its id
+        id: String,
+        /// Why, for those who look later; devices tell it, too
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        reason: String,
+        /// How long to wait for devices to say what became of it
+        #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
+        wait: Duration,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+        #[command(flatten)]
+        key: Box<OrderKey>,
     },
     /// Show the rows that are committed
     #[command(

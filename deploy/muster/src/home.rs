@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! contexts.toml            where the Switches are, and which one is current
+//! trust/servers.crl        CRLs of the CAs of servers, PEM or DER, if one has them: a server that one revokes is refused
 //! trust/ROLE.pem           roots, one file a role: devices, operators, services, servers, authors, orders, licences,
 //!                          policies, timestamps
 //! operator/tls.{pem,key}   the operator's certificate for the operator API

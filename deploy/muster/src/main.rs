@@ -16,6 +16,7 @@ mod order_key;
 mod output;
 mod pki_home;
 mod provision;
+mod stop;
 mod submit;
 
 use std::process::ExitCode;

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use muster_pki::Policy;
-use muster_pki::{Certificate, Role};
+use muster_pki::{Certificate, RevocationMode, Role};
 use muster_proto_grpc::operator::v1::client_service_client::ClientServiceClient;
 use muster_proto_grpc::operator::v1::definition_service_client::DefinitionServiceClient;
 use muster_proto_grpc::operator::v1::event_service_client::EventServiceClient;
@@ -15,18 +14,20 @@ use muster_proto_grpc::operator::v1::licence_service_client::LicenceServiceClien
 use muster_proto_grpc::operator::v1::policy_service_client::PolicyServiceClient;
 use muster_proto_grpc::operator::v1::status_service_client::StatusServiceClient;
 use muster_service::credentials::{
-    self, Address, ClientCredentials, Clock, CredentialError, CredentialFiles, Deadlines, DialError, Own,
-    Rules, Servers, dial,
+    self, Address, CertificateSettings, ClientCredentials, Clock, CredentialError, CredentialFiles,
+    Deadlines, DialError, Outgoing, Own, Reload, RevocationFiles, RevocationSettings, Rules, Servers, dial,
 };
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Response, Status, Streaming};
 
 use crate::exit::Failure;
 use crate::home::{Context, Home};
-use crate::provision;
+use crate::pki_home::PkiHome;
+use crate::{output, provision};
+
+/// CRLs of the CAs of servers, in a home; it need not be there.
+const SERVERS_LISTS: &str = "trust/servers.crl";
 
 /// For TCP, for TLS, and for the first bytes.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -173,10 +174,30 @@ impl Operator {
 /// The operator's certificate and the roots of the servers it talks to.
 pub(crate) fn client_credentials(home: &Home, alpn: &[u8]) -> Result<Arc<ClientCredentials>, Failure> {
     let own = Own::Files(CredentialFiles::pem(home.path("operator/tls.pem"), home.path("operator/tls.key")));
-    let rules = Rules { policy: Policy::default(), ..Rules::lenient(Clock::system()) };
     let servers = Servers::Roots(home.roots("servers"));
-    credentials::client(own, servers, vec![alpn.to_vec()], Role::Operator, rules)
-        .map_err(|error| unusable(home, error))
+    let (rules, unruly) = rules(home);
+    let made = credentials::client(own, servers, vec![alpn.to_vec()], Role::Operator, rules);
+    let made = made.map_err(|error| unusable(home, error))?;
+    match unruly {
+        Some(error) => Err(Failure::usage(format!("the CRLs of servers: {error}")).with_next(
+            "put CRLs of the CAs in HOME/trust/servers.pem into HOME/trust/servers.crl, or remove that file",
+        )),
+        None => Ok(made),
+    }
+}
+
+/// Whom a list in the home revokes is refused. None is fetched, and for want of one nobody is refused: this machine may be where a
+/// fleet without any is put right.
+fn rules(home: &Home) -> (Rules, Option<CredentialError>) {
+    let own = PkiHome::of(home).crl_files(&["servers"]);
+    let crls = std::iter::once(home.path(SERVERS_LISTS)).chain(own).filter(|file| file.exists());
+    let files = RevocationFiles {
+        crls: crls.collect(),
+        roots: vec![home.roots("servers")],
+        ..RevocationFiles::default()
+    };
+    let settings = RevocationSettings { mode: RevocationMode::Soft, ..RevocationSettings::default() };
+    Rules::load(CertificateSettings::default(), &settings, files, Clock::system())
 }
 
 /// Files that are not there have yet to be made, as those that sign orders; files that are there may be forbidden.
@@ -210,7 +231,7 @@ pub(crate) async fn server_certificate(
     address: &str,
     alpn: &[u8],
 ) -> Result<Certificate, Failure> {
-    let stream = connect_tls(client_credentials(home, alpn)?.as_ref(), address).await?;
+    let stream = connect_tls(&client_credentials(home, alpn)?, address).await?;
     let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let read = shown.and_then(|der| Certificate::from_der(der).ok());
     read.ok_or_else(|| Failure::unreachable(format!("{address} shows no certificate")))
@@ -218,12 +239,21 @@ pub(crate) async fn server_certificate(
 
 /// Opens TLS to `HOST:PORT` and expects a certificate of a server for that host.
 pub(crate) async fn connect_tls(
-    credentials: &ClientCredentials,
+    credentials: &Arc<ClientCredentials>,
     address: &str,
-) -> Result<TlsStream<TcpStream>, Failure> {
+) -> Result<Outgoing, Failure> {
     let deadlines = Deadlines { connect: CONNECT_DEADLINE, tls: CONNECT_DEADLINE };
     let dialled = match address.parse::<Address>() {
-        Ok(address) => dial(credentials, &address, deadlines).await,
+        Ok(address) => match dial(credentials, &address, deadlines).await {
+            Ok(stream) => {
+                read_lists_again(credentials).await;
+                match stream.check() {
+                    Ok(()) => Ok(stream),
+                    Err(refused) => Err(DialError::Refused { address, refused: Box::new(refused) }),
+                }
+            }
+            Err(error) => Err(error),
+        },
         Err(error) => Err(error),
     };
     dialled.map_err(|error| {
@@ -244,13 +274,22 @@ pub(crate) async fn connect_tls(
     })
 }
 
+/// Reads the lists again, whose signer may be known only now, from the server's chain: an issuing CA stands in no file of roots.
+async fn read_lists_again(credentials: &ClientCredentials) {
+    let revocation = Arc::clone(credentials.revocation());
+    let looked = tokio::task::spawn_blocking(move || revocation.reload()).await;
+    if let Ok(Reload::Kept { problems }) = looked {
+        problems.iter().for_each(|problem| output::note(&format!("not in use: {problem}")));
+    }
+}
+
 /// Waits for the first bytes of an HTTP/2 server, which speaks unasked: with TLS 1.3 the refusal of our certificate comes
 /// in their place. `server` names it in errors.
 pub(crate) async fn admitted(
-    stream: TlsStream<TcpStream>,
+    stream: Outgoing,
     server: &str,
     address: &str,
-) -> Result<BufReader<TlsStream<TcpStream>>, Failure> {
+) -> Result<BufReader<Outgoing>, Failure> {
     let mut stream = BufReader::new(stream);
     match tokio::time::timeout(CONNECT_DEADLINE, stream.fill_buf()).await {
         Ok(Ok(bytes)) if !bytes.is_empty() => Ok(stream),
@@ -267,8 +306,8 @@ pub(crate) async fn admitted(
             "{server} at {address} refused the operator's certificate operator/tls.pem: {error}"
         ))
         .with_next(
-            "another certificate; the server's log and metrics have the rule that this one breaks, and with a \
-             development CA it is made by   muster pki issue NAME --role operator",
+            "the same once more, if the server may have yet to fetch the CRL of a CA that it never met; else another certificate: the server's \
+             log and metrics have the rule that this one breaks, and with a development CA it is made by   muster pki issue NAME --role operator",
         )),
         Err(_) => Err(Failure::unreachable(format!("{address} did not answer within {CONNECT_DEADLINE:?}"))
             .with_next("muster doctor")),
@@ -311,11 +350,12 @@ fn own_name(certificate: &Certificate) -> String {
 mod tests {
     use muster_pki::UnixTime;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
 
     use super::*;
     use crate::exit::Exit;
     use crate::home::Secrecy;
-    use crate::pki_home::{PkiHome, Wanted};
+    use crate::pki_home::Wanted;
 
     /// A server on this machine that treats one connection as `treat` says, and its address.
     async fn server<F: Future<Output = ()>>(
@@ -380,6 +420,41 @@ mod tests {
             &nix::libc::linger { l_onoff: 1, l_linger: 0 },
         )
         .unwrap();
+    }
+
+    #[tokio::test]
+    async fn r2_a_switch_that_a_list_in_the_home_revokes_is_refused() {
+        for is_downloaded in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let home = home(folder.path());
+            let own = CredentialFiles::pem(home.path("switch.pem"), home.path("switch.key"));
+            let roles = vec![(Role::Operator, home.roots("operators"))];
+            let rules = Rules::lenient(Clock::system());
+            let tls = credentials::server(own, roles, vec![b"h2".to_vec()], Role::Switch, rules).unwrap();
+            let connected = async || {
+                let (address, serving) = server(async |stream| {
+                    drop(tokio_rustls::TlsAcceptor::from(tls.config()).accept(stream).await);
+                })
+                .await;
+                let credentials = client_credentials(&home, b"h2").unwrap();
+                tokio::join!(connect_tls(&credentials, &address), serving).0
+            };
+
+            let before = connected().await.map(drop);
+            PkiHome::of(&home).revoke(Role::Switch, "localhost", UnixTime::now()).unwrap();
+            if is_downloaded {
+                // A CA publishes the list alone, without its certificate.
+                let file = std::fs::read_to_string(home.path("pki/servers/crl.pem")).unwrap();
+                let end = "-----END X509 CRL-----\n";
+                let list = file.split_inclusive(end).next().unwrap();
+                home.write(SERVERS_LISTS, list.as_bytes(), Secrecy::Public).unwrap();
+                std::fs::remove_file(home.path("pki/servers/crl.pem")).unwrap();
+            }
+            let after = connected().await.unwrap_err();
+
+            assert!(before.is_ok(), "{before:?}");
+            assert!(after.to_string().contains("revoked"), "{after}");
+        }
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use crate::issue::Wish;
 use crate::output;
 
 /// The Switch's clock may be this far from the operator's.
-const CLOCK_SLACK_MS: i64 = 5 * 60 * 1000;
+pub(crate) const CLOCK_SLACK_MS: i64 = 5 * 60 * 1000;
 
 /// What the operator's side knows by itself.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use crate::operator::{Operator, answered};
 use crate::order_key;
 
 /// Before an order goes a second time: a Switch that its service manager starts again is often there by then.
-const RESUBMIT_PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const RESUBMIT_PAUSE: Duration = Duration::from_secs(1);
 
 /// An order in its envelope.
 #[derive(Debug)]
@@ -192,6 +192,20 @@ mod tests {
             _: Request<api::PrepareInstructionRequest>,
         ) -> Result<Response<api::PrepareInstructionResponse>, Status> {
             Err(Status::unimplemented("prepare"))
+        }
+
+        async fn prepare_stop(
+            &self,
+            _: Request<api::PrepareStopRequest>,
+        ) -> Result<Response<api::PrepareStopResponse>, Status> {
+            Err(Status::unimplemented("prepare stop"))
+        }
+
+        async fn submit_stop(
+            &self,
+            _: Request<api::SubmitStopRequest>,
+        ) -> Result<Response<api::SubmitStopResponse>, Status> {
+            Err(Status::unimplemented("submit stop"))
         }
 
         async fn get_instruction(

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use muster_pki::authority::{Authority, Issued, Request, Revoked};
 use muster_pki::{Policy, Role, TrailOf, UnixTime};
 use muster_service::credentials::{
-    self, ClientCredentials, Clock, CredentialFiles, OneDevice, Own, Revocation, RevocationFiles,
+    self, ClientCredentials, Clock, CredentialFiles, Keeping, OneDevice, Own, Revocation, RevocationFiles,
     RevocationSettings, Rules, ServerCredentials, Servers,
 };
 use rustls::client::Resumption;
@@ -217,7 +217,7 @@ impl Pki {
             roots: ["devices.pem", "servers.pem"].map(|name| self.path(name)).to_vec(),
             own: None,
             servers: None,
-            kept: None,
+            kept: Keeping::Nothing,
         };
         let settings = RevocationSettings { fetch: false, ..RevocationSettings::default() };
         let revocation = match entries {

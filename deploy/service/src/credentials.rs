@@ -22,6 +22,7 @@ mod identity;
 mod judge;
 mod live;
 mod one_device;
+mod outgoing;
 mod provider;
 mod revocation;
 mod server_side;
@@ -46,10 +47,11 @@ pub use self::dial::{Address, Deadlines, DialError, dial};
 pub use self::error::{CredentialError, PeerRefused};
 pub use self::live::{Reload, WatchedFile};
 pub use self::one_device::{OneDevice, OtherDevice};
+pub use self::outgoing::Outgoing;
 pub use self::provider::provider;
 pub use self::revocation::{
-    FetchSettings, IssuerSettings, PathElement, Revocation, RevocationFiles, RevocationSettings, Revocations,
-    http_get, web_client,
+    FetchSettings, IssuerSettings, Keeping, PathElement, Revocation, RevocationFiles, RevocationSettings,
+    Revocations, http_get, web_client,
 };
 pub use self::server_side::{ClientCertificate, ServerCredentials};
 pub use self::server_store::ServerTls;

@@ -69,7 +69,7 @@ pub(super) fn leads_to(cause: &str) -> Option<&'static [TargetState]> {
             TargetState::Cancelled,
         ],
         "deadline" => &[TargetState::Expired],
-        "removed" => &[TargetState::Cancelled],
+        "removed" | "stopped" => &[TargetState::Cancelled],
         _ => return None,
     })
 }

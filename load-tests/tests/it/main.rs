@@ -26,6 +26,7 @@ mod renewal;
 mod restored_store;
 mod revocation;
 mod scale;
+mod stops;
 mod support;
 mod tables;
 mod tables_of_state;

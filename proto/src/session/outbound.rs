@@ -14,6 +14,8 @@ use crate::session::v1::frame::Body;
 pub(super) enum Priority {
     /// Hello, Welcome, Ping.
     Control,
+    /// Stops: nothing that they end may be sent before them.
+    Stop,
     /// What makes a peer act: orders; progress and document requests.
     Work,
     /// Results; licence notices.
@@ -27,7 +29,7 @@ pub(super) enum Priority {
 /// Control frames are always taken: both halves make a bounded number of them.
 #[derive(Debug)]
 pub(super) struct Outbound {
-    queues: [VecDeque<Bytes>; 4],
+    queues: [VecDeque<Bytes>; 5],
     bytes: usize,
     bytes_max: usize,
 }
@@ -54,7 +56,7 @@ impl Outbound {
 
     /// Takes the next frame among those that are not later than `last`.
     pub(super) fn pop(&mut self, last: Priority) -> Option<Bytes> {
-        let priorities = [Priority::Control, Priority::Work, Priority::Rows, Priority::Bulk];
+        let priorities = [Priority::Control, Priority::Stop, Priority::Work, Priority::Rows, Priority::Bulk];
         for priority in priorities.into_iter().filter(|priority| *priority <= last) {
             let queue = self.queue(priority);
             if let Some(frame) = queue.pop_front() {
@@ -79,9 +81,10 @@ impl Outbound {
     }
 
     fn queue(&mut self, priority: Priority) -> &mut VecDeque<Bytes> {
-        let [control, work, rows, bulk] = &mut self.queues;
+        let [control, stop, work, rows, bulk] = &mut self.queues;
         match priority {
             Priority::Control => control,
+            Priority::Stop => stop,
             Priority::Work => work,
             Priority::Rows => rows,
             Priority::Bulk => bulk,

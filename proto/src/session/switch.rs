@@ -270,6 +270,15 @@ impl SwitchSession {
         self.outbound.push(Priority::Work, encoded)
     }
 
+    /// Queues a stop's frame, before every order that waits.
+    ///
+    /// # Errors
+    /// [`PushError`]; it is sent when there is room, or in the next session.
+    pub fn push_stop(&mut self, encoded: Bytes) -> Result<(), PushError> {
+        self.established()?;
+        self.outbound.push(Priority::Stop, encoded)
+    }
+
     /// Acks what is on disk and gives the client credit. Ranges of 0 or that end before they begin are left out.
     ///
     /// A client that does not read its acks is closed as `SLOW`.
@@ -321,7 +330,7 @@ impl SwitchSession {
         self.close(reason, reconnect_after, detail);
     }
 
-    /// Takes the next frame to write: control, orders, acks, notices, documents.
+    /// Takes the next frame to write: control, stops, orders, acks, notices, documents.
     #[must_use]
     pub fn poll_transmit(&mut self) -> Option<Bytes> {
         let urgent = self.outbound.pop(Priority::Work);

@@ -107,6 +107,26 @@ impl Authority {
         Ok(Self { certificate, above: self.chain(), issuer: Issuer::new(params, key) })
     }
 
+    /// Issues another certificate to a CA, for the name and key that it has: as it is renewed, or cross-signed.
+    ///
+    /// # Errors
+    /// As [`Self::issue_authority`].
+    pub fn certify_again(
+        &self,
+        authority: &Self,
+        validity: Duration,
+        now: UnixTime,
+    ) -> Result<Self, AuthorityError> {
+        let name = authority.certificate.common_name().unwrap_or_default();
+        let mut params = ca_params(name, validity, now)?;
+        params.not_after = params.not_after.min(date(self.certificate.not_after())?);
+        params.use_authority_key_identifier_extension = true;
+        let certificate =
+            Certificate::from_der(params.signed_by(authority.issuer.key(), &self.issuer)?.der())?;
+        let chain = certificate.pem() + &self.chain_pem();
+        Self::from_pem(&chain, &authority.key_pem())
+    }
+
     /// Returns the CA's certificate.
     #[must_use]
     pub fn certificate(&self) -> &Certificate {

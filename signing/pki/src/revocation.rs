@@ -49,6 +49,7 @@ pub use self::url::{CrlUrl, CrlUrlError};
 use crate::certificate::Certificate;
 use crate::finding::Severity;
 use crate::pem;
+use crate::thumbprint::Thumbprint;
 
 /// Largest CRL that is read, in bytes of DER: a million entries with 20-byte serial numbers and a reason each have 53 million.
 pub const CRL_BYTES_MAX: usize = pem::FILE_BYTES_MAX;
@@ -73,6 +74,8 @@ pub struct Loaded {
     pub issuer: String,
     /// The issuer's name, as [`Certificate::subject_der`] returns it.
     pub issuer_der: Vec<u8>,
+    /// Which CRLs follow each other: a digest of the signer's name and key, and of the issuing distribution point.
+    pub scope: Thumbprint,
     /// How many certificates it revokes.
     pub entries: usize,
     /// When it was made.
@@ -306,6 +309,18 @@ pub fn newly_revoked<'a>(
     })
 }
 
+impl Loaded {
+    /// Returns whether it is of the key of `issuer`, and has no issuing distribution point: it speaks for all of its certificates.
+    #[must_use]
+    pub fn is_whole_of(&self, issuer: &Certificate) -> bool {
+        self.scope == scope(issuer.subject_der(), issuer.spki_der(), &[])
+    }
+}
+
+fn scope(issuer_der: &[u8], spki_der: &[u8], point: &[u8]) -> Thumbprint {
+    Thumbprint::of(&[issuer_der, spki_der, point].concat())
+}
+
 /// Puts a CRL in the place of the one that it follows.
 fn put(issuers: &mut HashMap<Vec<u8>, Vec<Arc<Crl>>>, read: Read) -> Result<Loaded, CrlError> {
     let Read { issuer, issuer_der, crl, mut warnings } = read;
@@ -319,9 +334,11 @@ fn put(issuers: &mut HashMap<Vec<u8>, Vec<Arc<Crl>>>, read: Read) -> Result<Load
             warnings.push(CrlWarning::Backdated { before: known.this_update });
         }
     }
+    let scope = scope(&issuer_der, crl.signer.spki_der(), &crl.point);
     let loaded = Loaded {
         issuer,
         issuer_der,
+        scope,
         entries: crl.revoked.len(),
         this_update: crl.this_update,
         next_update: crl.next_update,

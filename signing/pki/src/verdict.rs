@@ -97,6 +97,13 @@ impl Refused {
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
+
+    /// Returns whether nothing is wrong but that an issuer has no fresh CRL (R6): one that comes changes the verdict.
+    #[must_use]
+    pub fn lacks_only_a_crl(&self) -> bool {
+        let mut refusals = self.findings.iter().filter(|finding| finding.severity == Severity::Refusal);
+        refusals.all(|finding| finding.rule == Rule::R6)
+    }
 }
 
 impl fmt::Display for Refused {

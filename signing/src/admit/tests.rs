@@ -126,6 +126,64 @@ fn what_is_at_the_edge_is_admitted() {
 }
 
 #[test]
+fn a_stop_needs_an_operator_of_this_tenant_and_the_time_and_nothing_else() {
+    let case = Case::new();
+    let stop = stop_of(&case.order);
+    let stopped = InstructionId::try_from(&case.order.instruction[..]).unwrap();
+    let judge = |stop: &Order, floor| super::stop(stop, "acme", at(floor), at(NOW));
+    assert_eq!(judge(&stop, NOW), Ok(stopped));
+
+    type Flaw = (&'static str, fn(&mut Order), Refusal);
+    let cases: [Flaw; 4] = [
+        ("a stop of another tenant", |stop| stop.tenant = "other".to_owned(), Refusal::WrongTenant),
+        ("a stop of tomorrow", |stop| stop.not_before_ms = NOW_MS + 1, Refusal::NotYetValid),
+        ("a stop of yesterday", |stop| stop.expires_at_ms = NOW_MS, Refusal::Expired),
+        ("an order that stops nothing", |stop| stop.stops.clear(), Refusal::Unsupported),
+    ];
+    for (name, change, wanted) in cases {
+        let mut changed = stop.clone();
+        change(&mut changed);
+        assert_eq!(judge(&changed, NOW).unwrap_err().refusal, wanted, "{name}");
+    }
+    assert_eq!(judge(&stop, NOW + 301).unwrap_err().refusal, Refusal::Clock);
+    let run = case.judge_with(&stop, &case.definition, &case.licence()).unwrap_err();
+    assert_eq!(run.refusal, Refusal::Unsupported, "nothing of a stop is ever run: {run}");
+}
+
+#[test]
+fn a_stop_that_no_operator_signed_is_not_believed() {
+    let case = Case::new();
+    let content = order_content::encode(&stop_of(&case.order));
+    let (roots, operator) = (case.roots(), case.orders.signer("ann", Role::OrderSigner));
+    let stranger = Pki::flat("orders").signer("ann", Role::OrderSigner);
+    let open = |signer: &Signer| {
+        let envelope = sign(&content, ContentType::Order, signer);
+        order(&envelope, &case.trust(&roots), at(NOW)).map(|order| order_content::stops(&order).is_some())
+    };
+
+    assert_eq!(open(&operator), Ok(true));
+    assert_eq!(open(&stranger).unwrap_err().refusal, Refusal::UntrustedSigner);
+    assert!(open(&case.author).is_err(), "an author stops nothing");
+}
+
+fn stop_of(order: &Order) -> Order {
+    let mut instruction = order.instruction.clone();
+    instruction[15] ^= 1;
+    Order {
+        tenant: order.tenant.clone(),
+        instruction,
+        licence_serial: 9,
+        audience: Some(Audience::default()),
+        not_before_ms: order.not_before_ms,
+        expires_at_ms: order.expires_at_ms,
+        sequence: 2,
+        operator: order.operator.clone(),
+        stops: order.instruction.clone(),
+        ..Order::default()
+    }
+}
+
+#[test]
 fn an_action_needs_a_members_root() {
     let mut case = Case::new();
     case.replace_definition(&DEFINITION.replace("\"question\"", "\"action\""));
@@ -277,6 +335,7 @@ impl Case {
                 expires_at_ms: NOW_MS + 240_000,
                 sequence: 1,
                 operator: "ann".to_owned(),
+                ..Order::default()
             },
             proof: tree.proof(0),
             authors,

@@ -76,6 +76,28 @@ pub enum EnvelopeError {
 }
 
 impl EnvelopeError {
+    /// Returns whether nothing is wrong but that an issuer of a signer, or of a timestamp authority, has no fresh CRL (R6 of trust.md):
+    /// the same envelope may be accepted once there is one.
+    #[must_use]
+    pub fn lacks_only_a_crl(&self) -> bool {
+        match self {
+            Self::Untrusted(refused) | Self::Timestamp(TimestampError::Untrusted(refused)) => {
+                refused.lacks_only_a_crl()
+            }
+            Self::TooLarge(_)
+            | Self::TooManyCertificates(_)
+            | Self::Form(_)
+            | Self::ContentType { .. }
+            | Self::Signature { .. }
+            | Self::Algorithm(_)
+            | Self::SigningTime { .. }
+            | Self::UnusedCertificate(_)
+            | Self::Timestamp(_)
+            | Self::NoTimestampRoots
+            | Self::Revoked(_) => false,
+        }
+    }
+
     /// Returns the stable code that a client answers with.
     #[must_use]
     pub fn refusal(&self) -> Refusal {

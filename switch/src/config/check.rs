@@ -154,6 +154,7 @@ fn engine(limits: &EngineLimits) -> Vec<Invalid> {
         at_least("queue_items_max", limits.queue_items_max.into(), 1),
         at_least("shard_messages_max", limits.shard_messages_max.into(), 1),
         at_least("blocked_max", limits.blocked_max.into(), 1),
+        at_least("stops_max", limits.stops_max.into(), 1),
         at_least("policy_asks_per_second", limits.policy_asks_per_second.into(), 1),
         at_least("unauthenticated_max", limits.unauthenticated_max.into(), 1),
         at_least("unauthenticated_new_per_minute", limits.unauthenticated_new_per_minute.into(), 1),

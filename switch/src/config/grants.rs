@@ -24,9 +24,10 @@ pub struct Grant {
 pub enum GrantRole {
     /// Reads devices, definitions, instructions, results and events. Prefixes and kinds do not narrow it.
     Viewer,
-    /// Prepares and submits instructions of the granted prefixes and kinds.
+    /// Prepares, submits and stops instructions of the granted prefixes and kinds.
     Issuer,
-    /// Imports definitions, licences and client policies, removes and blocks devices, exports the store. Prefixes and kinds narrow issuing only.
+    /// Imports definitions, licences and client policies, removes and blocks devices, exports the store. Stops every
+    /// instruction. Prefixes and kinds narrow issuing only.
     Administrator,
 }
 

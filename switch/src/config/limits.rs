@@ -137,6 +137,9 @@ pub struct EngineLimits {
     pub disk_reserve: u64,
     /// Devices that may be blocked at once (`muster client block`). Default 10,000.
     pub blocked_max: u32,
+    /// Stops (`muster instruction stop`) that devices may still have to get, at once; each is kept until the window of what it stopped
+    /// is over, and a further one is refused. Default 10,000.
+    pub stops_max: u32,
     /// Devices a second that are to ask for a client policy that was imported: where more are online, they ask spread over a
     /// longer time. Default 1,000.
     pub policy_asks_per_second: u32,
@@ -259,6 +262,7 @@ impl Default for EngineLimits {
             shard_messages_max: 4096,
             disk_reserve: 256 << 20,
             blocked_max: 10_000,
+            stops_max: 10_000,
             policy_asks_per_second: 1_000,
             unauthenticated_max: 20_000,
             unauthenticated_new_per_minute: 600,

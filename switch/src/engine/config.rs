@@ -26,6 +26,8 @@ pub(crate) struct EngineConfig {
     pub(crate) disk_reserve_bytes: u64,
     /// Devices that may be blocked at once.
     pub(crate) blocked_max: usize,
+    /// Stops that devices may still have to get, at once.
+    pub(crate) stops_max: usize,
     /// Devices a second that are to ask for a policy that was imported.
     pub(crate) policy_asks_per_second: u32,
     /// What devices without a certificate may take.
@@ -50,6 +52,7 @@ impl EngineConfig {
             queue_items_max: 8_192,
             disk_reserve_bytes: 256 << 20,
             blocked_max: 10_000,
+            stops_max: 10_000,
             policy_asks_per_second: 1_000,
             unauthenticated: UnauthenticatedLimits {
                 devices_max: 20_000,

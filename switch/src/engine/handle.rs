@@ -16,7 +16,7 @@ use muster_signing::definition::Kind;
 use roaring::RoaringBitmap;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::core::{BlockedDevices, Blocking, Command, EventIn, Reply, ResultIn};
+use super::core::{BlockedDevices, Blocking, Command, EventIn, PrepareStop, Reply, ResultIn, StopCommand};
 use super::reader::Reader;
 use super::shared::Shared;
 use super::trust::Trust;
@@ -234,6 +234,33 @@ impl EngineHandle {
         let submission =
             blocking(move || shared::verify_order(&shared, envelope, idempotency_key, operator)).await??;
         self.ask(|reply| Command::Submit(Box::new(submission), reply)).await
+    }
+
+    /// Makes the order that stops an instruction, to be signed; `None`: it has ended, or was stopped before. Stores nothing but
+    /// the order's sequence.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidArgument`] (the reason), [`EngineError::Damaged`], [`EngineError::ResourceExhausted`] (as many stops
+    /// wait as may), or as [`Self::connect`].
+    pub(crate) async fn prepare_stop(&self, prepare: PrepareStop) -> Result<Option<Vec<u8>>, EngineError> {
+        self.ask(|reply| Command::Stop(Box::new(StopCommand::Draft(prepare, reply)))).await
+    }
+
+    /// Takes a signed stop; returns the instruction that it ends. When it returns, the stop is on disk, and what no device was
+    /// handed is cancelled. A stop of what was stopped before changes nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::PermissionDenied`] (signature, another operator's stop), [`EngineError::InvalidArgument`] (tenant, window),
+    /// [`EngineError::FailedPrecondition`] (there is nothing to stop), [`EngineError::ResourceExhausted`], or as [`Self::connect`].
+    pub(crate) async fn submit_stop(
+        &self,
+        envelope: Vec<u8>,
+        operator: &str,
+    ) -> Result<InstructionId, EngineError> {
+        let (shared, operator) = (Arc::clone(&self.shared), operator.to_owned());
+        let submission = blocking(move || shared::verify_stop(&shared, envelope, operator)).await??;
+        let submission = Box::new(submission);
+        self.ask(|reply| Command::Stop(Box::new(StopCommand::Submit(submission, reply)))).await
     }
 
     /// Imports a signed definition. The same bytes again change nothing.

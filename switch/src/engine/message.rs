@@ -48,6 +48,8 @@ pub(crate) enum ShardMessage {
         targets: Arc<RoaringBitmap>,
         /// Each device's proof, to be appended with `muster_proto::frame::with_proof`.
         proofs: Option<Arc<Proofs>>,
+        /// Whether it overtakes others on its way to a client.
+        urgency: Urgency,
     },
     /// End a session.
     Close {
@@ -108,7 +110,7 @@ pub(crate) struct Connected {
     pub(crate) highest_sequence: u64,
     /// The serial of the policy that the device last said it follows; 0: none.
     pub(crate) policy_serial: u64,
-    /// Orders to write at once, oldest first. Call [`super::EngineHandle::sent`] for each that was written.
+    /// Orders to write at once, stops first, then oldest first. Call [`super::EngineHandle::sent`] for each that was written.
     pub(crate) due: Vec<DueOrder>,
 }
 
@@ -119,6 +121,17 @@ pub(crate) struct DueOrder {
     pub(crate) instruction: InstructionId,
     /// The encoded frame with the device's proof.
     pub(crate) frame: Bytes,
+    /// Whether it overtakes others.
+    pub(crate) urgency: Urgency,
+}
+
+/// Which orders overtake which on their way to a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// It ends an instruction, so it comes before every order that waits.
+    Stop,
+    /// It runs something, in its turn.
+    Order,
 }
 
 /// What to issue, and for whom.

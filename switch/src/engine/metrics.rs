@@ -38,6 +38,10 @@ const OUTBOXES_FORGOTTEN: &str = "muster_switch_outboxes_forgotten_total";
 const DAMAGED: &str = "muster_switch_store_damaged_records_total";
 /// Instructions accepted.
 const INSTRUCTIONS: &str = "muster_switch_instructions_total";
+/// Stops accepted.
+const STOPS: &str = "muster_switch_stops_total";
+/// Stops that were refused since as many wait as may.
+const STOPS_FULL: &str = "muster_switch_stops_full_total";
 /// Instructions with targets that are not terminal.
 const ACTIVE: &str = "muster_switch_active_instructions";
 /// Devices that are to follow a later policy than they do.
@@ -87,6 +91,8 @@ pub(crate) fn describe() {
     describe_counter!(OUTBOXES_FORGOTTEN, "outboxes forgotten because their device has later ones");
     describe_counter!(DAMAGED, "stored records that failed their checksum and were set aside, by table");
     describe_counter!(INSTRUCTIONS, "instructions accepted");
+    describe_counter!(STOPS, "stops of instructions accepted");
+    describe_counter!(STOPS_FULL, "stops refused for `engine.stops_max`");
     describe_gauge!(ACTIVE, "instructions with targets that are not terminal");
     describe_gauge!(DEVICES, "devices known");
     describe_gauge!(POLICY_BEHIND, "devices that are to follow a later policy than they say they do");
@@ -184,6 +190,16 @@ pub(crate) fn damaged(table: &'static str) {
 /// Counts an accepted instruction.
 pub(crate) fn instruction_accepted() {
     counter!(INSTRUCTIONS).increment(1);
+}
+
+/// Counts an accepted stop.
+pub(crate) fn stop_accepted() {
+    counter!(STOPS).increment(1);
+}
+
+/// Counts a stop that was refused for want of room.
+pub(crate) fn stops_full() {
+    counter!(STOPS_FULL).increment(1);
 }
 
 /// Counts a prepared order that was forgotten for want of room.

@@ -31,10 +31,12 @@ mod tests;
 
 pub(crate) use clock::Clock;
 pub(crate) use config::EngineConfig;
-pub(crate) use core::UnauthenticatedLimits;
+pub(crate) use core::{PrepareStop, UnauthenticatedLimits};
 pub(crate) use error::{EngineEnd, EngineError, OpenError};
 pub(crate) use handle::{Engine, EngineHandle};
-pub(crate) use message::{Connect, Connected, DueOrder, Prepare, Prepared, SessionKey, ShardMessage};
+pub(crate) use message::{
+    Connect, Connected, DueOrder, Prepare, Prepared, SessionKey, ShardMessage, Urgency,
+};
 pub(crate) use metrics::describe as describe_metrics;
 pub(crate) use metrics::unauthenticated_refused;
 pub(crate) use proofs::Proofs;

@@ -79,6 +79,7 @@ pub(super) fn start(
         prepared_ttl: config.prepared_ttl,
         disk_reserve_bytes: config.disk_reserve_bytes,
         blocked_max: config.blocked_max,
+        stops_max: config.stops_max,
         policy_asks_per_second: config.policy_asks_per_second,
         unauthenticated: config.unauthenticated,
     };

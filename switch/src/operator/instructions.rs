@@ -11,18 +11,20 @@ use muster_proto::operator::v1::watch_instruction_response::Update;
 use muster_proto::operator::v1::{
     GetInstructionRequest, GetInstructionResponse, Instruction, ListInstructionsRequest,
     ListInstructionsResponse, ListResultsRequest, ListResultsResponse, ListTargetsRequest,
-    ListTargetsResponse, PrepareInstructionRequest, PrepareInstructionResponse, SubmitInstructionRequest,
-    SubmitInstructionResponse, WatchInstructionRequest, WatchInstructionResponse,
+    ListTargetsResponse, PrepareInstructionRequest, PrepareInstructionResponse, PrepareStopRequest,
+    PrepareStopResponse, SubmitInstructionRequest, SubmitInstructionResponse, SubmitStopRequest,
+    SubmitStopResponse, WatchInstructionRequest, WatchInstructionResponse,
 };
 use muster_proto_grpc::operator::v1::instruction_service_server::InstructionService;
 use muster_signing::definition::Kind;
+use muster_signing::{envelope, order};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::state::{Api, instruction_id, page_size};
 use crate::config::GrantKind;
-use crate::engine::{Cursor, Prepare, Reader};
-use crate::gate::Entry;
+use crate::engine::{Cursor, Prepare, PrepareStop, Reader};
+use crate::gate::{Caller, Entry};
 
 /// Results read at once for a watch.
 const WATCH_RESULTS: u32 = 100;
@@ -79,6 +81,32 @@ impl InstructionService for Api {
         let instruction = self.parts().engine.submit(envelope, idempotency_key, &caller.name).await?;
         tracing::info!(%instruction, operator = %caller.name, "instruction accepted");
         Ok(Response::new(SubmitInstructionResponse { instruction: instruction.to_string() }))
+    }
+
+    async fn prepare_stop(
+        &self,
+        request: Request<PrepareStopRequest>,
+    ) -> Result<Response<PrepareStopResponse>, Status> {
+        let id = instruction_id(&request.get_ref().instruction)?;
+        let (instruction, caller) = self.admit_stop(&request, id).await?;
+        let PrepareStopRequest { reason, .. } = request.into_inner();
+        let prepare = PrepareStop { instruction: id, reason, operator: caller.name };
+        let order = self.parts().engine.prepare_stop(prepare).await?.unwrap_or_default();
+        Ok(Response::new(PrepareStopResponse { order, instruction: Some(instruction) }))
+    }
+
+    async fn submit_stop(
+        &self,
+        request: Request<SubmitStopRequest>,
+    ) -> Result<Response<SubmitStopResponse>, Status> {
+        // Before anything is spent on the envelope; whether it may stop this one is asked of what is in it.
+        self.admit(&request, Entry::Submit)?;
+        let id = claimed_stop(&request.get_ref().envelope)?;
+        let (_, caller) = self.admit_stop(&request, id).await?;
+        let SubmitStopRequest { envelope } = request.into_inner();
+        let instruction = self.parts().engine.submit_stop(envelope, &caller.name).await?;
+        tracing::info!(%instruction, operator = %caller.name, "instruction stopped");
+        Ok(Response::new(SubmitStopResponse { instruction: instruction.to_string() }))
     }
 
     async fn get_instruction(
@@ -156,6 +184,38 @@ impl InstructionService for Api {
         let next_page_token = page.next_page_token();
         Ok(Response::new(ListTargetsResponse { targets: page.items, next_page_token }))
     }
+}
+
+impl Api {
+    /// Passes a stop of an instruction through the gate.
+    async fn admit_stop<T>(
+        &self,
+        request: &Request<T>,
+        id: InstructionId,
+    ) -> Result<(Instruction, Caller), Status> {
+        // What an unknown instruction is of cannot be told; whoever may not even read learns nothing of it.
+        self.admit(request, Entry::Read)?;
+        let instruction = self.read(move |reader| reader.instruction(id)).await?;
+        let (name, version) = (instruction.definition.clone(), instruction.version.clone());
+        let kind = self.read(move |reader| Ok(reader.definition(&name, &version).ok())).await?;
+        let kind = kind.and_then(|(definition, _)| match definition.kind.as_str() {
+            "question" => Some(GrantKind::Question),
+            "action" => Some(GrantKind::Action),
+            _ => None,
+        });
+        let caller = self.admit(request, Entry::Stop { definition: &instruction.definition, kind })?;
+        Ok((instruction, caller))
+    }
+}
+
+/// Returns the instruction that an envelope says it stops; its signature is not looked at.
+fn claimed_stop(envelope: &[u8]) -> Result<InstructionId, Status> {
+    let inspection =
+        envelope::inspect(envelope).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let order =
+        order::decode(&inspection.content).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    order::stops(&order)
+        .ok_or_else(|| Status::invalid_argument("the order stops nothing; submit it with SubmitInstruction"))
 }
 
 /// What a watch does next when its results are handed out.

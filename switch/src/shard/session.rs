@@ -15,6 +15,7 @@ use muster_proto::session::PushError;
 use muster_proto::session::switch::SwitchSession;
 use muster_proto::session::v1::{CloseReason, Lane, SequenceRange};
 
+use crate::engine::Urgency;
 use crate::metrics;
 
 /// How long a client that reads too slowly is told to stay away.
@@ -40,6 +41,8 @@ pub(super) struct Due {
     pub(super) frame: Bytes,
     /// When it reached the shard.
     pub(super) since: Instant,
+    /// Whether it goes before what waits.
+    pub(super) urgency: Urgency,
 }
 
 /// Ends a session from outside its task.
@@ -129,7 +132,7 @@ impl Session {
         due.into_iter().for_each(|order| self.push_order(order));
     }
 
-    /// Hands over one order. A client whose queue is full loses its session, never others' time; its target stays queued.
+    /// Hands over one order; a stop goes before every order that waits. A client whose queue is full loses its session, never others' time; its target stays queued.
     pub(super) fn push_order(&self, order: Due) {
         let bytes = self.due_bytes.get().saturating_add(order.frame.len());
         if bytes > self.due_bytes_max.get() {
@@ -137,7 +140,12 @@ impl Session {
             return;
         }
         self.due_bytes.set(bytes);
-        self.due.borrow_mut().push_back(order);
+        let mut due = self.due.borrow_mut();
+        let at = match order.urgency {
+            Urgency::Stop => due.iter().take_while(|waiting| waiting.urgency == Urgency::Stop).count(),
+            Urgency::Order => due.len(),
+        };
+        due.insert(at, order);
         self.waker.wake();
     }
 
@@ -146,7 +154,11 @@ impl Session {
         let mut due = self.due.borrow_mut();
         let mut half = self.half.borrow_mut();
         while let Some(order) = due.front() {
-            match half.push_order(order.frame.clone()) {
+            let pushed = match order.urgency {
+                Urgency::Stop => half.push_stop(order.frame.clone()),
+                Urgency::Order => half.push_order(order.frame.clone()),
+            };
+            match pushed {
                 Ok(()) => {
                     self.unwritten.borrow_mut().push((order.instruction, order.since));
                     self.due_bytes.set(self.due_bytes.get().saturating_sub(order.frame.len()));

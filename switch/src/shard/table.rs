@@ -15,7 +15,7 @@ use roaring::RoaringBitmap;
 use slab::Slab;
 
 use super::session::{Due, Ending, Identity, Session};
-use crate::engine::{Proofs, SessionKey, ShardMessage};
+use crate::engine::{Proofs, SessionKey, ShardMessage, Urgency};
 use crate::metrics;
 
 /// Orders kept for sessions whose connect is under way; beyond it the oldest go, and their targets stay queued.
@@ -28,6 +28,7 @@ struct Broadcast {
     frame: Bytes,
     targets: Arc<RoaringBitmap>,
     proofs: Option<Arc<Proofs>>,
+    urgency: Urgency,
     since: Instant,
 }
 
@@ -137,8 +138,9 @@ impl Table {
                 Some(held) => held.push_ack(lane, ranges, credit_bytes),
                 None => metrics::dropped("session_gone"),
             },
-            ShardMessage::Order { instruction, frame, targets, proofs } => {
-                self.broadcast(Broadcast { instruction, frame, targets, proofs, since: Instant::now() });
+            ShardMessage::Order { instruction, frame, targets, proofs, urgency } => {
+                let since = Instant::now();
+                self.broadcast(Broadcast { instruction, frame, targets, proofs, urgency, since });
             }
             ShardMessage::Close { session, reason, reconnect_after, detail } => {
                 self.close(session, Ending { reason, reconnect_after, detail });
@@ -215,5 +217,6 @@ fn deliver(order: &Broadcast, number: u32, session: &Session) {
             }
         },
     };
-    session.push_order(Due { instruction: order.instruction, frame, since: order.since });
+    let Broadcast { instruction, urgency, since, .. } = *order;
+    session.push_order(Due { instruction, frame, since, urgency });
 }

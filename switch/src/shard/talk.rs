@@ -11,7 +11,7 @@ use muster_proto::session::v1::{CloseReason, Document, DocumentKind, Hello};
 use super::Shard;
 use super::handshake::Visitor;
 use super::session::{Due, Ending, Identity, Session};
-use crate::engine::{Connect, Connected, EngineError, SessionKey};
+use crate::engine::{Connect, Connected, DueOrder, EngineError, SessionKey};
 use crate::metrics;
 
 /// How long a client is told to stay away when the engine could not take it.
@@ -79,7 +79,10 @@ fn welcome(
     let had: Vec<InstructionId> = due.iter().map(|order| order.instruction).collect();
     session.push_due(
         due.into_iter()
-            .map(|order| Due { instruction: order.instruction, frame: order.frame, since })
+            .map(|order| {
+                let DueOrder { instruction, frame, urgency } = order;
+                Due { instruction, frame, since, urgency }
+            })
             .collect(),
     );
     let key = SessionKey { shard: shard.index, slot: session.slot, epoch };

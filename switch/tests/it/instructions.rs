@@ -8,8 +8,8 @@ use muster_proto::ids::InstructionId;
 use muster_proto::operator::v1::watch_instruction_response::Update;
 use muster_proto::operator::v1::{
     DeviceResult, GetClientRequest, GetInstructionRequest, ImportDefinitionRequest, ImportLicenceRequest,
-    Instruction, ListEventsRequest, PrepareInstructionRequest, SubmitInstructionRequest,
-    WatchInstructionRequest,
+    Instruction, ListEventsRequest, PrepareInstructionRequest, PrepareStopRequest, SubmitInstructionRequest,
+    SubmitStopRequest, WatchInstructionRequest,
 };
 use muster_proto::session::client::ClientEvent;
 use muster_proto::session::v1::{Event, Lane, Result as InstructionResult};
@@ -19,6 +19,7 @@ use muster_proto_grpc::operator::v1::event_service_client::EventServiceClient;
 use muster_proto_grpc::operator::v1::instruction_service_client::InstructionServiceClient;
 use muster_proto_grpc::operator::v1::licence_service_client::LicenceServiceClient;
 use muster_signing::envelope::{Anchors, ContentType, Signer, sign};
+use muster_switch::{Grant, GrantRole};
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -237,6 +238,57 @@ async fn an_order_of_another_operator_is_not_taken() {
     let refused = InstructionServiceClient::new(bob).submit_instruction(stolen).await.unwrap_err();
 
     assert_eq!(refused.code(), Code::PermissionDenied);
+    switch.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_is_for_who_may_issue_and_comes_first_to_who_comes_back() {
+    let mut world = World::new();
+    let grant = |operator: &str, role, prefix: &str| Grant {
+        operators: vec![operator.to_owned()],
+        role,
+        prefixes: vec![prefix.to_owned()],
+        kinds: Vec::new(),
+    };
+    world.config.grants = vec![
+        grant("alice.acme.local", GrantRole::Administrator, "Acme"),
+        grant("bob.acme.local", GrantRole::Viewer, "Acme"),
+        grant("carol.acme.local", GrantRole::Issuer, "Other"),
+    ];
+    let switch = world.start().await;
+    let alice = operator(&world, &switch).await;
+    publish(&world, &alice).await;
+    device(&world, &switch).await.vanish();
+    until_offline(&alice).await;
+    let instruction = ask(&world, &alice).await;
+    let prepare = PrepareStopRequest { instruction: instruction.clone(), reason: "wrong fleet".to_owned() };
+    let mut own = InstructionServiceClient::new(alice);
+    let prepared = own.prepare_stop(prepare.clone()).await.unwrap().into_inner();
+    let envelope = signed(&world, &prepared.order, ContentType::Order, Role::OrderSigner);
+
+    for name in ["bob.acme.local", "carol.acme.local"] {
+        let other = connect_as(&world, &switch, Role::Operator, name).await;
+        let mut other = InstructionServiceClient::new(other);
+        let denied = other.prepare_stop(prepare.clone()).await.unwrap_err();
+        assert_eq!(denied.code(), Code::PermissionDenied, "{name}: {denied}");
+        let denied = other.submit_stop(SubmitStopRequest { envelope: envelope.clone() }).await.unwrap_err();
+        assert_eq!(denied.code(), Code::PermissionDenied, "{name}: {denied}");
+    }
+    let as_order =
+        SubmitInstructionRequest { envelope: envelope.clone(), idempotency_key: "stop".to_owned() };
+    assert_eq!(own.submit_instruction(as_order).await.unwrap_err().code(), Code::InvalidArgument);
+    own.submit_stop(SubmitStopRequest { envelope: envelope.clone() }).await.unwrap();
+    let mut client = device(&world, &switch).await;
+    let first = client.until(|event| match event {
+        ClientEvent::Order { envelope, proof } => Some((envelope, proof)),
+        _ => None,
+    });
+
+    assert_eq!(first.await, (envelope.into(), None));
+    let request = GetInstructionRequest { instruction };
+    let shown = own.get_instruction(request).await.unwrap().into_inner().instruction.unwrap();
+    assert_eq!(shown.states.iter().map(|count| count.state()).collect::<Vec<_>>(), [TargetState::Cancelled]);
+    assert_eq!(shown.stop.unwrap().operator, "alice.acme.local");
     switch.stop().await.unwrap();
 }
 

@@ -3,10 +3,12 @@
 mod arriving;
 mod certificate;
 mod licence;
+mod lists;
 mod outcome;
 mod restored;
 mod slots;
 mod stopping;
+mod stops;
 
 use std::time::{Duration, Instant};
 
@@ -15,45 +17,78 @@ use muster_proto::common::v1::{Refusal, TargetState};
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::session::v1::InclusionProof;
 
-use super::admission::{OrderSigner, PlanColumn, PlanResource};
+use super::admission::{Claimed, OpenedStop, OrderSigner, PlanColumn, PlanResource};
 use super::licence::LicenceTerms;
 use super::{
     Admission, DownloadWait, Effect, FetchFailure, HeldLicence, Instructions, Limits, Memory, Now, Opened,
-    Plan, Refused, WaitNotice,
+    Plan, Refused, Signed, WaitNotice,
 };
 use crate::store::{Entry, JournalState, Recalled};
 
 const NOW_MS: i64 = 1_800_000_000_000;
 
-/// An admission without signatures: an order is the text `NUMBER DEFINITION [forged|…]`, and so is what is wrong.
+/// An admission without signatures: an order is the text `NUMBER DEFINITION [forged|…]`, a stop `NUMBER stop STOPPED [forged|late]`,
+/// and so is what is wrong.
 #[derive(Debug, Default)]
 struct Spoken {
     is_revoked: bool,
+    /// Whether there is a CRL of those who signed what is `early`.
+    has_list: bool,
+}
+
+impl Spoken {
+    fn lacks_a_list(&self, text: &str) -> Result<(), Refused> {
+        if self.has_list || !text.contains("early") {
+            return Ok(());
+        }
+        let refused = Refused::new(Refusal::UntrustedSigner, "R6".to_owned());
+        Err(Refused { lacks_only_a_crl: true, ..refused })
+    }
 }
 
 impl Admission for Spoken {
-    fn open(&self, envelope: &[u8], now_ms: i64) -> Result<Opened, Refused> {
+    fn open(&self, envelope: &[u8], now_ms: i64) -> Result<Signed, Refused> {
         let text = std::str::from_utf8(envelope).unwrap();
         let words: Vec<&str> = text.split(' ').collect();
         if words.len() < 2 || words.contains(&"forged") {
-            return Err(Refused { refusal: Refusal::BadSignature, detail: "forged".to_owned() });
+            return Err(Refused::new(Refusal::BadSignature, "forged".to_owned()));
         }
+        self.lacks_a_list(text)?;
         if words.contains(&"young") && now_ms < NOW_MS {
-            return Err(Refused { refusal: Refusal::UntrustedSigner, detail: "not yet valid".to_owned() });
+            return Err(Refused::new(Refusal::UntrustedSigner, "not yet valid".to_owned()));
         }
-        Ok(Opened {
+        if words[1] == "stop" {
+            return Ok(Signed::Stop(Box::new(OpenedStop {
+                stops: id(words[2].parse().unwrap()),
+                expires_at_ms: NOW_MS + if words.contains(&"late") { 0 } else { 60_000 },
+                order: muster_proto::order::v1::Order { operator: "ann".to_owned(), ..Default::default() },
+                signer: OrderSigner::Operator,
+            })));
+        }
+        Ok(Signed::Order(Box::new(Opened {
             instruction: id(words[0].parse().unwrap()),
             definition: digest(words[1]),
             licence_serial: 3,
             expires_at_ms: NOW_MS + 60_000,
             order: muster_proto::order::v1::Order::default(),
             signer: OrderSigner::Operator,
-        })
+        })))
     }
 
-    fn claimed_instruction(&self, envelope: &[u8]) -> Option<InstructionId> {
+    fn claimed(&self, envelope: &[u8]) -> Option<Claimed> {
         let text = std::str::from_utf8(envelope).unwrap();
-        text.split(' ').next()?.parse().ok().map(id)
+        let words: Vec<&str> = text.split(' ').collect();
+        match words[..] {
+            [_, "stop", stopped, ..] => stopped.parse().ok().map(id).map(Claimed::Stop),
+            _ => words[0].parse().ok().map(id).map(Claimed::Order),
+        }
+    }
+
+    fn admit_stop(&self, stop: &OpenedStop, _memory: &Memory, now_ms: i64) -> Result<(), Refused> {
+        if now_ms < stop.expires_at_ms {
+            return Ok(());
+        }
+        Err(Refused::new(Refusal::Expired, "late".to_owned()))
     }
 
     fn admit(
@@ -66,12 +101,13 @@ impl Admission for Spoken {
         now_ms: i64,
     ) -> Result<Plan, Refused> {
         if now_ms < memory.time_floor_ms {
-            return Err(Refused { refusal: Refusal::NotYetValid, detail: "set back".to_owned() });
+            return Err(Refused::new(Refusal::NotYetValid, "set back".to_owned()));
         }
+        self.lacks_a_list(&String::from_utf8_lossy(definition))?;
         let mut plan = plan("Acme-A");
         match definition {
             b"wrong-audience" => {
-                return Err(Refused { refusal: Refusal::WrongAudience, detail: "not for you".to_owned() });
+                return Err(Refused::new(Refusal::WrongAudience, "not for you".to_owned()));
             }
             b"with-resource" => {
                 plan.resources = vec![PlanResource { name: "a".to_owned(), size: 1, root: digest("a") }];
@@ -79,13 +115,15 @@ impl Admission for Spoken {
             _ => {}
         }
         if self.is_revoked {
-            return Err(Refused { refusal: Refusal::SignerRevoked, detail: "revoked".to_owned() });
+            return Err(Refused::new(Refusal::SignerRevoked, "revoked".to_owned()));
         }
         Ok(plan)
     }
 
     fn licence(&self, envelope: &[u8], _now_ms: i64) -> Result<LicenceTerms, Refused> {
-        let text = std::str::from_utf8(envelope).unwrap().strip_prefix("licence ").unwrap();
+        let text = std::str::from_utf8(envelope).unwrap();
+        self.lacks_a_list(text)?;
+        let text = text.trim_start_matches("early ").strip_prefix("licence ").unwrap();
         let (serial, refresh_by) = text.split_once(" refreshed by ").unwrap_or((text, ""));
         Ok(LicenceTerms { serial: serial.parse().unwrap(), refresh_by_ms: refresh_by.parse().ok() })
     }
@@ -132,6 +170,16 @@ impl Test {
     fn licence(&mut self, text: &str) {
         self.machine.handle_licence_notice(digest(text));
         self.machine.handle_licence(digest(text), text.as_bytes(), self.now);
+    }
+
+    fn list(&mut self) {
+        self.machine.admission.has_list = true;
+        self.machine.handle_lists(self.now);
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        self.now.instant += Duration::from_secs(seconds);
+        self.machine.handle_timeout(self.now);
     }
 
     fn finish(&mut self, number: u8) {
@@ -194,6 +242,11 @@ fn shown(effect: &Effect) -> String {
             format!("refuse {} {outcome}{journaled}: {}", result.instruction[0], result.detail)
         }
         Effect::ReportUnreadable { .. } => "unreadable".to_owned(),
+        Effect::RecordStop { stop, result } => format!("stop {} {:?}", n(&stop.instruction), result.state()),
+        Effect::EndRun { instruction } => format!("end {}", n(instruction)),
+        Effect::ReportStop { instruction, refused, .. } => {
+            format!("stop of {} refused {:?}", n(instruction), refused.refusal)
+        }
     }
 }
 

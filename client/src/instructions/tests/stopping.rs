@@ -57,6 +57,7 @@ fn shell(folder: &TempDir, machine: Instructions<Spoken>) -> (Shell<Spoken>, Can
         inbox,
         session,
         workload: watch::channel(Workload::default()).0,
+        lists: watch::channel(0).1,
         remember: Duration::from_secs(3_600),
         work: Work::default(),
         stop: stop.clone(),

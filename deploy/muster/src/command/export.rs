@@ -33,19 +33,31 @@ fn as_json(record: Record) -> Value {
             "licensed": definition.licensed,
             "imported_at_ms": definition.imported_at_ms,
         }),
-        Record::Instruction(instruction) => json!({
-            "kind": "instruction",
-            "id": instruction.id,
-            "definition": instruction.definition,
-            "version": instruction.version,
-            "operator": instruction.operator,
-            "audience": instruction.audience,
-            "created_at_ms": instruction.created_at_ms,
-            "expires_at_ms": instruction.expires_at_ms,
-            "targets": instruction.targets,
-            "states": states(&instruction),
-            "complete": instruction.complete,
-        }),
+        Record::Instruction(instruction) => {
+            let mut record = json!({
+                "kind": "instruction",
+                "id": instruction.id,
+                "definition": instruction.definition,
+                "version": instruction.version,
+                "operator": instruction.operator,
+                "audience": instruction.audience,
+                "created_at_ms": instruction.created_at_ms,
+                "expires_at_ms": instruction.expires_at_ms,
+                "targets": instruction.targets,
+                "states": states(&instruction),
+                "complete": instruction.complete,
+            });
+            if let Some(stop) = &instruction.stop {
+                record["stop"] = json!({
+                    "id": stop.id,
+                    "operator": stop.operator,
+                    "reason": stop.reason,
+                    "at_ms": stop.at_ms,
+                    "signer_thumbprint": stop.signer_thumbprint,
+                });
+            }
+            record
+        }
         Record::Transition(transition) => json!({
             "kind": "transition",
             "instruction": transition.instruction,

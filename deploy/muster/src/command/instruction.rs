@@ -1,6 +1,9 @@
 //! `muster instruction`: what was issued, and what came of it.
 
+use std::time::Duration;
+
 use muster_proto::common::v1::TargetState;
+use muster_proto::ids::InstructionId;
 use muster_proto::operator::v1::{
     GetInstructionRequest, Instruction as Shown, ListInstructionsRequest, ListResultsRequest,
     ListTargetsRequest,
@@ -8,14 +11,16 @@ use muster_proto::operator::v1::{
 use serde_json::json;
 
 use super::issue::{self, Detail};
-use crate::cli::{Instruction, Listing};
+use crate::cli::{Instruction, Listing, OrderKey};
 use crate::exit::{Exit, Failure};
+use crate::home::Home;
 use crate::issue::Outcome;
 use crate::operator::{Operator, answered};
 use crate::output::{self, Cell, Flag, Format, Table};
+use crate::stop::Standing;
 
 /// Runs a verb.
-pub(crate) async fn run(operator: &Operator, verb: Instruction) -> Result<Exit, Failure> {
+pub(crate) async fn run(operator: &Operator, home: &Home, verb: Instruction) -> Result<Exit, Failure> {
     match verb {
         Instruction::List(listing) => list(operator, &listing).await,
         Instruction::Show { id, output } => show(operator, &id, output).await,
@@ -24,12 +29,63 @@ pub(crate) async fn run(operator: &Operator, verb: Instruction) -> Result<Exit, 
             issue::show(&id, &outcome, output, Detail::Answer)?;
             Ok(outcome.exit())
         }
+        Instruction::Stop { id, reason, wait, output, key } => {
+            stop(operator, home, (&id, &reason), &key, wait, output).await
+        }
         Instruction::Results { id, output } => {
             let outcome = results(operator, &id).await?;
             issue::show(&id, &outcome, output, Detail::Record)?;
             Ok(Exit::Ok)
         }
     }
+}
+
+/// Stops an instruction, waits for its targets, and prints what became of them.
+async fn stop(
+    operator: &Operator,
+    home: &Home,
+    (id, reason): (&str, &str),
+    key: &OrderKey,
+    wait: Duration,
+    format: Format,
+) -> Result<Exit, Failure> {
+    let parsed = id
+        .parse::<InstructionId>()
+        .map_err(|error| Failure::usage(format!("`{id}`: {error}")).with_next("muster instruction list"))?;
+    let id = &parsed.to_string();
+    match crate::stop::stop(operator, home, parsed, reason, key).await? {
+        Standing::Stopped => {}
+        Standing::Before(before) => output::note(&match (&before.stop, before.complete) {
+            (Some(stop), _) => output::printable(&format!("{} has stopped it before", stop.operator)),
+            (None, true) => "it had ended already; there was nothing to stop".to_owned(),
+            (None, false) => "the Switch has nothing to stop of it".to_owned(),
+        }),
+    }
+    let instruction = issue::watch_with_progress(operator, id, wait).await?.instruction;
+    let mut pairs = vec![
+        ("instruction", Cell::text(id)),
+        ("targets", Cell::number(instruction.targets)),
+        ("states", states(&instruction)),
+        ("complete", Cell::flag(Flag::from(instruction.complete))),
+    ];
+    pairs.extend(stopped(&instruction));
+    let waiting = waiting(operator, id).await?;
+    if !waiting.is_empty() {
+        pairs.push(("waiting_for", Cell { text: waiting.join(", "), json: json!(waiting) }));
+    }
+    output::print_pairs(pairs.into_iter().map(|(name, cell)| (name.to_owned(), cell)).collect(), format)?;
+    Ok(if instruction.complete { Exit::Ok } else { Exit::Partial })
+}
+
+/// Who stopped an instruction, when and why; nothing if nobody did.
+fn stopped(instruction: &Shown) -> Vec<(&'static str, Cell)> {
+    let Some(stop) = &instruction.stop else { return Vec::new() };
+    vec![
+        ("stopped_by", Cell::text(&stop.operator)),
+        ("stopped_at", Cell::moment(stop.at_ms)),
+        ("stop_reason", Cell::text(&stop.reason)),
+        ("stop_signer", Cell::text(&stop.signer)),
+    ]
 }
 
 async fn list(operator: &Operator, listing: &Listing) -> Result<Exit, Failure> {
@@ -110,6 +166,7 @@ async fn show(operator: &Operator, id: &str, format: Format) -> Result<Exit, Fai
         ("states", states(&instruction)),
         ("complete", Cell::flag(Flag::from(instruction.complete))),
     ];
+    pairs.extend(stopped(&instruction));
     let waiting = waiting(operator, id).await?;
     if !waiting.is_empty() {
         pairs.push(("waiting_for", Cell { text: waiting.join(", "), json: json!(waiting) }));

@@ -66,7 +66,7 @@ async fn remote(home: &Home, context: Option<&str>, command: Command) -> Result<
     match command {
         Command::Ask(arguments) => issue::ask(&operator, home, arguments).await,
         Command::Run(arguments) => issue::run(&operator, home, arguments).await,
-        Command::Instruction(verb) => instruction::run(&operator, verb).await,
+        Command::Instruction(verb) => instruction::run(&operator, home, verb).await,
         Command::Client(verb) => client::run(&operator, verb).await,
         Command::Definition(verb) => definition::run(&operator, home, verb).await,
         Command::Licence(verb) => licence::run(&operator, home, verb).await,

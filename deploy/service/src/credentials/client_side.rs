@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use muster_pki::{Certificate, CertificateDer, UnixTime};
 use rustls::ClientConfig;
-use rustls::client::Resumption;
+use rustls::client::{ClientSessionMemoryCache, ClientSessionStore as _, Resumption};
+use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::Clock;
 use super::error::{CredentialError, PeerRefused};
 use super::files::{Material, Source};
 use super::live::{Live, Reload};
@@ -26,11 +29,14 @@ const SERVERS_REMEMBERED: usize = 8;
 #[derive(Debug)]
 pub struct ClientCredentials {
     live: Live<ClientConfig>,
+    tickets: Arc<ArcSwap<ClientSessionMemoryCache>>,
 }
 
 impl ClientCredentials {
     pub(super) fn load(source: Source, alpn: Vec<Vec<u8>>) -> Result<Arc<Self>, CredentialError> {
         let clock = source.rules.clock.clone();
+        let tickets = Arc::new(ArcSwap::from_pointee(ClientSessionMemoryCache::new(SERVERS_REMEMBERED)));
+        let current_tickets = Arc::clone(&tickets);
         let build = Box::new(move |material: &Material| {
             let builder = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
                 .with_protocol_versions(VERSIONS)?
@@ -42,12 +48,15 @@ impl ClientCredentials {
                 None => builder.with_no_client_auth(),
             };
             config.alpn_protocols.clone_from(&alpn);
-            config.resumption = Resumption::in_memory_sessions(SERVERS_REMEMBERED);
+            // Those of a certificate that we showed before would have us show it again.
+            let tickets = Arc::new(ClientSessionMemoryCache::new(SERVERS_REMEMBERED));
+            current_tickets.store(Arc::clone(&tickets));
+            config.resumption = Resumption::store(tickets);
             // Early data can be replayed.
             config.enable_early_data = false;
             Ok(config)
         });
-        Live::load(source, build).map(|live| Arc::new(Self { live }))
+        Live::load(source, build).map(|live| Arc::new(Self { live, tickets }))
     }
 
     /// Returns the configuration for the next handshake.
@@ -67,6 +76,13 @@ impl ClientCredentials {
         now: UnixTime,
     ) -> Result<Peer, PeerRefused> {
         self.live.material().trust.admit(peer_certificates.unwrap_or_default(), Some(name), now)
+    }
+
+    /// Forgets the tickets of a server: each brings back the chain that it showed at first, whatever it shows by now.
+    pub(super) fn forget_tickets(&self, server: &ServerName<'static>) {
+        let tickets = self.tickets.load();
+        while tickets.take_tls13_ticket(server).is_some() {}
+        tickets.remove_tls12_session(server);
     }
 
     /// Returns our own certificate, if we have one.
@@ -94,6 +110,16 @@ impl ClientCredentials {
     #[must_use]
     pub fn revocation(&self) -> &Arc<Revocation> {
         self.live.revocation()
+    }
+
+    /// Returns the time that servers are judged by.
+    pub(super) fn clock(&self) -> &Clock {
+        self.live.clock()
+    }
+
+    /// Returns a receiver of a number that rises with each swap of certificate or trust.
+    pub(super) fn rechecks(&self) -> watch::Receiver<u64> {
+        self.live.rechecks()
     }
 
     /// Returns a receiver of a number that rises with each swap.

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::io;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use muster_pki::UnixTime;
+use rustls::HandshakeKind;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -14,6 +15,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::client_side::ClientCredentials;
 use super::error::PeerRefused;
+use super::outgoing::Outgoing;
 
 /// Where a server is: a host name or address, and a port. The server's certificate must be for the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,20 +155,50 @@ fn early_end(source: &io::Error) -> &'static str {
 /// Connects to a server and makes sure that it is one: the whole road of every connection that goes out.
 ///
 /// The server is judged after the handshake as well, by the files as they are then: a resumed handshake calls no
-/// verifier (spec/trust.md R2, C12).
+/// verifier (spec/trust.md R2, C12). So it is for as long as the connection stands (R3).
 ///
 /// # Errors
 /// Returns [`DialError`]; only [`DialError::Address`] stays true without a change of the network or of a certificate. Whose store
 /// holds no certificate calls nobody.
 pub async fn dial(
-    credentials: &ClientCredentials,
+    credentials: &Arc<ClientCredentials>,
     address: &Address,
     deadlines: Deadlines,
-) -> Result<TlsStream<TcpStream>, DialError> {
+) -> Result<Outgoing, DialError> {
     if credentials.lacks_own() {
         let problem = credentials.problem().unwrap_or_else(|| "the store holds none that will do".to_owned());
         return Err(DialError::NoCertificate { address: address.clone(), problem });
     }
+    let mut stream = handshake(credentials, address, deadlines).await?;
+    let mut judged = judge(credentials, address, &stream);
+    if judged.is_err() && stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) {
+        // The chain is the one of the first handshake; the server may have another certificate by now.
+        drop(stream);
+        credentials.forget_tickets(&address.name);
+        stream = handshake(credentials, address, deadlines).await?;
+        judged = judge(credentials, address, &stream);
+    }
+    match judged {
+        Ok(()) => Ok(Outgoing::new(stream, credentials, &address.name.to_str())),
+        Err(refused) => Err(DialError::Refused { address: address.clone(), refused: Box::new(refused) }),
+    }
+}
+
+/// Judges the server by the files as they are now.
+fn judge(
+    credentials: &ClientCredentials,
+    address: &Address,
+    stream: &TlsStream<TcpStream>,
+) -> Result<(), PeerRefused> {
+    let chain = stream.get_ref().1.peer_certificates();
+    credentials.check_server(chain, &address.name.to_str(), credentials.clock().now()).map(drop)
+}
+
+async fn handshake(
+    credentials: &ClientCredentials,
+    address: &Address,
+    deadlines: Deadlines,
+) -> Result<TlsStream<TcpStream>, DialError> {
     let late = |step, limit| DialError::Late { step, address: address.clone(), limit };
     let stream = timeout(deadlines.connect, TcpStream::connect((address.host.as_str(), address.port)))
         .await
@@ -174,9 +206,8 @@ pub async fn dial(
         .map_err(|source| DialError::Tcp { address: address.clone(), source })?;
     // What is written is flushed on purpose; a failure costs latency only.
     drop(stream.set_nodelay(true));
-    let config = credentials.config();
-    let clock = config.time_provider.clone();
-    let stream = timeout(deadlines.tls, TlsConnector::from(config).connect(address.name.clone(), stream))
+    let connector = TlsConnector::from(credentials.config());
+    timeout(deadlines.tls, connector.connect(address.name.clone(), stream))
         .await
         .map_err(|_elapsed| late("the TLS handshake", deadlines.tls))?
         .map_err(|source| match PeerRefused::of(&source) {
@@ -184,11 +215,5 @@ pub async fn dial(
                 DialError::Refused { address: address.clone(), refused: Box::new(refused.clone()) }
             }
             None => DialError::Tls { address: address.clone(), source },
-        })?;
-    let now = clock.current_time().unwrap_or_else(UnixTime::now);
-    let chain = stream.get_ref().1.peer_certificates();
-    match credentials.check_server(chain, &address.name.to_str(), now) {
-        Ok(_server) => Ok(stream),
-        Err(refused) => Err(DialError::Refused { address: address.clone(), refused: Box::new(refused) }),
-    }
+        })
 }

@@ -24,6 +24,7 @@ mod kept;
 mod lists;
 mod met;
 mod reissue;
+mod served;
 mod settings;
 mod slots;
 mod web;
@@ -45,6 +46,7 @@ use self::issuers::{Issuers, remembered_max};
 use self::kept::Kept;
 use self::lists::load_file;
 use self::met::Met;
+use self::served::Served;
 pub use self::settings::{FetchSettings, IssuerSettings, RevocationSettings};
 pub use self::web::web_client;
 use super::Clock;
@@ -66,8 +68,20 @@ pub struct RevocationFiles {
     pub own: Option<PathBuf>,
     /// The trust store that servers are judged by: its CAs are configured issuers, as roots are.
     pub servers: Option<TrustFolder>,
-    /// The folder that keeps fetched CRLs, and since when each issuer is configured. `None`: nothing survives a restart.
-    pub kept: Option<PathBuf>,
+    /// The folder that keeps fetched CRLs, and since when each issuer is configured.
+    pub kept: Keeping,
+}
+
+/// What survives a restart.
+#[derive(Clone, Debug, Default)]
+pub enum Keeping {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// What is kept in this folder.
+    In(PathBuf),
+    /// What another process keeps in this folder: it is read and never written, for commands beside a program that runs.
+    OfAnother(PathBuf),
 }
 
 /// Who is revoked, as of now.
@@ -109,7 +123,7 @@ pub(super) struct Current {
     pub(super) intermediates: Vec<CertificateDer<'static>>,
     /// Rises with each swap.
     pub(super) generation: u64,
-    /// CAs of chains that cannot be taken up: nobody need look at the files for them.
+    /// Certificates of CAs of chains that cannot be taken up: nobody need look at the files for them.
     untaken: Vec<Certificate>,
     /// Whether there is no room to remember another one.
     is_full: bool,
@@ -123,14 +137,7 @@ impl Current {
 
     /// Returns whether a look at the files may do something for a CA that is not configured.
     fn can_take_up(&self, authority: &Certificate) -> bool {
-        !self.is_full && !self.is_untaken(authority)
-    }
-
-    /// Returns whether chains led over a CA that cannot be taken up.
-    fn is_untaken(&self, authority: &Certificate) -> bool {
-        self.untaken.iter().any(|known| {
-            known.spki_der() == authority.spki_der() && known.subject_der() == authority.subject_der()
-        })
+        !self.is_full && !self.untaken.contains(authority)
     }
 }
 
@@ -144,20 +151,22 @@ struct Writer {
     problems: BTreeMap<String, String>,
     kept: Kept,
     dues: Dues,
+    served: Served,
 }
 
 impl Revocation {
     /// Reads the files, and what was kept before the start. Blocks on the disk.
     ///
     /// # Errors
-    /// Everything that is wrong with the issuers' and CRL files. A kept CRL that is damaged is set aside: it is fetched again.
+    /// Everything that is wrong with the issuers' and CRL files. A kept CRL that is damaged is set aside: it is fetched again. One that
+    /// is older than a kept one, or whose signer is not known yet, is complained of.
     pub fn load(
         files: RevocationFiles,
         settings: RevocationSettings,
         clock: Clock,
     ) -> Result<Arc<Self>, CredentialError> {
         let now = clock.now();
-        let mut kept = Kept::open(files.kept.as_deref(), now);
+        let mut kept = Kept::open(&files.kept, now);
         let stores = TrustStores { followed: files.servers.clone(), tried: None };
         let met = met::all(kept.met().iter(), &[], remembered_max(settings.met_max), now);
         let issuers = Issuers::read(&files, &settings, &stores, &met, now)?;
@@ -166,26 +175,30 @@ impl Revocation {
         let candidates = issuers.candidates(&[], now);
         let mut dues = Dues::default();
         kept.load_into(&mut index, &candidates, now, &mut dues);
-        let mut writer = Writer { issuers, seen: BTreeMap::new(), problems: BTreeMap::new(), kept, dues };
+        let (seen, problems, mut served) = (BTreeMap::new(), BTreeMap::new(), Served::default());
+        kept.loaded().for_each(|(url, loaded)| served.note(url, loaded));
+        let mut writer = Writer { issuers, seen, problems, kept, dues, served };
         writer.note_beyond(settings.met_max);
         let mut errors = Vec::new();
         for path in &files.crls {
             let bytes = read(path);
             writer.seen.insert(path.clone(), digest(&bytes));
-            let (loaded, error) = load_file(&mut index, &writer.issuers, path, &bytes, now);
+            let Writer { issuers, kept, .. } = &mut writer;
+            let (loaded, error) = load_file(&mut index, issuers, kept, (path, &bytes), now);
             writer.dues.note(&path.display().to_string(), &loaded);
-            match error {
-                // A newer one was fetched before: the file is what it is over a restart, and no reason not to start.
-                Some(CredentialError::Crl { source: CrlError::Older { .. }, .. }) => {
-                    let problem = error.as_ref().map(|error| describe(error)).unwrap_or_default();
-                    writer.problems.insert(path.display().to_string(), problem);
-                }
-                Some(error) => errors.push(error),
-                None => {}
+            let each = error.map(CredentialError::into_each).unwrap_or_default();
+            let (passing, bad): (Vec<_>, Vec<_>) = each.into_iter().partition(may_pass);
+            errors.extend(bad);
+            if let Some(problem) = CredentialError::of_all(passing).map(|error| describe(&error)) {
+                tracing::warn!(problem, "a CRL is not in use");
+                writer.problems.insert(path.display().to_string(), problem);
             }
         }
         if let Some(error) = CredentialError::of_all(errors) {
             return Err(error);
+        }
+        if writer.problems.is_empty() {
+            writer.kept.end_lists_of_no_file(now);
         }
         let current = Current::of(index, &writer.issuers, 0);
         let this = Self::new(files, settings, clock, current, writer);
@@ -229,6 +242,7 @@ impl Revocation {
             problems: BTreeMap::new(),
             kept: Kept::default(),
             dues: Dues::default(),
+            served: Served::default(),
         };
         Arc::new(Self::new(RevocationFiles::default(), settings, clock, current, writer))
     }
@@ -354,7 +368,8 @@ impl Revocation {
                 continue;
             }
             writer.seen.insert(path.clone(), seen);
-            let (loaded, error) = load_file(&mut index, &writer.issuers, path, &bytes, now);
+            let Writer { issuers, kept, .. } = &mut *writer;
+            let (loaded, error) = load_file(&mut index, issuers, kept, (path, &bytes), now);
             writer.dues.note(&name, &loaded);
             let problem = error.as_ref().map(|error| describe(error));
             let is_news = !is_same || problem.as_ref() != writer.problems.get(&name);
@@ -404,6 +419,7 @@ impl Revocation {
                 if !own.is_empty() {
                     writer.problems.remove(url);
                     writer.dues.note(url, &own);
+                    writer.served.note(url, &own);
                     writer.kept.put(url, body, validators);
                     self.publish(index, &writer);
                     return Ok(own);
@@ -425,11 +441,20 @@ impl Revocation {
         sources.issuers_of(url).cloned().collect()
     }
 
-    /// Returns whether anybody who publishes at `url` goes on: of CAs that have ended, the last list may be gone.
-    fn is_awaited(&self, url: &str, now: UnixTime) -> bool {
-        let expected = self.expected(url);
-        let writer = self.writer();
-        expected.iter().any(|issuer| !writer.issuers.has_ended(issuer, now))
+    /// Returns whether `url`, which fails, is missed by anybody who publishes there: of CAs that have ended, the last list may be gone;
+    /// and a CA may have moved, so that certificates tell another URL that serves its list.
+    fn is_missed(&self, url: &str, now: UnixTime) -> bool {
+        let publishers: Vec<(Certificate, bool)> = {
+            let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+            let issuers = sources.issuers_of(url);
+            issuers.map(|issuer| (issuer.clone(), sources.is_left(issuer, url))).collect()
+        };
+        let mut writer = self.writer();
+        writer.served.fails(url);
+        publishers.iter().any(|(issuer, is_left)| {
+            let has_moved = *is_left && writer.served.has_whole_of(issuer, now);
+            !has_moved && !writer.issuers.has_ended(issuer, now)
+        })
     }
 
     /// Notes that a URL fails (`Some`), or does no more.
@@ -465,6 +490,13 @@ impl Revocation {
         let servers = self.files.servers.iter().map(TrustFolder::merged_file);
         files.chain(issuers).cloned().chain(servers).collect()
     }
+}
+
+/// Returns whether a CRL that is refused is no reason not to start: a newer one is kept, and the file is what it is over a restart; or
+/// its signer is to be met yet, as it was before the start.
+fn may_pass(error: &CredentialError) -> bool {
+    let CredentialError::Crl { source, .. } = error else { return false };
+    matches!(source, CrlError::Older { .. } | CrlError::UnknownIssuer { .. })
 }
 
 fn digest(bytes: &FileBytes) -> Thumbprint {

@@ -101,13 +101,31 @@ impl Told {
 }
 
 impl PeerRefused {
+    /// Returns why an [`super::Outgoing`] connection broke, if its server is no longer accepted.
+    #[must_use]
+    pub fn of_live(error: &std::io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+
     /// Returns whether nothing is wrong but that an issuer has no fresh CRL: no new session then, and those that stand do (R6).
     #[must_use]
     pub fn lacks_only_a_crl(&self) -> bool {
         match self {
+            Self::Unfit { refused, .. } => refused.lacks_only_a_crl(),
+            Self::NoCertificate { .. }
+            | Self::WrongRole { .. }
+            | Self::Ambiguous { .. }
+            | Self::Unnamed { .. } => false,
+        }
+    }
+
+    /// Returns whether a server that was accepted before keeps what stands with it, though it gets nothing new: its issuers have no
+    /// fresh CRL (R6), or its certificate has ended since (C9), as the one before a renewal does (N1).
+    pub(super) fn keeps_what_stands(&self) -> bool {
+        match self {
             Self::Unfit { refused, .. } => {
-                let findings = refused.findings().iter();
-                findings.filter(|one| one.severity == Severity::Refusal).all(|one| one.rule == Rule::R6)
+                let refusals = refused.findings().iter().filter(|one| one.severity == Severity::Refusal);
+                refusals.map(|one| one.rule).all(|rule| matches!(rule, Rule::R6 | Rule::C9))
             }
             Self::NoCertificate { .. }
             | Self::WrongRole { .. }

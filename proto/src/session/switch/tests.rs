@@ -143,6 +143,24 @@ fn control_overtakes_orders_and_orders_overtake_acks_and_documents() {
 }
 
 #[test]
+fn a_stop_overtakes_every_order_that_waits() {
+    let mut session = established(SessionLimits::default());
+    let delivery = |envelope| {
+        encode(Body::Order(crate::session::v1::OrderDelivery { envelope: Bytes::from_static(envelope) }))
+    };
+
+    session.push_order(delivery(b"order")).unwrap();
+    session.push_stop(delivery(b"stop")).unwrap();
+
+    let sent: Vec<_> = std::iter::from_fn(|| transmitted(&mut session)).collect();
+    let envelope = |body: &Body| {
+        let Body::Order(order) = body else { panic!("{}", name(body)) };
+        order.envelope.clone()
+    };
+    assert_eq!(sent.iter().map(envelope).collect::<Vec<_>>(), [&b"stop"[..], b"order"]);
+}
+
+#[test]
 fn a_full_queue_refuses_the_next_order_and_keeps_the_session() {
     let mut session = established(SessionLimits { outbound_bytes_max: 100, ..SessionLimits::default() });
 

@@ -214,7 +214,7 @@ impl Search<'_> {
             |issuer: &Certificate| self.facts.signed_at.is_none() || issuer.is_valid_at(self.facts.now);
         let lacks = pairs.filter(|(_, issuer)| publishes(issuer)).filter_map(|(certificate, issuer)| {
             let lack = revocation.lack(certificate, issuer, self.facts.now)?;
-            let fix = "publish a new CRL, and see that it can be fetched from here";
+            let fix = "wait a moment if the issuer is new here, as its CRL is fetched then; else publish a new CRL, and see that it can be fetched from here";
             let got = lack.text(certificate.issuer());
             let finding = Finding::refusal(Rule::R6, certificate, got, "a fresh CRL of every issuer", fix);
             Some(finding.with_severity(lack.severity))

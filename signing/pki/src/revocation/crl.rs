@@ -27,9 +27,6 @@ use crate::shape::has_short_sets;
 /// How far thisUpdate may lie in the future: clocks of a CA and of a Switch differ by minutes at most.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
-/// Most keys of one issuer name that a signature is tried with: each try hashes the whole CRL. A CA that was renewed has two.
-const SIGNERS_MAX: usize = 8;
-
 /// A CRL that is used.
 #[derive(Debug)]
 pub(super) struct Crl {
@@ -146,6 +143,9 @@ impl<'a> Signed<'a> {
     }
 
     /// Returns the candidate that has the issuer's name, may sign CRLs, and signed this one.
+    ///
+    /// Each key of that name is tried, and each try hashes the whole CRL: were there a bound here, CAs that took the name first
+    /// would keep the lists of the true one out. How many candidates there are is the caller's to bound.
     fn signer(
         &self,
         issuer: &str,
@@ -159,9 +159,6 @@ impl<'a> Signed<'a> {
         for candidate in issuers.iter().filter(|candidate| may_sign(candidate, issuer_der)) {
             if tried.iter().any(|tried| tried.spki_der() == candidate.spki_der()) {
                 continue;
-            }
-            if tried.len() >= SIGNERS_MAX {
-                break;
             }
             tried.push(candidate);
             if candidate.key().is_weak() {

@@ -1,5 +1,7 @@
 //! The revocation index: what it takes, what it refuses, and what a check makes of it.
 
+use std::time::Duration;
+
 use muster_pki::authority::{Authority, Revoked};
 use muster_pki::{Certificate, Coverage, CrlError, Facts, RevocationIndex, Role, Rule};
 
@@ -76,6 +78,21 @@ fn r5_refuses_a_crl_of_another_key_and_of_an_unknown_issuer() {
     assert!(matches!(add(&ours.issuing), Err(CrlError::Signature { .. })));
     assert!(matches!(add(&ours.root), Err(CrlError::UnknownIssuer { .. })));
     assert!(add(&theirs.issuing).is_ok());
+}
+
+#[test]
+fn r5_namesakes_keep_no_list_of_an_issuer_out_however_many_come_before_it() {
+    let pki = Pki::new();
+    let issued = pki.issue(Role::Device);
+    let name = pki.issuing.certificate().common_name().unwrap();
+    let namesake = |_| pki.root.issue_authority(name, Duration::from_secs(DAY), now()).unwrap();
+    let namesakes = (0..64).map(namesake).map(|authority| authority.certificate().clone());
+    let issuers: Vec<Certificate> = namesakes.chain([pki.issuing.certificate().clone()]).collect();
+    let list = crl(&pki.issuing, &[&issued.certificate], 1, NOW);
+
+    let index = RevocationIndex::default().with_crl(list.as_bytes(), &issuers, now());
+
+    assert!(index.is_ok_and(|index| index.is_revoked(&issued.certificate)));
 }
 
 #[test]

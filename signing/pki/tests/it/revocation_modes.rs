@@ -273,9 +273,33 @@ fn r1_learns_so_many_urls_of_an_issuer_and_no_more() {
         let verdict = pki.check(Role::Device, &pki.issuing.issue(&request).unwrap());
         assert_eq!(sources.learn(&verdict).len(), usize::from(n < URLS_PER_ISSUER_MAX), "{n}");
     }
-    sources.configure(pki.issuing.certificate(), "http://configured/".parse().unwrap());
+    let beyond: Vec<CrlUrl> = sources.beyond().map(|(_issuer, url)| url.clone()).collect();
+    let [url] = beyond.as_slice() else { panic!("one is beyond: {beyond:?}") };
+    assert_eq!(url.as_str(), format!("http://crl{URLS_PER_ISSUER_MAX}/"));
+    let again = CrlSources::new([pki.issuing.certificate().clone()]).with_told_of(&sources);
+    assert_eq!(again.beyond().count(), 1, "it stays told");
+
+    sources.configure(pki.issuing.certificate(), url.clone());
 
     assert_eq!(sources.iter().count(), URLS_PER_ISSUER_MAX + 1, "configuration is not bounded by it");
+    assert_eq!(sources.beyond().count(), 0);
+}
+
+#[test]
+fn r1_a_ca_that_was_renewed_or_cross_signed_is_unknown_under_its_other_certificate() {
+    let (pki, other) = (Pki::new(), Pki::named("Other Root"));
+    let again = other.root.certify_again(&pki.issuing, Duration::from_secs(DAY), now()).unwrap();
+    let issued = again.issue(&request(Role::Device)).unwrap();
+    let verdict = check(Role::Device, &chain(&issued), &other.roots, &Facts::at(now()));
+    let root = other.root.certificate().clone();
+    let unknown = |known: &[&Authority]| {
+        let known = known.iter().map(|authority| authority.certificate().clone());
+        CrlSources::new(known.chain([root.clone()])).unknown(&verdict).cloned().collect::<Vec<_>>()
+    };
+
+    assert!(verdict.is_accepted());
+    assert_eq!(unknown(&[&pki.issuing]), [again.certificate().clone()]);
+    assert!(unknown(&[&pki.issuing, &again]).is_empty());
 }
 
 #[test]

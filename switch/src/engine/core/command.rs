@@ -11,7 +11,7 @@ use muster_proto::session::v1::{Event, Result as SessionResult};
 use roaring::RoaringBitmap;
 use tokio::sync::oneshot;
 
-use super::{Draft, HeldDefinition, HeldLicence, HeldPolicy, PreparedOrder, Submission};
+use super::{Draft, HeldDefinition, HeldLicence, HeldPolicy, PreparedOrder, StopCommand, Submission};
 use crate::engine::{Connect, Connected, EngineError, Prepare, SessionKey};
 
 /// Where an answer goes.
@@ -34,6 +34,7 @@ pub(crate) enum Command {
     Draft(Box<Prepare>, Reply<Draft>),
     Keep(Box<PreparedOrder>, Reply<()>),
     Submit(Box<Submission>, Reply<InstructionId>),
+    Stop(Box<StopCommand>),
     ImportDefinition(Box<HeldDefinition>, Reply<Definition>),
     ImportLicence(Box<HeldLicence>, Reply<u64>),
     ImportPolicy(Box<HeldPolicy>, Reply<ClientPolicy>),
@@ -63,6 +64,7 @@ impl Command {
             | Self::Unblock(..)
             | Self::PolicyCheck { .. }
             | Self::Policies(_)
+            | Self::Stop(_)
             | Self::Keep(..) => false,
         }
     }

@@ -185,6 +185,7 @@ impl Core {
         self.out.writes.push(write);
         metrics::result_stored();
         self.part_taken(position, place, &part);
+        self.stops.answered(id, number);
         if place == Place::Open && last {
             self.advance(position, &RoaringBitmap::from([number]), state, "result");
         }

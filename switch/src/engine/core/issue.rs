@@ -76,7 +76,7 @@ const ACTIVE_MAX: usize = 10_000;
 
 /// How far before its making an order's window begins, for clients whose clocks are behind. A client's own tolerance
 /// comes on top.
-const NOT_BEFORE_MARGIN: Duration = Duration::from_secs(60);
+pub(super) const NOT_BEFORE_MARGIN: Duration = Duration::from_secs(60);
 
 /// How much longer than the definition's run time a target that was reached in time may take to answer.
 const GRACE: Duration = Duration::from_secs(30);
@@ -120,6 +120,7 @@ impl Core {
             expires_at_ms,
             sequence: self.marks.order_sequence,
             operator: prepare.operator,
+            ..Order::default()
         };
         Ok(Draft {
             id,
@@ -395,7 +396,7 @@ fn gather(held: &HeldDefinition, asked_ms: u64) -> Result<Duration, EngineError>
     Ok(asked)
 }
 
-fn new_id(now_ms: i64) -> InstructionId {
+pub(super) fn new_id(now_ms: i64) -> InstructionId {
     let now = Duration::from_millis(u64::try_from(now_ms).unwrap_or_default());
     let time = Timestamp::from_unix(NoContext, now.as_secs(), now.subsec_nanos());
     InstructionId::from(Uuid::new_v7(time).into_bytes())

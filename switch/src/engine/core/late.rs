@@ -65,7 +65,7 @@ impl Core {
     }
 }
 
-/// Returns whether a target has ended without its device's result. Only a removal cancels one.
+/// Returns whether a target may have ended without its device's result.
 fn ended_without_it(state: Option<TargetState>) -> bool {
     matches!(state, Some(TargetState::Expired | TargetState::Cancelled))
 }

@@ -10,6 +10,7 @@ use muster_proto::ids::InstructionId;
 use muster_proto::operator::v1::StateCount;
 use muster_proto::order::v1::Order;
 use muster_proto::session::v1::{Frame, OrderDelivery, frame::Body};
+use muster_proto::state::ALL;
 use prost::Message;
 use roaring::RoaringBitmap;
 
@@ -20,7 +21,7 @@ use crate::engine::proofs::Proofs;
 use crate::engine::store::{
     CountsRecord, InstructionRecord, LoadedInstruction, Received, TransitionRecord, Write, bitmap_bytes,
 };
-use crate::engine::{DueOrder, ShardMessage, metrics};
+use crate::engine::{DueOrder, ShardMessage, Urgency, metrics};
 
 /// An instruction with targets that are not terminal.
 #[derive(Debug)]
@@ -92,6 +93,24 @@ impl Active {
 
     pub(super) fn state_of(&self, number: u32) -> Option<TargetState> {
         self.ledger.state_of(number)
+    }
+
+    /// Returns until when a target that was reached in time may answer, milliseconds since 1970.
+    pub(super) fn grace_until_ms(&self) -> i64 {
+        self.grace_until_ms
+    }
+
+    /// Returns the targets that may hold the order and have brought no result: those that have not ended, and those that were removed,
+    /// since they may come back.
+    pub(super) fn unanswered(&self) -> RoaringBitmap {
+        let without =
+            ALL.into_iter().filter(|state| !state.is_terminal() || *state == TargetState::Cancelled);
+        without.fold(RoaringBitmap::new(), |all, state| all | self.ledger.in_state(state))
+    }
+
+    /// Returns the targets whose order was written to no session.
+    pub(super) fn queued(&self) -> &RoaringBitmap {
+        self.ledger.in_state(TargetState::Queued)
     }
 
     /// Returns those who end now.
@@ -175,34 +194,39 @@ impl Core {
         *self.entered.entry(entered).or_default() |= moved;
     }
 
-    /// Returns the orders a device has yet to answer, oldest first.
+    /// Returns the orders a device has yet to answer, stops first, then oldest first.
     pub(super) fn due(&mut self, number: u32, now_ms: i64) -> Vec<DueOrder> {
         let open = |active: &Active| {
             now_ms < active.expires_at_ms && active.state_of(number).is_some_and(|state| !state.is_terminal())
         };
         let positions: Vec<i64> =
             self.active.iter().filter(|(_, active)| open(active)).map(|(position, _)| *position).collect();
-        positions.into_iter().filter_map(|position| self.due_order(position, number)).collect()
+        let mut due = self.due_stops(number, now_ms);
+        due.extend(positions.into_iter().filter_map(|position| self.due_order(position, number)));
+        due
     }
 
     fn due_order(&mut self, position: i64, number: u32) -> Option<DueOrder> {
-        let active = self.active.get(&position)?;
+        let active = self.active.get(&position).filter(|_| !self.stops.has(position))?;
         if self.may_be_sent(active, RoaringBitmap::from([number])).is_empty() {
             return None;
         }
         let proof = self.proofs(position)?.proof(number)?;
         let active = self.active.get(&position)?;
-        Some(DueOrder { instruction: active.id, frame: frame::with_proof(&active.frame, &proof) })
+        let frame = frame::with_proof(&active.frame, &proof);
+        Some(DueOrder { instruction: active.id, frame, urgency: Urgency::Order })
     }
 
     /// Returns when [`Self::handle_timeout`] should next be called, milliseconds since 1970.
     pub(crate) fn poll_timeout(&self, now_ms: i64) -> Option<i64> {
-        self.active.values().filter_map(|active| active.next_timeout(&self.online, now_ms)).min()
+        let orders = self.active.values().filter_map(|active| active.next_timeout(&self.online, now_ms));
+        orders.chain(self.stops.next_timeout(&self.online)).min()
     }
 
     /// Ends what is overdue, and sends again what connected targets have not got.
     pub(crate) fn handle_timeout(&mut self, now_ms: i64) {
         self.note_online_if_due(now_ms);
+        self.handle_stops(now_ms);
         let positions: Vec<i64> = self.active.keys().copied().collect();
         for position in positions {
             let Some(active) = self.active.get(&position) else { continue };
@@ -225,7 +249,7 @@ impl Core {
     }
 
     fn send_order(&mut self, position: i64, targets: RoaringBitmap) {
-        let Some(active) = self.active.get(&position) else { return };
+        let Some(active) = self.active.get(&position).filter(|_| !self.stops.has(position)) else { return };
         let targets = self.may_be_sent(active, targets);
         if targets.is_empty() {
             return;
@@ -237,6 +261,7 @@ impl Core {
             frame: active.frame.clone(),
             targets: Arc::new(targets),
             proofs: Some(proofs),
+            urgency: Urgency::Order,
         };
         self.out.messages.push((To::All, message));
     }

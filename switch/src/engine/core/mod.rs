@@ -7,7 +7,7 @@
 //! `ledgers` what becomes of an instruction, `intake` results and events, `outboxes` which of them
 //! were seen, `blocking` devices that an operator keeps out, `parts` how much of a result may come, `late` results after an end, `removal` devices that an operator
 //! takes out, `policies` what clients are to follow, `reserve` events when the disk is short, `presence` when devices were last seen, `submissions` which orders
-//! came already, `unauthenticated` devices without a certificate.
+//! came already, `stops` what operators end, `unauthenticated` devices without a certificate.
 
 mod blocking;
 mod command;
@@ -25,6 +25,7 @@ mod policies;
 mod presence;
 mod removal;
 mod reserve;
+mod stops;
 mod submissions;
 mod twins;
 mod unauthenticated;
@@ -60,6 +61,8 @@ pub(crate) use policies::POLICIES_MAX;
 use policies::Policies;
 use presence::Presence;
 use reserve::Withheld;
+use stops::Stops;
+pub(crate) use stops::{PrepareStop, StopCommand, StopSubmission};
 pub(crate) use submissions::KEPT_MS as SUBMISSIONS_KEPT_MS;
 use submissions::Submissions;
 pub(crate) use twins::Twinned;
@@ -94,6 +97,7 @@ pub(crate) struct Core {
     entered: BTreeMap<Entered, RoaringBitmap>,
     prepared: BTreeMap<InstructionId, PreparedOrder>,
     submissions: Submissions,
+    stops: Stops,
     /// By root; instructions for the same devices share a tree.
     trees: HashMap<[u8; 32], Weak<Proofs>>,
     policies: Policies,
@@ -148,6 +152,7 @@ pub(crate) struct CoreConfig {
     pub(crate) prepared_ttl: Duration,
     pub(crate) disk_reserve_bytes: u64,
     pub(crate) blocked_max: usize,
+    pub(crate) stops_max: usize,
     pub(crate) policy_asks_per_second: u32,
     pub(crate) unauthenticated: UnauthenticatedLimits,
 }
@@ -185,6 +190,7 @@ impl Core {
             entered: BTreeMap::new(),
             prepared: BTreeMap::new(),
             submissions: Submissions::default(),
+            stops: Stops::new(loaded.stops, config.stops_max),
             trees: HashMap::new(),
             policies: Policies::default(),
             policy_asks_per_second: config.policy_asks_per_second,
@@ -257,6 +263,7 @@ impl Core {
                 let accepted = self.submit(*submission, moment);
                 self.answer(reply, accepted);
             }
+            Command::Stop(command) => self.handle_stop(*command, moment),
             Command::ImportDefinition(definition, reply) => {
                 let imported = self.import_definition(*definition, moment);
                 self.answer(reply, imported);

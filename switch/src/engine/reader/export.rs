@@ -78,7 +78,8 @@ fn instruction(
     let Ok(stored) = instructions::stored(row, shared)? else { return Ok(None) };
     match instructions::ledger(connection, shared, &stored) {
         Ok(ledger) => {
-            let shown = instructions::instruction(&stored, instructions::counted(&ledger))?;
+            let stop = instructions::stop(connection, shared, stored.position)?;
+            let shown = instructions::instruction(&stored, instructions::counted(&ledger), stop)?;
             Ok(Some(Record::Instruction(shown)))
         }
         Err(EngineError::Damaged(_)) => Ok(None),

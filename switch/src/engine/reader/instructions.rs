@@ -2,7 +2,7 @@
 
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::InstructionId;
-use muster_proto::operator::v1::{DeviceResult, ExportedResult, Instruction, StateCount, Target};
+use muster_proto::operator::v1::{DeviceResult, ExportedResult, Instruction, StateCount, Stop, Target};
 use muster_proto::order::v1::Order;
 use muster_signing::envelope;
 use prost::Message;
@@ -13,7 +13,7 @@ use super::{Cursor, Page};
 use crate::engine::EngineError;
 use crate::engine::ledger::Ledger;
 use crate::engine::shared::Shared;
-use crate::engine::store::{self, CountsRecord, InstructionRecord, checked, key};
+use crate::engine::store::{self, CountsRecord, InstructionRecord, StopRecord, checked, key};
 
 /// Bytes of a page of results at most (instruction.proto), so that it fits a 4 MiB message.
 const PAGE_BYTES_MAX: usize = 3 << 20;
@@ -205,7 +205,39 @@ fn shown(connection: &Connection, shared: &Shared, stored: &Stored) -> Result<In
         Some(counts) => counts.states,
         None => counted(&ledger(connection, shared, stored)?),
     };
-    instruction(stored, states)
+    instruction(stored, states, stop(connection, shared, stored.position)?)
+}
+
+/// Returns how an instruction was stopped; `None`: it was not, or the record is damaged.
+pub(super) fn stop(
+    connection: &Connection,
+    shared: &Shared,
+    position: i64,
+) -> Result<Option<Stop>, EngineError> {
+    let sql = "SELECT until_ms, record, crc FROM stops WHERE instruction = ?1";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?, row.get(2)?));
+    let found: Option<(i64, Vec<u8>, i64)> =
+        statement.query_row([position], read).optional().map_err(failed)?;
+    let Some((until_ms, record, crc)) = found else { return Ok(None) };
+    let keys = [&key(position)[..], &key(until_ms)];
+    let shown = checked::<StopRecord>("stops", &keys, &record, crc).and_then(|record| {
+        let order = Order::decode(&record.order[..]).map_err(|error| error.to_string())?;
+        let id = InstructionId::try_from(&order.instruction[..]).map_err(|error| error.to_string())?;
+        let (signer, signer_thumbprint) = signer(&record.envelope);
+        let (operator, reason, at_ms) = (order.operator, order.reason, record.created_at_ms);
+        Ok(Stop { id: id.to_string(), operator, reason, at_ms, signer, signer_thumbprint })
+    });
+    Ok(shown.inspect_err(|what| shared.damage.note("stops", &position.to_string(), what)).ok())
+}
+
+/// Returns subject and thumbprint of the first who signed an envelope: it verified when it was accepted, and the record's checksum
+/// held.
+fn signer(envelope: &[u8]) -> (String, String) {
+    let found = envelope::inspect(envelope).ok().and_then(|found| found.signers.into_iter().next());
+    found
+        .map(|(signer, _)| (signer.subject().to_owned(), signer.thumbprint().to_string()))
+        .unwrap_or_default()
 }
 
 /// Returns the counts of a ledger.
@@ -225,17 +257,19 @@ fn decided(stored: &Stored) -> Result<u64, EngineError> {
 
 /// Returns an instruction as shown, with these counts. It has the targets that were signed, whatever the counts add up to:
 /// a target that got lost shows, and such an instruction is never complete.
-pub(super) fn instruction(stored: &Stored, states: Vec<StateCount>) -> Result<Instruction, EngineError> {
+pub(super) fn instruction(
+    stored: &Stored,
+    states: Vec<StateCount>,
+    stop: Option<Stop>,
+) -> Result<Instruction, EngineError> {
     let order = Order::decode(&stored.record.order[..]).map_err(failed)?;
     let audience = order.audience.unwrap_or_default();
     let targets = audience.members_count;
-    // It verified when the order was accepted, and the record's checksum held.
-    let signer =
-        envelope::inspect(&stored.record.envelope).ok().and_then(|found| found.signers.into_iter().next());
-    let signer = signer.map(|(certificate, _)| certificate);
+    let (signer, signer_thumbprint) = signer(&stored.record.envelope);
     Ok(Instruction {
-        signer: signer.as_ref().map(|signer| signer.subject().to_owned()).unwrap_or_default(),
-        signer_thumbprint: signer.map(|signer| signer.thumbprint().to_string()).unwrap_or_default(),
+        signer,
+        signer_thumbprint,
+        stop,
         id: stored.id.to_string(),
         definition: order.definition_name,
         version: order.definition_version,

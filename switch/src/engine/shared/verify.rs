@@ -7,11 +7,11 @@ use muster_pki::{Certificate, Facts, Role, Roots};
 use muster_proto::limits::ENVELOPE_BYTES_MAX;
 use muster_service::credentials::Revocation;
 use muster_signing::envelope::{self, Anchors, ContentType, Verified};
-use muster_signing::order;
+use muster_signing::order::{self, Order};
 
 use super::Shared;
 use crate::engine::EngineError;
-use crate::engine::core::{Held, HeldDefinition, HeldLicence, HeldPolicy, Submission};
+use crate::engine::core::{Held, HeldDefinition, HeldLicence, HeldPolicy, StopSubmission, Submission};
 use crate::engine::trust::Trust;
 
 /// Longest idempotency key in bytes (instruction.proto).
@@ -60,18 +60,32 @@ pub(crate) fn verify_order(
             idempotency_key.len()
         )));
     }
-    let trust = shared.trust();
-    let (verified, _) = verify(shared, &envelope, ContentType::Order, Role::OrderSigner, &trust.orders)?;
-    let order = order::decode(&verified.content).map_err(|error| invalid(&error))?;
+    let (content, order) = open_order(shared, &envelope)?;
+    if order::stops(&order).is_some() {
+        return Err(EngineError::InvalidArgument(
+            "the order is a stop; submit it with SubmitStop".to_owned(),
+        ));
+    }
     let digest = envelope::digest(&envelope);
-    Ok(Submission {
-        envelope: Bytes::from(envelope),
-        digest,
-        content: verified.content,
-        order,
-        idempotency_key,
-        operator,
-    })
+    Ok(Submission { envelope: Bytes::from(envelope), digest, content, order, idempotency_key, operator })
+}
+
+/// Checks a signed stop: signer, then every field.
+pub(crate) fn verify_stop(
+    shared: &Shared,
+    envelope: Vec<u8>,
+    operator: String,
+) -> Result<StopSubmission, EngineError> {
+    let (content, order) = open_order(shared, &envelope)?;
+    Ok(StopSubmission { envelope: Bytes::from(envelope), content, order, operator })
+}
+
+/// Returns the signed bytes of an order, and what they say.
+fn open_order(shared: &Shared, envelope: &[u8]) -> Result<(Vec<u8>, Order), EngineError> {
+    let trust = shared.trust();
+    let (verified, _) = verify(shared, envelope, ContentType::Order, Role::OrderSigner, &trust.orders)?;
+    let order = order::decode(&verified.content).map_err(|error| invalid(&error))?;
+    Ok((verified.content, order))
 }
 
 fn verify(

@@ -12,6 +12,7 @@ use rusqlite::{Connection, params};
 use super::online::Online;
 use super::recall::{self, Received};
 use super::record::{checked, verify};
+use super::stops::{self, LoadedStop};
 use super::{
     CountsRecord, DocumentRecord, InstructionRecord, Mark, Store, StoreError, SubmissionRecord,
     TransitionRecord, bitmap, blocked, key, online,
@@ -44,6 +45,8 @@ pub(crate) struct Loaded {
     pub(crate) set_aside: Vec<(i64, InstructionId, String)>,
     /// Those since [`Store::load`]'s `submissions_since_ms`, with when they came, oldest first.
     pub(crate) submissions: Vec<(i64, SubmissionRecord)>,
+    /// Of instructions whose windows may not be over.
+    pub(crate) stops: Vec<LoadedStop>,
     pub(crate) marks: LoadedMarks,
     /// Who is blocked, with by whom, when and why.
     pub(crate) blocked: BTreeMap<DeviceId, Block>,
@@ -103,6 +106,7 @@ fn load(connection: &Connection, submissions_since_ms: i64, damage: &Damage) -> 
     load_followed(connection, damage, &mut loaded)?;
     load_instructions(connection, damage, &mut loaded)?;
     load_submissions(connection, damage, submissions_since_ms, &mut loaded)?;
+    loaded.stops = stops::load(connection, damage, submissions_since_ms)?;
     load_marks(connection, damage, &mut loaded)?;
     loaded.blocked = blocked::load(connection, damage)?;
     loaded.online = online::load(connection, damage)?;

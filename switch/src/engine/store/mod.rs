@@ -11,6 +11,7 @@ mod online;
 mod recall;
 mod record;
 mod schema;
+mod stops;
 mod write;
 
 use std::fs::File;
@@ -28,9 +29,10 @@ use files::Files;
 pub(crate) use load::{Loaded, LoadedInstruction, LoadedMarks, replay};
 pub(crate) use recall::{Late, Received};
 pub(crate) use record::{
-    CountsRecord, DocumentRecord, InstructionRecord, SubmissionRecord, TransitionRecord, checked, checksum,
-    verify,
+    CountsRecord, DocumentRecord, InstructionRecord, StopRecord, SubmissionRecord, TransitionRecord, checked,
+    checksum, verify,
 };
+pub(crate) use stops::LoadedStop;
 pub(crate) use write::{PolicyWrite, Write};
 
 /// The writing connection.

@@ -51,6 +51,23 @@ pub(crate) struct InstructionRecord {
     pub(crate) targets: Vec<u8>,
 }
 
+/// An accepted stop.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct StopRecord {
+    /// The signed stop.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) envelope: bytes::Bytes,
+    /// The signed bytes in it, a `muster.order.v1.Order`.
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) order: Vec<u8>,
+    /// When it was accepted, milliseconds since 1970.
+    #[prost(int64, tag = "3")]
+    pub(crate) created_at_ms: i64,
+    /// The targets that had brought no result then, a roaring bitmap of device numbers.
+    #[prost(bytes = "vec", tag = "4")]
+    pub(crate) owed: Vec<u8>,
+}
+
 /// By which call an instruction was submitted.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct SubmissionRecord {

@@ -7,8 +7,8 @@ use prost::Message;
 use rusqlite::{CachedStatement, Connection, Transaction, params};
 
 use super::{
-    CountsRecord, DocumentRecord, InstructionRecord, Mark, SubmissionRecord, TransitionRecord, blocked,
-    checksum, key,
+    CountsRecord, DocumentRecord, InstructionRecord, Mark, StopRecord, SubmissionRecord, TransitionRecord,
+    blocked, checksum, key,
 };
 
 /// One row to be written.
@@ -78,6 +78,12 @@ pub(crate) enum Write {
         instruction: i64,
         created_at_ms: i64,
         record: Box<SubmissionRecord>,
+    },
+    Stop {
+        /// The position of the instruction that it ends.
+        instruction: i64,
+        until_ms: i64,
+        record: Box<StopRecord>,
     },
     Counts {
         instruction: i64,
@@ -189,6 +195,7 @@ fn write_one(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<u
         }
         Write::Instruction { .. }
         | Write::Submission { .. }
+        | Write::Stop { .. }
         | Write::Transition { .. }
         | Write::Result { .. }
         | Write::Event { .. } => write_logged(transaction, write),
@@ -213,6 +220,10 @@ fn write_logged(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Resul
             let keys = (*instruction, *created_at_ms);
             let sql = "INSERT INTO submissions VALUES (?1, ?2, ?3, ?4)";
             write_two_keys(transaction, sql, "submissions", keys, record.as_ref())
+        }
+        Write::Stop { instruction, until_ms, record } => {
+            let sql = "INSERT OR REPLACE INTO stops VALUES (?1, ?2, ?3, ?4)";
+            write_two_keys(transaction, sql, "stops", (*instruction, *until_ms), record.as_ref())
         }
         Write::Transition { position, instruction, record } => {
             let keys = (*position, *instruction);

@@ -190,7 +190,9 @@ struct OrderSeen {
 }
 
 fn order_message(message: ShardMessage) -> Option<OrderSeen> {
-    let ShardMessage::Order { instruction, frame, targets, proofs } = message else { return None };
+    let ShardMessage::Order { instruction, frame, targets, proofs, urgency: _ } = message else {
+        return None;
+    };
     let Some(Body::Order(delivery)) = frame::decode(&frame).unwrap().body else { panic!("wanted an order") };
     let (envelope, targets) = (delivery.envelope.to_vec(), targets.iter().collect());
     Some(OrderSeen { instruction, envelope, targets, proofs: proofs.unwrap() })

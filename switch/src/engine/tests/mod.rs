@@ -15,5 +15,6 @@ mod presence;
 mod removal;
 mod reserve;
 mod restart;
+mod stops;
 mod unauthenticated;
 mod world;

@@ -66,6 +66,7 @@ fn core() -> Core {
         tenant: TENANT.to_owned(),
         prepared_ttl: Duration::from_secs(600),
         disk_reserve_bytes: RESERVE,
+        stops_max: 1,
         blocked_max: 1,
         policy_asks_per_second: 1,
         unauthenticated: UnauthenticatedLimits { devices_max: 1, new_per_minute: 1, events_per_minute: 1 },

@@ -33,6 +33,9 @@ pub(super) const DEFINITION: &str = "Acme-Test-Kernel";
 /// Devices that may be blocked at once.
 pub(super) const BLOCKED_MAX: usize = 2;
 
+/// Stops that may wait for devices at once.
+pub(super) const STOPS_MAX: usize = 3;
+
 /// Devices that ask for a policy at once; with more, they ask spread over a time.
 pub(super) const POLICY_ASKS_PER_SECOND: u32 = 2;
 /// What devices without a certificate may take.
@@ -494,6 +497,7 @@ fn open(
     let config = EngineConfig {
         disk_reserve_bytes,
         blocked_max: BLOCKED_MAX,
+        stops_max: STOPS_MAX,
         policy_asks_per_second: POLICY_ASKS_PER_SECOND,
         unauthenticated: UNAUTHENTICATED,
         clock: Clock::of(&wall),

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use muster_pki::{
-    Certificate, CertificateDer, Facts, Format as FileFormat, Identity, IdentityFiles, NamedBytes, Policy,
-    RevocationIndex, Role, Roots, Severity, UnixTime, Verdict, check_with, verify_path,
+    Certificate, CertificateDer, CrlError, Facts, Format as FileFormat, Identity, IdentityFiles, NamedBytes,
+    Policy, RevocationIndex, Role, Roots, Severity, UnixTime, Verdict, check_with, verify_path,
 };
 use muster_service::credentials::Address;
 use serde_json::json;
@@ -140,14 +140,24 @@ fn revocation(
             .filter(|der| verify_path(std::slice::from_ref(*der), roots, &facts).is_ok())
             .filter_map(|der| Certificate::from_der(der).ok());
         let issuers: Vec<Certificate> = roots.iter().cloned().chain(vouched).collect();
-        let loaded = index
-            .load(&bytes, &issuers, now)
-            .map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
+        let loaded =
+            index.load(&bytes, &issuers, now).map_err(|error| Failure::usage(unloaded(file, &error)))?;
         for warning in loaded.iter().flat_map(|crl| &crl.warnings) {
             output::note(&format!("{}: {warning}", file.display()));
         }
     }
     Ok(Some(index))
+}
+
+/// Says why a CRL cannot be used; who signed it is looked for in what was typed, and in no configuration.
+fn unloaded(file: &Path, error: &CrlError) -> String {
+    if let CrlError::UnknownIssuer { issuer } = error {
+        return format!(
+            "{}: CRL of {issuer}: no CA of that name that may sign CRLs is known; name the CRL of the certificate's own issuer, or put the certificate of this one beside it into the file, below a root of `--ca`",
+            file.display()
+        );
+    }
+    format!("{}: {error}", file.display())
 }
 
 fn print_verdict(

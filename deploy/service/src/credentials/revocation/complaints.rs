@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use muster_pki::{Certificate, RevocationMode, UnixTime};
+use muster_pki::{Certificate, RevocationMode, URLS_PER_ISSUER_MAX, UnixTime};
 
 use super::Revocation;
 use crate::health::State;
@@ -32,11 +32,11 @@ impl Revocation {
     fn stale(&self, now: UnixTime) -> Vec<String> {
         let writer = self.writer();
         let mut complaints: Vec<String> = writer.problems.values().cloned().collect();
-        let current = self.current.load();
-        for (issuer, rule, standing) in current.index.standings(now) {
+        complaints.extend(self.beyond());
+        for (issuer, rule, standing) in self.current.load().index.standings(now) {
             if standing.severity(RevocationMode::Hard).is_some() && !writer.issuers.has_ended(issuer, now) {
                 let (subject, mode) = (issuer.subject(), rule.mode);
-                let next = if current.is_untaken(issuer) {
+                let next = if writer.issuers.is_untaken(issuer) {
                     "it could not be taken up from chains that led over it: name its certificate in `revocation.issuers`".to_owned()
                 } else {
                     self.next_step(issuer)
@@ -45,6 +45,18 @@ impl Revocation {
             }
         }
         complaints
+    }
+
+    /// Returns of whom certificates tell more distribution points than are fetched.
+    fn beyond(&self) -> Vec<String> {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = sources.beyond().map(|(issuer, url)| {
+            format!(
+                "CRL of {}: certificates tell more than {URLS_PER_ISSUER_MAX} distribution points, {url} is one that is not fetched; let the CA publish at fewer, or name those that matter in `urls` of `revocation.issuers`",
+                issuer.subject()
+            )
+        });
+        told.collect()
     }
 
     /// Returns what whoever has no fresh CRL of an issuer can do.

@@ -119,7 +119,10 @@ impl Revocation {
             sources.iter().map(|(_issuer, url)| url.clone()).collect()
         };
         let gone = fetches.extract_if(.., |fetch| !urls.contains(fetch.url()));
-        gone.for_each(|fetch| self.note_fetch(fetch.url().as_str(), None));
+        for fetch in gone {
+            self.note_fetch(fetch.url().as_str(), None);
+            self.writer().served.end(fetch.url().as_str());
+        }
         let (now, limits) = (self.clock.now(), self.settings.fetching.limits());
         for url in urls {
             if !fetches.iter().any(|fetch| *fetch.url() == url) {
@@ -148,7 +151,11 @@ impl Revocation {
                 let validators = response.validators.clone();
                 match fetch.handle_response(response, now, rand::random()) {
                     Ok(Fetched::Crl(body)) => self.load_body(fetch, body, validators).await,
-                    Ok(Fetched::NotModified | Fetched::Redirected) => None,
+                    Ok(Fetched::NotModified) => {
+                        self.writer().served.answers(&url);
+                        None
+                    }
+                    Ok(Fetched::Redirected) => None,
                     Err(error) => Some(describe(&error)),
                 }
             }
@@ -162,7 +169,7 @@ impl Revocation {
         ::metrics::counter!(metrics::CRL_FETCH_FAILURES_TOTAL).increment(1);
         tracing::warn!(url, problem, failures = fetch.failures(), "a CRL could not be fetched");
         if fetch.failures() >= self.settings.fetching.alarm_after {
-            let is_missed = self.is_awaited(&url, now);
+            let is_missed = self.is_missed(&url, now);
             self.note_fetch(&url, is_missed.then(|| format!("CRL from {url}: {problem}")));
         }
     }

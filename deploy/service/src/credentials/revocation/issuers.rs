@@ -25,8 +25,8 @@ pub(super) struct Issuers {
     configured: Vec<Configured>,
     /// The CAs behind our own certificate, if a root vouches for them.
     own: Vec<Certificate>,
-    /// CAs that verified chains led over and that cannot be taken up, as what is above them is constrained or there is no room: each
-    /// has a rule all the same, so that its day of grace ends (R6).
+    /// Certificates of CAs that verified chains led over and that cannot be taken up, as what is above them is constrained or there is
+    /// no room: each has a rule all the same, so that its day of grace ends (R6).
     untaken: Vec<Certificate>,
     /// One of these, if a root vouches for it: there is no room.
     beyond: Option<Certificate>,
@@ -105,9 +105,12 @@ impl Issuers {
         for certificate in taken {
             self.configure(Configured { certificate, mode: None, urls: Vec::new(), kind: Kind::Met });
         }
-        self.beyond = beyond.first().filter(|authority| !met::has_ended(authority, now)).cloned();
+        let is_missed = |authority: &&Certificate| !met::has_ended(authority, now) && !self.has(authority);
+        let missed = beyond.iter().find(is_missed).cloned();
+        self.beyond = missed;
+        let is_taken = |authority: &Certificate| self.certificates_of(authority).any(|one| one == authority);
         let untaken: Vec<Certificate> =
-            beyond.into_iter().chain(others).filter(|authority| !self.has(authority)).collect();
+            beyond.into_iter().chain(others).filter(|authority| !is_taken(authority)).collect();
         let configured: Vec<&Certificate> =
             self.configured.iter().map(|configured| &configured.certificate).collect();
         self.untaken = met::with_issuers(untaken, &configured, now);
@@ -189,15 +192,24 @@ impl Issuers {
         }
         kept.set_met(self.remembered());
         index.clear_rules();
-        let configured = self.configured.iter().map(|one| (&one.certificate, one.mode));
-        for (certificate, mode) in configured.chain(self.untaken.iter().map(|one| (one, None))) {
-            let mode = mode.unwrap_or(settings.mode);
+        let configured = self.configured.iter().map(|one| &one.certificate);
+        for certificate in configured.chain(&self.untaken) {
+            let mode = self.mode_of(certificate).unwrap_or(settings.mode);
             let configured_since = kept.configured_since(certificate, now);
             index.set_rule(certificate, IssuerRule { mode, configured_since });
         }
         // Whoever is seen first is taken up or remembered at once, and has its own day from then on; if there is room for that.
         index.set_rule_of_others(settings.mode, kept.full_since(self.is_full, now));
         kept.bound_configured_since();
+    }
+
+    /// Returns the mode that is configured for a CA, under whichever of its certificates.
+    fn mode_of(&self, authority: &Certificate) -> Option<RevocationMode> {
+        self.configured
+            .iter()
+            .rev()
+            .filter(|one| is_same(&one.certificate, authority))
+            .find_map(|one| one.mode)
     }
 
     /// Returns from where CRLs may be fetched.
@@ -242,6 +254,11 @@ impl Issuers {
         &self.untaken
     }
 
+    /// Returns whether chains led over a CA that cannot be taken up under any of its certificates.
+    pub(super) fn is_untaken(&self, authority: &Certificate) -> bool {
+        !self.has(authority) && self.untaken.iter().any(|known| is_same(known, authority))
+    }
+
     /// Returns whether there is no room to remember another one.
     pub(super) const fn is_full(&self) -> bool {
         self.is_full
@@ -273,7 +290,9 @@ impl Issuers {
 
     /// Returns whether a CA has ended, under all of its certificates here: nobody publishes for it any more, which is no fault.
     pub(super) fn has_ended(&self, issuer: &Certificate, now: UnixTime) -> bool {
-        issuer.not_after() < now && self.certificates_of(issuer).all(|known| known.not_after() < now)
+        let untaken = self.untaken.iter().filter(|known| is_same(known, issuer));
+        let mut known = self.certificates_of(issuer).chain(untaken).chain([issuer]);
+        known.all(|certificate| certificate.not_after() < now)
     }
 
     /// Sets the metric of when the first CA of each file ends.
@@ -306,9 +325,7 @@ impl Issuers {
 
     fn certificates_of<'a>(&'a self, issuer: &'a Certificate) -> impl Iterator<Item = &'a Certificate> {
         let certificates = self.configured.iter().map(|configured| &configured.certificate);
-        certificates.filter(|known| {
-            known.spki_der() == issuer.spki_der() && known.subject_der() == issuer.subject_der()
-        })
+        certificates.filter(move |known| is_same(known, issuer))
     }
 
     /// Returns the issuers of this that `next` has no more.
@@ -361,7 +378,12 @@ impl Issuers {
     }
 }
 
-/// Returns how many CAs of chains are remembered where `max` may be taken up: as many again that cannot be.
+/// Returns whether two certificates are of one CA: the same name and key.
+fn is_same(one: &Certificate, other: &Certificate) -> bool {
+    one.spki_der() == other.spki_der() && one.subject_der() == other.subject_der()
+}
+
+/// Returns how many certificates of CAs of chains are remembered where `max` may be taken up: as many again that cannot be.
 pub(super) const fn remembered_max(max: usize) -> usize {
     max.saturating_mul(2)
 }

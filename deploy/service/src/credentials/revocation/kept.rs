@@ -1,16 +1,19 @@
-//! [`Kept`]: what revocation remembers over restarts: fetched CRLs with their validators, the issuing CAs that were met, and since
-//! when each issuer is configured.
+//! [`Kept`]: what revocation remembers over restarts: fetched CRLs with their validators, the newest CRLs of files, the issuing CAs
+//! that were met, and since when each issuer is configured.
 //!
-//! A folder with `state.json` and a file for each CRL, named after its URL's digest. All of it can be deleted: CRLs are fetched
-//! again, and the day of grace of issuers without any begins anew.
+//! A folder with `state.json` and a file for each CRL, named after its URL's digest, or its scope if it came from a file. All of it can
+//! be deleted: CRLs are fetched again, issuing CAs are met again, and the day of grace of issuers without any begins anew; but a
+//! file whose CRL went back meanwhile is believed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
 
-use muster_pki::{Certificate, RevocationIndex, Thumbprint, UnixTime, Validators};
+use muster_pki::{Certificate, Loaded, RevocationIndex, Thumbprint, UnixTime, Validators};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
+use super::Keeping;
 use super::dues::Dues;
 use crate::credentials::durable::replace;
 use crate::credentials::files::read;
@@ -18,13 +21,23 @@ use crate::credentials::files::read;
 /// Most issuers that it is remembered of since when they are configured; those that are at present are, whatever their number.
 const CONFIGURED_SINCE_MAX: usize = 4_096;
 
+/// For how long the CRL of a file is kept that is gone.
+const LIST_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// How the names of CRLs begin that came from files.
+const LIST: &str = "file-";
+
 /// The folder, and what `state.json` in it says.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     folder: Option<PathBuf>,
+    /// It is another process that writes it.
+    is_of_another: bool,
     state: State,
     /// The issuers for which one asked since when they are configured.
     asked: BTreeSet<String>,
+    /// The CRLs of files that are kept as they are in use, or newer.
+    compared: BTreeMap<Thumbprint, Thumbprint>,
     has_changed: bool,
 }
 
@@ -46,16 +59,20 @@ struct State {
 struct KeptCrl {
     etag: Option<String>,
     last_modified: Option<String>,
-    /// What was loaded from it: issuer's name, and when its successor is due.
+    /// What was loaded from it.
     #[serde(skip)]
-    loaded: Vec<(Vec<u8>, UnixTime)>,
+    loaded: Vec<Loaded>,
 }
 
 impl Kept {
     /// Reads the folder; [`Self::save`] makes it. One that cannot be read is begun anew, and says so.
-    pub(super) fn open(folder: Option<&Path>, now: UnixTime) -> Self {
-        let Some(folder) = folder else { return Self::default() };
-        let mut this = Self { folder: Some(folder.to_owned()), ..Self::default() };
+    pub(super) fn open(keeping: &Keeping, now: UnixTime) -> Self {
+        let (folder, is_of_another) = match keeping {
+            Keeping::Nothing => return Self::default(),
+            Keeping::In(folder) => (folder, false),
+            Keeping::OfAnother(folder) => (folder, true),
+        };
+        let mut this = Self { folder: Some(folder.clone()), is_of_another, ..Self::default() };
         let path = folder.join("state.json");
         match std::fs::read(&path) {
             Ok(bytes) => match serde_json::from_slice(&bytes) {
@@ -80,8 +97,9 @@ impl Kept {
         now: UnixTime,
         dues: &mut Dues,
     ) {
-        let Some(folder) = self.folder.clone() else { return };
-        for (url, problem) in self.load_again(index, candidates, now, dues) {
+        let unloaded = self.load_again(index, candidates, now, dues);
+        let Some(folder) = self.written() else { return };
+        for (url, problem) in unloaded {
             tracing::warn!(url, problem, "a CRL that was kept is fetched again");
             let _missing_is_fine = std::fs::remove_file(folder.join(file_name(&url)));
             self.state.crls.remove(&url);
@@ -99,6 +117,8 @@ impl Kept {
         dues: &mut Dues,
     ) -> Vec<(String, String)> {
         let Some(folder) = &self.folder else { return Vec::new() };
+        // Those of files that are gone from the index are compared again.
+        self.compared.clear();
         let mut unloaded = Vec::new();
         for (url, kept) in &mut self.state.crls {
             let path = folder.join(file_name(url));
@@ -109,7 +129,7 @@ impl Kept {
             match loaded {
                 Ok(loaded) => {
                     dues.note(url, &loaded);
-                    kept.loaded = loaded.into_iter().map(|crl| (crl.issuer_der, crl.next_update)).collect();
+                    kept.loaded = loaded;
                 }
                 Err(problem) => {
                     kept.loaded.clear();
@@ -118,6 +138,11 @@ impl Kept {
             }
         }
         unloaded
+    }
+
+    /// Returns what was loaded of the fetched CRLs, by URL.
+    pub(super) fn loaded(&self) -> impl Iterator<Item = (&str, &[Loaded])> {
+        self.state.crls.iter().map(|(url, kept)| (url.as_str(), kept.loaded.as_slice()))
     }
 
     /// Returns since when `issuer` is configured; `now`, if it was not before.
@@ -165,7 +190,7 @@ impl Kept {
 
     /// Keeps a CRL that was fetched and loaded.
     pub(super) fn put(&mut self, url: &str, body: &[u8], validators: &Validators) {
-        let Some(folder) = self.folder.clone() else { return };
+        let Some(folder) = self.written() else { return };
         // The validators go last: with them, but without the CRL, the server would say that there is nothing new.
         let kept =
             std::fs::create_dir_all(&folder).and_then(|()| replace(&folder.join(file_name(url)), body));
@@ -179,6 +204,46 @@ impl Kept {
         self.save();
     }
 
+    /// Returns the CRL of a file that was kept last of this scope, where it has not been compared with what is in use.
+    pub(super) fn list_to_compare(&self, scope: Thumbprint) -> Option<Zeroizing<Vec<u8>>> {
+        let folder = self.folder.as_ref().filter(|_| !self.compared.contains_key(&scope))?;
+        read(&folder.join(list_name(scope))).ok()
+    }
+
+    /// Keeps a CRL that was loaded from a file, as DER: should the file go back while nothing runs, it is noticed.
+    pub(super) fn put_list(&mut self, scope: Thumbprint, list: &[u8]) {
+        let Some(folder) = self.written() else { return };
+        let (path, digest) = (folder.join(list_name(scope)), Thumbprint::of(list));
+        let is_kept = match self.compared.get(&scope) {
+            Some(kept) => *kept == digest,
+            None => read(&path).is_ok_and(|kept| kept.as_slice() == list),
+        };
+        if !is_kept && let Err(error) = std::fs::create_dir_all(&folder).and_then(|()| replace(&path, list)) {
+            tracing::warn!(file = %path.display(), %error, "a CRL of a file is in use, and not kept over a restart");
+            return;
+        }
+        self.compared.insert(scope, digest);
+    }
+
+    /// Drops the CRLs of files that none of the files has any more, a month after they were kept: a file that is away for a while may
+    /// come back older. Call it when all of them were loaded.
+    pub(super) fn end_lists_of_no_file(&self, now: UnixTime) {
+        let Some(entries) = self.written().and_then(|folder| std::fs::read_dir(folder).ok()) else {
+            return;
+        };
+        let names: BTreeSet<String> = self.compared.keys().map(|scope| list_name(*scope)).collect();
+        for entry in entries.filter_map(Result::ok) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let kept = entry.metadata().and_then(|data| data.modified()).ok();
+            let kept =
+                kept.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |time| time.as_secs());
+            let is_old = kept.saturating_add(LIST_KEPT.as_secs()) < now.as_secs();
+            if name.starts_with(LIST) && !names.contains(&name) && is_old {
+                let _missing_is_fine = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
     /// Returns validators and due time of the CRL of `url` that was loaded at the start, if it is of an issuer that publishes there.
     pub(super) fn resumed(
         &self,
@@ -187,22 +252,31 @@ impl Kept {
     ) -> Option<(Validators, UnixTime)> {
         let kept = self.state.crls.get(url)?;
         let validators = Validators { etag: kept.etag.clone(), last_modified: kept.last_modified.clone() };
-        let expected = kept.loaded.iter().filter(|(issuer_der, _)| is_expected(issuer_der));
-        Some((validators, expected.map(|(_, next_update)| *next_update).min()?))
+        let expected = kept.loaded.iter().filter(|crl| is_expected(&crl.issuer_der));
+        Some((validators, expected.map(|crl| crl.next_update).min()?))
+    }
+
+    /// Returns the folder, if it is ours to write.
+    fn written(&self) -> Option<PathBuf> {
+        self.folder.clone().filter(|_| !self.is_of_another)
     }
 
     /// Writes `state.json` if anything changed.
     pub(super) fn save(&mut self) {
-        let Some(folder) = self.folder.as_ref().filter(|_| self.has_changed) else { return };
+        let Some(folder) = self.written().filter(|_| self.has_changed) else { return };
         let path = folder.join("state.json");
         let written = serde_json::to_vec_pretty(&self.state)
             .map_err(std::io::Error::other)
-            .and_then(|bytes| std::fs::create_dir_all(folder).and_then(|()| replace(&path, &bytes)));
+            .and_then(|bytes| std::fs::create_dir_all(&folder).and_then(|()| replace(&path, &bytes)));
         match written {
             Ok(()) => self.has_changed = false,
             Err(error) => tracing::warn!(file = %path.display(), %error, "cannot be written"),
         }
     }
+}
+
+fn list_name(scope: Thumbprint) -> String {
+    format!("{LIST}{}.crl", scope.to_string().replace(':', ""))
 }
 
 fn file_name(url: &str) -> String {

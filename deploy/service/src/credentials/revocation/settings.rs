@@ -31,7 +31,8 @@ pub struct RevocationSettings {
     /// Issuing CAs below the roots. The roots themselves need not be named, nor CAs that peers and signers show. Default: none.
     pub issuers: Vec<IssuerSettings>,
     /// Most issuing CAs that are taken from verified chains, beside those that are named; as many again are remembered that cannot be
-    /// taken, so that their day of grace ends. 1 to 1024. Default 64.
+    /// taken, so that their day of grace ends. Each certificate of a CA counts, should it be renewed or cross-signed; and each key of a
+    /// CRL's issuer name is tried on its signature. 1 to 1024. Default 64.
     pub met_max: usize,
     /// How long, how often and how many at once.
     pub fetching: FetchSettings,

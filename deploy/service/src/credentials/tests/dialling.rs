@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use muster_pki::{Role, UnixTime};
 use rustls::HandshakeKind;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::pki::Pki;
-use crate::credentials::{Address, ClientCredentials, Deadlines, DialError, ServerCredentials, dial};
+use crate::credentials::{
+    Address, ClientCredentials, Deadlines, DialError, PeerRefused, Reload, ServerCredentials, dial,
+};
 
 const PATIENT: Deadlines = Deadlines { connect: Duration::from_secs(20), tls: Duration::from_secs(20) };
 
@@ -133,8 +135,62 @@ fn every_file_that_does_not_do_is_told() {
     assert_eq!(told.len(), 3, "{told:#?}");
 }
 
+#[tokio::test]
+async fn r3_a_connection_that_stands_ends_when_its_server_is_revoked_and_no_other_list_ends_it() {
+    let pki = Pki::new();
+    let server = pki.issue_server("localhost", 30);
+    let client = pki.client(&pki.issue("w701", Role::Device, 30), Role::Device);
+    let (_tasks, address) = serve(pki.server()).await;
+    let mut stream = dial(&client, &address, PATIENT).await.unwrap();
+    stream.read_u8().await.unwrap();
+    let others = pki.read("devices.crl");
+
+    pki.write("devices.crl", &(others.clone() + &pki.servers_crl(&[], 3)));
+    drop(client.revocation().reload());
+    let mut byte = [0];
+    let read = std::future::poll_fn(|context| {
+        let mut buffer = tokio::io::ReadBuf::new(&mut byte);
+        std::task::Poll::Ready(std::pin::Pin::new(&mut stream).poll_read(context, &mut buffer).is_pending())
+    });
+    assert!(read.await, "it stands");
+    pki.write("devices.crl", &(others + &pki.servers_crl(&[&server], 4)));
+    drop(client.revocation().reload());
+
+    let broken = stream.read_u8().await.unwrap_err();
+    let refused = PeerRefused::of_live(&broken).unwrap().to_string();
+    assert!(refused.contains("R2"), "{refused}");
+}
+
+#[tokio::test]
+async fn n1_what_stands_outlives_the_certificate_that_was_renewed_and_a_ticket_of_it_keeps_nobody_out() {
+    let pki = Pki::new();
+    let ends = pki.clock().now().as_secs() + 3_600;
+    pki.issue_server_until("localhost", UnixTime::since_unix_epoch(Duration::from_secs(ends)));
+    let client = pki.client(&pki.issue("w701", Role::Device, 30), Role::Device);
+    let server = pki.server();
+    let (_tasks, address) = serve(Arc::clone(&server)).await;
+    assert_eq!(greeted(&client, &address).await, Ok(HandshakeKind::Full));
+    let mut stands = dial(&client, &address, PATIENT).await.unwrap();
+    stands.read_u8().await.unwrap();
+    pki.issue_server("localhost", 30);
+    assert_eq!(server.reload(), Reload::Swapped);
+
+    pki.advance(2 * 3_600);
+    pki.write("devices.crl", &(pki.read("devices.crl") + &pki.servers_crl(&[], 3)));
+    assert_eq!(client.revocation().reload(), Reload::Swapped);
+
+    let mut byte = [0];
+    let read = std::future::poll_fn(|context| {
+        let mut buffer = tokio::io::ReadBuf::new(&mut byte);
+        std::task::Poll::Ready(std::pin::Pin::new(&mut stands).poll_read(context, &mut buffer).is_pending())
+    });
+    assert!(read.await, "it stands");
+    assert_eq!(greeted(&client, &address).await, Ok(HandshakeKind::Full));
+    assert_eq!(greeted(&client, &address).await, Ok(HandshakeKind::Resumed));
+}
+
 /// Connects and reads the greeting, after which the session can be resumed.
-async fn greeted(client: &ClientCredentials, address: &Address) -> Result<HandshakeKind, String> {
+async fn greeted(client: &Arc<ClientCredentials>, address: &Address) -> Result<HandshakeKind, String> {
     let mut stream = dial(client, address, PATIENT).await.map_err(|error| error.to_string())?;
     stream.read_u8().await.map_err(|error| error.to_string())?;
     stream.get_ref().1.handshake_kind().ok_or_else(|| "no handshake".to_owned())
@@ -146,11 +202,15 @@ async fn serve(server: Arc<ServerCredentials>) -> (JoinSet<()>, Address) {
     let address = Address::new("localhost", listener.local_addr().unwrap().port()).unwrap();
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
+        let mut connections = JoinSet::new();
         while let Ok((stream, _peer)) = listener.accept().await {
-            if let Ok(mut stream) = TlsAcceptor::from(server.config()).accept(stream).await {
-                drop(stream.write_all(b"!").await);
-                drop(stream.read_u8().await);
-            }
+            let acceptor = TlsAcceptor::from(server.config());
+            connections.spawn(async move {
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    drop(stream.write_all(b"!").await);
+                    drop(stream.read_u8().await);
+                }
+            });
         }
     });
     (tasks, address)

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::pki::{DAY, Pki};
 use super::points::{fetching, impatient, learn};
 use super::urls::{Published, eventually, serve, woken};
-use crate::credentials::{FetchSettings, PathElement, Reload, Revocation, RevocationSettings};
+use crate::credentials::{FetchSettings, Keeping, PathElement, Reload, Revocation, RevocationSettings};
 use crate::health::Health;
 use crate::shutdown::{DrainOutcome, Shutdown};
 
@@ -79,7 +79,7 @@ async fn r1_without_fetching_nobody_is_asked_and_nothing_is_learned() {
         ..RevocationSettings::default()
     };
     let mut files = pki.revocation_files();
-    files.kept = None;
+    files.kept = Keeping::Nothing;
     let silent_one = Revocation::load(files, settings, pki.clock()).unwrap();
     let (shutdown, health) = (Shutdown::new(), Health::new());
     silent_one.watch(&shutdown, &health);

@@ -11,8 +11,8 @@ use muster_pki::{Certificate, Policy, RevocationMode, Role, TrailOf, UnixTime};
 use tempfile::TempDir;
 
 use crate::credentials::{
-    self, ClientCredentials, Clock, CredentialError, CredentialFiles, OneDevice, Revocation, RevocationFiles,
-    RevocationSettings, Rules, ServerCredentials,
+    self, ClientCredentials, Clock, CredentialError, CredentialFiles, Keeping, OneDevice, Revocation,
+    RevocationFiles, RevocationSettings, Rules, ServerCredentials,
 };
 
 pub(super) const DAY: u64 = 24 * 60 * 60;
@@ -165,7 +165,7 @@ impl Pki {
             roots: roots.to_vec(),
             own: None,
             servers: None,
-            kept: Some(self.path("kept")),
+            kept: Keeping::In(self.path("kept")),
         }
     }
 
@@ -246,6 +246,12 @@ impl Pki {
     pub(super) fn issuing_ca(&self, name: &str, days: u64) -> Authority {
         let validity = Duration::from_secs(days * DAY);
         self.device_root.issue_authority(name, validity, self.clock().now()).unwrap()
+    }
+
+    /// Has the root of devices certify such a CA again, for the same name and key.
+    pub(super) fn renewed(&self, authority: &Authority, days: u64) -> Authority {
+        let validity = Duration::from_secs(days * DAY);
+        self.device_root.certify_again(authority, validity, self.clock().now()).unwrap()
     }
 
     /// Makes a CRL of such a CA, valid for a week.

@@ -291,7 +291,7 @@ fn store_by(pki: &Pki, selection: SelectionSettings, rules: Rules) -> Arc<Client
 }
 
 /// Calls a listener that must not see a connection; returns why not.
-async fn dial_nobody(client: &ClientCredentials) -> String {
+async fn dial_nobody(client: &Arc<ClientCredentials>) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = credentials::Address::new("localhost", listener.local_addr().unwrap().port()).unwrap();
     let deadlines = credentials::Deadlines { connect: PATIENCE, tls: PATIENCE };
@@ -300,6 +300,6 @@ async fn dial_nobody(client: &ClientCredentials) -> String {
     error.to_string()
 }
 
-fn shown(client: &ClientCredentials) -> Option<muster_pki::Thumbprint> {
+fn shown(client: &Arc<ClientCredentials>) -> Option<muster_pki::Thumbprint> {
     client.own().map(|own| own.thumbprint())
 }

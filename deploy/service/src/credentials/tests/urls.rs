@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use super::meet;
 use super::pki::Pki;
 use crate::credentials::{
-    self, CredentialFiles, IssuerSettings, PathElement, Revocation, RevocationSettings, Rules,
+    self, CredentialFiles, IssuerSettings, Keeping, PathElement, Revocation, RevocationSettings, Rules,
     ServerCredentials,
 };
 use crate::health::{Health, State};
@@ -242,7 +242,9 @@ async fn r1_an_issuer_that_is_taken_out_and_put_back_has_its_fetched_crl_again()
         let mut files = pki.revocation_files();
         files.crls.clear();
         files.roots.truncate(1);
-        files.kept = files.kept.filter(|_| is_kept);
+        if !is_kept {
+            files.kept = Keeping::Nothing;
+        }
         let urls = vec![url.clone()];
         let issuing =
             IssuerSettings { certificates: pki.write_issuing_ca(), urls, ..IssuerSettings::default() };

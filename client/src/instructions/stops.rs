@@ -1,0 +1,77 @@
+//! Stops: an operator ends an instruction, whatever has become of it here.
+//!
+//! The stop is on disk before anything else follows from it: what had not started never starts, nor does an order that comes later, and
+//! is answered as cancelled in the same write. What runs is ended, and its end is its answer. What has ended keeps its own.
+
+use muster_proto::common::v1::Refusal;
+use muster_proto::ids::{Digest, InstructionId};
+
+use super::admission::{OpenedStop, Signed};
+use super::{Admission, Effect, Instructions, Now, Opened, Refused, outcome};
+use crate::store::StopEntry;
+
+impl<A: Admission> Instructions<A> {
+    /// A stop came whose envelope holds.
+    pub(super) fn handle_stop(&mut self, stop: &OpenedStop, digest: Digest, now: Now) {
+        self.memory.time_floor_ms = self.floor.at(now);
+        let instruction = stop.stops;
+        if let Err(refused) = self.admission.admit_stop(stop, &self.memory, now.wall_ms) {
+            return self.refuse_stop(instruction, digest, refused);
+        }
+        let detail = detail(stop);
+        let is_fetching = self.fetching.contains_key(&instruction);
+        self.let_go(instruction);
+        let result = Box::new(outcome::cancelled(instruction, &detail, 0, now.wall_ms));
+        let expires_at_ms = stop.expires_at_ms;
+        let entry = StopEntry { instruction, digest, expires_at_ms, detail: detail.clone() };
+        self.effects.push_back(Effect::RecordStop { stop: Box::new(entry), result });
+        if is_fetching {
+            self.effects.push_back(Effect::StopFetching);
+        }
+        if let Some(started) = self.running.get_mut(&instruction) {
+            started.stopped = Some(detail);
+            self.effects.push_back(Effect::EndRun { instruction });
+        }
+        self.advance(now);
+    }
+
+    /// What ran was ended by its stop: nothing of it runs any more.
+    pub(crate) fn handle_ended(&mut self, instruction: InstructionId, now: Now) {
+        let Some(started) = self.running.remove(&instruction) else { return };
+        let detail = started.stopped.unwrap_or_else(|| "stopped by an operator".to_owned());
+        self.end(outcome::cancelled(instruction, &detail, started.at_ms, now.wall_ms));
+        self.advance(now);
+    }
+
+    /// A stop is not believed, or not for now: it is reported, and its instruction goes on.
+    pub(super) fn refuse_stop(&mut self, instruction: InstructionId, digest: Digest, refused: Refused) {
+        self.effects.push_back(Effect::ReportStop { digest, instruction, refused });
+    }
+
+    /// Forgets an instruction that has not started.
+    fn let_go(&mut self, instruction: InstructionId) {
+        self.arriving.retain(|arriving| arriving.instruction() != instruction);
+        self.held.retain(|(entry, _)| entry.instruction != instruction);
+        self.waiting.retain(|waiting| waiting.entry.instruction != instruction);
+        self.fetching.remove(&instruction);
+    }
+}
+
+/// Returns what an order has that runs something; the journal holds no other.
+pub(super) fn order(signed: Signed) -> Result<Opened, Refused> {
+    match signed {
+        Signed::Order(opened) => Ok(*opened),
+        Signed::Stop(_) => {
+            let detail = "the order is a stop, and runs nothing".to_owned();
+            Err(Refused::new(Refusal::Unsupported, detail))
+        }
+    }
+}
+
+fn detail(stop: &OpenedStop) -> String {
+    let (operator, reason) = (&stop.order.operator, &stop.order.reason);
+    match reason.as_str() {
+        "" => format!("stopped by {operator}"),
+        reason => format!("stopped by {operator}: {reason}"),
+    }
+}
