@@ -15,7 +15,7 @@ pub(crate) const CERTIFICATE_MISSING: &str = "certificate.missing";
 /// There is one again.
 pub(crate) const CERTIFICATE_RECOVERED: &str = "certificate.recovered";
 
-/// A stop came that is not believed, or not for now.
+/// A stop came that does not verify here, or whose window is not open.
 pub(crate) const STOP_REFUSED: &str = "stop.refused";
 
 /// The longest reason in an event, in characters; a field has room for more.

@@ -262,7 +262,8 @@ fn metadata() -> Value {
 
 /// The names of all packages in a dependency tree.
 fn tree(arguments: &[&str]) -> BTreeSet<String> {
-    let all: Vec<&str> = ["tree", "--offline", "--prefix", "none", "--format", "{p}"]
+    // What it names for other systems may not have been downloaded yet.
+    let all: Vec<&str> = ["tree", "--locked", "--prefix", "none", "--format", "{p}"]
         .into_iter()
         .chain(arguments.iter().copied())
         .collect();

@@ -43,7 +43,7 @@ impl<A: Admission> Instructions<A> {
         self.advance(now);
     }
 
-    /// A stop is not believed, or not for now: it is reported, and its instruction goes on.
+    /// A stop does not verify, or its window is not open: it is reported, and its instruction goes on.
     pub(super) fn refuse_stop(&mut self, instruction: InstructionId, digest: Digest, refused: Refused) {
         self.effects.push_back(Effect::ReportStop { digest, instruction, refused });
     }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use muster_client::{Config, DeviceIdentity, Running, start};
+use muster_client::local::{Reply, Request as LocalRequest, ask};
+use muster_client::{Config, DeviceIdentity, PolicyStatus, Running, start};
 use muster_pki::authority::{Authority, Issued, Request, Revoked};
 use muster_pki::{Certificate, CertificateDer, Role, Thumbprint, UnixTime};
 use muster_proto::ids::{Digest, InstructionId};
@@ -446,6 +447,24 @@ impl Client {
             }
         };
         tokio::time::timeout(PATIENCE, wait).await.expect("the client never came to that");
+    }
+
+    /// How it stands with its policies.
+    pub(crate) async fn policy(&self) -> PolicyStatus {
+        match ask(self.running.socket(), &LocalRequest::Policy {}).await.unwrap() {
+            Reply::Policy(policy) => *policy,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until what it tells of its policies fits.
+    pub(crate) async fn wait_for_policy(&self, fits: impl Fn(&PolicyStatus) -> bool) {
+        let wait = async {
+            while !fits(&self.policy().await) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("its policies never came to that");
     }
 }
 

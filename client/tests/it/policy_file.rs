@@ -1,11 +1,12 @@
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use muster_client::Config;
-use muster_client::local::{Reply, Request, ask};
-use tokio::time::{sleep, timeout};
+use muster_client::local::{Request, ask};
+use tokio::time::sleep;
 
-use crate::lab::{Client, Lab, PATIENCE};
+use crate::lab::{Client, Lab};
 use crate::policies::{at, event, switches, text, with_trial};
 use crate::switch::FakeSwitch;
 
@@ -62,6 +63,24 @@ async fn k1_what_the_administrators_did_not_sign_is_not_taken_from_a_file_and_bo
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn k1_a_pipe_in_place_of_the_policy_file_is_told_and_keeps_nobody_waiting() {
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let config = with_file(&lab, lab.config());
+    let file = config.policy.file.clone();
+    let made = Command::new("mkfifo").arg(&file).status().unwrap();
+    assert!(made.success(), "{made}");
+    let client = lab.start_with(config).await;
+    let mut session = switch.accept(&lab).await;
+
+    wait_for_file_problem(&client, "is no file").await;
+
+    put(&file, &lab.policy(1, "says = \"ours\""));
+    session.follows(1).await;
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn k4_a_policy_from_a_file_that_gives_no_session_is_rolled_back_and_tried_again_when_somebody_says_so()
 {
     let switch = FakeSwitch::listen().await;
@@ -112,17 +131,9 @@ fn put(file: &Path, envelope: &[u8]) {
 }
 
 async fn file_problem(client: &Client) -> String {
-    match ask(client.running.socket(), &Request::Policy {}).await.unwrap() {
-        Reply::Policy(policy) => policy.file_problem,
-        other => panic!("{other:?}"),
-    }
+    client.policy().await.file_problem
 }
 
 async fn wait_for_file_problem(client: &Client, told: &str) {
-    let found = async {
-        while !file_problem(client).await.contains(told) {
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(PATIENCE, found).await.unwrap();
+    client.wait_for_policy(|policy| policy.file_problem.contains(told)).await;
 }

@@ -122,12 +122,17 @@ async fn r6_what_came_before_the_crl_that_it_needs_is_taken_once_that_is_there()
     session.order(&lab.order(1)).await;
     session.offer(lab.policy(1, "")).await;
     session.policy_sent().await;
+    // Meanwhile it says what it waits for.
+    client.wait_for(|status| status.licence_problem.contains("CRL")).await;
+    client.wait_for_policy(|policy| policy.waits_for.contains("CRL")).await;
 
     lab.publish_lists_of_signers();
 
     let (result, _) = session.result().await;
     assert_eq!(result.state(), TargetState::Answered, "{}", result.detail);
     session.follows(1).await;
+    client.wait_for(|status| status.licence_problem.is_empty()).await;
+    client.wait_for_policy(|policy| policy.waits_for.is_empty()).await;
     client.stop().await;
 }
 

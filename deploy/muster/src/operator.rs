@@ -189,7 +189,7 @@ pub(crate) fn client_credentials(home: &Home, alpn: &[u8]) -> Result<Arc<ClientC
 /// Whom a list in the home revokes is refused. None is fetched, and for want of one nobody is refused: this machine may be where a
 /// fleet without any is put right.
 fn rules(home: &Home) -> (Rules, Option<CredentialError>) {
-    let own = PkiHome::of(home).crl_files(&["servers"]);
+    let own = PkiHome::of(home).crl_files_in_trust("servers");
     let crls = std::iter::once(home.path(SERVERS_LISTS)).chain(own).filter(|file| file.exists());
     let files = RevocationFiles {
         crls: crls.collect(),
@@ -279,7 +279,8 @@ async fn read_lists_again(credentials: &ClientCredentials) {
     let revocation = Arc::clone(credentials.revocation());
     let looked = tokio::task::spawn_blocking(move || revocation.reload()).await;
     if let Ok(Reload::Kept { problems }) = looked {
-        problems.iter().for_each(|problem| output::note(&format!("not in use: {problem}")));
+        let of_home = "here, its CA is one of HOME/trust/servers.pem, or of the chain that the server shows";
+        problems.iter().for_each(|problem| output::note(&format!("not in use: {problem} ({of_home})")));
     }
 }
 
@@ -455,6 +456,19 @@ mod tests {
             assert!(before.is_ok(), "{before:?}");
             assert!(after.to_string().contains("revoked"), "{after}");
         }
+    }
+
+    #[test]
+    fn lists_of_a_homes_own_pki_are_no_matter_where_another_issues_to_servers() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = home(folder.path());
+        let pki = PkiHome::of(&home);
+        assert_eq!(pki.crl_files_in_trust("servers").len(), 2);
+
+        let other = std::fs::read(home.roots("operators")).unwrap();
+        home.write("trust/servers.pem", &other, Secrecy::Public).unwrap();
+
+        assert_eq!(pki.crl_files_in_trust("servers"), [] as [std::path::PathBuf; 0]);
     }
 
     #[tokio::test]

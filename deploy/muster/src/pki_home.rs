@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_pki::authority::{Authority, Issued, Request, Revoked};
-use muster_pki::{Certificate, Role, UnixTime};
+use muster_pki::{Certificate, Role, Roots, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Flaws;
@@ -355,6 +355,15 @@ impl<'a> PkiHome<'a> {
         let files =
             |folder| ["crl.pem", "root-crl.pem"].map(|name| self.home.path(&format!("pki/{folder}/{name}")));
         folders.iter().flat_map(files).collect()
+    }
+
+    /// Returns a role's lists if `trust` has the role's root of this home, and none where another PKI issues for the role.
+    pub(crate) fn crl_files_in_trust(&self, folder: &str) -> Vec<PathBuf> {
+        let roots = |path: PathBuf| Roots::from_pem(&std::fs::read(path).ok()?, folder).ok();
+        let (own, trusted) =
+            (roots(self.home.path(&format!("pki/{folder}/root.pem"))), roots(self.home.roots(folder)));
+        let is_trusted = own.zip(trusted).is_some_and(|(own, trusted)| own.overlaps(&trusted).is_some());
+        if is_trusted { self.crl_files(&[folder]) } else { Vec::new() }
     }
 
     /// Returns the certificates of these roles' issuing CAs.

@@ -62,18 +62,9 @@ async fn stop(
         }),
     }
     let instruction = issue::watch_with_progress(operator, id, wait).await?.instruction;
-    let mut pairs = vec![
-        ("instruction", Cell::text(id)),
-        ("targets", Cell::number(instruction.targets)),
-        ("states", states(&instruction)),
-        ("complete", Cell::flag(Flag::from(instruction.complete))),
-    ];
-    pairs.extend(stopped(&instruction));
-    let waiting = waiting(operator, id).await?;
-    if !waiting.is_empty() {
-        pairs.push(("waiting_for", Cell { text: waiting.join(", "), json: json!(waiting) }));
-    }
-    output::print_pairs(pairs.into_iter().map(|(name, cell)| (name.to_owned(), cell)).collect(), format)?;
+    let mut pairs = vec![("instruction", Cell::text(id))];
+    pairs.extend(standing(operator, &instruction).await?);
+    print(pairs, format)?;
     Ok(if instruction.complete { Exit::Ok } else { Exit::Partial })
 }
 
@@ -162,17 +153,29 @@ async fn show(operator: &Operator, id: &str, format: Format) -> Result<Exit, Fai
         ("arguments", arguments(&instruction)),
         ("created", Cell::moment(instruction.created_at_ms)),
         ("expires", Cell::moment(instruction.expires_at_ms)),
+    ];
+    pairs.extend(standing(operator, &instruction).await?);
+    print(pairs, format)?;
+    Ok(Exit::Ok)
+}
+
+/// How far an instruction has come: its targets, who stopped it, and whom it waits for.
+async fn standing(operator: &Operator, instruction: &Shown) -> Result<Vec<(&'static str, Cell)>, Failure> {
+    let mut pairs = vec![
         ("targets", Cell::number(instruction.targets)),
-        ("states", states(&instruction)),
+        ("states", states(instruction)),
         ("complete", Cell::flag(Flag::from(instruction.complete))),
     ];
-    pairs.extend(stopped(&instruction));
-    let waiting = waiting(operator, id).await?;
+    pairs.extend(stopped(instruction));
+    let waiting = waiting(operator, &instruction.id).await?;
     if !waiting.is_empty() {
         pairs.push(("waiting_for", Cell { text: waiting.join(", "), json: json!(waiting) }));
     }
-    output::print_pairs(pairs.into_iter().map(|(name, cell)| (name.to_owned(), cell)).collect(), format)?;
-    Ok(Exit::Ok)
+    Ok(pairs)
+}
+
+fn print(pairs: Vec<(&'static str, Cell)>, format: Format) -> Result<(), Failure> {
+    output::print_pairs(pairs.into_iter().map(|(name, cell)| (name.to_owned(), cell)).collect(), format)
 }
 
 fn arguments(instruction: &Shown) -> Cell {
