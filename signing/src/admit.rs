@@ -3,20 +3,25 @@
 //! [`order`] opens the envelope and names the definition; once the client has that, [`admit`] judges the whole. What
 //! only its disk knows comes in as [`Memory`]; whether the instruction was seen before is the journal's to say.
 
+mod documents;
+
 use std::collections::BTreeMap;
 
 use muster_pki::{Certificate, DeviceId, Facts, Refused, RevocationIndex, Role, Roots, UnixTime};
 use muster_proto::common::v1::{NamedValue, Refusal, Value};
-use muster_proto::ids::InstructionId;
+use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::order::v1::Order;
 use muster_proto::session::v1::InclusionProof;
 
 use crate::audience::{AUTHENTICATED, AudienceError};
 use crate::definition::{Definition, Kind};
-use crate::envelope::{self, Anchors, ContentType, EnvelopeError, Verified};
+use crate::envelope::{self, Anchors, ContentType, EnvelopeError, Judged, Opened};
 use crate::licence::{Licence, LicenceRefusal};
 use crate::timestamp::TimestampError;
 use crate::{merkle, order as order_content};
+
+pub use self::documents::Documents;
+use self::documents::Signed;
 
 /// How far the clock may be behind what was seen (signing.md, "clock set back"), in milliseconds.
 const CLOCK_BACK_MS: i64 = 5 * 60 * 1_000;
@@ -106,10 +111,10 @@ pub fn signed_order(
     trust: &Trust<'_>,
     now: UnixTime,
 ) -> Result<(Order, Vec<Certificate>), RefusalReason> {
-    let verified = verified(envelope, ContentType::Order, trust, now)?;
+    let (opened, judged) = verified(envelope, ContentType::Order, trust, now)?;
     let order =
-        order_content::decode(&verified.content).map_err(|error| refuse(Refusal::BadSignature, error))?;
-    Ok((order, verified.signers))
+        order_content::decode(opened.content()).map_err(|error| refuse(Refusal::BadSignature, error))?;
+    Ok((order, judged.signers))
 }
 
 /// Verifies a licence; whether its serial goes back is the caller's to check.
@@ -117,9 +122,16 @@ pub fn signed_order(
 /// # Errors
 /// `BAD_SIGNATURE`, `UNTRUSTED_SIGNER`, `SIGNER_REVOKED`, `TOO_LARGE`, or `LICENCE_STALE` when it is not valid at `now`.
 pub fn licence(envelope: &[u8], trust: &Trust<'_>, now: UnixTime) -> Result<Licence, RefusalReason> {
-    let verified = verified(envelope, ContentType::Licence, trust, now)?;
-    let text = text(verified, "licence")?;
-    let licence = Licence::parse(&text).map_err(|error| refuse(Refusal::BadSignature, error))?;
+    valid_licence(&documents::licence(envelope)?, trust, now)
+}
+
+fn valid_licence(
+    signed: &Signed<Licence>,
+    trust: &Trust<'_>,
+    now: UnixTime,
+) -> Result<Licence, RefusalReason> {
+    judged(&signed.opened, ContentType::Licence, trust, now)?;
+    let licence = signed.says()?;
     if !licence.is_valid_at(now) {
         let detail = format!("licence {} is not valid at this time; have a new one issued", licence.serial());
         return Err(refuse(Refusal::LicenceStale, detail));
@@ -136,17 +148,23 @@ pub fn definition(
     trust: &Trust<'_>,
     now: UnixTime,
 ) -> Result<(Definition, Certificate, Option<UnixTime>), RefusalReason> {
-    let verified = verified(envelope, ContentType::Definition, trust, now)?;
-    let (signers, stamped_at) = (verified.signers.clone(), verified.stamped_at);
-    let text = text(verified, "definition")?;
-    let definition = Definition::parse(&text).map_err(|error| refuse(Refusal::Unsupported, error))?;
+    authored(&documents::definition(envelope)?, trust, now)
+}
+
+fn authored(
+    signed: &Signed<Definition>,
+    trust: &Trust<'_>,
+    now: UnixTime,
+) -> Result<(Definition, Certificate, Option<UnixTime>), RefusalReason> {
+    let Judged { signers, stamped_at, .. } = judged(&signed.opened, ContentType::Definition, trust, now)?;
     match signers.into_iter().next() {
-        Some(author) => Ok((definition, author, stamped_at)),
+        Some(author) => Ok((signed.says()?, author, stamped_at)),
         None => Err(refuse(Refusal::BadSignature, "a definition without signer")),
     }
 }
 
-/// Judges an order that [`order`] opened, with the definition it names and the licence that the device holds.
+/// Judges an order that [`signed_order`] opened and so many different [`people`](crate::approval::people) signed, with the definition it names and the licence that
+/// the device holds.
 ///
 /// # Errors
 /// The first check that fails; each has its own code. The time comes first, since all else is judged by it.
@@ -156,12 +174,14 @@ pub fn definition(
 )]
 pub fn admit(
     order: &Order,
+    people: usize,
     definition_envelope: &[u8],
     licence: &[u8],
     proof: Option<&InclusionProof>,
     trust: &Trust<'_>,
     device: &Device<'_>,
     memory: &Memory<'_>,
+    documents: &Documents,
     now: UnixTime,
 ) -> Result<Admitted, RefusalReason> {
     require(order.stops.is_empty(), Refusal::Unsupported, || {
@@ -169,15 +189,18 @@ pub fn admit(
     })?;
     check_tenant(&order.tenant, device.tenant)?;
     check_time(order, memory.time_floor, now)?;
-    check_digest(order, definition_envelope)?;
-    let licence = self::licence(licence, trust, now)?;
+    let digest = check_digest(order, definition_envelope)?;
+    let signed_licence = documents.licence(licence, envelope::digest(licence))?;
+    let licence = valid_licence(&signed_licence, trust, now)?;
     check_licence(order, &licence, device)?;
-    let (definition, author, stamped_at) = definition(definition_envelope, trust, now)?;
+    let signed = documents.definition(definition_envelope, digest)?;
+    let (definition, author, stamped_at) = authored(&signed, trust, now)?;
     check_label(order, &definition)?;
     licence
         .admits(definition.name(), definition.version(), &author.thumbprint(), stamped_at)
         .map_err(|error| refuse(licence_code(&error), error))?;
     check_version(&definition, memory)?;
+    check_approvals(&definition, people)?;
     check_standing(order, &definition, device)?;
     check_audience(order, &definition, proof, device)?;
     check_window(order, &definition)?;
@@ -209,7 +232,19 @@ fn verified(
     content_type: ContentType,
     trust: &Trust<'_>,
     now: UnixTime,
-) -> Result<Verified, RefusalReason> {
+) -> Result<(Opened, Judged), RefusalReason> {
+    let opened = envelope::open(envelope, content_type).map_err(|error| unopened(content_type, &error))?;
+    let judged = judged(&opened, content_type, trust, now)?;
+    Ok((opened, judged))
+}
+
+/// Judges who signed a document, by the roots of its role.
+fn judged(
+    opened: &Opened,
+    content_type: ContentType,
+    trust: &Trust<'_>,
+    now: UnixTime,
+) -> Result<Judged, RefusalReason> {
     let (role, roots) = match content_type {
         ContentType::Definition => (Role::Author, trust.authors),
         ContentType::Order => (Role::OrderSigner, trust.orders),
@@ -222,15 +257,13 @@ fn verified(
     };
     let facts = Facts { revocation: trust.revocation, ..Facts::at(now) };
     let anchors = Anchors { signers: roots, timestamps: trust.timestamps };
-    envelope::verify(envelope, content_type, role, &anchors, &facts).map_err(|error| {
-        let detail = format!("{}: {}", content_type.name(), brief(&error));
-        RefusalReason { lacks_only_a_crl: error.lacks_only_a_crl(), ..refuse(error.refusal(), detail) }
-    })
+    opened.judge(role, &anchors, &facts).map_err(|error| unopened(content_type, &error))
 }
 
-fn text(verified: Verified, what: &str) -> Result<String, RefusalReason> {
-    String::from_utf8(verified.content)
-        .map_err(|error| refuse(Refusal::BadSignature, format!("the {what} is not UTF-8: {error}")))
+/// Returns what is told of an envelope that is refused.
+fn unopened(content_type: ContentType, error: &EnvelopeError) -> RefusalReason {
+    let detail = format!("{}: {}", content_type.name(), brief(error));
+    RefusalReason { lacks_only_a_crl: error.lacks_only_a_crl(), ..refuse(error.refusal(), detail) }
 }
 
 fn check_tenant(tenant: &str, own: &str) -> Result<(), RefusalReason> {
@@ -255,11 +288,12 @@ fn check_time(order: &Order, time_floor: UnixTime, now: UnixTime) -> Result<(), 
     })
 }
 
-fn check_digest(order: &Order, definition_envelope: &[u8]) -> Result<(), RefusalReason> {
+fn check_digest(order: &Order, definition_envelope: &[u8]) -> Result<Digest, RefusalReason> {
     let got = envelope::digest(definition_envelope);
     require(got.as_ref() == order.definition_digest, Refusal::WrongDefinition, || {
         format!("definition {got}; the order names {}", hex::encode(&order.definition_digest))
-    })
+    })?;
+    Ok(got)
 }
 
 fn check_licence(order: &Order, licence: &Licence, device: &Device<'_>) -> Result<(), RefusalReason> {
@@ -305,6 +339,18 @@ fn check_version(definition: &Definition, memory: &Memory<'_>) -> Result<(), Ref
         }
         Some(_) | None => Ok(()),
     }
+}
+
+/// The operator, and as many others as the author asks for (signing.md, "Order").
+fn check_approvals(definition: &Definition, people: usize) -> Result<(), RefusalReason> {
+    let wanted = usize::try_from(definition.approvals()).unwrap_or(usize::MAX);
+    let approvals = people.saturating_sub(1);
+    require(approvals >= wanted, Refusal::Unapproved, || {
+        format!(
+            "{approvals} of the {wanted} approvals that {} asks for; let others sign: muster instruction approve ID",
+            definition.name()
+        )
+    })
 }
 
 /// A device without a certificate runs no action, and is in no audience that does not ask for such devices (C1 of

@@ -2,8 +2,8 @@
 //!
 //! The text is TOML (`spec/signing.md`, "Definition"); what is reviewed is what is signed. Parameters are typed data
 //! that SQL binds; text substitution does not exist. The one exception that proves the rule is `query_parameter` of the
-//! platform's own `Muster-Core-Query`, whose step *is* its parameter. Typed actions, scripts and required approvals are
-//! refused with an error until a version runs them. Start with [`Definition::parse`].
+//! platform's own `Muster-Core-Query`, whose step *is* its parameter. Typed actions and scripts are refused
+//! with an error until a version runs them. Start with [`Definition::parse`].
 
 mod argument;
 pub(crate) mod datetime;
@@ -58,6 +58,7 @@ struct Content {
     platforms: Vec<String>,
     minimum_client_version: Option<semver::Version>,
     sandbox: Sandbox,
+    approvals: u32,
 }
 
 impl Definition {
@@ -171,6 +172,14 @@ impl Definition {
     #[must_use]
     pub fn sandbox(&self) -> Sandbox {
         self.0.sandbox
+    }
+
+    /// Returns how many people must sign an order of it beside the operator who issues it; at most [`APPROVALS_MAX`].
+    ///
+    /// [`APPROVALS_MAX`]: crate::envelope::APPROVALS_MAX
+    #[must_use]
+    pub fn approvals(&self) -> u32 {
+        self.0.approvals
     }
 }
 

@@ -10,6 +10,7 @@
 //! Files of any size are signed beside themselves ([`sign_detached`], [`Detached`]): nothing here ever holds one.
 
 mod attributes;
+mod cosign;
 mod detached;
 mod error;
 mod signer;
@@ -27,6 +28,7 @@ use crate::algorithm::Hash;
 use crate::path::{self, Path};
 use crate::timestamp::{ClaimedStamp, Stamp, Token};
 
+pub use self::cosign::cosign;
 pub use self::detached::{ContentDigest, Detached, Digester, VerifiedFile, sign_detached};
 pub use self::error::{EnvelopeError, SignError};
 pub use self::signer::{RemoteKey, Signer};
@@ -38,6 +40,10 @@ pub const CERTIFICATES_MAX: usize = 8;
 
 /// Most signatures of an order: the operator's and its approvals. Everything else has exactly one.
 pub const ORDER_SIGNERS_MAX: usize = 8;
+
+/// Most approvals that a definition asks for: with the operator's own they are signatures of four people, whose certificates
+/// and CAs fit [`CERTIFICATES_MAX`] even where no two of them have a CA in common.
+pub const APPROVALS_MAX: u32 = 3;
 
 /// How far a signer's clock may be ahead of ours.
 pub const CLOCK_SKEW_SECONDS: u64 = 300;
@@ -151,7 +157,7 @@ pub fn sign(
     structure::sign(content, content_type, &[signer], signing_time)
 }
 
-/// Signs `content` with several signers at once, as an order with its approvals is.
+/// Signs `content` with several signers at once; [`cosign`] adds one later, as an approval is.
 ///
 /// # Errors
 /// As [`sign`]; also no signer at all, one twice, or more than the type may have.
@@ -211,28 +217,81 @@ pub fn verify(
     anchors: &Anchors<'_>,
     facts: &Facts<'_>,
 ) -> Result<Verified, EnvelopeError> {
+    let opened = open(envelope, content_type)?;
+    let Judged { signers, roots, signing_time, stamped_at } = opened.judge(role, anchors, facts)?;
+    Ok(Verified { content: opened.content, signers, roots, signing_time, stamped_at })
+}
+
+/// An envelope whose signatures hold by the keys of the certificates in it. That never changes, so it may be kept; whether those who
+/// signed are to be trusted does, and is judged each time.
+#[derive(Debug)]
+pub struct Opened {
+    structure: Structure,
+    content: Vec<u8>,
+    /// When each signature was made, by its signer's own clock.
+    signed_at: Vec<UnixTime>,
+}
+
+/// Signatures of signers who may play their role.
+#[derive(Debug, Clone)]
+pub struct Judged {
+    /// As [`Verified::signers`].
+    pub signers: Vec<Certificate>,
+    /// As [`Verified::roots`].
+    pub roots: Vec<Certificate>,
+    /// As [`Verified::signing_time`].
+    pub signing_time: UnixTime,
+    /// As [`Verified::stamped_at`].
+    pub stamped_at: Option<UnixTime>,
+}
+
+/// Opens an envelope: its form, and every signature by the key of its certificate. Nobody is trusted by that.
+///
+/// # Errors
+/// As [`verify`], of whose checks these are the first.
+pub fn open(envelope: &[u8], content_type: ContentType) -> Result<Opened, EnvelopeError> {
     let mut structure = Structure::read(envelope, content_type)?;
     let Some(content) = structure.content.take() else {
         return Err(structure::form("a detached signature; it is verified beside its file"));
     };
-    let digest = |hash: Hash| Ok(hash.of(&content).as_ref().to_vec());
-    let judged = judge(&structure, digest, role, anchors, facts)?;
-    let Judged { signers, roots, signing_time, stamped_at } = judged;
-    Ok(Verified { content, signers, roots, signing_time, stamped_at })
+    let signed_at = signed_at(&structure, |hash: Hash| Ok(hash.of(&content).as_ref().to_vec()))?;
+    Ok(Opened { structure, content, signed_at })
 }
 
-/// Signatures that all hold.
-struct Judged {
-    signers: Vec<Certificate>,
-    roots: Vec<Certificate>,
-    signing_time: UnixTime,
-    stamped_at: Option<UnixTime>,
+impl Opened {
+    /// Returns the bytes that were signed.
+    #[must_use]
+    pub fn content(&self) -> &[u8] {
+        &self.content
+    }
+
+    /// Judges who signed it, and its timestamps, as [`verify`] does.
+    ///
+    /// # Errors
+    /// What is wrong; [`EnvelopeError::refusal`] gives the code for it.
+    pub fn judge(
+        &self,
+        role: Role,
+        anchors: &Anchors<'_>,
+        facts: &Facts<'_>,
+    ) -> Result<Judged, EnvelopeError> {
+        judge(&self.structure, &self.signed_at, role, anchors, facts)
+    }
 }
 
-/// Judges every signature over a content with this digest.
-fn judge(
+/// Verifies every signature over a content with this digest; returns when each was made.
+fn signed_at(
     structure: &Structure,
     digest: impl Fn(Hash) -> Result<Vec<u8>, EnvelopeError>,
+) -> Result<Vec<UnixTime>, EnvelopeError> {
+    let at = |signature: &Signature| structure.verify_signature(signature, &digest(signature.hash)?);
+    structure.signatures.iter().map(at).collect()
+}
+
+/// Judges those whose signatures were verified.
+fn judge(
+    structure: &Structure,
+    signed_at: &[UnixTime],
     role: Role,
     anchors: &Anchors<'_>,
     facts: &Facts<'_>,
@@ -241,8 +300,7 @@ fn judge(
     let (mut signing_time, mut stamped_at) = (epoch, Some(epoch));
     let (mut signers, mut roots) = (Vec::new(), Vec::new());
     let mut used: Vec<Certificate> = Vec::new();
-    for signature in &structure.signatures {
-        let signed_at = structure.verify_signature(signature, &digest(signature.hash)?)?;
+    for (signature, &signed_at) in structure.signatures.iter().zip(signed_at) {
         let stamp = stamp(signature, anchors, facts)?.map(|stamp| stamp.at);
         let signed_at_least = stamp.filter(|_| structure.content_type().outlives_certificate());
         let facts = Facts { signed_at: signed_at_least, ..*facts };

@@ -12,6 +12,7 @@
 
 pub mod admit;
 mod algorithm;
+pub mod approval;
 mod attributes;
 pub mod audience;
 pub mod definition;

@@ -37,6 +37,13 @@ pub(crate) enum Entry<'a> {
     },
     /// Submits a signed order, whose definition passed as `Issue` when it was prepared.
     Submit,
+    /// Approves an instruction of this definition: whoever may issue it.
+    Approve {
+        /// The definition's name.
+        definition: &'a str,
+        /// Its kind; `None`: it is not known any more.
+        kind: Option<GrantKind>,
+    },
     /// Stops an instruction of this definition: whoever may issue it, and every administrator.
     Stop {
         /// The definition's name.
@@ -159,6 +166,7 @@ fn authenticate(caller: &Caller, entry: Entry<'_>) -> Result<(), Denied> {
         Entry::Read
         | Entry::Issue { .. }
         | Entry::Submit
+        | Entry::Approve { .. }
         | Entry::Stop { .. }
         | Entry::ImportDefinition
         | Entry::ImportLicence
@@ -177,7 +185,9 @@ fn authenticate(caller: &Caller, entry: Entry<'_>) -> Result<(), Denied> {
 fn least_role(entry: Entry<'_>) -> Option<GrantRole> {
     match entry {
         Entry::Read => Some(GrantRole::Viewer),
-        Entry::Issue { .. } | Entry::Submit | Entry::Stop { .. } => Some(GrantRole::Issuer),
+        Entry::Issue { .. } | Entry::Submit | Entry::Approve { .. } | Entry::Stop { .. } => {
+            Some(GrantRole::Issuer)
+        }
         Entry::ImportDefinition
         | Entry::ImportLicence
         | Entry::ImportPolicy
@@ -198,7 +208,7 @@ fn covers(grant: &Grant, caller: &Caller, wanted: GrantRole, entry: Entry<'_>) -
         Entry::Issue { definition, kind } => (definition, kind),
         // Who looks after the Switch must be able to end whatever runs through it.
         Entry::Stop { .. } if grant.role >= GrantRole::Administrator => return true,
-        Entry::Stop { definition, kind } => (definition, kind),
+        Entry::Approve { definition, kind } | Entry::Stop { definition, kind } => (definition, kind),
         Entry::Read
         | Entry::Submit
         | Entry::ImportDefinition
@@ -225,6 +235,7 @@ fn act(entry: Entry<'_>) -> String {
         Entry::Read => "read".to_owned(),
         Entry::Issue { definition, .. } => format!("issue `{definition}`"),
         Entry::Submit => "submit an order".to_owned(),
+        Entry::Approve { definition, .. } => format!("approve an instruction of `{definition}`"),
         Entry::Stop { definition, .. } => format!("stop an instruction of `{definition}`"),
         Entry::ImportDefinition => "import a definition".to_owned(),
         Entry::ImportLicence => "import a licence".to_owned(),
@@ -237,7 +248,10 @@ fn act(entry: Entry<'_>) -> String {
 }
 
 fn narrowed(entry: Entry<'_>) -> String {
-    let (Entry::Issue { definition, kind } | Entry::Stop { definition, kind }) = entry else {
+    let (Entry::Issue { definition, kind }
+    | Entry::Approve { definition, kind }
+    | Entry::Stop { definition, kind }) = entry
+    else {
         return String::new();
     };
     let kind = match kind {
@@ -287,6 +301,27 @@ mod tests {
             assert_eq!(decided.is_ok(), may, "{said}: {decided:?}");
         }
         assert!(Gate::new(Vec::new()).admit(Some(&caller(Role::Device)), STOP).is_err());
+    }
+
+    #[test]
+    fn an_instruction_is_approved_by_whoever_may_issue_it_and_by_nobody_else() {
+        let approve = Entry::Approve { definition: "Acme-Service-Restart", kind: Some(GrantKind::Action) };
+        let narrow = |role, prefix: &str, kind| Grant {
+            prefixes: vec![prefix.to_owned()],
+            kinds: vec![kind],
+            ..grant(role)
+        };
+        for (granted, may) in [
+            (narrow(GrantRole::Issuer, "Acme", GrantKind::Action), true),
+            (narrow(GrantRole::Issuer, "Acme", GrantKind::Question), false),
+            (narrow(GrantRole::Administrator, "Other", GrantKind::Action), false),
+            (grant(GrantRole::Viewer), false),
+        ] {
+            let said = format!("{granted:?}");
+            let decided = Gate::new(vec![granted]).admit(Some(&caller(Role::Operator)), approve).map(|_| ());
+            assert_eq!(decided.is_ok(), may, "{said}: {decided:?}");
+        }
+        assert!(Gate::new(Vec::new()).admit(Some(&caller(Role::Service)), approve).is_err());
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub(crate) struct Opened {
     pub(crate) order: muster_proto::order::v1::Order,
     /// Whose key signed it.
     pub(crate) signer: OrderSigner,
+    /// How many different people signed it.
+    pub(crate) people: usize,
 }
 
 /// An order whose envelope was verified, by what it asks for.

@@ -272,7 +272,10 @@ impl<A: Admission> Instructions<A> {
             }
             Err(refused) => {
                 let result = outcome::refused(entry.instruction, &refused, now.wall_ms);
-                self.refuse(entry.order_digest, Some(entry), result);
+                let order_digest = entry.order_digest;
+                // With the approvals that it lacks, the same order is to run: the journal would keep it out.
+                let entry = (refused.refusal != Refusal::Unapproved).then_some(entry);
+                self.refuse(order_digest, entry, result);
             }
         }
     }

@@ -9,7 +9,8 @@ use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::order::v1::Order;
 use muster_proto::session::v1::InclusionProof;
 use muster_service::credentials::Revocation;
-use muster_signing::admit::{self, Admitted, RefusalReason};
+use muster_signing::admit::{self, Admitted, Documents, RefusalReason};
+use muster_signing::approval::people;
 use muster_signing::definition::{Sandbox, Step};
 use muster_signing::policy::Policy;
 use muster_signing::{envelope, order};
@@ -34,6 +35,7 @@ pub(crate) struct SignedAdmission {
     version: semver::Version,
     platform: String,
     followed: Followed,
+    documents: Documents,
 }
 
 impl SignedAdmission {
@@ -54,6 +56,7 @@ impl SignedAdmission {
             version: version.unwrap_or_else(|_| semver::Version::new(0, 0, 0)),
             platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
             followed,
+            documents: Documents::default(),
         })
     }
 }
@@ -64,13 +67,14 @@ impl SignedAdmission {
         &self.trust
     }
 
-    /// Opens an order: of an operator, or of the Switch if the policy that is followed names the key that signed it.
+    /// Opens an order: of an operator, or of the Switch if the policy that is followed names the key that signed it. Also tells how many
+    /// people signed it.
     fn signed_order(
         &self,
         envelope: &[u8],
         trust: &SigningTrust,
         now: UnixTime,
-    ) -> Result<(Order, OrderSigner), Refused> {
+    ) -> Result<(Order, OrderSigner, usize), Refused> {
         let policy = self.followed.current();
         let key = policy.as_ref().and_then(|policy| policy.terms().order_key.as_ref());
         let is_switchs = |signer: &&Certificate| key.is_some_and(|key| key.is(&signer.thumbprint()));
@@ -86,7 +90,7 @@ impl SignedAdmission {
         };
         let (order, signers) = signed.map_err(refused)?;
         let switchs = signers.iter().find(is_switchs).map(|signer| OrderSigner::Switch(signer.thumbprint()));
-        Ok((order, switchs.unwrap_or(OrderSigner::Operator)))
+        Ok((order, switchs.unwrap_or(OrderSigner::Operator), people(&signers)))
     }
 
     /// Returns the policy that grants what may run.
@@ -98,7 +102,7 @@ impl SignedAdmission {
 impl Admission for SignedAdmission {
     fn open(&self, envelope: &[u8], now_ms: i64) -> Result<Signed, Refused> {
         let trust = self.trust.current_for(envelope, Role::OrderSigner);
-        let (order, signer) = self.signed_order(envelope, &trust, unix_time(now_ms))?;
+        let (order, signer, people) = self.signed_order(envelope, &trust, unix_time(now_ms))?;
         let unreadable =
             |field| Refused::new(Refusal::BadSignature, format!("the signed order has no usable {field}"));
         if let Some(stops) = order::stops(&order) {
@@ -114,6 +118,7 @@ impl Admission for SignedAdmission {
             expires_at_ms: order.expires_at_ms,
             order,
             signer,
+            people,
         })))
     }
 
@@ -167,12 +172,14 @@ impl Admission for SignedAdmission {
         };
         admit::admit(
             &opened.order,
+            opened.people,
             definition,
             licence,
             proof,
             &trust.as_trust(),
             &device,
             &memory,
+            &self.documents,
             unix_time(now_ms),
         )
         .map_err(refused)

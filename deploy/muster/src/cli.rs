@@ -178,6 +178,29 @@ pub(crate) enum Instruction {
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
+    /// Sign an instruction of somebody else whose definition asks for approvals
+    #[command(
+        after_help = "What is shown comes from the signed order itself. Your signature, with your order key, counts on the devices: as many             people as the definition's author asks for, beside the one who issued it. With the last one the order is sent.
+
+            Examples:
+  muster instruction approve 0197a6c8-0000-7000-8000-000000000001
+              muster instruction approve 0197a6c8-0000-7000-8000-000000000001 --yes -o json"
+    )]
+    Approve {
+        /// Its id
+        id: String,
+        /// Do not ask for the device count
+        #[arg(long)]
+        yes: bool,
+        /// How long to wait for answers, once it lacks nothing
+        #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
+        wait: Duration,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+        #[command(flatten)]
+        key: Box<OrderKey>,
+    },
     /// End an instruction on every device: what waits never starts, what runs is ended, what has answered keeps its answer
     #[command(
         after_help = "The stop is signed with your order key, and devices believe nobody else's. Those that are away get it before \

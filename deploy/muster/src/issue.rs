@@ -112,7 +112,7 @@ fn text_argument(name: &str, value: &str) -> NamedValue {
 }
 
 /// Verifies a definition's signature against the home's author roots, and parses it.
-fn verified_definition(home: &Home, bytes: &[u8]) -> Result<Definition, Failure> {
+pub(crate) fn verified_definition(home: &Home, bytes: &[u8]) -> Result<Definition, Failure> {
     let text = verified_definition_text(home, bytes)?;
     Definition::parse(&text).map_err(|error| Failure::denied(format!("the definition: {error}")))
 }

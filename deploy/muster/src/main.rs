@@ -3,6 +3,7 @@
 //! `cli` says what can be typed, `command` does it, `operator` talks to the Switch, `output` prints.
 
 mod address;
+mod approve;
 mod cli;
 mod command;
 mod dev;

@@ -246,6 +246,24 @@ pub(crate) fn print_pairs(pairs: Vec<(String, Cell)>, format: Format) -> Result<
     table.print(format)
 }
 
+/// Asks for the number of devices, as a person who means it types it.
+///
+/// # Errors
+/// There is no terminal, or another number was typed; `what` says of what.
+pub(crate) fn confirm_count(what: &str, devices: u64) -> Result<(), Failure> {
+    use std::io::IsTerminal as _;
+    let refuse = |why: &str| {
+        Failure::usage(format!("{what} on {devices} devices; {why}")).with_next("the same command with --yes")
+    };
+    if !std::io::stdin().is_terminal() {
+        return Err(refuse("no terminal to confirm it on"));
+    }
+    note(&format!("{what}. Type the number of devices to go on ({devices}):"));
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).map_err(|error| refuse(&error.to_string()))?;
+    if line.trim() == devices.to_string() { Ok(()) } else { Err(refuse("the number typed was another")) }
+}
+
 /// A moment in UTC, as RFC 3339 with seconds.
 pub(crate) fn moment(at_ms: i64) -> String {
     let since = std::time::Duration::from_millis(u64::try_from(at_ms).unwrap_or(0));

@@ -194,6 +194,20 @@ mod tests {
             Err(Status::unimplemented("prepare"))
         }
 
+        async fn prepare_approval(
+            &self,
+            _: Request<api::PrepareApprovalRequest>,
+        ) -> Result<Response<api::PrepareApprovalResponse>, Status> {
+            Err(Status::unimplemented("prepare approval"))
+        }
+
+        async fn submit_approval(
+            &self,
+            _: Request<api::SubmitApprovalRequest>,
+        ) -> Result<Response<api::SubmitApprovalResponse>, Status> {
+            Err(Status::unimplemented("submit approval"))
+        }
+
         async fn prepare_stop(
             &self,
             _: Request<api::PrepareStopRequest>,

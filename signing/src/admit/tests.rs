@@ -126,6 +126,54 @@ fn what_is_at_the_edge_is_admitted() {
 }
 
 #[test]
+fn an_order_runs_only_with_the_approvals_that_its_author_asks_for() {
+    let mut case = Case::new();
+    case.replace_definition(&DEFINITION.replace("platforms", "approvals = 2\nplatforms"));
+    for (people, admitted) in [(0, false), (1, false), (2, false), (3, true), (4, true)] {
+        case.people = people;
+
+        let verdict = case.judge();
+
+        assert_eq!(verdict.is_ok(), admitted, "{people}: {verdict:?}");
+        assert!(admitted || verdict.is_err_and(|refused| refused.refusal == Refusal::Unapproved), "{people}");
+    }
+}
+
+#[test]
+fn a_definition_is_opened_once_and_its_signer_judged_each_time() {
+    let mut case = Case::new();
+    case.judge().unwrap();
+    case.judge().unwrap();
+    assert_eq!(case.documents.definitions(), 1);
+
+    // What is remembered is no licence, and no trust.
+    case.terms.serial = 6;
+    case.distrust_author();
+    assert_eq!(case.judge().unwrap_err().refusal, Refusal::UntrustedSigner);
+    let case = Case { authors: Pki::deep("authors"), ..case };
+    assert_eq!(case.judge().unwrap_err().refusal, Refusal::UntrustedSigner);
+    // Bytes that do not verify are not remembered, whatever came before.
+    let mut case = Case::new();
+    case.definition[400] ^= 1;
+    case.order.definition_digest = envelope::digest(&case.definition).to_vec();
+    for _ in 0..2 {
+        assert_eq!(case.judge().unwrap_err().refusal, Refusal::BadSignature);
+    }
+    assert_eq!(case.documents.definitions(), 0);
+}
+
+#[test]
+fn what_is_remembered_of_documents_is_bounded_by_bytes() {
+    let mut case = Case::new();
+    let padding = format!("# {}\n", "x".repeat(100 * 1024));
+    for number in 0..15 {
+        case.replace_definition(&format!("{padding}# {number}\n{DEFINITION}"));
+        case.judge().unwrap();
+    }
+    assert_eq!(case.documents.definitions(), 10, "1 MiB of them");
+}
+
+#[test]
 fn a_stop_needs_an_operator_of_this_tenant_and_the_time_and_nothing_else() {
     let case = Case::new();
     let stop = stop_of(&case.order);
@@ -290,6 +338,8 @@ struct Case {
     client: &'static str,
     highest: Option<&'static str>,
     time_floor: u64,
+    people: usize,
+    documents: Documents,
 }
 
 impl Case {
@@ -347,6 +397,8 @@ impl Case {
             client: "0.1.0",
             highest: None,
             time_floor: NOW,
+            people: 1,
+            documents: Documents::default(),
         }
     }
 
@@ -423,7 +475,8 @@ impl Case {
         let highest = self.highest.map(|version| version.parse().unwrap());
         let memory = Memory { highest_version: highest.as_ref(), time_floor: at(self.time_floor) };
         let (roots, proof) = (self.roots(), self.proof.as_ref());
-        admit(order, definition, licence, proof, &self.trust(&roots), &device, &memory, at(NOW))
+        let (people, trust) = (self.people, self.trust(&roots));
+        admit(order, people, definition, licence, proof, &trust, &device, &memory, &self.documents, at(NOW))
     }
 }
 

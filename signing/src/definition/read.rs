@@ -15,6 +15,7 @@ use super::document::{self, Document};
 use super::error::{Fault, Faults};
 use super::rule::Rule;
 use super::{Content, DefinitionName, ITEMS_MAX, Resource, ResultColumn, TEXT_BYTES_MAX};
+use crate::envelope::APPROVALS_MAX;
 
 /// Longest description in bytes; it is shown on one screen.
 const SAYS_BYTES_MAX: usize = 1_024;
@@ -52,7 +53,7 @@ pub(super) fn content(document: &Document, faults: &mut Faults) -> Option<Conten
     let steps = step::steps(document, name.as_ref(), &parameters, faults);
     let result = columns(&document.result, faults);
     faults.take(check_columns(document));
-    faults.take(refuse_approvals(document));
+    let approvals = faults.take(approvals(document));
     let version = faults.take(version(&document.version));
     let says = says(&document.says, document, faults);
     let aggregate =
@@ -80,6 +81,7 @@ pub(super) fn content(document: &Document, faults: &mut Faults) -> Option<Conten
         platforms,
         minimum_client_version,
         sandbox: document.sandbox,
+        approvals: approvals?,
     })
 }
 
@@ -99,14 +101,14 @@ fn refuse_hidden_order(text: &str) -> Result<(), Fault> {
     }
 }
 
-/// What is signed today must not be run tomorrow with fewer signatures than its author asked for.
-fn refuse_approvals(document: &Document) -> Result<(), Fault> {
+fn approvals(document: &Document) -> Result<u32, Fault> {
     match &document.approvals {
-        Some(approvals) if *approvals.get_ref() > 0 => {
-            let found = "required approvals are not supported by this version";
-            Err(fault(approvals, Rule::ApprovalsUnsupported, found).fix("remove `approvals`"))
+        Some(approvals) if *approvals.get_ref() > APPROVALS_MAX => {
+            let found = format!("{} approvals", approvals.get_ref());
+            Err(fault(approvals, Rule::ApprovalsOutOfRange, found).wanted(format!("0 to {APPROVALS_MAX}")))
         }
-        Some(_) | None => Ok(()),
+        Some(approvals) => Ok(*approvals.get_ref()),
+        None => Ok(0),
     }
 }
 

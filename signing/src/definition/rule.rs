@@ -128,8 +128,8 @@ rules! {
     GatherBeyondOrder = "gather-beyond-order", Error;
     /// A default outside its bounds.
     TimeToLiveOrder = "time-to-live-order", Error;
-    /// Approvals, which this version does not count.
-    ApprovalsUnsupported = "approvals-unsupported", Error;
+    /// More approvals than an order may have.
+    ApprovalsOutOfRange = "approvals-out-of-range", Error;
     /// A parameter that no step uses.
     ParameterUnused = "parameter-unused", Warning;
     /// A resource that no step uses.

@@ -170,7 +170,7 @@ fn a_problem_has_its_line_and_what_would_do() {
         ("max = \"7d\"", "max = \"8d\"", 50, "at most 7d"),
         ("default = \"1h\"", "default = \"1s\"", 50, "min <= default <= max"),
         ("[limits]", "approvals = 2\n[limits]", 44, "unknown field"),
-        ("[[parameter]]", "approvals = 2\n[[parameter]]", 7, "approvals are not supported"),
+        ("[[parameter]]", "approvals = 4\n[[parameter]]", 7, "0 to 3"),
         ("Which", "Which \u{202e}", 5, "U+202E"),
     ] {
         let text = EXAMPLE.replacen(from, to, 1);

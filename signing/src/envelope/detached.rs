@@ -7,7 +7,7 @@ use muster_pki::{Certificate, Facts, Role, UnixTime};
 
 use super::error::{EnvelopeError, SignError};
 use super::structure::{self, Structure, form};
-use super::{Anchors, ContentType, Judged, Signer, judge};
+use super::{Anchors, ContentType, Judged, Signer, judge, signed_at};
 use crate::algorithm::Hash;
 
 /// Hashes a file, piece by piece.
@@ -138,8 +138,9 @@ impl Detached {
             let is_same = content.hash == hash;
             is_same.then(|| content.value.clone()).ok_or_else(|| form("a digest of another algorithm"))
         };
+        let signed_at = signed_at(&self.structure, digest)?;
         let Judged { signers, roots, signing_time, stamped_at } =
-            judge(&self.structure, digest, role, anchors, facts)?;
+            judge(&self.structure, &signed_at, role, anchors, facts)?;
         let signer = signers.into_iter().next().ok_or_else(|| form("no signature"))?;
         let root = roots.into_iter().next().ok_or_else(|| form("no root"))?;
         Ok(VerifiedFile { signer, root, signing_time, stamped_at })

@@ -182,6 +182,14 @@ pub enum SignError {
         /// How many there may be.
         wanted: usize,
     },
+    /// A second signature of one signer.
+    #[error("{0} has signed it already; another person's signature is wanted")]
+    SignedBefore(String),
+    /// More certificates than an envelope may have.
+    #[error(
+        "the envelope would have {0} certificates; wanted at most {CERTIFICATES_MAX}: let signers have a CA in common"
+    )]
+    Certificates(usize),
     /// A time that no envelope can hold.
     #[error("the time of signing is out of range")]
     Time,

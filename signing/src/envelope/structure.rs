@@ -120,7 +120,8 @@ pub(super) fn encode(signed_data: &SignedData) -> Result<Vec<u8>, SignError> {
     Ok(envelope)
 }
 
-fn signer_info(
+/// Signs a content with this digest.
+pub(super) fn signer_info(
     digest: &[u8],
     content_type: ContentType,
     signer: &Signer,
@@ -288,7 +289,7 @@ fn certificates(set: Option<&CertificateSet>) -> Result<Vec<Certificate>, Envelo
 }
 
 /// Returns the algorithms without repetition, as a SET.
-fn digest_algorithms<'a>(
+pub(super) fn digest_algorithms<'a>(
     algorithms: impl Iterator<Item = &'a AlgorithmIdentifierOwned>,
 ) -> Result<SetOfVec<AlgorithmIdentifierOwned>, der::Error> {
     let mut unique: Vec<AlgorithmIdentifierOwned> = Vec::new();

@@ -149,6 +149,64 @@ fn an_order_may_have_several_signers_and_a_definition_may_not() {
 }
 
 #[test]
+fn a_signature_is_added_to_an_order_and_leaves_the_others_as_they_are() {
+    let (ours, deep) = (Pki::flat("orders"), Pki::deep("others"));
+    let (ann, ben) = (ours.signer("ann", Role::OrderSigner), deep.signer("ben", Role::OrderSigner));
+    let roots = Roots::from_certificates([ours.root().clone(), deep.root().clone()]).unwrap();
+    let alone = sign(CONTENT, ContentType::Order, &ann, at(NOW)).unwrap();
+
+    let both = cosign(&alone, &ben, at(NOW + 60)).unwrap();
+
+    let facts = Facts::at(at(NOW + 60));
+    let verified =
+        verify(&both, ContentType::Order, Role::OrderSigner, &Anchors::of(&roots), &facts).unwrap();
+    assert_eq!(verified.content, CONTENT);
+    let signers: Vec<_> = [&ann, &ben].map(|signer| signer.certificate().unwrap().clone()).into();
+    assert!(verified.signers.len() == 2 && signers.iter().all(|one| verified.signers.contains(one)));
+    assert_eq!(verified.signing_time, at(NOW + 60));
+    let values = signature_values(&both).unwrap();
+    assert!(values.contains(&signature_values(&alone).unwrap()[0]), "ann's own is what it was");
+    // In whatever order they sign, it is one form.
+    let other_way =
+        cosign(&sign(CONTENT, ContentType::Order, &ben, at(NOW)).unwrap(), &ann, at(NOW)).unwrap();
+    verify(&other_way, ContentType::Order, Role::OrderSigner, &Anchors::of(&roots), &facts).unwrap();
+}
+
+#[test]
+fn a_signature_that_cannot_be_added_is_refused_with_its_reason() {
+    let pki = Pki::flat("orders");
+    let signer = |name: &str| pki.signer(name, Role::OrderSigner);
+    let ann = signer("ann");
+    let order = sign(CONTENT, ContentType::Order, &ann, at(NOW)).unwrap();
+    let definition = sign(CONTENT, ContentType::Definition, &ann, at(NOW)).unwrap();
+
+    assert_eq!(cosign(&order, &ann, at(NOW)), Err(SignError::SignedBefore("CN=ann".to_owned())));
+    assert_eq!(cosign(&definition, &signer("ben"), at(NOW)), Err(SignError::Signers { got: 2, wanted: 1 }));
+    assert!(matches!(cosign(b"no envelope", &ann, at(NOW)), Err(SignError::Encoding(_))));
+    let mut many = order;
+    for number in 1..ORDER_SIGNERS_MAX {
+        many = cosign(&many, &signer(&format!("signer{number}")), at(NOW)).unwrap();
+    }
+    assert_eq!(
+        cosign(&many, &signer("one more"), at(NOW)),
+        Err(SignError::Signers { got: ORDER_SIGNERS_MAX + 1, wanted: ORDER_SIGNERS_MAX })
+    );
+}
+
+#[test]
+fn as_many_approvals_as_a_definition_may_ask_for_fit_an_order_whatever_their_cas() {
+    let people = |number| Pki::deep(&format!("ca{number}")).signer("x", Role::OrderSigner);
+    let mut order = sign(CONTENT, ContentType::Order, &people(0), at(NOW)).unwrap();
+    for number in 1..=APPROVALS_MAX {
+        order = cosign(&order, &people(number), at(NOW)).unwrap();
+    }
+    let more = cosign(&order, &people(APPROVALS_MAX + 1), at(NOW));
+
+    assert_eq!(inspect(&order).unwrap().signers.len(), 4);
+    assert_eq!(more, Err(SignError::Certificates(CERTIFICATES_MAX + 2)));
+}
+
+#[test]
 fn all_signers_of_an_order_must_be_trusted() {
     let pki = Pki::flat("orders");
     let (ann, eve) =

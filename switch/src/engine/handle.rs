@@ -236,6 +236,21 @@ impl EngineHandle {
         self.ask(|reply| Command::Submit(Box::new(submission), reply)).await
     }
 
+    /// Takes an order with one more signature, of an instruction that lacks approvals. When it returns, the approval is on disk.
+    ///
+    /// # Errors
+    /// [`EngineError::PermissionDenied`] (signature, somebody who has signed it before), [`EngineError::NotPrepared`] (another approval
+    /// came in between), [`EngineError::FailedPrecondition`] (ended, stopped, licence), disk, or as [`Self::connect`].
+    pub(crate) async fn approve(
+        &self,
+        envelope: Vec<u8>,
+        operator: &str,
+    ) -> Result<InstructionId, EngineError> {
+        let (shared, operator) = (Arc::clone(&self.shared), operator.to_owned());
+        let approval = blocking(move || shared::verify_approval(&shared, envelope, operator)).await??;
+        self.ask(|reply| Command::Approve(Box::new(approval), reply)).await
+    }
+
     /// Makes the order that stops an instruction, to be signed; `None`: it has ended, or was stopped before. Stores nothing but
     /// the order's sequence.
     ///

@@ -38,6 +38,8 @@ const OUTBOXES_FORGOTTEN: &str = "muster_switch_outboxes_forgotten_total";
 const DAMAGED: &str = "muster_switch_store_damaged_records_total";
 /// Instructions accepted.
 const INSTRUCTIONS: &str = "muster_switch_instructions_total";
+/// Approvals accepted.
+const APPROVALS: &str = "muster_switch_approvals_total";
 /// Stops accepted.
 const STOPS: &str = "muster_switch_stops_total";
 /// Stops that were refused since as many wait as may.
@@ -91,6 +93,7 @@ pub(crate) fn describe() {
     describe_counter!(OUTBOXES_FORGOTTEN, "outboxes forgotten because their device has later ones");
     describe_counter!(DAMAGED, "stored records that failed their checksum and were set aside, by table");
     describe_counter!(INSTRUCTIONS, "instructions accepted");
+    describe_counter!(APPROVALS, "approvals of instructions accepted");
     describe_counter!(STOPS, "stops of instructions accepted");
     describe_counter!(STOPS_FULL, "stops refused for `engine.stops_max`");
     describe_gauge!(ACTIVE, "instructions with targets that are not terminal");
@@ -190,6 +193,11 @@ pub(crate) fn damaged(table: &'static str) {
 /// Counts an accepted instruction.
 pub(crate) fn instruction_accepted() {
     counter!(INSTRUCTIONS).increment(1);
+}
+
+/// Counts an accepted approval.
+pub(crate) fn approval_accepted() {
+    counter!(APPROVALS).increment(1);
 }
 
 /// Counts an accepted stop.

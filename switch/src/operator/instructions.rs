@@ -11,12 +11,14 @@ use muster_proto::operator::v1::watch_instruction_response::Update;
 use muster_proto::operator::v1::{
     GetInstructionRequest, GetInstructionResponse, Instruction, ListInstructionsRequest,
     ListInstructionsResponse, ListResultsRequest, ListResultsResponse, ListTargetsRequest,
-    ListTargetsResponse, PrepareInstructionRequest, PrepareInstructionResponse, PrepareStopRequest,
-    PrepareStopResponse, SubmitInstructionRequest, SubmitInstructionResponse, SubmitStopRequest,
+    ListTargetsResponse, PrepareApprovalRequest, PrepareApprovalResponse, PrepareInstructionRequest,
+    PrepareInstructionResponse, PrepareStopRequest, PrepareStopResponse, SubmitApprovalRequest,
+    SubmitApprovalResponse, SubmitInstructionRequest, SubmitInstructionResponse, SubmitStopRequest,
     SubmitStopResponse, WatchInstructionRequest, WatchInstructionResponse,
 };
 use muster_proto_grpc::operator::v1::instruction_service_server::InstructionService;
 use muster_signing::definition::Kind;
+use muster_signing::order::Order;
 use muster_signing::{envelope, order};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
@@ -83,12 +85,43 @@ impl InstructionService for Api {
         Ok(Response::new(SubmitInstructionResponse { instruction: instruction.to_string() }))
     }
 
+    async fn prepare_approval(
+        &self,
+        request: Request<PrepareApprovalRequest>,
+    ) -> Result<Response<PrepareApprovalResponse>, Status> {
+        let id = instruction_id(&request.get_ref().instruction)?;
+        self.admit_by_definition(&request, id, approving).await?;
+        let (instruction, definition, envelope) = self.read(move |reader| reader.to_approve(id)).await?;
+        Ok(Response::new(PrepareApprovalResponse {
+            envelope: envelope.into(),
+            definition: definition.into(),
+            instruction: Some(instruction),
+        }))
+    }
+
+    async fn submit_approval(
+        &self,
+        request: Request<SubmitApprovalRequest>,
+    ) -> Result<Response<SubmitApprovalResponse>, Status> {
+        // Before anything is spent on the envelope; whether it may approve this one is asked of what is in it.
+        self.admit(&request, Entry::Submit)?;
+        let id = claimed(&request.get_ref().envelope, |order| {
+            InstructionId::try_from(&order.instruction[..])
+                .map_err(|error| Status::invalid_argument(error.to_string()))
+        })?;
+        let (_, caller) = self.admit_by_definition(&request, id, approving).await?;
+        let SubmitApprovalRequest { envelope } = request.into_inner();
+        let instruction = self.parts().engine.approve(envelope, &caller.name).await?;
+        tracing::info!(%instruction, operator = %caller.name, "instruction approved");
+        Ok(Response::new(SubmitApprovalResponse { instruction: instruction.to_string() }))
+    }
+
     async fn prepare_stop(
         &self,
         request: Request<PrepareStopRequest>,
     ) -> Result<Response<PrepareStopResponse>, Status> {
         let id = instruction_id(&request.get_ref().instruction)?;
-        let (instruction, caller) = self.admit_stop(&request, id).await?;
+        let (instruction, caller) = self.admit_by_definition(&request, id, stopping).await?;
         let PrepareStopRequest { reason, .. } = request.into_inner();
         let prepare = PrepareStop { instruction: id, reason, operator: caller.name };
         let order = self.parts().engine.prepare_stop(prepare).await?.unwrap_or_default();
@@ -101,8 +134,11 @@ impl InstructionService for Api {
     ) -> Result<Response<SubmitStopResponse>, Status> {
         // Before anything is spent on the envelope; whether it may stop this one is asked of what is in it.
         self.admit(&request, Entry::Submit)?;
-        let id = claimed_stop(&request.get_ref().envelope)?;
-        let (_, caller) = self.admit_stop(&request, id).await?;
+        let id = claimed(&request.get_ref().envelope, |order| {
+            let nothing = "the order stops nothing; submit it with SubmitInstruction";
+            order::stops(order).ok_or_else(|| Status::invalid_argument(nothing))
+        })?;
+        let (_, caller) = self.admit_by_definition(&request, id, stopping).await?;
         let SubmitStopRequest { envelope } = request.into_inner();
         let instruction = self.parts().engine.submit_stop(envelope, &caller.name).await?;
         tracing::info!(%instruction, operator = %caller.name, "instruction stopped");
@@ -187,11 +223,12 @@ impl InstructionService for Api {
 }
 
 impl Api {
-    /// Passes a stop of an instruction through the gate.
-    async fn admit_stop<T>(
+    /// Passes a call about an instruction through the gate, which decides by the instruction's definition.
+    async fn admit_by_definition<T>(
         &self,
         request: &Request<T>,
         id: InstructionId,
+        entry: fn(&str, Option<GrantKind>) -> Entry<'_>,
     ) -> Result<(Instruction, Caller), Status> {
         // What an unknown instruction is of cannot be told; whoever may not even read learns nothing of it.
         self.admit(request, Entry::Read)?;
@@ -203,19 +240,29 @@ impl Api {
             "action" => Some(GrantKind::Action),
             _ => None,
         });
-        let caller = self.admit(request, Entry::Stop { definition: &instruction.definition, kind })?;
+        let caller = self.admit(request, entry(&instruction.definition, kind))?;
         Ok((instruction, caller))
     }
 }
 
-/// Returns the instruction that an envelope says it stops; its signature is not looked at.
-fn claimed_stop(envelope: &[u8]) -> Result<InstructionId, Status> {
+fn approving(definition: &str, kind: Option<GrantKind>) -> Entry<'_> {
+    Entry::Approve { definition, kind }
+}
+
+fn stopping(definition: &str, kind: Option<GrantKind>) -> Entry<'_> {
+    Entry::Stop { definition, kind }
+}
+
+/// Returns the instruction that an envelope says it is about; its signatures are not looked at.
+fn claimed(
+    envelope: &[u8],
+    about: impl FnOnce(&Order) -> Result<InstructionId, Status>,
+) -> Result<InstructionId, Status> {
     let inspection =
         envelope::inspect(envelope).map_err(|error| Status::invalid_argument(error.to_string()))?;
     let order =
         order::decode(&inspection.content).map_err(|error| Status::invalid_argument(error.to_string()))?;
-    order::stops(&order)
-        .ok_or_else(|| Status::invalid_argument("the order stops nothing; submit it with SubmitInstruction"))
+    about(&order)
 }
 
 /// What a watch does next when its results are handed out.

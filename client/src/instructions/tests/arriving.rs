@@ -124,6 +124,19 @@ fn what_is_not_admitted_is_remembered_and_answered() {
 }
 
 #[test]
+fn an_order_that_came_before_its_approvals_is_refused_and_runs_with_them() {
+    let mut test = Test::new();
+    test.order("1 unapproved");
+    test.recalled(1, None, Some("unapproved"));
+    assert!(test.effects().contains(&"refuse 1 Unapproved".to_owned()), "and leaves the journal alone");
+
+    test.order("1 unapproved approved");
+    test.recalled(1, None, Some("unapproved"));
+
+    assert!(test.effects().contains(&"intent 1".to_owned()));
+}
+
+#[test]
 fn one_too_many_fails_with_advice() {
     let mut test = Test::new();
     for number in 1..=5 {

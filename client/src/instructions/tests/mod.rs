@@ -72,6 +72,7 @@ impl Admission for Spoken {
             expires_at_ms: NOW_MS + 60_000,
             order: muster_proto::order::v1::Order::default(),
             signer: OrderSigner::Operator,
+            people: if words.contains(&"approved") { 2 } else { 1 },
         })))
     }
 
@@ -93,7 +94,7 @@ impl Admission for Spoken {
 
     fn admit(
         &self,
-        _opened: &Opened,
+        opened: &Opened,
         definition: &[u8],
         _licence: &[u8],
         _proof: Option<&InclusionProof>,
@@ -106,6 +107,9 @@ impl Admission for Spoken {
         self.lacks_a_list(&String::from_utf8_lossy(definition))?;
         let mut plan = plan("Acme-A");
         match definition {
+            b"unapproved" if opened.people < 2 => {
+                return Err(Refused::new(Refusal::Unapproved, "one more".to_owned()));
+            }
             b"wrong-audience" => {
                 return Err(Refused::new(Refusal::WrongAudience, "not for you".to_owned()));
             }

@@ -2,7 +2,7 @@
 
 use muster_proto::common::v1::{ColumnType, TargetState};
 use muster_proto::operator::v1::export_response::Record;
-use muster_proto::operator::v1::{DeviceResult, ExportRequest, Instruction};
+use muster_proto::operator::v1::{Approval, DeviceResult, ExportRequest, Instruction};
 use serde_json::{Value, json};
 
 use super::event;
@@ -56,6 +56,10 @@ fn as_json(record: Record) -> Value {
                     "signer_thumbprint": stop.signer_thumbprint,
                 });
             }
+            if instruction.approvals_wanted > 0 {
+                record["approvals_wanted"] = json!(instruction.approvals_wanted);
+                record["approvals"] = instruction.approvals.iter().map(approval).collect();
+            }
             record
         }
         Record::Transition(transition) => json!({
@@ -75,6 +79,15 @@ fn as_json(record: Record) -> Value {
         ),
         Record::Event(logged) => event::as_json(&logged),
     }
+}
+
+fn approval(given: &Approval) -> Value {
+    json!({
+        "operator": given.operator,
+        "signer": given.signer,
+        "signer_thumbprint": given.signer_thumbprint,
+        "at_ms": given.at_ms,
+    })
 }
 
 fn states(instruction: &Instruction) -> Value {

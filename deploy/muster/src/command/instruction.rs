@@ -2,20 +2,23 @@
 
 use std::time::Duration;
 
-use muster_proto::common::v1::TargetState;
+use muster_proto::common::v1::{ColumnType, NamedValue, TargetState};
 use muster_proto::ids::InstructionId;
 use muster_proto::operator::v1::{
     GetInstructionRequest, Instruction as Shown, ListInstructionsRequest, ListResultsRequest,
     ListTargetsRequest,
 };
+use muster_proto::order::v1::Order;
 use serde_json::json;
 
 use super::issue::{self, Detail};
+use crate::approve::{self, ToApprove};
 use crate::cli::{Instruction, Listing, OrderKey};
 use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::issue::Outcome;
 use crate::operator::{Operator, answered};
+use crate::order_key;
 use crate::output::{self, Cell, Flag, Format, Table};
 use crate::stop::Standing;
 
@@ -29,6 +32,10 @@ pub(crate) async fn run(operator: &Operator, home: &Home, verb: Instruction) -> 
             issue::show(&id, &outcome, output, Detail::Answer)?;
             Ok(outcome.exit())
         }
+        Instruction::Approve { id, yes, wait, output, key } => {
+            let consent = if yes { Consent::Given } else { Consent::Needed };
+            approve(operator, home, &id, consent, &key, wait, output).await
+        }
         Instruction::Stop { id, reason, wait, output, key } => {
             stop(operator, home, (&id, &reason), &key, wait, output).await
         }
@@ -40,6 +47,90 @@ pub(crate) async fn run(operator: &Operator, home: &Home, verb: Instruction) -> 
     }
 }
 
+/// Whether the operator still has to confirm the number of devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Consent {
+    Given,
+    Needed,
+}
+
+/// Shows what an instruction would do, signs it, and prints how it stands; where nothing lacks any more, after a while.
+async fn approve(
+    operator: &Operator,
+    home: &Home,
+    id: &str,
+    consent: Consent,
+    key: &OrderKey,
+    wait: Duration,
+    format: Format,
+) -> Result<Exit, Failure> {
+    let parsed = parse(id)?;
+    let id = &parsed.to_string();
+    match approve::fetch(operator, home, parsed).await? {
+        approve::Standing::Whole(before) => output::note(match before.approvals_wanted {
+            0 => "its definition asks for no approvals; there was nothing to sign",
+            _ => "it lacks no approval any more; there was nothing to sign",
+        }),
+        approve::Standing::Lacks(shown) => {
+            tell(&shown);
+            let (order, targets) = (&shown.order, members(&shown.order));
+            if consent == Consent::Needed {
+                let what = format!("{} waits for your approval", order.definition_name);
+                output::confirm_count(&what, targets)?;
+            }
+            let signer = order_key::open(home, key)?;
+            approve::approve(operator, home, *shown, parsed, &signer).await?;
+        }
+    }
+    let mut instruction = get(operator, id).await?;
+    if instruction.approvals_missing == 0 {
+        instruction = issue::watch_with_progress(operator, id, wait).await?.instruction;
+    }
+    let mut pairs = vec![("instruction", Cell::text(id))];
+    pairs.extend(standing(operator, &instruction).await?);
+    print(pairs, format)?;
+    Ok(if instruction.complete { Exit::Ok } else { Exit::Partial })
+}
+
+fn members(order: &Order) -> u64 {
+    order.audience.as_ref().map_or(0, |audience| audience.members_count)
+}
+
+/// Tells on standard error what is to be approved, as the signed bytes say it.
+fn tell(shown: &ToApprove) {
+    let (order, definition) = (&shown.order, &shown.definition);
+    let argument = |argument: &NamedValue| {
+        let value = argument.value.clone().unwrap_or_default();
+        format!("{}={}", argument.name, Cell::value(&value, ColumnType::Unspecified).text)
+    };
+    let bound = definition.bind(&order.arguments).unwrap_or_default();
+    let arguments: Vec<String> = bound.iter().map(argument).collect();
+    let audience = order.audience.clone().unwrap_or_default().expression;
+    let audience = if audience.is_empty() { "every device".to_owned() } else { audience };
+    let signers: Vec<&str> = shown.signers.iter().map(|signer| signer.subject()).collect();
+    for (what, told) in [
+        ("definition", format!("{} {}", definition.name(), definition.version())),
+        (definition.kind().name(), definition.says().to_owned()),
+        ("arguments", arguments.join(" ")),
+        ("audience", format!("{audience} ({} devices)", members(order))),
+        ("issued by", order.operator.clone()),
+        ("signed by", signers.join("; ")),
+        ("until", output::moment(order.expires_at_ms)),
+    ] {
+        output::note(&output::printable(&format!("  {what:<10}  {told}")));
+    }
+}
+
+fn parse(id: &str) -> Result<InstructionId, Failure> {
+    id.parse()
+        .map_err(|error| Failure::usage(format!("`{id}`: {error}")).with_next("muster instruction list"))
+}
+
+async fn get(operator: &Operator, id: &str) -> Result<Shown, Failure> {
+    let request = GetInstructionRequest { instruction: id.to_owned() };
+    Ok(answered(operator.instructions().get_instruction(request)).await?.instruction.unwrap_or_default())
+}
+
 /// Stops an instruction, waits for its targets, and prints what became of them.
 async fn stop(
     operator: &Operator,
@@ -49,9 +140,7 @@ async fn stop(
     wait: Duration,
     format: Format,
 ) -> Result<Exit, Failure> {
-    let parsed = id
-        .parse::<InstructionId>()
-        .map_err(|error| Failure::usage(format!("`{id}`: {error}")).with_next("muster instruction list"))?;
+    let parsed = parse(id)?;
     let id = &parsed.to_string();
     match crate::stop::stop(operator, home, parsed, reason, key).await? {
         Standing::Stopped => {}
@@ -66,6 +155,22 @@ async fn stop(
     pairs.extend(standing(operator, &instruction).await?);
     print(pairs, format)?;
     Ok(if instruction.complete { Exit::Ok } else { Exit::Partial })
+}
+
+/// Who approved an instruction, and how many are missing; nothing if its definition asks for none.
+fn approved(instruction: &Shown) -> Vec<(&'static str, Cell)> {
+    if instruction.approvals_wanted == 0 {
+        return Vec::new();
+    }
+    let given = instruction.approvals.iter().map(|given| {
+        json!({ "operator": given.operator, "signer": given.signer, "at": output::moment(given.at_ms) })
+    });
+    let names: Vec<&str> = instruction.approvals.iter().map(|given| given.operator.as_str()).collect();
+    vec![
+        ("approvals_wanted", Cell::number(instruction.approvals_wanted.into())),
+        ("approvals_missing", Cell::number(instruction.approvals_missing.into())),
+        ("approved_by", Cell { text: names.join(", "), json: given.collect() }),
+    ]
 }
 
 /// Who stopped an instruction, when and why; nothing if nobody did.
@@ -139,9 +244,7 @@ fn states(instruction: &Shown) -> Cell {
 }
 
 async fn show(operator: &Operator, id: &str, format: Format) -> Result<Exit, Failure> {
-    let request = GetInstructionRequest { instruction: id.to_owned() };
-    let instruction =
-        answered(operator.instructions().get_instruction(request)).await?.instruction.unwrap_or_default();
+    let instruction = get(operator, id).await?;
     let mut pairs = vec![
         ("id", Cell::text(&instruction.id)),
         ("definition", Cell::text(&instruction.definition)),
@@ -166,6 +269,7 @@ async fn standing(operator: &Operator, instruction: &Shown) -> Result<Vec<(&'sta
         ("states", states(instruction)),
         ("complete", Cell::flag(Flag::from(instruction.complete))),
     ];
+    pairs.extend(approved(instruction));
     pairs.extend(stopped(instruction));
     let waiting = waiting(operator, &instruction.id).await?;
     if !waiting.is_empty() {
@@ -184,10 +288,7 @@ fn arguments(instruction: &Shown) -> Cell {
         .iter()
         .map(|argument| {
             let value = argument.value.clone().unwrap_or_default();
-            (
-                argument.name.clone(),
-                Cell::value(&value, muster_proto::common::v1::ColumnType::Unspecified).json,
-            )
+            (argument.name.clone(), Cell::value(&value, ColumnType::Unspecified).json)
         })
         .collect();
     let text: Vec<String> = object.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -213,9 +314,7 @@ async fn waiting(operator: &Operator, id: &str) -> Result<Vec<String>, Failure> 
 }
 
 async fn results(operator: &Operator, id: &str) -> Result<Outcome, Failure> {
-    let request = GetInstructionRequest { instruction: id.to_owned() };
-    let instruction =
-        answered(operator.instructions().get_instruction(request)).await?.instruction.unwrap_or_default();
+    let instruction = get(operator, id).await?;
     let mut outcome = Outcome { instruction, results: Vec::new() };
     let mut page_token = String::new();
     loop {

@@ -75,9 +75,16 @@ async fn issue_and_show(
         return Err(no_target(wish));
     }
     if consent == Consent::ForActions && checked.definition.kind() == Kind::Action {
-        confirm(&checked)?;
+        let what = format!("{} is an action", checked.order.definition_name);
+        output::confirm_count(&what, checked.prepared.targets)?;
     }
     let id = submit(operator, home, wish, &checked, &options.key).await?;
+    if checked.definition.approvals() > 0 {
+        let wanted = checked.definition.approvals();
+        output::note(&format!(
+            "it waits for the approvals of {wanted} others; each signs it by\n  muster instruction approve {id}"
+        ));
+    }
     // A person who ends the wait early still has the id; programs find it in the document, or in the error.
     if matches!(options.output, Format::Table | Format::Wide) {
         output::note(&format!("instruction {id}"));
@@ -146,26 +153,6 @@ fn show_what_if(checked: &Checked, format: Format) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Ok)
-}
-
-/// Asks for the number of devices, as a person who means it types it.
-fn confirm(checked: &Checked) -> Result<(), Failure> {
-    use std::io::IsTerminal as _;
-    let targets = checked.prepared.targets;
-    let refuse = |why: &str| {
-        Failure::usage(format!("{} is an action on {targets} devices; {why}", checked.order.definition_name))
-            .with_next("the same command with --yes")
-    };
-    if !std::io::stdin().is_terminal() {
-        return Err(refuse("no terminal to confirm it on"));
-    }
-    output::note(&format!(
-        "{} is an action. Type the number of devices to go on ({targets}):",
-        checked.order.definition_name
-    ));
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line).map_err(|error| refuse(&error.to_string()))?;
-    if line.trim() == targets.to_string() { Ok(()) } else { Err(refuse("the number typed was another")) }
 }
 
 /// Watches with a coverage bar where a person looks.

@@ -11,7 +11,10 @@ use muster_proto::session::v1::{Event, Result as SessionResult};
 use roaring::RoaringBitmap;
 use tokio::sync::oneshot;
 
-use super::{Draft, HeldDefinition, HeldLicence, HeldPolicy, PreparedOrder, StopCommand, Submission};
+use super::{
+    ApprovalSubmission, Draft, HeldDefinition, HeldLicence, HeldPolicy, PreparedOrder, StopCommand,
+    Submission,
+};
 use crate::engine::{Connect, Connected, EngineError, Prepare, SessionKey};
 
 /// Where an answer goes.
@@ -34,6 +37,7 @@ pub(crate) enum Command {
     Draft(Box<Prepare>, Reply<Draft>),
     Keep(Box<PreparedOrder>, Reply<()>),
     Submit(Box<Submission>, Reply<InstructionId>),
+    Approve(Box<ApprovalSubmission>, Reply<InstructionId>),
     Stop(Box<StopCommand>),
     ImportDefinition(Box<HeldDefinition>, Reply<Definition>),
     ImportLicence(Box<HeldLicence>, Reply<u64>),
@@ -50,6 +54,7 @@ impl Command {
             | Self::Relay(..)
             | Self::Draft(..)
             | Self::Submit(..)
+            | Self::Approve(..)
             | Self::ImportDefinition(..)
             | Self::ImportLicence(..)
             | Self::ImportPolicy(..) => true,

@@ -37,6 +37,7 @@ pub(crate) struct Draft {
     targets: RoaringBitmap,
     online: u64,
     grace: Duration,
+    approvals_wanted: u32,
 }
 
 /// An order that waits for its signature.
@@ -47,6 +48,7 @@ pub(crate) struct PreparedOrder {
     targets: RoaringBitmap,
     proofs: Arc<Proofs>,
     grace: Duration,
+    approvals_wanted: u32,
     prepared_at_ms: i64,
     /// Who may submit it.
     operator: String,
@@ -61,6 +63,8 @@ pub(crate) struct Submission {
     /// The signed bytes.
     pub(crate) content: Vec<u8>,
     pub(crate) order: Order,
+    /// How many other people than the one who issues it have signed it.
+    pub(crate) approvals: u32,
     pub(crate) idempotency_key: String,
     pub(crate) operator: String,
 }
@@ -130,6 +134,7 @@ impl Core {
             members: self.devices.members(&targets),
             online: targets.intersection_len(&self.online),
             grace: held.document.limits().run_time.saturating_add(GRACE),
+            approvals_wanted: held.document.approvals(),
             targets,
         })
     }
@@ -206,7 +211,7 @@ impl Core {
     }
 
     fn accept(&mut self, prepared: PreparedOrder, submission: Submission, now_ms: i64) {
-        let PreparedOrder { id, bytes, targets, proofs, grace, .. } = prepared;
+        let PreparedOrder { id, bytes, targets, proofs, grace, approvals_wanted, .. } = prepared;
         self.marks.instruction += 1;
         let position = self.marks.instruction;
         let record = InstructionRecord {
@@ -215,11 +220,13 @@ impl Core {
             created_at_ms: now_ms,
             grace_until_ms: submission.order.expires_at_ms.saturating_add(millis(grace)),
             targets: bitmap_bytes(&targets),
+            approvals_wanted,
+            approvals: submission.approvals,
         };
         // Removed since the order was prepared; the signed root has them in it.
         let gone = &targets - self.devices.all();
         let blocked = (&targets & self.blocked_numbers()) - &gone;
-        let active = Active::new(id, Ledger::queued(targets), &submission.order, &record, Some(proofs));
+        let active = Active::new(id, Ledger::queued(targets), &submission.order, &record, None, Some(proofs));
         self.out.writes.push(Write::Instruction { position, id, record: Box::new(record) });
         let record = SubmissionRecord {
             operator: submission.operator.clone(),
@@ -355,6 +362,7 @@ impl Draft {
             targets: self.targets,
             proofs,
             grace: self.grace,
+            approvals_wanted: self.approvals_wanted,
             prepared_at_ms: 0,
             operator,
         };
@@ -402,7 +410,7 @@ pub(super) fn new_id(now_ms: i64) -> InstructionId {
     InstructionId::from(Uuid::new_v7(time).into_bytes())
 }
 
-fn unlicensed(held: &HeldDefinition, why: &str) -> EngineError {
+pub(super) fn unlicensed(held: &HeldDefinition, why: &str) -> EngineError {
     let (name, version) = (held.document.name(), held.document.version());
     EngineError::FailedPrecondition(format!("{name} {version} cannot be issued: {why}"))
 }

@@ -15,11 +15,13 @@ use prost::Message;
 use roaring::RoaringBitmap;
 
 use super::Core;
+use super::approvals::Unapproved;
 use crate::engine::ledger::Ledger;
 use crate::engine::outgoing::To;
 use crate::engine::proofs::Proofs;
 use crate::engine::store::{
-    CountsRecord, InstructionRecord, LoadedInstruction, Received, TransitionRecord, Write, bitmap_bytes,
+    ApprovalsRecord, CountsRecord, InstructionRecord, LoadedInstruction, Received, TransitionRecord, Write,
+    bitmap_bytes,
 };
 use crate::engine::{DueOrder, ShardMessage, Urgency, metrics};
 
@@ -39,6 +41,8 @@ pub(super) struct Active {
     proofs: OnceLock<Option<Arc<Proofs>>>,
     expires_at_ms: i64,
     grace_until_ms: i64,
+    /// What it lacks; then it goes to nobody.
+    unapproved: Option<Box<Unapproved>>,
     /// When those who are connected but still queued get the order again.
     resend_at_ms: i64,
 }
@@ -65,21 +69,22 @@ impl Active {
         ledger: Ledger,
         order: &Order,
         record: &InstructionRecord,
+        approvals: Option<ApprovalsRecord>,
         proofs: Option<Arc<Proofs>>,
     ) -> Self {
-        let delivery = OrderDelivery { envelope: record.envelope.clone() };
-        let encoded = frame::encode(&Frame { body: Some(Body::Order(delivery)), proof: None });
+        let (envelope, unapproved) = Unapproved::of(record, approvals);
         let audience = order.audience.clone().unwrap_or_default();
         Self {
             id,
             ledger,
             received: HashMap::new(),
             definition_digest: order.definition_digest.clone(),
-            frame: encoded,
+            frame: delivery(envelope),
             root: audience.members_root,
             proofs: proofs.map(|proofs| OnceLock::from(Some(proofs))).unwrap_or_default(),
             expires_at_ms: order.expires_at_ms,
             grace_until_ms: record.grace_until_ms,
+            unapproved,
             resend_at_ms: record.created_at_ms + RESEND_AFTER_MS,
         }
     }
@@ -87,7 +92,7 @@ impl Active {
     pub(super) fn loaded(loaded: LoadedInstruction) -> Self {
         // The record's checksum held, so the order in it is what was decoded when it was accepted.
         let order = Order::decode(&loaded.record.order[..]).unwrap_or_default();
-        let active = Self::new(loaded.id, loaded.ledger, &order, &loaded.record, None);
+        let active = Self::new(loaded.id, loaded.ledger, &order, &loaded.record, loaded.approvals, None);
         Self { received: loaded.received, ..active }
     }
 
@@ -108,6 +113,23 @@ impl Active {
         without.fold(RoaringBitmap::new(), |all, state| all | self.ledger.in_state(state))
     }
 
+    /// Returns what it lacks before it goes to anybody; `None`: nothing.
+    pub(super) fn unapproved(&self) -> Option<&Unapproved> {
+        self.unapproved.as_deref()
+    }
+
+    /// Takes the approvals that there are now; returns whether they are enough.
+    pub(super) fn take_approvals(&mut self, record: ApprovalsRecord, now_ms: i64) -> bool {
+        let envelope = record.envelope.clone();
+        let is_approved = self.unapproved.as_mut().is_some_and(|unapproved| unapproved.take(record));
+        if is_approved {
+            self.unapproved = None;
+            self.frame = delivery(envelope);
+            self.resend_at_ms = now_ms.saturating_add(RESEND_AFTER_MS);
+        }
+        is_approved
+    }
+
     /// Returns the targets whose order was written to no session.
     pub(super) fn queued(&self) -> &RoaringBitmap {
         self.ledger.in_state(TargetState::Queued)
@@ -123,8 +145,8 @@ impl Active {
     fn next_timeout(&self, online: &RoaringBitmap, now_ms: i64) -> Option<i64> {
         let end = self.ends().into_iter().filter(|(state, _)| !self.ledger.in_state(*state).is_empty());
         let end = end.map(|(_, end)| end).min();
-        let unsent =
-            now_ms < self.expires_at_ms && !self.ledger.in_state(TargetState::Queued).is_disjoint(online);
+        let may_be_sent = now_ms < self.expires_at_ms && self.unapproved.is_none();
+        let unsent = may_be_sent && !self.ledger.in_state(TargetState::Queued).is_disjoint(online);
         end.into_iter().chain(unsent.then_some(self.resend_at_ms)).min()
     }
 
@@ -137,6 +159,11 @@ impl Active {
             (TargetState::Running, self.grace_until_ms),
         ]
     }
+}
+
+/// Returns the encoded frame of an order without a proof.
+pub(super) fn delivery(envelope: Bytes) -> Bytes {
+    frame::encode(&Frame { body: Some(Body::Order(OrderDelivery { envelope })), proof: None })
 }
 
 impl Core {
@@ -207,7 +234,7 @@ impl Core {
     }
 
     fn due_order(&mut self, position: i64, number: u32) -> Option<DueOrder> {
-        let active = self.active.get(&position).filter(|_| !self.stops.has(position))?;
+        let active = self.sendable(position)?;
         if self.may_be_sent(active, RoaringBitmap::from([number])).is_empty() {
             return None;
         }
@@ -215,6 +242,12 @@ impl Core {
         let active = self.active.get(&position)?;
         let frame = frame::with_proof(&active.frame, &proof);
         Some(DueOrder { instruction: active.id, frame, urgency: Urgency::Order })
+    }
+
+    /// Returns an instruction whose order may go to devices: it was not stopped, and lacks no approval.
+    fn sendable(&self, position: i64) -> Option<&Active> {
+        let active = self.active.get(&position).filter(|_| !self.stops.has(position));
+        active.filter(|active| active.unapproved.is_none())
     }
 
     /// Returns when [`Self::handle_timeout`] should next be called, milliseconds since 1970.
@@ -248,8 +281,8 @@ impl Core {
         self.send_order(position, waiting);
     }
 
-    fn send_order(&mut self, position: i64, targets: RoaringBitmap) {
-        let Some(active) = self.active.get(&position).filter(|_| !self.stops.has(position)) else { return };
+    pub(super) fn send_order(&mut self, position: i64, targets: RoaringBitmap) {
+        let Some(active) = self.sendable(position) else { return };
         let targets = self.may_be_sent(active, targets);
         if targets.is_empty() {
             return;

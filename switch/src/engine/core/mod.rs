@@ -9,6 +9,7 @@
 //! takes out, `policies` what clients are to follow, `reserve` events when the disk is short, `presence` when devices were last seen, `submissions` which orders
 //! came already, `stops` what operators end, `unauthenticated` devices without a certificate.
 
+mod approvals;
 mod blocking;
 mod command;
 mod devices;
@@ -46,6 +47,7 @@ use super::proofs::Proofs;
 use super::shared::Catalogue;
 use super::store::{Late, Loaded, LoadedMarks, Mark, Received, Write};
 use super::{SessionKey, ShardMessage};
+pub(crate) use approvals::{ApprovalSubmission, approvals};
 pub(crate) use blocking::BlockedDevices;
 pub(crate) use command::{Blocking, Command, EventIn, Reply, ResultIn};
 pub(crate) use devices::Devices;
@@ -262,6 +264,10 @@ impl Core {
             Command::Submit(submission, reply) => {
                 let accepted = self.submit(*submission, moment);
                 self.answer(reply, accepted);
+            }
+            Command::Approve(submission, reply) => {
+                let approved = self.approve(*submission, moment);
+                self.answer(reply, approved);
             }
             Command::Stop(command) => self.handle_stop(*command, moment),
             Command::ImportDefinition(definition, reply) => {

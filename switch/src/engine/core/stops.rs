@@ -10,15 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use muster_proto::common::v1::TargetState;
-use muster_proto::frame;
 use muster_proto::ids::InstructionId;
-use muster_proto::session::v1::{Frame, OrderDelivery, frame::Body};
 use muster_signing::order::{self, Audience, Order};
 use prost::Message as _;
 use roaring::RoaringBitmap;
 
 use super::issue::{NOT_BEFORE_MARGIN, new_id};
-use super::ledgers::Active;
+use super::ledgers::{Active, delivery};
 use super::{Core, Moment, Reply};
 use crate::engine::clock::millis;
 use crate::engine::outgoing::To;
@@ -153,11 +151,6 @@ impl Stopped {
     }
 }
 
-/// Returns the encoded frame of a stop.
-fn delivery(envelope: Bytes) -> Bytes {
-    frame::encode(&Frame { body: Some(Body::Order(OrderDelivery { envelope })), proof: None })
-}
-
 impl Core {
     /// Carries out one command.
     pub(super) fn handle_stop(&mut self, command: StopCommand, moment: Moment) {
@@ -278,10 +271,14 @@ impl Core {
         self.send_stop(position, now_ms);
     }
 
-    /// Ends the targets of a stopped instruction that were never handed their order: they have no session, and it was written to none.
+    /// Ends the targets of a stopped instruction that were never handed their order: they have no session, and it was written to none;
+    /// or it lacks approvals.
     fn cancel_unsent(&mut self, position: i64) {
         let Some(active) = self.active.get(&position) else { return };
-        let unsent = active.queued() - &self.online;
+        let unsent = match active.unapproved() {
+            Some(_) => active.queued().clone(),
+            None => active.queued() - &self.online,
+        };
         self.advance(position, &unsent, TargetState::Cancelled, STOPPED);
     }
 

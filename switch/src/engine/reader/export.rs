@@ -79,7 +79,9 @@ fn instruction(
     match instructions::ledger(connection, shared, &stored) {
         Ok(ledger) => {
             let stop = instructions::stop(connection, shared, stored.position)?;
-            let shown = instructions::instruction(&stored, instructions::counted(&ledger), stop)?;
+            let approvals = instructions::approvals(connection, shared, stored.position)?;
+            let counts = instructions::counted(&ledger);
+            let shown = instructions::instruction(&stored, counts, stop, approvals)?;
             Ok(Some(Record::Instruction(shown)))
         }
         Err(EngineError::Damaged(_)) => Ok(None),

@@ -1,5 +1,6 @@
 //! Reads instructions, their results and targets.
 
+use bytes::Bytes;
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::InstructionId;
 use muster_proto::operator::v1::{DeviceResult, ExportedResult, Instruction, StateCount, Stop, Target};
@@ -9,11 +10,13 @@ use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::pool::{Pool, failed};
-use super::{Cursor, Page};
+use super::{Cursor, Page, fleet};
 use crate::engine::EngineError;
 use crate::engine::ledger::Ledger;
 use crate::engine::shared::Shared;
-use crate::engine::store::{self, CountsRecord, InstructionRecord, StopRecord, checked, key};
+use crate::engine::store::{
+    self, ApprovalsRecord, CountsRecord, InstructionRecord, StopRecord, checked, key,
+};
 
 /// Bytes of a page of results at most (instruction.proto), so that it fits a 4 MiB message.
 const PAGE_BYTES_MAX: usize = 3 << 20;
@@ -205,7 +208,38 @@ fn shown(connection: &Connection, shared: &Shared, stored: &Stored) -> Result<In
         Some(counts) => counts.states,
         None => counted(&ledger(connection, shared, stored)?),
     };
-    instruction(stored, states, stop(connection, shared, stored.position)?)
+    let stop = stop(connection, shared, stored.position)?;
+    instruction(stored, states, stop, approvals(connection, shared, stored.position)?)
+}
+
+/// Returns an instruction, its definition, and its order with all signatures that it has; nothing of the order where it lacks none.
+pub(super) fn to_approve(
+    pool: &Pool,
+    shared: &Shared,
+    id: InstructionId,
+) -> Result<(Instruction, Bytes, Bytes), EngineError> {
+    pool.read(|connection| {
+        let stored = find(connection, shared, id)?;
+        let shown = shown(connection, shared, &stored)?;
+        let (_, definition) = fleet::definition(shared, &shown.definition, &shown.version)?;
+        if shown.approvals_missing == 0 {
+            return Ok((shown, definition, Bytes::new()));
+        }
+        let approvals = approvals(connection, shared, stored.position)?;
+        let envelope = approvals.map_or(stored.record.envelope, |approvals| approvals.envelope);
+        Ok((shown, definition, envelope))
+    })
+}
+
+/// Returns the approvals that came after an instruction; `None`: there are none, or the record is damaged.
+pub(super) fn approvals(
+    connection: &Connection,
+    shared: &Shared,
+    position: i64,
+) -> Result<Option<ApprovalsRecord>, EngineError> {
+    let read = store::approvals::of(connection, position).map_err(failed)?;
+    let note = |what: &String| shared.damage.note("approvals", &position.to_string(), what);
+    Ok(read.inspect_err(note).ok().flatten())
 }
 
 /// Returns how an instruction was stopped; `None`: it was not, or the record is damaged.
@@ -261,12 +295,18 @@ pub(super) fn instruction(
     stored: &Stored,
     states: Vec<StateCount>,
     stop: Option<Stop>,
+    approvals: Option<ApprovalsRecord>,
 ) -> Result<Instruction, EngineError> {
     let order = Order::decode(&stored.record.order[..]).map_err(failed)?;
     let audience = order.audience.unwrap_or_default();
     let targets = audience.members_count;
     let (signer, signer_thumbprint) = signer(&stored.record.envelope);
+    let wanted = stored.record.approvals_wanted;
+    let approved = approvals.as_ref().map_or(stored.record.approvals, |approvals| approvals.approvals);
     Ok(Instruction {
+        approvals_wanted: wanted,
+        approvals_missing: wanted.saturating_sub(approved),
+        approvals: approvals.map(|approvals| approvals.given).unwrap_or_default(),
         signer,
         signer_thumbprint,
         stop,

@@ -125,6 +125,14 @@ impl Reader {
         instructions::one(&self.pool, &self.shared, id)
     }
 
+    /// Returns one instruction, its definition's envelope, and its order with all signatures that it has; no order where it lacks none.
+    ///
+    /// # Errors
+    /// As [`Self::instruction`].
+    pub(crate) fn to_approve(&self, id: InstructionId) -> Result<(Instruction, Bytes, Bytes), EngineError> {
+        instructions::to_approve(&self.pool, &self.shared, id)
+    }
+
     /// Lists instructions, newest first. A damaged one is left out.
     ///
     /// # Errors

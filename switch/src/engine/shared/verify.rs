@@ -11,7 +11,9 @@ use muster_signing::order::{self, Order};
 
 use super::Shared;
 use crate::engine::EngineError;
-use crate::engine::core::{Held, HeldDefinition, HeldLicence, HeldPolicy, StopSubmission, Submission};
+use crate::engine::core::{
+    ApprovalSubmission, Held, HeldDefinition, HeldLicence, HeldPolicy, StopSubmission, Submission, approvals,
+};
 use crate::engine::trust::Trust;
 
 /// Longest idempotency key in bytes (instruction.proto).
@@ -60,14 +62,15 @@ pub(crate) fn verify_order(
             idempotency_key.len()
         )));
     }
-    let (content, order) = open_order(shared, &envelope)?;
+    let (content, order, signers) = open_order(shared, &envelope)?;
     if order::stops(&order).is_some() {
         return Err(EngineError::InvalidArgument(
             "the order is a stop; submit it with SubmitStop".to_owned(),
         ));
     }
-    let digest = envelope::digest(&envelope);
-    Ok(Submission { envelope: Bytes::from(envelope), digest, content, order, idempotency_key, operator })
+    let (digest, approvals) = (envelope::digest(&envelope), approvals(&signers));
+    let envelope = Bytes::from(envelope);
+    Ok(Submission { envelope, digest, content, order, approvals, idempotency_key, operator })
 }
 
 /// Checks a signed stop: signer, then every field.
@@ -76,16 +79,26 @@ pub(crate) fn verify_stop(
     envelope: Vec<u8>,
     operator: String,
 ) -> Result<StopSubmission, EngineError> {
-    let (content, order) = open_order(shared, &envelope)?;
+    let (content, order, _) = open_order(shared, &envelope)?;
     Ok(StopSubmission { envelope: Bytes::from(envelope), content, order, operator })
 }
 
-/// Returns the signed bytes of an order, and what they say.
-fn open_order(shared: &Shared, envelope: &[u8]) -> Result<(Vec<u8>, Order), EngineError> {
+/// Checks an order with one more signature: signers, then every field.
+pub(crate) fn verify_approval(
+    shared: &Shared,
+    envelope: Vec<u8>,
+    operator: String,
+) -> Result<ApprovalSubmission, EngineError> {
+    let (content, order, signers) = open_order(shared, &envelope)?;
+    Ok(ApprovalSubmission { envelope: Bytes::from(envelope), content, order, signers, operator })
+}
+
+/// Returns the signed bytes of an order, what they say, and who signed them.
+fn open_order(shared: &Shared, envelope: &[u8]) -> Result<(Vec<u8>, Order, Vec<Certificate>), EngineError> {
     let trust = shared.trust();
     let (verified, _) = verify(shared, envelope, ContentType::Order, Role::OrderSigner, &trust.orders)?;
     let order = order::decode(&verified.content).map_err(|error| invalid(&error))?;
-    Ok((verified.content, order))
+    Ok((verified.content, order, verified.signers))
 }
 
 fn verify(

@@ -14,8 +14,8 @@ use super::recall::{self, Received};
 use super::record::{checked, verify};
 use super::stops::{self, LoadedStop};
 use super::{
-    CountsRecord, DocumentRecord, InstructionRecord, Mark, Store, StoreError, SubmissionRecord,
-    TransitionRecord, bitmap, blocked, key, online,
+    ApprovalsRecord, CountsRecord, DocumentRecord, InstructionRecord, Mark, Store, StoreError,
+    SubmissionRecord, TransitionRecord, approvals, bitmap, blocked, key, online,
 };
 use crate::engine::core::StoredOutbox;
 use crate::engine::damage::Damage;
@@ -62,6 +62,8 @@ pub(crate) struct LoadedInstruction {
     pub(crate) ledger: Ledger,
     /// What is stored of results of which the last part has yet to come, by device.
     pub(crate) received: HashMap<u32, Received>,
+    /// Approvals that came after it.
+    pub(crate) approvals: Option<ApprovalsRecord>,
 }
 
 /// Numbers that never go back: the last ones given.
@@ -344,7 +346,7 @@ fn load_instructions(connection: &Connection, damage: &Damage, loaded: &mut Load
         {
             continue;
         }
-        match load_instruction(connection, position, id, counts)? {
+        match load_instruction(connection, damage, position, id, counts)? {
             Ok(instruction) if instruction.ledger.is_complete() => {}
             Ok(instruction) => loaded.active.push(instruction),
             Err(what) => {
@@ -358,6 +360,7 @@ fn load_instructions(connection: &Connection, damage: &Damage, loaded: &mut Load
 
 fn load_instruction(
     connection: &Connection,
+    damage: &Damage,
     position: i64,
     id: InstructionId,
     counts: Option<CountsRecord>,
@@ -387,7 +390,12 @@ fn load_instruction(
             let mut received = recall::received(connection, position)?;
             let is_open = |number: u32| ledger.state_of(number).is_some_and(|state| !state.is_terminal());
             received.retain(|number, _| is_open(*number));
-            Ok(Ok(LoadedInstruction { position, id, record, ledger, received }))
+            // Without them it is as it was submitted, and others may approve it again.
+            let approvals = approvals::of(connection, position)?;
+            let approvals =
+                approvals.inspect_err(|what| damage.note("approvals", &position.to_string(), what));
+            let approvals = approvals.ok().flatten();
+            Ok(Ok(LoadedInstruction { position, id, record, ledger, received, approvals }))
         }
     }
 }

@@ -3,6 +3,7 @@
 //! It decides nothing: the core says what to write, as [`Write`]s, and gets back what was loaded, as
 //! `Loaded`. Start reading at [`Store::commit`]; `schema` has the tables, `load` the start.
 
+pub(crate) mod approvals;
 mod blocked;
 mod error;
 mod files;
@@ -29,8 +30,8 @@ use files::Files;
 pub(crate) use load::{Loaded, LoadedInstruction, LoadedMarks, replay};
 pub(crate) use recall::{Late, Received};
 pub(crate) use record::{
-    CountsRecord, DocumentRecord, InstructionRecord, StopRecord, SubmissionRecord, TransitionRecord, checked,
-    checksum, verify,
+    ApprovalsRecord, CountsRecord, DocumentRecord, InstructionRecord, StopRecord, SubmissionRecord,
+    TransitionRecord, checked, checksum, verify,
 };
 pub(crate) use stops::LoadedStop;
 pub(crate) use write::{PolicyWrite, Write};

@@ -49,6 +49,26 @@ pub(crate) struct InstructionRecord {
     /// The targets, a roaring bitmap of device numbers.
     #[prost(bytes = "vec", tag = "5")]
     pub(crate) targets: Vec<u8>,
+    /// How many approvals its definition asks for.
+    #[prost(uint32, tag = "6")]
+    pub(crate) approvals_wanted: u32,
+    /// How many it had when it was accepted: people beside one who signed it.
+    #[prost(uint32, tag = "7")]
+    pub(crate) approvals: u32,
+}
+
+/// The approvals of an instruction that came after it.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ApprovalsRecord {
+    /// The order with all signatures: what devices get once there are enough.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) envelope: bytes::Bytes,
+    /// How many there are with those that came with the order.
+    #[prost(uint32, tag = "2")]
+    pub(crate) approvals: u32,
+    /// Who gave those that came after it, oldest first.
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) given: Vec<muster_proto::operator::v1::Approval>,
 }
 
 /// An accepted stop.

@@ -13,7 +13,7 @@ const APPLICATION_ID: i64 = 0x4d75_5377;
 ///
 /// Each record is a protobuf message beside a CRC32C over the table's name, its key columns and itself. Positions are
 /// given by the core, ascending, and never reused.
-const MIGRATIONS: [&str; 7] = ["
+const MIGRATIONS: [&str; 8] = ["
 CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE devices (number INTEGER PRIMARY KEY, device TEXT NOT NULL, crc INTEGER NOT NULL);
 CREATE INDEX devices_by_name ON devices (device);
@@ -62,6 +62,9 @@ CREATE TABLE blocked (device TEXT PRIMARY KEY, record BLOB NOT NULL, crc INTEGER
 ", "
 -- Stops, by the position of the instruction that they end, and until when they hold.
 CREATE TABLE stops (instruction INTEGER PRIMARY KEY, until_ms INTEGER NOT NULL, record BLOB NOT NULL, crc INTEGER NOT NULL);
+", "
+-- What others than the operator signed of an instruction, by its position.
+CREATE TABLE approvals (instruction INTEGER PRIMARY KEY, record BLOB NOT NULL, crc INTEGER NOT NULL);
 "];
 
 /// Sets up the writing connection and brings the tables up to date.

@@ -7,8 +7,8 @@ use prost::Message;
 use rusqlite::{CachedStatement, Connection, Transaction, params};
 
 use super::{
-    CountsRecord, DocumentRecord, InstructionRecord, Mark, StopRecord, SubmissionRecord, TransitionRecord,
-    blocked, checksum, key,
+    ApprovalsRecord, CountsRecord, DocumentRecord, InstructionRecord, Mark, StopRecord, SubmissionRecord,
+    TransitionRecord, blocked, checksum, key,
 };
 
 /// One row to be written.
@@ -78,6 +78,11 @@ pub(crate) enum Write {
         instruction: i64,
         created_at_ms: i64,
         record: Box<SubmissionRecord>,
+    },
+    /// Replaces what was stored of the instruction's approvals.
+    Approvals {
+        instruction: i64,
+        record: Box<ApprovalsRecord>,
     },
     Stop {
         /// The position of the instruction that it ends.
@@ -195,6 +200,7 @@ fn write_one(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<u
         }
         Write::Instruction { .. }
         | Write::Submission { .. }
+        | Write::Approvals { .. }
         | Write::Stop { .. }
         | Write::Transition { .. }
         | Write::Result { .. }
@@ -202,7 +208,7 @@ fn write_one(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<u
     }
 }
 
-/// Writes the rows that are only ever added.
+/// Writes what becomes of instructions, and events.
 fn write_logged(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<usize> {
     match write {
         Write::Instruction { position, id, record } => {
@@ -220,6 +226,10 @@ fn write_logged(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Resul
             let keys = (*instruction, *created_at_ms);
             let sql = "INSERT INTO submissions VALUES (?1, ?2, ?3, ?4)";
             write_two_keys(transaction, sql, "submissions", keys, record.as_ref())
+        }
+        Write::Approvals { instruction, record } => {
+            let sql = "INSERT OR REPLACE INTO approvals VALUES (?1, ?2, ?3)";
+            write_keyed(transaction, sql, "approvals", *instruction, record.as_ref())
         }
         Write::Stop { instruction, until_ms, record } => {
             let sql = "INSERT OR REPLACE INTO stops VALUES (?1, ?2, ?3, ?4)";

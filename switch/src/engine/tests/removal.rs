@@ -258,7 +258,7 @@ async fn a_store_of_the_third_layout_learns_to_remove() {
     let world = world.restart(|database| {
         database
             .execute_batch(
-                "ALTER TABLE seen DROP COLUMN greeted; DROP TABLE removed; DROP TABLE policies; DROP TABLE policy_followed; DROP TABLE blocked; DROP TABLE stops; PRAGMA user_version = 3;",
+                "ALTER TABLE seen DROP COLUMN greeted; DROP TABLE removed; DROP TABLE policies; DROP TABLE policy_followed; DROP TABLE blocked; DROP TABLE stops; DROP TABLE approvals; PRAGMA user_version = 3;",
             )
             .unwrap();
     });

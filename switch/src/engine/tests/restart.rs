@@ -70,7 +70,7 @@ async fn a_store_of_the_first_version_still_knows_what_it_has_seen() {
 
     let mut world = world.restart(|database| {
         database.execute_batch(
-            "ALTER TABLE seen DROP COLUMN greeted; ALTER TABLE seen DROP COLUMN used; DROP TABLE last_seen; DROP TABLE online; DROP TABLE removed; DROP TABLE policies; DROP TABLE policy_followed; DROP TABLE blocked; DROP TABLE stops; PRAGMA user_version = 1;",
+            "ALTER TABLE seen DROP COLUMN greeted; ALTER TABLE seen DROP COLUMN used; DROP TABLE last_seen; DROP TABLE online; DROP TABLE removed; DROP TABLE policies; DROP TABLE policy_followed; DROP TABLE blocked; DROP TABLE stops; DROP TABLE approvals; PRAGMA user_version = 1;",
         ).unwrap();
     });
     let session = world.connect("w1.acme.local").await;

@@ -79,6 +79,7 @@ impl Hands {
 pub(super) struct Party {
     pub(super) roots: Roots,
     pub(super) issued: Issued,
+    root: Authority,
 }
 
 /// A session as a shard holds it.
@@ -393,7 +394,23 @@ impl Party {
         };
         let issued = root.issue(&request).unwrap();
         let roots = Roots::from_certificates([root.certificate().clone()]).unwrap();
-        Self { roots, issued }
+        Self { roots, issued, root }
+    }
+
+    /// Returns another who signs orders.
+    pub(super) fn signer(&self, name: &str) -> Signer {
+        let now = real_now_ms();
+        let request = Request {
+            common_name: name.to_owned(),
+            dns_names: Vec::new(),
+            ip_addresses: Vec::new(),
+            role: Role::OrderSigner,
+            not_before: at(now, -3_600),
+            not_after: at(now, 30 * 86_400),
+            crl_url: None,
+        };
+        let issued = self.root.issue(&request).unwrap();
+        Signer::from_pem(issued.chain_pem, issued.key_pem).unwrap()
     }
 
     pub(super) fn sign(&self, content: &[u8], content_type: ContentType, now_ms: i64) -> Vec<u8> {

@@ -1,0 +1,143 @@
+//! [`Documents`]: definitions and licences that were opened before.
+//!
+//! A fleet runs few definitions many times. That a signature is over these bytes, and what they say, never changes, so it is found out
+//! once and remembered by the envelope's digest. Who is trusted changes: roots, CRLs and the clock are asked at each judgement.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use muster_proto::common::v1::Refusal;
+use muster_proto::ids::Digest;
+
+use super::{RefusalReason, refuse, unopened};
+use crate::definition::Definition;
+use crate::envelope::{self, ContentType, Opened};
+use crate::licence::Licence;
+
+/// Bytes of envelopes that are remembered at most, of definitions and of licences each: some hundred definitions of a few KiB, and always
+/// the last one.
+const REMEMBERED_BYTES_MAX: usize = 1 << 20;
+
+/// A document whose signatures hold.
+#[derive(Debug)]
+pub(super) struct Signed<T> {
+    pub(super) opened: Opened,
+    /// What it says; read once somebody trusts who signed it, and not before.
+    says: OnceLock<Result<T, RefusalReason>>,
+    read: fn(&str) -> Result<T, RefusalReason>,
+}
+
+/// What was opened before. A clone shares it.
+#[derive(Debug, Clone, Default)]
+pub struct Documents(Arc<Remembered>);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    definitions: Mutex<Latest<Definition>>,
+    licences: Mutex<Latest<Licence>>,
+}
+
+/// The latest first.
+#[derive(Debug)]
+struct Latest<T>(VecDeque<(Digest, usize, Arc<Signed<T>>)>);
+
+impl<T> Default for Latest<T> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl Documents {
+    /// Opens a definition with this digest.
+    pub(super) fn definition(
+        &self,
+        envelope: &[u8],
+        digest: Digest,
+    ) -> Result<Arc<Signed<Definition>>, RefusalReason> {
+        remembered(&self.0.definitions, envelope, digest, definition)
+    }
+
+    /// Opens a licence with this digest.
+    pub(super) fn licence(
+        &self,
+        envelope: &[u8],
+        digest: Digest,
+    ) -> Result<Arc<Signed<Licence>>, RefusalReason> {
+        remembered(&self.0.licences, envelope, digest, licence)
+    }
+
+    /// Returns how many definitions are remembered.
+    #[must_use]
+    pub fn definitions(&self) -> usize {
+        self.0.definitions.lock().unwrap_or_else(PoisonError::into_inner).0.len()
+    }
+}
+
+/// Opens a definition.
+pub(super) fn definition(envelope: &[u8]) -> Result<Signed<Definition>, RefusalReason> {
+    let read = |text: &str| Definition::parse(text).map_err(|error| refuse(Refusal::Unsupported, error));
+    Signed::open(envelope, ContentType::Definition, read)
+}
+
+/// Opens a licence.
+pub(super) fn licence(envelope: &[u8]) -> Result<Signed<Licence>, RefusalReason> {
+    let read = |text: &str| Licence::parse(text).map_err(|error| refuse(Refusal::BadSignature, error));
+    Signed::open(envelope, ContentType::Licence, read)
+}
+
+impl<T: Clone> Signed<T> {
+    fn open(
+        envelope: &[u8],
+        content_type: ContentType,
+        read: fn(&str) -> Result<T, RefusalReason>,
+    ) -> Result<Self, RefusalReason> {
+        let opened =
+            envelope::open(envelope, content_type).map_err(|error| unopened(content_type, &error))?;
+        Ok(Self { opened, says: OnceLock::new(), read })
+    }
+
+    /// Returns what it says; ask once those who signed it are trusted.
+    pub(super) fn says(&self) -> Result<T, RefusalReason> {
+        let read = || {
+            let text = str::from_utf8(self.opened.content());
+            let text = text.map_err(|error| refuse(Refusal::BadSignature, format!("no UTF-8: {error}")))?;
+            (self.read)(text)
+        };
+        self.says.get_or_init(read).clone()
+    }
+}
+
+/// Returns what is remembered of a digest, else opens it, with nobody kept waiting meanwhile.
+fn remembered<T>(
+    latest: &Mutex<Latest<T>>,
+    envelope: &[u8],
+    digest: Digest,
+    open: impl FnOnce(&[u8]) -> Result<Signed<T>, RefusalReason>,
+) -> Result<Arc<Signed<T>>, RefusalReason> {
+    if let Some(found) = latest.lock().unwrap_or_else(PoisonError::into_inner).find(digest) {
+        return Ok(found);
+    }
+    let opened = Arc::new(open(envelope)?);
+    let mut latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
+    latest.remember(digest, envelope.len(), Arc::clone(&opened));
+    Ok(opened)
+}
+
+impl<T> Latest<T> {
+    fn find(&mut self, digest: Digest) -> Option<Arc<Signed<T>>> {
+        let at = self.0.iter().position(|(known, ..)| *known == digest)?;
+        let found = self.0.remove(at)?;
+        let signed = Arc::clone(&found.2);
+        self.0.push_front(found);
+        Some(signed)
+    }
+
+    fn remember(&mut self, digest: Digest, bytes: usize, signed: Arc<Signed<T>>) {
+        self.0.push_front((digest, bytes, signed));
+        while self.0.len() > 1
+            && self.0.iter().map(|(_, bytes, _)| bytes).sum::<usize>() > REMEMBERED_BYTES_MAX
+        {
+            self.0.pop_back();
+        }
+    }
+}
