@@ -16,6 +16,7 @@ mod full_disk;
 mod full_disk_client;
 mod journey;
 mod kill_sweep;
+mod liar;
 mod listeners;
 mod openssl_pki;
 mod people;

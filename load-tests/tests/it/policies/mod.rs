@@ -1,15 +1,12 @@
 //! Client policies under a Switch that lies, and under an honest one whose administrators erred (K1, K4): real processes.
 
-mod liar;
-
-use std::time::Duration;
-
-use muster_pki::authority::{Authority, Request};
 use muster_pki::{Role, UnixTime};
+use muster_proto::session::v1::DocumentKind;
 use muster_signing::envelope::{self, ContentType, Signer};
 use serde_json::Value;
 
-use self::liar::Liar;
+use crate::liar::{Liar, Welcome};
+use crate::support::orders::{operator, signer_of, stranger};
 use crate::support::{Place, run, wait_for, wait_until, write};
 
 const DEVICE: &str = "web1.example.org";
@@ -33,7 +30,7 @@ fn k1_a_lying_switch_with_the_real_key_changes_no_policy_and_is_reported_to_the_
     let at = flipped.windows(3).position(|window| window == b"wss").expect("the text");
     flipped[at] ^= 1;
     let lies = [
-        ("signature", "by a root of the liar's own", sign(&text("dev", 9, &here), &stranger())),
+        ("signature", "by a root of the liar's own", sign(&text("dev", 9, &here), &stranger(Role::Policy))),
         ("signature", "by an operator", sign(&text("dev", 9, &here), &operator(&place))),
         ("signature", "one bit is another", flipped),
         ("older", "an older serial", signed(4, &here)),
@@ -41,13 +38,22 @@ fn k1_a_lying_switch_with_the_real_key_changes_no_policy_and_is_reported_to_the_
         ("not_ours", "another organisation", sign(&text("elsewhere", 9, &here), &administrator)),
     ];
 
-    let liar = Liar::listen(&place, place.ports.sessions);
-    let offers: Vec<Vec<u8>> = lies.iter().map(|(_, _, envelope)| envelope.clone()).collect();
-    let told = liar.offer(offers.clone());
+    let liar = Liar::listen(&place);
+    let mut session = liar.accept(Welcome::default());
+    session.until("what the client follows", |told| told.followed.first().copied());
+    let mut offered = Vec::new();
+    for (_, _, envelope) in &lies {
+        offered.push((DocumentKind::Policy, liar.shelve(envelope)));
+        session.tell_policy(offered.last().map(|(_, digest)| *digest));
+        session.until("the refusal", |told| {
+            let refused = told.events.iter().filter(|event| event.name == "policy.refused");
+            (refused.count() == offered.len()).then_some(())
+        });
+    }
 
-    let all: Vec<_> = offers.iter().map(|envelope| envelope::digest(envelope)).collect();
-    assert_eq!(told.asked, all, "each was looked at");
-    assert_eq!(told.followed, vec![5]);
+    assert_eq!(session.told.asked, offered, "each was looked at");
+    assert!(session.told.followed.iter().all(|serial| *serial == 5), "{:?}", session.told.followed);
+    drop(session);
     let shown = policy(&place);
     assert_eq!((&shown["serial"], &shown["trial"]), (&Value::from(5), &Value::from(0)), "{shown}");
     assert!(shown["text"].as_str().is_some_and(|text| text.contains("the fifth")), "{shown}");
@@ -154,34 +160,7 @@ fn sign(text: &str, signer: &Signer) -> Vec<u8> {
 }
 
 fn administrator(place: &Place) -> Signer {
-    signer_of(place, "policy/cert.pem", "policy/key.pem")
-}
-
-fn operator(place: &Place) -> Signer {
-    signer_of(place, "operator/order.pem", "operator/order.key")
-}
-
-fn signer_of(place: &Place, certificate: &str, key: &str) -> Signer {
-    let read = |name: &str| std::fs::read(place.home().join(name)).expect("a file of the home");
-    Signer::from_pem(read(certificate), read(key)).expect("a signer")
-}
-
-/// Somebody with a certificate for it, of a CA that nobody here knows.
-fn stranger() -> Signer {
-    let day = Duration::from_secs(86_400);
-    let now = UnixTime::now();
-    let root = Authority::root("Liars", day, now).expect("a root");
-    let issued = root.issue(&Request {
-        common_name: "administrator".to_owned(),
-        dns_names: Vec::new(),
-        ip_addresses: Vec::new(),
-        role: Role::Policy,
-        not_before: now,
-        not_after: UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + day / 2),
-        crl_url: Some("http://localhost/crl".to_owned()),
-    });
-    let issued = issued.expect("a certificate");
-    Signer::from_pem(&issued.chain_pem, &issued.key_pem).expect("a signer")
+    signer_of(&place.home(), "policy/cert.pem", "policy/key.pem")
 }
 
 #[track_caller]

@@ -1,21 +1,13 @@
 //! Stops with real processes: at every place where an instruction can be, and under a Switch that lies.
 
-mod liar;
-
-use std::time::Duration;
-
 use muster_load_tests::history::History;
-use muster_pki::authority::{Authority, Request};
-use muster_pki::{Role, UnixTime};
-use muster_proto::common::v1::TargetState;
-use muster_proto::ids::InstructionId;
-use muster_proto::order::v1::{Audience, Order};
-use muster_proto::session::v1::Result as InstructionResult;
-use muster_signing::envelope::{self, ContentType, Signer};
-use muster_signing::order;
+use muster_pki::Role;
+use muster_proto::common::v1::{Refusal, TargetState};
+use muster_proto::order::v1::Order;
 use serde_json::{Value, json};
 
-use self::liar::Liar;
+use crate::liar::{Liar, Welcome};
+use crate::support::orders::{id, operator, order_of, order_without, sign_order, stranger};
 use crate::support::{Place, children, run, sign_definition, wait_for, wait_until};
 
 const RUNS: &str = "web1.example.org";
@@ -92,35 +84,34 @@ fn a_lying_switch_stops_nothing_and_cannot_run_what_an_operator_has_stopped() {
     place.client_config_to(RUNS, place.ports.sessions, "");
     place.record_starts(RUNS);
     place.add_context();
-    let documents = ["home/definitions/Muster-Os-Version.cms", "home/licence.cms"]
+    let [definition, licence] = ["home/definitions/Muster-Os-Version.cms", "home/licence.cms"]
         .map(|name| std::fs::read(place.path(name)).expect("a document"));
-    let issue = |number: u8| sign(&order(&documents[0], number), &operator(&place));
-    let liar = Liar::listen(&place, documents.to_vec());
+    let issue = |number: u8| sign_order(&order_of(&definition, id(number)), &operator(&place));
+    let liar = Liar::listen(&place);
+    liar.shelve(&definition);
+    let welcome = Welcome { licence: Some(liar.shelve(&licence)), ..Welcome::default() };
 
     // Made up, by somebody with a certificate for it and by the Switch's own key.
     let client = place.start_client(RUNS);
-    let mut session = liar.accept();
-    session.deliver(&sign(&stop_of(1), &stranger()));
+    let mut session = liar.accept(welcome);
+    session.deliver(&sign_order(&stop_of(1), &stranger(Role::OrderSigner)));
     session.deliver(&issue(1));
-    assert_eq!(session.result(), (id(1), TargetState::Answered));
+    assert_eq!(session.result(id(1)), (TargetState::Answered, Refusal::Unspecified));
 
     // A real one, before its order; and the client dies in between.
-    session.deliver(&sign(&stop_of(2), &operator(&place)));
-    assert_eq!(session.result(), (id(2), TargetState::Cancelled));
+    session.deliver(&sign_order(&stop_of(2), &operator(&place)));
+    assert_eq!(session.result(id(2)), (TargetState::Cancelled, Refusal::Unspecified));
     client.kill();
     drop(session);
     let client = place.start_client(RUNS);
-    let mut session = liar.accept();
+    let mut session = liar.accept(welcome);
     session.deliver(&issue(2));
     session.deliver(&issue(3));
-    let mut ended = vec![session.result()];
-    while ended.last().is_some_and(|(instruction, _)| *instruction != id(3)) {
-        ended.push(session.result());
-    }
-
-    let of = |number| ended.iter().filter(move |(instruction, _)| *instruction == id(number));
-    assert!(of(2).all(|(_, state)| *state == TargetState::Cancelled), "{ended:?}");
-    assert!(of(3).all(|(_, state)| *state == TargetState::Answered), "{ended:?}");
+    assert_eq!(session.result(id(3)), (TargetState::Answered, Refusal::Unspecified));
+    // What was never acked comes again.
+    let of_two = session.told.results.iter().filter(|result| result.instruction == id(2).to_vec());
+    assert!(of_two.clone().count() > 0, "{:?}", session.told);
+    assert!(of_two.clone().all(|result| result.state() == TargetState::Cancelled), "{:?}", session.told);
     assert_eq!(place.starts(), 2, "the first and the third");
     drop(session);
     drop(liar);
@@ -181,74 +172,6 @@ fn text(value: &Value, name: &str) -> String {
     value[name].as_str().unwrap_or_else(|| panic!("no {name}: {value}")).to_owned()
 }
 
-/// An instruction's id, made long before now.
-fn id(number: u8) -> InstructionId {
-    InstructionId::from([1, 0x97, 0xa6, 0xc8, 0, 0, 0x70, 0, 0x80, 0, 0, 0, 0, 0, 0, number])
-}
-
-fn order(definition: &[u8], number: u8) -> Order {
-    Order {
-        definition_name: "Muster-Os-Version".to_owned(),
-        definition_version: version(definition),
-        definition_digest: envelope::digest(definition).to_vec(),
-        ..common(number)
-    }
-}
-
 fn stop_of(number: u8) -> Order {
-    Order { stops: id(number).to_vec(), reason: REASON.to_owned(), ..common(number + 100) }
-}
-
-fn common(number: u8) -> Order {
-    let now_ms = i64::try_from(UnixTime::now().as_secs()).expect("a time") * 1_000;
-    Order {
-        tenant: "dev".to_owned(),
-        instruction: id(number).to_vec(),
-        licence_serial: 1,
-        audience: Some(Audience::default()),
-        not_before_ms: now_ms - 60_000,
-        expires_at_ms: now_ms + 600_000,
-        sequence: u64::from(number),
-        operator: "operator".to_owned(),
-        ..Order::default()
-    }
-}
-
-fn version(definition: &[u8]) -> String {
-    let text = envelope::inspect(definition).expect("a definition").content;
-    let text = String::from_utf8(text).expect("a text");
-    let definition = muster_signing::definition::Definition::parse(&text).expect("a definition");
-    definition.version().to_string()
-}
-
-fn sign(content: &Order, signer: &Signer) -> Vec<u8> {
-    envelope::sign(&order::encode(content), ContentType::Order, signer, UnixTime::now()).expect("an envelope")
-}
-
-fn operator(place: &Place) -> Signer {
-    let read = |name: &str| std::fs::read(place.home().join(name)).expect("a file of the home");
-    Signer::from_pem(read("operator/order.pem"), read("operator/order.key")).expect("a signer")
-}
-
-/// Somebody with a certificate for orders, of a CA that nobody here knows.
-fn stranger() -> Signer {
-    let day = Duration::from_secs(86_400);
-    let now = UnixTime::now();
-    let root = Authority::root("Liars", day, now).expect("a root");
-    let issued = root.issue(&Request {
-        common_name: "operator".to_owned(),
-        dns_names: Vec::new(),
-        ip_addresses: Vec::new(),
-        role: Role::OrderSigner,
-        not_before: now,
-        not_after: UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + day / 2),
-        crl_url: Some("http://localhost/crl".to_owned()),
-    });
-    let issued = issued.expect("a certificate");
-    Signer::from_pem(&issued.chain_pem, &issued.key_pem).expect("a signer")
-}
-
-/// What is told of a result.
-fn told(result: &InstructionResult) -> (InstructionId, TargetState) {
-    (InstructionId::try_from(&result.instruction[..]).expect("an id"), result.state())
+    Order { stops: id(number).to_vec(), reason: REASON.to_owned(), ..order_without(id(number + 100)) }
 }

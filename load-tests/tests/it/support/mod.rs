@@ -1,5 +1,6 @@
 //! What the tests share: commands and what they said, waiting for conditions, processes that end with the test.
 
+pub(crate) mod orders;
 mod place;
 mod process;
 mod sessions;
