@@ -245,10 +245,10 @@ impl Session<'_> {
                  another outbox_id, events that waited in the copy may be listed twice, and instructions issued before are not run"
             );
             metrics::counter!(crate::metrics::OUTBOX_RENEWED).increment(1);
-            self.deliver(Inbound::Judged { restored_at_ms, switch_ms }).await?;
+            self.deliver(Inbound::Judged { standing, restored_at_ms, switch_ms }).await?;
             return Err(End::Renewed);
         }
-        self.deliver(Inbound::Judged { restored_at_ms, switch_ms }).await?;
+        self.deliver(Inbound::Judged { standing, restored_at_ms, switch_ms }).await?;
         tracing::info!(epoch, "session established");
         metrics::counter!(crate::metrics::SESSIONS).increment(1);
         self.connection.link.send_replace(Link::Up { epoch, since_ms: crate::clock::wall_ms() });

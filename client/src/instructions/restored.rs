@@ -12,6 +12,7 @@ use super::slots::Waiting;
 use super::{Admission, Instructions, Now, Refused, outcome};
 use crate::store::Entry;
 use muster_proto::common::v1::Refusal;
+use muster_proto::numbers::Standing;
 
 /// An instruction that was taken on before a restart, with its definition if the store has it.
 pub(super) type Held = (Entry, Option<Vec<u8>>);
@@ -31,11 +32,14 @@ impl<A: Admission> Instructions<A> {
         self.held.push((entry, definition));
     }
 
-    /// A Welcome was judged; the store has then been brought back last at `restored_at_ms`. If that is news, the journal
-    /// has ended everything that was open, and all of it is let go here.
-    pub(crate) fn handle_judged(&mut self, restored_at_ms: i64, now: Now) {
-        if restored_at_ms > self.memory.restored_at_ms {
-            self.memory.restored_at_ms = restored_at_ms;
+    /// A Welcome was judged; the store has then been brought back last at `restored_at_ms`, which may be earlier than a Switch
+    /// that lied had said. If it is news that it was, the journal has ended everything that was open, and all of it is let
+    /// go here.
+    pub(crate) fn handle_judged(&mut self, standing: Standing, restored_at_ms: i64, now: Now) {
+        // A session that ended meanwhile may have kept the news itself.
+        let is_news = standing == Standing::Copy || restored_at_ms > self.memory.restored_at_ms;
+        self.memory.restored_at_ms = restored_at_ms;
+        if is_news {
             self.held.clear();
             self.arriving.clear();
             self.waiting.clear();

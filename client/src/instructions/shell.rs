@@ -7,6 +7,7 @@ use bytes::Bytes;
 use muster_endpoint::HelperCommand;
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::{Digest, InstructionId};
+use muster_proto::numbers::Standing;
 use muster_proto::session::v1::{DocumentKind, InclusionProof, Result as InstructionResult};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -45,6 +46,8 @@ pub(crate) enum Inbound {
     LicenceNotice(Digest),
     /// A Welcome was judged; it comes before everything else of its session.
     Judged {
+        /// Whether it showed the store to be a copy.
+        standing: Standing,
         /// When the store was last brought back from a copy, milliseconds since 1970; 0: never.
         restored_at_ms: i64,
         /// The Switch's clock, milliseconds since 1970.
@@ -177,9 +180,9 @@ impl<A: Admission> Shell<A> {
             // The session hands them to whoever follows policies.
             Inbound::Document { kind: DocumentKind::Policy, .. } => {}
             Inbound::LicenceNotice(digest) => self.machine.handle_licence_notice(digest),
-            Inbound::Judged { restored_at_ms, switch_ms } => {
+            Inbound::Judged { standing, restored_at_ms, switch_ms } => {
                 self.machine.handle_switch_time(switch_ms, now);
-                self.machine.handle_judged(restored_at_ms, now);
+                self.machine.handle_judged(standing, restored_at_ms, now);
                 self.keep_fetching();
             }
             Inbound::Disconnected => self.machine.handle_disconnected(),

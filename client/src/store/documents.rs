@@ -10,6 +10,9 @@ use super::tables::{Tables, checksum};
 /// Definitions kept; the longest unused goes first. 512 × 256 KiB = 128 MiB at worst, a few MiB in practice.
 const DEFINITIONS_MAX: i64 = 512;
 
+/// How far the clocks of Switch and device may be apart and still agree, in milliseconds: what an order's time allows as well.
+const CLOCKS_AGREE_MS: u64 = 5 * 60 * 1_000;
+
 /// How far the wall clock may be ahead of the time floor and still be believed, in milliseconds: an upkeep and some.
 const AHEAD_MS: i64 = 2 * 3_600_000;
 
@@ -98,6 +101,27 @@ impl Tables {
     /// Notes that the store was brought back. The time rises with each, so that none is taken for the one before.
     pub(super) fn mark_restored(&mut self, switch_ms: i64, now_ms: i64) -> rusqlite::Result<()> {
         let at_ms = switch_ms.max(self.restored_at_ms(now_ms)?.saturating_add(1));
+        self.set_meta("restored_at", &u64::try_from(at_ms).unwrap_or(0).to_be_bytes())?;
+        self.set_meta("restored_here", &u64::try_from(now_ms).unwrap_or(0).to_be_bytes())
+    }
+
+    /// Takes a restore back to when it was told, by this device's clock, where it was told for a time that is still to come: a Switch
+    /// that lied would otherwise keep every order out until then.
+    ///
+    /// The Switch's word alone moves nothing back, or one that lies could have the copy run again what it had: this device's
+    /// clock has to agree with it. While they do not, whose fault it may be, the later time stays.
+    pub(super) fn doubt_restored(&mut self, switch_ms: i64, now_ms: i64) -> rusqlite::Result<()> {
+        let agree = switch_ms.abs_diff(now_ms) <= CLOCKS_AGREE_MS;
+        if !agree || self.restored_at_ms(now_ms)? <= switch_ms.max(now_ms) {
+            return Ok(());
+        }
+        // Stores of earlier versions do not have it.
+        let here_ms = i64::try_from(self.meta_number("restored_here", now_ms)?).ok().filter(|here| *here > 0);
+        let at_ms = here_ms.unwrap_or(switch_ms).min(switch_ms);
+        tracing::warn!(
+            at_ms,
+            "the store was said to be brought back from a copy at a time that is still to come; that is taken back"
+        );
         self.set_meta("restored_at", &u64::try_from(at_ms).unwrap_or(0).to_be_bytes())
     }
 

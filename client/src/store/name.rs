@@ -19,7 +19,8 @@ impl Tables {
 
     /// Takes what a Welcome tells of this outbox: goes on, everything that waits offered, or takes another name, because
     /// the store was brought back from a copy. Then the session must end before anything is sent in it, nothing that the
-    /// copy had taken on starts ([`Self::end_open`]), and no order from before `switch_ms` ([`Self::restored_at_ms`]).
+    /// copy had taken on starts ([`Self::end_open`]), and no order from before `switch_ms` ([`Self::restored_at_ms`]). A time of an
+    /// earlier Welcome that cannot have been true is taken back ([`Self::doubt_restored`]).
     ///
     /// The time is the Switch's: a machine brought back with its clock is behind, and orders are dated by the Switch.
     ///
@@ -31,6 +32,7 @@ impl Tables {
         switch_ms: i64,
         now_ms: i64,
     ) -> rusqlite::Result<Standing> {
+        self.doubt_restored(switch_ms, now_ms)?;
         let standing = self.outbox.numbers.judge(highest_sequence);
         match standing {
             Standing::Own => {

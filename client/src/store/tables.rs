@@ -2,7 +2,7 @@
 //!
 //! | table | key | holds |
 //! |---|---|---|
-//! | `meta` | name | `outbox` (id, next sequence, first never offered), `time_floor`, `restored_at`, `epoch`, `licence`, `licence_serial`, policies, `certificate_wait` |
+//! | `meta` | name | `outbox` (id, next sequence, first never offered), `time_floor`, `restored_at`, `restored_here`, `epoch`, `licence`, `licence_serial`, policies, `certificate_wait` |
 //! | `journal` | instruction | order digest, definition digest, state, end of window, start, the delivered order |
 //! | `refused` | order digest | orders that named no journal entry and were answered |
 //! | `stopped` | instruction | until when it is remembered, digest of the stop, what its operator says |

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use muster_endpoint::{Answer, Column, ColumnKind, SandboxProfile, SqlValue};
 use muster_proto::common::v1::{Refusal, TargetState};
 use muster_proto::ids::{Digest, InstructionId};
+use muster_proto::numbers::Standing;
 use muster_proto::session::v1::InclusionProof;
 
 use super::admission::{Claimed, OpenedStop, OrderSigner, PlanColumn, PlanResource};
@@ -152,7 +153,7 @@ impl Test {
         let licence = held_licence();
         let machine = Instructions::new(Spoken::default(), limits, Some(licence), 3, memory, now.instant);
         let mut test = Self { machine, now };
-        test.machine.handle_judged(0, now);
+        test.machine.handle_judged(Standing::Own, 0, now);
         test
     }
 

@@ -8,9 +8,9 @@ fn a_recovered_intent_starts_once_and_not_before_a_welcome_was_judged() {
     test.machine.handle_timeout(test.now);
     assert_eq!((test.effects(), test.machine.counts()), (Vec::new(), (1, 0)));
 
-    test.machine.handle_judged(0, test.now);
+    test.machine.handle_judged(Standing::Own, 0, test.now);
     assert_eq!(test.effects(), ["start 1", "running 1", "run 1"]);
-    test.machine.handle_judged(0, test.now);
+    test.machine.handle_judged(Standing::Own, 0, test.now);
     assert_eq!(test.effects(), Vec::<String>::new());
 }
 
@@ -18,8 +18,8 @@ fn a_recovered_intent_starts_once_and_not_before_a_welcome_was_judged() {
 fn a_recovered_intent_of_a_store_that_is_a_copy_never_starts() {
     let mut test = restarted();
 
-    test.machine.handle_judged(NOW_MS, test.now);
-    test.machine.handle_judged(NOW_MS, test.now);
+    test.machine.handle_judged(Standing::Copy, NOW_MS, test.now);
+    test.machine.handle_judged(Standing::Own, NOW_MS, test.now);
 
     assert_eq!((test.effects(), test.machine.counts()), (Vec::new(), (0, 0)));
 }
@@ -27,16 +27,46 @@ fn a_recovered_intent_of_a_store_that_is_a_copy_never_starts() {
 #[test]
 fn an_order_from_before_the_restore_is_answered_as_interrupted_and_a_later_one_runs() {
     let mut test = restarted();
-    test.machine.handle_judged(id(7).made_at_ms(), test.now);
+    test.machine.handle_judged(Standing::Copy, id(7).made_at_ms(), test.now);
 
     test.order("7 d");
     test.recalled(7, None, Some("d"));
     assert_eq!(test.effects(), ["recall 7", "refuse 7 Interrupted journaled"]);
 
     let mut test = restarted();
-    test.machine.handle_judged(id(7).made_at_ms() - 1, test.now);
+    test.machine.handle_judged(Standing::Copy, id(7).made_at_ms() - 1, test.now);
     test.admitted(7);
     assert_eq!(test.effects(), ["recall 7", "intent 7", "acked 7", "start 7", "running 7", "run 7"]);
+}
+
+#[test]
+fn a_restore_that_is_taken_back_keeps_no_later_order_out_and_ends_nothing_that_runs() {
+    let mut test = Test::new();
+    test.machine.handle_judged(Standing::Copy, i64::MAX, test.now);
+    test.order("7 d");
+    test.recalled(7, None, Some("d"));
+    assert_eq!(test.effects(), ["recall 7", "refuse 7 Interrupted journaled"]);
+    test.machine.handle_judged(Standing::Own, id(7).made_at_ms(), test.now);
+    test.admitted(8);
+    test.effects();
+
+    test.machine.handle_judged(Standing::Own, id(7).made_at_ms(), test.now);
+
+    assert_eq!((test.effects(), test.machine.counts()), (Vec::new(), (0, 1)));
+}
+
+#[test]
+fn a_copy_that_is_shown_together_with_an_earlier_time_lets_go_of_what_it_held() {
+    let mut test = Test::new();
+    test.machine.handle_judged(Standing::Copy, i64::MAX, test.now);
+    test.machine.handle_judged(Standing::Own, 0, test.now);
+    test.admitted(1);
+    test.effects();
+    test.machine.memory.restored_at_ms = i64::MAX;
+
+    test.machine.handle_judged(Standing::Copy, NOW_MS, test.now);
+
+    assert_eq!((test.effects(), test.machine.counts()), (Vec::new(), (0, 0)));
 }
 
 #[test]
@@ -47,7 +77,7 @@ fn what_ran_or_waited_when_the_machine_was_brought_back_is_let_go() {
     }
     test.effects();
 
-    test.machine.handle_judged(NOW_MS, test.now);
+    test.machine.handle_judged(Standing::Copy, NOW_MS, test.now);
     test.finish(1);
 
     assert_eq!((test.effects(), test.machine.counts()), (Vec::new(), (0, 0)));

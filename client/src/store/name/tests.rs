@@ -144,6 +144,50 @@ fn what_a_copy_had_taken_on_ends_as_interrupted_with_the_new_name_and_its_time_s
     assert_eq!(tables.restored_at_ms(NOW).unwrap(), RESTORED + 1, "each restore has a time of its own");
 }
 
+#[test]
+fn a_restore_of_the_future_is_taken_back_when_the_clocks_of_switch_and_device_agree_that_it_is_to_come() {
+    let minute = 60_000;
+    let year = 365 * 86_400_000;
+    // What the Switch shows, what the device shows; the restore that is then believed.
+    for (switch_ms, now_ms, believed) in [
+        (NOW + 10 * minute, NOW + 10 * minute, NOW),
+        (NOW + 10 * minute, NOW + 15 * minute, NOW),
+        // One of them is wrong, and nobody knows which.
+        (NOW + 10 * minute, NOW + 16 * minute, NOW + year),
+        (1, NOW + 10 * minute, NOW + year),
+        (NOW + 2 * year, NOW, NOW + year),
+        // It can have been then.
+        (NOW + year, NOW + year, NOW + year),
+        // Set back since.
+        (NOW - minute, NOW - minute, NOW - minute),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let mut tables = open(folder.path());
+        let mut welcomed = |highest, switch_ms, now_ms| {
+            tables.begin().unwrap();
+            let standing = tables.welcomed(highest, switch_ms, now_ms).unwrap();
+            tables.commit().unwrap();
+            (standing, tables.restored_at_ms(now_ms).unwrap())
+        };
+        assert_eq!(welcomed(99, NOW + year, NOW), (Standing::Copy, NOW + year));
+
+        let standing = (Standing::Own, believed);
+        assert_eq!(welcomed(0, switch_ms, now_ms), standing, "{switch_ms} and {now_ms}");
+        assert_eq!(welcomed(0, switch_ms, now_ms), standing, "{switch_ms} and {now_ms}, again");
+    }
+}
+
+#[test]
+fn a_restore_that_an_earlier_version_noted_is_taken_back_to_the_welcome_that_refutes_it() {
+    let folder = TempDir::new().unwrap();
+    let mut tables = open(folder.path());
+    tables.set_meta("restored_at", &u64::MAX.to_be_bytes()).unwrap();
+
+    assert_eq!(welcomed(&mut tables, 0), Standing::Own);
+
+    assert_eq!(tables.restored_at_ms(NOW).unwrap(), RESTORED);
+}
+
 fn id(number: u8) -> InstructionId {
     InstructionId::from([number; 16])
 }
