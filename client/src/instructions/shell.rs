@@ -496,8 +496,7 @@ impl<A: Admission> Shell<A> {
             .durable(move |tables| {
                 tables.raise_time_floor(floor_ms)?;
                 tables.drop_beyond_bounds(now_ms)?;
-                let certain_ms = tables.certain_ms(now_ms)?;
-                tables.forget(certain_ms.saturating_sub(remember_ms))
+                tables.forget_ended(remember_ms, now_ms)
             })
             .await;
         match forgotten {

@@ -227,6 +227,13 @@ impl Tables {
         statement.query_map([], Row::read)?.collect()
     }
 
+    /// Forgets instructions whose window ended so long ago. Only what the time floor has passed counts: an order that a clock
+    /// which stepped forward had forgotten would run a second time once the clock is set right, and its window with it.
+    pub(crate) fn forget_ended(&mut self, remember_ms: i64, now_ms: i64) -> rusqlite::Result<usize> {
+        let certain_ms = now_ms.min(self.time_floor_ms(now_ms)?);
+        self.forget(certain_ms.saturating_sub(remember_ms))
+    }
+
     /// Forgets instructions whose window ended before `before_ms`.
     pub(crate) fn forget(&mut self, before_ms: i64) -> rusqlite::Result<usize> {
         let journal = self

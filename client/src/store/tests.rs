@@ -1,3 +1,4 @@
+mod forgotten;
 mod stopped;
 mod undecoded;
 
@@ -209,24 +210,6 @@ async fn an_error_of_the_disk_is_told_to_its_caller_and_to_all_behind_it_as_what
     assert!(matches!(behind, Err(StoreError::Broken(_))), "{behind:?}");
     let later = store.write(|tables| Ok(tables.outbox_id())).await;
     assert!(matches!(later, Err(StoreError::Broken(_))), "{later:?}");
-}
-
-#[tokio::test]
-async fn ended_instructions_are_forgotten_after_their_time_and_open_ones_never() {
-    let folder = TempDir::new().unwrap();
-    let store = open(&folder);
-    store
-        .write(|tables| {
-            tables.record_intent(&entry(1))?;
-            tables.record_intent(&entry(2))?;
-            tables.record_result(result(1), NOW)
-        })
-        .await
-        .unwrap();
-
-    store.write(|tables| tables.forget(entry(1).expires_at_ms + 1)).await.unwrap();
-
-    assert_eq!((recall(&store, 1).await, recall(&store, 2).await), (None, Some(JournalState::Intent)));
 }
 
 #[tokio::test]
