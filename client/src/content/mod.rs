@@ -4,6 +4,7 @@
 //! broke goes on where it ended; a file counts once it was synced and renamed into place.
 
 mod download;
+mod known;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
+use known::{Judged, Known};
 use muster_proto::ids::Digest;
 use muster_service::credentials::DialError;
 use tokio::task::spawn_blocking;
@@ -27,6 +29,9 @@ use crate::key::DeviceIdentity;
 
 /// A file used within this time is never removed to make room: it may be in use.
 const IN_USE: Duration = Duration::from_secs(3_600);
+
+/// How old the mark of a use may be that counts as one of now: little of [`IN_USE`].
+const MARKED_FOR: Duration = Duration::from_secs(300);
 
 /// First bound of the pause between two attempts of a download.
 const RETRY_BASE: Duration = Duration::from_millis(500);
@@ -96,6 +101,15 @@ pub enum ContentError {
         /// Why the last attempt failed, if one has ended.
         last: Option<Box<Self>>,
     },
+    /// The file is not what it was when it was verified.
+    #[error(
+        "its file was changed or removed on this device after it was verified; look at who writes below {}, and issue it again",
+        path.parent().unwrap_or(path).display()
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// The disk refused.
     #[error("{path}: {cause}")]
     Disk {
@@ -119,6 +133,7 @@ impl ContentError {
             | Self::Lie(_)
             | Self::Length { .. }
             | Self::Late { .. }
+            | Self::Changed { .. }
             | Self::Disk { .. } => false,
         }
     }
@@ -144,6 +159,7 @@ impl ContentError {
             | Self::Http(_)
             | Self::Short { .. }
             | Self::Late { .. }
+            | Self::Changed { .. }
             | Self::Disk { .. } => false,
         }
     }
@@ -165,6 +181,7 @@ pub(crate) struct Content {
     /// One lock for each root that somebody wants at the moment.
     wanted: Arc<Mutex<BTreeMap<Digest, Weak<tokio::sync::Mutex<()>>>>>,
     reserved: Reserved,
+    known: Known,
 }
 
 impl Content {
@@ -178,7 +195,8 @@ impl Content {
         crate::files::make_private_dir(&directory)?;
         let (pauses, source) = ((RETRY_BASE, RETRY_CAP), source.into());
         let (identity, wanted, reserved) = (DeviceIdentity::default(), Arc::default(), Reserved::default());
-        Ok(Self { directory, config, source, identity, pauses, wanted, reserved })
+        let known = Known::default();
+        Ok(Self { directory, config, source, identity, pauses, wanted, reserved, known })
     }
 
     /// Says by what the device is known; one without a certificate gets nothing that is not in the cache.
@@ -270,24 +288,39 @@ impl Content {
 
     /// Hashes a cached file again: a disk may lie, and a file may have been changed.
     async fn is_cached(&self, path: &Path, resource: &PlanResource) -> Result<bool, ContentError> {
-        let (path, resource) = (path.to_owned(), resource.clone());
+        let (path, resource, known) = (path.to_owned(), resource.clone(), self.known.clone());
         blocking(path.clone(), move || {
-            let Ok(mut file) = std::fs::File::open(&path) else { return Ok(false) };
-            let mut hasher = blake3::Hasher::new();
-            hasher.update_reader(&mut file)?;
-            if file.metadata()?.len() == resource.size
-                && hasher.finalize().as_bytes() == resource.root.as_bytes()
-            {
-                // Marks the file as used; without the mark it goes earlier, nothing worse.
-                drop(file.set_modified(SystemTime::now()));
-                return Ok(true);
+            let Ok(file) = std::fs::File::open(&path) else { return Ok(false) };
+            mark_used(&file)?;
+            match known.hash(file, &resource)? {
+                Judged::Signed => Ok(true),
+                Judged::Other => {
+                    tracing::error!(root = %resource.root, "a cached resource is damaged; it is removed");
+                    remove_damaged(&path)?;
+                    Ok(false)
+                }
             }
-            tracing::error!(root = %resource.root, "a cached resource is damaged; it is removed");
-            metrics::counter!(crate::metrics::RECORDS_DAMAGED).increment(1);
-            std::fs::remove_file(&path)?;
-            Ok(false)
         })
         .await
+    }
+
+    /// Looks once more, right before something begins to read a file that [`Self::fetch`] gave: it may have waited for hours. What
+    /// cannot have changed since it was hashed is not hashed again.
+    ///
+    /// # Errors
+    /// [`ContentError::Changed`]: the file is gone or has other bytes, and is removed; or what the disk did.
+    pub(crate) async fn confirm(&self, resource: &PlanResource, path: &Path) -> Result<(), ContentError> {
+        let (file, resource, known) = (path.to_owned(), resource.clone(), self.known.clone());
+        let is_signed = blocking(path.to_owned(), move || {
+            let Ok(opened) = std::fs::File::open(&file) else { return Ok(false) };
+            if known.is_known(&opened, &resource)? || known.hash(opened, &resource)? == Judged::Signed {
+                return Ok(true);
+            }
+            tracing::error!(root = %resource.root, "a resource was changed after it was verified; it is removed");
+            remove_damaged(&file)?;
+            Ok(false)
+        });
+        if is_signed.await? { Ok(()) } else { Err(ContentError::Changed { path: path.to_owned() }) }
     }
 
     /// Reserves room below the cap, for which the longest unused files go, or nothing if that is not enough.
@@ -367,6 +400,22 @@ fn cached(directory: &Path, is_counted: impl Fn(&str) -> bool) -> io::Result<(Ve
 fn is_in_use(used: SystemTime, now: SystemTime) -> bool {
     let apart = now.duration_since(used).unwrap_or_else(|ahead| ahead.duration());
     apart < IN_USE
+}
+
+/// Marks a file as used; without the mark it goes earlier, nothing worse. A mark is a change, after which a file has to be hashed, so
+/// it comes before that, and not each time.
+fn mark_used(file: &std::fs::File) -> io::Result<()> {
+    let now = SystemTime::now();
+    let is_marked = now.duration_since(file.metadata()?.modified()?).is_ok_and(|since| since < MARKED_FOR);
+    if !is_marked {
+        drop(file.set_modified(now));
+    }
+    Ok(())
+}
+
+fn remove_damaged(path: &Path) -> io::Result<()> {
+    metrics::counter!(crate::metrics::RECORDS_DAMAGED).increment(1);
+    std::fs::remove_file(path)
 }
 
 /// Runs what touches the disk apart from the runtime.

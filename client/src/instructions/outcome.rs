@@ -75,7 +75,12 @@ pub(super) fn finished(
         Err(StepError::Query(QueryError::NotGranted { table })) => {
             return refused(instruction, &withheld(plan, table), now_ms);
         }
-        Err(error) => return failed(instruction, &error.to_string(), started_at_ms, now_ms),
+        Err(StepError::Resource(detail)) => {
+            return refused(instruction, &Refused::new(Refusal::Resource, detail), now_ms);
+        }
+        Err(error @ (StepError::RunTime { .. } | StepError::ChangedWhileRun(_) | StepError::Query(_))) => {
+            return failed(instruction, &error.to_string(), started_at_ms, now_ms);
+        }
     };
     let names: Vec<&str> = answer.columns.iter().map(|column| column.name.as_str()).collect();
     if let Some(declared) = &plan.columns {

@@ -7,6 +7,7 @@ use muster_endpoint::{Answer, Granted, HelperCommand, Query, QueryError, QueryLi
 use tokio::time::Instant;
 
 use super::Plan;
+use crate::content::Content;
 
 /// Why the steps gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -20,17 +21,27 @@ pub(crate) enum StepError {
         /// What the definition allows.
         limit: Duration,
     },
+    /// What it needs is no longer what was verified; no step was begun.
+    #[error("{0}")]
+    Resource(String),
+    /// What it needs was changed while a step ran, which may have read either.
+    #[error("what it read while it ran does not count: {0}")]
+    ChangedWhileRun(String),
     /// A step failed.
     #[error(transparent)]
     Query(#[from] QueryError),
 }
 
-/// Runs every step within the time of all; the last one's rows are the answer.
+/// Runs every step within the time of all; the last one's rows are the answer. Steps are told the paths of resources, so each is
+/// looked at once more right before the first one, which may have waited for hours, and behind each: what was read of another
+/// file is no answer.
 pub(super) async fn run_steps(
     helper: &HelperCommand,
+    content: &Content,
     plan: &Plan,
     resources: &[(String, PathBuf)],
 ) -> Result<Answer, StepError> {
+    confirm(content, plan, resources).await.map_err(StepError::Resource)?;
     let deadline = Instant::now() + plan.run_time;
     let mut parameters = plan.parameters.clone();
     parameters.extend(
@@ -65,8 +76,18 @@ pub(super) async fn run_steps(
             | QueryError::NotGranted { .. }
             | QueryError::Spawn { .. } => StepError::Query(error),
         })?;
+        confirm(content, plan, resources).await.map_err(StepError::ChangedWhileRun)?;
     }
     Ok(answer)
+}
+
+/// Looks whether the resources are still those that were verified.
+async fn confirm(content: &Content, plan: &Plan, resources: &[(String, PathBuf)]) -> Result<(), String> {
+    for (resource, (_, path)) in plan.resources.iter().zip(resources) {
+        let changed = |error| format!("resource {:?}: {error}", resource.name);
+        content.confirm(resource, path).await.map_err(changed)?;
+    }
+    Ok(())
 }
 
 /// Returns the tables that the helper has.

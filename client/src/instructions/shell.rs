@@ -456,8 +456,9 @@ impl<A: Admission> Shell<A> {
     fn start(&mut self, instruction: InstructionId, plan: Plan, resources: Vec<(String, PathBuf)>) {
         tracing::info!(%instruction, definition = plan.name, version = %plan.version, "instruction started");
         metrics::counter!(crate::metrics::INSTRUCTIONS_STARTED).increment(1);
-        let helper = self.helper.clone();
-        let task = async move { Done::Ran(instruction, run_steps(&helper, &plan, &resources).await) };
+        let (helper, content) = (self.helper.clone(), self.content.clone());
+        let task =
+            async move { Done::Ran(instruction, run_steps(&helper, &content, &plan, &resources).await) };
         self.work.run(instruction, task);
     }
 
