@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
 mod approvals;
+mod attacks;
 mod client_remove;
 mod content_away;
 mod crl_load;

@@ -196,7 +196,8 @@ impl Place {
         let program = muster_load_tests::dev_fleet::binary("muster-client");
         let script = format!(
             // `tee` writes its standard output first: the request is in the file before the helper sees any of it.
-            "#!/bin/sh\n/usr/bin/tee /dev/fd/3 3>&1 >\"$(/usr/bin/mktemp {}/XXXXXXXXXX)\" | {} sql-helper\n",
+            // What was preloaded into the client is none of the helper's business.
+            "#!/bin/sh\nunset LD_PRELOAD\n/usr/bin/tee /dev/fd/3 3>&1 >\"$(/usr/bin/mktemp {}/XXXXXXXXXX)\" | {} sql-helper\n",
             starts.display(),
             program.display()
         );
@@ -227,7 +228,12 @@ impl Place {
     /// Starts a program on the configuration of that name.
     #[track_caller]
     pub(crate) fn start(&self, program: &str, name: &str) -> Service {
+        self.start_with(program, name, &[])
+    }
+
+    fn start_with(&self, program: &str, name: &str, environment: &[(&str, String)]) -> Service {
         let mut command = binary(program);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.arg("run").arg("--config").arg(self.path(&format!("{name}.toml")));
         Service::start(command, &self.path(&format!("{name}.log")))
     }
@@ -257,7 +263,13 @@ impl Place {
     /// Starts a client and waits until its local socket answers.
     #[track_caller]
     pub(crate) fn start_client(&self, device: &str) -> Service {
-        let mut client = self.start("muster-client", device);
+        self.start_client_with(device, &[])
+    }
+
+    /// As [`Place::start_client`], in an environment.
+    #[track_caller]
+    pub(crate) fn start_client_with(&self, device: &str, environment: &[(&str, String)]) -> Service {
+        let mut client = self.start_with("muster-client", device, environment);
         wait_until("the client's socket", || {
             assert!(client.runs(), "client {device} ended:\n{}", client.log());
             self.status(device).is_some()
