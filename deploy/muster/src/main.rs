@@ -4,6 +4,7 @@
 
 mod address;
 mod approve;
+mod background;
 mod cli;
 mod command;
 mod dev;
