@@ -4,7 +4,9 @@
 //! A line may repeat what the caller sent, and it ends up in terminals and logs, so what could drive those is escaped.
 
 use axum::body::{self, Body};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::Request;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::Response;
 
 /// Characters of a line; the rest says nothing more.
@@ -12,13 +14,21 @@ const CHARACTERS_MAX: usize = 300;
 /// Bytes that are read of an error's body; all of ours are shorter.
 const BODY_BYTES_MAX: usize = 16 * 1024;
 
-/// Replaces the body of an error answer by one line; answers that succeed pass unchanged.
-pub(crate) async fn one_line(response: Response) -> Response {
+/// Replaces the body of an error answer by one line; answers that succeed pass unchanged, and an answer to HEAD has no body at all
+/// (RFC 9110 §9.3.2): over HTTP/2 a caller takes one for a broken stream.
+pub(crate) async fn one_line(request: Request, next: Next) -> Response {
+    let is_head = request.method() == Method::HEAD;
+    let response = next.run(request).await;
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
         return response;
     }
     let (mut parts, body) = response.into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if is_head {
+        return Response::from_parts(parts, Body::empty());
+    }
     // A body that cannot be read, or is longer than any of ours, is told by its status alone.
     let bytes = body::to_bytes(body, BODY_BYTES_MAX).await.unwrap_or_default();
     let said = line(&String::from_utf8_lossy(&bytes));
@@ -28,8 +38,6 @@ pub(crate) async fn one_line(response: Response) -> Response {
     } else {
         said
     };
-    parts.headers.remove(header::CONTENT_LENGTH);
-    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     Response::from_parts(parts, Body::from(format!("{text}\n")))
 }
 

@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{from_fn, map_response};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
@@ -58,7 +58,7 @@ pub(crate) fn router(shared: Shared) -> Router {
     // Around the whole router, not its routes: a route adds `Allow` to a 405 only after its layers.
     Router::new()
         .fallback_service(all)
-        .layer(map_response(error_body::one_line))
+        .layer(from_fn(error_body::one_line))
         .layer(from_fn(unread::answer_first))
 }
 

@@ -1,6 +1,5 @@
-//! What people see who upload with curl over HTTP/2 and are refused before their content is through.
+//! What people see who call with curl over HTTP/2 and are refused, also before their content is through.
 
-use std::path::Path;
 use std::process::{Output, Stdio};
 
 use muster_pki::Role;
@@ -34,7 +33,8 @@ async fn an_upload_over_http2_that_is_refused_early_shows_its_answer_and_no_brok
 
     for (role, method, path, status, text) in cases {
         for attempt in 0..5 {
-            let said = curl(&world, &channel, role, &["-X", method], &path, &content).await;
+            let words = ["-X", method, "--upload-file", content.to_str().unwrap()];
+            let said = curl(&world, &channel, role, &words, &path).await;
 
             let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
             assert!(said.status.success(), "{method} {path}, attempt {attempt}: {err}");
@@ -45,15 +45,29 @@ async fn an_upload_over_http2_that_is_refused_early_shows_its_answer_and_no_brok
     channel.stop().await.unwrap();
 }
 
-/// Uploads a file; the answer ends with the version of HTTP and the status.
-async fn curl(
-    world: &World,
-    channel: &Channel,
-    role: Role,
-    words: &[&str],
-    path: &str,
-    content: &Path,
-) -> Output {
+#[tokio::test]
+async fn a_head_over_http2_that_is_refused_shows_its_answer_and_no_broken_stream() {
+    let world = World::new().await;
+    let channel = world.start().await;
+    let root = blake3::hash(b"").to_hex();
+    for (path, status) in [
+        (format!("/resources/{root}"), "404"),
+        ("/resources/none".to_owned(), "400"),
+        ("/x".to_owned(), "404"),
+    ] {
+        for role in [Role::Device, Role::Operator] {
+            let said = curl(&world, &channel, role, &["--head"], &path).await;
+
+            let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+            assert!(said.status.success(), "{path}: {err}");
+            assert!(out.ends_with(&format!("\n2 {status}")), "{path}: {out}");
+        }
+    }
+    channel.stop().await.unwrap();
+}
+
+/// Calls; the answer ends with the version of HTTP and the status.
+async fn curl(world: &World, channel: &Channel, role: Role, words: &[&str], path: &str) -> Output {
     let port = channel.running.addr().port();
     let (certificate, key) = world.pki.write("curl", &world.pki.issue(role, "curl.acme.local", A_MONTH));
     let mut command = Command::new("curl");
@@ -61,7 +75,7 @@ async fn curl(
     command.args(["--write-out", "\n%{http_version} %{http_code}"]).args(words);
     command.arg("--resolve").arg(format!("{CHANNEL_NAME}:{port}:127.0.0.1"));
     command.arg("--cacert").arg(world.pki.roots_file(Role::Switch));
-    command.arg("--cert").arg(certificate).arg("--key").arg(key).arg("--upload-file").arg(content);
+    command.arg("--cert").arg(certificate).arg("--key").arg(key);
     command.arg(format!("https://{CHANNEL_NAME}:{port}/Background/v1{path}"));
     let said = command.stdin(Stdio::null()).kill_on_drop(true).output();
     tokio::time::timeout(PATIENCE, said)
