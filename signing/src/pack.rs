@@ -178,6 +178,22 @@ impl Index {
         &self.resources
     }
 
+    /// Holds a definition against the name and version of the one with this number, by path.
+    ///
+    /// # Errors
+    /// They differ, or there is none with this number.
+    pub fn check_definition(&self, number: usize, definition: &Definition) -> Result<(), PackError> {
+        let (name, version) = (definition.name(), definition.version());
+        match self.definitions.get(number) {
+            Some((named, numbered, _)) if named == name && numbered == version => Ok(()),
+            Some((_, _, member)) => {
+                let problem = format!("it is {name} {version}, and the index says otherwise");
+                Err(PackError::member(&member.path, &problem))
+            }
+            None => Err(PackError::Index(format!("{name} {version} is one definition more than it names"))),
+        }
+    }
+
     /// Holds the resources against those that the definitions name: all of them are here, and no others.
     ///
     /// # Errors

@@ -51,7 +51,7 @@ pub(crate) enum Entry<'a> {
         /// Its kind; `None`: it is not known any more.
         kind: Option<GrantKind>,
     },
-    /// Imports a definition.
+    /// Imports a definition, or the definitions of a pack.
     ImportDefinition,
     /// Imports a licence.
     ImportLicence,

@@ -278,13 +278,7 @@ impl<'a> Reader<'a> {
             problem: Box::new(problem),
         })?;
         let Some(found) = &mut self.found else { return Err(wrong("no index before it")) };
-        let is_named =
-            |(name, version, _): &(_, _, _)| definition.name() == name && definition.version() == version;
-        if !found.index.definitions.get(number).is_some_and(is_named) {
-            let problem =
-                format!("it is {} {}, and the index says otherwise", definition.name(), definition.version());
-            return Err(wrong(&problem));
-        }
+        found.index.check_definition(number, &definition)?;
         let Signed { signer, root, signing_time, stamped_at } = signed;
         found.definitions.push(PackedDefinition {
             member,

@@ -75,6 +75,23 @@ pub(crate) enum EngineError {
 }
 
 impl EngineError {
+    /// Says which of several things it is about.
+    pub(crate) fn about(self, what: &str) -> Self {
+        let told = |text: String| format!("{what}: {text}");
+        match self {
+            Self::NotFound(text) => Self::NotFound(told(text)),
+            Self::NoTargets(text) => Self::NoTargets(told(text)),
+            Self::InvalidArgument(text) => Self::InvalidArgument(told(text)),
+            Self::FailedPrecondition(text) => Self::FailedPrecondition(told(text)),
+            Self::NotPrepared(text) => Self::NotPrepared(told(text)),
+            Self::PermissionDenied(text) => Self::PermissionDenied(told(text)),
+            Self::ResourceExhausted(text) => Self::ResourceExhausted(told(text)),
+            Self::Damaged(text) => Self::Damaged(told(text)),
+            Self::Internal(text) => Self::Internal(told(text)),
+            Self::Closed => Self::Closed,
+        }
+    }
+
     /// Returns whether the same call may succeed later without anyone changing it.
     pub(crate) fn is_transient(&self) -> bool {
         match self {

@@ -8,7 +8,8 @@ use muster_pki::DeviceId;
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::{Digest, Epoch, InstructionId, OutboxId};
 use muster_proto::operator::v1::{
-    Block, BlockClientResponse, ClientPolicy, Definition, RemoveClientResponse, UnblockClientResponse,
+    Block, BlockClientResponse, ClientPolicy, Definition, ImportPackResponse, RemoveClientResponse,
+    UnblockClientResponse,
 };
 use muster_proto::relay::v1::{RelayEventsResponse, RelayedEvent};
 use muster_proto::session::v1::{DocumentKind, Event, Result as SessionResult};
@@ -16,7 +17,9 @@ use muster_signing::definition::Kind;
 use roaring::RoaringBitmap;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::core::{BlockedDevices, Blocking, Command, EventIn, PrepareStop, Reply, ResultIn, StopCommand};
+use super::core::{
+    BlockedDevices, Blocking, Command, EventIn, ImportCommand, PrepareStop, Reply, ResultIn, StopCommand,
+};
 use super::reader::Reader;
 use super::shared::Shared;
 use super::trust::Trust;
@@ -286,7 +289,22 @@ impl EngineHandle {
     pub(crate) async fn import_definition(&self, envelope: Vec<u8>) -> Result<Definition, EngineError> {
         let shared = Arc::clone(&self.shared);
         let definition = blocking(move || shared::verify_definition(&shared, envelope)).await??;
-        self.ask(|reply| Command::ImportDefinition(Box::new(definition), reply)).await
+        self.import(|reply| ImportCommand::Definition(definition, reply)).await
+    }
+
+    /// Imports the definitions of a pack, all of them or none; they are on disk when it returns. The same pack again changes nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidArgument`] (the index, or definitions that are not those it names), else what
+    /// [`Self::import_definition`] says of one of them.
+    pub(crate) async fn import_pack(
+        &self,
+        index: Vec<u8>,
+        definitions: Vec<Vec<u8>>,
+    ) -> Result<ImportPackResponse, EngineError> {
+        let shared = Arc::clone(&self.shared);
+        let pack = blocking(move || shared::verify_pack(&shared, &index, definitions)).await??;
+        self.import(|reply| ImportCommand::Pack(pack, reply)).await
     }
 
     /// Imports a signed licence and tells every session of it. Returns its serial.
@@ -297,7 +315,7 @@ impl EngineHandle {
     pub(crate) async fn import_licence(&self, envelope: Vec<u8>) -> Result<u64, EngineError> {
         let shared = Arc::clone(&self.shared);
         let licence = blocking(move || shared::verify_licence(&shared, envelope)).await??;
-        self.ask(|reply| Command::ImportLicence(Box::new(licence), reply)).await
+        self.import(|reply| ImportCommand::Licence(licence, reply)).await
     }
 
     /// Imports a signed policy and tells the sessions that it is for. The same bytes again change nothing.
@@ -309,7 +327,7 @@ impl EngineHandle {
     pub(crate) async fn import_policy(&self, envelope: Vec<u8>) -> Result<ClientPolicy, EngineError> {
         let shared = Arc::clone(&self.shared);
         let policy = blocking(move || shared::verify_policy(&shared, envelope)).await??;
-        self.ask(|reply| Command::ImportPolicy(Box::new(policy), reply)).await
+        self.import(|reply| ImportCommand::Policy(policy, reply)).await
     }
 
     /// Returns the policies as shown to people, the latest first.
@@ -389,6 +407,10 @@ impl EngineHandle {
     /// [`EngineError::Closed`]. Returns why it ended: [`EngineEnd::Closed`] if the last commit is on disk.
     pub(crate) fn close(self) -> EngineEnd {
         self.life.close()
+    }
+
+    async fn import<T>(&self, command: impl FnOnce(Reply<T>) -> ImportCommand) -> Result<T, EngineError> {
+        self.ask(|reply| Command::Import(Box::new(command(reply)))).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, EngineError> {

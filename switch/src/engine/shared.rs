@@ -23,7 +23,7 @@ use super::reader::EngineStatus;
 use super::trust::Trust;
 pub(crate) use catalogue::Catalogue;
 pub(crate) use verify::{
-    verify_approval, verify_definition, verify_licence, verify_order, verify_policy, verify_stop,
+    verify_approval, verify_definition, verify_licence, verify_order, verify_pack, verify_policy, verify_stop,
 };
 
 /// What the engine shows of itself.

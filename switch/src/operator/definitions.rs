@@ -2,7 +2,7 @@
 
 use muster_proto::operator::v1::{
     GetDefinitionRequest, GetDefinitionResponse, ImportDefinitionRequest, ImportDefinitionResponse,
-    ListDefinitionsRequest, ListDefinitionsResponse,
+    ImportPackRequest, ImportPackResponse, ListDefinitionsRequest, ListDefinitionsResponse,
 };
 use muster_proto_grpc::operator::v1::definition_service_server::DefinitionService;
 use tonic::{Request, Response, Status};
@@ -21,6 +21,24 @@ impl DefinitionService for Api {
         let definition = self.parts().engine.import_definition(request.into_inner().envelope).await?;
         tracing::info!(name = definition.name, version = definition.version, operator = %caller.name, "definition imported");
         Ok(Response::new(ImportDefinitionResponse { definition: Some(definition) }))
+    }
+
+    async fn import_pack(
+        &self,
+        request: Request<ImportPackRequest>,
+    ) -> Result<Response<ImportPackResponse>, Status> {
+        // What a pack brings is what somebody may import one by one.
+        let caller = self.admit(&request, Entry::ImportDefinition)?;
+        let ImportPackRequest { index, definitions } = request.into_inner();
+        let imported = self.parts().engine.import_pack(index, definitions).await?;
+        let ImportPackResponse { name: pack, version: pack_version, .. } = &imported;
+        let new = imported.definitions.iter().filter(|one| !one.was_held);
+        for definition in new.filter_map(|one| one.definition.as_ref()) {
+            let (name, version) = (&definition.name, &definition.version);
+            tracing::info!(name, version, pack, pack_version, operator = %caller.name, "definition imported");
+        }
+        tracing::info!(name = pack, version = pack_version, operator = %caller.name, "pack imported");
+        Ok(Response::new(imported))
     }
 
     async fn list_definitions(

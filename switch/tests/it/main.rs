@@ -16,6 +16,7 @@ mod licence_file;
 mod licence_server;
 mod licence_url;
 mod operators;
+mod packs;
 mod pki;
 mod policies;
 mod server_store;

@@ -4,7 +4,8 @@ use muster_pki::DeviceId;
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::{Digest, Epoch, InstructionId, OutboxId};
 use muster_proto::operator::v1::{
-    BlockClientResponse, ClientPolicy, Definition, RemoveClientResponse, UnblockClientResponse,
+    BlockClientResponse, ClientPolicy, Definition, ImportPackResponse, RemoveClientResponse,
+    UnblockClientResponse,
 };
 use muster_proto::relay::v1::{RelayEventsResponse, RelayedEvent};
 use muster_proto::session::v1::{Event, Result as SessionResult};
@@ -12,7 +13,7 @@ use roaring::RoaringBitmap;
 use tokio::sync::oneshot;
 
 use super::{
-    ApprovalSubmission, Draft, HeldDefinition, HeldLicence, HeldPolicy, PreparedOrder, StopCommand,
+    ApprovalSubmission, Draft, HeldDefinition, HeldLicence, HeldPack, HeldPolicy, PreparedOrder, StopCommand,
     Submission,
 };
 use crate::engine::{Connect, Connected, EngineError, Prepare, SessionKey};
@@ -39,9 +40,7 @@ pub(crate) enum Command {
     Submit(Box<Submission>, Reply<InstructionId>),
     Approve(Box<ApprovalSubmission>, Reply<InstructionId>),
     Stop(Box<StopCommand>),
-    ImportDefinition(Box<HeldDefinition>, Reply<Definition>),
-    ImportLicence(Box<HeldLicence>, Reply<u64>),
-    ImportPolicy(Box<HeldPolicy>, Reply<ClientPolicy>),
+    Import(Box<ImportCommand>),
     PolicyCheck { number: u32, epoch: Epoch, serial: u64, reply: Reply<Option<Digest>> },
     Policies(Reply<Vec<ClientPolicy>>),
 }
@@ -55,9 +54,7 @@ impl Command {
             | Self::Draft(..)
             | Self::Submit(..)
             | Self::Approve(..)
-            | Self::ImportDefinition(..)
-            | Self::ImportLicence(..)
-            | Self::ImportPolicy(..) => true,
+            | Self::Import(_) => true,
             Self::Connect(..)
             | Self::Disconnected { .. }
             | Self::Abandon { .. }
@@ -73,6 +70,15 @@ impl Command {
             | Self::Keep(..) => false,
         }
     }
+}
+
+/// A verified document to be held.
+#[derive(Debug)]
+pub(crate) enum ImportCommand {
+    Definition(HeldDefinition, Reply<Definition>),
+    Pack(HeldPack, Reply<ImportPackResponse>),
+    Licence(HeldLicence, Reply<u64>),
+    Policy(HeldPolicy, Reply<ClientPolicy>),
 }
 
 /// Whom to keep out.

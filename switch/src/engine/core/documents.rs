@@ -2,52 +2,108 @@
 
 use std::sync::Arc;
 
-use muster_proto::operator::v1::Definition as ShownDefinition;
+use muster_proto::operator::v1::{Definition as ShownDefinition, ImportPackResponse, ImportedDefinition};
 use muster_signing::licence::Licence;
 
-use super::held::{Held, HeldDefinition, HeldLicence};
-use super::{Core, Moment};
+use super::held::{Held, HeldDefinition, HeldLicence, HeldPack};
+use super::{Core, ImportCommand, Moment};
 use crate::engine::clock::unix_time;
 use crate::engine::outgoing::To;
 use crate::engine::store::Write;
 use crate::engine::{EngineError, ShardMessage};
 
+/// A definition that is held from now on, and whether it was before.
+struct Imported {
+    held: Arc<HeldDefinition>,
+    was_held: bool,
+}
+
 impl Core {
+    /// Takes a verified document.
+    pub(super) fn handle_import(&mut self, command: ImportCommand, moment: Moment) {
+        match command {
+            ImportCommand::Definition(definition, reply) => {
+                let imported = self.import_definition(definition, moment);
+                self.answer(reply, imported);
+            }
+            ImportCommand::Pack(pack, reply) => {
+                let imported = self.import_pack(pack, moment);
+                self.answer(reply, imported);
+            }
+            ImportCommand::Licence(licence, reply) => {
+                let serial = self.import_licence(licence, moment);
+                self.answer(reply, serial);
+            }
+            ImportCommand::Policy(policy, reply) => {
+                let imported = self.import_policy(policy, moment);
+                self.answer(reply, imported);
+            }
+        }
+    }
+
     /// Takes a verified definition. The same bytes again, or the same text under a newer signature, are no conflict.
-    pub(super) fn import_definition(
+    fn import_definition(
         &mut self,
-        mut held: HeldDefinition,
+        held: HeldDefinition,
         moment: Moment,
     ) -> Result<ShownDefinition, EngineError> {
+        self.check_import(std::slice::from_ref(&held), moment)?;
+        let imported = self.take_definition(held, moment);
+        self.out.catalogue = Some(Arc::clone(&self.catalogue));
+        Ok(self.catalogue.shown(&imported.held, moment.now_ms))
+    }
+
+    /// Takes the definitions of a verified pack, each as [`Self::import_definition`] does, or none of them (G9). They are one
+    /// command, and so one transaction.
+    fn import_pack(&mut self, pack: HeldPack, moment: Moment) -> Result<ImportPackResponse, EngineError> {
+        let HeldPack { name, version, definitions } = pack;
+        self.check_import(&definitions, moment)?;
+        let imported: Vec<Imported> =
+            definitions.into_iter().map(|held| self.take_definition(held, moment)).collect();
+        self.out.catalogue = Some(Arc::clone(&self.catalogue));
+        let definitions = imported.iter().map(|Imported { held, was_held }| ImportedDefinition {
+            definition: Some(self.catalogue.shown(held, moment.now_ms)),
+            was_held: *was_held,
+            unlicensed: self.catalogue.unlicensed(held, moment.now_ms).unwrap_or_default(),
+        });
+        Ok(ImportPackResponse { name, version, definitions: definitions.collect() })
+    }
+
+    /// Refuses definitions one of which cannot be taken; nothing has changed by then.
+    fn check_import(&self, definitions: &[HeldDefinition], moment: Moment) -> Result<(), EngineError> {
+        let is_new = |held: &&HeldDefinition| self.catalogue.definition_by_digest(held.digest).is_none();
+        let mut needed = 0_usize;
+        for held in definitions.iter().filter(is_new) {
+            let (name, version) = (held.document.name().to_string(), held.document.version());
+            if let Some(known) = self.catalogue.definition(&name, version)
+                && known.text != held.text
+            {
+                return Err(EngineError::FailedPrecondition(format!(
+                    "{name} {version} is held with other content (digest {}); raise the version of this one",
+                    known.digest
+                )));
+            }
+            needed = needed.saturating_add(held.envelope.len());
+        }
+        if needed == 0 { Ok(()) } else { self.require_disk(needed, moment) }
+    }
+
+    /// Takes a definition that was checked, unless it is held already.
+    fn take_definition(&mut self, mut held: HeldDefinition, moment: Moment) -> Imported {
         if let Some(known) = self.catalogue.definition_by_digest(held.digest) {
-            return Ok(self.catalogue.shown(known, moment.now_ms));
+            return Imported { held: Arc::clone(known), was_held: true };
         }
-        let (name, version) = (held.document.name().to_string(), held.document.version().clone());
-        if let Some(known) = self.catalogue.definition(&name, &version)
-            && known.text != held.text
-        {
-            return Err(EngineError::FailedPrecondition(format!(
-                "{name} {version} is held with other content (digest {}); raise the version of this one",
-                known.digest
-            )));
-        }
-        self.require_disk(held.envelope.len(), moment)?;
         held.imported_at_ms = moment.now_ms;
         self.marks.definition += 1;
         let write = Write::Definition { position: self.marks.definition, record: Box::new(held.record()) };
         self.out.writes.push(write);
         let held = Arc::new(held);
         Arc::make_mut(&mut self.catalogue).insert(Arc::clone(&held));
-        self.out.catalogue = Some(Arc::clone(&self.catalogue));
-        Ok(self.catalogue.shown(&held, moment.now_ms))
+        Imported { held, was_held: false }
     }
 
     /// Takes a verified licence and tells every session. The same bytes again change nothing.
-    pub(super) fn import_licence(
-        &mut self,
-        mut held: HeldLicence,
-        moment: Moment,
-    ) -> Result<u64, EngineError> {
+    fn import_licence(&mut self, mut held: HeldLicence, moment: Moment) -> Result<u64, EngineError> {
         let serial = held.document.serial();
         if held.document.tenant() != self.tenant {
             return Err(EngineError::FailedPrecondition(format!(

@@ -33,6 +33,17 @@ pub(crate) struct Held<T> {
 /// An imported definition.
 pub(crate) type HeldDefinition = Held<Definition>;
 
+/// The definitions of a pack that was verified.
+#[derive(Debug, Clone)]
+pub(crate) struct HeldPack {
+    /// The pack's name.
+    pub(crate) name: String,
+    /// Its version.
+    pub(crate) version: String,
+    /// In the order of its index.
+    pub(crate) definitions: Vec<HeldDefinition>,
+}
+
 /// An imported licence.
 pub(crate) type HeldLicence = Held<Licence>;
 

@@ -49,9 +49,9 @@ use super::store::{Late, Loaded, LoadedMarks, Mark, Received, Write};
 use super::{SessionKey, ShardMessage};
 pub(crate) use approvals::{ApprovalSubmission, approvals};
 pub(crate) use blocking::BlockedDevices;
-pub(crate) use command::{Blocking, Command, EventIn, Reply, ResultIn};
+pub(crate) use command::{Blocking, Command, EventIn, ImportCommand, Reply, ResultIn};
 pub(crate) use devices::Devices;
-pub(crate) use held::{Held, HeldDefinition, HeldLicence, HeldPolicy};
+pub(crate) use held::{Held, HeldDefinition, HeldLicence, HeldPack, HeldPolicy};
 pub(crate) use history::Ahead;
 use history::History;
 pub(crate) use issue::{Draft, PreparedOrder, Submission, parse_audience};
@@ -270,18 +270,7 @@ impl Core {
                 self.answer(reply, approved);
             }
             Command::Stop(command) => self.handle_stop(*command, moment),
-            Command::ImportDefinition(definition, reply) => {
-                let imported = self.import_definition(*definition, moment);
-                self.answer(reply, imported);
-            }
-            Command::ImportLicence(licence, reply) => {
-                let serial = self.import_licence(*licence, moment);
-                self.answer(reply, serial);
-            }
-            Command::ImportPolicy(policy, reply) => {
-                let imported = self.import_policy(*policy, moment);
-                self.answer(reply, imported);
-            }
+            Command::Import(command) => self.handle_import(*command, moment),
             Command::PolicyCheck { number, epoch, serial, reply } => {
                 let later = self.policy_check(number, epoch, serial);
                 self.answer(reply, Ok(later));

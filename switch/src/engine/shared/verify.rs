@@ -6,13 +6,16 @@ use bytes::Bytes;
 use muster_pki::{Certificate, Facts, Role, Roots};
 use muster_proto::limits::ENVELOPE_BYTES_MAX;
 use muster_service::credentials::Revocation;
+use muster_signing::definition::Definition;
 use muster_signing::envelope::{self, Anchors, ContentType, Verified};
 use muster_signing::order::{self, Order};
+use muster_signing::pack::{Digests, Index};
 
 use super::Shared;
 use crate::engine::EngineError;
 use crate::engine::core::{
-    ApprovalSubmission, Held, HeldDefinition, HeldLicence, HeldPolicy, StopSubmission, Submission, approvals,
+    ApprovalSubmission, Held, HeldDefinition, HeldLicence, HeldPack, HeldPolicy, StopSubmission, Submission,
+    approvals,
 };
 use crate::engine::trust::Trust;
 
@@ -25,6 +28,37 @@ pub(crate) fn verify_definition(shared: &Shared, envelope: Vec<u8>) -> Result<He
     let (verified, signer) =
         verify(shared, &envelope, ContentType::Definition, Role::Author, &trust.authors)?;
     Held::verified(envelope, verified, &signer)
+}
+
+/// Checks a pack without its resources (G9): the index's signer (G5), then each definition as one that comes alone, and that they
+/// are those that the index names, all of them.
+pub(crate) fn verify_pack(
+    shared: &Shared,
+    index: &[u8],
+    definitions: Vec<Vec<u8>>,
+) -> Result<HeldPack, EngineError> {
+    let trust = shared.trust();
+    let in_index = |error: EngineError| error.about("the pack's index");
+    let (verified, _) =
+        verify(shared, index, ContentType::Pack, Role::Author, &trust.authors).map_err(in_index)?;
+    let text = String::from_utf8(verified.content).map_err(|error| in_index(invalid(&error)))?;
+    let index = Index::parse(&text).map_err(|error| invalid(&error))?;
+    let (got, wanted) = (definitions.len(), index.definitions().len());
+    if got != wanted {
+        return Err(EngineError::InvalidArgument(format!(
+            "{got} definitions came, and the pack's index names {wanted}; send each of them, in the order of the index"
+        )));
+    }
+    let mut held = Vec::with_capacity(wanted);
+    for (number, (envelope, (_, _, member))) in definitions.into_iter().zip(index.definitions()).enumerate() {
+        member.check(&Digests::of(&envelope)).map_err(|error| invalid(&error))?;
+        let definition = verify_definition(shared, envelope).map_err(|error| error.about(member.path()))?;
+        index.check_definition(number, &definition.document).map_err(|error| invalid(&error))?;
+        held.push(definition);
+    }
+    let documents: Vec<Definition> = held.iter().map(|definition| definition.document.clone()).collect();
+    index.check_resources(&documents).map_err(|error| invalid(&error))?;
+    Ok(HeldPack { name: index.name().to_string(), version: index.version().to_string(), definitions: held })
 }
 
 /// Checks a licence: signer, then text.
