@@ -26,33 +26,37 @@ pub(crate) async fn run(operator: &Operator, home: &Home, verb: Definition) -> R
 }
 
 async fn import(operator: &Operator, files: &[std::path::PathBuf], format: Format) -> Result<Exit, Failure> {
-    let mut table = table();
+    let (mut table, mut unlicensed) = (table(), Vec::new());
     for file in files {
         let imported = import_one(operator, file).await?;
-        if !imported.licensed {
-            explain_unlicensed(operator, &imported).await?;
-        }
         table.push(row(&imported));
+        if !imported.licensed {
+            unlicensed.push(imported);
+        }
     }
     table.print(format)?;
+    if !unlicensed.is_empty() {
+        explain_unlicensed(operator, &unlicensed).await;
+    }
     Ok(Exit::Ok)
 }
 
-/// Says why a definition cannot be issued yet, and what to do.
-async fn explain_unlicensed(operator: &Operator, imported: &Shown) -> Result<(), Failure> {
-    let (why, next) = if licence::is_held(operator).await? {
-        (
-            format!("the licence does not bind its prefix to {}", imported.signer),
-            "muster-sign licence issue … --prefix PREFIX=CERT, then muster licence import FILE",
-        )
-    } else {
-        ("the Switch holds no licence".to_owned(), "muster licence import FILE")
-    };
-    output::note(&format!(
-        "{}: imported, but unlicensed: {why}, so it cannot be issued\n  try: {next}",
-        imported.name
-    ));
-    Ok(())
+/// Says why definitions cannot be issued yet, and what to do. They are imported, whatever comes of asking for the licence.
+async fn explain_unlicensed(operator: &Operator, imported: &[Shown]) {
+    let is_held = licence::is_held(operator).await.unwrap_or(true);
+    for Shown { name, signer, .. } in imported {
+        let why = match is_held {
+            true => format!("the licence does not bind its prefix to {signer}"),
+            false => "the Switch holds no licence".to_owned(),
+        };
+        output::note(&output::printable(&format!(
+            "{name}: imported, but unlicensed: {why}, so it cannot be issued"
+        )));
+    }
+    output::note(match is_held {
+        true => "  try: muster-sign licence issue … --prefix PREFIX=CERT, then muster licence import FILE",
+        false => "  try: muster licence import FILE",
+    });
 }
 
 async fn import_one(operator: &Operator, file: &Path) -> Result<Shown, Failure> {
@@ -157,4 +161,107 @@ async fn show(
         }
     }
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use hyper_util::rt::TokioIo;
+    use muster_proto::operator::v1 as api;
+    use muster_proto_grpc::operator::v1::definition_service_server::{
+        DefinitionService, DefinitionServiceServer,
+    };
+    use muster_proto_grpc::operator::v1::licence_service_server::{LicenceService, LicenceServiceServer};
+    use tonic::transport::server::TcpIncoming;
+    use tonic::transport::{Endpoint, Server, Uri};
+    use tonic::{Request, Response, Status};
+
+    use super::*;
+
+    /// A Switch that takes every definition, as unlicensed, and tells nobody its licence.
+    #[derive(Clone, Default)]
+    struct FakeSwitch {
+        asked_for_licence: Arc<AtomicUsize>,
+    }
+
+    #[tonic::async_trait]
+    impl DefinitionService for FakeSwitch {
+        async fn import_definition(
+            &self,
+            _: Request<ImportDefinitionRequest>,
+        ) -> Result<Response<api::ImportDefinitionResponse>, Status> {
+            let definition = Some(Shown { name: "Acme-Test-One".to_owned(), ..Shown::default() });
+            Ok(Response::new(api::ImportDefinitionResponse { definition }))
+        }
+
+        async fn import_pack(
+            &self,
+            _: Request<api::ImportPackRequest>,
+        ) -> Result<Response<api::ImportPackResponse>, Status> {
+            Err(Status::unimplemented("pack"))
+        }
+
+        async fn list_definitions(
+            &self,
+            _: Request<ListDefinitionsRequest>,
+        ) -> Result<Response<api::ListDefinitionsResponse>, Status> {
+            Err(Status::unimplemented("list"))
+        }
+
+        async fn get_definition(
+            &self,
+            _: Request<GetDefinitionRequest>,
+        ) -> Result<Response<api::GetDefinitionResponse>, Status> {
+            Err(Status::unimplemented("get"))
+        }
+    }
+
+    #[tonic::async_trait]
+    impl LicenceService for FakeSwitch {
+        async fn import_licence(
+            &self,
+            _: Request<api::ImportLicenceRequest>,
+        ) -> Result<Response<api::ImportLicenceResponse>, Status> {
+            Err(Status::unimplemented("import"))
+        }
+
+        async fn get_licence(
+            &self,
+            _: Request<api::GetLicenceRequest>,
+        ) -> Result<Response<api::GetLicenceResponse>, Status> {
+            self.asked_for_licence.fetch_add(1, Ordering::SeqCst);
+            Err(Status::permission_denied("not for you"))
+        }
+    }
+
+    #[tokio::test]
+    async fn g1_what_is_imported_is_told_though_the_licence_cannot_be_asked_for_and_that_is_asked_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["a.cms", "b.cms"].map(|name| folder.path().join(name));
+        files.iter().for_each(|file| std::fs::write(file, [0x30, 0]).unwrap());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, switch) = (listener.local_addr().unwrap(), FakeSwitch::default());
+        let serving = Server::builder()
+            .add_service(DefinitionServiceServer::new(switch.clone()))
+            .add_service(LicenceServiceServer::new(switch.clone()))
+            .serve_with_incoming(TcpIncoming::from(listener));
+        let connector = tower::service_fn(move |_: Uri| async move {
+            tokio::net::TcpStream::connect(address).await.map(TokioIo::new)
+        });
+        let importing = async {
+            let endpoint = Endpoint::from_static("http://switch.invalid");
+            let operator = Operator::over(endpoint.connect_with_connector(connector).await.unwrap());
+            import(&operator, &files, Format::Json).await
+        };
+
+        let imported = tokio::select! {
+            imported = importing => imported,
+            served = serving => panic!("{served:?}"),
+        };
+
+        assert_eq!(imported.unwrap(), Exit::Ok);
+        assert_eq!(switch.asked_for_licence.load(Ordering::SeqCst), 1);
+    }
 }
