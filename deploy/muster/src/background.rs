@@ -1,15 +1,19 @@
 //! The way to the Background Channel: one request over a connection of its own, as the operator.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body, Bytes, Frame, SizeHint};
-use hyper::{Method, Request, StatusCode};
+use hyper::header::CONTENT_LENGTH;
+use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use indicatif::ProgressBar;
 
 use crate::address::{self, Url};
 use crate::exit::{Exit, Failure};
@@ -43,28 +47,57 @@ pub(crate) fn base_of(context: &Context) -> Result<Url, Failure> {
     })
 }
 
-/// Sends one request over a connection of its own; an answer other than 2xx is an error with the server's words.
+/// Puts content under its root; the Background Channel holds it against that.
+pub(crate) async fn put(
+    home: &Home,
+    base: &Url,
+    root: &str,
+    name: &str,
+    content: Content,
+) -> Result<(), Failure> {
+    let path = format!("{}/resources/{root}?name={name}", base.path);
+    let request = Asked { method: Method::PUT, path, content };
+    ask(home, base, request, PATIENCE).await?.said().map(drop)
+}
+
+/// Whether the Background Channel gives content of this root and size.
+pub(crate) async fn holds(home: &Home, base: &Url, root: &str, size: u64) -> Result<bool, Failure> {
+    let path = format!("{}/resources/{root}", base.path);
+    let request = Asked { method: Method::HEAD, path, content: Content::Bytes(Bytes::new()) };
+    let answer = ask(home, base, request, PATIENCE).await?;
+    if answer.status == StatusCode::NOT_FOUND {
+        return Ok(false);
+    }
+    let length = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    answer.said().map(|_| length == Some(size))
+}
+
+/// What the Background Channel lists: the body of its answer.
+pub(crate) async fn listed(home: &Home, base: &Url) -> Result<Bytes, Failure> {
+    let path = format!("{}/resources", base.path);
+    let request = Asked { method: Method::GET, path, content: Content::Bytes(Bytes::new()) };
+    ask(home, base, request, PATIENCE).await?.said()
+}
+
+/// One request.
+struct Asked {
+    method: Method,
+    path: String,
+    content: Content,
+}
+
+/// What came back.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// Sends one request over a connection of its own.
 ///
 /// HTTP/2, for two reasons: the server speaks first, so that a refused certificate is known before the body is sent, and a
 /// request that is refused while its body is under way still gets its answer.
-pub(crate) async fn send(
-    home: &Home,
-    base: &Url,
-    method: Method,
-    path: &str,
-    body: Bytes,
-) -> Result<Bytes, Failure> {
-    send_with(home, base, method, path, body, PATIENCE).await
-}
-
-async fn send_with(
-    home: &Home,
-    base: &Url,
-    method: Method,
-    path: &str,
-    body: Bytes,
-    patience: Patience,
-) -> Result<Bytes, Failure> {
+async fn ask(home: &Home, base: &Url, asked: Asked, patience: Patience) -> Result<Answer, Failure> {
     let credentials = operator::client_credentials(home, b"h2")?;
     let stream = operator::connect_tls(&credentials, &base.address).await?;
     let stream = operator::admitted(stream, "the Background Channel", &base.address).await?;
@@ -83,14 +116,14 @@ async fn send_with(
         .map_err(broken)?;
     let moves = Moves::default();
     let request = Request::builder()
-        .method(method)
-        .uri(format!("https://{}{path}", base.address))
+        .method(asked.method)
+        .uri(format!("https://{}{}", base.address, asked.path))
         .header("content-type", "application/octet-stream")
-        .body(Sent { rest: body, moves: moves.clone() })
+        .body(Sent { rest: asked.content, moves: moves.clone() })
         .map_err(|error| Failure::usage(error.to_string()))?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(broken)?;
-        let status = response.status();
+        let (status, headers) = (response.status(), response.headers().clone());
         moves.note();
         let body = response.into_body().map_frame(|frame| {
             moves.note();
@@ -99,7 +132,7 @@ async fn send_with(
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| {
             Failure::unreachable(format!("the Background Channel at {}: {error}", base.address))
         })?;
-        Ok::<_, Failure>((status, body.to_bytes()))
+        Ok::<_, Failure>(Answer { status, headers, body: body.to_bytes() })
     };
     let exchange = async {
         tokio::select! {
@@ -119,24 +152,54 @@ async fn send_with(
             Failure::unreachable(said).with_next("muster doctor")
         }
     };
-    let (status, body) = beside(exchange, connection, gone).await?;
-    answer(status, &body)
+    let answered = beside(exchange, connection, gone).await;
+    // What was not sent whole was not taken either, and the connection's end says nothing about why.
+    match moves.unread() {
+        Some(problem) => Err(Failure::new(Exit::Refused, problem)),
+        None => answered,
+    }
 }
 
-/// How often a transfer moved on, either way.
+impl Answer {
+    /// Returns the body; an answer other than 2xx is an error with the server's words.
+    fn said(self) -> Result<Bytes, Failure> {
+        if self.status.is_success() {
+            return Ok(self.body);
+        }
+        let text = String::from_utf8_lossy(&self.body);
+        let said = format!("the Background Channel: {}: {}", self.status, output::printable(text.trim_end()));
+        Err(match self.status {
+            StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => Failure::denied(said),
+            StatusCode::SERVICE_UNAVAILABLE => Failure::unreachable(said),
+            _ => Failure::new(Exit::Refused, said),
+        })
+    }
+}
+
+/// How often a transfer moved on, either way, and why what was to be sent could not be read.
 #[derive(Debug, Clone, Default)]
-struct Moves(Arc<AtomicU64>);
+struct Moves(Arc<Moved>);
+
+#[derive(Debug, Default)]
+struct Moved {
+    times: AtomicU64,
+    unread: OnceLock<String>,
+}
 
 impl Moves {
     fn note(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.times.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn unread(&self) -> Option<&str> {
+        self.0.unread.get().map(String::as_str)
     }
 
     /// Returns when nothing has moved for a whole such time.
     async fn silent_for(&self, silence: Duration) {
         let mut before = None;
         loop {
-            let seen = self.0.load(Ordering::Relaxed);
+            let seen = self.0.times.load(Ordering::Relaxed);
             if before == Some(seen) {
                 return;
             }
@@ -146,32 +209,89 @@ impl Moves {
     }
 }
 
+/// What a request carries.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// All of it is here.
+    Bytes(Bytes),
+    /// It is read when the server has room for it.
+    Part(Part),
+}
+
+/// A part of an open file.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// The file.
+    pub(crate) file: Arc<File>,
+    /// Where the part begins; it moves on with what is read.
+    pub(crate) at: u64,
+    /// How long it is.
+    pub(crate) left: u64,
+    /// Where people see how much is read.
+    pub(crate) bar: ProgressBar,
+}
+
+impl Content {
+    fn left(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            Self::Part(part) => part.left,
+        }
+    }
+
+    fn next(&mut self) -> std::io::Result<Bytes> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes.split_to(bytes.len().min(PIECE_BYTES))),
+            Self::Part(part) => part.next(),
+        }
+    }
+}
+
+impl Part {
+    /// Reads the next piece. A local file gives it faster than a network takes it, so nothing is gained by a thread.
+    fn next(&mut self) -> std::io::Result<Bytes> {
+        let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(PIECE_BYTES);
+        let mut piece = vec![0; length];
+        self.file.read_exact_at(&mut piece, self.at)?;
+        let read = u64::try_from(length).unwrap_or(u64::MAX);
+        (self.at, self.left) = (self.at.saturating_add(read), self.left.saturating_sub(read));
+        self.bar.inc(read);
+        Ok(Bytes::from(piece))
+    }
+}
+
 /// A request's content in pieces, each of which is asked for when the server has room for it.
 struct Sent {
-    rest: Bytes,
+    rest: Content,
     moves: Moves,
 }
 
 impl Body for Sent {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = std::io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _context: &mut std::task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         self.moves.note();
-        let length = self.rest.len().min(PIECE_BYTES);
-        let piece = (length > 0).then(|| Ok(Frame::data(self.rest.split_to(length))));
-        Poll::Ready(piece)
+        if self.is_end_stream() {
+            return Poll::Ready(None);
+        }
+        let read = self.rest.next();
+        if let Err(error) = &read {
+            // The first reason counts, and there is no second one.
+            let _first = self.moves.0.unread.set(format!("what was to be sent cannot be read: {error}"));
+        }
+        Poll::Ready(Some(read.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
+        self.rest.left() == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(u64::try_from(self.rest.len()).unwrap_or(u64::MAX))
+        SizeHint::with_exact(self.rest.left())
     }
 }
 
@@ -192,19 +312,6 @@ async fn beside<T, E>(
         Ok(Ok(exchanged)) => Ok(exchanged),
         Ok(Err(_)) | Err(_) => Err(gone(ended)),
     }
-}
-
-fn answer(status: StatusCode, body: &Bytes) -> Result<Bytes, Failure> {
-    if status.is_success() {
-        return Ok(body.clone());
-    }
-    let text = String::from_utf8_lossy(body);
-    let said = format!("the Background Channel: {status}: {}", output::printable(text.trim_end()));
-    Err(match status {
-        StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => Failure::denied(said),
-        StatusCode::SERVICE_UNAVAILABLE => Failure::unreachable(said),
-        _ => Failure::new(Exit::Refused, said),
-    })
 }
 
 #[cfg(test)]
@@ -286,7 +393,7 @@ mod tests {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = format!("https://localhost:{}/put", listener.local_addr().unwrap().port());
             let base = address::url("https", 443, &address).unwrap();
-            let putting = send(&home, &base, Method::PUT, "/put", body.clone());
+            let putting = put(&home, &base, "root", "name", Content::Bytes(body.clone()));
             let (sent, ()) = tokio::join!(putting, refuse_early(listener, tls.config().into()));
 
             let refused = sent.unwrap_err();
@@ -327,13 +434,48 @@ mod tests {
             drop(server.serve_connection(TokioIo::new(stream), never).await);
         };
         let patience = Patience { silence: Duration::from_millis(100), ..PATIENCE };
-        let putting = send_with(&home, &base, Method::PUT, "/put", Bytes::from(vec![7; 4 << 20]), patience);
+        let content = Content::Bytes(Bytes::from(vec![7; 4 << 20]));
+        let asked = Asked { method: Method::PUT, path: "/put".to_owned(), content };
+        let putting = ask(&home, &base, asked, patience);
 
         let both = async { tokio::join!(putting, hanging) };
         let (sent, ()) = tokio::time::timeout(Duration::from_secs(30), Box::pin(both)).await.unwrap();
 
-        let failure = sent.unwrap_err();
+        let failure = sent.map(|_| ()).unwrap_err();
         assert_eq!(failure.exit(), Exit::Unreachable, "{failure}");
         assert!(failure.to_string().contains("nothing moved"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_became_shorter_while_it_is_sent_is_told_and_no_matter_of_the_network() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = home_with_pki(folder.path());
+        let tls = channel_tls(&home);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("https://localhost:{}/put", listener.local_addr().unwrap().port());
+        let base = address::url("https", 443, &address).unwrap();
+        let reading = async {
+            let stream = tls.accept(listener.accept().await.unwrap().0).await.unwrap();
+            let read = hyper::service::service_fn(async |request: Request<hyper::body::Incoming>| {
+                request.into_body().collect().await.map(|_| hyper::Response::new(Full::new(Bytes::new())))
+            });
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            drop(server.serve_connection(TokioIo::new(stream), read).await);
+        };
+        let file = folder.path().join("short");
+        std::fs::write(&file, vec![7; PIECE_BYTES + 1]).unwrap();
+        let part = Part {
+            file: Arc::new(File::open(&file).unwrap()),
+            at: 0,
+            left: 2 * 256 * 1024,
+            bar: ProgressBar::hidden(),
+        };
+
+        let both = async { tokio::join!(put(&home, &base, "root", "name", Content::Part(part)), reading) };
+        let (sent, ()) = tokio::time::timeout(Duration::from_secs(30), Box::pin(both)).await.unwrap();
+
+        let failure = sent.unwrap_err();
+        assert_eq!(failure.exit(), Exit::Refused, "{failure}");
+        assert!(failure.to_string().contains("cannot be read"), "{failure}");
     }
 }

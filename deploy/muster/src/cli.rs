@@ -2,6 +2,7 @@
 
 mod ctx;
 mod issue;
+mod pack;
 mod pki;
 mod policy;
 
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::ctx::Ctx;
 pub(crate) use self::issue::{Ask, Issue, OrderKey, Run};
+pub(crate) use self::pack::Pack;
 pub(crate) use self::pki::{Flaws, Pki, PkiCheck, PkiInit, PkiIssue};
 pub(crate) use self::policy::Policy;
 use crate::output::Format;
@@ -71,6 +73,9 @@ pub(crate) enum Command {
         muster definition list"
     )]
     Definition(Definition),
+    /// Import packs: signed definitions and the resources that they need, in one file
+    #[command(subcommand, after_help = "Examples:\n  muster pack import basics.pack")]
+    Pack(Pack),
     /// Import and show the licence
     #[command(subcommand, after_help = "Examples:\n  muster licence show")]
     Licence(Licence),

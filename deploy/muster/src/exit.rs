@@ -78,10 +78,21 @@ impl Failure {
         .with_next(format!("muster instruction watch {instruction}"))
     }
 
-    /// Says which file it is about.
-    pub(crate) fn in_file(mut self, file: &std::path::Path) -> Self {
-        self.message = format!("{}: {}", file.display(), self.message);
+    /// Says which of several things it is about.
+    pub(crate) fn about(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
         self
+    }
+
+    /// Says what follows from it.
+    pub(crate) fn adding(mut self, what: &str) -> Self {
+        self.message = format!("{}; {what}", self.message.trim_end());
+        self
+    }
+
+    /// Says which file it is about.
+    pub(crate) fn in_file(self, file: &std::path::Path) -> Self {
+        self.about(&file.display().to_string())
     }
 
     /// The next thing to type or do, where there is one.

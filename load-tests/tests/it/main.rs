@@ -20,6 +20,7 @@ mod kill_sweep;
 mod liar;
 mod listeners;
 mod openssl_pki;
+mod packs;
 mod people;
 mod people_and_certificates;
 mod policies;

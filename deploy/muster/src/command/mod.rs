@@ -9,6 +9,7 @@ mod export;
 mod instruction;
 mod issue;
 mod licence;
+mod pack;
 mod pki;
 mod policy;
 mod resource;
@@ -35,6 +36,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         | Command::Instruction(_)
         | Command::Client(_)
         | Command::Definition(_)
+        | Command::Pack(_)
         | Command::Licence(_)
         | Command::Policy(_)
         | Command::Resource(_)
@@ -59,6 +61,9 @@ async fn remote(home: &Home, context: Option<&str>, command: Command) -> Result<
     if let Command::Resource(verb) = command {
         return resource::run(home, &context, verb).await;
     }
+    if let Command::Pack(verb) = command {
+        return pack::run(home, context, verb).await;
+    }
     if let Command::Ask(ask) = &command {
         issue::check_sql(&ask.sql)?;
     }
@@ -78,6 +83,7 @@ async fn remote(home: &Home, context: Option<&str>, command: Command) -> Result<
         | Command::Pki(_)
         | Command::Doctor(_)
         | Command::Resource(_)
+        | Command::Pack(_)
         | Command::DevClient { .. }
         | Command::SqlHelper => Ok(Exit::Ok),
     }

@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use hyper::Method;
 use hyper::body::Bytes;
 use serde_json::Value;
 
 use crate::address::Url;
-use crate::background::{base_of, send};
+use crate::background::{self, Content, base_of, listed};
 use crate::cli::{Listing, Resource};
 use crate::exit::{Exit, Failure};
 use crate::home::{Context, Home, read_file};
@@ -28,7 +27,7 @@ pub(crate) async fn run(home: &Home, context: &Context, verb: Resource) -> Resul
 /// How many resources the Background Channel of a context holds.
 pub(super) async fn count(home: &Home, context: &Context) -> Result<usize, Failure> {
     let base = base_of(context)?;
-    let body = send(home, &base, Method::GET, &format!("{}/resources", base.path), Bytes::new()).await?;
+    let body = listed(home, &base).await?;
     let resources: Vec<Value> = serde_json::from_slice(&body)
         .map_err(|error| Failure::new(Exit::Refused, format!("the Background Channel's list: {error}")))?;
     Ok(resources.len())
@@ -60,8 +59,7 @@ async fn put(
         .with_next(format!("muster resource put {} --name NAME", file.display())));
     }
     let root = blake3::hash(&bytes).to_hex().to_string();
-    let path = format!("{}/resources/{root}?name={name}", base.path);
-    send(home, base, Method::PUT, &path, Bytes::from(bytes)).await?;
+    background::put(home, base, &root, &name, Content::Bytes(Bytes::from(bytes))).await?;
     let pairs = vec![
         ("name".to_owned(), Cell::text(&name)),
         ("size".to_owned(), Cell::number(u64::try_from(size).unwrap_or(u64::MAX))),
@@ -96,8 +94,7 @@ fn regular_file(file: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 async fn list(home: &Home, base: &Url, listing: &Listing) -> Result<Exit, Failure> {
-    let path = format!("{}/resources", base.path);
-    let body = send(home, base, Method::GET, &path, Bytes::new()).await?;
+    let body = listed(home, base).await?;
     let resources: Vec<Value> = serde_json::from_slice(&body)
         .map_err(|error| Failure::new(Exit::Refused, format!("the Background Channel's list: {error}")))?;
     let mut table = Table::new(["name", "size", "root", "stored"]);
