@@ -14,7 +14,7 @@ use muster_proto::order::v1::Order;
 use muster_proto::session::v1::InclusionProof;
 
 use crate::audience::{AUTHENTICATED, AudienceError};
-use crate::definition::{Definition, Kind};
+use crate::definition::{Definition, Kind, Step};
 use crate::envelope::{self, Anchors, ContentType, EnvelopeError, Judged, Opened};
 use crate::licence::{Licence, LicenceRefusal};
 use crate::timestamp::TimestampError;
@@ -361,6 +361,9 @@ fn check_standing(order: &Order, definition: &Definition, device: &Device<'_>) -
     }
     require(definition.kind() == Kind::Question, Refusal::Unauthenticated, || {
         format!("{} has no certificate, and runs no action; give it one", device.id)
+    })?;
+    require(definition.steps().iter().all(Step::is_sql), Refusal::Unauthenticated, || {
+        format!("{} has no certificate, and runs nothing but SQL; give it one", device.id)
     })?;
     let expression = order_content::expression(&order.audience.clone().unwrap_or_default());
     let expression = expression.map_err(|error| refuse(Refusal::WrongAudience, error))?;

@@ -2,8 +2,8 @@
 //!
 //! The text is TOML (`spec/signing.md`, "Definition"); what is reviewed is what is signed. Parameters are typed data
 //! that SQL binds; text substitution does not exist. The one exception that proves the rule is `query_parameter` of the
-//! platform's own `Muster-Core-Query`, whose step *is* its parameter. Typed actions and scripts are refused
-//! with an error until a version runs them. Start with [`Definition::parse`].
+//! platform's own `Muster-Core-Query`, whose step *is* its parameter. Typed actions are refused with an error until a version
+//! runs them. Start with [`Definition::parse`].
 
 mod argument;
 pub(crate) mod datetime;
@@ -15,6 +15,7 @@ mod parameter;
 mod quantity;
 mod read;
 mod rule;
+mod script;
 mod sql;
 
 use std::sync::Arc;
@@ -28,12 +29,16 @@ pub use self::error::{DefinitionError, FINDINGS_MAX, Finding};
 pub use self::name::{DefinitionName, NameError};
 pub use self::parameter::{Parameter, ParameterKind, Pattern};
 pub use self::rule::{Rule, Severity};
+pub use self::script::{SCRIPT_BYTES_MAX, Script, ScriptArgument, ScriptText};
 
 /// Largest authored text in bytes: what an envelope holds beside its certificates and signature.
 pub const TEXT_BYTES_MAX: usize = 192 * 1024;
 
 /// Most parameters, result columns and resources of a definition: arguments and columns are 64 on the wire.
 pub const ITEMS_MAX: usize = 64;
+
+/// Most steps of a definition: they share one run time of at most an hour.
+pub const STEPS_MAX: usize = 8;
 
 /// The only prefix whose definitions may have a step that is its parameter.
 pub const PLATFORM_PREFIX: &str = "Muster";
@@ -109,7 +114,7 @@ impl Definition {
         &self.0.parameters
     }
 
-    /// Returns what is run, in its order.
+    /// Returns what is run, in its order; the rows of the last step are the result.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
         &self.0.steps
@@ -218,6 +223,19 @@ pub enum Step {
         /// The parameter's name.
         parameter: String,
     },
+    /// A script; values are handed to it.
+    Script(Script),
+}
+
+impl Step {
+    /// Returns whether it is a query over the device's tables, and so can do nothing but read them.
+    #[must_use]
+    pub const fn is_sql(&self) -> bool {
+        match self {
+            Self::Query { .. } | Self::QueryParameter { .. } => true,
+            Self::Script(_) => false,
+        }
+    }
 }
 
 /// A column of the result.

@@ -1,7 +1,7 @@
-//! Why a query gave no answer.
+//! Why a query or a script gave no answer.
 use std::time::Duration;
 
-/// Why a query gave no answer.
+/// Why a query or a script gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
     /// The SQL is at fault: syntax, an unknown name, a refused statement, a table that needs a constraint.
@@ -21,7 +21,7 @@ pub enum QueryError {
         run_time: Duration,
     },
     /// The helper ended without an answer: killed, out of memory, or a fault in it.
-    #[error("the SQL helper ended without an answer: {detail}")]
+    #[error("the helper ended without an answer: {detail}")]
     Crashed {
         /// How it ended.
         detail: String,
@@ -48,8 +48,24 @@ pub enum QueryError {
         /// The table.
         table: String,
     },
+    /// A script is at fault: it could not begin, ended with an error, or wrote what is no row.
+    #[error("{message}")]
+    Script {
+        /// What is wrong, and what was wanted.
+        message: String,
+    },
+    /// A script that may only read was not begun: on this machine, nothing would keep it from changing something.
+    #[error(
+        "a script of a question runs only where it cannot change the machine, and this machine cannot apply: {}; use a \
+         kernel of 5.13 or later with Landlock switched on",
+        missing.join("; ")
+    )]
+    Unconfined {
+        /// The layers that are missing, each with its reason.
+        missing: Vec<String>,
+    },
     /// The helper could not be started.
-    #[error("cannot start the SQL helper `{program}`: {detail}")]
+    #[error("cannot start the helper `{program}`: {detail}")]
     Spawn {
         /// The program.
         program: String,
@@ -64,10 +80,18 @@ impl QueryError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Deadline { .. } | Self::Crashed { .. } | Self::Spawn { .. } => true,
-            Self::Sql { .. } | Self::TooLarge { .. } | Self::Sandbox { .. } | Self::NotGranted { .. } => {
-                false
-            }
+            Self::Sql { .. }
+            | Self::Script { .. }
+            | Self::TooLarge { .. }
+            | Self::Sandbox { .. }
+            | Self::Unconfined { .. }
+            | Self::NotGranted { .. } => false,
         }
+    }
+
+    /// An error of a script.
+    pub(crate) fn script(message: impl Into<String>) -> Self {
+        Self::Script { message: message.into() }
     }
 
     /// An error of the SQL without a place.

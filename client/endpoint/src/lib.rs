@@ -1,7 +1,7 @@
-//! SQL tables over the live machine and the sandboxed helper process that queries them.
+//! SQL tables over the live machine, scripts, and the sandboxed helper process that runs both.
 //!
-//! [`run`] starts a helper process ([`helper::main`]), gives it one [`Query`], and returns its [`Answer`]. The helper
-//! reads the kernel's and the system's own files (`/proc`, `/sys`, `/etc`, dpkg's database, unit files), starts no
+//! [`run`] starts a helper process ([`helper::main`]), gives it one [`Query`], and returns its [`Answer`]; [`run_script`]
+//! does the same with a [`Script`]. The helper of a query reads the kernel's and the system's own files (`/proc`, `/sys`, `/etc`, dpkg's database, unit files), starts no
 //! program, and shuts itself in before it looks at the SQL: see [`helper`] for the layers. [`schema()`] lists the tables,
 //! [`check()`] prepares SQL without running it, [`attributes::collect`] is what the client tells of itself.
 //!
@@ -14,6 +14,7 @@ mod error;
 pub mod helper;
 mod query;
 mod schema;
+mod script;
 mod tables;
 mod value;
 mod vtab;
@@ -21,8 +22,9 @@ mod vtab;
 pub use check::check;
 pub use error::QueryError;
 pub use query::{
-    Answer, Granted, HelperCommand, Query, QueryLimits, RUN_GRACE, SQL_BYTES_MAX, SandboxProfile,
-    VALUE_BYTES_MAX, arrange_groups, run,
+    Answer, Granted, HelperCommand, Query, QueryLimits, RUN_GRACE, SCRIPT_BYTES_MAX, SQL_BYTES_MAX,
+    SandboxProfile, VALUE_BYTES_MAX, arrange_groups, run, run_script,
 };
 pub use schema::{ColumnSchema, Search, TableSchema, schema};
+pub use script::{Content, Given, Reach, RowColumn, RowKind, Script, ScriptText};
 pub use value::{Column, ColumnKind, SqlValue};

@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::error::QueryError;
 use crate::value::{Column, SqlValue};
 
-mod cgroup;
+pub(crate) mod cgroup;
 mod parent;
 
-pub use parent::run;
+pub use parent::{run, run_script};
 
 /// Lets helpers have limits of control groups where this process may arrange it (`Delegate=yes` of systemd). Call it once,
 /// before any helper.
@@ -23,6 +23,9 @@ pub const SQL_BYTES_MAX: usize = 256 * 1024;
 /// The longest text or blob of an answer, in bytes (`muster.common.v1.Value`); longer ones are cut and the answer
 /// is marked truncated.
 pub const VALUE_BYTES_MAX: usize = 64 * 1024;
+
+/// The largest resource that is run as a script, in bytes: it is held in memory, where nobody changes it.
+pub const SCRIPT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// How long after [`QueryLimits::run_time`] the helper may take to start and to hand over its last rows, before its
 /// process group is killed.
@@ -136,7 +139,7 @@ impl Query {
     }
 }
 
-fn value_bytes(value: &SqlValue) -> usize {
+pub(crate) fn value_bytes(value: &SqlValue) -> usize {
     match value {
         SqlValue::Null => 0,
         SqlValue::Integer(_) | SqlValue::Real(_) => 8,

@@ -60,13 +60,18 @@ impl SqlValue {
 
     /// Gives the value to SQLite without copying it.
     pub(crate) fn to_sqlite(&self) -> ToSqlOutput<'_> {
-        ToSqlOutput::Borrowed(match self {
+        ToSqlOutput::Borrowed(self.as_sqlite())
+    }
+
+    /// Returns the value as SQLite has it.
+    pub(crate) fn as_sqlite(&self) -> ValueRef<'_> {
+        match self {
             Self::Null => ValueRef::Null,
             Self::Integer(number) => ValueRef::Integer(*number),
             Self::Real(number) => ValueRef::Real(*number),
             Self::Text(text) => ValueRef::Text(text.as_bytes()),
             Self::Blob(bytes) => ValueRef::Blob(bytes),
-        })
+        }
     }
 }
 

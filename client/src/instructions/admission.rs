@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use muster_endpoint::{SandboxProfile, SqlValue};
+use muster_endpoint::{Reach, SandboxProfile, SqlValue};
 use muster_pki::Thumbprint;
 use muster_proto::common::v1::{ColumnType, Refusal};
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::session::v1::InclusionProof;
+use muster_signing::definition::Script;
 use muster_signing::policy::NotGranted;
 
 use super::licence::LicenceTerms;
@@ -105,10 +106,14 @@ pub(crate) struct Plan {
     pub(crate) name: String,
     /// Its version.
     pub(crate) version: semver::Version,
-    /// The SQL of each step.
-    pub(crate) steps: Vec<String>,
-    /// What SQL binds.
+    /// What is run, in this order.
+    pub(crate) steps: Vec<PlanStep>,
+    /// Whether it may change the machine.
+    pub(crate) reach: Reach,
+    /// What SQL binds, and scripts are given.
     pub(crate) parameters: Vec<(String, SqlValue)>,
+    /// Which of the parameters are true or false, where a language knows that.
+    pub(crate) booleans: BTreeSet<String>,
     /// The declared columns; none: any.
     pub(crate) columns: Option<Vec<PlanColumn>>,
     /// What it needs.
@@ -123,6 +128,15 @@ pub(crate) struct Plan {
     pub(crate) sandbox: SandboxProfile,
     /// The tables that it may read; none: all.
     pub(crate) tables: Option<PlanTables>,
+}
+
+/// One thing that is run.
+#[derive(Debug, Clone)]
+pub(crate) enum PlanStep {
+    /// SQL.
+    Query(String),
+    /// A script.
+    Script(Script),
 }
 
 /// The tables that a policy grants (K2).

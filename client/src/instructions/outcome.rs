@@ -72,13 +72,15 @@ pub(super) fn finished(
 ) -> InstructionResult {
     let answer = match answer {
         Ok(answer) => answer,
-        Err(StepError::Query(QueryError::NotGranted { table })) => {
+        Err(StepError::Query { cause: QueryError::NotGranted { table }, .. }) => {
             return refused(instruction, &withheld(plan, table), now_ms);
         }
         Err(StepError::Resource(detail)) => {
             return refused(instruction, &Refused::new(Refusal::Resource, detail), now_ms);
         }
-        Err(error @ (StepError::RunTime { .. } | StepError::ChangedWhileRun(_) | StepError::Query(_))) => {
+        Err(
+            error @ (StepError::RunTime { .. } | StepError::ChangedWhileRun(_) | StepError::Query { .. }),
+        ) => {
             return failed(instruction, &error.to_string(), started_at_ms, now_ms);
         }
     };

@@ -1,23 +1,32 @@
 //! Runs the steps of an instruction, one helper process after the other.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use muster_endpoint::{Answer, Granted, HelperCommand, Query, QueryError, QueryLimits, SqlValue};
+use muster_endpoint::{
+    Answer, Content, Given, Granted, HelperCommand, Query, QueryError, QueryLimits, RowColumn, RowKind,
+    Script, ScriptText, SqlValue,
+};
+use muster_proto::common::v1::ColumnType;
+use muster_signing::definition;
 use tokio::time::Instant;
 
 use super::Plan;
-use crate::content::Content;
+use super::admission::{PlanColumn, PlanStep};
+use crate::content as cache;
 
 /// Why the steps gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StepError {
     /// The signed time for all steps together is over.
     #[error(
-        "stopped after {limit:?}, the run time that its definition allows (limits.run_time); ask for fewer rows, or \
+        "{place}stopped after {limit:?}, the run time that its definition allows (limits.run_time); ask for fewer rows, or \
          sign a definition with a longer one"
     )]
     RunTime {
+        /// The step that was reached.
+        place: Place,
         /// What the definition allows.
         limit: Duration,
     },
@@ -28,66 +37,192 @@ pub(crate) enum StepError {
     #[error("what it read while it ran does not count: {0}")]
     ChangedWhileRun(String),
     /// A step failed.
-    #[error(transparent)]
-    Query(#[from] QueryError),
+    #[error("{place}{cause}")]
+    Query {
+        /// Which.
+        place: Place,
+        /// Why.
+        cause: QueryError,
+    },
 }
 
-/// Runs every step within the time of all; the last one's rows are the answer. Steps are told the paths of resources, so each is
-/// looked at once more right before the first one, which may have waited for hours, and behind each: what was read of another
-/// file is no answer.
+/// A step among those of its definition, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) step: usize,
+    pub(crate) of: usize,
+}
+
+impl fmt::Display for Place {
+    /// Nothing where there is one step only.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.of > 1 { write!(f, "step {} of {}: ", self.step, self.of) } else { Ok(()) }
+    }
+}
+
+/// Runs every step within the time of all, until one fails; the last one's rows are the answer. Steps are told the paths of resources,
+/// so each is looked at once more right before the first one, which may have waited for hours, and behind each: what was read of
+/// another file is no answer.
 pub(super) async fn run_steps(
     helper: &HelperCommand,
-    content: &Content,
+    cache: &cache::Content,
     plan: &Plan,
     resources: &[(String, PathBuf)],
 ) -> Result<Answer, StepError> {
-    confirm(content, plan, resources).await.map_err(StepError::Resource)?;
+    confirm(cache, plan, resources).await.map_err(StepError::Resource)?;
     let deadline = Instant::now() + plan.run_time;
-    let mut parameters = plan.parameters.clone();
-    parameters.extend(
-        resources
-            .iter()
-            .map(|(name, path)| (name.clone(), SqlValue::Text(path.to_string_lossy().into_owned()))),
-    );
     let mut answer =
         Answer { columns: Vec::new(), rows: Vec::new(), truncated: false, sandbox_missing: Vec::new() };
-    let late = || StepError::RunTime { limit: plan.run_time };
-    for (at, sql) in plan.steps.iter().enumerate() {
+    for (at, step) in plan.steps.iter().enumerate() {
+        let place = Place { step: at + 1, of: plan.steps.len() };
+        let late = || StepError::RunTime { place, limit: plan.run_time };
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(late());
         }
-        let query = Query {
-            sql: sql.clone(),
-            parameters: parameters.clone(),
-            limits: QueryLimits { run_time: left, rows: plan.rows, bytes: plan.bytes },
-            sandbox: plan.sandbox,
-            readable: resources.iter().map(|(_, path)| path.clone()).collect(),
-            granted: granted(plan),
-            then: later(plan, at),
+        let limits = QueryLimits { run_time: left, rows: plan.rows, bytes: plan.bytes };
+        let given = match step {
+            PlanStep::Query(sql) => {
+                muster_endpoint::run(helper, query(plan, at, sql, resources, limits)).await
+            }
+            PlanStep::Script(signed) => match script(plan, at, signed, resources, limits) {
+                Ok(script) => muster_endpoint::run_script(helper, script).await,
+                Err(error) => Err(error),
+            },
         };
-        answer = muster_endpoint::run(helper, query).await.map_err(|error| match error {
+        let given = given.map_err(|cause| match cause {
             // The helper knows what was left of the time; nobody signed that.
             QueryError::Deadline { .. } => late(),
             QueryError::Sql { .. }
+            | QueryError::Script { .. }
             | QueryError::Crashed { .. }
             | QueryError::TooLarge { .. }
             | QueryError::Sandbox { .. }
+            | QueryError::Unconfined { .. }
             | QueryError::NotGranted { .. }
-            | QueryError::Spawn { .. } => StepError::Query(error),
+            | QueryError::Spawn { .. } => StepError::Query { place, cause },
         })?;
-        confirm(content, plan, resources).await.map_err(StepError::ChangedWhileRun)?;
+        confirm(cache, plan, resources).await.map_err(StepError::ChangedWhileRun)?;
+        let mut missing = answer.sandbox_missing;
+        missing.extend(
+            given
+                .sandbox_missing
+                .iter()
+                .filter(|layer| !missing.contains(layer))
+                .cloned()
+                .collect::<Vec<_>>(),
+        );
+        answer = Answer { sandbox_missing: missing, ..given };
     }
     Ok(answer)
 }
 
 /// Looks whether the resources are still those that were verified.
-async fn confirm(content: &Content, plan: &Plan, resources: &[(String, PathBuf)]) -> Result<(), String> {
+async fn confirm(cache: &cache::Content, plan: &Plan, resources: &[(String, PathBuf)]) -> Result<(), String> {
     for (resource, (_, path)) in plan.resources.iter().zip(resources) {
         let changed = |error| format!("resource {:?}: {error}", resource.name);
-        content.confirm(resource, path).await.map_err(changed)?;
+        cache.confirm(resource, path).await.map_err(changed)?;
     }
     Ok(())
+}
+
+fn query(plan: &Plan, at: usize, sql: &str, resources: &[(String, PathBuf)], limits: QueryLimits) -> Query {
+    let mut parameters = plan.parameters.clone();
+    parameters.extend(resources.iter().map(|(name, path)| (name.clone(), path_value(path))));
+    Query {
+        sql: sql.to_owned(),
+        parameters,
+        limits,
+        sandbox: plan.sandbox,
+        readable: readable(resources),
+        granted: granted(plan),
+        then: later(plan, at),
+    }
+}
+
+fn script(
+    plan: &Plan,
+    at: usize,
+    signed: &definition::Script,
+    resources: &[(String, PathBuf)],
+    limits: QueryLimits,
+) -> Result<Script, QueryError> {
+    let given = |(name, value): &(String, SqlValue)| match value {
+        SqlValue::Integer(number) if plan.booleans.contains(name) => {
+            (name.clone(), Given::Boolean(*number != 0))
+        }
+        SqlValue::Null | SqlValue::Integer(_) | SqlValue::Real(_) | SqlValue::Text(_) | SqlValue::Blob(_) => {
+            (name.clone(), Given::Value(value.clone()))
+        }
+    };
+    let parameters: Vec<(String, Given)> = plan.parameters.iter().map(given).collect();
+    let arguments = signed.arguments.iter().map(|argument| match argument {
+        definition::ScriptArgument::Parameter(name) => {
+            let found = parameters.iter().find(|(parameter, _)| parameter == name);
+            found.map(|(_, given)| given.clone()).ok_or_else(|| lacks(name))
+        }
+        definition::ScriptArgument::Resource(name) => {
+            Ok(Given::Value(path_value(&content(plan, name, resources)?.path)))
+        }
+    });
+    let arguments = arguments.collect::<Result<_, _>>()?;
+    // The rows of the last step are the answer; nobody declared those of the others.
+    let is_last = at + 1 == plan.steps.len();
+    Ok(Script {
+        interpreter: PathBuf::from(&signed.interpreter),
+        text: match &signed.text {
+            definition::ScriptText::Inline(text) => ScriptText::Inline(text.clone()),
+            definition::ScriptText::Resource(name) => ScriptText::Resource(content(plan, name, resources)?),
+        },
+        arguments,
+        parameters,
+        columns: plan.columns.as_ref().filter(|_| is_last).map(|columns| {
+            let column =
+                |column: &PlanColumn| RowColumn { name: column.name.clone(), kind: row_kind(column.kind) };
+            columns.iter().map(column).collect()
+        }),
+        limits,
+        sandbox: plan.sandbox,
+        reach: plan.reach,
+        readable: readable(resources),
+    })
+}
+
+/// Returns a resource that was fetched, with what its content must be.
+fn content(plan: &Plan, name: &str, resources: &[(String, PathBuf)]) -> Result<Content, QueryError> {
+    let signed = plan.resources.iter().find(|resource| resource.name == name);
+    let fetched = resources.iter().find(|(bound, _)| bound.strip_prefix("resource_") == Some(name));
+    match (signed, fetched) {
+        (Some(signed), Some((_, path))) => {
+            let root = *signed.root.as_bytes();
+            Ok(Content { path: path.clone(), size: signed.size, root })
+        }
+        (Some(_) | None, _) => Err(lacks(name)),
+    }
+}
+
+/// A checked definition names nothing that it does not have.
+fn lacks(name: &str) -> QueryError {
+    QueryError::Script { message: format!("nothing here is called {name:?}; report it") }
+}
+
+fn row_kind(kind: ColumnType) -> RowKind {
+    match kind {
+        ColumnType::Text | ColumnType::Unspecified => RowKind::Text,
+        ColumnType::Integer => RowKind::Integer,
+        ColumnType::Real => RowKind::Real,
+        ColumnType::Blob => RowKind::Blob,
+        ColumnType::Boolean => RowKind::Boolean,
+        ColumnType::Datetime => RowKind::Datetime,
+    }
+}
+
+fn path_value(path: &Path) -> SqlValue {
+    SqlValue::Text(path.to_string_lossy().into_owned())
+}
+
+fn readable(resources: &[(String, PathBuf)]) -> Vec<PathBuf> {
+    resources.iter().map(|(_, path)| path.clone()).collect()
 }
 
 /// Returns the tables that the helper has.
@@ -98,10 +233,15 @@ fn granted(plan: &Plan) -> Granted {
     }
 }
 
-/// Returns the steps behind the first one, which begins only if all of them are granted.
+/// Returns the steps behind the first one, which begins only if all of them are granted. Where tables are limited, all steps
+/// are SQL.
 fn later(plan: &Plan, at: usize) -> Vec<String> {
+    let sql = |step: &PlanStep| match step {
+        PlanStep::Query(sql) => Some(sql.clone()),
+        PlanStep::Script(_) => None,
+    };
     match (&plan.tables, at) {
-        (Some(_), 0) => plan.steps.iter().skip(1).cloned().collect(),
+        (Some(_), 0) => plan.steps.iter().skip(1).filter_map(sql).collect(),
         (Some(_) | None, _) => Vec::new(),
     }
 }

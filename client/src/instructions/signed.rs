@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use muster_endpoint::{SandboxProfile, SqlValue};
+use muster_endpoint::{Reach, SandboxProfile, SqlValue};
 use muster_pki::{Certificate, Role, Thumbprint, UnixTime};
 use muster_proto::common::v1::{NamedValue, Refusal, value::Kind};
 use muster_proto::ids::{Digest, InstructionId};
@@ -11,13 +11,13 @@ use muster_proto::session::v1::InclusionProof;
 use muster_service::credentials::Revocation;
 use muster_signing::admit::{self, Admitted, Documents, RefusalReason};
 use muster_signing::approval::people;
-use muster_signing::definition::{Sandbox, Step};
-use muster_signing::policy::Policy;
+use muster_signing::definition::{Kind as DefinitionKind, Parameter, ParameterKind, Sandbox, Step};
+use muster_signing::policy::{NotGranted, Policy};
 use muster_signing::{envelope, order};
 
 use super::admission::{
-    Admission, Claimed, Memory, Opened, OpenedStop, OrderSigner, Plan, PlanColumn, PlanResource, PlanTables,
-    RefreshJob, Refused, Signed,
+    Admission, Claimed, Memory, Opened, OpenedStop, OrderSigner, Plan, PlanColumn, PlanResource, PlanStep,
+    PlanTables, RefreshJob, Refused, Signed,
 };
 use super::licence::LicenceTerms;
 use super::live::{LiveTrust, SigningTrust};
@@ -228,6 +228,12 @@ fn granted(admitted: Admitted, signer: OrderSigner, followed: Option<&Policy>) -
     let Some(policy) = followed else { return plan(admitted, None) };
     let grants = &policy.terms().grants;
     grants.admit(&admitted.definition).map_err(|error| Refused::not_granted(policy.serial(), &error))?;
+    if let Some(has) = grants.tables.clone().filter(|_| !admitted.definition.steps().iter().all(Step::is_sql))
+    {
+        // It can read whatever the client can: no list of tables bounds it.
+        let error = NotGranted { name: "a step that is no SQL".to_owned(), list: "grants.tables", has };
+        return Err(Refused::not_granted(policy.serial(), &error));
+    }
     let tables = grants.tables.clone().map(|tables| PlanTables { policy: policy.serial(), tables });
     plan(admitted, tables)
 }
@@ -255,7 +261,7 @@ fn plan(admitted: Admitted, tables: Option<PlanTables>) -> Result<Plan, Refused>
     let Admitted { definition, arguments, .. } = admitted;
     let mut steps = Vec::new();
     for step in definition.steps() {
-        steps.push(sql(step, &arguments)?);
+        steps.push(plan_step(step, &arguments)?);
     }
     let columns = definition.result().iter().map(|column| PlanColumn {
         name: column.name.clone(),
@@ -268,10 +274,16 @@ fn plan(admitted: Admitted, tables: Option<PlanTables>) -> Result<Plan, Refused>
         root: resource.root,
     });
     let limits = definition.limits();
+    let is_boolean = |it: &&Parameter| matches!(it.kind(), ParameterKind::Boolean);
     Ok(Plan {
         name: definition.name().to_string(),
         version: definition.version().clone(),
         steps,
+        reach: match definition.kind() {
+            DefinitionKind::Question => Reach::Reads,
+            DefinitionKind::Action => Reach::Changes,
+        },
+        booleans: definition.parameters().iter().filter(is_boolean).map(|it| it.name().to_owned()).collect(),
         columns: (!definition.result().is_empty()).then(|| columns.collect()),
         resources: resources.collect(),
         run_time: limits.run_time,
@@ -286,15 +298,16 @@ fn plan(admitted: Admitted, tables: Option<PlanTables>) -> Result<Plan, Refused>
     })
 }
 
-/// Returns the SQL of a step: the signed text, or, for the platform's free question, the one argument that is it.
-fn sql(step: &Step, arguments: &[NamedValue]) -> Result<String, Refused> {
+/// Returns what a step runs: as it is signed, or, for the platform's free question, the one argument that is it.
+fn plan_step(step: &Step, arguments: &[NamedValue]) -> Result<PlanStep, Refused> {
     let unsupported = |detail: String| Refused::new(Refusal::Unsupported, detail);
     match step {
-        Step::Query { sql } => Ok(sql.clone()),
+        Step::Query { sql } => Ok(PlanStep::Query(sql.clone())),
+        Step::Script(script) => Ok(PlanStep::Script(script.clone())),
         Step::QueryParameter { parameter } => {
             let argument = arguments.iter().find(|argument| argument.name == *parameter);
             match argument.and_then(|argument| argument.value.clone()?.kind) {
-                Some(Kind::Text(sql)) => Ok(sql),
+                Some(Kind::Text(sql)) => Ok(PlanStep::Query(sql)),
                 Some(Kind::Integer(_) | Kind::Real(_) | Kind::Blob(_)) | None => {
                     Err(unsupported(format!("its step is parameter {parameter:?}, which has no text")))
                 }

@@ -30,6 +30,7 @@ mod renewal;
 mod restored_store;
 mod revocation;
 mod scale;
+mod steps;
 mod stops;
 mod support;
 mod tables;

@@ -273,6 +273,13 @@ fn c1_a_device_without_a_certificate_runs_no_action_and_nothing_that_does_not_as
         let refusal = case(expression, kind).judge().unwrap_err();
         assert_eq!(refusal.refusal, Refusal::Unauthenticated, "{expression}: {refusal}");
     }
+    let mut script = case("authenticated == false", question);
+    let query = "query = \"SELECT :days AS days\"";
+    let text = "script = { interpreter = \"/bin/sh\", text = \"exit 0\" }";
+    script.replace_definition(&DEFINITION.replace(query, text));
+    let refusal = script.judge().unwrap_err();
+    assert!(refusal.detail.contains("runs nothing but SQL"), "{refusal}");
+    assert_eq!(refusal.refusal, Refusal::Unauthenticated);
     let mut without_root = case("", question);
     *without_root.audience() = Audience::default();
     assert_eq!(without_root.judge().unwrap_err().refusal, Refusal::Unauthenticated);

@@ -54,7 +54,17 @@ pub(super) struct Step {
     pub(super) query: Option<Spanned<String>>,
     pub(super) query_parameter: Option<Spanned<String>>,
     pub(super) action: Option<Spanned<Value>>,
-    pub(super) script: Option<Spanned<Value>>,
+    pub(super) script: Option<Spanned<Script>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Script {
+    pub(super) interpreter: Spanned<String>,
+    pub(super) text: Option<Spanned<String>>,
+    pub(super) resource: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) arguments: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -195,7 +195,7 @@ fn check_columns(document: &Document) -> Result<(), Fault> {
             Err(fault(column, Rule::ResultSurplus, found).fix("remove [[result]]"))
         }
         (false, None) => Err(fault(&document.name, Rule::ResultMissing, "no [[result]]")
-            .fix("add one for each column of the query")),
+            .fix("add one for each column of the last step's rows")),
         (true, None) | (false, Some(_)) => Ok(()),
     }
 }

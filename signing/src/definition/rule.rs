@@ -102,7 +102,7 @@ rules! {
     StepSurplus = "step-surplus", Error;
     /// A step of a kind that this version does not run.
     StepUnsupported = "step-unsupported", Error;
-    /// A step that is several things, or none.
+    /// A step or a script that is several things, or none.
     StepAmbiguous = "step-ambiguous", Error;
     /// A step that is its parameter, outside the platform's own definitions.
     QueryParameterReserved = "query-parameter-reserved", Error;
@@ -110,6 +110,12 @@ rules! {
     QueryParameterUnknown = "query-parameter-unknown", Error;
     /// A name in the query that nothing binds.
     QueryUnboundName = "query-unbound-name", Error;
+    /// An interpreter that is no absolute path.
+    InterpreterInvalid = "interpreter-invalid", Error;
+    /// A step that uses a parameter or resource that there is not.
+    StepUnknownName = "step-unknown-name", Error;
+    /// A script that is more than a client holds in memory.
+    ScriptTooLarge = "script-too-large", Error;
     /// No column declared.
     ResultMissing = "result-missing", Error;
     /// Columns declared of a query that is not known yet.

@@ -157,7 +157,7 @@ fn a_problem_has_its_line_and_what_would_do() {
         ("min = 1", "max_length = 1", 17, "is for parameters of type string"),
         (":days *", ":dayz *", 24, "`:dayz`, which nothing binds; known: :path, :days"),
         (":days *", "?1 *", 24, "wanted :name"),
-        ("query = \"\"\"", "script = \"\"\"", 22, "scripts are not supported"),
+        ("query = \"\"\"", "script = \"\"\"", 22, "expected struct Script"),
         ("query = \"\"\"", "query_parameter = \"\"\"", 22, "only Muster-"),
         ("type = \"datetime\"", "type = \"date\"", 39, "no column type"),
         ("name = \"not_after\"", "name = \"subject\"", 38, "second time"),
@@ -200,12 +200,49 @@ fn refuses_what_is_missing() {
 }
 
 #[test]
-fn actions_and_further_steps_wait_for_a_later_version() {
+fn actions_wait_for_a_later_version() {
     let action = MINIMAL.replace("query = \"SELECT 1 AS one\"", "action = { restart = \"ssh\" }");
-    let second = MINIMAL.to_owned() + "\n[[step]]\nquery = \"SELECT 2 AS one\"\n";
 
     assert!(Definition::parse(&action).unwrap_err().problem().contains("typed actions are not supported"));
-    assert!(Definition::parse(&second).unwrap_err().problem().contains("second step is not supported"));
+}
+
+#[test]
+fn steps_are_in_the_order_of_the_text_and_at_most_eight() {
+    let steps = |count: usize| {
+        let further = (2..=count).map(|number| format!("\n[[step]]\nquery = \"SELECT {number} AS one\"\n"));
+        MINIMAL.to_owned() + &further.collect::<String>()
+    };
+
+    let eight = Definition::parse(&steps(8)).unwrap();
+
+    let sql = |number: usize| Step::Query { sql: format!("SELECT {number} AS one") };
+    assert_eq!(eight.steps(), (1..=8).map(sql).collect::<Vec<_>>());
+    assert!(Definition::parse(&steps(9)).unwrap_err().problem().contains("9 steps; wanted at most 8"));
+}
+
+#[test]
+fn a_script_is_its_text_and_the_names_of_what_it_is_given() {
+    let script = r#"script = { interpreter = "/bin/sh", text = 'echo "$1"', arguments = ["list", "word"] }"#;
+    let beside = format!(
+        "\n[[resource]]\nname = \"list\"\nsize = 5\nroot = \"{}\"\n[[parameter]]\nname = \"word\"\ntype = \"boolean\"\n",
+        "ab".repeat(32)
+    );
+    let text = MINIMAL.replace("query = \"SELECT 1 AS one\"", script) + &beside;
+
+    let definition = Definition::parse(&text).unwrap();
+
+    let wanted = Script {
+        interpreter: "/bin/sh".to_owned(),
+        text: ScriptText::Inline("echo \"$1\"".to_owned()),
+        arguments: vec![
+            ScriptArgument::Resource("list".to_owned()),
+            ScriptArgument::Parameter("word".to_owned()),
+        ],
+    };
+    assert_eq!(definition.steps(), [Step::Script(wanted)]);
+    // Of two things of one name, nobody could tell which a script is given.
+    let twins = Definition::parse(&text.replace("\"word\"", "\"list\"")).unwrap_err();
+    assert!(twins.problem().contains("`list` is a parameter and a resource"), "{twins}");
 }
 
 #[test]

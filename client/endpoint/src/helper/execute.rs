@@ -18,7 +18,7 @@ use crate::value::{Column, SqlValue};
 const BATCH_BYTES: usize = 64 * 1024;
 
 /// Why the answer isn't whole.
-pub(super) enum ExecuteError {
+pub(crate) enum ExecuteError {
     /// The query is at fault; the client is told.
     Query(Failure),
     /// The client doesn't listen.
@@ -94,13 +94,13 @@ fn bind(statement: &mut Statement<'_>, request: &Request) -> Result<(), QueryErr
 
 /// Whether more rows fit into the limits.
 #[derive(Debug, PartialEq, Eq)]
-enum Fit {
+pub(super) enum Fit {
     More,
     Full,
 }
 
 /// Counts and writes rows.
-struct Writer<'a, W> {
+pub(super) struct Writer<'a, W> {
     columns: Vec<Column>,
     /// Whether a column has had a value, so that its kind is told by values and not by the table.
     seen: Vec<bool>,
@@ -113,7 +113,7 @@ struct Writer<'a, W> {
 }
 
 impl<'a, W: Write> Writer<'a, W> {
-    fn new(columns: Vec<Column>, request: &Request, output: &'a mut W) -> Self {
+    pub(super) fn new(columns: Vec<Column>, request: &Request, output: &'a mut W) -> Self {
         Self {
             seen: vec![false; columns.len()],
             columns,
@@ -127,7 +127,7 @@ impl<'a, W: Write> Writer<'a, W> {
     }
 
     /// Copies a value, cut to what a value may have.
-    fn take(&mut self, value: ValueRef<'_>) -> SqlValue {
+    pub(super) fn take(&mut self, value: ValueRef<'_>) -> SqlValue {
         let cut = match value {
             ValueRef::Text(bytes) if bytes.len() > VALUE_BYTES_MAX => {
                 let text = String::from_utf8_lossy(&bytes[..VALUE_BYTES_MAX]);
@@ -149,7 +149,7 @@ impl<'a, W: Write> Writer<'a, W> {
         cut
     }
 
-    fn push(&mut self, values: Vec<SqlValue>) -> Result<Fit, ExecuteError> {
+    pub(super) fn push(&mut self, values: Vec<SqlValue>) -> Result<Fit, ExecuteError> {
         let kinds: Vec<_> = values.iter().map(SqlValue::kind).collect();
         let row = Row { values: values.into_iter().map(Into::into).collect() };
         let size = row.encoded_len();
@@ -179,7 +179,7 @@ impl<'a, W: Write> Writer<'a, W> {
         protocol::write(self.output, &Response { message: Some(response::Message::Rows(Rows { rows })) })
     }
 
-    fn finish(mut self, missing: Vec<String>) -> Result<(), ExecuteError> {
+    pub(super) fn finish(mut self, missing: Vec<String>) -> Result<(), ExecuteError> {
         self.flush()?;
         let columns = self.columns.into_iter().map(Into::into).collect();
         let finished = Finished { columns, truncated: self.truncated, missing };

@@ -1,4 +1,4 @@
-//! The SQL helper: a process for one query, shut in before it looks at the SQL.
+//! The helper: a process for one query, shut in before it looks at the SQL, or for one script ([`script`]).
 //!
 //! It reads one request on standard input, writes its answer on standard output, and ends. It also ends when standard
 //! input is closed or its parent dies, and its parent kills its process group at the deadline.
@@ -17,7 +17,9 @@
 //! A layer that can't be applied is told in [`crate::Answer::sandbox_missing`]; under `Strict` it is
 //! [`crate::QueryError::Sandbox`]. Not used: a PID namespace (no process can be made that it would have to catch) and a
 //! network namespace (the tables of the network would be its own, and no socket can be made).
+use std::fs::File;
 use std::io::{self, Read as _, Write};
+use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -34,6 +36,7 @@ pub(crate) mod database;
 mod execute;
 pub(crate) mod protocol;
 mod sandbox;
+mod script;
 
 use protocol::{Failure, Request, Response, response};
 
@@ -49,11 +52,20 @@ pub fn main() -> ExitCode {
 }
 
 fn serve() -> io::Result<()> {
-    let request: Request = protocol::read(&mut io::stdin().lock(), protocol::REQUEST_BYTES_MAX)?
+    // What follows the request is a script's, so nothing more than the request may be taken.
+    let mut input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let request: Request = protocol::read(&mut input, protocol::REQUEST_BYTES_MAX)?
         .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+    drop(input);
     let run_time = Duration::from_millis(request.run_time_ms);
     let deadline = Instant::now() + run_time;
     let mut output = io::stdout().lock();
+    if let Some(launch) = &request.launch {
+        return script::launch::launch(&request, launch, run_time, &mut output);
+    }
+    if let Some(script) = &request.script {
+        return answer(script::execute(&request, script, deadline, &mut output), &mut output);
+    }
     let strict = request.profile() == SandboxProfile::Strict;
 
     let mut missing: Vec<String> = request.missing.clone();
@@ -74,10 +86,15 @@ fn serve() -> io::Result<()> {
         return write(&mut output, response::Message::Failure(Failure::sandbox(missing)));
     }
     let machine = Arc::new(Machine::live().until(deadline).with_early(early));
-    match execute::execute(&request, &machine, deadline, missing, &mut output) {
+    answer(execute::execute(&request, &machine, deadline, missing, &mut output), &mut output)
+}
+
+/// Ends an answer: with what is still to be written of it, or with why there is none.
+fn answer(outcome: Result<(), execute::ExecuteError>, output: &mut impl Write) -> io::Result<()> {
+    match outcome {
         Ok(()) => output.flush(),
         Err(execute::ExecuteError::Output(error)) => Err(error),
-        Err(execute::ExecuteError::Query(failure)) => write(&mut output, response::Message::Failure(failure)),
+        Err(execute::ExecuteError::Query(failure)) => write(output, response::Message::Failure(failure)),
     }
 }
 

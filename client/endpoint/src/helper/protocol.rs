@@ -9,6 +9,10 @@ use std::path::PathBuf;
 
 use prost::Message;
 
+mod script;
+
+pub(crate) use script::{ContentMessage, Launch, Launched, ScriptRequest};
+
 use crate::error::QueryError;
 use crate::query::{Granted, Query, SQL_BYTES_MAX, SandboxProfile};
 use crate::value::{Column, ColumnKind, SqlValue};
@@ -46,6 +50,12 @@ pub(crate) struct Request {
     /// The SQL of later steps.
     #[prost(string, repeated, tag = "11")]
     pub(crate) then: Vec<String>,
+    /// In place of SQL: a script.
+    #[prost(message, optional, tag = "12")]
+    pub(crate) script: Option<ScriptRequest>,
+    /// In place of SQL: what to become.
+    #[prost(message, optional, tag = "13")]
+    pub(crate) launch: Option<Launch>,
 }
 
 impl Request {
@@ -71,6 +81,8 @@ impl Request {
             strict: query.sandbox == SandboxProfile::Strict,
             readable_paths: query.readable.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect(),
             missing,
+            script: None,
+            launch: None,
         }
     }
 
@@ -255,6 +267,8 @@ enum FailureKind {
     TooLarge = 3,
     Other = 4,
     NotGranted = 5,
+    Script = 6,
+    Unconfined = 7,
 }
 
 impl Failure {
@@ -262,6 +276,13 @@ impl Failure {
     pub(crate) fn sandbox(missing: Vec<String>) -> Self {
         let mut failure = Self { missing, ..Self::default() };
         failure.set_kind(FailureKind::Sandbox);
+        failure
+    }
+
+    /// Nothing would keep a script that may only read from changing something.
+    pub(crate) fn unconfined(missing: Vec<String>) -> Self {
+        let mut failure = Self { missing, ..Self::default() };
+        failure.set_kind(FailureKind::Unconfined);
         failure
     }
 
@@ -278,6 +299,8 @@ impl Failure {
                 QueryError::TooLarge { what: self.message, got: self.got, wanted: self.wanted }
             }
             FailureKind::NotGranted => QueryError::NotGranted { table: self.message },
+            FailureKind::Script => QueryError::Script { message: self.message },
+            FailureKind::Unconfined => QueryError::Unconfined { missing: self.missing },
             FailureKind::Other => QueryError::Crashed { detail: self.message },
         }
     }
@@ -292,6 +315,8 @@ impl From<QueryError> for Failure {
             QueryError::Sandbox { .. } => FailureKind::Sandbox,
             QueryError::TooLarge { .. } => FailureKind::TooLarge,
             QueryError::NotGranted { .. } => FailureKind::NotGranted,
+            QueryError::Script { .. } => FailureKind::Script,
+            QueryError::Unconfined { .. } => FailureKind::Unconfined,
             QueryError::Crashed { .. } | QueryError::Spawn { .. } => FailureKind::Other,
         });
         match error {
@@ -302,7 +327,8 @@ impl From<QueryError> for Failure {
             QueryError::TooLarge { what, got, wanted } => {
                 (failure.message, failure.got, failure.wanted) = (what, got, wanted);
             }
-            QueryError::Sandbox { missing } => failure.missing = missing,
+            QueryError::Sandbox { missing } | QueryError::Unconfined { missing } => failure.missing = missing,
+            QueryError::Script { message } => failure.message = message,
             QueryError::NotGranted { table } => failure.message = table,
             QueryError::Crashed { detail } | QueryError::Spawn { detail, .. } => failure.message = detail,
             QueryError::Deadline { .. } => {}
@@ -364,6 +390,8 @@ mod tests {
             QueryError::Sandbox { missing: vec!["cgroup: none".to_owned()] },
             QueryError::TooLarge { what: "it".to_owned(), got: 2, wanted: 1 },
             QueryError::NotGranted { table: "users".to_owned() },
+            QueryError::script("line 1: it"),
+            QueryError::Unconfined { missing: vec!["landlock: none".to_owned()] },
         ] {
             assert_eq!(Failure::from(error.clone()).into_error(run_time), error);
         }

@@ -30,10 +30,10 @@ const FILES_MAX: u64 = 256;
 /// Processor time beyond the wall-clock limit; SQLite's own deadline is looked at long before.
 const PROCESSOR_GRACE: Duration = Duration::from_secs(2);
 /// `nobody` and `nogroup`, the kernel's overflow user and group.
-const NOBODY: u32 = 65_534;
+pub(super) const NOBODY: u32 = 65_534;
 
 /// What `Strict` may read besides resources: the sources of the tables.
-const SYSTEM_FOLDERS: &[&str] = &[
+pub(super) const SYSTEM_FOLDERS: &[&str] = &[
     "/proc",
     "/sys",
     "/etc",
@@ -151,7 +151,7 @@ const X32: u32 = 0x4000_0000;
 /// Refuses the whole x32 interface before anything else is looked at: it has numbers of its own for `execve`, `ptrace`,
 /// `sendmsg` and others, and nothing here is made for it.
 #[cfg(target_arch = "x86_64")]
-fn without_x32(program: BpfProgram) -> BpfProgram {
+pub(super) fn without_x32(program: BpfProgram) -> BpfProgram {
     let instruction = |code: u32, jf: u8, k: u32| {
         // Codes of classic BPF have 16 bits.
         sock_filter { code: u16::try_from(code).unwrap_or_default(), jt: 0, jf, k }

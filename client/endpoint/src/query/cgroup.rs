@@ -13,8 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const MOUNTS: &[&str] = &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 /// Memory of a helper, in bytes: as `RLIMIT_AS`, which counts what is mapped; this counts what is used.
 const MEMORY_MAX: &str = "1073741824";
-/// Threads of a helper: the query's, the watch of standard input, and room.
-const PROCESSES_MAX: &str = "8";
+/// Threads of a query's helper: the query's, the watch of standard input, and room.
+pub(crate) const QUERY_PROCESSES_MAX: u32 = 8;
+/// Processes of a script: what pipelines and a few programs at a time need, and no flood.
+pub(crate) const SCRIPT_PROCESSES_MAX: u32 = 256;
 
 /// The subgroup that a client moves into; what is above it is the client's, too.
 const SUBGROUP: &str = "muster-agent";
@@ -26,16 +28,16 @@ const PREFIX: &str = "muster-sql-";
 
 /// A control group, removed when it is dropped.
 #[derive(Debug)]
-pub(super) struct Cgroup {
+pub(crate) struct Cgroup {
     folder: PathBuf,
 }
 
 impl Cgroup {
-    /// Puts process `pid` into a group of its own. Says which limits the group cannot set, as `cgroup: reason`.
+    /// Puts process `pid` into a group of its own, of at most so many processes. Says which limits the group cannot set, as `cgroup: reason`.
     ///
     /// # Errors
     /// Says why there is no group, as `cgroup: reason`, short enough for a result.
-    pub(super) fn around(pid: u32) -> Result<(Self, Vec<String>), String> {
+    pub(crate) fn around(pid: u32, processes_max: u32) -> Result<(Self, Vec<String>), String> {
         let parent = delegated(own_folder()?);
         sweep(&parent, |pid| Path::new("/proc").join(pid).exists());
         let folder = parent.join(name(pid));
@@ -44,18 +46,18 @@ impl Cgroup {
         group
             .write("cgroup.procs", &pid.to_string())
             .map_err(|error| reason("join", &group.folder, &error))?;
-        let missing = group.limit()?;
+        let missing = group.limit(processes_max)?;
         Ok((group, missing))
     }
 
     /// Sets the limits whose controllers the subtree passes on. Without one, the resource limits hold alone.
-    fn limit(&self) -> Result<Vec<String>, String> {
+    fn limit(&self, processes_max: u32) -> Result<Vec<String>, String> {
         let mut missing = Vec::new();
         for (controller, file, value) in
-            [("memory", "memory.max", MEMORY_MAX), ("pids", "pids.max", PROCESSES_MAX)]
+            [("memory", "memory.max", MEMORY_MAX.to_owned()), ("pids", "pids.max", processes_max.to_string())]
         {
             if self.folder.join(file).exists() {
-                self.write(file, value).map_err(|error| reason(file, &self.folder, &error))?;
+                self.write(file, &value).map_err(|error| reason(file, &self.folder, &error))?;
             } else {
                 missing.push(format!("cgroup: no {controller} controller"));
             }
@@ -64,7 +66,7 @@ impl Cgroup {
     }
 
     /// Kills whatever is in the group.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         // Absent before Linux 5.14; the process group is killed beside it.
         let _tried: io::Result<()> = self.write("cgroup.kill", "1");
     }
@@ -175,13 +177,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let group = Cgroup { folder: folder.path().join("group") };
         fs::create_dir(&group.folder).unwrap();
-        assert_eq!(group.limit().unwrap(), ["cgroup: no memory controller", "cgroup: no pids controller"]);
+        assert_eq!(
+            group.limit(QUERY_PROCESSES_MAX).unwrap(),
+            ["cgroup: no memory controller", "cgroup: no pids controller"]
+        );
 
         for file in ["memory.max", "pids.max"] {
             fs::write(group.folder.join(file), "max").unwrap();
         }
 
-        assert_eq!(group.limit().unwrap(), Vec::<String>::new());
+        assert_eq!(group.limit(QUERY_PROCESSES_MAX).unwrap(), Vec::<String>::new());
         assert_eq!(fs::read_to_string(group.folder.join("memory.max")).unwrap(), MEMORY_MAX);
     }
 

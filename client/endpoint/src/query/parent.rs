@@ -8,10 +8,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::{Instant, timeout_at};
 
-use super::cgroup::Cgroup;
-use super::{Answer, HelperCommand, Query, QueryLimits, RUN_GRACE, SandboxProfile};
+use super::cgroup::{Cgroup, QUERY_PROCESSES_MAX};
+use super::{Answer, HelperCommand, Query, QueryLimits, RUN_GRACE, SQL_BYTES_MAX, SandboxProfile};
 use crate::error::QueryError;
 use crate::helper::protocol::{self, Finished, RESPONSE_BYTES_MAX, Request, Response, response};
+use crate::script::Script;
 use crate::value::SqlValue;
 
 /// How long a killed helper may take to be gone; the kernel ends it when it leaves a system call.
@@ -28,21 +29,44 @@ pub async fn run(command: &HelperCommand, query: Query) -> Result<Answer, QueryE
     query.check_size()?;
     let limits = query.limits;
     let deadline = Instant::now() + limits.run_time + RUN_GRACE;
-    let mut helper = Helper::start(command)?;
+    let mut helper = Helper::start(command, Ends::ByKill)?;
     if query.sandbox == SandboxProfile::Strict && !helper.missing.is_empty() {
         let missing = std::mem::take(&mut helper.missing);
         helper.end().await;
         return Err(QueryError::Sandbox { missing });
     }
     let request = Request::new(&query, std::mem::take(&mut helper.missing));
-    let outcome = timeout_at(deadline, helper.converse(&request, limits)).await;
-    let status = helper.end().await;
-    match outcome {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(Interruption::Query(error))) => Err(error),
-        Ok(Err(Interruption::Pipe(error))) => Err(crashed(status, &error.to_string())),
-        Err(_elapsed) => Err(QueryError::Deadline { run_time: limits.run_time }),
+    helper.answer(&request, limits, deadline).await
+}
+
+/// Runs a script, watched over by a helper of its own.
+///
+/// The helper ends the script and everything that came of it at `run_time`, and when this future is dropped or the client
+/// dies. Needs a tokio runtime with IO and time.
+///
+/// # Errors
+/// [`QueryError`] says what is to blame; a limit on rows or bytes is no error, but [`Answer::truncated`].
+pub async fn run_script(command: &HelperCommand, script: Script) -> Result<Answer, QueryError> {
+    if script.size() > SQL_BYTES_MAX {
+        let (got, wanted) = (script.size() as u64, SQL_BYTES_MAX as u64);
+        return Err(QueryError::TooLarge { what: "the script and its parameters".to_owned(), got, wanted });
     }
+    let limits = script.limits;
+    let deadline = Instant::now() + limits.run_time + RUN_GRACE + CLEAR_GRACE;
+    let helper = Helper::start(command, Ends::ByItself)?;
+    helper.answer(&Request::of_script(&script), limits, deadline).await
+}
+
+/// How long a helper may take to end everything that came of a script, and to clear up.
+const CLEAR_GRACE: Duration = Duration::from_secs(5);
+
+/// How a helper is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// It is killed with its groups: it has made nothing that would be left.
+    ByKill,
+    /// Its standard input is closed, so that it ends what it watches over; it is killed only if it does not.
+    ByItself,
 }
 
 /// Why a conversation ended without an answer.
@@ -64,10 +88,11 @@ struct Helper {
     output: ChildStdout,
     group: Group,
     missing: Vec<String>,
+    ends: Ends,
 }
 
 impl Helper {
-    fn start(command: &HelperCommand) -> Result<Self, QueryError> {
+    fn start(command: &HelperCommand, ends: Ends) -> Result<Self, QueryError> {
         let program = command.program.display().to_string();
         let spawn = |detail: String| QueryError::Spawn { program: program.clone(), detail };
         let mut child = Command::new(&command.program)
@@ -79,7 +104,7 @@ impl Helper {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .process_group(0)
-            .kill_on_drop(true)
+            .kill_on_drop(ends == Ends::ByKill)
             .spawn()
             .map_err(|error| spawn(error.to_string()))?;
         let pid = child.id().ok_or_else(|| spawn("ended at once".to_owned()))?;
@@ -87,12 +112,33 @@ impl Helper {
             return Err(spawn("without its pipes".to_owned()));
         };
         // The helper waits for its request, so it does nothing before it is in the group.
-        let (cgroup, missing) = match Cgroup::around(pid) {
-            Ok((cgroup, missing)) => (Some(cgroup), missing),
-            Err(reason) => (None, vec![reason]),
+        let (cgroup, missing) = match ends {
+            Ends::ByKill => match Cgroup::around(pid, QUERY_PROCESSES_MAX) {
+                Ok((cgroup, missing)) => (Some(cgroup), missing),
+                Err(reason) => (None, vec![reason]),
+            },
+            // It puts the script into one, and stays outside of it to end it.
+            Ends::ByItself => (None, Vec::new()),
         };
-        let group = Group { leader: i32::try_from(pid).ok().map(Pid::from_raw), cgroup };
-        Ok(Self { child, input: Some(input), output, group, missing })
+        let leader = i32::try_from(pid).ok().map(Pid::from_raw);
+        Ok(Self { child, input: Some(input), output, group: Group { leader, cgroup, ends }, missing, ends })
+    }
+
+    /// Has the request answered, and ends.
+    async fn answer(
+        mut self,
+        request: &Request,
+        limits: QueryLimits,
+        deadline: Instant,
+    ) -> Result<Answer, QueryError> {
+        let outcome = timeout_at(deadline, self.converse(request, limits)).await;
+        let status = self.end().await;
+        match outcome {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(Interruption::Query(error))) => Err(error),
+            Ok(Err(Interruption::Pipe(error))) => Err(crashed(status, &error.to_string())),
+            Err(_elapsed) => Err(QueryError::Deadline { run_time: limits.run_time }),
+        }
     }
 
     /// Writes the request and reads the whole answer. Standard input stays open: closed, it ends the helper.
@@ -133,6 +179,15 @@ impl Helper {
 
     /// Ends the helper, whatever it does, and collects how it ended.
     async fn end(mut self) -> Option<ExitStatus> {
+        if self.ends == Ends::ByItself {
+            drop(self.input.take());
+            let ended = timeout_at(Instant::now() + CLEAR_GRACE, self.child.wait()).await;
+            if let Ok(Ok(status)) = ended {
+                // Waited for, its number may be another's.
+                self.group.leader = None;
+                return Some(status);
+            }
+        }
         let ended = self.child.try_wait().ok().flatten();
         self.group.kill();
         drop(self.input.take());
@@ -176,11 +231,12 @@ fn crashed(status: Option<ExitStatus>, pipe: &str) -> QueryError {
     QueryError::Crashed { detail }
 }
 
-/// The processes of a helper, killed when this is dropped.
+/// The processes of a helper, killed when this is dropped unless it ends by itself.
 struct Group {
     /// The helper, as long as it may not have been waited for: later its number may be another's.
     leader: Option<Pid>,
     cgroup: Option<Cgroup>,
+    ends: Ends,
 }
 
 impl Group {
@@ -197,6 +253,8 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.kill();
+        if self.ends == Ends::ByKill {
+            self.kill();
+        }
     }
 }

@@ -6,6 +6,7 @@ mod hostile;
 #[cfg(test)]
 mod injection;
 mod sandbox;
+mod scripts;
 #[cfg(test)]
 mod support;
 mod tables;

@@ -102,7 +102,7 @@ fn strict_answers_with_every_layer_or_not_at_all() {
 }
 
 /// Whether root runs on a kernel with Landlock, in a control group of version 2 that passes both controllers on.
-fn can_make_every_layer() -> bool {
+pub(crate) fn can_make_every_layer() -> bool {
     let has = |file: &str, words: &[&str]| {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         words.iter().all(|word| text.split([' ', ',', '\n']).any(|has| has == *word))

@@ -10,15 +10,16 @@ mod slots;
 mod stopping;
 mod stops;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use muster_endpoint::{Answer, Column, ColumnKind, SandboxProfile, SqlValue};
+use muster_endpoint::{Answer, Column, ColumnKind, Reach, SandboxProfile, SqlValue};
 use muster_proto::common::v1::{Refusal, TargetState};
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::numbers::Standing;
 use muster_proto::session::v1::InclusionProof;
 
-use super::admission::{Claimed, OpenedStop, OrderSigner, PlanColumn, PlanResource};
+use super::admission::{Claimed, OpenedStop, OrderSigner, PlanColumn, PlanResource, PlanStep};
 use super::licence::LicenceTerms;
 use super::{
     Admission, DownloadWait, Effect, FetchFailure, HeldLicence, Instructions, Limits, Memory, Now, Opened,
@@ -272,7 +273,9 @@ pub(super) fn plan(name: &str) -> Plan {
     Plan {
         name: name.to_owned(),
         version: semver::Version::new(1, 0, 0),
-        steps: vec!["SELECT 1".to_owned()],
+        steps: vec![PlanStep::Query("SELECT 1".to_owned())],
+        reach: Reach::Reads,
+        booleans: BTreeSet::new(),
         parameters: Vec::new(),
         columns: None,
         resources: Vec::new(),

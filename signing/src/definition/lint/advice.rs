@@ -18,9 +18,12 @@ pub(super) fn give(document: &Document, faults: &mut Faults) {
     for parameter in document.parameter.iter().map(Spanned::get_ref) {
         texts(parameter, document, faults);
     }
-    if let Some(query) = document.step.iter().find_map(|step| step.get_ref().query.as_ref()) {
+    for query in document.step.iter().filter_map(|step| step.get_ref().query.as_ref()) {
         query_words(query, faults);
         wildcards(query, document, faults);
+    }
+    // The rows of the last step are the result; those of the others are nobody's.
+    if let Some(query) = document.step.last().and_then(|step| step.get_ref().query.as_ref()) {
         columns(query, &document.result, faults);
     }
     if let Some(aggregate) = &document.aggregate {
@@ -54,10 +57,19 @@ fn uses(document: &Document, faults: &mut Faults) {
         used.extend(step.query_parameter.iter().map(|name| name.get_ref().as_str()));
     }
     let is_used = |name: &str| used.iter().any(|used| used.strip_prefix(':').unwrap_or(used) == name);
+    let scripts = || document.step.iter().filter_map(|step| step.get_ref().script.as_ref());
+    // Every argument is on the standard input of every script; of resources, it has those that it names.
+    let reads_all = scripts().next().is_some();
+    let is_given = |name: &String| {
+        let is_it = |given: &Spanned<String>| given.get_ref() == name;
+        scripts()
+            .map(Spanned::get_ref)
+            .any(|script| script.arguments.iter().any(is_it) || script.resource.as_ref().is_some_and(is_it))
+    };
     let said: Vec<&str> = read::said(document.says.get_ref()).collect();
     for parameter in document.parameter.iter().map(|parameter| &parameter.get_ref().name) {
         let name = parameter.get_ref();
-        if !is_used(name) {
+        if !is_used(name) && !reads_all {
             let fault = fault(parameter, Rule::ParameterUnused, format!("no step uses `{name}`"));
             faults.push(fault.wanted(format!("`:{name}` in a query")).fix("use it or remove the parameter"));
         }
@@ -69,7 +81,7 @@ fn uses(document: &Document, faults: &mut Faults) {
     }
     for resource in document.resource.iter().map(|resource| &resource.get_ref().name) {
         let name = resource.get_ref();
-        if !is_used(&format!("resource_{name}")) {
+        if !is_used(&format!("resource_{name}")) && !is_given(name) {
             let fault = fault(resource, Rule::ResourceUnused, format!("no step uses `{name}`"));
             faults.push(fault.wanted(format!("`:resource_{name}` in a query")).fix("use it or remove it"));
         }

@@ -82,7 +82,14 @@ const STEP: &[Key] = &[
     may("query", Takes::Text),
     may("query_parameter", Takes::Text),
     may("action", Takes::Any),
-    may("script", Takes::Any),
+    may("script", Takes::Table(SCRIPT)),
+];
+
+const SCRIPT: &[Key] = &[
+    must("interpreter", Takes::Text, "/bin/sh"),
+    may("text", Takes::Text),
+    may("resource", Takes::Text),
+    may("arguments", Takes::Texts),
 ];
 
 const COLUMN: &[Key] =

@@ -9,10 +9,16 @@ use crate::definition::document::{self, Document};
 use crate::definition::error::{Fault, Faults};
 use crate::definition::parameter::{Parameter, ParameterKind};
 use crate::definition::rule::Rule;
-use crate::definition::{DefinitionName, PLATFORM_PREFIX, Step, sql};
+use crate::definition::{
+    DefinitionName, ITEMS_MAX, PLATFORM_PREFIX, SCRIPT_BYTES_MAX, STEPS_MAX, Script, ScriptArgument,
+    ScriptText, Step, sql,
+};
 
-/// Steps of a definition; a result has one table.
-const STEPS_MAX: usize = 1;
+/// What a step may be.
+const KINDS: &str = "one of: query, query_parameter, script";
+
+/// Longest path of an interpreter in bytes.
+const INTERPRETER_BYTES_MAX: usize = 256;
 
 pub(super) fn steps(
     document: &Document,
@@ -25,8 +31,14 @@ pub(super) fn steps(
         faults.push(fault.fix("add a [[step]] with a query"));
     }
     if let Some(further) = document.step.get(STEPS_MAX) {
-        let fault = fault(further, Rule::StepSurplus, "a second step is not supported by this version");
-        faults.push(fault.fix("join the queries into one"));
+        let found = format!("{} steps", document.step.len());
+        let fault = fault(further, Rule::StepSurplus, found).wanted(format!("at most {STEPS_MAX}"));
+        faults.push(fault.fix("join some into one"));
+    }
+    let is_free = |step: &&Spanned<document::Step>| step.get_ref().query_parameter.is_some();
+    if let Some(free) = document.step.iter().find(is_free).filter(|_| document.step.len() > 1) {
+        let fault = fault(free, Rule::StepSurplus, "a query of the argument's beside other steps");
+        faults.push(fault.wanted("it alone").fix("remove the other steps"));
     }
     let step = |given| step(given, document, name, parameters, faults);
     document.step.iter().take(STEPS_MAX).filter_map(step).collect()
@@ -40,29 +52,109 @@ fn step(
     faults: &mut Faults,
 ) -> Option<Step> {
     let document::Step { query, query_parameter, action, script } = given.get_ref();
-    for (what, other) in [("typed actions", action), ("scripts", script)] {
-        if let Some(other) = other {
-            let found = format!("{what} are not supported by this version");
-            faults.push(fault(other, Rule::StepUnsupported, found).fix("use `query`"));
-        }
+    if let Some(action) = action {
+        let found = "typed actions are not supported by this version";
+        faults.push(fault(action, Rule::StepUnsupported, found).fix("use `script`"));
     }
-    match (query, query_parameter) {
-        (Some(query), None) => {
+    match (query, query_parameter, script) {
+        (Some(query), None, None) => {
             let sql = faults.take(not_blank(query))?;
             check_bound(query, &sql, document, faults);
             Some(Step::Query { sql })
         }
-        (None, Some(parameter)) => {
+        (None, Some(parameter), None) => {
             let read = query_from_parameter(parameter, document, name, parameters);
             faults.take(read).flatten()
         }
-        (None, None) if action.is_some() || script.is_some() => None,
-        (Some(_), Some(_)) | (None, None) => {
-            let found = if query.is_some() { "two things in one step" } else { "an empty step" };
-            faults.push(fault(given, Rule::StepAmbiguous, found).wanted("one of: query, query_parameter"));
+        (None, None, Some(given)) => script_step(given, document, faults).map(Step::Script),
+        (None, None, None) if action.is_some() => None,
+        (None, None, None) => {
+            faults.push(fault(given, Rule::StepAmbiguous, "an empty step").wanted(KINDS));
+            None
+        }
+        (Some(_) | None, Some(_) | None, Some(_) | None) => {
+            faults.push(fault(given, Rule::StepAmbiguous, "two things in one step").wanted(KINDS));
             None
         }
     }
+}
+
+fn script_step(
+    given: &Spanned<document::Script>,
+    document: &Document,
+    faults: &mut Faults,
+) -> Option<Script> {
+    let document::Script { interpreter, text, resource, arguments } = given.get_ref();
+    let interpreter = faults.take(self::interpreter(interpreter));
+    let text = match (text, resource) {
+        (Some(text), None) => faults.take(not_blank(text)).map(ScriptText::Inline),
+        (None, Some(resource)) => faults.take(script_resource(resource, document)).map(ScriptText::Resource),
+        (Some(_), Some(_)) | (None, None) => {
+            let found = if text.is_some() { "two texts of one script" } else { "a script without a text" };
+            faults.push(fault(given, Rule::StepAmbiguous, found).wanted("one of: text, resource"));
+            None
+        }
+    };
+    if let Some(further) = arguments.get(ITEMS_MAX) {
+        let found = format!("{} arguments", arguments.len());
+        faults.push(fault(further, Rule::TooManyItems, found).wanted(format!("at most {ITEMS_MAX}")));
+    }
+    let mut taken = Vec::new();
+    for argument in arguments {
+        taken.extend(faults.take(script_argument(argument, document)));
+    }
+    Some(Script { interpreter: interpreter?, text: text?, arguments: taken })
+}
+
+/// What is run may not depend on where or with which `PATH` the client was started.
+fn interpreter(given: &Spanned<String>) -> Result<String, Fault> {
+    let path = given.get_ref();
+    let is_part = |part: &str| !part.is_empty() && part != "." && part != "..";
+    let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"/._+-".contains(&byte);
+    let is_path = path.strip_prefix('/').is_some_and(|path| path.split('/').all(is_part));
+    if is_path && path.len() <= INTERPRETER_BYTES_MAX && path.bytes().all(is_valid) {
+        return Ok(path.clone());
+    }
+    let shown: String = path.chars().take(80).collect();
+    Err(fault(given, Rule::InterpreterInvalid, format!("{shown:?} is no interpreter"))
+        .wanted("an absolute path such as /bin/sh"))
+}
+
+fn script_resource(given: &Spanned<String>, document: &Document) -> Result<String, Fault> {
+    let name = given.get_ref();
+    let mut resources = document.resource.iter().map(Spanned::get_ref);
+    let Some(resource) = resources.find(|resource| resource.name.get_ref() == name) else {
+        return Err(unknown(given, format!("no resource is called `{name}`"), "the name of a [[resource]]"));
+    };
+    if resource.size > SCRIPT_BYTES_MAX {
+        let found = format!("a script of {} bytes", resource.size);
+        return Err(fault(given, Rule::ScriptTooLarge, found)
+            .wanted(format!("at most {SCRIPT_BYTES_MAX}"))
+            .fix("leave what it needs to another [[resource]], and give it as an argument"));
+    }
+    Ok(name.clone())
+}
+
+fn script_argument(given: &Spanned<String>, document: &Document) -> Result<ScriptArgument, Fault> {
+    let name = given.get_ref();
+    let is_parameter = declared(document).any(|parameter| parameter == name);
+    let is_resource = document.resource.iter().any(|resource| resource.get_ref().name.get_ref() == name);
+    match (is_parameter, is_resource) {
+        (true, false) => Ok(ScriptArgument::Parameter(name.clone())),
+        (false, true) => Ok(ScriptArgument::Resource(name.clone())),
+        (true, true) => {
+            let found = format!("`{name}` is a parameter and a resource");
+            Err(unknown(given, found, "a name of one of them").fix("give each its own name"))
+        }
+        (false, false) => {
+            let found = format!("nothing is called `{}`", name.chars().take(80).collect::<String>());
+            Err(unknown(given, found, "the name of a [[parameter]] or a [[resource]]"))
+        }
+    }
+}
+
+fn unknown(given: &Spanned<String>, found: String, wanted: &str) -> Fault {
+    fault(given, Rule::StepUnknownName, found).wanted(wanted)
 }
 
 /// Gives nothing where the parameter or the name is wrong already, which is told elsewhere.

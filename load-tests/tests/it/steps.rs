@@ -1,0 +1,191 @@
+//! Definitions of several steps and of scripts, with real processes: what people are told, and what a client that is killed
+//! leaves behind.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::{Place, Service, children, rows, run, sign_definition, wait_for, wait_until, write};
+
+const DEVICE: &str = "web1.example.org";
+
+/// A Switch and a client that is online, with nothing of the others.
+fn fleet() -> (Place, Service, Service) {
+    let place = Place::with_pki(&[DEVICE]);
+    place.switch_config("");
+    place.background_config();
+    place.client_config(DEVICE);
+    place.record_starts(DEVICE);
+    place.add_context();
+    let switch = place.start_switch();
+    place.import_all();
+    let client = place.start_client(DEVICE);
+    place.wait_online(DEVICE);
+    (place, switch, client)
+}
+
+#[track_caller]
+fn author(place: &Place, name: &str, kind: &str, rest: &str) {
+    let text = format!(
+        "name = \"{name}\"\nversion = \"1.0.0\"\nkind = \"{kind}\"\nsays = \"What does it do?\"\napprovals = 0\n{rest}"
+    );
+    let signed = sign_definition(place.path("").as_path(), name, &text, &place.home());
+    run(place.command().args(["definition", "import"]).arg(signed)).with_code(0);
+}
+
+#[track_caller]
+fn show(place: &Place, id: &str) -> Value {
+    place.muster(["instruction", "show", id, "-o", "json"]).with_code(0).json()
+}
+
+#[track_caller]
+fn problem(place: &Place, id: &str) -> String {
+    let results = place.muster(["instruction", "results", id, "-o", "json"]).with_code(0).json();
+    results["problems"][0]["problem"].as_str().unwrap_or_else(|| panic!("no problem: {results}")).to_owned()
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+#[test]
+fn steps_run_in_their_order_until_one_fails_and_the_last_ones_rows_are_the_answer() {
+    let (place, switch, client) = fleet();
+    let (words, canary) = (place.path("words"), place.path("canary"));
+    write(&words, "one\ntwo two\nthree\n");
+    author(
+        &place,
+        "Acme-Test-Lines",
+        "question",
+        r#"
+[[parameter]]
+name = "word"
+type = "string"
+
+[[parameter]]
+name = "path"
+type = "string"
+
+[[parameter]]
+name = "exact"
+type = "boolean"
+default = false
+
+[[step]]
+query = "SELECT :word AS word"
+
+[[step]]
+script = { interpreter = "/bin/sh", text = '''
+read -r json
+lines=$(grep -cF -- "$1" "$2")
+printf '{"lines":%d,"word":"%s","exact":%s,"all":%s}\n' "$lines" "$1" "$3" "$(printf %s "$json" | grep -c '"exact":false')"
+''', arguments = ["word", "path", "exact"] }
+
+[[result]]
+name = "word"
+type = "text"
+max_length = 100
+
+[[result]]
+name = "lines"
+type = "integer"
+
+[[result]]
+name = "exact"
+type = "boolean"
+
+[[result]]
+name = "all"
+type = "integer"
+"#,
+    );
+    let hostile = format!("--file=$(touch {})", canary.display());
+    for (word, lines) in [("two", 1), ("e", 2), (hostile.as_str(), 0)] {
+        let (word_is, path_is) = (format!("word={word}"), format!("path={}", words.display()));
+        let words = ["run", "Acme-Test-Lines", "-p", &word_is, "-p", &path_is, "--wait", "30s", "-o", "json"];
+        let answer = place.muster(words).with_code(0).json();
+
+        let row = &rows(&answer)[0];
+        assert_eq!(
+            (&row["word"], &row["lines"], &row["exact"], &row["all"]),
+            (&json!(word), &json!(lines), &json!(false), &json!(1)),
+            "{answer}"
+        );
+    }
+
+    author(
+        &place,
+        "Acme-Test-Fails",
+        "action",
+        &format!(
+            r#"
+[[step]]
+script = {{ interpreter = "/bin/sh", text = "echo first >> '{0}'" }}
+
+[[step]]
+script = {{ interpreter = "/bin/sh", text = "echo second >> '{0}'; echo why >&2; exit 3" }}
+
+[[step]]
+script = {{ interpreter = "/bin/sh", text = "echo third >> '{0}'" }}
+
+[[result]]
+name = "none"
+type = "integer"
+"#,
+            canary.display()
+        ),
+    );
+    let words = ["run", "Acme-Test-Fails", "--yes", "--wait", "30s", "-o", "json"];
+    let failed = place.muster(words).with_code(3).json();
+    assert_eq!(failed["states"], json!({ "failed": 1 }), "{failed}");
+    assert_eq!(
+        problem(&place, failed["instruction"].as_str().unwrap()),
+        "failed: step 2 of 3: the script ended with exit code 3; the end of its standard error: why"
+    );
+    assert_eq!(read(&canary), "first\nsecond\n");
+    client.stop();
+    switch.stop();
+}
+
+#[test]
+fn an_action_whose_client_is_killed_in_its_middle_is_interrupted_and_never_run_again() {
+    let (place, switch, client) = fleet();
+    let canary = place.path("canary");
+    author(
+        &place,
+        "Acme-Test-Slow",
+        "action",
+        &format!(
+            r#"
+[[step]]
+script = {{ interpreter = "/bin/sh", text = "echo begun >> '{0}'; setsid sh -c 'sleep 3; echo daemon >> {0}' & sleep 3; echo ended >> '{0}'" }}
+
+[[result]]
+name = "none"
+type = "integer"
+"#,
+            canary.display()
+        ),
+    );
+    let words = ["run", "Acme-Test-Slow", "--yes", "--wait", "1s", "-o", "json"];
+    let issued = place.muster(words).with_code(3).json();
+    let id = issued["instruction"].as_str().unwrap();
+    wait_until("the script to begin", || read(&canary) == "begun\n");
+    assert!(!children(client.pid()).is_empty());
+
+    client.kill();
+    let client = place.start_client(DEVICE);
+    place.wait_online(DEVICE);
+
+    let states = wait_for("its end", || {
+        let shown = show(&place, id);
+        (shown["complete"] == true).then(|| shown["states"].clone())
+    });
+    assert_eq!(states, json!({ "interrupted": 1 }));
+    // Longer than what was left of it: nothing of it lives, and nothing runs it again.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    assert_eq!(read(&canary), "begun\n");
+    assert_eq!(place.starts(), 1);
+    client.stop();
+    switch.stop();
+}
