@@ -2,9 +2,9 @@
 //!
 //! The text is TOML (`spec/signing.md`, "Definition"); what is reviewed is what is signed. Parameters are typed data
 //! that SQL binds; text substitution does not exist. The one exception that proves the rule is `query_parameter` of the
-//! platform's own `Muster-Core-Query`, whose step *is* its parameter. Typed actions are refused with an error until a version
-//! runs them. Start with [`Definition::parse`].
+//! platform's own `Muster-Core-Query`, whose step *is* its parameter. Start with [`Definition::parse`].
 
+mod action;
 mod argument;
 pub(crate) mod datetime;
 mod document;
@@ -24,6 +24,7 @@ use std::time::Duration;
 use muster_proto::common::v1::ColumnType;
 use muster_proto::ids::Digest;
 
+pub use self::action::{ACTION_COLUMNS, Action, Operand, ServiceVerb};
 pub use self::argument::ArgumentError;
 pub use self::error::{DefinitionError, FINDINGS_MAX, Finding};
 pub use self::name::{DefinitionName, NameError};
@@ -225,6 +226,8 @@ pub enum Step {
     },
     /// A script; values are handed to it.
     Script(Script),
+    /// A typed action; values are handed to it.
+    Action(Action),
 }
 
 impl Step {
@@ -233,7 +236,7 @@ impl Step {
     pub const fn is_sql(&self) -> bool {
         match self {
             Self::Query { .. } | Self::QueryParameter { .. } => true,
-            Self::Script(_) => false,
+            Self::Script(_) | Self::Action(_) => false,
         }
     }
 }

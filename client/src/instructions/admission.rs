@@ -1,9 +1,10 @@
 //! Everything a client checks before it runs something (signing.md G8), over muster-signing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use muster_endpoint::{Reach, SandboxProfile, SqlValue};
+use muster_endpoint::{Reach, SandboxProfile, SqlValue, Verb};
 use muster_pki::Thumbprint;
 use muster_proto::common::v1::{ColumnType, Refusal};
 use muster_proto::ids::{Digest, InstructionId};
@@ -137,6 +138,19 @@ pub(crate) enum PlanStep {
     Query(String),
     /// A script.
     Script(Script),
+    /// A typed action.
+    Action(PlanAction),
+}
+
+/// A typed action with its values.
+#[derive(Debug, Clone)]
+pub(crate) enum PlanAction {
+    /// The service manager does something with a unit.
+    Service(Verb, String),
+    /// The resource of this name is put here, with this mode.
+    Put(String, PathBuf, u32),
+    /// This file is removed.
+    Remove(PathBuf),
 }
 
 /// The tables that a policy grants (K2).

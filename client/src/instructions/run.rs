@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_endpoint::{
-    Answer, Content, Given, Granted, HelperCommand, Query, QueryError, QueryLimits, RowColumn, RowKind,
-    Script, ScriptText, SqlValue,
+    Action, Answer, Content, Deed, Given, Granted, HelperCommand, Query, QueryError, QueryLimits, RowColumn,
+    RowKind, Script, ScriptText, SqlValue,
 };
 use muster_proto::common::v1::ColumnType;
 use muster_signing::definition;
 use tokio::time::Instant;
 
 use super::Plan;
-use super::admission::{PlanColumn, PlanStep};
+use super::admission::{PlanAction, PlanColumn, PlanStep};
 use crate::content as cache;
 
 /// Why the steps gave no answer.
@@ -87,6 +87,10 @@ pub(super) async fn run_steps(
             }
             PlanStep::Script(signed) => match script(plan, at, signed, resources, limits) {
                 Ok(script) => muster_endpoint::run_script(helper, script).await,
+                Err(error) => Err(error),
+            },
+            PlanStep::Action(signed) => match action(plan, signed, resources, left) {
+                Ok(action) => muster_endpoint::run_action(helper, action).await,
                 Err(error) => Err(error),
             },
         };
@@ -188,6 +192,23 @@ fn script(
     })
 }
 
+fn action(
+    plan: &Plan,
+    signed: &PlanAction,
+    resources: &[(String, PathBuf)],
+    run_time: Duration,
+) -> Result<Action, QueryError> {
+    let deed = match signed {
+        PlanAction::Service(verb, unit) => Deed::Service { verb: *verb, unit: unit.clone() },
+        PlanAction::Put(resource, path, mode) => {
+            let content = content(plan, resource, resources)?;
+            Deed::Put { content, path: path.clone(), mode: *mode }
+        }
+        PlanAction::Remove(path) => Deed::Remove { path: path.clone() },
+    };
+    Ok(Action { deed, run_time })
+}
+
 /// Returns a resource that was fetched, with what its content must be.
 fn content(plan: &Plan, name: &str, resources: &[(String, PathBuf)]) -> Result<Content, QueryError> {
     let signed = plan.resources.iter().find(|resource| resource.name == name);
@@ -238,7 +259,7 @@ fn granted(plan: &Plan) -> Granted {
 fn later(plan: &Plan, at: usize) -> Vec<String> {
     let sql = |step: &PlanStep| match step {
         PlanStep::Query(sql) => Some(sql.clone()),
-        PlanStep::Script(_) => None,
+        PlanStep::Script(_) | PlanStep::Action(_) => None,
     };
     match (&plan.tables, at) {
         (Some(_), 0) => plan.steps.iter().skip(1).filter_map(sql).collect(),

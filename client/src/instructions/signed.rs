@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use muster_endpoint::{Reach, SandboxProfile, SqlValue};
+use muster_endpoint::{Reach, SandboxProfile, SqlValue, Verb};
 use muster_pki::{Certificate, Role, Thumbprint, UnixTime};
 use muster_proto::common::v1::{NamedValue, Refusal, value::Kind};
 use muster_proto::ids::{Digest, InstructionId};
@@ -11,13 +11,15 @@ use muster_proto::session::v1::InclusionProof;
 use muster_service::credentials::Revocation;
 use muster_signing::admit::{self, Admitted, Documents, RefusalReason};
 use muster_signing::approval::people;
-use muster_signing::definition::{Kind as DefinitionKind, Parameter, ParameterKind, Sandbox, Step};
+use muster_signing::definition::{
+    Action, Kind as DefinitionKind, Operand, Parameter, ParameterKind, Sandbox, ServiceVerb, Step,
+};
 use muster_signing::policy::{NotGranted, Policy};
 use muster_signing::{envelope, order};
 
 use super::admission::{
-    Admission, Claimed, Memory, Opened, OpenedStop, OrderSigner, Plan, PlanColumn, PlanResource, PlanStep,
-    PlanTables, RefreshJob, Refused, Signed,
+    Admission, Claimed, Memory, Opened, OpenedStop, OrderSigner, Plan, PlanAction, PlanColumn, PlanResource,
+    PlanStep, PlanTables, RefreshJob, Refused, Signed,
 };
 use super::licence::LicenceTerms;
 use super::live::{LiveTrust, SigningTrust};
@@ -304,6 +306,7 @@ fn plan_step(step: &Step, arguments: &[NamedValue]) -> Result<PlanStep, Refused>
     match step {
         Step::Query { sql } => Ok(PlanStep::Query(sql.clone())),
         Step::Script(script) => Ok(PlanStep::Script(script.clone())),
+        Step::Action(action) => plan_action(action, arguments).map(PlanStep::Action),
         Step::QueryParameter { parameter } => {
             let argument = arguments.iter().find(|argument| argument.name == *parameter);
             match argument.and_then(|argument| argument.value.clone()?.kind) {
@@ -314,6 +317,30 @@ fn plan_step(step: &Step, arguments: &[NamedValue]) -> Result<PlanStep, Refused>
             }
         }
         _ => Err(unsupported("it has a step of a kind that this version does not run".to_owned())),
+    }
+}
+
+/// Returns an action with its values, which were checked when the arguments were.
+fn plan_action(action: &Action, arguments: &[NamedValue]) -> Result<PlanAction, Refused> {
+    let value = |operand: &Operand| {
+        let lacks = || Refused::new(Refusal::BadArgument, format!("an action has no text for {operand:?}"));
+        operand.value(arguments).map(str::to_owned).ok_or_else(lacks)
+    };
+    Ok(match action {
+        Action::Service { verb, unit } => PlanAction::Service(plan_verb(*verb), value(unit)?),
+        Action::FilePut { resource, path, mode } => {
+            PlanAction::Put(resource.clone(), value(path)?.into(), *mode)
+        }
+        Action::FileRemove { path } => PlanAction::Remove(value(path)?.into()),
+    })
+}
+
+fn plan_verb(verb: ServiceVerb) -> Verb {
+    match verb {
+        ServiceVerb::Start => Verb::Start,
+        ServiceVerb::Stop => Verb::Stop,
+        ServiceVerb::Restart => Verb::Restart,
+        ServiceVerb::Reload => Verb::Reload,
     }
 }
 

@@ -282,6 +282,13 @@ impl Lab {
         sign(text.as_bytes(), ContentType::Definition, &signer(&self.author))
     }
 
+    /// Signs a definition of the name and version of [`Self::definition`] whose answer comes from a script.
+    pub(crate) fn scripted(&self) -> Vec<u8> {
+        let script = r#"script = { interpreter = "/bin/sh", text = "echo '{\"answer\":42}'" }"#;
+        let text = DEFINITION.replace("query = \"SELECT 41 + 1 AS answer\"", script);
+        sign(text.as_bytes(), ContentType::Definition, &signer(&self.author))
+    }
+
     /// Returns a configuration of a device that has no certificate.
     pub(crate) fn without_certificate(&self) -> Config {
         let mut config = self.config();

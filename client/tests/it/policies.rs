@@ -416,6 +416,30 @@ async fn k2_a_table_that_a_policy_does_not_grant_is_not_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn k2_a_script_reads_any_table_so_that_one_is_refused_where_tables_are_limited() {
+    let switch = FakeSwitch::listen().await;
+    let mut lab = Lab::new(switch.port(), 1);
+    lab.definition = lab.scripted();
+    let client = lab.start().await;
+    let mut session = switch.accept(&lab).await;
+    session.policy = Some(lab.policy(1, "[grants]\ntables = [\"os\"]"));
+    session.follows(1).await;
+
+    let (refused, progress) = outcome(&mut session, &lab, 1).await;
+    assert_eq!((refused.state(), refused.refusal()), (TargetState::Refused, Refusal::NotGranted));
+    assert!(
+        refused.detail.contains("a step that is no SQL is not granted: grants.tables has os"),
+        "{refused:?}"
+    );
+    assert!(progress.is_empty(), "{progress:?}");
+
+    session.offer(lab.policy(2, "[grants]\nkinds = [\"question\"]")).await;
+    session.follows(2).await;
+    runs(&mut session, &lab, 2).await;
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn k2_an_order_by_the_switchs_own_key_runs_only_what_a_policy_names_for_it() {
     let switch = FakeSwitch::listen().await;
     let lab = Lab::new(switch.port(), 1);

@@ -14,7 +14,7 @@ use crate::pki_home::{PkiHome, ROLES, Standing, Wanted};
 
 /// The platform's own definitions, as their authors wrote them. They ship unsigned; each organisation signs them with
 /// its own publisher key (DESIGN.md, "Payload language").
-const DEFINITIONS: [(&str, &str); 9] = [
+const DEFINITIONS: [(&str, &str); 10] = [
     platform("Muster-Core-Query", include_str!("../../../signing/definitions/Muster-Core-Query.toml")),
     platform("Muster-Os-Version", include_str!("../../../signing/definitions/Muster-Os-Version.toml")),
     platform("Muster-Process-Top", include_str!("../../../signing/definitions/Muster-Process-Top.toml")),
@@ -32,6 +32,10 @@ const DEFINITIONS: [(&str, &str); 9] = [
         include_str!("../../../signing/definitions/Muster-Port-Listeners.toml"),
     ),
     platform("Muster-Service-State", include_str!("../../../signing/definitions/Muster-Service-State.toml")),
+    platform(
+        "Muster-Service-Restart",
+        include_str!("../../../signing/definitions/Muster-Service-Restart.toml"),
+    ),
     platform("Muster-File-Hash", include_str!("../../../signing/definitions/Muster-File-Hash.toml")),
 ];
 

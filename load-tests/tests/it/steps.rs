@@ -1,4 +1,4 @@
-//! Definitions of several steps and of scripts, with real processes: what people are told, and what a client that is killed
+//! Definitions of several steps, of scripts and of typed actions, with real processes: what people are told, and what a client that is killed
 //! leaves behind.
 
 use std::path::Path;
@@ -49,7 +49,7 @@ fn read(path: &Path) -> String {
 }
 
 #[test]
-fn steps_run_in_their_order_until_one_fails_and_the_last_ones_rows_are_the_answer() {
+fn steps_run_in_their_order_and_the_last_ones_rows_are_the_answer() {
     let (place, switch, client) = fleet();
     let (words, canary) = (place.path("words"), place.path("canary"));
     write(&words, "one\ntwo two\nthree\n");
@@ -112,7 +112,15 @@ type = "integer"
             "{answer}"
         );
     }
+    assert_eq!(read(&canary), "");
+    client.stop();
+    switch.stop();
+}
 
+#[test]
+fn the_first_step_that_fails_ends_it_and_is_told_by_its_number() {
+    let (place, switch, client) = fleet();
+    let canary = place.path("canary");
     author(
         &place,
         "Acme-Test-Fails",
@@ -147,16 +155,47 @@ type = "integer"
     switch.stop();
 }
 
-#[test]
-fn an_action_whose_client_is_killed_in_its_middle_is_interrupted_and_never_run_again() {
-    let (place, switch, client) = fleet();
-    let canary = place.path("canary");
+/// Definitions that put a file; the slow one then runs a script that takes its time.
+#[track_caller]
+fn author_putting(place: &Place, canary: &Path, put: &Path) {
+    let marker = place.path("marker.bin");
+    std::fs::write(&marker, vec![7; 70_000]).unwrap();
+    let words = ["resource", "put", marker.to_str().unwrap(), "--name", "marker"];
+    let resource = place.muster(words).with_code(0).out;
     author(
-        &place,
+        place,
+        "Acme-Test-Put",
+        "action",
+        &format!(
+            r#"
+[[parameter]]
+name = "path"
+type = "string"
+
+{resource}
+[[step]]
+action = {{ do = "file.put", resource = "marker", path = ":path", mode = "0600" }}
+
+[[result]]
+name = "changed"
+type = "boolean"
+
+[[result]]
+name = "detail"
+type = "text"
+"#
+        ),
+    );
+    author(
+        place,
         "Acme-Test-Slow",
         "action",
         &format!(
             r#"
+{resource}
+[[step]]
+action = {{ do = "file.put", resource = "marker", path = "{1}", mode = "0600" }}
+
 [[step]]
 script = {{ interpreter = "/bin/sh", text = "echo begun >> '{0}'; setsid sh -c 'sleep 3; echo daemon >> {0}' & sleep 3; echo ended >> '{0}'" }}
 
@@ -164,14 +203,24 @@ script = {{ interpreter = "/bin/sh", text = "echo begun >> '{0}'; setsid sh -c '
 name = "none"
 type = "integer"
 "#,
-            canary.display()
+            canary.display(),
+            put.display()
         ),
     );
+}
+
+#[test]
+fn an_action_whose_client_is_killed_in_its_middle_is_interrupted_and_never_run_again() {
+    let (place, switch, client) = fleet();
+    let background = place.start_background();
+    let (canary, put) = (place.path("canary"), place.path("").canonicalize().unwrap().join("put"));
+    author_putting(&place, &canary, &put);
     let words = ["run", "Acme-Test-Slow", "--yes", "--wait", "1s", "-o", "json"];
     let issued = place.muster(words).with_code(3).json();
     let id = issued["instruction"].as_str().unwrap();
     wait_until("the script to begin", || read(&canary) == "begun\n");
     assert!(!children(client.pid()).is_empty());
+    assert_eq!(std::fs::read(&put).unwrap(), vec![7; 70_000], "the step before it");
 
     client.kill();
     let client = place.start_client(DEVICE);
@@ -185,7 +234,42 @@ type = "integer"
     // Longer than what was left of it: nothing of it lives, and nothing runs it again.
     std::thread::sleep(std::time::Duration::from_secs(5));
     assert_eq!(read(&canary), "begun\n");
-    assert_eq!(place.starts(), 1);
+    assert_eq!(place.starts(), 2, "one helper for each step, once");
+
+    let path = format!("path={}", put.display());
+    for changed in [false, true] {
+        let words = ["run", "Acme-Test-Put", "-p", &path, "--yes", "--wait", "30s", "-o", "json"];
+        let answer = place.muster(words).with_code(0).json();
+        assert_eq!(rows(&answer)[0]["changed"], json!(changed), "{answer}");
+        write(&put, "another");
+    }
+    for bad in ["path=put", "path=/tmp/../put", "path=--help"] {
+        let words = ["run", "Acme-Test-Put", "-p", bad, "--yes", "--wait", "30s"];
+        place.muster(words).with_code(2).naming(&["path", "an absolute path of a file"]);
+    }
+    client.stop();
+    background.stop();
+    switch.stop();
+}
+
+#[test]
+fn a_restart_is_confirmed_by_the_count_and_tells_what_became_of_the_unit() {
+    let (place, switch, client) = fleet();
+    let restart = |unit: &str, more: &[&str]| {
+        let unit = format!("unit={unit}");
+        let mut command = place.command();
+        command.args(["run", "Muster-Service-Restart", "-p", &unit, "--wait", "30s", "-o", "json"]);
+        run(command.args(more))
+    };
+
+    restart("ssh", &[]).with_code(2).naming(&["is an action on 1 device"]);
+    restart("--version", &["--yes"]).with_code(2).naming(&["unit"]);
+    assert_eq!(place.starts(), 0);
+
+    // There is no such unit; on a machine without systemd, there is none at all.
+    let failed = restart("muster-test-none", &["--yes"]).with_code(3).json();
+    let told = problem(&place, failed["instruction"].as_str().unwrap());
+    assert!(told.contains("muster-test-none"), "{told}");
     client.stop();
     switch.stop();
 }

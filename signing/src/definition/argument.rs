@@ -2,14 +2,14 @@
 
 use muster_proto::common::v1::NamedValue;
 
-use super::Definition;
 use super::parameter::Parameter;
+use super::{Definition, Step};
 
 impl Definition {
     /// Returns a value for every parameter, in the definition's order: the arguments, checked, and defaults elsewhere.
     ///
     /// # Errors
-    /// An argument is unknown, given twice, missing, or does not fit its signed parameter.
+    /// An argument is unknown, given twice, missing, or does not fit its signed parameter or the action that takes it.
     pub fn bind(&self, arguments: &[NamedValue]) -> Result<Vec<NamedValue>, ArgumentError> {
         for (index, argument) in arguments.iter().enumerate() {
             self.parameter(&argument.name)?;
@@ -17,7 +17,18 @@ impl Definition {
                 return Err(ArgumentError::Repeated(argument.name.clone()));
             }
         }
-        self.parameters().iter().map(|parameter| bound(parameter, arguments)).collect()
+        let bound: Vec<NamedValue> = self
+            .parameters()
+            .iter()
+            .map(|parameter| bound(parameter, arguments))
+            .collect::<Result<_, _>>()?;
+        for step in self.steps() {
+            match step {
+                Step::Action(action) => action.check(&bound)?,
+                Step::Query { .. } | Step::QueryParameter { .. } | Step::Script(_) => {}
+            }
+        }
+        Ok(bound)
     }
 
     /// Reads one argument as a person typed it.

@@ -53,8 +53,19 @@ pub(super) struct Parameter {
 pub(super) struct Step {
     pub(super) query: Option<Spanned<String>>,
     pub(super) query_parameter: Option<Spanned<String>>,
-    pub(super) action: Option<Spanned<Value>>,
+    pub(super) action: Option<Spanned<Action>>,
     pub(super) script: Option<Spanned<Script>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Action {
+    #[serde(rename = "do")]
+    pub(super) verb: Spanned<String>,
+    pub(super) unit: Option<Spanned<String>>,
+    pub(super) resource: Option<Spanned<String>>,
+    pub(super) path: Option<Spanned<String>>,
+    pub(super) mode: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -245,6 +245,6 @@ fn describe(value: &Value) -> String {
 }
 
 /// Quotes at most the first 80 characters, so that an error's length is bounded.
-fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     format!("{:?}", text.chars().take(80).collect::<String>())
 }

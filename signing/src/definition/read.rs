@@ -1,5 +1,6 @@
 //! From the TOML to a checked definition; every problem knows its place, and one does not hide the next.
 
+mod action;
 mod limits;
 mod parameter;
 mod step;
@@ -53,6 +54,7 @@ pub(super) fn content(document: &Document, faults: &mut Faults) -> Option<Conten
     let steps = step::steps(document, name.as_ref(), &parameters, faults);
     let result = columns(&document.result, faults);
     faults.take(check_columns(document));
+    faults.take(action::check_result(document));
     let approvals = faults.take(approvals(document));
     let version = faults.take(version(&document.version));
     let says = says(&document.says, document, faults);

@@ -114,6 +114,14 @@ rules! {
     InterpreterInvalid = "interpreter-invalid", Error;
     /// A step that uses a parameter or resource that there is not.
     StepUnknownName = "step-unknown-name", Error;
+    /// A value that an action does not take.
+    ActionValueInvalid = "action-value-invalid", Error;
+    /// An action in a question.
+    ActionInQuestion = "action-in-question", Error;
+    /// An action where nothing may be changed.
+    ActionStrict = "action-strict", Error;
+    /// Columns that are not those of an action's rows.
+    ActionResult = "action-result", Error;
     /// A script that is more than a client holds in memory.
     ScriptTooLarge = "script-too-large", Error;
     /// No column declared.

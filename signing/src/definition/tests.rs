@@ -199,11 +199,55 @@ fn refuses_what_is_missing() {
     }
 }
 
-#[test]
-fn actions_wait_for_a_later_version() {
-    let action = MINIMAL.replace("query = \"SELECT 1 AS one\"", "action = { restart = \"ssh\" }");
+/// An action with a parameter `it`, as [`MINIMAL`].
+fn acting(action: &str) -> String {
+    let step = format!("action = {{ {action} }}");
+    let columns = "[[result]]\nname = \"changed\"\ntype = \"boolean\"\n\n[[result]]\nname = \"detail\"\ntype = \"text\"\n";
+    let parameter = "\n[[parameter]]\nname = \"it\"\ntype = \"string\"\n";
+    let text = MINIMAL.replace("query = \"SELECT 1 AS one\"", &step).replace("\"question\"", "\"action\"");
+    let (before, _) = text.split_once("[[result]]").unwrap();
+    format!("{before}{columns}{parameter}")
+}
 
-    assert!(Definition::parse(&action).unwrap_err().problem().contains("typed actions are not supported"));
+#[test]
+fn an_action_is_its_verb_and_typed_values() {
+    let resource = format!("\n[[resource]]\nname = \"list\"\nsize = 5\nroot = \"{}\"\n", "ab".repeat(32));
+    let step = |action: &str| Definition::parse(&(acting(action) + &resource)).unwrap().steps().to_vec();
+    let it = || Operand::Parameter("it".to_owned());
+    let literal = |text: &str| Operand::Literal(text.to_owned());
+
+    for verb in ServiceVerb::ALL {
+        let given = format!("do = \"service.{}\", unit = \":it\"", verb.name());
+        assert_eq!(step(&given), [Step::Action(Action::Service { verb, unit: it() })]);
+    }
+    assert_eq!(
+        step("do = \"file.put\", resource = \"list\", path = \"/etc/motd\", mode = \"0640\""),
+        [Step::Action(Action::FilePut {
+            resource: "list".to_owned(),
+            path: literal("/etc/motd"),
+            mode: 0o640
+        })]
+    );
+    assert_eq!(
+        step("do = \"file.remove\", path = \":it\""),
+        [Step::Action(Action::FileRemove { path: it() })]
+    );
+}
+
+#[test]
+fn an_argument_that_its_action_cannot_take_is_refused_before_anything_runs() {
+    for (action, good, bad) in [
+        ("do = \"service.stop\", unit = \":it\"", "ssh.service", ["--root=/", "ssh*", "a; b", ""]),
+        ("do = \"file.remove\", path = \":it\"", "/etc/x y", ["etc/x", "/etc/../x", "/etc/x/", "/a\nb"]),
+    ] {
+        let definition = Definition::parse(&acting(action)).unwrap();
+
+        assert!(definition.bind(&[text("it", good)]).is_ok(), "{good}");
+        for bad in bad {
+            let error = definition.bind(&[text("it", bad)]).unwrap_err();
+            assert!(matches!(&error, ArgumentError::Unfit { name, .. } if name == "it"), "{bad}: {error}");
+        }
+    }
 }
 
 #[test]
@@ -370,6 +414,7 @@ fn the_platforms_definitions_hold() {
         include_str!("../../definitions/Muster-Package-Version.toml"),
         include_str!("../../definitions/Muster-Port-Listeners.toml"),
         include_str!("../../definitions/Muster-Process-Top.toml"),
+        include_str!("../../definitions/Muster-Service-Restart.toml"),
         include_str!("../../definitions/Muster-Service-State.toml"),
     ] {
         let definition = Definition::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));

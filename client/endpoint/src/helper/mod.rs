@@ -1,4 +1,5 @@
-//! The helper: a process for one query, shut in before it looks at the SQL, or for one script ([`script`]).
+//! The helper: a process for one query, shut in before it looks at the SQL, or for one script ([`script`]) or action
+//! ([`action`]).
 //!
 //! It reads one request on standard input, writes its answer on standard output, and ends. It also ends when standard
 //! input is closed or its parent dies, and its parent kills its process group at the deadline.
@@ -26,11 +27,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{Signal, raise};
+use nix::sys::signal::{Signal, killpg, raise};
+use nix::unistd::{getpgrp, getpid};
 
 use crate::query::SandboxProfile;
 use crate::tables::{Early, Machine};
 
+mod action;
 mod calls;
 pub(crate) mod database;
 mod execute;
@@ -65,6 +68,14 @@ fn serve() -> io::Result<()> {
     }
     if let Some(script) = &request.script {
         return answer(script::execute(&request, script, deadline, &mut output), &mut output);
+    }
+    if let Some(action) = &request.action {
+        let mut missing = request.missing.clone();
+        missing.extend(script::bound(run_time));
+        if end_with_input().is_err() {
+            missing.push("watch: no thread for standard input".to_owned());
+        }
+        return answer(action::execute(&request, action, deadline, missing, &mut output), &mut output);
     }
     let strict = request.profile() == SandboxProfile::Strict;
 
@@ -109,6 +120,10 @@ fn end_with_input() -> io::Result<()> {
         let mut byte = [0];
         // A second request is none: whatever comes, or nothing any more, the client is done with this process.
         let _ended: io::Result<usize> = io::stdin().lock().read(&mut byte);
+        // With what it started, which is in its group.
+        if getpgrp() == getpid() {
+            let _unreachable: nix::Result<()> = killpg(getpgrp(), Signal::SIGKILL);
+        }
         let _unreachable: nix::Result<()> = raise(Signal::SIGKILL);
     })?;
     Ok(())

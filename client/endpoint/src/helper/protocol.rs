@@ -9,8 +9,10 @@ use std::path::PathBuf;
 
 use prost::Message;
 
+mod action;
 mod script;
 
+pub(crate) use action::ActionRequest;
 pub(crate) use script::{ContentMessage, Launch, Launched, ScriptRequest};
 
 use crate::error::QueryError;
@@ -56,6 +58,9 @@ pub(crate) struct Request {
     /// In place of SQL: what to become.
     #[prost(message, optional, tag = "13")]
     pub(crate) launch: Option<Launch>,
+    /// In place of SQL: an action.
+    #[prost(message, optional, tag = "14")]
+    pub(crate) action: Option<ActionRequest>,
 }
 
 impl Request {
@@ -83,6 +88,7 @@ impl Request {
             missing,
             script: None,
             launch: None,
+            action: None,
         }
     }
 

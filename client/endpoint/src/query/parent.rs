@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::cgroup::{Cgroup, QUERY_PROCESSES_MAX};
 use super::{Answer, HelperCommand, Query, QueryLimits, RUN_GRACE, SQL_BYTES_MAX, SandboxProfile};
+use crate::action::Action;
 use crate::error::QueryError;
 use crate::helper::protocol::{self, Finished, RESPONSE_BYTES_MAX, Request, Response, response};
 use crate::script::Script;
@@ -55,6 +56,20 @@ pub async fn run_script(command: &HelperCommand, script: Script) -> Result<Answe
     let deadline = Instant::now() + limits.run_time + RUN_GRACE + CLEAR_GRACE;
     let helper = Helper::start(command, Ends::ByItself)?;
     helper.answer(&Request::of_script(&script), limits, deadline).await
+}
+
+/// Does a typed action in a helper of its own; the answer is one row, `changed` and `detail`.
+///
+/// The helper is killed as that of a query is: what it had begun is then done in part, but a file is there whole or not at
+/// all. Needs a tokio runtime with IO and time.
+///
+/// # Errors
+/// [`QueryError`] says what is to blame.
+pub async fn run_action(command: &HelperCommand, action: Action) -> Result<Answer, QueryError> {
+    let mut helper = Helper::start(command, Ends::ByKill)?;
+    let request = Request::of_action(&action, std::mem::take(&mut helper.missing));
+    let limits = QueryLimits { run_time: action.run_time, rows: request.rows, bytes: request.bytes };
+    helper.answer(&request, limits, Instant::now() + action.run_time + RUN_GRACE).await
 }
 
 /// How long a helper may take to end everything that came of a script, and to clear up.

@@ -167,7 +167,7 @@ fn bind(definition: &Definition, name: &str, string: &str) -> Result<Bound, Argu
     let (sql, is_query) = match &definition.steps()[0] {
         Step::QueryParameter { .. } => (string.to_owned(), true),
         Step::Query { sql } => (sql.clone(), false),
-        other => panic!("{other:?}"),
+        other @ (Step::Script(_) | Step::Action(_) | _) => panic!("{other:?}"),
     };
     Ok(Bound {
         sql,

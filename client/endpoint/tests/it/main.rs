@@ -1,4 +1,6 @@
 //! The helper as a process, and the tables against the system's own tools.
+#[cfg(test)]
+mod actions;
 mod bounds;
 mod granted;
 #[cfg(test)]
@@ -6,6 +8,7 @@ mod hostile;
 #[cfg(test)]
 mod injection;
 mod sandbox;
+#[cfg(test)]
 mod scripts;
 #[cfg(test)]
 mod support;

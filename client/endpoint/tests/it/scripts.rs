@@ -8,6 +8,7 @@ use muster_endpoint::{
 };
 use tempfile::TempDir;
 
+use crate::hostile::{CANARY_SLEEP, strings};
 use crate::sandbox::can_make_every_layer;
 use crate::support::{helper, lacks};
 
@@ -47,10 +48,9 @@ fn said(script: Script) -> Vec<String> {
 
 #[track_caller]
 fn problem(script: Script) -> String {
-    match run(script).unwrap_err() {
-        QueryError::Script { message } => message,
-        other => panic!("{other:?}"),
-    }
+    let error = run(script).unwrap_err();
+    let QueryError::Script { message } = error else { panic!("{error:?}") };
+    message
 }
 
 /// Processes that were called with this.
@@ -426,6 +426,43 @@ fn a_script_that_reads_nothing_is_given_much() {
     });
 
     assert_eq!(said, ["a"]);
+}
+
+#[test]
+fn hostile_strings_are_words_and_json_and_nothing_else() {
+    let folder = TempDir::new().unwrap();
+    let strings = strings(&folder.path().join("canary"));
+    // The schema refuses NUL, and twice as many as fit once are too many.
+    let is_fit = |string: &&String| !string.contains('\0') && string.len() < 10_000;
+    let strings: Vec<&String> = strings.iter().filter(is_fit).collect();
+    assert!(strings.len() >= 490, "{} strings", strings.len());
+    let text = r#"import json, os, sys
+given = list(json.load(sys.stdin).values())
+words = [os.fsencode(word).decode() for word in sys.argv[1:]]
+for word, value in zip(words, given, strict=True):
+    print(json.dumps({"said": word if word == value else None}))"#;
+    for some in strings.chunks(50) {
+        let given = || some.iter().map(|string| Given::Value(string.as_str().into()));
+        let said = said(Script {
+            interpreter: "/usr/bin/python3".into(),
+            arguments: given().collect(),
+            parameters: given().enumerate().map(|(number, given)| (format!("p{number:03}"), given)).collect(),
+            limits: QueryLimits { run_time: Duration::from_secs(30), rows: 100, bytes: 10_000_000 },
+            ..action(text)
+        });
+        assert!(said.iter().eq(some.iter().copied()), "{said:?}");
+    }
+    for (name, some) in
+        ["sh", "bash"].into_iter().flat_map(|name| strings.chunks(100).map(move |some| (name, some)))
+    {
+        let text = "for word; do : $word; [ \"$word\" = x ]; done; printf '{\"said\":\"%d\"}\\n' $#";
+        let given = some.iter().map(|string| Given::Value(string.as_str().into()));
+        let interpreter = format!("/bin/{name}").into();
+        let said = said(Script { interpreter, arguments: given.collect(), ..action(text) });
+        assert_eq!(said, [some.len().to_string()]);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "a canary");
+    assert_eq!(processes(CANARY_SLEEP), Vec::<String>::new());
 }
 
 #[test]

@@ -56,15 +56,28 @@ fn uses(document: &Document, faults: &mut Faults) {
         used.extend(step.query.iter().flat_map(|query| sql::parameters(query.get_ref())));
         used.extend(step.query_parameter.iter().map(|name| name.get_ref().as_str()));
     }
-    let is_used = |name: &str| used.iter().any(|used| used.strip_prefix(':').unwrap_or(used) == name);
     let scripts = || document.step.iter().filter_map(|step| step.get_ref().script.as_ref());
     // Every argument is on the standard input of every script; of resources, it has those that it names.
     let reads_all = scripts().next().is_some();
+    let actions =
+        || document.step.iter().filter_map(|step| step.get_ref().action.as_ref()).map(Spanned::get_ref);
+    for action in actions() {
+        used.extend(
+            [&action.unit, &action.path]
+                .into_iter()
+                .flatten()
+                .map(|value| value.get_ref().as_str())
+                .filter(|value| value.starts_with(':')),
+        );
+    }
+    let is_used = |name: &str| used.iter().any(|used| used.strip_prefix(':').unwrap_or(used) == name);
     let is_given = |name: &String| {
         let is_it = |given: &Spanned<String>| given.get_ref() == name;
-        scripts()
-            .map(Spanned::get_ref)
-            .any(|script| script.arguments.iter().any(is_it) || script.resource.as_ref().is_some_and(is_it))
+        let is_put = actions().any(|action| action.resource.as_ref().is_some_and(is_it));
+        is_put
+            || scripts().map(Spanned::get_ref).any(|script| {
+                script.arguments.iter().any(is_it) || script.resource.as_ref().is_some_and(is_it)
+            })
     };
     let said: Vec<&str> = read::said(document.says.get_ref()).collect();
     for parameter in document.parameter.iter().map(|parameter| &parameter.get_ref().name) {

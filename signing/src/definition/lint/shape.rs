@@ -81,8 +81,16 @@ const PARAMETER: &[Key] = &[
 const STEP: &[Key] = &[
     may("query", Takes::Text),
     may("query_parameter", Takes::Text),
-    may("action", Takes::Any),
+    may("action", Takes::Table(ACTION)),
     may("script", Takes::Table(SCRIPT)),
+];
+
+const ACTION: &[Key] = &[
+    must("do", Takes::Text, ""),
+    may("unit", Takes::Text),
+    may("resource", Takes::Text),
+    may("path", Takes::Text),
+    may("mode", Takes::Text),
 ];
 
 const SCRIPT: &[Key] = &[

@@ -166,6 +166,7 @@ fn the_platforms_definitions_have_no_finding() {
         include_str!("../../../definitions/Muster-Package-Version.toml"),
         include_str!("../../../definitions/Muster-Port-Listeners.toml"),
         include_str!("../../../definitions/Muster-Process-Top.toml"),
+        include_str!("../../../definitions/Muster-Service-Restart.toml"),
         include_str!("../../../definitions/Muster-Service-State.toml"),
     ] {
         let found: Vec<String> = Definition::lint(text).iter().map(said).collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use toml::Spanned;
 
-use super::{fault, not_blank};
+use super::{action, fault, not_blank};
 use crate::definition::document::{self, Document};
 use crate::definition::error::{Fault, Faults};
 use crate::definition::parameter::{Parameter, ParameterKind};
@@ -15,7 +15,7 @@ use crate::definition::{
 };
 
 /// What a step may be.
-const KINDS: &str = "one of: query, query_parameter, script";
+const KINDS: &str = "one of: query, query_parameter, script, action";
 
 /// Longest path of an interpreter in bytes.
 const INTERPRETER_BYTES_MAX: usize = 256;
@@ -52,27 +52,25 @@ fn step(
     faults: &mut Faults,
 ) -> Option<Step> {
     let document::Step { query, query_parameter, action, script } = given.get_ref();
-    if let Some(action) = action {
-        let found = "typed actions are not supported by this version";
-        faults.push(fault(action, Rule::StepUnsupported, found).fix("use `script`"));
-    }
-    match (query, query_parameter, script) {
-        (Some(query), None, None) => {
+    match (query, query_parameter, script, action) {
+        (Some(query), None, None, None) => {
             let sql = faults.take(not_blank(query))?;
             check_bound(query, &sql, document, faults);
             Some(Step::Query { sql })
         }
-        (None, Some(parameter), None) => {
+        (None, Some(parameter), None, None) => {
             let read = query_from_parameter(parameter, document, name, parameters);
             faults.take(read).flatten()
         }
-        (None, None, Some(given)) => script_step(given, document, faults).map(Step::Script),
-        (None, None, None) if action.is_some() => None,
-        (None, None, None) => {
+        (None, None, Some(given), None) => script_step(given, document, faults).map(Step::Script),
+        (None, None, None, Some(given)) => {
+            action::action(given, document, parameters, faults).map(Step::Action)
+        }
+        (None, None, None, None) => {
             faults.push(fault(given, Rule::StepAmbiguous, "an empty step").wanted(KINDS));
             None
         }
-        (Some(_) | None, Some(_) | None, Some(_) | None) => {
+        (Some(_) | None, Some(_) | None, Some(_) | None, Some(_) | None) => {
             faults.push(fault(given, Rule::StepAmbiguous, "two things in one step").wanted(KINDS));
             None
         }
@@ -153,7 +151,7 @@ fn script_argument(given: &Spanned<String>, document: &Document) -> Result<Scrip
     }
 }
 
-fn unknown(given: &Spanned<String>, found: String, wanted: &str) -> Fault {
+pub(super) fn unknown(given: &Spanned<String>, found: String, wanted: &str) -> Fault {
     fault(given, Rule::StepUnknownName, found).wanted(wanted)
 }
 
@@ -213,6 +211,6 @@ fn check_bound(place: &Spanned<String>, query: &str, document: &Document, faults
     }
 }
 
-fn declared(document: &Document) -> impl Iterator<Item = &String> {
+pub(super) fn declared(document: &Document) -> impl Iterator<Item = &String> {
     document.parameter.iter().map(|parameter| parameter.get_ref().name.get_ref())
 }

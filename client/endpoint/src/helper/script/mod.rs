@@ -22,7 +22,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -114,6 +114,13 @@ pub(super) fn copy(content: &ContentMessage, into: &mut impl Write) -> Result<()
     Ok(())
 }
 
+/// Bounds this process as a script of an action is, and gives up new rights. Says what it lacks.
+pub(super) fn bound(run_time: Duration) -> Vec<String> {
+    let mut missing = layers::limit(run_time, false);
+    missing.extend(layers::no_new_privs());
+    missing
+}
+
 /// What is copied at a time.
 const COPY_BYTES: usize = 64 * 1024;
 
@@ -134,7 +141,7 @@ fn shown(bytes: &[u8]) -> String {
 }
 
 /// Characters with those escaped that are none to look at, or change the order of others.
-fn escaped(characters: impl Iterator<Item = char>) -> String {
+pub(super) fn escaped(characters: impl Iterator<Item = char>) -> String {
     let is_hidden = |c: char| {
         c.is_control()
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{61c}' | '\u{feff}')

@@ -1,0 +1,239 @@
+//! Puts and removes files: each folder on the way is opened from the one above it, and no symbolic link is followed, so that
+//! nobody can lead the client elsewhere between a check and a use.
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Component, Path, PathBuf};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat};
+use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
+
+use super::{Changed, Done, Undone};
+use crate::helper::protocol::ContentMessage;
+
+/// What is copied at a time.
+const COPY_BYTES: usize = 256 * 1024;
+
+/// A file's folder, held open, and its name in there.
+struct Place<'a> {
+    path: &'a Path,
+    folder: OwnedFd,
+    name: OsString,
+}
+
+/// Puts a content where a file is to be, whole or not at all.
+pub(super) fn put(
+    content: &ContentMessage,
+    path: &Path,
+    mode: u32,
+    deadline: Instant,
+) -> Result<Done, Undone> {
+    let place = Place::find(path)?;
+    let shown = path.display();
+    let before = place.file()?;
+    if let Some(before) = &before
+        && place.is_as_wanted(before, content, mode, deadline)?
+    {
+        let detail = format!("{shown} is as wanted: {} bytes, mode {mode:04o}", content.size);
+        return Ok(Done { changed: Changed::No, detail });
+    }
+    let beside = OsString::from(beside(content, &place.name));
+    // Of an earlier try that was ended in its middle.
+    let _none: nix::Result<()> = unlinkat(&place.folder, beside.as_os_str(), UnlinkatFlags::NoRemoveDir);
+    let written = place.write(content, &beside, mode, deadline).and_then(|()| {
+        renameat(&place.folder, beside.as_os_str(), &place.folder, place.name.as_os_str())
+            .map_err(|error| place.problem("renamed into its place", error))
+    });
+    if let Err(undone) = written {
+        let _none: nix::Result<()> = unlinkat(&place.folder, beside.as_os_str(), UnlinkatFlags::NoRemoveDir);
+        return Err(undone);
+    }
+    place.settle()?;
+    let done = if before.is_some() { "replaced" } else { "made" };
+    let detail = format!("{shown} {done}: {} bytes, mode {mode:04o}", content.size);
+    Ok(Done { changed: Changed::Yes, detail })
+}
+
+/// Removes a file.
+pub(super) fn remove(path: &Path) -> Result<Done, Undone> {
+    let shown = path.display();
+    let unchanged = || Ok(Done { changed: Changed::No, detail: format!("{shown} is not there") });
+    let place = match Place::find(path) {
+        Err(_) if is_absent(path) => return unchanged(),
+        place => place?,
+    };
+    if place.file()?.is_none() {
+        return unchanged();
+    }
+    unlinkat(&place.folder, place.name.as_os_str(), UnlinkatFlags::NoRemoveDir)
+        .map_err(|error| place.problem("removed", error))?;
+    place.settle()?;
+    Ok(Done { changed: Changed::Yes, detail: format!("{shown} removed") })
+}
+
+/// Whether a folder on the way is not there, and nothing else is wrong.
+fn is_absent(path: &Path) -> bool {
+    path.ancestors()
+        .skip(1)
+        .any(|folder| folder.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound))
+}
+
+impl<'a> Place<'a> {
+    /// Goes down from the root, a folder at a time.
+    fn find(path: &'a Path) -> Result<Self, Undone> {
+        let wrong = || {
+            Undone::Problem(format!(
+                "{:?} is no place of a file; wanted an absolute path without `.` and `..`",
+                path.display()
+            ))
+        };
+        // `components` drops a `.` and a slash that stands too many.
+        let is_name = |name: &&[u8]| !matches!(*name, b"" | b"." | b"..");
+        let bytes = path.as_os_str().as_bytes();
+        let below = bytes.strip_prefix(b"/").ok_or_else(wrong)?;
+        if !below.split(|byte| *byte == b'/').all(|name| is_name(&name)) {
+            return Err(wrong());
+        }
+        let mut names: Vec<&OsStr> = path
+            .components()
+            .filter_map(|component| match component {
+                Component::Normal(name) => Some(name),
+                Component::RootDir | Component::CurDir | Component::ParentDir | Component::Prefix(_) => None,
+            })
+            .collect();
+        let name = names.pop().ok_or_else(wrong)?.to_owned();
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mut gone = PathBuf::from("/");
+        let problem = |gone: &Path, error: Errno| {
+            let why = if error == Errno::ENOTDIR || error == Errno::ELOOP {
+                "is a symbolic link, or no folder; name the folder itself".to_owned()
+            } else {
+                format!("cannot be opened: {error}")
+            };
+            Undone::Problem(format!("{} {why}", gone.display()))
+        };
+        let mut folder = open("/", flags, Mode::empty()).map_err(|error| problem(&gone, error))?;
+        for name in names {
+            gone.push(name);
+            folder = openat(&folder, name, flags, Mode::empty()).map_err(|error| problem(&gone, error))?;
+        }
+        Ok(Self { path, folder, name })
+    }
+
+    fn problem(&self, what: &str, error: impl std::fmt::Display) -> Undone {
+        Undone::Problem(format!("{} cannot be {what}: {error}", self.path.display()))
+    }
+
+    /// Returns what is there; nothing but a plain file is replaced or removed.
+    fn file(&self) -> Result<Option<FileStat>, Undone> {
+        match fstatat(&self.folder, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => Ok(None),
+            Err(error) => Err(self.problem("looked at", error)),
+            Ok(stat) if kind(&stat) == SFlag::S_IFREG => Ok(Some(stat)),
+            Ok(stat) => {
+                let is = match kind(&stat) {
+                    SFlag::S_IFLNK => "a symbolic link",
+                    SFlag::S_IFDIR => "a folder",
+                    _ => "no plain file",
+                };
+                Err(Undone::Problem(format!("{} is {is}; wanted a file, or nothing", self.path.display())))
+            }
+        }
+    }
+
+    fn is_as_wanted(
+        &self,
+        before: &FileStat,
+        content: &ContentMessage,
+        mode: u32,
+        deadline: Instant,
+    ) -> Result<bool, Undone> {
+        let is_alike = u64::try_from(before.st_size) == Ok(content.size) && before.st_mode & 0o7777 == mode;
+        if !is_alike {
+            return Ok(false);
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = openat(&self.folder, self.name.as_os_str(), flags, Mode::empty())
+            .map_err(|error| self.problem("read", error))?;
+        // What was looked at may be another file's name by now.
+        if fstat(&file).map_or(true, |stat| kind(&stat) != SFlag::S_IFREG) {
+            return Ok(false);
+        }
+        let root = copy(&mut File::from(file).take(content.size.saturating_add(1)), deadline, |_| Ok(()))?;
+        Ok(root.as_bytes().as_slice() == content.root)
+    }
+
+    /// Writes the content beside its place, verified as it was written.
+    fn write(
+        &self,
+        content: &ContentMessage,
+        beside: &OsStr,
+        mode: u32,
+        deadline: Instant,
+    ) -> Result<(), Undone> {
+        let source = PathBuf::from(OsString::from_vec(content.path.clone()));
+        let mut source = File::open(&source)
+            .map_err(|error| Undone::Problem(format!("its resource cannot be read: {error}")))?
+            .take(content.size.saturating_add(1));
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = openat(&self.folder, beside, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+            .map_err(|error| self.problem("written beside", error))?;
+        let mut file = File::from(file);
+        let root = copy(&mut source, deadline, |part| {
+            file.write_all(part).map_err(|error| self.problem("written", error))
+        })?;
+        if root.as_bytes().as_slice() != content.root {
+            let wanted = hex::encode(&content.root);
+            return Err(Undone::Problem(format!(
+                "its resource is not the one that was signed: BLAKE3 {root}, wanted {wanted}; {} was left as it was",
+                self.path.display()
+            )));
+        }
+        fchmod(&file, Mode::from_bits_truncate(mode))
+            .map_err(|error| self.problem("given its mode", error))?;
+        file.sync_all().map_err(|error| self.problem("put on disk", error))
+    }
+
+    /// Puts the folder on disk.
+    fn settle(&self) -> Result<(), Undone> {
+        fsync(&self.folder).map_err(|error| self.problem("put on disk in its folder", error))
+    }
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+/// A name beside that one: always the same, so that what an earlier try left there goes with the next.
+fn beside(content: &ContentMessage, name: &OsStr) -> String {
+    let of_name = blake3::hash(name.as_bytes());
+    let digits = |bytes: &[u8]| hex::encode(bytes.get(..8).unwrap_or(bytes));
+    format!(".muster-put-{}-{}", digits(of_name.as_bytes()), digits(&content.root))
+}
+
+/// Reads all and hands it on; returns its root.
+fn copy(
+    from: &mut impl Read,
+    deadline: Instant,
+    mut into: impl FnMut(&[u8]) -> Result<(), Undone>,
+) -> Result<blake3::Hash, Undone> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        if Instant::now() >= deadline {
+            return Err(Undone::Late);
+        }
+        let read = from.read(&mut buffer);
+        let read = read.map_err(|error| Undone::Problem(format!("its content cannot be read: {error}")))?;
+        let Some(part) = buffer.get(..read).filter(|part| !part.is_empty()) else {
+            return Ok(hasher.finalize());
+        };
+        hasher.update(part);
+        into(part)?;
+    }
+}

@@ -1,0 +1,152 @@
+//! Has systemd do something with a unit, by its own program and with values behind `--`.
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Changed, Done, Undone};
+use crate::action::Verb;
+use crate::helper::script::escaped;
+
+/// Where systemd's program is.
+const PROGRAMS: [&str; 2] = ["/usr/bin/systemctl", "/bin/systemctl"];
+
+/// Longest name of a unit in bytes: systemd's own bound.
+const UNIT_BYTES_MAX: usize = 255;
+/// Most bytes that are read of what the program says.
+const SAID_BYTES_MAX: u64 = 4 * 1024;
+/// How often to look whether the program has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// What is known of a unit.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct State {
+    load: String,
+    active: String,
+    sub: String,
+}
+
+pub(super) fn act(verb: Verb, unit: &str, deadline: Instant) -> Result<Done, Undone> {
+    if !is_unit(unit) {
+        return Err(Undone::Problem(format!("{unit:?} is no unit; wanted a name such as ssh.service")));
+    }
+    let program = PROGRAMS.iter().map(Path::new).find(|program| program.exists()).ok_or_else(|| {
+        Undone::Problem(
+            "this machine has no systemctl, and so no units; name its platform otherwise".to_owned(),
+        )
+    })?;
+    let look = || run(program, &show(unit), deadline).map(|said| state(&said));
+    let before = look()?;
+    if before.load != "loaded" {
+        let load = if before.load.is_empty() { "not known" } else { &before.load };
+        return Err(Undone::Problem(format!("the unit {unit} is {load}; wanted one that is loaded")));
+    }
+    let is_as_wanted = match verb {
+        Verb::Start => before.active == "active",
+        Verb::Stop => before.active == "inactive",
+        Verb::Restart | Verb::Reload => false,
+    };
+    let now = |state: &State| format!("{} ({})", state.active, state.sub);
+    if is_as_wanted {
+        let detail = format!("{unit} is as wanted: {}", now(&before));
+        return Ok(Done { changed: Changed::No, detail });
+    }
+    run(program, &["--no-ask-password", verb.name(), "--", unit], deadline)?;
+    let after = look()?;
+    let detail = format!("{unit}: {} done; it was {}, is {}", verb.name(), now(&before), now(&after));
+    Ok(Done { changed: Changed::Yes, detail })
+}
+
+/// What asks for a unit's state.
+fn show(unit: &str) -> [&str; 5] {
+    ["--no-pager", "show", "--property=LoadState,ActiveState,SubState", "--", unit]
+}
+
+/// A unit's name, which is never an option, a pattern or a path.
+fn is_unit(unit: &str) -> bool {
+    let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b":_.@\\-".contains(&byte);
+    let begins = unit.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    begins && unit.len() <= UNIT_BYTES_MAX && unit.bytes().all(is_valid)
+}
+
+fn state(said: &str) -> State {
+    let mut state = State::default();
+    for (name, value) in said.lines().filter_map(|line| line.split_once('=')) {
+        match name {
+            "LoadState" => value.clone_into(&mut state.load),
+            "ActiveState" => value.clone_into(&mut state.active),
+            "SubState" => value.clone_into(&mut state.sub),
+            _ => {}
+        }
+    }
+    state
+}
+
+/// Runs the program to its end, and returns what it says.
+fn run(program: &Path, words: &[&str], deadline: Instant) -> Result<String, Undone> {
+    let shown = || format!("{} {}", program.display(), words.join(" "));
+    let failed = |error: &dyn std::fmt::Display| Undone::Problem(format!("`{}`: {error}", shown()));
+    let mut child = Command::new(program)
+        .args(words)
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("LANG", "C.UTF-8")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(&error))?;
+    let (Some(output), Some(errors)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(failed(&"without its pipes"));
+    };
+    let read = |stream: Box<dyn Read + Send>| thread::Builder::new().spawn(move || said(stream));
+    let output = read(Box::new(output)).map_err(|error| failed(&error))?;
+    let errors = read(Box::new(errors)).map_err(|error| failed(&error))?;
+    let status = loop {
+        match child.try_wait().map_err(|error| failed(&error))? {
+            Some(status) => break status,
+            None if Instant::now() >= deadline => {
+                // Its job may go on in the service manager; nobody waits for it any more.
+                let _ended: std::io::Result<()> = child.kill();
+                return Err(Undone::Late);
+            }
+            None => thread::sleep(LOOK_AGAIN),
+        }
+    };
+    let (output, errors) = (output.join().unwrap_or_default(), errors.join().unwrap_or_default());
+    if status.success() {
+        return Ok(output);
+    }
+    Err(failed(&format!("{status}: {}", escaped(errors.trim().chars().take(500)))))
+}
+
+/// Reads all, and returns the beginning.
+fn said(mut stream: Box<dyn Read + Send>) -> String {
+    let mut kept = Vec::new();
+    let _cut: std::io::Result<usize> = stream.by_ref().take(SAID_BYTES_MAX).read_to_end(&mut kept);
+    let _rest: std::io::Result<u64> = std::io::copy(&mut stream, &mut std::io::sink());
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_stands_behind_the_end_of_options_and_is_never_one() {
+        assert_eq!(show("ssh.service").last_chunk(), Some(&["--", "ssh.service"]));
+        for no in ["", "-H", "--root=/", "ssh*", "a b", "/etc/x.service", "a\n", "$(id)"] {
+            let undone = act(Verb::Stop, no, Instant::now()).unwrap_err();
+            assert!(matches!(&undone, Undone::Problem(what) if what.contains("is no unit")), "{undone:?}");
+        }
+    }
+
+    #[test]
+    fn a_state_is_read_in_any_order_and_what_is_not_told_is_empty() {
+        let state = state("ActiveState=active\nLoadState=loaded\nnoise\nSubState=running=x\n");
+
+        assert_eq!((&*state.load, &*state.active, &*state.sub), ("loaded", "active", "running=x"));
+        assert_eq!(super::state(""), State::default());
+    }
+}
