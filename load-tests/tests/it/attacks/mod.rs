@@ -14,6 +14,7 @@
 //! | the Switch rewrites a client's policy | `policies` |
 //! | parameter injection | [`arguments`], `definitions`, `client/endpoint/tests/it/injection.rs` |
 //! | every single-bit flip, every truncation | [`flipped`]; all of them: `signing/tool/tests/it/exhaustive.rs` |
+//! | an order without its approvals | [`unapproved`] |
 //! | a Welcome that lies | [`welcome`] |
 
 mod arguments;
@@ -28,6 +29,7 @@ mod names;
 mod replay;
 mod rollback;
 mod stolen;
+mod unapproved;
 mod welcome;
 
 use std::cell::Cell;
