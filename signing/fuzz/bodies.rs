@@ -11,6 +11,7 @@ use muster_signing::audience::Expression;
 use muster_signing::definition::{Definition, Severity};
 use muster_signing::envelope::{self, Anchors, ContentType};
 use muster_signing::licence::Licence;
+use muster_signing::pack::{Index, PackError, Reader};
 use muster_signing::policy::Policy;
 use muster_signing::timestamp::{Request, Token};
 use muster_signing::{merkle, order};
@@ -19,7 +20,7 @@ use muster_signing::{merkle, order};
 type Body = fn(&[u8]);
 
 /// Every body by the name of its corpus.
-pub(crate) const BODIES: [(&str, Body); 12] = [
+pub(crate) const BODIES: [(&str, Body); 13] = [
     ("envelope", envelope),
     ("definition", definition),
     ("licence", licence),
@@ -32,6 +33,7 @@ pub(crate) const BODIES: [(&str, Body); 12] = [
     ("pfx", pfx),
     ("pem", pem),
     ("timestamp", timestamp),
+    ("pack", pack),
 ];
 
 /// The root that signed the corpus, and a moment at which it is valid.
@@ -177,6 +179,22 @@ pub(crate) fn pem(bytes: &[u8]) {
     drop(pem::certificates(bytes, "a.pem"));
     drop(pem::private_key(bytes, "a.pem"));
     drop(pem::crls(bytes, "a.pem"));
+}
+
+/// Reads the index of a pack, which is written and read again as the same; and an archive, which nobody here signed.
+pub(crate) fn pack(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(index) = Index::parse(text)
+    {
+        let written = index.to_text().unwrap_or_default();
+        assert_eq!(Index::parse(&written).as_ref(), Ok(&index), "{written}");
+    }
+    let roots = roots();
+    let anchors = Anchors { signers: &roots, timestamps: Some(&roots) };
+    let facts = Facts::at(now());
+    let mut reader = Reader::new(anchors, facts);
+    let read: Result<(), PackError> = bytes.chunks(700).try_for_each(|piece| reader.handle_piece(piece));
+    assert!(read.and_then(|()| reader.finish()).is_err(), "a forged pack");
 }
 
 /// Reads a timestamp token, an authority's answer and a request; what is read of a token is written and read again.
