@@ -1,5 +1,5 @@
-//! The helper: a process for one query, shut in before it looks at the SQL, or for one script ([`script`]) or action
-//! ([`action`]).
+//! The helper: a process for one query, shut in before it looks at the SQL, or for one script (`script`) or action
+//! (`action`).
 //!
 //! It reads one request on standard input, writes its answer on standard output, and ends. It also ends when standard
 //! input is closed or its parent dies, and its parent kills its process group at the deadline.
