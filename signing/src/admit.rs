@@ -200,8 +200,8 @@ pub fn admit(
         .admits(definition.name(), definition.version(), &author.thumbprint(), stamped_at)
         .map_err(|error| refuse(licence_code(&error), error))?;
     check_version(&definition, memory)?;
-    check_approvals(&definition, people)?;
     check_standing(order, &definition, device)?;
+    check_approvals(&definition, people)?;
     check_audience(order, &definition, proof, device)?;
     check_window(order, &definition)?;
     check_platform(&definition, device)?;

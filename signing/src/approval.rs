@@ -1,38 +1,77 @@
 //! Approvals: signatures of other people beside that of the operator who issues an order (signing.md, "Order").
 
+use std::collections::BTreeSet;
+
 use muster_pki::Certificate;
 
-/// Returns how many different people signed: who has two certificates is one.
+/// Returns how many different people signed: who has two certificates is one, and so is who has a third that is like either.
 #[must_use]
 pub fn people(signers: &[Certificate]) -> usize {
-    let mut counted: Vec<&Certificate> = Vec::new();
+    let mut groups: Vec<Vec<&Certificate>> = Vec::new();
     for signer in signers {
-        if !counted.iter().any(|other| is_same_person(other, signer)) {
-            counted.push(signer);
-        }
+        let is_of = |group: &Vec<&Certificate>| group.iter().any(|other| is_same_person(other, signer));
+        let (same, others): (Vec<_>, Vec<_>) = groups.into_iter().partition(is_of);
+        groups = others;
+        groups.push(same.into_iter().flatten().chain([signer]).collect());
     }
-    counted.len()
+    groups.len()
 }
 
-/// Returns whether two certificates are one person's: they have the same name, or the same key.
+/// Returns whether two certificates are one person's: they have the same key, or a name in common.
 #[must_use]
 pub fn is_same_person(a: &Certificate, b: &Certificate) -> bool {
-    a.spki_der() == b.spki_der() || name(a).eq_ignore_ascii_case(name(b))
+    a.spki_der() == b.spki_der() || !names(a).is_disjoint(&names(b))
 }
 
-/// Returns a person's name as operators have it: the first SAN dNSName, else the CN, else the whole subject.
+/// Returns whether a certificate gives a person this name.
 #[must_use]
-pub fn name(certificate: &Certificate) -> &str {
-    let first = certificate.dns_names().first().map(String::as_str);
-    first.or_else(|| certificate.common_name()).unwrap_or_else(|| certificate.subject())
+pub fn is_named(certificate: &Certificate, name: &str) -> bool {
+    names(certificate).contains(&name.to_lowercase())
+}
+
+/// Returns every name that a certificate gives a person: the CN and all SAN dNSNames, else the whole subject; in lower case.
+fn names(certificate: &Certificate) -> BTreeSet<String> {
+    let dns_names = certificate.dns_names().iter().map(String::as_str);
+    let names: BTreeSet<String> = dns_names.chain(certificate.common_name()).map(str::to_lowercase).collect();
+    if names.is_empty() { [certificate.subject().to_lowercase()].into() } else { names }
 }
 
 #[cfg(test)]
 mod tests {
     use muster_pki::Role;
+    use muster_pki::authority::Request;
 
     use super::*;
-    use crate::fixture::Pki;
+    use crate::fixture::{NOW, Pki, at};
+
+    fn named(pki: &Pki, name: &str, dns_names: &[&str]) -> Certificate {
+        let issued = pki.authority().issue(&Request {
+            common_name: name.to_owned(),
+            dns_names: dns_names.iter().map(|&name| name.to_owned()).collect(),
+            ip_addresses: Vec::new(),
+            role: Role::OrderSigner,
+            not_before: at(NOW),
+            not_after: at(NOW + 1),
+            crl_url: None,
+        });
+        issued.unwrap().certificate
+    }
+
+    #[test]
+    fn every_name_of_a_certificate_counts_and_not_the_first_alone() {
+        let pki = Pki::flat("a");
+        let of = |name, dns_names| named(&pki, name, dns_names);
+
+        for (signers, wanted) in [
+            (vec![of("alice", &[]), of("alice", &["laptop.alice"])], 1),
+            (vec![of("x", &["a.b", "c.d"]), of("y", &["c.d", "e.f"])], 1),
+            (vec![of("\u{c9}va", &[]), of("\u{e9}va", &[])], 1),
+            (vec![of("x", &["a.b"]), of("y", &["c.d"]), of("z", &["c.d", "a.b"])], 1),
+            (vec![of("x", &["a.b"]), of("y", &["c.d"])], 2),
+        ] {
+            assert_eq!(people(&signers), wanted, "{signers:?}");
+        }
+    }
 
     #[test]
     fn who_has_two_certificates_is_one() {

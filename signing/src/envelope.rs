@@ -41,8 +41,8 @@ pub const CERTIFICATES_MAX: usize = 8;
 /// Most signatures of an order: the operator's and its approvals. Everything else has exactly one.
 pub const ORDER_SIGNERS_MAX: usize = 8;
 
-/// Most approvals that a definition asks for: with the operator's own they are signatures of four people, whose certificates
-/// and CAs fit [`CERTIFICATES_MAX`] even where no two of them have a CA in common.
+/// Most approvals that a definition asks for: with the operator's own they are signatures of four people, whose certificates fit
+/// [`CERTIFICATES_MAX`] with an issuing CA each, even where no two of them have it in common.
 pub const APPROVALS_MAX: u32 = 3;
 
 /// How far a signer's clock may be ahead of ours.

@@ -15,9 +15,9 @@ use crate::instructions::PlanResource;
 /// instructions that wait.
 const FILES_MAX: usize = 1_024;
 
-/// How coarse a file system's times may be: a change within this time after another may leave the same time behind. Kernels tick every
-/// 10 ms at the slowest.
-const COARSE: Duration = Duration::from_millis(25);
+/// How coarse a file system's times may be: a change within this time after another may leave the same time behind. Some keep whole
+/// seconds (ext4 with small inodes, many of the network), or every second one.
+const COARSE: Duration = Duration::from_secs(3);
 
 /// What changes with every write to a file, and with every other file in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,9 @@
 
 use muster_pki::{Certificate, Facts, Role};
 use muster_proto::ids::InstructionId;
-use muster_proto::operator::v1::{Instruction, PrepareApprovalRequest, SubmitApprovalRequest};
+use muster_proto::operator::v1::{
+    GetInstructionRequest, Instruction, PrepareApprovalRequest, SubmitApprovalRequest,
+};
 use muster_proto::order::v1::Order;
 use muster_signing::approval::is_same_person;
 use muster_signing::definition::Definition;
@@ -18,6 +20,8 @@ use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::issue::verified_definition;
 use crate::operator::{Operator, answered};
+use crate::order_check::CLOCK_SLACK_MS;
+use crate::output;
 use crate::submit::RESUBMIT_PAUSE;
 
 /// How often an order is signed anew since somebody else's approval came first: there can be no more.
@@ -61,7 +65,7 @@ pub(crate) async fn fetch(operator: &Operator, home: &Home, id: InstructionId) -
         Failure::denied(format!("the Switch holds an order that does not decode: {error}"))
     })?;
     let definition = verified_definition(home, &prepared.definition)?;
-    check(&order, id, &definition, &prepared.definition)?;
+    check(&order, id, &definition, &prepared.definition, now_ms())?;
     let (content, signers) = (verified.content, verified.signers);
     Ok(Standing::Lacks(Box::new(ToApprove { envelope, content, order, definition, signers })))
 }
@@ -75,7 +79,7 @@ pub(crate) async fn approve(
     signer: &Signer,
 ) -> Result<(), Failure> {
     let own = signer.certificate();
-    if let Some(own) = own.filter(|own| shown.signers.iter().any(|other| is_same_person(other, own))) {
+    if let Some(own) = own.filter(|&own| shown.signers.iter().any(|other| is_same_person(other, own))) {
         return Err(Failure::denied(format!(
             "{} has signed it already; an approval is another person's",
             own.subject()
@@ -87,6 +91,8 @@ pub(crate) async fn approve(
             .map_err(|error| Failure::denied(format!("sign the order: {error}")))?;
         match submit(operator, signed).await {
             Err(status) if status.code() == Code::Aborted => {}
+            // Where no answer came to the first try, it may have counted, and others may have come after it.
+            Err(_) if has_approved(operator, id, own).await => return Ok(()),
             Err(status) => {
                 return Err(Failure::from(status).with_next(format!("muster instruction show {id}")));
             }
@@ -106,6 +112,16 @@ pub(crate) async fn approve(
     }
     Err(Failure::new(Exit::Refused, "others approve it all the time; nothing was approved")
         .with_next(format!("muster instruction show {id}")))
+}
+
+/// Whether the Switch has an approval by this certificate.
+async fn has_approved(operator: &Operator, id: InstructionId, own: Option<&Certificate>) -> bool {
+    let request = GetInstructionRequest { instruction: id.to_string() };
+    let shown = answered(operator.instructions().get_instruction(request)).await;
+    let given =
+        shown.ok().and_then(|shown| shown.instruction).map(|shown| shown.approvals).unwrap_or_default();
+    let thumbprint = own.map(|own| own.thumbprint().to_string());
+    given.into_iter().any(|given| Some(given.signer_thumbprint) == thumbprint)
 }
 
 /// Submits the approval, and once more where no answer came: the same one twice is one.
@@ -130,7 +146,21 @@ fn check(
     id: InstructionId,
     definition: &Definition,
     definition_envelope: &[u8],
+    now_ms: i64,
 ) -> Result<(), Failure> {
+    let made_at_ms =
+        InstructionId::try_from(order.instruction.as_slice()).map_or(i64::MAX, |id| id.made_at_ms());
+    let first_ms = now_ms.saturating_add(CLOCK_SLACK_MS);
+    // As of what one issues oneself: a signature must not be put aside for later.
+    if made_at_ms > first_ms || order.not_before_ms > first_ms || order.expires_at_ms <= now_ms {
+        return Err(Failure::denied(format!(
+            "the order is for the time from {} to {}, and was made at {}; nothing was signed",
+            output::moment(order.not_before_ms),
+            output::moment(order.expires_at_ms),
+            output::moment(made_at_ms),
+        ))
+        .with_next("muster doctor   (is this clock right?)"));
+    }
     let instruction = InstructionId::try_from(order.instruction.as_slice());
     let instruction = instruction.map_or_else(|error| error.to_string(), |it| it.to_string());
     let digest = hex::encode(envelope::digest(definition_envelope));
@@ -154,9 +184,15 @@ fn check(
     definition.bind(&order.arguments).map(drop).map_err(|error| Failure::denied(error.to_string()))
 }
 
+fn now_ms() -> i64 {
+    i64::try_from(UnixTime::now().as_secs().saturating_mul(1_000)).unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOW: i64 = 1_800_000_000_000;
 
     const ENVELOPE: &[u8] = b"the definition's envelope";
 
@@ -170,19 +206,25 @@ mod tests {
             definition_name: "Muster-Os-Version".to_owned(),
             definition_version: definition.version().to_string(),
             definition_digest: envelope::digest(ENVELOPE).to_vec(),
+            not_before_ms: NOW - 60_000,
+            expires_at_ms: NOW + 60_000,
             ..Order::default()
         };
-        let verdict =
-            |order: &Order| check(order, id(1), &definition, ENVELOPE).map_err(|failure| failure.to_string());
+        let verdict = |order: &Order| {
+            check(order, id(1), &definition, ENVELOPE, NOW).map_err(|failure| failure.to_string())
+        };
         assert_eq!(verdict(&order), Ok(()));
 
         type Lie = (&'static str, fn(&mut Order));
-        let lies: [Lie; 5] = [
+        let lies: [Lie; 8] = [
             ("the instruction", |order| order.instruction[15] = 2),
             ("the definition", |order| order.definition_digest[0] ^= 1),
             ("the name", |order| order.definition_name = "Muster-Process-Top".to_owned()),
             ("the version", |order| order.definition_version = "2.0.0".to_owned()),
             ("a stop", |order| order.stops = vec![1; 16]),
+            ("for the time from", |order| order.not_before_ms = NOW + 600_000),
+            ("for the time from", |order| order.expires_at_ms = NOW),
+            ("for the time from", |order| order.instruction[0] = 0xff),
         ];
         for (what, lie) in lies {
             let mut order = order.clone();

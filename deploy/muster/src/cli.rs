@@ -185,11 +185,10 @@ pub(crate) enum Instruction {
     },
     /// Sign an instruction of somebody else whose definition asks for approvals
     #[command(
-        after_help = "What is shown comes from the signed order itself. Your signature, with your order key, counts on the devices: as many             people as the definition's author asks for, beside the one who issued it. With the last one the order is sent.
-
-            Examples:
-  muster instruction approve 0197a6c8-0000-7000-8000-000000000001
-              muster instruction approve 0197a6c8-0000-7000-8000-000000000001 --yes -o json"
+        after_help = "What is shown comes from the signed order itself. Your signature, with your order key, counts on the devices: as many \
+            people as the definition's author asks for, beside the one who issued it. With the last one the order is sent.\n\n\
+            Examples:\n  muster instruction approve 0197a6c8-0000-7000-8000-000000000001\n  \
+            muster instruction approve 0197a6c8-0000-7000-8000-000000000001 --yes -o json"
     )]
     Approve {
         /// Its id

@@ -107,9 +107,11 @@ impl Failure {
 
     /// Prints it to standard error and gives the process's exit code.
     pub(crate) fn report(&self) -> ExitCode {
-        output::note(&format!("error: {}", self.message.trim()));
+        // Some of it may be a server's or a file's words.
+        let shown = |text: &str| text.lines().map(output::printable).collect::<Vec<_>>().join("\n");
+        output::note(&format!("error: {}", shown(self.message.trim())));
         if let Some(next) = &self.next {
-            output::note(&format!("  try: {next}"));
+            output::note(&format!("  try: {}", shown(next)));
         }
         self.exit.into()
     }

@@ -281,7 +281,8 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// Characters that reorder text or look like nothing.
 fn is_misleading(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}'
+        | '\u{3164}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Whether a person looks at standard error, so that progress may be drawn there.
@@ -322,6 +323,7 @@ mod tests {
     #[test]
     fn control_characters_of_a_device_never_reach_the_terminal() {
         assert_eq!(printable("a\u{1b}[2Jb\n\u{202e}"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}");
+        assert_eq!(printable("\u{61c}\u{ad}\u{2060}\u{e0041}"), "\u{fffd}".repeat(4));
         let table = Table::new(["a\u{1b}]0;title\u{7}"]);
         assert!(!table.grid(&[], None).0.contains('\u{1b}'));
     }

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::process::Command;
 
 use muster_signing::pack::{Digests, END, header};
 use serde_json::{Value, json};
@@ -200,9 +201,14 @@ fn a_pack_of_somebody_who_is_not_believed_is_denied() {
     std::fs::rename(build(&other), place.path("basics.pack")).unwrap();
 
     import(&place, &[]).with_code(4).naming(&["the pack's index", "trust/authors.pem"]);
-    // Nor does the Switch take this machine's word for it.
-    std::fs::copy(other.home().join("trust/authors.pem"), place.home().join("trust/authors.pem")).unwrap();
-    import(&place, &[]).with_code(4).naming(&["the pack's index", "nothing of the pack is imported"]);
+    // Nor does the Switch take the word of a machine that believes them; its own trust is in the first home.
+    let home = place.path("believing");
+    let copied = Command::new("cp").arg("-r").args([&place.home(), &home]).status().unwrap();
+    assert!(copied.success(), "{copied}");
+    std::fs::copy(other.home().join("trust/authors.pem"), home.join("trust/authors.pem")).unwrap();
+    let mut import = binary("muster");
+    import.env("MUSTER_HOME", home).args(["pack", "import"]).arg(place.path("basics.pack"));
+    run(&mut import).with_code(4).naming(&["the pack's index", "nothing of the pack is imported"]);
 
     assert_eq!(held(&place).0, [""; 0]);
     [background, switch].into_iter().for_each(Service::stop);

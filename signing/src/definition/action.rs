@@ -67,6 +67,8 @@ pub(super) enum Takes {
 
 /// Longest name of a unit in bytes: systemd's own bound.
 const UNIT_BYTES_MAX: usize = 255;
+/// Kinds of units that are started and stopped.
+const UNIT_KINDS: [&str; 4] = ["service", "timer", "socket", "path"];
 /// Longest path in bytes: the kernel's bound, with its end.
 const PATH_BYTES_MAX: usize = 4_095;
 /// Longest name in a path in bytes.
@@ -90,11 +92,13 @@ impl Takes {
     }
 }
 
-/// A service, timer or socket. It never begins with a hyphen, and has no pattern.
+/// A service, timer, socket or path. It never begins with a hyphen, and has no pattern.
 fn is_unit(unit: &str) -> bool {
     let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b":_.@\\-".contains(&byte);
     let begins = unit.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-    begins && unit.len() <= UNIT_BYTES_MAX && unit.bytes().all(is_valid)
+    // Without one it is a service's. Others are no matter of this: `poweroff.target` is a unit, too.
+    let is_of_kind = unit.rsplit_once('.').is_none_or(|(_, kind)| UNIT_KINDS.contains(&kind));
+    begins && is_of_kind && unit.len() <= UNIT_BYTES_MAX && unit.bytes().all(is_valid)
 }
 
 fn is_path(path: &str) -> bool {
@@ -167,12 +171,27 @@ mod tests {
 
     #[test]
     fn a_unit_is_no_option_no_pattern_and_no_path() {
-        for unit in ["ssh", "ssh.service", "getty@tty1.service", "dev-sda.device", "a_b:c\\x2d.timer", "_x"] {
+        for unit in ["ssh", "ssh.service", "getty@tty1.service", "cups.path", "a_b:c\\x2d.timer", "_x"] {
             assert!(Takes::Unit.fits(unit), "{unit}");
         }
-        for no in
-            ["", "-H", "--root=/", "ssh*", "s?h", "[a-z]", "a b", "/etc/x.service", "ä", "a\n", ".x", "@x"]
-        {
+        for no in [
+            "poweroff.target",
+            "system.slice",
+            "home.mount",
+            "a.b",
+            "",
+            "-H",
+            "--root=/",
+            "ssh*",
+            "s?h",
+            "[a-z]",
+            "a b",
+            "/etc/x.service",
+            "ä",
+            "a\n",
+            ".x",
+            "@x",
+        ] {
             assert!(!Takes::Unit.fits(no), "{no}");
         }
         assert!(!Takes::Unit.fits(&"a".repeat(256)));

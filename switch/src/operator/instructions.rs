@@ -112,7 +112,6 @@ impl InstructionService for Api {
         let (_, caller) = self.admit_by_definition(&request, id, approving).await?;
         let SubmitApprovalRequest { envelope } = request.into_inner();
         let instruction = self.parts().engine.approve(envelope, &caller.name).await?;
-        tracing::info!(%instruction, operator = %caller.name, "instruction approved");
         Ok(Response::new(SubmitApprovalResponse { instruction: instruction.to_string() }))
     }
 

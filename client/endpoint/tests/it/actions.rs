@@ -114,17 +114,38 @@ fn a_resource_that_is_not_the_signed_one_replaces_nothing() {
 #[test]
 fn what_an_earlier_try_left_beside_goes_with_the_next() {
     let place = Place::new();
-    let digits = |hash: blake3::Hash| hash.to_hex().as_str()[..16].to_owned();
-    let left = format!(
-        ".muster-put-{}-{}",
-        digits(blake3::hash(b"file")),
-        digits(blake3::hash(place.text.as_bytes()))
-    );
+    // Also of another content.
+    let left = format!(".muster-put-{}", &blake3::hash(b"file").to_hex()[..32]);
     std::fs::write(place.path("to").join(left), "half").unwrap();
 
     assert!(act(place.put(place.path("to/file"))).unwrap().0);
 
     assert_eq!(place.there(), ["file"]);
+}
+
+#[test]
+fn two_that_put_one_file_take_turns_and_it_is_whole() {
+    let place = Place::new();
+    let other = "another\n".repeat(100_000);
+    std::fs::write(place.path("other"), &other).unwrap();
+    let root = *blake3::hash(other.as_bytes()).as_bytes();
+    let content = Content { path: place.path("other"), size: other.len() as u64, root };
+    let path = place.path("to/file");
+    let deeds = [place.put(&path), Deed::Put { content, path: path.clone(), mode: 0o600 }];
+
+    for _ in 0..10 {
+        std::thread::scope(|scope| {
+            for deed in &deeds {
+                scope.spawn(|| act(deed.clone()).unwrap());
+            }
+        });
+
+        let found = std::fs::read_to_string(&path).unwrap();
+        assert!(found == place.text || found == other, "{} bytes", found.len());
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, if found == other { 0o600 } else { 0o640 });
+        assert_eq!(place.there(), ["file"]);
+    }
 }
 
 #[test]

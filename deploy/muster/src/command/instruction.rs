@@ -101,22 +101,27 @@ fn tell(shown: &ToApprove) {
     let (order, definition) = (&shown.order, &shown.definition);
     let argument = |argument: &NamedValue| {
         let value = argument.value.clone().unwrap_or_default();
-        format!("{}={}", argument.name, Cell::value(&value, ColumnType::Unspecified).text)
+        // As JSON, a text ends where it ends.
+        ("argument", format!("{} = {}", argument.name, Cell::value(&value, ColumnType::Unspecified).json))
     };
     let bound = definition.bind(&order.arguments).unwrap_or_default();
-    let arguments: Vec<String> = bound.iter().map(argument).collect();
     let audience = order.audience.clone().unwrap_or_default().expression;
-    let audience = if audience.is_empty() { "every device".to_owned() } else { audience };
+    let audience = if audience.is_empty() { "every device".to_owned() } else { json!(audience).to_string() };
     let signers: Vec<&str> = shown.signers.iter().map(|signer| signer.subject()).collect();
-    for (what, told) in [
+    let mut rows = vec![
+        ("tenant", json!(order.tenant).to_string()),
         ("definition", format!("{} {}", definition.name(), definition.version())),
         (definition.kind().name(), definition.says().to_owned()),
-        ("arguments", arguments.join(" ")),
+    ];
+    rows.extend(bound.iter().map(argument));
+    rows.extend([
         ("audience", format!("{audience} ({} devices)", members(order))),
-        ("issued by", order.operator.clone()),
-        ("signed by", signers.join("; ")),
+        ("issued by", json!(order.operator).to_string()),
+        ("signed by", json!(signers).to_string()),
+        ("from", output::moment(order.not_before_ms)),
         ("until", output::moment(order.expires_at_ms)),
-    ] {
+    ]);
+    for (what, told) in rows {
         output::note(&output::printable(&format!("  {what:<10}  {told}")));
     }
 }

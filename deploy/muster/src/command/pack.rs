@@ -193,6 +193,7 @@ fn not_imported(status: Status) -> Failure {
             | Code::Unimplemented
             | Code::InvalidArgument
             | Code::PermissionDenied
+            | Code::ResourceExhausted
             | Code::FailedPrecondition
             | Code::Unauthenticated
     );

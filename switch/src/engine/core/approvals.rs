@@ -62,11 +62,14 @@ impl Unapproved {
         self.record.approvals >= self.wanted
     }
 
-    /// Returns who approves by this submission.
+    /// Returns who approves by this submission; `None`: everybody whose signature it has is known to have signed.
     ///
     /// # Errors
     /// It is over other bytes, lacks a signature that is there, or is by somebody who has signed before.
-    fn approver<'a>(&self, submission: &'a ApprovalSubmission) -> Result<&'a Certificate, EngineError> {
+    fn approver<'a>(
+        &self,
+        submission: &'a ApprovalSubmission,
+    ) -> Result<Option<&'a Certificate>, EngineError> {
         let ApprovalSubmission { content, order, signers, operator, .. } = submission;
         if *content != self.content {
             let what = "the signed bytes are not those of the instruction; sign exactly these";
@@ -74,23 +77,25 @@ impl Unapproved {
         }
         let again = |by: &str| {
             EngineError::PermissionDenied(format!(
-                "{by} has signed it before; an approval is another person's"
+                "{by} has issued or approved it before; an approval is another person's"
             ))
         };
-        let before = self.record.given.iter().map(|given| given.operator.as_str());
-        if before.chain([order.operator.as_str()]).any(|name| name.eq_ignore_ascii_case(operator)) {
-            return Err(again(operator));
-        }
         let there = envelope::inspect(&self.record.envelope);
         let there = there.map_err(|error| EngineError::Internal(error.to_string()))?.signers;
         let is_there = |signer: &Certificate| there.iter().any(|(earlier, _)| earlier == signer);
         let mut new = signers.iter().filter(|signer| !is_there(signer));
-        match (new.next(), new.next()) {
+        let (first, second) = (new.next(), new.next());
+        let before = self.record.given.iter().map(|given| given.operator.as_str());
+        let mut before = before.chain([order.operator.as_str()]);
+        if first.is_some() && before.any(|name| name.eq_ignore_ascii_case(operator)) {
+            return Err(again(operator));
+        }
+        match (first, second) {
             (Some(signer), None) if signers.len() > there.len() => {
                 let known: Vec<Certificate> = there.into_iter().map(|(signer, _)| signer).collect();
-                if people(signers) > people(&known) { Ok(signer) } else { Err(again(signer.subject())) }
+                if people(signers) > people(&known) { Ok(Some(signer)) } else { Err(again(signer.subject())) }
             }
-            (None, _) => Err(again(operator)),
+            (None, _) => Ok(None),
             (Some(_), _) => Err(EngineError::NotPrepared(
                 "another approval came in between; fetch the order again and sign that".to_owned(),
             )),
@@ -119,13 +124,10 @@ impl Core {
             return Err(ended("is not known here"));
         };
         let Some(unapproved) = active.unapproved() else { return Ok(id) };
-        if unapproved.record.envelope == submission.envelope {
-            return Ok(id);
-        }
         if moment.now_ms >= submission.order.expires_at_ms {
             return Err(ended("has ended without enough approvals; issue it again"));
         }
-        let signer = unapproved.approver(&submission)?;
+        let Some(signer) = unapproved.approver(&submission)? else { return Ok(id) };
         self.require_licence(active, moment.now_ms)?;
         self.require_disk(submission.envelope.len(), moment)?;
 
@@ -137,6 +139,7 @@ impl Core {
             signer_thumbprint: signer.thumbprint().to_string(),
             at_ms: moment.now_ms,
         });
+        tracing::info!(instruction = %id, operator = submission.operator, signer = signer.subject(), "instruction approved");
         record.envelope = submission.envelope;
         self.accept_approval(position, record, moment.now_ms);
         Ok(id)
@@ -156,8 +159,13 @@ impl Core {
     fn require_licence(&self, active: &Active, now_ms: i64) -> Result<(), EngineError> {
         let digest = Digest::try_from(&active.definition_digest[..]).ok();
         let held = digest.and_then(|digest| self.catalogue.definition_by_digest(digest));
-        match held.and_then(|held| self.catalogue.unlicensed(held, now_ms).map(|why| (held, why))) {
-            Some((held, why)) => Err(super::issue::unlicensed(held, &why)),
+        let held = held.ok_or_else(|| {
+            EngineError::FailedPrecondition(
+                "its definition is not held here any more; import it again".to_owned(),
+            )
+        })?;
+        match self.catalogue.unlicensed(held, now_ms) {
+            Some(why) => Err(super::issue::unlicensed(held, &why)),
             None => Ok(()),
         }
     }

@@ -1,10 +1,14 @@
 //! Reads instructions, their results and targets.
 
 use bytes::Bytes;
+use muster_pki::Certificate;
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::InstructionId;
-use muster_proto::operator::v1::{DeviceResult, ExportedResult, Instruction, StateCount, Stop, Target};
+use muster_proto::operator::v1::{
+    Approval, DeviceResult, ExportedResult, Instruction, StateCount, Stop, Target,
+};
 use muster_proto::order::v1::Order;
+use muster_signing::approval::is_named;
 use muster_signing::envelope;
 use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -258,20 +262,31 @@ pub(super) fn stop(
     let shown = checked::<StopRecord>("stops", &keys, &record, crc).and_then(|record| {
         let order = Order::decode(&record.order[..]).map_err(|error| error.to_string())?;
         let id = InstructionId::try_from(&order.instruction[..]).map_err(|error| error.to_string())?;
-        let (signer, signer_thumbprint) = signer(&record.envelope);
+        let (signer, signer_thumbprint) = named(signers(&record.envelope, &order.operator).first());
         let (operator, reason, at_ms) = (order.operator, order.reason, record.created_at_ms);
         Ok(Stop { id: id.to_string(), operator, reason, at_ms, signer, signer_thumbprint })
     });
     Ok(shown.inspect_err(|what| shared.damage.note("stops", &position.to_string(), what)).ok())
 }
 
-/// Returns subject and thumbprint of the first who signed an envelope: it verified when it was accepted, and the record's checksum
+/// Returns who signed an envelope, whoever has the operator's name first: it verified when it was accepted, and the record's checksum
 /// held.
-fn signer(envelope: &[u8]) -> (String, String) {
-    let found = envelope::inspect(envelope).ok().and_then(|found| found.signers.into_iter().next());
-    found
-        .map(|(signer, _)| (signer.subject().to_owned(), signer.thumbprint().to_string()))
-        .unwrap_or_default()
+fn signers(envelope: &[u8], operator: &str) -> Vec<Certificate> {
+    let found = envelope::inspect(envelope).map(|found| found.signers).unwrap_or_default();
+    let mut signers: Vec<Certificate> = found.into_iter().map(|(signer, _)| signer).collect();
+    signers.sort_by_key(|signer| !is_named(signer, operator));
+    signers
+}
+
+/// Returns subject and thumbprint of a certificate.
+fn named(signer: Option<&Certificate>) -> (String, String) {
+    signer.map(|signer| (signer.subject().to_owned(), signer.thumbprint().to_string())).unwrap_or_default()
+}
+
+/// Returns an approval that came with the order itself.
+fn with_order(signer: &Certificate, order: &Order, at_ms: i64) -> Approval {
+    let (operator, (signer, signer_thumbprint)) = (order.operator.clone(), named(Some(signer)));
+    Approval { operator, signer, signer_thumbprint, at_ms }
 }
 
 /// Returns the counts of a ledger.
@@ -298,15 +313,21 @@ pub(super) fn instruction(
     approvals: Option<ApprovalsRecord>,
 ) -> Result<Instruction, EngineError> {
     let order = Order::decode(&stored.record.order[..]).map_err(failed)?;
-    let audience = order.audience.unwrap_or_default();
+    let audience = order.audience.clone().unwrap_or_default();
     let targets = audience.members_count;
-    let (signer, signer_thumbprint) = signer(&stored.record.envelope);
+    let signers = signers(&stored.record.envelope, &order.operator);
+    let (signer, signer_thumbprint) = named(signers.first());
+    let came = signers.iter().skip(1).map(|other| with_order(other, &order, stored.record.created_at_ms));
+    let came: Vec<Approval> = came.collect();
     let wanted = stored.record.approvals_wanted;
     let approved = approvals.as_ref().map_or(stored.record.approvals, |approvals| approvals.approvals);
     Ok(Instruction {
         approvals_wanted: wanted,
         approvals_missing: wanted.saturating_sub(approved),
-        approvals: approvals.map(|approvals| approvals.given).unwrap_or_default(),
+        approvals: came
+            .into_iter()
+            .chain(approvals.into_iter().flat_map(|approvals| approvals.given))
+            .collect(),
         signer,
         signer_thumbprint,
         stop,

@@ -390,14 +390,25 @@ fn load_instruction(
             let mut received = recall::received(connection, position)?;
             let is_open = |number: u32| ledger.state_of(number).is_some_and(|state| !state.is_terminal());
             received.retain(|number, _| is_open(*number));
-            // Without them it is as it was submitted, and others may approve it again.
             let approvals = approvals::of(connection, position)?;
-            let approvals =
-                approvals.inspect_err(|what| damage.note("approvals", &position.to_string(), what));
-            let approvals = approvals.ok().flatten();
+            let approvals = match approvals {
+                Ok(approvals) => approvals,
+                // Without them it is as it was submitted, and others may approve it again; but a device that has it would take it for
+                // another then, since other signatures make other bytes.
+                Err(what) if replayed.iter().all(|count| was_nowhere(count.state())) => {
+                    damage.note("approvals", &position.to_string(), &what);
+                    None
+                }
+                Err(what) => return Ok(Err(format!("approvals: {what}"))),
+            };
             Ok(Ok(LoadedInstruction { position, id, record, ledger, received, approvals }))
         }
     }
+}
+
+/// Whether no device has told of an instruction whose target is in this state.
+fn was_nowhere(state: TargetState) -> bool {
+    matches!(state, TargetState::Queued | TargetState::Cancelled | TargetState::Expired)
 }
 
 fn told(states: &[StateCount]) -> String {

@@ -95,8 +95,17 @@ async fn one_person_counts_once_whatever_they_call_themselves() {
         assert!(matches!(refused, EngineError::PermissionDenied(_)), "{signer} by {operator}: {refused:?}");
     }
     assert_eq!(of(&world, id).approvals_missing, 1);
-    assert_eq!(world.engine.approve(envelope, "ben").await, Ok(id), "the same again changes nothing");
-    assert_eq!(of(&world, id).approvals.len(), 1);
+    let again = world.engine.approve(envelope.clone(), "ben").await;
+    assert_eq!(again, Ok(id), "the same again changes nothing");
+    approve_only(&world, &envelope, "carol").await;
+    let again = world.engine.approve(envelope, "ben").await;
+    assert_eq!(again, Ok(id), "also not behind another's");
+    assert_eq!(of(&world, id).approvals.len(), 2);
+}
+
+async fn approve_only(world: &World, envelope: &[u8], name: &str) {
+    let signed = envelope::cosign(envelope, &world.orders.signer(name), now(world)).unwrap();
+    world.engine.approve(signed, name).await.unwrap();
 }
 
 #[tokio::test]
@@ -165,7 +174,12 @@ async fn what_is_submitted_with_all_signatures_goes_out_at_once() {
     let id = world.engine.submit(signed, "key".to_owned(), OPERATOR).await.unwrap();
 
     assert_eq!(world.next(order_message).await.0, 3);
-    assert_eq!(of(&world, id).approvals_missing, 0);
+    let shown = of(&world, id);
+    assert_eq!(shown.approvals_missing, 0);
+    let came = shown.approvals.iter().map(|given| given.signer.as_str());
+    let mut came: Vec<_> = came.chain([shown.signer.as_str()]).collect();
+    came.sort_unstable();
+    assert_eq!(came, ["CN=ben", "CN=carol", "CN=signer.acme.local"], "all of them are told");
 }
 
 #[tokio::test]
@@ -184,6 +198,24 @@ async fn a_damaged_record_of_approvals_is_told_and_they_can_be_given_again() {
         approve(&world, id, name).await.unwrap();
     }
     assert_eq!(world.connect(DEVICE).await.connected.due.len(), 1);
+}
+
+#[tokio::test]
+async fn a_damaged_record_of_approvals_of_what_a_device_has_sets_the_instruction_aside() {
+    let world = asking_for_two().await;
+    let session = world.connect(DEVICE).await;
+    let id = world.issue("").await;
+    for name in ["ben", "carol"] {
+        approve(&world, id, name).await.unwrap();
+    }
+    world.engine.progress(session.connected.number, id, TargetState::Acked).await.unwrap();
+    world.until_state(id, TargetState::Acked).await;
+
+    let world = world.restart(|store| flip(store, "approvals", "true"));
+
+    let shown = world.engine.reader().instruction(id);
+    assert!(matches!(&shown, Err(EngineError::Damaged(why)) if why.contains("approvals")), "{shown:?}");
+    assert!(world.connect(DEVICE).await.connected.due.is_empty());
 }
 
 /// A world whose definition asks for two approvals.

@@ -6,10 +6,11 @@ use std::io::{self, Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 
@@ -19,10 +20,14 @@ use crate::helper::protocol::ContentMessage;
 /// What is copied at a time.
 const COPY_BYTES: usize = 256 * 1024;
 
+/// Between two looks at whether another is done with a folder.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// A file's folder, held open, and its name in there.
 struct Place<'a> {
     path: &'a Path,
-    folder: OwnedFd,
+    /// Locked: two instructions that put the same file take turns.
+    folder: Flock<OwnedFd>,
     name: OsString,
 }
 
@@ -33,7 +38,7 @@ pub(super) fn put(
     mode: u32,
     deadline: Instant,
 ) -> Result<Done, Undone> {
-    let place = Place::find(path)?;
+    let place = Place::find(path, deadline)?;
     let shown = path.display();
     let before = place.file()?;
     if let Some(before) = &before
@@ -42,15 +47,15 @@ pub(super) fn put(
         let detail = format!("{shown} is as wanted: {} bytes, mode {mode:04o}", content.size);
         return Ok(Done { changed: Changed::No, detail });
     }
-    let beside = OsString::from(beside(content, &place.name));
+    let beside = OsString::from(beside(&place.name));
     // Of an earlier try that was ended in its middle.
-    let _none: nix::Result<()> = unlinkat(&place.folder, beside.as_os_str(), UnlinkatFlags::NoRemoveDir);
+    let _none: nix::Result<()> = unlinkat(&*place.folder, beside.as_os_str(), UnlinkatFlags::NoRemoveDir);
     let written = place.write(content, &beside, mode, deadline).and_then(|()| {
-        renameat(&place.folder, beside.as_os_str(), &place.folder, place.name.as_os_str())
+        renameat(&*place.folder, beside.as_os_str(), &*place.folder, place.name.as_os_str())
             .map_err(|error| place.problem("renamed into its place", error))
     });
     if let Err(undone) = written {
-        let _none: nix::Result<()> = unlinkat(&place.folder, beside.as_os_str(), UnlinkatFlags::NoRemoveDir);
+        let _none: nix::Result<()> = unlinkat(&*place.folder, beside.as_os_str(), UnlinkatFlags::NoRemoveDir);
         return Err(undone);
     }
     place.settle()?;
@@ -60,17 +65,17 @@ pub(super) fn put(
 }
 
 /// Removes a file.
-pub(super) fn remove(path: &Path) -> Result<Done, Undone> {
+pub(super) fn remove(path: &Path, deadline: Instant) -> Result<Done, Undone> {
     let shown = path.display();
     let unchanged = || Ok(Done { changed: Changed::No, detail: format!("{shown} is not there") });
-    let place = match Place::find(path) {
+    let place = match Place::find(path, deadline) {
         Err(_) if is_absent(path) => return unchanged(),
         place => place?,
     };
     if place.file()?.is_none() {
         return unchanged();
     }
-    unlinkat(&place.folder, place.name.as_os_str(), UnlinkatFlags::NoRemoveDir)
+    unlinkat(&*place.folder, place.name.as_os_str(), UnlinkatFlags::NoRemoveDir)
         .map_err(|error| place.problem("removed", error))?;
     place.settle()?;
     Ok(Done { changed: Changed::Yes, detail: format!("{shown} removed") })
@@ -85,7 +90,7 @@ fn is_absent(path: &Path) -> bool {
 
 impl<'a> Place<'a> {
     /// Goes down from the root, a folder at a time.
-    fn find(path: &'a Path) -> Result<Self, Undone> {
+    fn find(path: &'a Path, deadline: Instant) -> Result<Self, Undone> {
         let wrong = || {
             Undone::Problem(format!(
                 "{:?} is no place of a file; wanted an absolute path without `.` and `..`",
@@ -122,7 +127,7 @@ impl<'a> Place<'a> {
             gone.push(name);
             folder = openat(&folder, name, flags, Mode::empty()).map_err(|error| problem(&gone, error))?;
         }
-        Ok(Self { path, folder, name })
+        Ok(Self { path, folder: locked(folder, path, deadline)?, name })
     }
 
     fn problem(&self, what: &str, error: impl std::fmt::Display) -> Undone {
@@ -131,7 +136,7 @@ impl<'a> Place<'a> {
 
     /// Returns what is there; nothing but a plain file is replaced or removed.
     fn file(&self) -> Result<Option<FileStat>, Undone> {
-        match fstatat(&self.folder, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+        match fstatat(&*self.folder, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
             Err(Errno::ENOENT) => Ok(None),
             Err(error) => Err(self.problem("looked at", error)),
             Ok(stat) if kind(&stat) == SFlag::S_IFREG => Ok(Some(stat)),
@@ -158,7 +163,7 @@ impl<'a> Place<'a> {
             return Ok(false);
         }
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let file = openat(&self.folder, self.name.as_os_str(), flags, Mode::empty())
+        let file = openat(&*self.folder, self.name.as_os_str(), flags, Mode::empty())
             .map_err(|error| self.problem("read", error))?;
         // What was looked at may be another file's name by now.
         if fstat(&file).map_or(true, |stat| kind(&stat) != SFlag::S_IFREG) {
@@ -181,7 +186,7 @@ impl<'a> Place<'a> {
             .map_err(|error| Undone::Problem(format!("its resource cannot be read: {error}")))?
             .take(content.size.saturating_add(1));
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(&self.folder, beside, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+        let file = openat(&*self.folder, beside, flags, Mode::S_IRUSR | Mode::S_IWUSR)
             .map_err(|error| self.problem("written beside", error))?;
         let mut file = File::from(file);
         let root = copy(&mut source, deadline, |part| {
@@ -201,7 +206,7 @@ impl<'a> Place<'a> {
 
     /// Puts the folder on disk.
     fn settle(&self) -> Result<(), Undone> {
-        fsync(&self.folder).map_err(|error| self.problem("put on disk in its folder", error))
+        fsync(&*self.folder).map_err(|error| self.problem("put on disk in its folder", error))
     }
 }
 
@@ -209,11 +214,26 @@ fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
 }
 
+/// Takes the folder for itself, for as long as the descriptor is open.
+fn locked(mut folder: OwnedFd, path: &Path, deadline: Instant) -> Result<Flock<OwnedFd>, Undone> {
+    loop {
+        match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(locked),
+            Err((_, Errno::EWOULDBLOCK)) if Instant::now() >= deadline => return Err(Undone::Late),
+            Err((again, Errno::EWOULDBLOCK)) => folder = again,
+            Err((_, error)) => {
+                let problem = format!("the folder of {} cannot be locked: {error}", path.display());
+                return Err(Undone::Problem(problem));
+            }
+        }
+        thread::sleep(LOCK_PAUSE);
+    }
+}
+
 /// A name beside that one: always the same, so that what an earlier try left there goes with the next.
-fn beside(content: &ContentMessage, name: &OsStr) -> String {
+fn beside(name: &OsStr) -> String {
     let of_name = blake3::hash(name.as_bytes());
-    let digits = |bytes: &[u8]| hex::encode(bytes.get(..8).unwrap_or(bytes));
-    format!(".muster-put-{}-{}", digits(of_name.as_bytes()), digits(&content.root))
+    format!(".muster-put-{}", hex::encode(of_name.as_bytes().get(..16).unwrap_or_default()))
 }
 
 /// Reads all and hands it on; returns its root.

@@ -75,6 +75,6 @@ fn act(action: &ActionRequest, deadline: Instant) -> Result<Done, Undone> {
     let path = PathBuf::from(OsString::from_vec(action.path.clone()));
     match &action.content {
         Some(content) => file::put(content, &path, action.mode, deadline),
-        None => file::remove(&path),
+        None => file::remove(&path, deadline),
     }
 }

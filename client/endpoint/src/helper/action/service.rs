@@ -14,6 +14,8 @@ const PROGRAMS: [&str; 2] = ["/usr/bin/systemctl", "/bin/systemctl"];
 
 /// Longest name of a unit in bytes: systemd's own bound.
 const UNIT_BYTES_MAX: usize = 255;
+/// Kinds of units that are started and stopped.
+const UNIT_KINDS: [&str; 4] = ["service", "timer", "socket", "path"];
 /// Most bytes that are read of what the program says.
 const SAID_BYTES_MAX: u64 = 4 * 1024;
 /// How often to look whether the program has ended.
@@ -67,7 +69,9 @@ fn show(unit: &str) -> [&str; 5] {
 fn is_unit(unit: &str) -> bool {
     let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b":_.@\\-".contains(&byte);
     let begins = unit.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-    begins && unit.len() <= UNIT_BYTES_MAX && unit.bytes().all(is_valid)
+    // Without one it is a service's. Others are no matter of this: `poweroff.target` is a unit, too.
+    let is_of_kind = unit.rsplit_once('.').is_none_or(|(_, kind)| UNIT_KINDS.contains(&kind));
+    begins && is_of_kind && unit.len() <= UNIT_BYTES_MAX && unit.bytes().all(is_valid)
 }
 
 fn state(said: &str) -> State {

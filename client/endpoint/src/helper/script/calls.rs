@@ -64,6 +64,14 @@ pub(super) const REQUESTS: &[u64] = &[
     libc::FIONCLEX,
 ];
 
+/// What a program may not ask of a descriptor: each would have the kernel send signals to whomever it names.
+pub(super) const NOTICES: &[libc::c_int] =
+    &[libc::F_SETOWN, F_SETSIG, F_SETOWN_EX, libc::F_NOTIFY, libc::F_SETLEASE];
+
+// From <asm-generic/fcntl.h>.
+const F_SETSIG: libc::c_int = 10;
+const F_SETOWN_EX: libc::c_int = 15;
+
 /// New namespaces, in which a process has rights that it has not here.
 pub(super) const NAMESPACES: &[libc::c_int] = &[
     libc::CLONE_NEWNS,

@@ -18,7 +18,7 @@ use seccompiler::{
 
 #[cfg(target_arch = "x86_64")]
 use super::calls::NEEDED_X86_64;
-use super::calls::{NAMESPACES, NEEDED, REQUESTS, SIGNALS};
+use super::calls::{NAMESPACES, NEEDED, NOTICES, REQUESTS, SIGNALS};
 #[cfg(target_arch = "x86_64")]
 use crate::helper::calls::REFUSED_X86_64;
 use crate::helper::calls::{REFUSED, SETRLIMIT};
@@ -69,20 +69,40 @@ pub(super) enum Signals {
     Refused,
 }
 
+/// Devices that a script may read. Of others, opening alone may do something: a watchdog begins to count, a terminal or a pipe loses what
+/// was meant for another.
+const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/urandom", "/dev/random"];
+
+/// What no script reads: devices, and what Muster itself keeps, its keys among it.
+const CLOSED: [&str; 2] = ["/dev", "/var/lib/muster"];
+
+/// Returns what may be read at and below a path: all of it, or its parts without what is closed. Symbolic links are left out: Landlock
+/// asks where a file is, and not by which name it was opened.
+fn open_below(path: &Path) -> Vec<PathBuf> {
+    let closed = || CLOSED.iter().map(Path::new);
+    if closed().any(|closed| closed == path) {
+        return Vec::new();
+    }
+    if !closed().any(|closed| closed.starts_with(path)) {
+        return vec![path.to_owned()];
+    }
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let is_link = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_symlink());
+    entries.filter(|entry| !is_link(entry)).flat_map(|entry| open_below(&entry.path())).collect()
+}
+
 /// Lets files be read and run, and written in its folder only, by Landlock.
 pub(super) fn close_files(
     profile: SandboxProfile,
     readable: &[PathBuf],
     folder: &Path,
 ) -> (Vec<String>, Signals) {
-    let folders: Vec<&Path> = match profile {
-        SandboxProfile::Standard => vec![Path::new("/")],
-        SandboxProfile::Strict => {
-            let devices = ["/dev/null", "/dev/zero", "/dev/full", "/dev/urandom", "/dev/random"];
-            let system = SYSTEM_FOLDERS.iter().copied().chain(devices).map(Path::new);
-            system.chain(readable.iter().map(PathBuf::as_path)).collect()
-        }
+    let system = match profile {
+        SandboxProfile::Standard => open_below(Path::new("/")),
+        SandboxProfile::Strict => SYSTEM_FOLDERS.iter().map(PathBuf::from).collect(),
     };
+    let devices = DEVICES.iter().map(Path::new);
+    let folders: Vec<&Path> = system.iter().chain(readable).map(PathBuf::as_path).chain(devices).collect();
     let scoped = restrict(&folders, folder, Signals::Scoped).map(|status| (status, Signals::Scoped));
     let restricted = scoped
         .or_else(|_| restrict(&folders, folder, Signals::Refused).map(|status| (status, Signals::Refused)));
@@ -111,6 +131,7 @@ fn restrict(folders: &[&Path], own: &Path, signals: Signals) -> Result<RulesetSt
         .handle_access(AccessFs::from_all(ABI::V5))?
         .create()?
         .add_rules(path_beneath_rules(folders, read))?
+        .add_rules(path_beneath_rules(["/"], AccessFs::ReadDir))?
         .add_rules(path_beneath_rules(SINKS, AccessFs::ReadFile | AccessFs::WriteFile))?
         .add_rules(path_beneath_rules([own], own_access()))?
         .restrict_self()?;
@@ -157,6 +178,7 @@ fn filter(signals: Signals) -> Result<BpfProgram, BackendError> {
     rules.insert(libc::SYS_prlimit64, vec![none_of(2, &[0])?]);
     rules.insert(SETRLIMIT, Vec::new());
     rules.insert(libc::SYS_mknodat, devices(2)?);
+    rules.insert(libc::SYS_fcntl, one_of(1, NOTICES)?);
     // Landlock knows of this since Linux 6.2 only.
     rules.insert(libc::SYS_openat, truncating(2)?);
     #[cfg(target_arch = "x86_64")]
@@ -196,9 +218,22 @@ fn devices(argument: u8) -> Result<Vec<SeccompRule>, BackendError> {
     Ok(vec![mode(libc::S_IFCHR)?, mode(libc::S_IFBLK)?])
 }
 
-/// Matches opening for reading that empties the file.
+/// Matches opening for reading that empties the file, and for neither reading nor writing, of which Landlock asks nothing.
 fn truncating(argument: u8) -> Result<Vec<SeccompRule>, BackendError> {
-    Ok(vec![masked(argument, libc::O_ACCMODE | libc::O_TRUNC, libc::O_RDONLY | libc::O_TRUNC)?])
+    Ok(vec![
+        masked(argument, libc::O_ACCMODE | libc::O_TRUNC, libc::O_RDONLY | libc::O_TRUNC)?,
+        masked(argument, libc::O_ACCMODE, libc::O_ACCMODE)?,
+    ])
+}
+
+/// Matches where the argument is one of these.
+fn one_of(argument: u8, values: &[libc::c_int]) -> Result<Vec<SeccompRule>, BackendError> {
+    let same = |value: &libc::c_int| {
+        let value = u64::from(value.cast_unsigned());
+        let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?;
+        SeccompRule::new(vec![condition])
+    };
+    values.iter().map(same).collect()
 }
 
 fn masked(argument: u8, mask: libc::c_int, value: libc::c_int) -> Result<SeccompRule, BackendError> {
