@@ -61,7 +61,7 @@ fn an_instruction_runs_once_others_have_signed_it_and_not_before() {
     place.muster(["instruction", "approve", &id, "--yes"]).with_code(4).naming(&["another person's"]);
     as_approver(&bob, &["instruction", "approve", &id]).with_code(2).naming(&["--yes", "2 devices"]);
     let first = as_approver(&bob, &["instruction", "approve", &id, "--yes", "-o", "json"]).with_code(3);
-    for told in [NAME, "Is it %answer%?", "answer=7", "2 devices", "operator"] {
+    for told in [NAME, "Is it %answer%?", "answer = 7", "2 devices", "operator"] {
         assert!(first.err.contains(told), "{told}: {}", first.err);
     }
     assert_eq!(first.json()["approvals_missing"], 1);
