@@ -239,6 +239,16 @@ impl Step {
             Self::Script(_) | Self::Action(_) => false,
         }
     }
+
+    /// Returns what sort of step it is, as the key that a definition names it by: `query`, `script` or `action`.
+    #[must_use]
+    pub const fn sort(&self) -> &'static str {
+        match self {
+            Self::Query { .. } | Self::QueryParameter { .. } => "query",
+            Self::Script(_) => "script",
+            Self::Action(_) => "action",
+        }
+    }
 }
 
 /// A column of the result.

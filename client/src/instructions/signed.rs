@@ -14,7 +14,7 @@ use muster_signing::approval::people;
 use muster_signing::definition::{
     Action, Kind as DefinitionKind, Operand, Parameter, ParameterKind, Sandbox, ServiceVerb, Step,
 };
-use muster_signing::policy::{NotGranted, Policy};
+use muster_signing::policy::Policy;
 use muster_signing::{envelope, order};
 
 use super::admission::{
@@ -230,12 +230,6 @@ fn granted(admitted: Admitted, signer: OrderSigner, followed: Option<&Policy>) -
     let Some(policy) = followed else { return plan(admitted, None) };
     let grants = &policy.terms().grants;
     grants.admit(&admitted.definition).map_err(|error| Refused::not_granted(policy.serial(), &error))?;
-    if let Some(has) = grants.tables.clone().filter(|_| !admitted.definition.steps().iter().all(Step::is_sql))
-    {
-        // It can read whatever the client can: no list of tables bounds it.
-        let error = NotGranted { name: "a step that is no SQL".to_owned(), list: "grants.tables", has };
-        return Err(Refused::not_granted(policy.serial(), &error));
-    }
     let tables = grants.tables.clone().map(|tables| PlanTables { policy: policy.serial(), tables });
     plan(admitted, tables)
 }

@@ -416,7 +416,7 @@ async fn k2_a_table_that_a_policy_does_not_grant_is_not_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn k2_a_script_reads_any_table_so_that_one_is_refused_where_tables_are_limited() {
+async fn k2_a_script_runs_only_where_steps_are_granted_or_nothing_limits_tables_and_steps() {
     let switch = FakeSwitch::listen().await;
     let mut lab = Lab::new(switch.port(), 1);
     lab.definition = lab.scripted();
@@ -428,14 +428,23 @@ async fn k2_a_script_reads_any_table_so_that_one_is_refused_where_tables_are_lim
     let (refused, progress) = outcome(&mut session, &lab, 1).await;
     assert_eq!((refused.state(), refused.refusal()), (TargetState::Refused, Refusal::NotGranted));
     assert!(
-        refused.detail.contains("a step that is no SQL is not granted: grants.tables has os"),
+        refused.detail.contains(
+            "a step that is no SQL (script, which grants.steps can allow) is not granted: grants.tables has os"
+        ),
         "{refused:?}"
     );
     assert!(progress.is_empty(), "{progress:?}");
 
-    session.offer(lab.policy(2, "[grants]\nkinds = [\"question\"]")).await;
+    session.offer(lab.policy(2, "[grants]\nsteps = [\"query\", \"action\"]")).await;
     session.follows(2).await;
-    runs(&mut session, &lab, 2).await;
+    let (refused, progress) = outcome(&mut session, &lab, 2).await;
+    assert_eq!((refused.state(), refused.refusal()), (TargetState::Refused, Refusal::NotGranted));
+    assert!(refused.detail.contains("script is not granted: grants.steps has action, query"), "{refused:?}");
+    assert!(progress.is_empty(), "{progress:?}");
+
+    session.offer(lab.policy(3, "[grants]\ntables = [\"os\"]\nsteps = [\"script\"]")).await;
+    session.follows(3).await;
+    runs(&mut session, &lab, 3).await;
     client.stop().await;
 }
 
@@ -516,7 +525,7 @@ pub(crate) async fn event(session: &mut Session, name: &str) -> Event {
     tokio::time::timeout(PATIENCE, found).await.expect("the event did not come")
 }
 
-fn integer(event: &Event, name: &str) -> i64 {
+pub(crate) fn integer(event: &Event, name: &str) -> i64 {
     match field(event, name) {
         Kind::Integer(number) => number,
         other => panic!("{other:?}"),

@@ -110,6 +110,57 @@ fn a_policy_of_a_later_version_tells_which() {
     }
 }
 
+#[test]
+fn k2_steps_that_are_not_listed_are_not_granted_and_limited_tables_alone_grant_queries() {
+    let grants = |text: &str| Policy::parse(&format!("{TEXT}{text}")).unwrap().terms().grants.clone();
+    for (text, queries, scripts, acts) in [
+        ("[grants]", true, true, true),
+        ("[grants]\nkinds = [\"question\", \"action\"]", true, true, true),
+        ("[grants]\ntables = [\"os\"]", true, false, false),
+        ("[grants]\ntables = []", true, false, false),
+        ("[grants]\nsteps = []", false, false, false),
+        ("[grants]\nsteps = [\"query\"]", true, false, false),
+        ("[grants]\nsteps = [\"script\"]", false, true, false),
+        ("[grants]\nsteps = [\"action\"]", false, false, true),
+        ("[grants]\nsteps = [\"query\", \"action\"]\ntables = [\"os\"]", true, false, true),
+    ] {
+        let grants = grants(text);
+        let runs = |step: &str| grants.admit(&stepped(step)).is_ok();
+        assert_eq!((runs(QUERY), runs(SCRIPT), runs(ACTION)), (queries, scripts, acts), "{text}");
+        let mixed = format!("{QUERY}[[step]]\n{SCRIPT}");
+        assert_eq!(grants.admit(&stepped(&mixed)).is_ok(), queries && scripts, "{text}");
+    }
+    let said = grants("[grants]\nsteps = [\"query\"]").admit(&stepped(SCRIPT)).unwrap_err().to_string();
+    assert_eq!(said, "script is not granted: grants.steps has query");
+}
+
+#[test]
+fn k2_a_policy_that_lets_scripts_run_by_an_oversight_warns() {
+    let warnings = |text: &str| Policy::parse(&format!("{TEXT}{text}")).unwrap().terms().grants.warnings();
+    for silent in
+        ["", "[grants]", "[grants]\ntables = [\"os\"]", "[grants]\nkinds = []\nsteps = [\"script\"]"]
+    {
+        assert!(warnings(silent).is_empty(), "{silent}");
+    }
+    assert!(warnings("[grants]\nkinds = [\"question\"]")[0].contains("steps = [\"query\"] allows SQL alone"));
+    let both = warnings("[grants]\ntables = [\"os\"]\nsteps = [\"query\", \"script\"]");
+    assert!(both[0].contains("grants.tables bounds queries alone"), "{both:?}");
+}
+
+const QUERY: &str = "query = \"SELECT 1 AS one\"\n";
+const SCRIPT: &str = "script = { interpreter = \"/bin/sh\", text = \"echo 1\" }\n";
+const ACTION: &str = "action = { do = \"service.restart\", unit = \"cron.service\" }\n";
+const ONE: &str = "[[result]]\nname = \"one\"\ntype = \"integer\"\n";
+const CHANGED: &str = "[[result]]\nname = \"changed\"\ntype = \"boolean\"\n[[result]]\nname = \"detail\"\ntype = \"text\"\nmax_length = 99\n";
+
+fn stepped(step: &str) -> Definition {
+    let text = format!(
+        "name = \"Acme-A-Do\"\nversion = \"1.0.0\"\nkind = \"action\"\nsays = \"x\"\n[[step]]\n{step}{}",
+        if step.starts_with("action") { CHANGED } else { ONE },
+    );
+    Definition::parse(&text).unwrap()
+}
+
 fn definition(name: &str, kind: &str) -> Definition {
     let text = format!(
         "name = {name:?}\nversion = \"1.0.0\"\nkind = {kind:?}\nsays = \"x\"\n[[step]]\nquery = \"SELECT 1 AS one\"\n\
@@ -190,6 +241,7 @@ fn what_is_no_policy_says_what_would_do() {
         ),
         ("[trust]", "[grants]\nkinds = [\"questions\"]\n[trust]", "wanted question, action"),
         ("[trust]", "[grants]\nactions = [\"Acme\"]\n[trust]", "Prefix-Area-Thing"),
+        ("[trust]", "[grants]\nsteps = [\"sql\"]\n[trust]", "wanted query, script, action"),
         ("[trust]", "enrolment = {}\n[trust]", "enrolment"),
         ("[trust]", "ca = \"no PEM\"\n[trust]", "ca: "),
     ] {

@@ -77,5 +77,14 @@ fn in_words(grants: &Grants) -> Value {
         Some(names) if names.is_empty() => json!("none (the list is empty)"),
         Some(names) => json!(names),
     };
-    json!({ "tables": list(&grants.tables), "kinds": list(&grants.kinds), "actions": list(&grants.actions) })
+    let steps = match (&grants.steps, &grants.tables) {
+        (None, Some(_)) => json!("query (the list is left out, and tables are limited)"),
+        (None, None) | (Some(_), _) => list(&grants.steps),
+    };
+    json!({
+        "tables": list(&grants.tables),
+        "kinds": list(&grants.kinds),
+        "actions": list(&grants.actions),
+        "steps": steps,
+    })
 }
