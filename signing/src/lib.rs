@@ -21,6 +21,7 @@ pub mod envelope;
 mod fixture;
 pub mod licence;
 pub mod merkle;
+pub mod moment;
 pub mod order;
 pub mod pack;
 mod path;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use muster_pki::{Thumbprint, UnixTime};
 
 use crate::definition::DefinitionName;
+use crate::moment;
 
 pub use self::request::{
     LicenceRequest, REQUEST_PREFIXES_MAX, REQUEST_TEXT_BYTES_MAX, RequestError, VerifiedRequest,
@@ -147,7 +148,8 @@ impl Licence {
                 signer: *signer,
                 serial: self.0.serial,
                 after: after.as_secs(),
-                found: stamped_at.map_or("none".to_owned(), |stamp| format!("one of {}", stamp.as_secs())),
+                found: stamped_at
+                    .map_or("none".to_owned(), |stamp| format!("one of {}", moment::shown(stamp.as_secs()))),
             });
         }
         match self.0.minimum_versions.get(name) {
@@ -190,7 +192,8 @@ pub enum LicenceRefusal {
     },
     /// The signer is not trusted any more.
     #[error(
-        "licence {serial} distrusts signer {signer}: what it signed counts with a timestamp up to {after} (Unix seconds), found {found}; sign again with another certificate"
+        "licence {serial} distrusts signer {signer}: what it signed counts with a timestamp up to {}, found {found}; sign again with another certificate",
+        moment::shown(*after)
     )]
     Distrusted {
         /// Who signed it.

@@ -16,6 +16,7 @@ use muster_service::exit::describe;
 use muster_service::health::{Component, State};
 use muster_signing::envelope::{self, ContentType};
 use muster_signing::licence::Licence;
+use muster_signing::moment;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::LicenceRefresh;
@@ -208,10 +209,10 @@ fn check_validity(envelope: &[u8], now: UnixTime) -> Result<(), String> {
         return Ok(());
     }
     let (serial, terms) = (licence.serial(), licence.terms());
-    let (from, to) = (terms.not_before.as_secs(), terms.not_after.as_secs());
+    let (from, to) = (moment::shown(terms.not_before.as_secs()), moment::shown(terms.not_after.as_secs()));
     Err(format!(
-        "licence {serial} is valid from {from} to {to} (Unix seconds), and it is {}; publish a newer one",
-        now.as_secs()
+        "licence {serial} is valid from {from} to {to}, and it is {}; publish a newer one",
+        moment::shown(now.as_secs())
     ))
 }
 

@@ -3,6 +3,7 @@
 use muster_proto::ids::Digest;
 use muster_signing::envelope;
 use muster_signing::licence::Licence;
+use muster_signing::moment;
 
 use super::{Admission, Effect, Instructions, Now};
 
@@ -37,10 +38,10 @@ impl HeldLicence {
     pub(crate) fn overdue(&self, now_ms: i64) -> Option<String> {
         let refresh_by_ms = self.refresh_by_ms.filter(|refresh_by_ms| now_ms > *refresh_by_ms)?;
         Some(format!(
-            "licence {} should have had a successor by {} (Unix seconds) and goes on working; have the newer one imported at the Switch, \
+            "licence {} should have had a successor by {} and goes on working; have the newer one imported at the Switch, \
              and look at who keeps it away",
             self.serial,
-            refresh_by_ms / 1000
+            moment::shown(u64::try_from(refresh_by_ms / 1000).unwrap_or_default())
         ))
     }
 }

@@ -239,6 +239,7 @@ fn write_licence(home: &Home, tenant: &str, serial: u64, now: UnixTime) -> Resul
         serial,
         valid_days: LICENCE_DAYS,
         prefixes: PREFIXES.iter().map(|prefix| ((*prefix).to_owned(), publisher.clone())).collect(),
+        ..muster_sign::NewLicence::default()
     };
     let envelope = muster_sign::issue_licence(&request, &signer(home, "licensor")?, now)
         .map_err(|error| Failure::new(Exit::Refused, format!("licence: {error}")))?;

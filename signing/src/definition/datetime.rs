@@ -3,7 +3,7 @@
 use toml::value::{Datetime, Offset};
 
 /// Reads `2026-01-31`, `2026-01-31T12:00:00Z` (or another offset), or Unix seconds.
-pub(super) fn parse(text: &str) -> Option<i64> {
+pub(crate) fn parse(text: &str) -> Option<i64> {
     text.parse::<i64>().ok().or_else(|| unix_seconds(&text.parse().ok()?))
 }
 

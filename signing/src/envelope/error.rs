@@ -6,6 +6,7 @@ use muster_proto::common::v1::Refusal;
 
 use super::{CERTIFICATES_MAX, ENVELOPE_BYTES_MAX};
 use crate::algorithm::{Unusable, WANTED};
+use crate::moment;
 use crate::timestamp::TimestampError;
 
 /// Why an envelope is refused.
@@ -46,7 +47,8 @@ pub enum EnvelopeError {
     Algorithm(String),
     /// A time that cannot be.
     #[error(
-        "signed at {signed_at} (Unix seconds), which is outside the certificate's validity or after now ({now}); set the signer's clock and sign again"
+        "signed at {}, which is outside the certificate's validity or after now ({}); set the signer's clock and sign again",
+        moment::shown(*signed_at), moment::shown(*now)
     )]
     SigningTime {
         /// Unix seconds.

@@ -4,6 +4,7 @@ use muster_pki::Refused;
 
 use super::TOKEN_BYTES_MAX;
 use crate::algorithm::Unusable;
+use crate::moment;
 
 /// Why a timestamp is not given, or not believed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +40,7 @@ pub enum TimestampError {
         problem: &'static str,
     },
     /// The moment is ahead of this machine's clock.
-    #[error("the timestamp is of {at} (Unix seconds), after now ({now}); set this machine's clock")]
+    #[error("the timestamp is of {}, after now ({}); set this machine's clock", moment::shown(*at), moment::shown(*now))]
     Future {
         /// Unix seconds.
         at: u64,

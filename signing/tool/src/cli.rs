@@ -1,11 +1,13 @@
 //! The command line of `muster-sign`.
 
 mod file;
+mod licence;
 mod pack;
 
 use std::path::PathBuf;
 
 pub use self::file::{FileCommand, Judged, SignFile, StampAtOnce, VerifyFile};
+pub use self::licence::{Distrusted, IssueLicence, LicenceCommand, RequestLicence};
 pub use self::pack::{BuildPack, PackCommand, VerifyPack};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -91,27 +93,6 @@ pub enum DefinitionCommand {
     /// Print the JSON Schema (draft 2020-12) of a definition, for editors.
     #[command(after_help = "Example:\n  muster-sign definition schema > definition.schema.json")]
     Schema,
-}
-
-/// What to do with a licence.
-#[derive(Debug, Subcommand)]
-pub enum LicenceCommand {
-    /// Ask a licensor for prefixes: a file with them and the certificate, signed to prove its key, which stays here.
-    #[command(
-        after_help = format!("Example:\n  muster-sign licence request --prefix Acme --licensee 'Acme Ltd' --tenant acme --key author.pfx --out acme-request.cms\n\nSend the file to the licensor, and tell them the thumbprint that is shown on another way.\n\n{KEYS_HELP}")
-    )]
-    Request(Box<RequestLicence>),
-    /// Issue and sign a licence.
-    #[command(
-        after_help = format!("Example:\n  muster-sign licence issue --licensee 'Acme Ltd' --tenant acme --prefix Acme=author.pem --prefix Muster=author.pem --serial 2 --valid 365d --key licensor.key --cert licensor.pem --out licence.cms\n  muster-sign licence issue --request acme-request.cms --serial 3 --valid 365d --key licensor.pfx --out licence.cms\n\n\
-            A request shows that its maker has the key, not who that is: compare the thumbprint of `licence inspect` with the one that the publisher tells you.\n\n{KEYS_HELP}")
-    )]
-    Issue(Box<IssueLicence>),
-    /// Show what a licence says, without verifying it; or what a request asks for, which must have been made with its certificate's key.
-    #[command(
-        after_help = "Examples:\n  muster-sign licence inspect licence.cms\n  muster-sign licence inspect acme-request.cms"
-    )]
-    Inspect(Inspect),
 }
 
 /// What to do with a client policy.
@@ -252,65 +233,6 @@ pub struct Inspect {
     pub output: Output,
 }
 
-/// Arguments of `licence request`.
-#[derive(Debug, Args)]
-pub struct RequestLicence {
-    /// A prefix to publish under; may be repeated.
-    #[arg(long = "prefix", value_name = "PREFIX", required = true)]
-    pub prefixes: Vec<String>,
-    /// Whom the licence is to be for, in words; left out, the licensor says.
-    #[arg(long)]
-    pub licensee: Option<String>,
-    /// The organisation whose devices are to follow it; left out, the licensor says.
-    #[arg(long)]
-    pub tenant: Option<String>,
-    /// The publisher's key and certificate.
-    #[command(flatten)]
-    pub signer: SignerFiles,
-    /// Where the request (DER) goes.
-    #[arg(long)]
-    pub out: PathBuf,
-    /// How to say what was done.
-    #[command(flatten)]
-    pub output: Output,
-}
-
-/// Arguments of `licence issue`.
-#[derive(Debug, Args)]
-pub struct IssueLicence {
-    /// Whom it is for, in words [default: what the request says].
-    #[arg(long, required_unless_present = "requests")]
-    pub licensee: Option<String>,
-    /// The organisation whose devices follow it [default: what the request says].
-    #[arg(long, required_unless_present = "requests")]
-    pub tenant: Option<String>,
-    /// A publisher's request, whose prefixes are bound to the certificate in it; may be repeated.
-    #[arg(long = "request", value_name = "FILE")]
-    pub requests: Vec<PathBuf>,
-    /// A prefix and the certificates that may sign under it (PEM, the first of each file); may be repeated.
-    #[arg(long = "prefix", value_name = "PREFIX=CERT.pem[,CERT.pem]", value_parser = prefix, required_unless_present = "requests")]
-    pub prefixes: Vec<(String, Vec<PathBuf>)>,
-    /// Greater than that of every licence before it.
-    #[arg(long)]
-    pub serial: u64,
-    /// How long from now on, in days or years: 365d, 2y.
-    #[arg(long, value_parser = days)]
-    pub valid: u64,
-    /// The home whose trust/licences.pem must accept the signer, and trust/authors.pem the requests' certificates; without it only
-    /// their purpose is looked at.
-    #[arg(long, env = "MUSTER_HOME")]
-    pub home: Option<PathBuf>,
-    /// Key and certificate.
-    #[command(flatten)]
-    pub signer: SignerFiles,
-    /// Where the envelope (DER) goes.
-    #[arg(long)]
-    pub out: PathBuf,
-    /// How to say what was done.
-    #[command(flatten)]
-    pub output: Output,
-}
-
 /// Who signs.
 #[derive(Debug, Clone, Args)]
 pub struct SignerFiles {
@@ -368,26 +290,6 @@ pub enum Format {
     Json,
 }
 
-fn prefix(text: &str) -> Result<(String, Vec<PathBuf>), String> {
-    match text.split_once('=') {
-        Some((prefix, files)) if !prefix.is_empty() && files.split(',').all(|file| !file.is_empty()) => {
-            Ok((prefix.to_owned(), files.split(',').map(PathBuf::from).collect()))
-        }
-        Some(_) | None => Err(format!("{text:?}; wanted PREFIX=CERT.pem, such as Acme=author.pem")),
-    }
-}
-
-fn days(text: &str) -> Result<u64, String> {
-    let (number, factor) = match (text.strip_suffix('d'), text.strip_suffix('y')) {
-        (Some(number), _) => (number, 1),
-        (None, Some(number)) => (number, 365),
-        (None, None) => (text, 0),
-    };
-    let days = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-    days.filter(|days| (1..=36_500).contains(days))
-        .ok_or_else(|| format!("{text:?}; wanted 1d to 100y, such as 365d"))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -397,14 +299,5 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn reads_validities_and_prefixes() {
-        assert_eq!(days("365d"), Ok(365));
-        assert_eq!(days("2y"), Ok(730));
-        assert!(days("0d").is_err() && days("5").is_err() && days("9999y").is_err());
-        assert_eq!(prefix("A=b.pem,c.pem"), Ok(("A".to_owned(), vec!["b.pem".into(), "c.pem".into()])));
-        assert!(prefix("A").is_err() && prefix("=b").is_err() && prefix("A=").is_err());
     }
 }

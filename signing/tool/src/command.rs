@@ -16,6 +16,7 @@ use muster_pki::{Certificate, RevocationIndex, Role, Roots, UnixTime};
 use muster_signing::definition::Definition;
 use muster_signing::envelope::{self, ContentType, Inspection, Signer};
 use muster_signing::licence::Licence;
+use muster_signing::moment;
 use muster_signing::policy::Policy;
 use muster_signing::timestamp::ClaimedStamp;
 use serde_json::{Value, json};
@@ -339,6 +340,10 @@ fn show(report: &Value, output: Output) -> String {
     }
 }
 
+/// What is a moment in every report: Unix seconds for programs, RFC 3339 for people.
+const MOMENTS: [&str; 8] =
+    ["signed_at", "timestamp", "made_at", "not_before", "not_after", "refresh_by", "at", "after"];
+
 fn lines(text: &mut String, value: &Value, depth: usize) {
     let indent = "  ".repeat(depth);
     let entries: Vec<(String, &Value)> = match value {
@@ -355,6 +360,9 @@ fn lines(text: &mut String, value: &Value, depth: usize) {
             Value::String(value) => format!(" {}", printable(value)),
             Value::Null => " none".to_owned(),
             Value::Bool(value) => format!(" {value}"),
+            Value::Number(value) if MOMENTS.contains(&name.trim_end_matches(':')) => {
+                format!(" {}", value.as_u64().map_or_else(|| value.to_string(), moment::shown))
+            }
             Value::Number(value) => format!(" {value}"),
         };
         text.push_str(&format!("{indent}{name}{line}\n"));

@@ -2,7 +2,7 @@
 //! policies, and signs files for anyone.
 //!
 //! What its commands do is here as functions, for `muster pki init` and tests: [`sign_definition`],
-//! [`verify_definition`], [`request_licence`], [`issue_licence`], [`sign_policy`], [`verify_policy`], [`sign_file`], [`verify_file`], [`stamp_envelope`], [`read_envelope`]. They are given bytes and `now`; only
+//! [`verify_definition`], [`request_licence`], [`issue_licence`], [`verify_licence`], [`sign_policy`], [`verify_policy`], [`sign_file`], [`verify_file`], [`stamp_envelope`], [`read_envelope`]. They are given bytes and `now`; only
 //! [`command`] opens files and connections, and [`key`] what holds a signing key: PEM and PFX files, PKCS#11 tokens. Start with [`cli`].
 
 pub mod cli;
@@ -19,7 +19,7 @@ mod timestamp;
 pub use definition::{Licensed, Trust, VerifiedDefinition, sign_definition, verify_definition};
 pub use envelope::{ReadError, read_envelope};
 pub use file::{sign_file, verify_file};
-pub use licence::{NewLicence, issue_licence, request_licence, verify_request};
+pub use licence::{NewLicence, issue_licence, request_licence, verify_licence, verify_request};
 pub use pack::sign_pack_index;
 pub use policy::{VerifiedPolicy, sign_policy, verify_policy};
 pub use timestamp::{Stamped, stamp_envelope};

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use muster_pki::{Certificate, Facts, Role, Roots, Thumbprint, UnixTime, pem};
-use muster_signing::envelope::{self, ContentType, Signer};
+use muster_signing::definition::DefinitionName;
+use muster_signing::envelope::{self, Anchors, ContentType, Signer};
 use muster_signing::licence::{Licence, LicenceRequest, Terms, VerifiedRequest};
 
 use crate::{ToolError, check_publisher, check_signer};
@@ -15,7 +16,7 @@ const BACKDATED: Duration = Duration::from_secs(60 * 60);
 const DAY_SECONDS: u64 = 86_400;
 
 /// What a licence is to say.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct NewLicence {
     /// Whom it is for, in words.
     pub licensee: String,
@@ -27,6 +28,33 @@ pub struct NewLicence {
     pub valid_days: u64,
     /// Prefix and PEM of a signer's certificate, the first of the file; a prefix may stand there several times.
     pub prefixes: Vec<(String, Vec<u8>)>,
+    /// Prefixes and signers beside those, such as a former licence's.
+    pub signers: BTreeMap<String, BTreeSet<Thumbprint>>,
+    /// What else is licensed, by name.
+    pub features: BTreeSet<String>,
+    /// The lowest version of a definition that may be issued.
+    pub minimum_versions: BTreeMap<DefinitionName, semver::Version>,
+    /// Signers whose definitions count only with a timestamp up to this moment.
+    pub distrusted: BTreeMap<Thumbprint, UnixTime>,
+}
+
+impl NewLicence {
+    /// Returns what follows a former licence: the same terms, under the next serial.
+    #[must_use]
+    pub fn after(former: &Licence, valid_days: u64) -> Self {
+        let terms = former.terms().clone();
+        Self {
+            licensee: terms.licensee,
+            tenant: terms.tenant,
+            serial: terms.serial.saturating_add(1),
+            valid_days,
+            prefixes: Vec::new(),
+            signers: terms.prefixes,
+            features: terms.features,
+            minimum_versions: terms.minimum_versions,
+            distrusted: terms.distrusted,
+        }
+    }
 }
 
 /// Issues and signs a licence.
@@ -36,7 +64,7 @@ pub struct NewLicence {
 /// of the publishers.
 pub fn issue_licence(new: &NewLicence, signer: &Signer, now: UnixTime) -> Result<Vec<u8>, ToolError> {
     check_signer(signer, now)?;
-    let mut prefixes: BTreeMap<String, BTreeSet<Thumbprint>> = BTreeMap::new();
+    let mut prefixes = new.signers.clone();
     for (prefix, certificate_pem) in &new.prefixes {
         let thumbprint = thumbprint(certificate_pem)
             .map_err(|problem| ToolError::PrefixCertificate { prefix: prefix.clone(), problem })?;
@@ -56,12 +84,24 @@ pub fn issue_licence(new: &NewLicence, signer: &Signer, now: UnixTime) -> Result
         not_before: at(now.as_secs().saturating_sub(BACKDATED.as_secs())),
         not_after: at(now.as_secs().saturating_add(validity)),
         refresh_by: Some(at(now.as_secs().saturating_add(validity / 6 * 5))),
-        features: BTreeSet::new(),
+        features: new.features.clone(),
         prefixes,
-        minimum_versions: BTreeMap::new(),
-        distrusted: BTreeMap::new(),
+        minimum_versions: new.minimum_versions.clone(),
+        distrusted: new.distrusted.clone(),
     })?;
     Ok(envelope::sign(licence.to_text()?.as_bytes(), ContentType::Licence, signer, now)?)
+}
+
+/// Verifies a licence as a Switch and its clients do, but for its validity: an ended one can be renewed while its signer's certificate lasts.
+///
+/// # Errors
+/// The signature does not hold, the signer is no licensor by `roots`, or the text is no licence.
+pub fn verify_licence(envelope: &[u8], roots: &Roots, now: UnixTime) -> Result<Licence, ToolError> {
+    let anchors = Anchors { signers: roots, timestamps: None };
+    let verified =
+        envelope::verify(envelope, ContentType::Licence, Role::Licensor, &anchors, &Facts::at(now))?;
+    let text = String::from_utf8(verified.content).map_err(|_| ToolError::NotText)?;
+    Ok(Licence::parse(&text)?)
 }
 
 /// Makes a publisher's request for a licence: prefixes, and the certificate of the key that signs it. It holds no key.
@@ -102,7 +142,11 @@ pub fn verify_request(
     Ok(verified)
 }
 
-fn thumbprint(certificate_pem: &[u8]) -> Result<Thumbprint, String> {
+/// Returns the thumbprint of the first certificate of a PEM file.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn thumbprint(certificate_pem: &[u8]) -> Result<Thumbprint, String> {
     let certificates =
         pem::certificates(certificate_pem, "certificate").map_err(|error| error.to_string())?;
     let first = certificates.first().ok_or_else(|| "no certificate".to_owned())?;

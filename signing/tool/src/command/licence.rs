@@ -1,5 +1,8 @@
 //! `muster-sign licence`.
 
+use std::path::Path;
+use std::time::Duration;
+
 use anyhow::Context as _;
 use muster_pki::{Role, UnixTime};
 use muster_signing::envelope::{self, ContentType};
@@ -7,8 +10,11 @@ use muster_signing::licence::{Licence, LicenceRequest, VerifiedRequest};
 use serde_json::{Value, json};
 
 use super::{merge, person, read, roots, show, signed_to, signer, signer_for, write};
-use crate::cli::{Inspect, IssueLicence, RequestLicence};
-use crate::{NewLicence, ToolError, issue_licence, read_envelope, request_licence, verify_request};
+use crate::cli::{Distrusted, Inspect, IssueLicence, RequestLicence};
+use crate::licence::thumbprint;
+use crate::{
+    NewLicence, ToolError, issue_licence, read_envelope, request_licence, verify_licence, verify_request,
+};
 
 pub(super) fn request(arguments: &RequestLicence, now: UnixTime) -> anyhow::Result<String> {
     let signer = signer(&arguments.signer)?;
@@ -74,7 +80,13 @@ fn terms(arguments: &IssueLicence, now: UnixTime) -> anyhow::Result<NewLicence> 
         (Some(home), false) => Some(roots(home, "authors")?),
         (Some(_) | None, _) => None,
     };
-    let (mut licensee, mut tenant) = (arguments.licensee.clone(), arguments.tenant.clone());
+    let mut new = match (&arguments.renew, &arguments.home) {
+        (Some(file), Some(home)) => NewLicence::after(&former(file, home, now)?, arguments.valid),
+        (Some(_), None) | (None, _) => NewLicence::default(),
+    };
+    let said = |former: &str| Some(former.to_owned()).filter(|former| !former.is_empty());
+    let mut licensee = arguments.licensee.clone().or_else(|| said(&new.licensee));
+    let mut tenant = arguments.tenant.clone().or_else(|| said(&new.tenant));
     for path in &arguments.requests {
         let file = path.display().to_string();
         let envelope = read_envelope(&read(path)?).with_context(|| file.clone())?;
@@ -86,13 +98,42 @@ fn terms(arguments: &IssueLicence, now: UnixTime) -> anyhow::Result<NewLicence> 
         prefixes.extend(asked.map(|prefix| (prefix, certificate.clone().into_bytes())));
     }
     let wanted = |what: &str| format!("no {what}: neither --{what} nor a request says it; give --{what}");
-    Ok(NewLicence {
-        licensee: licensee.with_context(|| wanted("licensee"))?,
-        tenant: tenant.with_context(|| wanted("tenant"))?,
-        serial: arguments.serial,
-        valid_days: arguments.valid,
-        prefixes,
-    })
+    new.licensee = licensee.with_context(|| wanted("licensee"))?;
+    new.tenant = tenant.with_context(|| wanted("tenant"))?;
+    new.valid_days = arguments.valid;
+    new.prefixes = prefixes;
+    limit(&mut new, arguments)?;
+    Ok(new)
+}
+
+/// Adds the serial, and what is told of signers, versions and features.
+fn limit(new: &mut NewLicence, arguments: &IssueLicence) -> anyhow::Result<()> {
+    if let Some(serial) = arguments.serial {
+        anyhow::ensure!(
+            serial >= new.serial,
+            "--serial {serial} is not above the former licence's; wanted {} or more, or leave it out",
+            new.serial
+        );
+        new.serial = serial;
+    }
+    new.features.extend(arguments.features.iter().cloned());
+    new.minimum_versions.extend(arguments.minimum_versions.iter().cloned());
+    for (who, after) in &arguments.distrusted {
+        let signer = match who {
+            Distrusted::Thumbprint(thumbprint) => *thumbprint,
+            Distrusted::File(file) => thumbprint(&read(file)?)
+                .map_err(|problem| anyhow::anyhow!("--distrust {}: {problem}", file.display()))?,
+        };
+        new.distrusted.insert(signer, UnixTime::since_unix_epoch(Duration::from_secs(*after)));
+    }
+    Ok(())
+}
+
+/// Reads the licence that is renewed: what it says goes on, so whoever brought it must not have written it.
+fn former(file: &Path, home: &Path, now: UnixTime) -> anyhow::Result<Licence> {
+    let name = || file.display().to_string();
+    let envelope = read_envelope(&read(file)?).with_context(name)?;
+    verify_licence(&envelope, &roots(home, "licences")?, now).with_context(name)
 }
 
 /// A licence is for one licensee and one tenant: what was said first must be what each request says, if it says anything.
@@ -128,6 +169,16 @@ pub(super) fn summary(licence: &Licence) -> Value {
         .iter()
         .map(|(prefix, signers)| (prefix.clone(), signers.iter().map(ToString::to_string).collect()))
         .collect();
+    let minimum_versions: serde_json::Map<String, Value> = terms
+        .minimum_versions
+        .iter()
+        .map(|(name, version)| (name.to_string(), json!(version.to_string())))
+        .collect();
+    let distrusted: Vec<Value> = terms
+        .distrusted
+        .iter()
+        .map(|(signer, after)| json!({ "signer": signer.to_string(), "after": after.as_secs() }))
+        .collect();
     json!({
         "serial": terms.serial,
         "licensee": terms.licensee,
@@ -136,5 +187,8 @@ pub(super) fn summary(licence: &Licence) -> Value {
         "not_after": terms.not_after.as_secs(),
         "refresh_by": terms.refresh_by.map(|moment| moment.as_secs()),
         "prefixes": prefixes,
+        "features": terms.features,
+        "minimum_versions": minimum_versions,
+        "distrusted": distrusted,
     })
 }

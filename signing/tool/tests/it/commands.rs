@@ -7,7 +7,7 @@ use std::time::Duration;
 use muster_pki::authority::{Authority, Request};
 use muster_pki::{Role, UnixTime};
 
-const DEFINITION: &str = "name = \"Acme-Os-Version\"\nversion = \"1.0.0\"\nkind = \"question\"\nsays = \"Which?\"\n\n\
+pub(crate) const DEFINITION: &str = "name = \"Acme-Os-Version\"\nversion = \"1.0.0\"\nkind = \"question\"\nsays = \"Which?\"\n\n\
                           [[step]]\nquery = \"SELECT version FROM os\"\n\n[[result]]\nname = \"version\"\ntype = \"text\"\n";
 
 #[test]

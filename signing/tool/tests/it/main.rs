@@ -19,6 +19,8 @@ mod openssl;
 #[cfg(test)]
 mod pack;
 #[cfg(test)]
+mod renewal;
+#[cfg(test)]
 mod request;
 #[cfg(test)]
 mod timestamp;

@@ -1,0 +1,84 @@
+//! Licences that follow others, and what they take away (G6).
+
+use crate::commands::{DEFINITION, home, muster_sign, refuse, succeed};
+
+const RENEW: &str = "licence issue --renew licence.cms --home . --valid 30d --key licensor.key --cert licensor.pem --out new.cms";
+
+#[test]
+fn g6_a_renewed_licence_says_what_the_former_said_and_what_is_added() {
+    let home = home();
+    let issued = succeed(
+        home.path(),
+        &format!(
+            "{RENEW} --feature console --minimum-version Acme-Os-Version=1.1.0 --prefix Other=policy.pem -o json"
+        ),
+    );
+    std::fs::rename(home.path().join("new.cms"), home.path().join("licence.cms")).unwrap();
+    let again = succeed(home.path(), &format!("{RENEW} --minimum-version Acme-Os-Version=1.2.0 -o json"));
+
+    let former = succeed(home.path(), "licence inspect licence.cms -o json");
+    assert_eq!((&issued["serial"], &again["serial"]), (&4.into(), &5.into()));
+    assert_eq!((&again["licensee"], &again["tenant"]), (&"Acme".into(), &"acme".into()));
+    assert_eq!(again["prefixes"], former["prefixes"]);
+    assert_eq!(again["prefixes"].as_object().map(serde_json::Map::len), Some(2));
+    assert_eq!(again["features"], serde_json::json!(["console"]));
+    assert_eq!(issued["minimum_versions"], serde_json::json!({ "Acme-Os-Version": "1.1.0" }));
+    assert_eq!(again["minimum_versions"], serde_json::json!({ "Acme-Os-Version": "1.2.0" }));
+}
+
+#[test]
+fn g6_what_a_distrusted_signer_or_an_old_version_is_refused_by_the_licence_that_says_so() {
+    let home = home();
+    std::fs::write(home.path().join("a.toml"), DEFINITION).unwrap();
+    succeed(home.path(), "definition sign a.toml --key author.key --cert author.pem --out a.cms");
+    let judged = || {
+        let output = muster_sign(home.path(), "definition verify a.cms --home . -o json");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), report["reason"].as_str().unwrap_or_default().to_owned())
+    };
+    let take = |what: &str| {
+        succeed(home.path(), &format!("{RENEW} {what}"));
+        std::fs::rename(home.path().join("new.cms"), home.path().join("licence.cms")).unwrap();
+    };
+    assert_eq!(judged().0, Some(0));
+
+    take("--minimum-version Acme-Os-Version=1.0.1");
+    let (old, by_version) = judged();
+    take("--minimum-version Acme-Os-Version=1.0.0");
+    assert_eq!(judged().0, Some(0));
+    take("--distrust author.pem=2026-11-01T08:00:00Z");
+    let (stolen, by_signer) = judged();
+    // It goes on: whoever renews the licence next need not remember.
+    take("");
+
+    assert_eq!((old, stolen, judged().0), (Some(1), Some(1), Some(1)));
+    assert!(by_version.contains("1.0.1"), "{by_version}");
+    assert!(
+        by_signer.contains("counts with a timestamp up to 2026-11-01T08:00:00Z, found none"),
+        "{by_signer}"
+    );
+    let shown = muster_sign(home.path(), "licence inspect licence.cms");
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("after: 2026-11-01T08:00:00Z"), "{shown}");
+    assert!(!shown.contains("not_after: 1"), "moments are for people: {shown}");
+}
+
+#[test]
+fn g6_only_a_licence_of_a_licensor_that_the_home_trusts_is_renewed_and_never_under_an_older_serial() {
+    let home = home();
+    succeed(
+        home.path(),
+        "licence issue --licensee Acme --tenant acme --prefix Evil=server.pem --serial 9 --valid 30d --key author.key \
+         --cert author.pem --out forged.cms",
+    );
+
+    let forged = refuse(home.path(), &RENEW.replace("--renew licence.cms", "--renew forged.cms"));
+    let back = refuse(home.path(), &format!("{RENEW} --serial 3"));
+    let homeless = muster_sign(home.path(), &RENEW.replace("--home . ", ""));
+    let neither = muster_sign(home.path(), &RENEW.replace("--renew licence.cms --home . ", ""));
+
+    assert!(forged.contains("forged.cms") && forged.contains("UNTRUSTED"), "{forged}");
+    assert!(back.contains("wanted 4 or more"), "{back}");
+    assert_eq!((homeless.status.code(), neither.status.code()), (Some(2), Some(2)));
+    assert!(!home.path().join("new.cms").exists());
+}
