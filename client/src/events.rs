@@ -18,6 +18,9 @@ pub(crate) const CERTIFICATE_RECOVERED: &str = "certificate.recovered";
 /// A stop came that does not verify here, or whose window is not open.
 pub(crate) const STOP_REFUSED: &str = "stop.refused";
 
+/// The licence should have had a successor by now, and none came (G6).
+pub(crate) const LICENCE_OVERDUE: &str = "licence.overdue";
+
 /// The longest reason in an event, in characters; a field has room for more.
 pub(crate) const REASON_CHARS_MAX: usize = 1_000;
 

@@ -15,6 +15,7 @@
 //! what needs resources waits for one ([`certificate`]).
 
 mod admission;
+mod alarm;
 mod arriving;
 mod certificate;
 mod effect;
@@ -40,6 +41,7 @@ use muster_pki::select::WAIT_PERIOD_DEFAULT;
 use muster_proto::ids::{Digest, InstructionId};
 
 pub(crate) use admission::{Admission, Memory, Opened, Plan, PlanResource, RefreshJob, Refused, Signed};
+pub(crate) use alarm::LicenceAlarm;
 pub(crate) use certificate::{DownloadWait, WaitNotice};
 pub(crate) use effect::Effect;
 use floor::TimeFloor;

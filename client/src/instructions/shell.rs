@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::run::run_steps;
 use super::work::{Done, Work, fetch};
-use super::{Admission, Effect, Instructions, Plan, Refused, WaitNotice};
+use super::{Admission, Effect, Instructions, LicenceAlarm, Plan, Refused, WaitNotice};
 use crate::clock;
 use crate::content::Content;
 use crate::events::{CERTIFICATE_MISSING, CERTIFICATE_RECOVERED, STOP_REFUSED};
@@ -126,6 +126,8 @@ pub(crate) struct Shell<A> {
     pub(crate) remember: Duration,
     /// Downloads and runs.
     pub(crate) work: Work,
+    /// What was told of the licence.
+    pub(crate) alarm: LicenceAlarm,
     /// Ends the task.
     pub(crate) stop: CancellationToken,
 }
@@ -214,6 +216,7 @@ impl<A: Admission> Shell<A> {
                 performed => performed?,
             }
         }
+        let licence_problem = self.tell_licence().await?;
         let (waiting, running) = self.machine.counts();
         let licence = self.machine.licence();
         let workload = Workload {
@@ -221,7 +224,7 @@ impl<A: Admission> Shell<A> {
             running,
             licence: licence.map(|licence| licence.digest),
             licence_serial: licence.map_or(0, |licence| licence.serial),
-            licence_problem: self.tell_licence(),
+            licence_problem,
             certificate_wait: self.machine.download_waiting(),
         };
         let waits = if workload.certificate_wait.is_some() { 1.0 } else { 0.0 };
@@ -460,24 +463,6 @@ impl<A: Admission> Shell<A> {
         let task =
             async move { Done::Ran(instruction, run_steps(&helper, &content, &plan, &resources).await) };
         self.work.run(instruction, task);
-    }
-
-    /// Tells of a licence that should have had a successor, or has one that waits, in the log once, and returns what is to be told as long
-    /// as it stands.
-    fn tell_licence(&self) -> String {
-        let licence = self.machine.licence();
-        let problem = licence.and_then(|licence| licence.overdue(clock::wall_ms())).unwrap_or_default();
-        metrics::gauge!(crate::metrics::LICENCE_OVERDUE).set(if problem.is_empty() { 0.0 } else { 1.0 });
-        if !problem.is_empty() && !self.workload.borrow().licence_problem.contains(&problem) {
-            tracing::warn!(problem, "the licence");
-        }
-        let told: Vec<String> = self
-            .machine
-            .licence_waits()
-            .into_iter()
-            .chain(Some(problem).filter(|one| !one.is_empty()))
-            .collect();
-        told.join("; ")
     }
 
     /// Reads roots again, unless the last reading has not ended yet.

@@ -30,7 +30,7 @@ use crate::content::Content;
 use crate::https::{Background, CertificateWatch, Https};
 use crate::identity::{Identity, Known, Teller};
 use crate::instructions::shell::{Outbound, Shell, Workload};
-use crate::instructions::{SignedAdmission, Work};
+use crate::instructions::{LicenceAlarm, SignedAdmission, Work};
 use crate::policy::{
     self, Followed, Follower, Heard, Keeper, Memory, Offers, PolicyFile, PolicyStatus, Watching,
 };
@@ -174,6 +174,7 @@ impl Prepared {
             workload: workload_sender,
             remember: config.instructions.remember,
             work: Work::default(),
+            alarm: LicenceAlarm::default(),
             stop: stop.clone(),
         };
         tasks.spawn(shell.run());

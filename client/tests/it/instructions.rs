@@ -4,6 +4,7 @@ use muster_proto::order::v1::Audience;
 use muster_proto::session::v1::{CloseReason, Lane};
 
 use crate::lab::{DEVICE, Lab, TENANT, instruction, now_ms};
+use crate::policies::{event, integer};
 use crate::switch::FakeSwitch;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,6 +226,8 @@ async fn g6_a_licence_whose_refresh_by_lapsed_works_and_is_told_of_also_offline_
         status.licence_problem.contains("licence 1 should have had a successor")
     };
     client.wait_for(is_told).await;
+    let event = event(&mut session, "licence.overdue").await;
+    assert_eq!(integer(&event, "serial"), 1);
     client.stop().await;
 
     let client = lab.start().await;

@@ -16,6 +16,7 @@ use muster_signing::order;
 use rustls_pki_types::UnixTime;
 use tonic::{Code, Status};
 
+use crate::clock::now_ms;
 use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::issue::verified_definition;
@@ -182,10 +183,6 @@ fn check(
         return Err(Failure::denied("the Switch hands over a stop, which needs no approval"));
     }
     definition.bind(&order.arguments).map(drop).map_err(|error| Failure::denied(error.to_string()))
-}
-
-fn now_ms() -> i64 {
-    i64::try_from(UnixTime::now().as_secs().saturating_mul(1_000)).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

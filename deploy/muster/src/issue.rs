@@ -17,6 +17,7 @@ use muster_signing::definition::Definition;
 use muster_signing::envelope::{self, ContentType};
 use rustls_pki_types::UnixTime;
 
+use crate::clock::now_ms;
 use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::operator::{Operator, answered};
@@ -125,10 +126,6 @@ pub(crate) fn verified_definition_text(home: &Home, bytes: &[u8]) -> Result<Stri
         .map_err(|error| Failure::denied(format!("the definition's signature: {error}")))?;
     String::from_utf8(verified.content)
         .map_err(|error| Failure::denied(format!("the definition is not UTF-8: {error}")))
-}
-
-fn now_ms() -> i64 {
-    i64::try_from(UnixTime::now().as_secs().saturating_mul(1_000)).unwrap_or(i64::MAX)
 }
 
 /// The column that says whose row it is.

@@ -6,6 +6,7 @@ mod address;
 mod approve;
 mod background;
 mod cli;
+mod clock;
 mod command;
 mod dev;
 mod exit;

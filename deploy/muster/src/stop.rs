@@ -12,6 +12,7 @@ use rustls_pki_types::UnixTime;
 use tonic::Code;
 
 use crate::cli::OrderKey;
+use crate::clock::now_ms;
 use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::operator::{Operator, answered};
@@ -111,10 +112,6 @@ fn differs(what: &str, got: &str, wanted: &str) -> Failure {
         "the Switch prepared another stop than was asked for: {what} is {got}, asked was {wanted}; nothing was signed"
     ))
     .with_next("muster doctor   (is it the right Switch, and is its clock right?)")
-}
-
-fn now_ms() -> i64 {
-    i64::try_from(UnixTime::now().as_secs().saturating_mul(1_000)).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::*;
 use crate::config::{OutboxConfig, ResourcesConfig};
 use crate::content::Content;
 use crate::https::CertificateWatch;
+use crate::instructions::LicenceAlarm;
 use crate::instructions::shell::{Shell, Workload};
 use crate::instructions::work::Work;
 use crate::store::{Store, StoreError};
@@ -60,6 +61,7 @@ fn shell(folder: &TempDir, machine: Instructions<Spoken>) -> (Shell<Spoken>, Can
         lists: watch::channel(0).1,
         remember: Duration::from_secs(3_600),
         work: Work::default(),
+        alarm: LicenceAlarm::default(),
         stop: stop.clone(),
     };
     (shell, stop)

@@ -8,6 +8,7 @@ use rustls_pki_types::UnixTime;
 
 use crate::address;
 use crate::cli::Doctor;
+use crate::clock::now_ms;
 use crate::exit::{Exit, Failure};
 use crate::home::{Context, Home};
 use crate::operator::{self, Operator, answered};
@@ -15,6 +16,8 @@ use crate::output::{self, Cell, Table};
 
 /// Certificates are announced this long before they end (trust.md N3).
 const EXPIRY_NOTICE: Duration = Duration::from_secs(30 * 86_400);
+/// The same of the licence, in milliseconds.
+const LICENCE_WARNING_MS: i64 = 30 * 86_400_000;
 /// Devices whose certificates are looked at.
 const DEVICES_MAX: u32 = 10_000;
 /// Free space at the Switch below which the doctor speaks up.
@@ -195,7 +198,7 @@ async fn switch(report: &mut Report, home: &Home, context: &Context) {
     };
     match asked.await {
         Ok((operator, status)) => {
-            healthy(report, &status);
+            healthy(report, &status, now_ms());
             shown(report, home, "switch certificate", &context.switch, b"h2").await;
             if let Err(failure) = devices(report, &operator).await {
                 let found = first_line(&failure.to_string());
@@ -285,21 +288,31 @@ fn first_line(text: &str) -> String {
     line.chars().take(CHARACTERS_MAX).chain(['…']).collect()
 }
 
-fn healthy(report: &mut Report, status: &GetStatusResponse) {
+fn healthy(report: &mut Report, status: &GetStatusResponse, now_ms: i64) {
     let found =
         format!("version {}, {} sessions, {} devices", status.version, status.sessions, status.devices);
     report.add("switch", Verdict::Ok, found, "");
     match status.licence_serial {
         0 => report.add("licence", Verdict::Broken, "none", "muster licence import FILE"),
-        serial => {
-            let until = output::moment(status.licence_expires_at_ms);
-            report.add("licence", Verdict::Ok, format!("serial {serial} until {until}"), "");
-        }
+        serial => licence(report, serial, status.licence_expires_at_ms, now_ms),
     }
     disk(report, status);
     for warning in &status.warnings {
         report.add("switch says", Verdict::Warning, warning, "");
     }
+}
+
+/// Nothing can be issued under a licence that has ended (G6); whoever asks here learns it before, since a new one takes its issuer days.
+fn licence(report: &mut Report, serial: u64, expires_at_ms: i64, now_ms: i64) {
+    let found = format!("serial {serial} until {}", output::moment(expires_at_ms));
+    let fix = "muster licence import FILE, with a newer one of its issuer";
+    let (verdict, said) = match expires_at_ms.saturating_sub(now_ms) {
+        ..=0 => (Verdict::Broken, ", which has passed: nothing can be issued"),
+        1..LICENCE_WARNING_MS => (Verdict::Warning, ", which is soon"),
+        LICENCE_WARNING_MS.. => (Verdict::Ok, ""),
+    };
+    let fix = if said.is_empty() { "" } else { fix };
+    report.add("licence", verdict, format!("{found}{said}"), fix);
 }
 
 /// Below its reserve the Switch is there and refuses all that is asked: whoever looks at the exit code must see it.
@@ -328,10 +341,39 @@ mod tests {
     use super::*;
 
     const GIB: u64 = 1024 * 1024 * 1024;
+    const NOW_MS: i64 = 1_800_000_000_000;
+
+    /// A Switch with room and a licence for years.
+    fn sound() -> GetStatusResponse {
+        let ends = NOW_MS + 10 * LICENCE_WARNING_MS;
+        GetStatusResponse {
+            licence_serial: 1,
+            licence_expires_at_ms: ends,
+            disk_free_bytes: u64::MAX,
+            ..GetStatusResponse::default()
+        }
+    }
+
+    #[test]
+    fn g6_a_licence_that_has_ended_is_broken_and_one_that_ends_within_thirty_days_warns() {
+        for (left_ms, verdict, exit) in [
+            (LICENCE_WARNING_MS, "ok", Exit::Ok),
+            (LICENCE_WARNING_MS - 1, "warning", Exit::Ok),
+            (1, "warning", Exit::Ok),
+            (0, "broken", Exit::Refused),
+            (-1, "broken", Exit::Refused),
+        ] {
+            let (worst, rows) =
+                checked(GetStatusResponse { licence_expires_at_ms: NOW_MS + left_ms, ..sound() });
+
+            let licence = rows.iter().find(|row| row["check"] == "licence").unwrap();
+            assert_eq!((&licence["verdict"], worst), (&verdict.into(), exit), "{left_ms}: {licence}");
+        }
+    }
 
     fn checked(status: GetStatusResponse) -> (Exit, Vec<serde_json::Value>) {
         let mut report = Report { table: Table::new(["check", "verdict", "found", "fix"]), worst: Exit::Ok };
-        healthy(&mut report, &GetStatusResponse { licence_serial: 1, ..status });
+        healthy(&mut report, &status, NOW_MS);
         (report.worst, report.table.objects())
     }
 
@@ -341,7 +383,7 @@ mod tests {
             disk_free_bytes: free,
             disk_reserve_bytes: 2 * GIB,
             data_dir: "/srv/store".to_owned(),
-            ..GetStatusResponse::default()
+            ..sound()
         };
 
         let (exit, rows) = checked(status(2 * GIB - 1));
@@ -360,11 +402,7 @@ mod tests {
     fn a_warning_of_the_switch_is_shown_and_breaks_nothing() {
         let warnings = vec!["the store is an older copy".to_owned()];
 
-        let (exit, rows) = checked(GetStatusResponse {
-            disk_free_bytes: u64::MAX,
-            warnings,
-            ..GetStatusResponse::default()
-        });
+        let (exit, rows) = checked(GetStatusResponse { warnings, ..sound() });
 
         assert_eq!(exit, Exit::Ok, "one device that lies must not call somebody at night");
         let said = rows.iter().find(|row| row["check"] == "switch says").unwrap();
