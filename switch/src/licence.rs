@@ -167,7 +167,8 @@ impl Follower {
             return Ok(());
         }
         check_validity(&envelope, self.wall.now())?;
-        let serial = self.engine.import_licence(envelope).await.map_err(|error| error.to_string())?;
+        let imported = self.engine.import_licence(envelope).await.map_err(|error| error.to_string())?;
+        let serial = imported.serial;
         counter!(LICENCE_LOOKS, "outcome" => "taken").increment(1);
         tracing::info!(serial, "a newer licence was taken and is in use");
         Ok(())

@@ -221,8 +221,10 @@ impl<A: Admission> Instructions<A> {
             let arriving = &self.arriving[at];
             let held = self.licence.as_ref().map_or(0, |licence| licence.serial);
             let in_time = arriving.deadline > now.instant;
-            let may_come = self.licence_asked.is_some() || (self.licence_waiting.is_some() && in_time);
-            let licence_comes = may_come && (held < arriving.opened.licence_serial || held == 0);
+            let is_needed = held < arriving.opened.licence_serial || held == 0;
+            // One that is asked for may take away what the held one allows (G1), whichever the order names.
+            let licence_comes = self.licence_asked.is_some() && in_time
+                || self.licence_waiting.is_some() && in_time && is_needed;
             let list_comes = in_time && arriving.lacked == Some(self.lists);
             if arriving.definition.is_none() || licence_comes || list_comes {
                 at += 1;

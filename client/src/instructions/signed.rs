@@ -92,7 +92,11 @@ impl SignedAdmission {
         };
         let (order, signers) = signed.map_err(refused)?;
         let switchs = signers.iter().find(is_switchs).map(|signer| OrderSigner::Switch(signer.thumbprint()));
-        Ok((order, switchs.unwrap_or(OrderSigner::Operator), people(&signers)))
+        // Keys of the Switch are nobody's second opinion, however many it has: all of them together are the one that issues.
+        let operators: Vec<Certificate> =
+            signers.iter().filter(|signer| !is_switchs(signer)).cloned().collect();
+        let people = people(&operators).saturating_add(usize::from(switchs.is_some()));
+        Ok((order, switchs.unwrap_or(OrderSigner::Operator), people))
     }
 
     /// Returns the policy that grants what may run.

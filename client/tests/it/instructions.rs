@@ -219,6 +219,8 @@ async fn g6_a_licence_whose_refresh_by_lapsed_works_and_is_told_of_also_offline_
     lab.licence = lab.overdue_licence(1);
     let client = lab.start().await;
     let mut session = switch.accept(&lab).await;
+    let event = event(&mut session, "licence.overdue").await;
+    assert_eq!(integer(&event, "serial"), 1);
     session.order(&lab.order(1)).await;
     let (answered, _) = session.result().await;
     session.ack(Lane::Results, answered.sequence).await;
@@ -226,8 +228,6 @@ async fn g6_a_licence_whose_refresh_by_lapsed_works_and_is_told_of_also_offline_
         status.licence_problem.contains("licence 1 should have had a successor")
     };
     client.wait_for(is_told).await;
-    let event = event(&mut session, "licence.overdue").await;
-    assert_eq!(integer(&event, "serial"), 1);
     client.stop().await;
 
     let client = lab.start().await;

@@ -64,7 +64,8 @@ pub(crate) struct Lab {
     policies: Authority,
     operator: Issued,
     author: Issued,
-    order_key: Issued,
+    /// The Switch's key for orders, and the one that comes after it.
+    order_keys: [Issued; 2],
     licensor: Issued,
     administrator: Issued,
     config: Config,
@@ -95,7 +96,8 @@ impl Lab {
         let author = signer_of(&authors, "author", Role::Author, "authors");
         let orders = root("Orders", "orders.pem");
         let operator = signer_of(&orders, "operator", Role::OrderSigner, "orders");
-        let order_key = issue(&root("Switch orders", "switch_orders.pem"), "switch", Role::OrderSigner);
+        let switch_orders = root("Switch orders", "switch_orders.pem");
+        let order_keys = ["switch", "switch-2"].map(|name| issue(&switch_orders, name, Role::OrderSigner));
         let (licences, policies) = (root("Licences", "licences.pem"), root("Policies", "policies.pem"));
         let licensor = signer_of(&licences, "licensor", Role::Licensor, "licences");
         let administrator = signer_of(&policies, "administrator", Role::Policy, "policies");
@@ -119,7 +121,7 @@ impl Lab {
             policies,
             operator,
             author,
-            order_key,
+            order_keys,
             licensor,
             administrator,
             config,
@@ -353,9 +355,22 @@ impl Lab {
     pub(crate) fn order_by_switch(&self, number: u8) -> (Vec<u8>, Thumbprint) {
         let content = self.order_content(number, |_| {});
         (
-            sign(&content, ContentType::Order, &signer(&self.order_key)),
-            self.order_key.certificate.thumbprint(),
+            sign(&content, ContentType::Order, &signer(&self.order_keys[0])),
+            self.order_keys[0].certificate.thumbprint(),
         )
+    }
+
+    /// Signs an order with both keys of the Switch, and returns their thumbprints, too.
+    pub(crate) fn order_by_both_keys(&self, number: u8) -> (Vec<u8>, [Thumbprint; 2]) {
+        let (order, _) = self.order_by_switch(number);
+        let both = envelope::cosign(&order, &signer(&self.order_keys[1]), UnixTime::now()).unwrap();
+        (both, self.order_keys.each_ref().map(|key| key.certificate.thumbprint()))
+    }
+
+    /// Signs a definition that asks for an approval.
+    pub(crate) fn approved_definition(&self) -> Vec<u8> {
+        let text = format!("approvals = 1\n{DEFINITION}");
+        sign(text.as_bytes(), ContentType::Definition, &signer(&self.author))
     }
 
     /// Signs the stop of an instruction, as an operator; `number` is the stop's own.
@@ -370,7 +385,7 @@ impl Lab {
 
     /// Signs the stop of an instruction with the Switch's own key.
     pub(crate) fn stop_by_switch(&self, number: u8, of: u8) -> Vec<u8> {
-        sign(&self.stop_content(number, of, |_| {}), ContentType::Order, &signer(&self.order_key))
+        sign(&self.stop_content(number, of, |_| {}), ContentType::Order, &signer(&self.order_keys[0]))
     }
 
     fn stop_content(&self, number: u8, of: u8, change: impl FnOnce(&mut Order)) -> Vec<u8> {

@@ -484,6 +484,35 @@ async fn k2_an_order_by_the_switchs_own_key_runs_only_what_a_policy_names_for_it
     client.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn all_keys_of_a_switch_together_are_one_signer_and_approve_nothing() {
+    let switch = FakeSwitch::listen().await;
+    let mut lab = Lab::new(switch.port(), 1);
+    let (_, keys) = lab.order_by_both_keys(0);
+    let keys = keys.map(|key| key.to_string());
+    let policy = format!(
+        "[order_key]\nthumbprints = {keys:?}\nprefixes = [\"Acme\"]\nkinds = [\"question\"]\n\
+         definitions = [\"Acme-Test-Answer\"]"
+    );
+    let client = lab.start().await;
+    let mut session = switch.accept(&lab).await;
+    session.policy = Some(lab.policy(1, &policy));
+    session.follows(1).await;
+    // While one key takes the other's place, an order may carry both.
+    session.order(&lab.order_by_both_keys(1).0).await;
+    let (without, _) = session.result().await;
+    session.ack(Lane::Results, without.sequence).await;
+    assert_eq!(without.state(), TargetState::Answered, "{}", without.detail);
+
+    lab.definition = lab.approved_definition();
+    session.definition = lab.definition.clone();
+    session.order(&lab.order_by_both_keys(2).0).await;
+    let (refused, _) = session.result().await;
+
+    assert_eq!((refused.state(), refused.refusal()), (TargetState::Refused, Refusal::Unapproved));
+    client.stop().await;
+}
+
 pub(crate) fn at(switch: &FakeSwitch) -> String {
     format!("wss://localhost:{}/v1/session", switch.port())
 }

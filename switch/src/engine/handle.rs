@@ -18,7 +18,8 @@ use roaring::RoaringBitmap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::core::{
-    BlockedDevices, Blocking, Command, EventIn, ImportCommand, PrepareStop, Reply, ResultIn, StopCommand,
+    BlockedDevices, Blocking, Command, EventIn, ImportCommand, ImportedLicence, PrepareStop, Reply, ResultIn,
+    StopCommand,
 };
 use super::reader::Reader;
 use super::shared::Shared;
@@ -307,12 +308,12 @@ impl EngineHandle {
         self.import(|reply| ImportCommand::Pack(pack, reply)).await
     }
 
-    /// Imports a signed licence and tells every session of it. Returns its serial.
+    /// Imports a signed licence and tells every session of it. What is queued and not admitted any more is refused.
     ///
     /// # Errors
     /// [`EngineError::PermissionDenied`] (signature), [`EngineError::InvalidArgument`] (its text),
-    /// [`EngineError::FailedPrecondition`] (G6: a lower serial, another tenant), disk, or as [`Self::connect`].
-    pub(crate) async fn import_licence(&self, envelope: Vec<u8>) -> Result<u64, EngineError> {
+    /// [`EngineError::FailedPrecondition`] (G6: a lower serial, another tenant, not valid now), disk, or as [`Self::connect`].
+    pub(crate) async fn import_licence(&self, envelope: Vec<u8>) -> Result<ImportedLicence, EngineError> {
         let shared = Arc::clone(&self.shared);
         let licence = blocking(move || shared::verify_licence(&shared, envelope)).await??;
         self.import(|reply| ImportCommand::Licence(licence, reply)).await

@@ -31,7 +31,7 @@ mod tests;
 
 pub(crate) use clock::Clock;
 pub(crate) use config::EngineConfig;
-pub(crate) use core::{PrepareStop, UnauthenticatedLimits};
+pub(crate) use core::{ImportedLicence, PrepareStop, UnauthenticatedLimits};
 pub(crate) use error::{EngineEnd, EngineError, OpenError};
 pub(crate) use handle::{Engine, EngineHandle};
 pub(crate) use message::{

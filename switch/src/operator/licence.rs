@@ -7,6 +7,7 @@ use muster_proto_grpc::operator::v1::licence_service_server::LicenceService;
 use tonic::{Request, Response, Status};
 
 use super::state::Api;
+use crate::engine::ImportedLicence;
 use crate::gate::Entry;
 
 #[tonic::async_trait]
@@ -16,9 +17,10 @@ impl LicenceService for Api {
         request: Request<ImportLicenceRequest>,
     ) -> Result<Response<ImportLicenceResponse>, Status> {
         let caller = self.admit(&request, Entry::ImportLicence)?;
-        let serial = self.parts().engine.import_licence(request.into_inner().envelope).await?;
-        tracing::info!(serial, operator = %caller.name, "licence imported");
-        Ok(Response::new(ImportLicenceResponse { serial }))
+        let imported = self.parts().engine.import_licence(request.into_inner().envelope).await?;
+        let ImportedLicence { serial, refused_targets } = imported;
+        tracing::info!(serial, refused_targets, operator = %caller.name, "licence imported");
+        Ok(Response::new(ImportLicenceResponse { serial, refused_targets }))
     }
 
     async fn get_licence(

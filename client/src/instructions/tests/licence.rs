@@ -27,6 +27,33 @@ fn an_order_waits_for_the_licence_that_is_on_its_way() {
 }
 
 #[test]
+fn g1_an_order_waits_for_a_licence_that_is_asked_for_also_if_it_names_the_one_that_is_held() {
+    let mut test = Test::new();
+    test.machine.handle_licence_notice(digest("licence 4"));
+    test.order("1 d");
+    test.recalled(1, None, Some("d"));
+    assert_eq!(test.effects(), ["ask licence", "recall 1"], "the next licence may take it away");
+
+    test.machine.handle_licence(digest("licence 4"), b"licence 4", test.now);
+
+    assert_eq!(test.effects(), ["keep licence 4", "intent 1", "acked 1", "start 1", "running 1", "run 1"]);
+}
+
+#[test]
+fn g1_an_order_waits_no_longer_than_any_document_for_a_licence_that_does_not_come() {
+    let mut test = Test::new();
+    test.machine.handle_licence_notice(digest("licence 4"));
+    test.order("1 d");
+    test.recalled(1, None, Some("d"));
+    test.effects();
+
+    test.pass(30);
+    test.machine.handle_timeout(test.now);
+
+    assert_eq!(test.effects(), ["intent 1", "acked 1", "start 1", "running 1", "run 1"]);
+}
+
+#[test]
 fn the_licence_serial_never_goes_back() {
     let mut test = Test::new();
     test.licence("licence 9");

@@ -27,10 +27,16 @@ async fn import(operator: &Operator, file: &Path) -> Result<Exit, Failure> {
     let envelope = muster_sign::read_envelope(&bytes)
         .map_err(|error| Failure::usage(error.to_string()).in_file(file))?;
     let imported = answered(operator.licence().import_licence(ImportLicenceRequest { envelope })).await;
-    let serial = imported.map_err(|status| Failure::from(status).in_file(file))?.serial;
+    let imported = imported.map_err(|status| Failure::from(status).in_file(file))?;
+    let (serial, refused) = (imported.serial, imported.refused_targets);
     output::note(&format!(
         "the Switch holds licence {serial}; clients take it at once, or when they connect"
     ));
+    if refused > 0 {
+        output::note(&format!(
+            "# {refused} queued targets were refused (UNLICENSED): the licence does not admit what they were to run"
+        ));
+    }
     Ok(Exit::Ok)
 }
 

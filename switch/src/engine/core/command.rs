@@ -13,8 +13,8 @@ use roaring::RoaringBitmap;
 use tokio::sync::oneshot;
 
 use super::{
-    ApprovalSubmission, Draft, HeldDefinition, HeldLicence, HeldPack, HeldPolicy, PreparedOrder, StopCommand,
-    Submission,
+    ApprovalSubmission, Draft, HeldDefinition, HeldLicence, HeldPack, HeldPolicy, ImportedLicence,
+    PreparedOrder, StopCommand, Submission,
 };
 use crate::engine::{Connect, Connected, EngineError, Prepare, SessionKey};
 
@@ -77,7 +77,7 @@ impl Command {
 pub(crate) enum ImportCommand {
     Definition(HeldDefinition, Reply<Definition>),
     Pack(HeldPack, Reply<ImportPackResponse>),
-    Licence(HeldLicence, Reply<u64>),
+    Licence(HeldLicence, Reply<ImportedLicence>),
     Policy(HeldPolicy, Reply<ClientPolicy>),
 }
 

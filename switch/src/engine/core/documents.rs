@@ -1,16 +1,16 @@
-//! Definitions and the licence.
+//! Definitions and packs of them.
 
 use std::sync::Arc;
 
 use muster_proto::operator::v1::{Definition as ShownDefinition, ImportPackResponse, ImportedDefinition};
-use muster_signing::licence::Licence;
 
-use super::held::{Held, HeldDefinition, HeldLicence, HeldPack};
+use super::held::{HeldDefinition, HeldPack};
 use super::{Core, ImportCommand, Moment};
-use crate::engine::clock::unix_time;
-use crate::engine::outgoing::To;
+use crate::engine::EngineError;
 use crate::engine::store::Write;
-use crate::engine::{EngineError, ShardMessage};
+
+/// Most envelopes that are held of one version of a definition: each stays, since orders may name it.
+const SIGNATURES_MAX: usize = 16;
 
 /// A definition that is held from now on, and whether it was before.
 struct Imported {
@@ -31,8 +31,8 @@ impl Core {
                 self.answer(reply, imported);
             }
             ImportCommand::Licence(licence, reply) => {
-                let serial = self.import_licence(licence, moment);
-                self.answer(reply, serial);
+                let imported = self.import_licence(licence, moment);
+                self.answer(reply, imported);
             }
             ImportCommand::Policy(policy, reply) => {
                 let imported = self.import_policy(policy, moment);
@@ -75,12 +75,15 @@ impl Core {
         let mut needed = 0_usize;
         for held in definitions.iter().filter(is_new) {
             let (name, version) = (held.document.name().to_string(), held.document.version());
-            if let Some(known) = self.catalogue.definition(&name, version)
-                && known.text != held.text
-            {
+            if let Some(known) = self.catalogue.conflict(held) {
                 return Err(EngineError::FailedPrecondition(format!(
                     "{name} {version} is held with other content (digest {}); raise the version of this one",
                     known.digest
+                )));
+            }
+            if self.catalogue.signatures(&name, version) >= SIGNATURES_MAX {
+                return Err(EngineError::FailedPrecondition(format!(
+                    "{name} {version} is held with {SIGNATURES_MAX} signatures, which is the most; raise the version of this one"
                 )));
             }
             needed = needed.saturating_add(held.envelope.len());
@@ -102,46 +105,6 @@ impl Core {
         Imported { held, was_held: false }
     }
 
-    /// Takes a verified licence and tells every session. The same bytes again change nothing.
-    fn import_licence(&mut self, mut held: HeldLicence, moment: Moment) -> Result<u64, EngineError> {
-        let serial = held.document.serial();
-        if held.document.tenant() != self.tenant {
-            return Err(EngineError::FailedPrecondition(format!(
-                "the licence is for tenant `{}`, this Switch serves `{}`; import the licence of this organisation",
-                held.document.tenant(),
-                self.tenant
-            )));
-        }
-        if let Some(known) = &self.catalogue.licence {
-            if known.digest == held.digest {
-                return Ok(serial);
-            }
-            if serial == known.document.serial() && known.text != held.text {
-                return Err(EngineError::FailedPrecondition(format!(
-                    "the licence has serial {serial}, as the one held, and another text; raise the serial of this one (G6)"
-                )));
-            }
-        }
-        // Also when the licence that had it is damaged: an older one must not come back.
-        let highest = self.marks.licence_serial;
-        if serial < highest {
-            return Err(EngineError::FailedPrecondition(format!(
-                "the licence has serial {serial}, the highest held was {highest}; a serial never goes back (G6)"
-            )));
-        }
-        self.require_disk(held.envelope.len(), moment)?;
-        held.imported_at_ms = moment.now_ms;
-        self.marks.licence += 1;
-        self.marks.licence_serial = serial;
-        self.out
-            .writes
-            .push(Write::Licence { position: self.marks.licence, record: Box::new(held.record()) });
-        self.out.messages.push((To::All, ShardMessage::LicenceNotice { digest: held.digest }));
-        Arc::make_mut(&mut self.catalogue).licence = Some(Arc::new(held));
-        self.out.catalogue = Some(Arc::clone(&self.catalogue));
-        Ok(serial)
-    }
-
     /// Refuses what would be stored below the reserve, which is for results already promised.
     pub(super) fn require_disk(&self, needed: usize, moment: Moment) -> Result<(), EngineError> {
         let needed = u64::try_from(needed).unwrap_or(u64::MAX);
@@ -154,12 +117,5 @@ impl Core {
              some space or move data_dir to a larger disk",
             reserve.saturating_add(needed)
         )))
-    }
-}
-
-impl Held<Licence> {
-    /// Returns whether the licence is in its validity.
-    pub(crate) fn is_valid_at(&self, now_ms: i64) -> bool {
-        self.document.is_valid_at(unix_time(now_ms))
     }
 }

@@ -20,6 +20,7 @@ mod intake;
 mod issue;
 mod late;
 mod ledgers;
+mod licensing;
 mod outboxes;
 mod parts;
 mod policies;
@@ -56,6 +57,7 @@ pub(crate) use history::Ahead;
 use history::History;
 pub(crate) use issue::{Draft, PreparedOrder, Submission, parse_audience};
 use ledgers::{Active, Entered};
+pub(crate) use licensing::ImportedLicence;
 use outboxes::Outboxes;
 pub(crate) use outboxes::StoredOutbox;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use muster_proto::ids::Digest;
 use muster_proto::operator::v1::Definition as ShownDefinition;
 use muster_proto::session::v1::DocumentKind;
 use muster_signing::definition::Kind;
+use muster_signing::licence::LicenceRefusal;
 use semver::Version;
 
 use crate::engine::EngineError;
@@ -18,8 +19,9 @@ use crate::engine::store::DocumentRecord;
 /// The documents held. Cloning is cheap enough for an import.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Catalogue {
-    by_version: BTreeMap<(String, Version), Arc<HeldDefinition>>,
-    /// Also those that a newer signature of the same text replaced: orders may name them.
+    /// Every envelope of a version, in the order of import; one at least.
+    by_version: BTreeMap<(String, Version), Vec<Arc<HeldDefinition>>>,
+    /// Of all envelopes: orders may name each.
     by_digest: HashMap<Digest, Arc<HeldDefinition>>,
     /// The one in force; older ones are kept on disk only.
     pub(crate) licence: Option<Arc<HeldLicence>>,
@@ -59,7 +61,7 @@ impl Catalogue {
     pub(crate) fn insert(&mut self, held: Arc<HeldDefinition>) {
         let key = (held.document.name().to_string(), held.document.version().clone());
         self.by_digest.insert(held.digest, Arc::clone(&held));
-        self.by_version.insert(key, held);
+        self.by_version.entry(key).or_default().push(held);
     }
 
     pub(crate) fn insert_policy(&mut self, held: Arc<HeldPolicy>) {
@@ -84,12 +86,37 @@ impl Catalogue {
     }
 
     pub(crate) fn definition(&self, name: &str, version: &Version) -> Option<&Arc<HeldDefinition>> {
-        self.by_version.get(&(name.to_owned(), version.clone()))
+        self.current(self.by_version.get(&(name.to_owned(), version.clone()))?)
+    }
+
+    /// Returns the envelope of a version that is issued: the last one imported that the licence admits, so that whoever signs the same text
+    /// without a licence takes nothing out of use; else the last one.
+    fn current<'a>(&self, envelopes: &'a [Arc<HeldDefinition>]) -> Option<&'a Arc<HeldDefinition>> {
+        envelopes.iter().rev().find(|held| self.admits(held)).or_else(|| envelopes.last())
+    }
+
+    /// Returns how many envelopes of a version are held.
+    pub(crate) fn signatures(&self, name: &str, version: &Version) -> usize {
+        self.by_version.get(&(name.to_owned(), version.clone())).map_or(0, Vec::len)
+    }
+
+    /// Returns an envelope of the same version with another text, which keeps this one out. What the licence does not admit keeps nothing out
+    /// that it admits: anybody may sign under any name.
+    pub(crate) fn conflict(&self, new: &HeldDefinition) -> Option<&Arc<HeldDefinition>> {
+        let key = (new.document.name().to_string(), new.document.version().clone());
+        let is_admitted = self.admits(new);
+        let mut others = self.by_version.get(&key)?.iter().filter(|held| held.text != new.text);
+        others.find(|held| !is_admitted || self.admits(held))
+    }
+
+    /// Returns whether the licence that is held admits a definition, whether or not it is in its validity.
+    pub(crate) fn admits(&self, held: &HeldDefinition) -> bool {
+        self.licence.as_ref().is_some_and(|licence| licensed(licence, held).is_ok())
     }
 
     /// Returns every version of a name, ascending.
     pub(crate) fn versions<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Arc<HeldDefinition>> {
-        self.by_version.iter().filter(move |((held, _), _)| held == name).map(|(_, held)| held)
+        self.all().filter(move |((held, _), _)| held == name).map(|(_, held)| held)
     }
 
     /// Says that there is no such definition, and which was probably meant. An empty version is any.
@@ -111,7 +138,7 @@ impl Catalogue {
 
     /// Returns all, by name, then version.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&(String, Version), &Arc<HeldDefinition>)> {
-        self.by_version.iter()
+        self.by_version.iter().filter_map(|(place, envelopes)| Some((place, self.current(envelopes)?)))
     }
 
     /// Returns a document by its digest.
@@ -136,10 +163,7 @@ impl Catalogue {
         if !licence.is_valid_at(now_ms) {
             return Some("the licence is outside its validity; import a newer one".to_owned());
         }
-        let definition = &held.document;
-        let admitted =
-            licence.document.admits(definition.name(), definition.version(), &held.signer, held.stamped_at);
-        admitted.err().map(|refusal| refusal.to_string())
+        licensed(licence, held).err().map(|refusal| refusal.to_string())
     }
 
     /// Returns a definition as shown to people.
@@ -160,6 +184,11 @@ impl Catalogue {
             imported_at_ms: held.imported_at_ms,
         }
     }
+}
+
+fn licensed(licence: &HeldLicence, held: &HeldDefinition) -> Result<(), LicenceRefusal> {
+    let definition = &held.document;
+    licence.document.admits(definition.name(), definition.version(), &held.signer, held.stamped_at)
 }
 
 /// Returns the name that was probably meant, if any is near.

@@ -135,11 +135,14 @@ async fn an_approval_is_of_the_very_bytes_of_an_instruction_that_still_waits_for
     let refused = world.engine.approve(signed, "ben").await.unwrap_err();
     assert!(matches!(refused, EngineError::InvalidArgument(_)), "{refused:?}");
 
-    // Its prefix is licensed to nobody any more.
+    // Its prefix is licensed to nobody any more: it is over, also when the licence comes back.
+    let lost = world.issue("").await;
     world.engine.import_licence(world.licence_for(2, "Other")).await.unwrap();
-    let refused = approve(&world, id, "ben").await.unwrap_err();
-    assert!(matches!(&refused, EngineError::FailedPrecondition(why) if why.contains("cannot be issued")));
     world.engine.import_licence(world.licence(3)).await.unwrap();
+    assert_eq!(counts(&of(&world, lost)), [(TargetState::Refused, 1)]);
+    let refused = approve(&world, lost, "ben").await.unwrap_err();
+    assert!(matches!(&refused, EngineError::FailedPrecondition(_)), "{refused:?}");
+    let id = world.issue("").await;
 
     let prepare = PrepareStop { instruction: id, reason: String::new(), operator: OPERATOR.to_owned() };
     let stop = world.engine.prepare_stop(prepare).await.unwrap().unwrap();

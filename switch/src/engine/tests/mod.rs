@@ -10,6 +10,7 @@ mod files;
 mod history;
 mod intake;
 mod issue;
+mod licensing;
 mod packs;
 mod parts;
 mod policies;

@@ -328,14 +328,14 @@ async fn stop(world: &World, id: InstructionId) -> Vec<u8> {
     envelope
 }
 
-async fn run(world: &World, session: &Session, id: InstructionId) {
+pub(super) async fn run(world: &World, session: &Session, id: InstructionId) {
     let number = session.connected.number;
     world.engine.sent(id, RoaringBitmap::from([number])).await.unwrap();
     world.engine.progress(number, id, TargetState::Running).await.unwrap();
     world.until_state(id, TargetState::Running).await;
 }
 
-async fn leave(world: &World, session: &Session) {
+pub(super) async fn leave(world: &World, session: &Session) {
     world.engine.disconnected(session.connected.number, session.connected.epoch).await.unwrap();
 }
 

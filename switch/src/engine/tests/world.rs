@@ -362,12 +362,21 @@ impl World {
     }
 
     pub(super) fn licence_for(&self, serial: u64, prefix: &str) -> Vec<u8> {
+        self.licence_of(serial, prefix, -3_600, 90 * 86_400)
+    }
+
+    /// A licence that is valid between these moments, milliseconds from now on.
+    pub(super) fn licence_within(&self, serial: u64, from_ms: i64, to_ms: i64) -> Vec<u8> {
+        self.licence_of(serial, "Acme", from_ms / 1000, to_ms / 1000)
+    }
+
+    fn licence_of(&self, serial: u64, prefix: &str, from_seconds: i64, to_seconds: i64) -> Vec<u8> {
         let terms = Terms {
             serial,
             licensee: "Acme Inc.".to_owned(),
             tenant: TENANT.to_owned(),
-            not_before: at(self.now_ms(), -3_600),
-            not_after: at(self.now_ms(), 90 * 86_400),
+            not_before: at(self.now_ms(), from_seconds),
+            not_after: at(self.now_ms(), to_seconds),
             refresh_by: None,
             features: [].into(),
             prefixes: [(prefix.to_owned(), [self.author.issued.certificate.thumbprint()].into())].into(),

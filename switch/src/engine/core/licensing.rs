@@ -1,0 +1,129 @@
+//! The licence: which one is in force, and what ends with the one before it (G1, G6).
+
+use std::sync::Arc;
+
+use muster_proto::common::v1::TargetState;
+use muster_proto::ids::Digest;
+use muster_signing::licence::Licence;
+use muster_signing::moment::shown;
+use roaring::RoaringBitmap;
+
+use super::held::{Held, HeldLicence};
+use super::ledgers::Active;
+use super::{Core, Moment};
+use crate::engine::clock::unix_time;
+use crate::engine::outgoing::To;
+use crate::engine::store::Write;
+use crate::engine::{EngineError, ShardMessage};
+
+/// By how much a serial may grow at once: enough for serials that are dates or moments, and too little for a typing error to use
+/// them up.
+const SERIAL_STEP_MAX: u64 = 1_000_000_000;
+
+/// The cause of transitions of targets whose definition lost its licence before the order was sent to them.
+const UNLICENSED: &str = "UNLICENSED";
+
+/// What became of an import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ImportedLicence {
+    /// The licence's serial.
+    pub(crate) serial: u64,
+    /// Queued targets that were refused, since it does not admit what they were to run.
+    pub(crate) refused_targets: u64,
+}
+
+impl Core {
+    /// Takes a verified licence and tells every session. The same bytes again change nothing.
+    pub(super) fn import_licence(
+        &mut self,
+        mut held: HeldLicence,
+        moment: Moment,
+    ) -> Result<ImportedLicence, EngineError> {
+        let serial = held.document.serial();
+        if held.document.tenant() != self.tenant {
+            return Err(EngineError::FailedPrecondition(format!(
+                "the licence is for tenant `{}`, this Switch serves `{}`; import the licence of this organisation",
+                held.document.tenant(),
+                self.tenant
+            )));
+        }
+        if let Some(known) = &self.catalogue.licence {
+            if known.digest == held.digest {
+                return Ok(ImportedLicence { serial, refused_targets: 0 });
+            }
+            if serial == known.document.serial() && known.text != held.text {
+                return Err(EngineError::FailedPrecondition(format!(
+                    "the licence has serial {serial}, as the one held, and another text; raise the serial of this one (G6)"
+                )));
+            }
+        }
+        // Also when the licence that had it is damaged: an older one must not come back.
+        let highest = self.marks.licence_serial;
+        if serial < highest {
+            return Err(EngineError::FailedPrecondition(format!(
+                "the licence has serial {serial}, the highest held was {highest}; a serial never goes back (G6)"
+            )));
+        }
+        if highest > 0 && serial > highest.saturating_add(SERIAL_STEP_MAX) {
+            return Err(EngineError::FailedPrecondition(format!(
+                "the licence has serial {serial}, the highest held was {highest}; a serial that grows by more than {SERIAL_STEP_MAX} at once is \
+                 taken for a slip of the pen, since none can go back: issue it with serial {}",
+                highest.saturating_add(1)
+            )));
+        }
+        if !held.is_valid_at(moment.now_ms) {
+            let terms = held.document.terms();
+            return Err(EngineError::FailedPrecondition(format!(
+                "licence {serial} is valid from {} to {}, and it is {} here; import it then, or issue one that is valid now",
+                shown(terms.not_before.as_secs()),
+                shown(terms.not_after.as_secs()),
+                shown(unix_time(moment.now_ms).as_secs())
+            )));
+        }
+        self.require_disk(held.envelope.len(), moment)?;
+        held.imported_at_ms = moment.now_ms;
+        self.marks.licence += 1;
+        self.marks.licence_serial = serial;
+        self.out
+            .writes
+            .push(Write::Licence { position: self.marks.licence, record: Box::new(held.record()) });
+        self.out.messages.push((To::All, ShardMessage::LicenceNotice { digest: held.digest }));
+        Arc::make_mut(&mut self.catalogue).licence = Some(Arc::new(held));
+        self.out.catalogue = Some(Arc::clone(&self.catalogue));
+        let refused_targets = self.refuse_unlicensed();
+        Ok(ImportedLicence { serial, refused_targets })
+    }
+
+    /// Refuses what is queued under a prefix, a signer or a version that the licence in force does not admit (G1); returns how many
+    /// targets that were. Devices that have the order already judge it by the licence that they are told of now.
+    fn refuse_unlicensed(&mut self) -> u64 {
+        let lost =
+            self.active.iter().filter(|(_, active)| !active.queued().is_empty() && !self.admits(active));
+        let lost: Vec<(i64, RoaringBitmap)> =
+            lost.map(|(position, active)| (*position, active.queued().clone())).collect();
+        for (position, queued) in &lost {
+            tracing::warn!(
+                position,
+                targets = queued.len(),
+                "queued targets are refused: their definition lost its licence"
+            );
+            self.advance(*position, queued, TargetState::Refused, UNLICENSED);
+        }
+        lost.iter().map(|(_, queued)| queued.len()).sum()
+    }
+
+    /// Returns whether the licence admits what an instruction runs. A definition that is not held, because it is damaged, is not judged
+    /// here: clients do.
+    fn admits(&self, active: &Active) -> bool {
+        let digest = Digest::try_from(&active.definition_digest[..]).ok();
+        let held = digest.and_then(|digest| self.catalogue.definition_by_digest(digest));
+        held.is_none_or(|held| self.catalogue.admits(held))
+    }
+}
+
+impl Held<Licence> {
+    /// Returns whether the licence is in its validity.
+    pub(crate) fn is_valid_at(&self, now_ms: i64) -> bool {
+        self.document.is_valid_at(unix_time(now_ms))
+    }
+}

@@ -1,0 +1,107 @@
+//! The licence flips what is imported and ends what is queued (G1), and a slip of the pen does not use up its serials (G6).
+
+use muster_proto::common::v1::TargetState;
+use muster_signing::envelope::{self, ContentType};
+
+use super::stops::{leave, run};
+use super::world::*;
+use crate::engine::clock::unix_time;
+use crate::engine::{EngineError, ImportedLicence};
+
+#[tokio::test]
+async fn g1_what_is_queued_under_a_lost_prefix_is_refused_and_nobody_gets_it_when_the_prefix_comes_back() {
+    let world = World::new().await;
+    let here = world.connect("w1.acme.local").await;
+    leave(&world, &world.connect("w2.acme.local").await).await;
+    let id = world.issue("").await;
+    run(&world, &here, id).await;
+
+    let lost = world.engine.import_licence(world.licence_for(2, "Other")).await.unwrap();
+    let back = world.engine.import_licence(world.licence(3)).await.unwrap();
+
+    assert_eq!(lost, ImportedLicence { serial: 2, refused_targets: 1 });
+    assert_eq!(back, ImportedLicence { serial: 3, refused_targets: 0 });
+    let expected = [(TargetState::Running, 1), (TargetState::Refused, 1)];
+    assert_eq!(counts(&world.engine.reader().instruction(id).unwrap()), expected);
+    // It is as durable as the licence.
+    let world = world.killed();
+    assert_eq!(counts(&world.engine.reader().instruction(id).unwrap()), expected);
+    assert!(world.connect("w2.acme.local").await.connected.due.is_empty());
+}
+
+#[tokio::test]
+async fn g1_a_signature_that_is_not_licensed_takes_no_licensed_one_of_the_same_version_out_of_use() {
+    let world = World::new().await;
+    world.connect("w1.acme.local").await;
+    let licensed = world.engine.reader().definition(DEFINITION, "").unwrap().0;
+    let mallory = world.author.signer("mallory");
+    let by_mallory = |select: &str| {
+        let text = definition_text(&licensed.version, select);
+        envelope::sign(text.as_bytes(), ContentType::Definition, &mallory, unix_time(world.now_ms())).unwrap()
+    };
+
+    let other = world.engine.import_definition(by_mallory("SELECT 2 AS one")).await;
+    let same = world.engine.import_definition(by_mallory("SELECT 1 AS one")).await.unwrap();
+
+    assert!(matches!(other, Err(EngineError::FailedPrecondition(_))), "{other:?}");
+    assert!(!same.licensed);
+    let shown = world.engine.reader().definition(DEFINITION, "").unwrap().0;
+    assert_eq!((shown.digest, shown.licensed), (licensed.digest, true));
+    assert!(world.prepare("").await.is_ok());
+    let world = world.killed();
+    assert!(world.engine.reader().definition(DEFINITION, "").unwrap().0.licensed, "nor after a restart");
+}
+
+#[tokio::test]
+async fn g1_a_text_that_is_not_licensed_keeps_no_licensed_one_out() {
+    let world = World::new().await;
+    let mallory = world.author.signer("mallory");
+    let text = definition_text("2.0.0", "SELECT 2 AS one");
+    let squatting =
+        envelope::sign(text.as_bytes(), ContentType::Definition, &mallory, unix_time(world.now_ms()));
+    world.engine.import_definition(squatting.unwrap()).await.unwrap();
+
+    let ours = world.engine.import_definition(world.definition("2.0.0")).await.unwrap();
+
+    assert!(ours.licensed);
+    assert_eq!(world.engine.reader().definition(DEFINITION, "2.0.0").unwrap().0.digest, ours.digest);
+}
+
+#[tokio::test]
+async fn a_version_is_held_with_a_bounded_number_of_signatures() {
+    let world = World::new().await;
+    let sign = |name: String| {
+        let text = definition_text("3.0.0", "SELECT 1 AS one");
+        let signer = world.author.signer(&name);
+        envelope::sign(text.as_bytes(), ContentType::Definition, &signer, unix_time(world.now_ms())).unwrap()
+    };
+    for number in 0..16 {
+        world.engine.import_definition(sign(format!("author{number}"))).await.unwrap();
+    }
+
+    let one_more = world.engine.import_definition(sign("author16".to_owned())).await;
+
+    assert!(
+        matches!(&one_more, Err(EngineError::FailedPrecondition(why)) if why.contains("16 signatures")),
+        "{one_more:?}"
+    );
+}
+
+#[tokio::test]
+async fn g6_a_licence_that_is_not_valid_now_or_whose_serial_leaps_changes_nothing() {
+    let world = World::new().await;
+    let day_ms = 86_400_000;
+    let refused = |licence: Vec<u8>| {
+        let engine = world.engine.clone();
+        async move { engine.import_licence(licence).await.unwrap_err().to_string() }
+    };
+
+    let early = refused(world.licence_within(5, 10 * day_ms, 20 * day_ms)).await;
+    let late = refused(world.licence_within(5, -20 * day_ms, -10 * day_ms)).await;
+    let leap = refused(world.licence(1_000_000_002)).await;
+
+    assert!(early.contains("is valid from") && late.contains("is valid from"), "{early} {late}");
+    assert!(leap.contains("issue it with serial 2"), "{leap}");
+    assert_eq!(world.engine.reader().status().licence_serial, 1);
+    assert!(world.engine.import_licence(world.licence(1_000_000_001)).await.is_ok());
+}
