@@ -11,5 +11,7 @@ mod sandbox;
 #[cfg(test)]
 mod scripts;
 #[cfg(test)]
+mod scripts_apart;
+#[cfg(test)]
 mod support;
 mod tables;

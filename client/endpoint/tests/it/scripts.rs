@@ -3,7 +3,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use muster_endpoint::{
-    Answer, Content, Given, QueryError, QueryLimits, Reach, RowColumn, RowKind, SandboxProfile, Script,
+    Answer, Content, Given, HelperCommand, QueryError, QueryLimits, Reach, RowColumn, RowKind, SandboxProfile, Script,
     ScriptText, SqlValue, run_script,
 };
 use tempfile::TempDir;
@@ -12,7 +12,7 @@ use crate::hostile::{CANARY_SLEEP, strings};
 use crate::sandbox::can_make_every_layer;
 use crate::support::{helper, lacks};
 
-fn script(text: &str) -> Script {
+pub(crate) fn script(text: &str) -> Script {
     Script {
         interpreter: "/bin/sh".into(),
         text: ScriptText::Inline(text.to_owned()),
@@ -26,17 +26,21 @@ fn script(text: &str) -> Script {
     }
 }
 
-fn action(text: &str) -> Script {
+pub(crate) fn action(text: &str) -> Script {
     Script { reach: Reach::Changes, ..script(text) }
 }
 
-fn within(run_time: Duration, script: Script) -> Script {
+pub(crate) fn within(run_time: Duration, script: Script) -> Script {
     Script { limits: QueryLimits { run_time, ..script.limits }, ..script }
 }
 
-fn run(script: Script) -> Result<Answer, QueryError> {
+pub(crate) fn run(script: Script) -> Result<Answer, QueryError> {
+    run_by(&helper(), script)
+}
+
+pub(crate) fn run_by(helper: &HelperCommand, script: Script) -> Result<Answer, QueryError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(run_script(&helper(), script))
+    runtime.block_on(run_script(helper, script))
 }
 
 /// What a script says in its one column.
@@ -47,14 +51,14 @@ fn said(script: Script) -> Vec<String> {
 }
 
 #[track_caller]
-fn problem(script: Script) -> String {
+pub(crate) fn problem(script: Script) -> String {
     let error = run(script).unwrap_err();
     let QueryError::Script { message } = error else { panic!("{error:?}") };
     message
 }
 
 /// Processes that were called with this.
-fn processes(with: &str) -> Vec<String> {
+pub(crate) fn processes(with: &str) -> Vec<String> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
     let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
@@ -62,7 +66,7 @@ fn processes(with: &str) -> Vec<String> {
 }
 
 #[track_caller]
-fn gone(with: &str) {
+pub(crate) fn gone(with: &str) {
     let until = Instant::now() + Duration::from_secs(10);
     while Instant::now() < until {
         if processes(with).is_empty() {

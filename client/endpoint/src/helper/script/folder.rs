@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Gid, Uid, chown, geteuid, mkdtemp};
+use nix::unistd::{Gid, Uid, geteuid, mkdtemp, setfsgid, setfsuid};
 
 use crate::helper::sandbox::NOBODY;
 
@@ -13,52 +13,98 @@ const PLACE: &str = "/tmp";
 /// How they are called: this, the watching process's number, six characters that nobody guesses.
 const PREFIX: &str = "muster-step-";
 
+/// Whose a folder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// The client's user.
+    Client,
+    /// That of a strict script.
+    Nobody,
+}
+
 /// A folder of mode 0700, removed with what is in it when this is dropped.
 #[derive(Debug)]
-pub(super) struct Folder(PathBuf);
+pub(super) struct Folder {
+    path: PathBuf,
+    owner: Owner,
+}
 
 impl Folder {
     /// Makes one; `nobody`'s where the script will be.
     pub(super) fn make(is_strict: bool) -> Result<Self, String> {
         sweep(Path::new(PLACE), |pid| Path::new("/proc").join(pid).exists());
+        let owner = if is_strict && geteuid().is_root() { Owner::Nobody } else { Owner::Client };
         let template = Path::new(PLACE).join(format!("{PREFIX}{}-XXXXXX", std::process::id()));
-        let folder = mkdtemp(&template).map(Self).map_err(|error| {
+        let path = as_owner(owner, || mkdtemp(&template)).map_err(|error| {
             format!("no folder of its own in {PLACE}: {error}; let the client write there")
         })?;
-        if is_strict && geteuid().is_root() {
-            let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
-            chown(&folder.0, Some(user), Some(group))
-                .map_err(|error| format!("its folder {} cannot be nobody's: {error}", folder.0.display()))?;
+        let folder = Self { path, owner };
+        let is_its = folder.path.symlink_metadata().is_ok_and(|made| Some(owner) == Owner::of(made.uid()));
+        if !is_its {
+            let path = folder.path.display();
+            return Err(format!(
+                "its folder {path} cannot be nobody's; let the client become nobody (CAP_SETUID, CAP_SETGID)"
+            ));
         }
         Ok(folder)
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
         // What cannot go is swept by the next script's helper.
-        let _tried: io::Result<()> = fs::remove_dir_all(&self.0);
+        let _tried: io::Result<()> = as_owner(self.owner, || fs::remove_dir_all(&self.path));
+    }
+}
+
+impl Owner {
+    /// Whose the folders of a user are; none: they are not ours.
+    fn of(user: u32) -> Option<Self> {
+        let own = geteuid();
+        if user == own.as_raw() {
+            Some(Self::Client)
+        } else if own.is_root() && user == NOBODY {
+            Some(Self::Nobody)
+        } else {
+            None
+        }
+    }
+}
+
+/// Does something to files as their owner, in this thread alone. Root then needs no right to give files away or to write where another user may
+/// (`CAP_CHOWN`, `CAP_DAC_OVERRIDE`), which the shipped unit does not give it, and has none while it touches what another made.
+fn as_owner<T>(owner: Owner, act: impl FnOnce() -> T) -> T {
+    match owner {
+        Owner::Client => act(),
+        Owner::Nobody => {
+            let group = setfsgid(Gid::from_raw(NOBODY));
+            let user = setfsuid(Uid::from_raw(NOBODY));
+            let done = act();
+            setfsuid(user);
+            setfsgid(group);
+            done
+        }
     }
 }
 
 /// Removes the folders of helpers that are gone: one that was killed leaves its own.
 fn sweep(place: &Path, is_there: impl Fn(&str) -> bool) {
-    let own = geteuid().as_raw();
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
         // Anybody can make a folder of such a name.
-        let is_ours = || {
-            entry.path().symlink_metadata().is_ok_and(|folder| {
-                folder.is_dir() && (folder.uid() == own || own == 0 && folder.uid() == NOBODY)
-            })
+        let owner = || {
+            let found = entry.path().symlink_metadata().ok().filter(fs::Metadata::is_dir)?;
+            Owner::of(found.uid())
         };
-        if pid.is_some_and(|pid| !is_there(pid)) && is_ours() {
-            let _tried: io::Result<()> = fs::remove_dir_all(entry.path());
+        if pid.is_some_and(|pid| !is_there(pid))
+            && let Some(owner) = owner()
+        {
+            let _tried: io::Result<()> = as_owner(owner, || fs::remove_dir_all(entry.path()));
         }
     }
 }
@@ -80,5 +126,59 @@ mod tests {
         let is_left = |name: &str| place.path().join(name).exists();
         assert!(!is_left("muster-step-7-abcdef"));
         assert!(is_left("muster-step-8-abcdef") && is_left("muster-other-7"));
+    }
+
+    /// Set in the process that has no more rights than the unit gives.
+    const WITH_THE_UNITS_RIGHTS: &str = "MUSTER_TEST_WITH_THE_UNITS_RIGHTS";
+
+    #[test]
+    fn a_strict_scripts_folder_is_made_and_removed_with_the_rights_that_the_shipped_unit_has() {
+        if std::env::var_os(WITH_THE_UNITS_RIGHTS).is_some() {
+            return make_fill_and_remove();
+        }
+        if !geteuid().is_root() {
+            let may_skip = std::env::var("MUSTER_TEST_MAY_SKIP").unwrap_or_default();
+            assert!(may_skip.split(',').any(|one| one.trim() == "root"), "needs root");
+            return;
+        }
+        let unit = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../deploy/systemd/muster-client.service"
+        ));
+        let rights = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
+        let rights = rights.split(' ').map(|right| format!(",+{}", &right["CAP_".len()..].to_lowercase()));
+        let this = "helper::script::folder::tests::a_strict_scripts_folder_is_made_and_removed_with_the_rights_that_the_shipped_unit_has";
+
+        let run = std::process::Command::new("setpriv")
+            .args(["--bounding-set", &format!("-all{}", rights.collect::<String>())])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", this, "--nocapture"])
+            .env(WITH_THE_UNITS_RIGHTS, "1")
+            .output()
+            .unwrap();
+
+        let said = String::from_utf8_lossy(&run.stdout);
+        assert!(run.status.success() && said.contains("1 passed"), "{said}{run:?}");
+    }
+
+    fn make_fill_and_remove() {
+        let folder = Folder::make(true).unwrap();
+        let path = folder.path().to_owned();
+        let found = path.symlink_metadata().unwrap();
+        assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (NOBODY, NOBODY, 0o700));
+        let write = || fs::write(path.join("file"), "x");
+        // Root has no right here but to look.
+        assert!(write().is_err());
+
+        as_owner(Owner::Nobody, || {
+            write().unwrap();
+            fs::create_dir(path.join("below")).unwrap();
+            fs::write(path.join("below/file"), "x").unwrap();
+        });
+        drop(folder);
+
+        assert!(!path.exists());
+        let own = Folder::make(false).unwrap();
+        fs::write(own.path().join("file"), "it is root's again").unwrap();
     }
 }
