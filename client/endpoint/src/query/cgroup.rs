@@ -4,10 +4,17 @@
 //! that the subtree doesn't pass on are not used, and told; `cgroup.kill` works without any. A group passes controllers on
 //! only if it has no process of its own, so a client that is alone in its group moves into a subgroup ([`SUBGROUP`]), and
 //! helpers get theirs beside it.
+//!
+//! A group is called after its keeper, the process that ends it. What a keeper left that was killed itself, the client ends
+//! when it sees that, and else the next helper or client: whatever is in the group of a keeper that is gone is killed.
+use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Where cgroup v2 is mounted, alone or beside v1.
 const MOUNTS: &[&str] = &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -23,8 +30,13 @@ const SUBGROUP: &str = "muster-agent";
 /// What the delegated group is asked to pass on.
 const CONTROLLERS: &str = "+memory +pids";
 
-/// How the groups are called: this, the helper's process number, a number.
+/// How the groups are called: this, their keeper's process number, a number.
 const PREFIX: &str = "muster-sql-";
+/// Names that are tried for one group: a process number may come again before the group of its last bearer is removed.
+const NAMES_MAX: usize = 16;
+/// Looks at who is in a group whose processes are killed one by one. None that was killed starts another, so a look that
+/// shows no new one is the last.
+const LOOKS_MAX: usize = 64;
 
 /// A control group, removed when it is dropped.
 #[derive(Debug)]
@@ -33,16 +45,15 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Puts process `pid` into a group of its own, of at most so many processes. Says which limits the group cannot set, as `cgroup: reason`.
+    /// Puts process `pid` into a group of its own, of at most so many processes, which `keeper` ends. Says which limits the group cannot
+    /// set, as `cgroup: reason`.
     ///
     /// # Errors
     /// Says why there is no group, as `cgroup: reason`, short enough for a result.
-    pub(crate) fn around(pid: u32, processes_max: u32) -> Result<(Self, Vec<String>), String> {
+    pub(crate) fn around(pid: u32, keeper: u32, processes_max: u32) -> Result<(Self, Vec<String>), String> {
         let parent = delegated(own_folder()?);
-        sweep(&parent, |pid| Path::new("/proc").join(pid).exists());
-        let folder = parent.join(name(pid));
-        fs::create_dir(&folder).map_err(|error| reason("create", &folder, &error))?;
-        let group = Self { folder };
+        sweep(&parent, is_running);
+        let group = Self { folder: make(&parent, keeper)? };
         group
             .write("cgroup.procs", &pid.to_string())
             .map_err(|error| reason("join", &group.folder, &error))?;
@@ -67,8 +78,7 @@ impl Cgroup {
 
     /// Kills whatever is in the group.
     pub(crate) fn kill(&self) {
-        // Absent before Linux 5.14; the process group is killed beside it.
-        let _tried: io::Result<()> = self.write("cgroup.kill", "1");
+        kill_all(&self.folder);
     }
 
     fn write(&self, file: &str, value: &str) -> io::Result<()> {
@@ -94,6 +104,15 @@ pub(crate) fn move_aside() {
     if let Err(reason) = moved {
         tracing::debug!(reason, "helpers are limited without controllers of control groups");
     }
+    // What was killed together with the client that would have ended it.
+    if let Ok(own) = own_folder() {
+        sweep(&delegated(own), is_running);
+    }
+}
+
+/// Ends what a keeper left that is gone, and was waited for. Returns whether something is left of it yet.
+pub(crate) fn end_groups_of(keeper: u32) -> bool {
+    own_folder().is_ok_and(|own| end_groups(&delegated(own), |of| of == keeper.to_string()))
 }
 
 fn move_below(own: &Path, pid: u32) -> io::Result<()> {
@@ -132,25 +151,88 @@ fn own_folder() -> Result<PathBuf, String> {
     own.map(|own| mount.join(own)).ok_or_else(|| "cgroup: this process is in no v2 group".to_owned())
 }
 
-/// Removes the groups of helpers that are gone: a client that died, or a query that was dropped, left them.
+/// Ends and removes the groups of keepers that are gone: a client or a helper that was killed, or a query that was dropped, left them.
 ///
-/// A group is made while its helper is there, waited for or not, so a group without a process is nobody's.
+/// A group is made while its keeper is there, waited for or not, so a group without one is nobody's.
 fn sweep(parent: &Path, is_there: impl Fn(&str) -> bool) {
+    // What is killed goes in a moment, and its group with the next sweep.
+    let _is_left = end_groups(parent, |keeper| !is_there(keeper));
+}
+
+/// Whether a process is there.
+fn is_running(pid: &str) -> bool {
+    Path::new("/proc").join(pid).exists()
+}
+
+/// Ends and removes the groups of those keepers. Returns whether one is left yet.
+fn end_groups(parent: &Path, is_of: impl Fn(&str) -> bool) -> bool {
+    let mut is_left = false;
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-        if pid.is_some_and(|pid| !is_there(pid)) {
+        let keeper = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        let folder = entry.path();
+        // Processes of another namespace have no number here, nor would their keeper have.
+        let is_foreign = || members(&folder).contains(&0);
+        if keeper.is_some_and(&is_of) && !is_foreign() {
+            kill_all(&folder);
             // Another sweep may have been faster.
-            let _tried: io::Result<()> = fs::remove_dir(entry.path());
+            let removed = fs::remove_dir(&folder);
+            is_left |= removed.is_err_and(|error| error.kind() != io::ErrorKind::NotFound);
+        }
+    }
+    is_left
+}
+
+/// Kills whatever is in a group.
+fn kill_all(group: &Path) {
+    if order(group, "cgroup.kill").is_ok() {
+        return;
+    }
+    // Before Linux 5.14. What is frozen starts nothing more, and is killed all the same.
+    let _none_before_5_2: io::Result<()> = order(group, "cgroup.freeze");
+    let mut killed = BTreeSet::new();
+    for _ in 0..LOOKS_MAX {
+        let found: Vec<i32> =
+            members(group).into_iter().filter(|pid| *pid > 0 && !killed.contains(pid)).collect();
+        if found.is_empty() {
+            return;
+        }
+        for pid in found {
+            let _gone: nix::Result<()> = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            killed.insert(pid);
         }
     }
 }
 
-/// A name that no earlier helper of this process has, for a process number may come again.
-fn name(pid: u32) -> String {
+/// Returns who is in a group.
+fn members(group: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.trim().parse().ok()).collect()
+}
+
+/// Writes 1 into a file of a group that is there.
+fn order(group: &Path, file: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(group.join(file))?.write_all(b"1")
+}
+
+/// Makes a folder of a name that no earlier group has.
+fn make(parent: &Path, keeper: u32) -> Result<PathBuf, String> {
+    let mut tried = 0;
+    loop {
+        let folder = parent.join(name(keeper));
+        tried += 1;
+        match fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tried < NAMES_MAX => {}
+            Err(error) => return Err(reason("create", &folder, &error)),
+        }
+    }
+}
+
+fn name(keeper: u32) -> String {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    format!("{PREFIX}{pid}-{number}")
+    format!("{PREFIX}{keeper}-{number}")
 }
 
 /// Says what did not work. The folder, of any length, is told here and not in the result.
@@ -161,6 +243,10 @@ fn reason(step: &str, folder: &Path, error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::Command;
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -228,5 +314,50 @@ mod tests {
         let is_left = |name: &str| parent.path().join(name).exists();
         assert!(!is_left("muster-sql-7-0"));
         assert!(is_left("muster-sql-8-1") && is_left("system.slice"));
+    }
+
+    #[test]
+    fn a_group_of_a_name_that_is_taken_gets_another() {
+        let parent = tempfile::tempdir().unwrap();
+        let first = make(parent.path(), 7).unwrap();
+        let number: u64 = first.to_string_lossy().rsplit_once('-').unwrap().1.parse().unwrap();
+        for taken in 1..5 {
+            fs::create_dir(parent.path().join(format!("{PREFIX}8-{}", number + taken))).unwrap();
+        }
+
+        assert!(make(parent.path(), 8).unwrap().is_dir());
+    }
+
+    #[test]
+    fn where_a_group_cannot_be_killed_as_one_each_of_its_processes_is_and_no_other() {
+        let parent = tempfile::tempdir().unwrap();
+        let sleeps: Vec<_> =
+            (0..4).map(|_| Command::new("sleep").arg("98.2234001").spawn().unwrap()).collect();
+        let pid = |at: usize| sleeps[at].id();
+        // A process without a number here is one of another namespace.
+        for (name, members) in [
+            ("muster-sql-7-0", format!("{}\n{}\n", pid(0), pid(1))),
+            ("muster-sql-8-0", format!("{}\n", pid(2))),
+            ("muster-sql-9-0", format!("{}\n0\n", pid(3))),
+        ] {
+            fs::create_dir(parent.path().join(name)).unwrap();
+            fs::write(parent.path().join(name).join("cgroup.procs"), members).unwrap();
+        }
+
+        sweep(parent.path(), |pid| pid == "8");
+
+        let signals: Vec<_> = sleeps
+            .into_iter()
+            .map(|mut sleep| {
+                let ended = (0..100).find_map(|_| {
+                    std::thread::sleep(Duration::from_millis(2));
+                    sleep.try_wait().unwrap()
+                });
+                sleep.kill().unwrap();
+                sleep.wait().unwrap();
+                ended.and_then(|status| status.signal())
+            })
+            .collect();
+        assert_eq!(signals, [Some(9), Some(9), None, None]);
     }
 }

@@ -6,9 +6,9 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use super::cgroup::{Cgroup, QUERY_PROCESSES_MAX};
+use super::cgroup::{Cgroup, QUERY_PROCESSES_MAX, end_groups_of};
 use super::{Answer, HelperCommand, Query, QueryLimits, RUN_GRACE, SQL_BYTES_MAX, SandboxProfile};
 use crate::action::Action;
 use crate::error::QueryError;
@@ -18,6 +18,8 @@ use crate::value::SqlValue;
 
 /// How long a killed helper may take to be gone; the kernel ends it when it leaves a system call.
 const REAP_GRACE: Duration = Duration::from_secs(2);
+/// How long to wait between two looks at what is left of a control group.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Runs a query in a helper of its own.
 ///
@@ -99,6 +101,7 @@ impl From<std::io::Error> for Interruption {
 /// A running helper. Dropped, it is killed.
 struct Helper {
     child: Child,
+    pid: u32,
     input: Option<ChildStdin>,
     output: ChildStdout,
     group: Group,
@@ -128,7 +131,7 @@ impl Helper {
         };
         // The helper waits for its request, so it does nothing before it is in the group.
         let (cgroup, missing) = match ends {
-            Ends::ByKill => match Cgroup::around(pid, QUERY_PROCESSES_MAX) {
+            Ends::ByKill => match Cgroup::around(pid, pid, QUERY_PROCESSES_MAX) {
                 Ok((cgroup, missing)) => (Some(cgroup), missing),
                 Err(reason) => (None, vec![reason]),
             },
@@ -136,7 +139,7 @@ impl Helper {
             Ends::ByItself => (None, Vec::new()),
         };
         let leader = i32::try_from(pid).ok().map(Pid::from_raw);
-        Ok(Self { child, input: Some(input), output, group: Group { leader, cgroup, ends }, missing, ends })
+        Ok(Self { child, pid, input: Some(input), output, group: Group { leader, cgroup, ends }, missing, ends })
     }
 
     /// Has the request answered, and ends.
@@ -200,16 +203,31 @@ impl Helper {
             if let Ok(Ok(status)) = ended {
                 // Waited for, its number may be another's.
                 self.group.leader = None;
+                end_left_by(self.pid).await;
                 return Some(status);
             }
         }
         let ended = self.child.try_wait().ok().flatten();
         self.group.kill();
         drop(self.input.take());
-        match ended {
+        let status = match ended {
             Some(status) => Some(status),
-            None => timeout_at(Instant::now() + REAP_GRACE, self.child.wait()).await.ok()?.ok(),
+            None => {
+                timeout_at(Instant::now() + REAP_GRACE, self.child.wait()).await.ok().and_then(Result::ok)
+            }
+        };
+        if self.ends == Ends::ByItself {
+            end_left_by(self.pid).await;
         }
+        status
+    }
+}
+
+/// Ends what a helper left that ended what it watched over, or was killed before it could; at most [`REAP_GRACE`].
+async fn end_left_by(pid: u32) {
+    let until = Instant::now() + REAP_GRACE;
+    while end_groups_of(pid) && Instant::now() < until {
+        sleep(LOOK_AGAIN).await;
     }
 }
 

@@ -71,6 +71,9 @@ pub(crate) struct Launch {
     /// Whether it may change the machine.
     #[prost(bool, tag = "5")]
     pub(crate) changes: bool,
+    /// How many processes it may have; 0: its control group says so.
+    #[prost(uint32, tag = "6")]
+    pub(crate) processes_max: u32,
 }
 
 /// The process is shut in, and becomes the script next, unless it tells why not.

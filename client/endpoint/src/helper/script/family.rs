@@ -1,6 +1,5 @@
 //! A script and everything that comes of it: started, waited for, and ended as a whole.
-use std::collections::HashMap;
-use std::fs;
+use std::collections::HashSet;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -18,6 +17,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::folder::Folder;
+use super::tree::descendants;
 use crate::error::QueryError;
 use crate::helper::execute::ExecuteError;
 use crate::helper::protocol::{self, Request};
@@ -46,6 +46,7 @@ pub(super) struct Family {
     child: Child,
     bond: Arc<Bond>,
     path: std::path::PathBuf,
+    processes_max: Option<u32>,
 }
 
 /// A script that runs.
@@ -92,20 +93,22 @@ impl Family {
         let leader =
             i32::try_from(child.id()).map(Pid::from_raw).map_err(|error| spawn(error.to_string()))?;
         // It waits for its request, so it does nothing before it is in the group.
-        let cgroup = match Cgroup::around(child.id(), SCRIPT_PROCESSES_MAX) {
-            Ok((cgroup, lacks)) => {
-                missing.extend(lacks);
-                Some(cgroup)
-            }
-            Err(reason) => {
-                missing.push(reason);
-                None
-            }
+        let (cgroup, lacks) = match Cgroup::around(child.id(), std::process::id(), SCRIPT_PROCESSES_MAX) {
+            Ok((cgroup, lacks)) => (Some(cgroup), lacks),
+            Err(reason) => (None, vec![reason]),
         };
+        let is_bounded = cgroup.is_some() && !lacks.iter().any(|lack| lack.contains("pids"));
+        missing.extend(lacks);
         let path = folder.path().to_owned();
         let (is_late, is_gone) = (AtomicBool::new(false), AtomicBool::new(false));
         let bond = Bond { leader, cgroup, folder: Mutex::new(Some(folder)), is_late, is_gone };
-        Ok((Self { child, bond: Arc::new(bond), path }, missing))
+        let processes_max = (!is_bounded).then_some(SCRIPT_PROCESSES_MAX);
+        Ok((Self { child, bond: Arc::new(bond), path, processes_max }, missing))
+    }
+
+    /// How many processes the script may have; none: its control group says so.
+    pub(super) const fn processes_max(&self) -> Option<u32> {
+        self.processes_max
     }
 
     /// The folder of its own.
@@ -206,6 +209,7 @@ impl Bond {
     fn end(&self) {
         let begun = Instant::now();
         let own = std::process::id().cast_signed();
+        let mut known = HashSet::new();
         loop {
             if let Some(cgroup) = &self.cgroup {
                 cgroup.kill();
@@ -214,54 +218,25 @@ impl Bond {
                 // An empty group is none to kill.
                 let _tried: nix::Result<()> = killpg(self.leader, Signal::SIGKILL);
             }
-            let left = descendants(own, &processes());
+            let left = descendants(own);
             if left.is_empty() || begun.elapsed() > GONE_GRACE {
                 return;
             }
+            let mut is_growing = false;
             for pid in left {
                 let _gone: nix::Result<()> = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                is_growing |= known.insert(pid);
             }
-            thread::sleep(LOOK_AGAIN);
+            // Who was not there at the last look may have started others before it was killed.
+            if !is_growing {
+                thread::sleep(LOOK_AGAIN);
+            }
         }
     }
 
     fn remove_folder(&self) {
         drop(self.folder.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
-}
-
-/// Returns what comes of a process: its children, and theirs.
-fn descendants(of: i32, parents: &HashMap<i32, i32>) -> Vec<i32> {
-    let mut found = vec![of];
-    let mut at = 0;
-    while let Some(parent) = found.get(at).copied() {
-        at += 1;
-        let children = parents.iter().filter(|(pid, its)| **its == parent && !found.contains(pid));
-        let children: Vec<i32> = children.map(|(pid, _)| *pid).collect();
-        found.extend(children);
-    }
-    found.split_off(1)
-}
-
-/// Returns the parent of every process that has not ended.
-fn processes() -> HashMap<i32, i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| {
-            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-            let stat = fs::read(entry.path().join("stat")).ok()?;
-            parent(&String::from_utf8_lossy(&stat)).map(|parent| (pid, parent))
-        })
-        .collect()
-}
-
-/// Returns the parent in a process's `stat`; none of one that has ended. Its name may be anything, also `) R 1`.
-fn parent(stat: &str) -> Option<i32> {
-    let (_, after) = stat.rsplit_once(") ")?;
-    let mut words = after.split(' ');
-    let has_ended = matches!(words.next()?, "Z" | "X");
-    let parent = words.next()?.parse().ok()?;
-    (!has_ended).then_some(parent)
 }
 
 /// Most bytes that are kept of what a script writes on standard error.
@@ -276,28 +251,5 @@ fn tail(mut errors: ChildStderr) -> Vec<u8> {
         kept.extend_from_slice(buffer.get(..read).unwrap_or_default());
         let surplus = kept.len().saturating_sub(ERRORS_BYTES_MAX);
         kept.drain(..surplus);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_parent_is_read_whatever_the_process_is_called() {
-        assert_eq!(parent("7 (sh) S 3 7 7 0 -1"), Some(3));
-        assert_eq!(parent("7 (a) R 1 b) S 3 7 7 0 -1"), Some(3));
-        assert_eq!(parent("7 (sh) Z 3 7 7 0 -1"), None);
-        assert_eq!(parent(""), None);
-    }
-
-    #[test]
-    fn descendants_are_children_and_theirs_and_no_others() {
-        let parents = HashMap::from([(2, 1), (3, 2), (4, 3), (5, 1), (6, 6), (1, 0)]);
-
-        let mut found = descendants(2, &parents);
-
-        found.sort_unstable();
-        assert_eq!(found, [3, 4]);
     }
 }

@@ -24,7 +24,7 @@ pub(in crate::helper) fn launch(
     let folder = PathBuf::from(OsString::from_vec(launch.folder.clone()));
     let is_confined = request.strict || !launch.changes;
     let mut missing = request.missing.clone();
-    missing.extend(layers::limit(run_time, is_confined));
+    missing.extend(layers::limit(run_time, is_confined, launch.processes_max));
     // What keeps the machine as it is, apart from what only bounds or tells.
     let mut loose = layers::no_new_privs();
     if request.strict {

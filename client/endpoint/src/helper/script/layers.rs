@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::getuid;
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch, apply_filter_all_threads,
@@ -19,6 +20,7 @@ use seccompiler::{
 #[cfg(target_arch = "x86_64")]
 use super::calls::NEEDED_X86_64;
 use super::calls::{NAMESPACES, NEEDED, NOTICES, REQUESTS, SIGNALS};
+use super::tree::threads_of;
 #[cfg(target_arch = "x86_64")]
 use crate::helper::calls::REFUSED_X86_64;
 use crate::helper::calls::{REFUSED, SETRLIMIT};
@@ -37,8 +39,8 @@ const PROCESSOR_GRACE: Duration = Duration::from_secs(2);
 /// What is written to only to be lost, and where programs expect that they may.
 const SINKS: [&str; 2] = ["/dev/null", "/dev/full"];
 
-/// Sets the resource limits.
-pub(super) fn limit(run_time: Duration, is_confined: bool) -> Vec<String> {
+/// Sets the resource limits; `processes_max` 0: no limit of processes.
+pub(super) fn limit(run_time: Duration, is_confined: bool, processes_max: u32) -> Vec<String> {
     let seconds = (run_time + PROCESSOR_GRACE).as_secs().saturating_add(1);
     let mut limits = vec![
         (Resource::RLIMIT_AS, ADDRESS_BYTES_MAX),
@@ -48,6 +50,11 @@ pub(super) fn limit(run_time: Duration, is_confined: bool) -> Vec<String> {
     ];
     if is_confined {
         limits.push((Resource::RLIMIT_FSIZE, FILE_BYTES_MAX));
+    }
+    // It counts all that a user has, and holds for every user but root.
+    if processes_max > 0 && !getuid().is_root() {
+        let others = threads_of(getuid().as_raw());
+        limits.push((Resource::RLIMIT_NPROC, others.saturating_add(processes_max.into())));
     }
     let set = |(resource, value): &(Resource, u64)| {
         Some(format!("rlimits: {resource:?}: {}", setrlimit(*resource, *value, *value).err()?))

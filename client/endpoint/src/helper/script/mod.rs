@@ -6,7 +6,7 @@
 //!
 //! | layer | question | action | strict |
 //! |---|---|---|---|
-//! | `rlimits` | memory, processor time, open files, size of a file, no core | the same, but files of any size | as a question |
+//! | `rlimits` | memory, processor time, open files, size of a file, no core; processes, where no control group has that | the same, but files of any size | as a question |
 //! | `no_new_privs` | no program raises rights | same | same |
 //! | `uid` | kept, and reported if it is root | kept: it has the client's rights | `nobody`, without groups |
 //! | `landlock` | every file readable and executable but devices and what Muster keeps, its own folder writable; no signal to others | – | system folders and resources, its own folder writable |
@@ -39,6 +39,7 @@ pub(super) mod launch;
 mod layers;
 mod output;
 mod rows;
+mod tree;
 
 use family::Family;
 use folder::Folder;
@@ -60,6 +61,7 @@ pub(super) fn execute(
         arguments: script.arguments.clone(),
         folder: family.folder().as_os_str().as_bytes().to_vec(),
         changes: script.changes,
+        processes_max: family.processes_max().unwrap_or_default(),
     };
     let left = deadline.saturating_duration_since(Instant::now());
     let launch = Request::of_launch(request, launch, left, missing);
@@ -116,7 +118,7 @@ pub(super) fn copy(content: &ContentMessage, into: &mut impl Write) -> Result<()
 
 /// Bounds this process as a script of an action is, and gives up new rights. Says what it lacks.
 pub(super) fn bound(run_time: Duration) -> Vec<String> {
-    let mut missing = layers::limit(run_time, false);
+    let mut missing = layers::limit(run_time, false, 0);
     missing.extend(layers::no_new_privs());
     missing
 }
