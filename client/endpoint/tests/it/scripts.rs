@@ -418,6 +418,20 @@ fn an_end_that_is_none_is_told_with_the_last_words() {
 }
 
 #[test]
+fn a_signal_of_real_time_ends_what_it_is_sent_to_and_is_told_by_its_number() {
+    // The orphan is the watcher's child by then.
+    let orphan = r#"(sh -c 'echo $$ > orphan; while :; do sleep 0.01; done' &) ; while ! test -s orphan; do sleep 0.01; done
+                    kill -40 "$(cat orphan)"; while kill -0 "$(cat orphan)" 2>/dev/null; do sleep 0.01; done
+                    sleep 0.3; printf '{"said":"went on"}\n'"#;
+
+    let said = said(action(orphan));
+    let own = problem(action("kill -40 $$"));
+
+    assert_eq!(said, ["went on"]);
+    assert_eq!(own, "the script was ended by signal 40, and wrote nothing on standard error");
+}
+
+#[test]
 fn what_no_column_is_declared_for_is_dropped_and_the_end_counts() {
     let free = |text: &str| Script { columns: None, ..script(text) };
 

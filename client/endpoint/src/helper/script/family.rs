@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill, killpg, raise};
-use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::io::Errno;
+use rustix::process::{WaitOptions, WaitStatus, wait};
 
 use super::folder::Folder;
 use super::tree::descendants;
@@ -54,13 +54,22 @@ pub(super) struct Running {
     bond: Arc<Bond>,
     pub(super) output: ChildStdout,
     errors: thread::JoinHandle<Vec<u8>>,
-    status: thread::JoinHandle<Option<WaitStatus>>,
+    status: thread::JoinHandle<Option<End>>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// By itself, with this code.
+    Exit(i32),
+    /// By this signal.
+    Signal(i32),
 }
 
 /// How a script ended.
 pub(super) struct Ended {
     /// None: nobody can tell.
-    pub(super) status: Option<WaitStatus>,
+    pub(super) status: Option<End>,
     /// The end of what it wrote on standard error.
     pub(super) errors: Vec<u8>,
     /// Its time was over.
@@ -171,7 +180,7 @@ impl Running {
 
 impl Bond {
     /// Waits for the script, at most until `deadline`; what it leaves behind is ended with it.
-    fn wait(&self, deadline: Instant) -> Option<WaitStatus> {
+    fn wait(&self, deadline: Instant) -> Option<End> {
         let (ended, is_over) = sync_channel::<()>(0);
         thread::scope(|scope| {
             let timer = thread::Builder::new().name("time".to_owned()).spawn_scoped(scope, move || {
@@ -195,11 +204,11 @@ impl Bond {
     }
 
     /// Waits for the script, and takes what became this process's child on the way.
-    fn reap(&self) -> Option<WaitStatus> {
+    fn reap(&self) -> Option<End> {
         loop {
-            match waitpid(None, None) {
-                Ok(status) if status.pid() == Some(self.leader) => return Some(status),
-                Ok(_) | Err(Errno::EINTR) => {}
+            match wait(WaitOptions::empty()) {
+                Ok(Some((pid, status))) if pid.as_raw_pid() == self.leader.as_raw() => return end(status),
+                Ok(Some(_) | None) | Err(Errno::INTR) => {}
                 Err(_) => return None,
             }
         }
@@ -237,6 +246,10 @@ impl Bond {
     fn remove_folder(&self) {
         drop(self.folder.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
+}
+
+fn end(status: WaitStatus) -> Option<End> {
+    status.exit_status().map(End::Exit).or_else(|| status.terminating_signal().map(End::Signal))
 }
 
 /// Most bytes that are kept of what a script writes on standard error.

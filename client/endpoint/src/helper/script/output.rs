@@ -1,9 +1,9 @@
 //! From what a script writes to its answer.
 use std::io::{BufRead as _, BufReader, Read, Write};
 
-use nix::sys::wait::WaitStatus;
+use nix::sys::signal::Signal;
 
-use super::family::{Ended, Running};
+use super::family::{End, Ended, Running};
 use super::{escaped, rows};
 use crate::error::QueryError;
 use crate::helper::execute::{ExecuteError, Fit, Writer};
@@ -136,17 +136,14 @@ fn unlaunched(ended: &Ended) -> QueryError {
 /// Says how a script ended, unless it says itself that it is done.
 fn unfinished(ended: &Ended) -> Option<String> {
     let how = match ended.status {
-        Some(WaitStatus::Exited(_, 0)) => return None,
-        Some(WaitStatus::Exited(_, code)) => format!("the script ended with exit code {code}"),
-        Some(WaitStatus::Signaled(_, signal, _)) => format!("the script was ended by {signal}"),
-        Some(
-            WaitStatus::Stopped(..)
-            | WaitStatus::PtraceEvent(..)
-            | WaitStatus::PtraceSyscall(_)
-            | WaitStatus::Continued(_)
-            | WaitStatus::StillAlive,
-        )
-        | None => "nobody can tell how the script ended".to_owned(),
+        Some(End::Exit(0)) => return None,
+        Some(End::Exit(code)) => format!("the script ended with exit code {code}"),
+        Some(End::Signal(signal)) => match Signal::try_from(signal) {
+            Ok(signal) => format!("the script was ended by {signal}"),
+            // Those of real time have no names.
+            Err(_) => format!("the script was ended by signal {signal}"),
+        },
+        None => "nobody can tell how the script ended".to_owned(),
     };
     let said = last_words(&ended.errors);
     Some(if said.is_empty() {
