@@ -295,6 +295,17 @@ fn a_script_that_ignores_signals_ends_with_its_time_and_all_of_it() {
 }
 
 #[test]
+fn a_script_whose_time_is_over_before_it_begins_is_late_and_no_fault_of_the_helper() {
+    for micros in [0, 1, 100, 1_000, 2_000] {
+        let run_time = Duration::from_micros(micros);
+
+        let outcome = run(within(run_time, script("sleep 1")));
+
+        assert_eq!(outcome, Err(QueryError::Deadline { run_time }));
+    }
+}
+
+#[test]
 fn a_flood_of_processes_ends_with_its_time() {
     let text = "f() { f & f & sleep 98.1234003; }; f";
 

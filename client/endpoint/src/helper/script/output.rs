@@ -27,8 +27,12 @@ pub(super) fn read<W: Write>(
         Err(failure) => {
             running.end_early();
             let ended = running.wait();
-            // Only the process itself knows why it shut nothing in.
-            return Err(failure.map_or_else(|| query(unlaunched(&ended)), ExecuteError::Query));
+            return Err(match failure {
+                // Only the process itself knows why it shut nothing in.
+                Some(failure) => ExecuteError::Query(failure),
+                None if ended.is_late => query(late()),
+                None => query(unlaunched(&ended)),
+            });
         }
     };
     let columns = script.columns();
@@ -66,7 +70,7 @@ pub(super) fn read<W: Write>(
     }
     let ended = running.wait();
     if ended.is_late {
-        return Err(query(QueryError::Deadline { run_time: std::time::Duration::ZERO }));
+        return Err(query(late()));
     }
     if let Some(problem) = table.problem {
         return Err(query(QueryError::script(problem)));
@@ -126,6 +130,11 @@ fn launched(output: &mut impl Read) -> Result<Vec<String>, Option<Failure>> {
         Some(failure) => Err(Some(failure)),
         None => Ok(told.missing),
     }
+}
+
+/// The client knows how long it was.
+fn late() -> QueryError {
+    QueryError::Deadline { run_time: std::time::Duration::ZERO }
 }
 
 fn unlaunched(ended: &Ended) -> QueryError {
