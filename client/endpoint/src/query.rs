@@ -107,6 +107,8 @@ pub struct HelperCommand {
     pub program: PathBuf,
     /// Its arguments, for instance the hidden subcommand.
     pub arguments: Vec<OsString>,
+    /// What no script of a question reads: files and folders of the client itself, by absolute paths.
+    pub closed: Vec<PathBuf>,
 }
 
 /// The rows of one query.

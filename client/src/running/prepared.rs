@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -315,5 +316,31 @@ fn helper(config: &Config) -> io::Result<HelperCommand> {
         program if program.as_os_str().is_empty() => std::env::current_exe()?,
         program => program.clone(),
     };
-    Ok(HelperCommand { program, arguments: config.helper.arguments.iter().map(Into::into).collect() })
+    let arguments = config.helper.arguments.iter().map(Into::into).collect();
+    Ok(HelperCommand { program, arguments, closed: closed(config) })
+}
+
+/// What the client keeps for itself, wherever the configuration has it: its data, its keys and their passwords.
+fn closed(config: &Config) -> Vec<PathBuf> {
+    let tls = &config.tls;
+    let named = [Some(&config.data_dir), Some(&tls.key), Some(&tls.store), tls.password_file.as_ref()];
+    named.into_iter().flatten().filter_map(|path| std::path::absolute(path).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_client_keeps_is_closed_to_scripts_wherever_it_is() {
+        let mut config = Config { data_dir: "/srv/muster".into(), ..Config::default() };
+        config.tls.key = "/srv/keys/tls.key".into();
+        config.tls.store = PathBuf::new();
+        config.tls.password_file = Some("keys/password".into());
+
+        let closed = helper(&config).unwrap().closed;
+
+        let relative = std::env::current_dir().unwrap().join("keys/password");
+        assert_eq!(closed, [PathBuf::from("/srv/muster"), "/srv/keys/tls.key".into(), relative]);
+    }
 }

@@ -61,6 +61,9 @@ pub(crate) struct Request {
     /// In place of SQL: an action.
     #[prost(message, optional, tag = "14")]
     pub(crate) action: Option<ActionRequest>,
+    /// What no script of a question reads.
+    #[prost(bytes = "vec", repeated, tag = "15")]
+    pub(crate) closed_paths: Vec<Vec<u8>>,
 }
 
 impl Request {
@@ -89,6 +92,7 @@ impl Request {
             script: None,
             launch: None,
             action: None,
+            closed_paths: Vec::new(),
         }
     }
 
@@ -105,6 +109,11 @@ impl Request {
     /// The resources.
     pub(crate) fn readable(&self) -> Vec<PathBuf> {
         self.readable_paths.iter().map(|path| PathBuf::from(OsString::from_vec(path.clone()))).collect()
+    }
+
+    /// What the client keeps for itself.
+    pub(crate) fn closed(&self) -> Vec<PathBuf> {
+        self.closed_paths.iter().map(|path| PathBuf::from(OsString::from_vec(path.clone()))).collect()
     }
 }
 

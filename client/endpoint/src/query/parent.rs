@@ -57,7 +57,7 @@ pub async fn run_script(command: &HelperCommand, script: Script) -> Result<Answe
     let limits = script.limits;
     let deadline = Instant::now() + limits.run_time + RUN_GRACE + CLEAR_GRACE;
     let helper = Helper::start(command, Ends::ByItself)?;
-    helper.answer(&Request::of_script(&script), limits, deadline).await
+    helper.answer(&Request::of_script(&script, &command.closed), limits, deadline).await
 }
 
 /// Does a typed action in a helper of its own; the answer is one row, `changed` and `detail`.

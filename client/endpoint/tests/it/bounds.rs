@@ -133,7 +133,7 @@ fn sql_over_the_limit_is_refused_before_a_process_is_started() {
 
 #[test]
 fn a_helper_that_is_not_there_is_told_by_its_name() {
-    let command = HelperCommand { program: "/nonexistent/helper".into(), arguments: Vec::new() };
+    let command = HelperCommand { program: "/nonexistent/helper".into(), ..helper() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
 
     let error = runtime.block_on(run(&command, query("SELECT 1"))).unwrap_err();
@@ -146,8 +146,11 @@ fn a_helper_that_is_not_there_is_told_by_its_name() {
 
 #[test]
 fn a_helper_that_ends_without_an_answer_crashed() {
-    let command =
-        HelperCommand { program: "/bin/sh".into(), arguments: vec!["-c".into(), "kill -9 $$".into()] };
+    let command = HelperCommand {
+        program: "/bin/sh".into(),
+        arguments: vec!["-c".into(), "kill -9 $$".into()],
+        ..helper()
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
 
     let error = runtime.block_on(run(&command, query("SELECT 1"))).unwrap_err();

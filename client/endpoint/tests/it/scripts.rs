@@ -3,8 +3,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use muster_endpoint::{
-    Answer, Content, Given, HelperCommand, QueryError, QueryLimits, Reach, RowColumn, RowKind, SandboxProfile, Script,
-    ScriptText, SqlValue, run_script,
+    Answer, Content, Given, HelperCommand, QueryError, QueryLimits, Reach, RowColumn, RowKind,
+    SandboxProfile, Script, ScriptText, SqlValue, run_script,
 };
 use tempfile::TempDir;
 
@@ -240,6 +240,29 @@ fn a_question_reads_what_sql_may_and_runs_programs() {
                   python3 -c 'import json; print(json.dumps({"said": open("g").read()}))'"#;
 
     assert_eq!(said(script(text)), ["a b "]);
+}
+
+#[test]
+fn a_question_reads_nothing_of_what_the_client_keeps_wherever_that_is() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir(path("data")).unwrap();
+    std::os::unix::fs::symlink(path("data"), path("link")).unwrap();
+    for name in ["other", "tls.key", "data/secret", "data/resource"] {
+        std::fs::write(path(name), "x").unwrap();
+    }
+    let text = r#"for open in other data/resource; do cat "$1/$open" >/dev/null || exit 1; done
+                  for kept in data/secret link/secret tls.key; do if cat "$1/$kept" >/dev/null 2>&1; then exit 2; fi; done
+                  printf '{"said":"closed"}\n'"#;
+    let helper = HelperCommand { closed: vec![path("link"), path("tls.key"), path("none")], ..helper() };
+    let given = Given::Value(folder.path().display().to_string().as_str().into());
+    let script = Script { arguments: vec![given], readable: vec![path("data/resource")], ..script(text) };
+
+    let outcome = run_by(&helper, script);
+
+    if !is_refused_without_landlock(&outcome) {
+        assert_eq!(outcome.map(|answer| answer.rows), Ok(vec![vec!["closed".into()]]));
+    }
 }
 
 #[test]

@@ -15,8 +15,8 @@ use crate::support::{helper, lacks};
 
 /// The helper, started by another program.
 fn helper_by(program: &str, words: &[&str], helper: &Path) -> HelperCommand {
-    let words = words.iter().map(|word| (*word).into());
-    HelperCommand { program: program.into(), arguments: words.chain([helper.into()]).collect() }
+    let arguments = words.iter().map(|word| (*word).into()).chain([helper.into()]).collect();
+    HelperCommand { program: program.into(), arguments, closed: Vec::new() }
 }
 
 /// The helper where it can have no control group.

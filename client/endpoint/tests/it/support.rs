@@ -9,7 +9,8 @@ use muster_endpoint::{
 
 /// The helper of this build.
 pub(crate) fn helper() -> HelperCommand {
-    HelperCommand { program: PathBuf::from(env!("CARGO_BIN_EXE_muster-sql-helper")), arguments: Vec::new() }
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_muster-sql-helper"));
+    HelperCommand { program, arguments: Vec::new(), closed: Vec::new() }
 }
 
 /// A query with the default limits, but 30 s: a test machine may be busy.

@@ -54,7 +54,11 @@ fn shell(folder: &TempDir, machine: Instructions<Spoken>) -> (Shell<Spoken>, Can
         store: Store::open(folder.path(), &OutboxConfig::default(), NOW_MS).unwrap(),
         content: Content::open(folder.path(), ResourcesConfig::default(), None).unwrap(),
         certificate: CertificateWatch::new(None.into()),
-        helper: HelperCommand { program: "/nowhere/helper".into(), arguments: Vec::new() },
+        helper: HelperCommand {
+            program: "/nowhere/helper".into(),
+            arguments: Vec::new(),
+            closed: Vec::new(),
+        },
         inbox,
         session,
         workload: watch::channel(Workload::default()).0,

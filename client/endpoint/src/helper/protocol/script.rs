@@ -1,5 +1,6 @@
 //! What is said of scripts: to the helper that watches one, and to the process that becomes it.
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use prost::Message;
@@ -88,8 +89,8 @@ pub(crate) struct Launched {
 }
 
 impl Request {
-    /// The request of a script.
-    pub(crate) fn of_script(script: &Script) -> Self {
+    /// The request of a script, with what it may not read.
+    pub(crate) fn of_script(script: &Script, closed: &[PathBuf]) -> Self {
         let value = |given: &Given| match given {
             Given::Boolean(is) => SqlValue::Integer(i64::from(*is)),
             Given::Value(value) => value.clone(),
@@ -111,6 +112,7 @@ impl Request {
             bytes: script.limits.bytes,
             strict: script.sandbox == SandboxProfile::Strict,
             readable_paths: script.readable.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect(),
+            closed_paths: closed.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect(),
             script: Some(ScriptRequest {
                 interpreter: script.interpreter.as_os_str().as_bytes().to_vec(),
                 text,
@@ -136,6 +138,7 @@ impl Request {
             run_time_ms: u64::try_from(run_time.as_millis()).unwrap_or(u64::MAX),
             strict: of.strict,
             readable_paths: of.readable_paths.clone(),
+            closed_paths: of.closed_paths.clone(),
             missing,
             launch: Some(launch),
             ..Self::default()

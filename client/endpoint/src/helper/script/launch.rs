@@ -37,7 +37,8 @@ pub(in crate::helper) fn launch(
         missing.push("parent_death_signal: refused by the kernel".to_owned());
     }
     if is_confined {
-        let (lacks, signals) = layers::close_files(request.profile(), &request.readable(), &folder);
+        let (open, closed) = (request.readable(), request.closed());
+        let (lacks, signals) = layers::close_files(request.profile(), &open, &closed, &folder);
         loose.extend(lacks);
         loose.extend(layers::close_calls(signals));
     }

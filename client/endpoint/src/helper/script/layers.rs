@@ -80,34 +80,40 @@ pub(super) enum Signals {
 /// was meant for another.
 const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/urandom", "/dev/random"];
 
-/// What no script reads: devices, and what Muster itself keeps, its keys among it.
+/// What no script of a question reads: devices, and where Muster keeps its own by default, its keys among it.
 const CLOSED: [&str; 2] = ["/dev", "/var/lib/muster"];
 
 /// Returns what may be read at and below a path: all of it, or its parts without what is closed. Symbolic links are left out: Landlock
 /// asks where a file is, and not by which name it was opened.
-fn open_below(path: &Path) -> Vec<PathBuf> {
-    let closed = || CLOSED.iter().map(Path::new);
-    if closed().any(|closed| closed == path) {
+fn open_below(path: &Path, closed: &[&Path]) -> Vec<PathBuf> {
+    if closed.contains(&path) {
         return Vec::new();
     }
-    if !closed().any(|closed| closed.starts_with(path)) {
+    if !closed.iter().any(|closed| closed.starts_with(path)) {
         return vec![path.to_owned()];
     }
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
     let is_link = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_symlink());
-    entries.filter(|entry| !is_link(entry)).flat_map(|entry| open_below(&entry.path())).collect()
+    entries.filter(|entry| !is_link(entry)).flat_map(|entry| open_below(&entry.path(), closed)).collect()
 }
 
-/// Lets files be read and run, and written in its folder only, by Landlock.
+/// Lets files be read and run but those that are closed, and written in its folder only, by Landlock.
 pub(super) fn close_files(
     profile: SandboxProfile,
     readable: &[PathBuf],
+    closed: &[PathBuf],
     folder: &Path,
 ) -> (Vec<String>, Signals) {
-    let system = match profile {
-        SandboxProfile::Standard => open_below(Path::new("/")),
-        SandboxProfile::Strict => SYSTEM_FOLDERS.iter().map(PathBuf::from).collect(),
+    let system: &[&str] = match profile {
+        SandboxProfile::Standard => &["/"],
+        SandboxProfile::Strict => SYSTEM_FOLDERS,
     };
+    // What is not there is read by nobody. Whoever is led there by a link reads what is behind it.
+    let closed: Vec<PathBuf> = closed.iter().filter_map(|path| path.canonicalize().ok()).collect();
+    let closed: Vec<&Path> =
+        CLOSED.iter().map(Path::new).chain(closed.iter().map(PathBuf::as_path)).collect();
+    let system: Vec<PathBuf> =
+        system.iter().flat_map(|folder| open_below(Path::new(folder), &closed)).collect();
     let devices = DEVICES.iter().map(Path::new);
     let folders: Vec<&Path> = system.iter().chain(readable).map(PathBuf::as_path).chain(devices).collect();
     let scoped = restrict(&folders, folder, Signals::Scoped).map(|status| (status, Signals::Scoped));

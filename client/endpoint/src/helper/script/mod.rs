@@ -9,7 +9,7 @@
 //! | `rlimits` | memory, processor time, open files, size of a file, no core; processes, where no control group has that | the same, but files of any size | as a question |
 //! | `no_new_privs` | no program raises rights | same | same |
 //! | `uid` | kept, and reported if it is root | kept: it has the client's rights | `nobody`, without groups |
-//! | `landlock` | every file readable and executable but devices and what Muster keeps, its own folder writable; no signal to others | – | system folders and resources, its own folder writable |
+//! | `landlock` | every file readable and executable but devices and what the client keeps, its own folder writable; no signal to others | – | system folders and resources, its own folder writable |
 //! | `seccomp` | no sockets, mounts, tracing, namespaces, changes to owners, modes and times | – | as a question |
 //! | `cgroup` | one of its own with a memory and a process limit | same | same |
 //! | end | process group, control group and every descendant are killed | same | same |
