@@ -6,7 +6,7 @@ use std::time::Duration;
 use muster_endpoint::{Action, Content, Deed, QueryError, SqlValue, Verb, run_action};
 use tempfile::TempDir;
 
-use crate::support::helper;
+use crate::support::{helper, lacks};
 
 /// What came of an action: whether it changed something, and what it says.
 fn act(deed: Deed) -> Result<(bool, String), QueryError> {
@@ -93,6 +93,30 @@ fn a_file_is_put_whole_with_its_mode_and_left_alone_when_it_is_as_wanted() {
     assert!(act(place.put(&path)).unwrap().0, "another mode is not as wanted");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
     assert_eq!(place.there(), ["file"]);
+}
+
+#[test]
+fn a_file_of_another_user_or_group_is_not_as_wanted() {
+    if lacks("root", !nix::unistd::geteuid().is_root(), "run the tests as root") {
+        return;
+    }
+    let place = Place::new();
+    let path = place.path("to/file");
+    assert!(act(place.put(&path)).unwrap().0);
+    for (user, group) in [(Some(1), None), (None, Some(1))] {
+        std::os::unix::fs::chown(&path, user, group).unwrap();
+
+        assert!(act(place.put(&path)).unwrap().0, "{user:?}, {group:?}");
+
+        let found = std::fs::metadata(&path).unwrap();
+        assert_eq!((found.uid(), found.gid()), (0, nix::unistd::getegid().as_raw()));
+    }
+    // The folder says which group its files have.
+    std::os::unix::fs::chown(place.path("to"), None, Some(1)).unwrap();
+    std::fs::set_permissions(place.path("to"), std::fs::Permissions::from_mode(0o2755)).unwrap();
+    assert!(act(place.put(&path)).unwrap().0, "it has the group of before");
+    assert_eq!(std::fs::metadata(&path).unwrap().gid(), 1);
+    assert!(!act(place.put(&path)).unwrap().0);
 }
 
 #[test]

@@ -191,3 +191,21 @@ print(json.dumps({"said": str(made)}))"#;
     let made: u32 = made.parse().unwrap();
     assert!((100..=256).contains(&made), "{made}");
 }
+
+#[test]
+fn folders_that_are_nested_deeper_than_a_process_may_open_files_go_with_their_script() {
+    let limited = helper_by("/usr/bin/prlimit", &["--nofile=1024:1024"], &helper().program);
+    let text = r#"
+import json, os
+print(json.dumps({"said": os.getcwd()}))
+for _ in range(5000):
+    os.mkdir("below")
+    os.chdir("below")"#;
+    let script = Script { interpreter: "/usr/bin/python3".into(), ..action(text) };
+
+    let answer = run_by(&limited, script).unwrap();
+
+    let [SqlValue::Text(folder)] = &answer.rows[0][..] else { panic!("{answer:?}") };
+    assert!(folder.starts_with("/tmp/muster-step-"), "{folder}");
+    assert!(!Path::new(folder).exists(), "{folder}");
+}

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat};
-use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
+use nix::unistd::{UnlinkatFlags, fsync, getegid, geteuid, unlinkat};
 
 use super::{Changed, Done, Undone};
 use crate::helper::protocol::ContentMessage;
@@ -44,6 +44,7 @@ pub(super) fn put(
     if let Some(before) = &before
         && place.is_as_wanted(before, content, mode, deadline)?
     {
+        place.settle()?;
         let detail = format!("{shown} is as wanted: {} bytes, mode {mode:04o}", content.size);
         return Ok(Done { changed: Changed::No, detail });
     }
@@ -73,6 +74,7 @@ pub(super) fn remove(path: &Path, deadline: Instant) -> Result<Done, Undone> {
         place => place?,
     };
     if place.file()?.is_none() {
+        place.settle()?;
         return unchanged();
     }
     unlinkat(&*place.folder, place.name.as_os_str(), UnlinkatFlags::NoRemoveDir)
@@ -159,7 +161,7 @@ impl<'a> Place<'a> {
         deadline: Instant,
     ) -> Result<bool, Undone> {
         let is_alike = u64::try_from(before.st_size) == Ok(content.size) && before.st_mode & 0o7777 == mode;
-        if !is_alike {
+        if !is_alike || (before.st_uid, before.st_gid) != self.owner()? {
             return Ok(false);
         }
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -169,8 +171,22 @@ impl<'a> Place<'a> {
         if fstat(&file).map_or(true, |stat| kind(&stat) != SFlag::S_IFREG) {
             return Ok(false);
         }
-        let root = copy(&mut File::from(file).take(content.size.saturating_add(1)), deadline, |_| Ok(()))?;
-        Ok(root.as_bytes().as_slice() == content.root)
+        let file = File::from(file);
+        let root = copy(&mut (&file).take(content.size.saturating_add(1)), deadline, |_| Ok(()))?;
+        let is_wanted = root.as_bytes().as_slice() == content.root;
+        if is_wanted {
+            // Whoever put it there may not have waited for the disk.
+            file.sync_all().map_err(|error| self.problem("put on disk", error))?;
+        }
+        Ok(is_wanted)
+    }
+
+    /// Whose a file is that the client makes here: its own, but for a folder that gives its group on.
+    fn owner(&self) -> Result<(u32, u32), Undone> {
+        let folder = fstat(&*self.folder).map_err(|error| self.problem("looked at in its folder", error))?;
+        let gives_group = Mode::from_bits_truncate(folder.st_mode).contains(Mode::S_ISGID);
+        let group = if gives_group { folder.st_gid } else { getegid().as_raw() };
+        Ok((geteuid().as_raw(), group))
     }
 
     /// Writes the content beside its place, verified as it was written.
@@ -255,5 +271,55 @@ fn copy(
         };
         hasher.update(part);
         into(part)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use nix::libc;
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+
+    use super::*;
+
+    /// Where the kernel puts nothing on disk.
+    fn without_a_disk<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
+        let refused = BTreeMap::from([(libc::SYS_fsync, Vec::new())]);
+        let fails = SeccompAction::Errno(Errno::EIO as u32);
+        let architecture = std::env::consts::ARCH.try_into().unwrap();
+        let filter = SeccompFilter::new(refused, SeccompAction::Allow, fails, architecture).unwrap();
+        let filter: BpfProgram = filter.try_into().unwrap();
+        let thread = thread::spawn(move || {
+            apply_filter(&filter).unwrap();
+            act()
+        });
+        thread.join().unwrap()
+    }
+
+    #[test]
+    fn what_is_as_wanted_is_on_disk_before_that_is_told() {
+        let place = tempfile::TempDir::new_in(std::env::temp_dir().canonicalize().unwrap()).unwrap();
+        let (resource, path) = (place.path().join("resource"), place.path().join("file"));
+        std::fs::write(&resource, "x").unwrap();
+        let content = ContentMessage {
+            path: resource.as_os_str().as_bytes().to_vec(),
+            size: 1,
+            root: blake3::hash(b"x").as_bytes().to_vec(),
+        };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        assert_eq!(put(&content, &path, 0o640, deadline).unwrap().changed, Changed::Yes);
+        assert_eq!(put(&content, &path, 0o640, deadline).unwrap().changed, Changed::No);
+
+        let (absent, there) = (place.path().join("absent"), path);
+        let again = without_a_disk(move || put(&content, &there, 0o640, deadline));
+        let removed = without_a_disk(move || remove(&absent, deadline));
+
+        for undone in [again, removed] {
+            assert!(
+                matches!(&undone, Err(Undone::Problem(said)) if said.contains("put on disk")),
+                "{undone:?}"
+            );
+        }
     }
 }

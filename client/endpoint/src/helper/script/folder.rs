@@ -3,15 +3,22 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid, geteuid, mkdtemp, setfsgid, setfsuid};
 
+use super::clear::clear;
 use crate::helper::sandbox::NOBODY;
 
 /// Where the folders are; every user can get there, `nobody` of a strict script included.
 const PLACE: &str = "/tmp";
 /// How they are called: this, the watching process's number, six characters that nobody guesses.
 const PREFIX: &str = "muster-step-";
+
+/// How long a folder may take to be removed; what is left then goes with the next script's.
+const CLEAR_TIME: Duration = Duration::from_secs(3);
+/// How long a script waits for what others left.
+const SWEEP_TIME: Duration = Duration::from_secs(1);
 
 /// Whose a folder is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +64,8 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         // What cannot go is swept by the next script's helper.
-        let _tried: io::Result<()> = as_owner(self.owner, || fs::remove_dir_all(&self.path));
+        let until = Instant::now() + CLEAR_TIME;
+        let _tried: io::Result<()> = as_owner(self.owner, || clear(&self.path, until));
     }
 }
 
@@ -93,6 +101,7 @@ fn as_owner<T>(owner: Owner, act: impl FnOnce() -> T) -> T {
 
 /// Removes the folders of helpers that are gone: one that was killed leaves its own.
 fn sweep(place: &Path, is_there: impl Fn(&str) -> bool) {
+    let until = Instant::now() + SWEEP_TIME;
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
@@ -104,7 +113,7 @@ fn sweep(place: &Path, is_there: impl Fn(&str) -> bool) {
         if pid.is_some_and(|pid| !is_there(pid))
             && let Some(owner) = owner()
         {
-            let _tried: io::Result<()> = as_owner(owner, || fs::remove_dir_all(entry.path()));
+            let _tried: io::Result<()> = as_owner(owner, || clear(&entry.path(), until));
         }
     }
 }
@@ -141,10 +150,8 @@ mod tests {
             assert!(may_skip.split(',').any(|one| one.trim() == "root"), "needs root");
             return;
         }
-        let unit = include_str!(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../../deploy/systemd/muster-client.service"
-        ));
+        let unit =
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/systemd/muster-client.service"));
         let rights = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
         let rights = rights.split(' ').map(|right| format!(",+{}", &right["CAP_".len()..].to_lowercase()));
         let this = "helper::script::folder::tests::a_strict_scripts_folder_is_made_and_removed_with_the_rights_that_the_shipped_unit_has";
@@ -174,6 +181,8 @@ mod tests {
             write().unwrap();
             fs::create_dir(path.join("below")).unwrap();
             fs::write(path.join("below/file"), "x").unwrap();
+            fs::set_permissions(path.join("below"), std::os::unix::fs::PermissionsExt::from_mode(0o000))
+                .unwrap();
         });
         drop(folder);
 

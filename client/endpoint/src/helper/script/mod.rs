@@ -33,6 +33,7 @@ use crate::error::QueryError;
 use crate::script::Script;
 
 mod calls;
+mod clear;
 mod family;
 mod folder;
 pub(super) mod launch;
