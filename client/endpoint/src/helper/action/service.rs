@@ -27,6 +27,8 @@ struct State {
     load: String,
     active: String,
     sub: String,
+    /// All of its names, parted by spaces.
+    names: String,
 }
 
 pub(super) fn act(verb: Verb, unit: &str, deadline: Instant) -> Result<Done, Undone> {
@@ -40,6 +42,8 @@ pub(super) fn act(verb: Verb, unit: &str, deadline: Instant) -> Result<Done, Und
     })?;
     let look = || run(program, &show(unit), deadline).map(|said| state(&said));
     let before = look()?;
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    refuse_own(verb, unit, &before, own_unit(&groups))?;
     if before.load != "loaded" {
         let load = if before.load.is_empty() { "not known" } else { &before.load };
         return Err(Undone::Problem(format!("the unit {unit} is {load}; wanted one that is loaded")));
@@ -60,9 +64,34 @@ pub(super) fn act(verb: Verb, unit: &str, deadline: Instant) -> Result<Done, Und
     Ok(Done { changed: Changed::Yes, detail })
 }
 
+/// Refuses to stop the client itself, by whichever of its unit's names: nobody could ask it to start again, and what it did for this would not be told.
+/// It may be restarted.
+fn refuse_own(verb: Verb, unit: &str, state: &State, own: Option<&str>) -> Result<(), Undone> {
+    let is_own = own.is_some_and(|own| {
+        own == unit || own.strip_suffix(".service") == Some(unit) || state.names.split(' ').any(|name| name == own)
+    });
+    match verb {
+        Verb::Stop if is_own => Err(Undone::Problem(format!(
+            "{unit} is the unit of this client, which nobody could start again from afar; wanted another unit, or service.restart"
+        ))),
+        Verb::Start | Verb::Stop | Verb::Restart | Verb::Reload => Ok(()),
+    }
+}
+
+/// Returns the unit that a process belongs to, of its control groups (`/proc/self/cgroup`); none: it is no service. A service may have made
+/// groups of its own below that of its unit.
+fn own_unit(groups: &str) -> Option<&str> {
+    let of_systemd = groups.lines().find_map(|line| {
+        let (_, group) = line.split_once(':')?;
+        // Version 2, or version 1 for systemd alone.
+        group.strip_prefix(':').filter(|path| *path != "/").or_else(|| group.strip_prefix("name=systemd:"))
+    })?;
+    of_systemd.rsplit('/').find(|part| part.ends_with(".service"))
+}
+
 /// What asks for a unit's state.
 fn show(unit: &str) -> [&str; 5] {
-    ["--no-pager", "show", "--property=LoadState,ActiveState,SubState", "--", unit]
+    ["--no-pager", "show", "--property=LoadState,ActiveState,SubState,Names", "--", unit]
 }
 
 /// A unit's name, which is never an option, a pattern or a path.
@@ -81,6 +110,7 @@ fn state(said: &str) -> State {
             "LoadState" => value.clone_into(&mut state.load),
             "ActiveState" => value.clone_into(&mut state.active),
             "SubState" => value.clone_into(&mut state.sub),
+            "Names" => value.clone_into(&mut state.names),
             _ => {}
         }
     }
@@ -147,10 +177,56 @@ mod tests {
     }
 
     #[test]
+    fn the_client_is_not_stopped_by_any_name_of_its_unit_and_may_be_restarted() {
+        let own = Some("muster-client.service");
+        let alias = State { names: "agent.service muster-client.service".to_owned(), ..State::default() };
+        let other = State { names: "ssh.service sshd.service".to_owned(), ..State::default() };
+        let act = |verb, unit, state: &State| refuse_own(verb, unit, state, own);
+
+        for (unit, state) in [
+            ("muster-client", &State::default()),
+            ("muster-client.service", &State::default()),
+            ("agent", &alias),
+            ("agent.service", &alias),
+        ] {
+            let refused = act(Verb::Stop, unit, state);
+            assert!(
+                matches!(&refused, Err(Undone::Problem(said)) if said.contains("is the unit of this client")),
+                "{unit}: {refused:?}"
+            );
+            for verb in [Verb::Start, Verb::Restart, Verb::Reload] {
+                assert!(act(verb, unit, state).is_ok(), "{verb:?} {unit}");
+            }
+        }
+        assert!(act(Verb::Stop, "ssh", &other).is_ok());
+        assert!(refuse_own(Verb::Stop, "muster-client", &State::default(), None).is_ok());
+    }
+
+    #[test]
+    fn the_own_unit_is_the_innermost_service_whatever_groups_it_has_made() {
+        for (groups, unit) in [
+            ("0::/system.slice/muster-client.service/muster-sql-7-0\n", Some("muster-client.service")),
+            ("0::/system.slice/muster-client.service\n", Some("muster-client.service")),
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/app.slice/x.service\n",
+                Some("x.service"),
+            ),
+            ("8:pids:/a.service\n1:name=systemd:/system.slice/b.service\n0::/\n", Some("b.service")),
+            ("0::/user.slice/user-0.slice/session-1.scope\n", None),
+            ("0::/\n", None),
+            ("", None),
+        ] {
+            assert_eq!(own_unit(groups), unit, "{groups}");
+        }
+    }
+
+    #[test]
     fn a_state_is_read_in_any_order_and_what_is_not_told_is_empty() {
-        let state = state("ActiveState=active\nLoadState=loaded\nnoise\nSubState=running=x\n");
+        let state =
+            state("ActiveState=active\nLoadState=loaded\nnoise\nSubState=running=x\nNames=a.service b.service\n");
 
         assert_eq!((&*state.load, &*state.active, &*state.sub), ("loaded", "active", "running=x"));
+        assert_eq!(state.names, "a.service b.service");
         assert_eq!(super::state(""), State::default());
     }
 }
