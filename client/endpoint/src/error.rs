@@ -64,6 +64,9 @@ pub enum QueryError {
         /// The layers that are missing, each with its reason.
         missing: Vec<String>,
     },
+    /// It was stopped before it was done.
+    #[error("it was stopped before it was done")]
+    Stopped,
     /// The helper could not be started.
     #[error("cannot start the helper `{program}`: {detail}")]
     Spawn {
@@ -85,6 +88,7 @@ impl QueryError {
             | Self::TooLarge { .. }
             | Self::Sandbox { .. }
             | Self::Unconfined { .. }
+            | Self::Stopped
             | Self::NotGranted { .. } => false,
         }
     }

@@ -9,7 +9,7 @@ use crate::value::{Column, SqlValue};
 pub(crate) mod cgroup;
 mod parent;
 
-pub use parent::{run, run_action, run_script};
+pub use parent::{Work, run, run_action, run_script, run_until};
 
 /// Lets helpers have limits of control groups where this process may arrange it (`Delegate=yes` of systemd). Call it once,
 /// before any helper.

@@ -79,7 +79,10 @@ pub(super) fn finished(
             return refused(instruction, &Refused::new(Refusal::Resource, detail), now_ms);
         }
         Err(
-            error @ (StepError::RunTime { .. } | StepError::ChangedWhileRun(_) | StepError::Query { .. }),
+            error @ (StepError::RunTime { .. }
+            | StepError::ChangedWhileRun(_)
+            | StepError::Stopped
+            | StepError::Query { .. }),
         ) => {
             return failed(instruction, &error.to_string(), started_at_ms, now_ms);
         }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use muster_endpoint::{
     Action, Answer, Content, Deed, Given, Granted, HelperCommand, Query, QueryError, QueryLimits, RowColumn,
-    RowKind, Script, ScriptText, SqlValue,
+    RowKind, Script, ScriptText, SqlValue, Work, run_until,
 };
 use muster_proto::common::v1::ColumnType;
 use muster_signing::definition;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::Plan;
 use super::admission::{PlanAction, PlanColumn, PlanStep};
@@ -36,6 +37,9 @@ pub(crate) enum StepError {
     /// What it needs was changed while a step ran, which may have read either.
     #[error("what it read while it ran does not count: {0}")]
     ChangedWhileRun(String),
+    /// It was stopped, and nothing of it runs any more.
+    #[error("it was stopped")]
+    Stopped,
     /// A step failed.
     #[error("{place}{cause}")]
     Query {
@@ -60,7 +64,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// Runs every step within the time of all, until one fails; the last one's rows are the answer. Steps are told the paths of resources,
+/// Runs every step within the time of all, until one fails or `stop` comes, which is waited for; the last one's rows are the answer. Steps are told the paths of resources,
 /// so each is looked at once more right before the first one, which may have waited for hours, and behind each: what was read of
 /// another file is no answer.
 pub(super) async fn run_steps(
@@ -68,8 +72,12 @@ pub(super) async fn run_steps(
     cache: &cache::Content,
     plan: &Plan,
     resources: &[(String, PathBuf)],
+    stop: &CancellationToken,
 ) -> Result<Answer, StepError> {
-    confirm(cache, plan, resources).await.map_err(StepError::Resource)?;
+    let unless_stopped = |looked: Option<Result<(), String>>| looked.ok_or(StepError::Stopped);
+    // Nothing of a step runs while it is looked at what they read.
+    let looked = stop.run_until_cancelled(confirm(cache, plan, resources)).await;
+    unless_stopped(looked)?.map_err(StepError::Resource)?;
     let deadline = Instant::now() + plan.run_time;
     let mut answer =
         Answer { columns: Vec::new(), rows: Vec::new(), truncated: false, sandbox_missing: Vec::new() };
@@ -81,22 +89,19 @@ pub(super) async fn run_steps(
             return Err(late());
         }
         let limits = QueryLimits { run_time: left, rows: plan.rows, bytes: plan.bytes };
-        let given = match step {
-            PlanStep::Query(sql) => {
-                muster_endpoint::run(helper, query(plan, at, sql, resources, limits)).await
-            }
-            PlanStep::Script(signed) => match script(plan, at, signed, resources, limits) {
-                Ok(script) => muster_endpoint::run_script(helper, script).await,
-                Err(error) => Err(error),
-            },
-            PlanStep::Action(signed) => match action(plan, signed, resources, left) {
-                Ok(action) => muster_endpoint::run_action(helper, action).await,
-                Err(error) => Err(error),
-            },
+        let work = match step {
+            PlanStep::Query(sql) => Ok(Work::Query(query(plan, at, sql, resources, limits))),
+            PlanStep::Script(signed) => script(plan, at, signed, resources, limits).map(Work::Script),
+            PlanStep::Action(signed) => action(plan, signed, resources, left).map(Work::Action),
+        };
+        let given = match work {
+            Ok(work) => run_until(helper, work, stop.cancelled()).await,
+            Err(error) => Err(error),
         };
         let given = given.map_err(|cause| match cause {
             // The helper knows what was left of the time; nobody signed that.
             QueryError::Deadline { .. } => late(),
+            QueryError::Stopped => StepError::Stopped,
             QueryError::Sql { .. }
             | QueryError::Script { .. }
             | QueryError::Crashed { .. }
@@ -106,7 +111,8 @@ pub(super) async fn run_steps(
             | QueryError::NotGranted { .. }
             | QueryError::Spawn { .. } => StepError::Query { place, cause },
         })?;
-        confirm(cache, plan, resources).await.map_err(StepError::ChangedWhileRun)?;
+        let looked = stop.run_until_cancelled(confirm(cache, plan, resources)).await;
+        unless_stopped(looked)?.map_err(StepError::ChangedWhileRun)?;
         let mut missing = answer.sandbox_missing;
         missing.extend(
             given

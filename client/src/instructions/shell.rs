@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::run::run_steps;
+use super::run::{StepError, run_steps};
 use super::work::{Done, Work, fetch};
 use super::{Admission, Effect, Instructions, LicenceAlarm, Plan, Refused, WaitNotice};
 use crate::clock;
@@ -460,9 +460,15 @@ impl<A: Admission> Shell<A> {
         tracing::info!(%instruction, definition = plan.name, version = %plan.version, "instruction started");
         metrics::counter!(crate::metrics::INSTRUCTIONS_STARTED).increment(1);
         let (helper, content) = (self.helper.clone(), self.content.clone());
-        let task =
-            async move { Done::Ran(instruction, run_steps(&helper, &content, &plan, &resources).await) };
-        self.work.run(instruction, task);
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = async move {
+            match run_steps(&helper, &content, &plan, &resources, &stopped).await {
+                Err(StepError::Stopped) => Done::Ended(instruction),
+                ran => Done::Ran(instruction, ran),
+            }
+        };
+        self.work.run(instruction, stop, task);
     }
 
     /// Reads roots again, unless the last reading has not ended yet.

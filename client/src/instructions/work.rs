@@ -8,7 +8,8 @@ use std::time::Duration;
 use muster_endpoint::Answer;
 use muster_proto::ids::InstructionId;
 use tokio::task::{AbortHandle, Id, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::run::StepError;
 use super::{Plan, RefreshJob};
@@ -40,11 +41,11 @@ pub(crate) enum FetchFailure {
     Failed(String),
 }
 
-/// Whose a task is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whose a task is, and what ends it.
+#[derive(Debug)]
 enum Owner {
-    Fetch(InstructionId),
-    Run(InstructionId),
+    Fetch(InstructionId, AbortHandle),
+    Run(InstructionId, CancellationToken),
     Refresh,
 }
 
@@ -52,7 +53,7 @@ enum Owner {
 #[derive(Debug, Default)]
 pub(crate) struct Work {
     tasks: JoinSet<Done>,
-    owners: HashMap<Id, (Owner, AbortHandle)>,
+    owners: HashMap<Id, Owner>,
 }
 
 impl Work {
@@ -63,23 +64,32 @@ impl Work {
         task: impl Future<Output = Done> + Send + 'static,
     ) {
         let task = self.tasks.spawn(task);
-        self.owners.insert(task.id(), (Owner::Fetch(instruction), task));
+        self.owners.insert(task.id(), Owner::Fetch(instruction, task));
     }
 
-    /// Starts to run an instruction.
+    /// Starts to run an instruction. The task ends what it runs when `stop` comes, and then itself.
     pub(super) fn run(
         &mut self,
         instruction: InstructionId,
+        stop: CancellationToken,
         task: impl Future<Output = Done> + Send + 'static,
     ) {
-        let task = self.tasks.spawn(task);
-        self.owners.insert(task.id(), (Owner::Run(instruction), task));
+        let stopped = stop.clone();
+        let task = async move {
+            tokio::select! {
+                biased;
+                done = task => done,
+                // Its own bounds are shorter. Dropped, it ends as well, and nobody sees when.
+                () = over(&stopped) => Done::Ended(instruction),
+            }
+        };
+        self.owners.insert(self.tasks.spawn(task).id(), Owner::Run(instruction, stop));
     }
 
     /// Gives up the downloads of instructions that are not wanted: they would go on until their windows end.
     pub(super) fn keep_fetching(&self, is_wanted: impl Fn(InstructionId) -> bool) {
-        for (owner, task) in self.owners.values() {
-            if let Owner::Fetch(instruction) = owner
+        for owner in self.owners.values() {
+            if let Owner::Fetch(instruction, task) = owner
                 && !is_wanted(*instruction)
             {
                 task.abort();
@@ -87,11 +97,13 @@ impl Work {
         }
     }
 
-    /// Ends what runs of an instruction: its helper is killed with the task that waits for it.
+    /// Ends what runs of an instruction; that nothing of it runs any more is told by [`Done::Ended`].
     pub(super) fn end_run(&self, instruction: InstructionId) {
-        for (owner, task) in self.owners.values() {
-            if *owner == Owner::Run(instruction) {
-                task.abort();
+        for owner in self.owners.values() {
+            if let Owner::Run(of, stop) = owner
+                && *of == instruction
+            {
+                stop.cancel();
             }
         }
     }
@@ -103,12 +115,12 @@ impl Work {
             Done::Refreshed
         };
         let task = self.tasks.spawn_blocking(task);
-        self.owners.insert(task.id(), (Owner::Refresh, task));
+        self.owners.insert(task.id(), Owner::Refresh);
     }
 
     /// Returns whether a reading has not ended yet.
     pub(super) fn is_refreshing(&self) -> bool {
-        self.owners.values().any(|(owner, _)| *owner == Owner::Refresh)
+        self.owners.values().any(|owner| matches!(owner, Owner::Refresh))
     }
 
     /// Waits for the next task that ends; `None` if there is none. Nothing is lost when the wait is given up.
@@ -119,14 +131,14 @@ impl Work {
                 Some(done)
             }
             Err(error) if error.is_cancelled() => Some(match self.owners.remove(&error.id()) {
-                Some((Owner::Run(instruction), _)) => Done::Ended(instruction),
-                Some((Owner::Fetch(_) | Owner::Refresh, _)) | None => Done::GivenUp,
+                Some(Owner::Run(instruction, _)) => Done::Ended(instruction),
+                Some(Owner::Fetch(..) | Owner::Refresh) | None => Done::GivenUp,
             }),
             Err(error) => {
                 tracing::error!(%error, "a task broke");
                 let detail = "the client's task for it broke; report it, and issue the instruction again";
-                match self.owners.remove(&error.id())?.0 {
-                    Owner::Fetch(instruction) | Owner::Run(instruction) => {
+                match self.owners.remove(&error.id())? {
+                    Owner::Fetch(instruction, _) | Owner::Run(instruction, _) => {
                         Some(Done::Broke(instruction, detail.to_owned()))
                     }
                     Owner::Refresh => Some(Done::Refreshed),
@@ -134,6 +146,15 @@ impl Work {
             }
         }
     }
+}
+
+/// Longer than a helper and all that came of it may take to end.
+const END_MAX: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
+
+/// Waits until a task should have ended that was stopped.
+async fn over(stop: &CancellationToken) {
+    stop.cancelled().await;
+    sleep(END_MAX).await;
 }
 
 /// Gets every resource of an instruction within what is left of its window.
@@ -169,7 +190,7 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_panics_is_told_with_its_instruction() {
         let mut work = Work::default();
-        work.run(id(7), async { panic!("as the test wants it") });
+        work.run(id(7), CancellationToken::new(), async { panic!("as the test wants it") });
 
         let done = work.next().await;
 
@@ -222,7 +243,7 @@ mod tests {
         let mut work = Work::default();
         work.fetch(id(1), std::future::pending());
         work.fetch(id(2), async { Done::Fetched(id(2), Ok(Vec::new())) });
-        work.run(id(3), async { Done::Broke(id(3), String::new()) });
+        work.run(id(3), CancellationToken::new(), async { Done::Broke(id(3), String::new()) });
 
         work.keep_fetching(|instruction| instruction == id(2));
 
@@ -238,14 +259,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_ended_of_an_instruction_is_told_and_nothing_else_is_ended() {
+    async fn what_is_ended_of_an_instruction_is_told_once_it_has_ended_and_nothing_else_is_ended() {
         let mut work = Work::default();
-        let (held, dropped) = tokio::sync::oneshot::channel::<()>();
-        work.run(id(1), async move {
-            let _held = held;
-            std::future::pending().await
+        let (over, is_over) = tokio::sync::oneshot::channel();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        work.run(id(1), stop, async move {
+            stopped.cancelled().await;
+            sleep(END_MAX / 5).await;
+            over.send(()).unwrap();
+            Done::Ended(id(1))
         });
-        work.run(id(2), async { Done::Broke(id(2), String::new()) });
+        work.run(id(2), CancellationToken::new(), async { Done::Broke(id(2), String::new()) });
 
         work.end_run(id(1));
 
@@ -261,7 +286,18 @@ mod tests {
         }
         ended.sort();
         assert_eq!(ended, [(false, id(2)), (true, id(1))]);
-        assert!(dropped.await.is_err(), "what it held is gone when its end is told");
+        assert!(is_over.await.is_ok(), "it had not ended itself when its end was told");
+    }
+
+    #[tokio::test]
+    async fn what_does_not_end_when_it_is_stopped_is_given_up_in_time() {
+        let mut work = Work::default();
+        work.run(id(1), CancellationToken::new(), std::future::pending());
+
+        work.end_run(id(1));
+
+        assert!(matches!(work.next().await, Some(Done::Ended(of)) if of == id(1)));
+        assert!(work.next().await.is_none());
     }
 
     #[tokio::test]

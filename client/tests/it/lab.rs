@@ -286,8 +286,14 @@ impl Lab {
 
     /// Signs a definition of the name and version of [`Self::definition`] whose answer comes from a script.
     pub(crate) fn scripted(&self) -> Vec<u8> {
-        let script = r#"script = { interpreter = "/bin/sh", text = "echo '{\"answer\":42}'" }"#;
-        let text = DEFINITION.replace("query = \"SELECT 41 + 1 AS answer\"", script);
+        self.scripted_by("echo '{\"answer\":42}'", "10s")
+    }
+
+    /// As [`Self::scripted`], of another script.
+    pub(crate) fn scripted_by(&self, script: &str, run_time: &str) -> Vec<u8> {
+        let script = format!("script = {{ interpreter = \"/bin/sh\", text = {script:?} }}");
+        let text = DEFINITION.replace("query = \"SELECT 41 + 1 AS answer\"", &script);
+        let text = text.replace("run_time = \"10s\"", &format!("run_time = {run_time:?}"));
         sign(text.as_bytes(), ContentType::Definition, &signer(&self.author))
     }
 

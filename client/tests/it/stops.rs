@@ -1,8 +1,10 @@
+use std::time::Duration;
+
 use muster_proto::common::v1::value::Kind;
 use muster_proto::common::v1::{Refusal, TargetState};
 use muster_proto::session::v1::{Event, Lane};
 
-use crate::lab::{Lab, instruction, now_ms};
+use crate::lab::{Lab, PATIENCE, instruction, now_ms};
 use crate::switch::{FakeSwitch, Session};
 
 const ENDLESS: &str =
@@ -28,6 +30,38 @@ async fn what_runs_is_ended_by_a_stop_and_answered_as_cancelled_with_its_reason(
     );
     assert_eq!(result.detail, "stopped by operator: wrong fleet");
     assert!(result.started_at_ms > 0);
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_is_stopped_is_told_as_cancelled_once_nothing_of_it_is_left() {
+    let (switch, mut lab) = lab().await;
+    let ready = format!("ready-{}", std::process::id());
+    // What takes a while to be cleared.
+    let text =
+        format!("i=0; while [ $i -lt 30000 ]; do : > f$i; i=$((i + 1)); done; : > {ready}; sleep 98.3234001");
+    lab.definition = lab.scripted_by(&text, "10m");
+    let client = lab.start().await;
+    let mut session = switch.accept(&lab).await;
+    session.order(&lab.order(1)).await;
+    for wanted in ["Acked", "Running"] {
+        assert_eq!(session.progress().await, wanted);
+    }
+    let begun = tokio::time::Instant::now();
+    let folder = loop {
+        assert!(begun.elapsed() < PATIENCE, "the script did not begin; does the kernel have Landlock?");
+        let folders = std::fs::read_dir("/tmp").unwrap().flatten().map(|entry| entry.path());
+        match folders.into_iter().find(|folder| folder.join(&ready).exists()) {
+            Some(folder) => break folder,
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+
+    session.order(&lab.stop(9, 1)).await;
+
+    let (result, _) = session.result().await;
+    assert!(!folder.exists(), "{} is not cleared yet", folder.display());
+    assert_eq!(result.state(), TargetState::Cancelled, "{}", result.detail);
     client.stop().await;
 }
 

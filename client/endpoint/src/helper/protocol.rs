@@ -332,7 +332,7 @@ impl From<QueryError> for Failure {
             QueryError::NotGranted { .. } => FailureKind::NotGranted,
             QueryError::Script { .. } => FailureKind::Script,
             QueryError::Unconfined { .. } => FailureKind::Unconfined,
-            QueryError::Crashed { .. } | QueryError::Spawn { .. } => FailureKind::Other,
+            QueryError::Crashed { .. } | QueryError::Spawn { .. } | QueryError::Stopped => FailureKind::Other,
         });
         match error {
             QueryError::Sql { message, offset } => {
@@ -346,7 +346,7 @@ impl From<QueryError> for Failure {
             QueryError::Script { message } => failure.message = message,
             QueryError::NotGranted { table } => failure.message = table,
             QueryError::Crashed { detail } | QueryError::Spawn { detail, .. } => failure.message = detail,
-            QueryError::Deadline { .. } => {}
+            QueryError::Deadline { .. } | QueryError::Stopped => {}
         }
         failure
     }

@@ -1,4 +1,5 @@
 //! The client's side of a query: starts the helper, feeds it, reads it, ends it.
+use std::future::pending;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -21,6 +22,35 @@ const REAP_GRACE: Duration = Duration::from_secs(2);
 /// How long to wait between two looks at what is left of a control group.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// What a helper is started for.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// A query.
+    Query(Query),
+    /// A script.
+    Script(Script),
+    /// A typed action.
+    Action(Action),
+}
+
+/// Has a helper do something, until it is done or `stop` is over: then the helper is ended, and with it everything that came of it, and this returns
+/// once nothing of that runs any more, some seconds later at most. Needs a tokio runtime with IO and time.
+///
+/// # Errors
+/// [`QueryError`] says what is to blame; a limit on rows or bytes is no error, but [`Answer::truncated`].
+/// [`QueryError::Stopped`] if it was stopped.
+pub async fn run_until(
+    command: &HelperCommand,
+    work: Work,
+    stop: impl Future<Output = ()>,
+) -> Result<Answer, QueryError> {
+    match work {
+        Work::Query(query) => query_until(command, query, stop).await,
+        Work::Script(script) => script_until(command, script, stop).await,
+        Work::Action(action) => action_until(command, action, stop).await,
+    }
+}
+
 /// Runs a query in a helper of its own.
 ///
 /// The helper is in its own process group and, where that is possible, in its own control group; both are killed at
@@ -29,17 +59,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// # Errors
 /// [`QueryError`] says what is to blame; a limit on rows or bytes is no error, but [`Answer::truncated`].
 pub async fn run(command: &HelperCommand, query: Query) -> Result<Answer, QueryError> {
-    query.check_size()?;
-    let limits = query.limits;
-    let deadline = Instant::now() + limits.run_time + RUN_GRACE;
-    let mut helper = Helper::start(command, Ends::ByKill)?;
-    if query.sandbox == SandboxProfile::Strict && !helper.missing.is_empty() {
-        let missing = std::mem::take(&mut helper.missing);
-        helper.end().await;
-        return Err(QueryError::Sandbox { missing });
-    }
-    let request = Request::new(&query, std::mem::take(&mut helper.missing));
-    helper.answer(&request, limits, deadline).await
+    query_until(command, query, pending()).await
 }
 
 /// Runs a script, watched over by a helper of its own.
@@ -50,14 +70,7 @@ pub async fn run(command: &HelperCommand, query: Query) -> Result<Answer, QueryE
 /// # Errors
 /// [`QueryError`] says what is to blame; a limit on rows or bytes is no error, but [`Answer::truncated`].
 pub async fn run_script(command: &HelperCommand, script: Script) -> Result<Answer, QueryError> {
-    if script.size() > SQL_BYTES_MAX {
-        let (got, wanted) = (script.size() as u64, SQL_BYTES_MAX as u64);
-        return Err(QueryError::TooLarge { what: "the script and its parameters".to_owned(), got, wanted });
-    }
-    let limits = script.limits;
-    let deadline = Instant::now() + limits.run_time + RUN_GRACE + CLEAR_GRACE;
-    let helper = Helper::start(command, Ends::ByItself)?;
-    helper.answer(&Request::of_script(&script, &command.closed), limits, deadline).await
+    script_until(command, script, pending()).await
 }
 
 /// Does a typed action in a helper of its own; the answer is one row, `changed` and `detail`.
@@ -68,10 +81,52 @@ pub async fn run_script(command: &HelperCommand, script: Script) -> Result<Answe
 /// # Errors
 /// [`QueryError`] says what is to blame.
 pub async fn run_action(command: &HelperCommand, action: Action) -> Result<Answer, QueryError> {
+    action_until(command, action, pending()).await
+}
+
+async fn query_until(
+    command: &HelperCommand,
+    query: Query,
+    stop: impl Future<Output = ()>,
+) -> Result<Answer, QueryError> {
+    query.check_size()?;
+    let limits = query.limits;
+    let deadline = Instant::now() + limits.run_time + RUN_GRACE;
+    let mut helper = Helper::start(command, Ends::ByKill)?;
+    if query.sandbox == SandboxProfile::Strict && !helper.missing.is_empty() {
+        let missing = std::mem::take(&mut helper.missing);
+        helper.end().await;
+        return Err(QueryError::Sandbox { missing });
+    }
+    let request = Request::new(&query, std::mem::take(&mut helper.missing));
+    helper.answer(&request, limits, deadline, stop).await
+}
+
+async fn script_until(
+    command: &HelperCommand,
+    script: Script,
+    stop: impl Future<Output = ()>,
+) -> Result<Answer, QueryError> {
+    if script.size() > SQL_BYTES_MAX {
+        let (got, wanted) = (script.size() as u64, SQL_BYTES_MAX as u64);
+        return Err(QueryError::TooLarge { what: "the script and its parameters".to_owned(), got, wanted });
+    }
+    let limits = script.limits;
+    let deadline = Instant::now() + limits.run_time + RUN_GRACE + CLEAR_GRACE;
+    let helper = Helper::start(command, Ends::ByItself)?;
+    let request = Request::of_script(&script, &command.closed);
+    helper.answer(&request, limits, deadline, stop).await
+}
+
+async fn action_until(
+    command: &HelperCommand,
+    action: Action,
+    stop: impl Future<Output = ()>,
+) -> Result<Answer, QueryError> {
     let mut helper = Helper::start(command, Ends::ByKill)?;
     let request = Request::of_action(&action, std::mem::take(&mut helper.missing));
     let limits = QueryLimits { run_time: action.run_time, rows: request.rows, bytes: request.bytes };
-    helper.answer(&request, limits, Instant::now() + action.run_time + RUN_GRACE).await
+    helper.answer(&request, limits, Instant::now() + action.run_time + RUN_GRACE, stop).await
 }
 
 /// How long a helper may take to end everything that came of a script, and to clear up.
@@ -139,23 +194,38 @@ impl Helper {
             Ends::ByItself => (None, Vec::new()),
         };
         let leader = i32::try_from(pid).ok().map(Pid::from_raw);
-        Ok(Self { child, pid, input: Some(input), output, group: Group { leader, cgroup, ends }, missing, ends })
+        Ok(Self {
+            child,
+            pid,
+            input: Some(input),
+            output,
+            group: Group { leader, cgroup, ends },
+            missing,
+            ends,
+        })
     }
 
-    /// Has the request answered, and ends.
+    /// Has the request answered, unless that is stopped, and ends.
     async fn answer(
         mut self,
         request: &Request,
         limits: QueryLimits,
         deadline: Instant,
+        stop: impl Future<Output = ()>,
     ) -> Result<Answer, QueryError> {
-        let outcome = timeout_at(deadline, self.converse(request, limits)).await;
+        let outcome = tokio::select! {
+            // What is done is done.
+            biased;
+            outcome = timeout_at(deadline, self.converse(request, limits)) => Some(outcome),
+            () = stop => None,
+        };
         let status = self.end().await;
         match outcome {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(Interruption::Query(error))) => Err(error),
-            Ok(Err(Interruption::Pipe(error))) => Err(crashed(status, &error.to_string())),
-            Err(_elapsed) => Err(QueryError::Deadline { run_time: limits.run_time }),
+            Some(Ok(Ok(answer))) => Ok(answer),
+            Some(Ok(Err(Interruption::Query(error)))) => Err(error),
+            Some(Ok(Err(Interruption::Pipe(error)))) => Err(crashed(status, &error.to_string())),
+            Some(Err(_elapsed)) => Err(QueryError::Deadline { run_time: limits.run_time }),
+            None => Err(QueryError::Stopped),
         }
     }
 

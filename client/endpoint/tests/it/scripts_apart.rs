@@ -4,7 +4,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use muster_endpoint::{HelperCommand, QueryError, SandboxProfile, Script, SqlValue};
+use muster_endpoint::{HelperCommand, QueryError, SandboxProfile, Script, SqlValue, Work, run_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -63,21 +63,21 @@ fn a_strict_script_gets_as_far_with_the_rights_of_the_shipped_unit_as_with_all()
     }
     let strict = || Script {
         sandbox: SandboxProfile::Strict,
-        ..script("echo x > file && mkdir -p a/b && echo y > a/b/c && printf '{\"said\":\"%s\"}\\n' \"$(id -u)\"")
+        ..script(
+            "echo x > file && mkdir -p a/b && echo y > a/b/c && printf '{\"said\":\"%s\"}\\n' \"$(id -u)\"",
+        )
     };
 
-    let with_all = run(strict());
-    let with_the_units = run_by(&helper_with_the_rights_of_the_unit(), strict());
-
-    assert_eq!(with_all, with_the_units);
-    match with_the_units {
-        Ok(answer) => assert_eq!(answer.rows, [["65534".into()]]),
-        Err(QueryError::Sandbox { missing }) => {
-            // It got to where it would have been the script.
-            assert!(missing.iter().all(|layer| layer.starts_with("cgroup: ")), "{missing:?}");
-            lacks("sandbox", can_make_every_layer(), "let the tests have control groups with their controllers");
+    for outcome in [run(strict()), run_by(&helper_with_the_rights_of_the_unit(), strict())] {
+        match outcome {
+            Ok(answer) => assert_eq!(answer.rows, [["65534".into()]]),
+            Err(QueryError::Sandbox { missing }) => {
+                // It got to where it would have been the script.
+                assert!(missing.iter().all(|layer| layer.starts_with("cgroup: ")), "{missing:?}");
+                lacks("sandbox", can_make_every_layer(), "let the tests have control groups of their own");
+            }
+            Err(other) => panic!("{other}"),
         }
-        Err(other) => panic!("{other}"),
     }
     let until = Instant::now() + Duration::from_secs(10);
     while !folders_of_nobody().is_empty() {
@@ -194,11 +194,11 @@ print(json.dumps({"said": str(made)}))"#;
 
 #[test]
 fn folders_that_are_nested_deeper_than_a_process_may_open_files_go_with_their_script() {
-    let limited = helper_by("/usr/bin/prlimit", &["--nofile=1024:1024"], &helper().program);
+    let limited = helper_by("/usr/bin/prlimit", &["--nofile=256:256"], &helper().program);
     let text = r#"
 import json, os
 print(json.dumps({"said": os.getcwd()}))
-for _ in range(5000):
+for _ in range(400):
     os.mkdir("below")
     os.chdir("below")"#;
     let script = Script { interpreter: "/usr/bin/python3".into(), ..action(text) };
@@ -208,4 +208,21 @@ for _ in range(5000):
     let [SqlValue::Text(folder)] = &answer.rows[0][..] else { panic!("{answer:?}") };
     assert!(folder.starts_with("/tmp/muster-step-"), "{folder}");
     assert!(!Path::new(folder).exists(), "{folder}");
+}
+
+#[test]
+fn what_is_stopped_returns_when_nothing_of_it_runs_any_more() {
+    let sleep = "98.1234008";
+    let text = format!("(setsid sleep {sleep} &) ; sleep {sleep}");
+    let begun = async {
+        while processes(&format!("sleep {sleep}")).len() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+
+    let outcome = runtime.block_on(run_until(&helper(), Work::Script(action(&text)), begun));
+
+    assert_eq!(processes(sleep), Vec::<String>::new());
+    assert_eq!(outcome, Err(QueryError::Stopped));
 }
