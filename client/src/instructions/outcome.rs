@@ -76,11 +76,14 @@ pub(super) fn finished(
             return refused(instruction, &withheld(plan, table), now_ms);
         }
         Err(StepError::Resource(detail)) => {
-            return refused(instruction, &Refused::new(Refusal::Resource, detail), now_ms);
+            let refusal = Refused::new(Refusal::Resource, detail.to_string());
+            return refused(instruction, &refusal, now_ms);
         }
         Err(
             error @ (StepError::RunTime { .. }
+            | StepError::NotBegun { .. }
             | StepError::ChangedWhileRun(_)
+            | StepError::ChangedWhileDone { .. }
             | StepError::Stopped
             | StepError::Query { .. }),
         ) => {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_endpoint::{
-    Action, Answer, Content, Deed, Given, Granted, HelperCommand, Query, QueryError, QueryLimits, RowColumn,
-    RowKind, Script, ScriptText, SqlValue, Work, run_until,
+    Action, Answer, Content, Deed, Given, Granted, HelperCommand, Query, QueryError, QueryLimits, Reach,
+    RowColumn, RowKind, Script, ScriptText, SqlValue, Work, run_until,
 };
 use muster_proto::common::v1::ColumnType;
 use muster_signing::definition;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Plan;
 use super::admission::{PlanAction, PlanColumn, PlanStep};
-use crate::content as cache;
+use crate::content::{self as cache, ContentError};
 
 /// Why the steps gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -33,10 +33,26 @@ pub(crate) enum StepError {
     },
     /// What it needs is no longer what was verified; no step was begun.
     #[error("{0}")]
-    Resource(String),
+    Resource(Unconfirmed),
+    /// What a later step needs is no longer what was verified.
+    #[error("{place}not begun: {cause}")]
+    NotBegun {
+        /// Which step.
+        place: Place,
+        /// Why.
+        cause: Unconfirmed,
+    },
     /// What it needs was changed while a step ran, which may have read either.
     #[error("what it read while it ran does not count: {0}")]
-    ChangedWhileRun(String),
+    ChangedWhileRun(Unconfirmed),
+    /// The same, of a step that changes the machine, which it has done.
+    #[error("{place}it came to its end, but what it was given may not have been what was signed: {cause}")]
+    ChangedWhileDone {
+        /// Which step.
+        place: Place,
+        /// Why.
+        cause: Unconfirmed,
+    },
     /// It was stopped, and nothing of it runs any more.
     #[error("it was stopped")]
     Stopped,
@@ -64,9 +80,25 @@ impl fmt::Display for Place {
     }
 }
 
-/// Runs every step within the time of all, until one fails or `stop` comes, which is waited for; the last one's rows are the answer. Steps are told the paths of resources,
-/// so each is looked at once more right before the first one, which may have waited for hours, and behind each: what was read of
-/// another file is no answer.
+/// A resource that is not known to be what was verified.
+#[derive(Debug, thiserror::Error)]
+#[error("resource {name:?}: {cause}")]
+pub(crate) struct Unconfirmed {
+    name: String,
+    cause: Box<ContentError>,
+}
+
+impl Unconfirmed {
+    /// Whether it is known to be another, and not only unknown.
+    fn is_changed(&self) -> bool {
+        matches!(*self.cause, ContentError::Changed { .. })
+    }
+}
+
+/// Runs every step within the time of all, until one fails or `stop` comes, which is waited for; the last one's rows are the answer. Resources are
+/// looked at once more right before the first step, which may have waited for hours. A step that is told the path of one has it looked at before and
+/// behind it, too: what was read of another file is no answer. What verifies its resource while it copies it is told no path, and what it did is done,
+/// whatever becomes of the file.
 pub(super) async fn run_steps(
     helper: &HelperCommand,
     cache: &cache::Content,
@@ -74,10 +106,9 @@ pub(super) async fn run_steps(
     resources: &[(String, PathBuf)],
     stop: &CancellationToken,
 ) -> Result<Answer, StepError> {
-    let unless_stopped = |looked: Option<Result<(), String>>| looked.ok_or(StepError::Stopped);
-    // Nothing of a step runs while it is looked at what they read.
-    let looked = stop.run_until_cancelled(confirm(cache, plan, resources)).await;
-    unless_stopped(looked)?.map_err(StepError::Resource)?;
+    let looking = Looking { cache, plan, resources, stop };
+    let mut known: Vec<&str> = plan.resources.iter().map(|resource| resource.name.as_str()).collect();
+    looking.confirm(&known).await?.map_err(StepError::Resource)?;
     let deadline = Instant::now() + plan.run_time;
     let mut answer =
         Answer { columns: Vec::new(), rows: Vec::new(), truncated: false, sandbox_missing: Vec::new() };
@@ -88,6 +119,9 @@ pub(super) async fn run_steps(
         if left.is_zero() {
             return Err(late());
         }
+        let told = told(plan, step);
+        let unknown: Vec<&str> = told.iter().copied().filter(|name| !known.contains(name)).collect();
+        looking.confirm(&unknown).await?.map_err(|cause| StepError::NotBegun { place, cause })?;
         let limits = QueryLimits { run_time: left, rows: plan.rows, bytes: plan.bytes };
         let work = match step {
             PlanStep::Query(sql) => Ok(Work::Query(query(plan, at, sql, resources, limits))),
@@ -111,8 +145,8 @@ pub(super) async fn run_steps(
             | QueryError::NotGranted { .. }
             | QueryError::Spawn { .. } => StepError::Query { place, cause },
         })?;
-        let looked = stop.run_until_cancelled(confirm(cache, plan, resources)).await;
-        unless_stopped(looked)?.map_err(StepError::ChangedWhileRun)?;
+        judge(place, plan, step, looking.confirm(&told).await?)?;
+        known = told;
         let mut missing = answer.sandbox_missing;
         missing.extend(
             given
@@ -127,13 +161,69 @@ pub(super) async fn run_steps(
     Ok(answer)
 }
 
-/// Looks whether the resources are still those that were verified.
-async fn confirm(cache: &cache::Content, plan: &Plan, resources: &[(String, PathBuf)]) -> Result<(), String> {
-    for (resource, (_, path)) in plan.resources.iter().zip(resources) {
-        let changed = |error| format!("resource {:?}: {error}", resource.name);
-        cache.confirm(resource, path).await.map_err(changed)?;
+/// What is looked at between steps.
+struct Looking<'a> {
+    cache: &'a cache::Content,
+    plan: &'a Plan,
+    resources: &'a [(String, PathBuf)],
+    stop: &'a CancellationToken,
+}
+
+impl Looking<'_> {
+    /// Looks whether these resources are still those that were verified, unless it is stopped: nothing runs meanwhile.
+    async fn confirm(&self, names: &[&str]) -> Result<Result<(), Unconfirmed>, StepError> {
+        let look = async {
+            for (resource, (_, path)) in self.plan.resources.iter().zip(self.resources) {
+                if names.contains(&resource.name.as_str()) {
+                    let name = resource.name.clone();
+                    let unconfirmed = |cause| Unconfirmed { name, cause: Box::new(cause) };
+                    self.cache.confirm(resource, path).await.map_err(unconfirmed)?;
+                }
+            }
+            Ok::<(), Unconfirmed>(())
+        };
+        self.stop.run_until_cancelled(look).await.ok_or(StepError::Stopped)
     }
-    Ok(())
+}
+
+/// Returns the resources whose paths a step is told.
+fn told<'a>(plan: &'a Plan, step: &'a PlanStep) -> Vec<&'a str> {
+    match step {
+        PlanStep::Query(_) => plan.resources.iter().map(|resource| resource.name.as_str()).collect(),
+        // One that is its text is verified where nobody changes it any more.
+        PlanStep::Script(script) => script
+            .arguments
+            .iter()
+            .filter_map(|argument| match argument {
+                definition::ScriptArgument::Resource(name) => Some(name.as_str()),
+                definition::ScriptArgument::Parameter(_) => None,
+            })
+            .collect(),
+        PlanStep::Action(_) => Vec::new(),
+    }
+}
+
+/// Says what it means for a step that came to its end how the resources are whose paths it was told.
+fn judge(
+    place: Place,
+    plan: &Plan,
+    step: &PlanStep,
+    looked: Result<(), Unconfirmed>,
+) -> Result<(), StepError> {
+    let Err(cause) = looked else { return Ok(()) };
+    let has_changed_something = match step {
+        PlanStep::Script(_) | PlanStep::Action(_) => plan.reach == Reach::Changes,
+        PlanStep::Query(_) => false,
+    };
+    match has_changed_something {
+        false => Err(StepError::ChangedWhileRun(cause)),
+        true if cause.is_changed() => Err(StepError::ChangedWhileDone { place, cause }),
+        true => {
+            // It is done, and nothing says that it was done with something else.
+            tracing::warn!(%cause, "a step is done, and what it was given cannot be looked at any more");
+            Ok(())
+        }
+    }
 }
 
 fn query(plan: &Plan, at: usize, sql: &str, resources: &[(String, PathBuf)], limits: QueryLimits) -> Query {

@@ -253,6 +253,61 @@ fn an_action_whose_client_is_killed_in_its_middle_is_interrupted_and_never_run_a
 }
 
 #[test]
+fn what_an_action_did_stays_done_when_a_resource_changes_that_it_was_not_given_by_its_path() {
+    let (place, switch, client) = fleet();
+    let background = place.start_background();
+    let (marker, signed) = (place.path("marker.bin"), vec![7; 70_000]);
+    std::fs::write(&marker, &signed).unwrap();
+    let words = ["resource", "put", marker.to_str().unwrap(), "--name", "marker"];
+    let resource = place.muster(words).with_code(0).out;
+    let cached = place.path(DEVICE).join("resources").join(blake3::hash(&signed).to_string());
+    let put = place.path("").canonicalize().unwrap().join("put");
+    let change = format!("echo changed > '{}'", cached.display());
+    let script = |text: &str, more: &str| {
+        format!("[[step]]\nscript = {{ interpreter = \"/bin/sh\", text = \"{text}\"{more} }}\n")
+    };
+    let result = "[[result]]\nname = \"none\"\ntype = \"integer\"\n";
+    let outcome = |name: &str, steps: &str| {
+        author(&place, name, "action", &format!("{resource}\n{steps}\n{result}"));
+        let answer = run(place.command().args(["run", name, "--yes", "--wait", "30s", "-o", "json"])).json();
+        let id = answer["instruction"].as_str().unwrap().to_owned();
+        let state = answer["states"].as_object().unwrap().keys().next().unwrap().clone();
+        let told = if state == "answered" { String::new() } else { problem(&place, &id) };
+        (state, told)
+    };
+    let given = script("cat >/dev/null", ", arguments = [\"marker\"]");
+
+    let not_given = outcome("Acme-Test-NotGiven", &script(&change, ""));
+    let was_given = outcome("Acme-Test-WasGiven", &script(&change, ", arguments = [\"marker\"]"));
+    let is_given_next = outcome("Acme-Test-GivenNext", &(script(&change, "") + &given));
+    let put_next = outcome(
+        "Acme-Test-PutNext",
+        &format!(
+            "{}[[step]]\naction = {{ do = \"file.put\", resource = \"marker\", path = {put:?}, mode = \"0600\" }}\n{}",
+            script(&change, ""),
+            script("true", "")
+        ),
+    );
+
+    assert_eq!(not_given, ("answered".to_owned(), String::new()));
+    for ((state, told), words) in [
+        (
+            was_given,
+            "it came to its end, but what it was given may not have been what was signed: resource \"marker\"",
+        ),
+        (is_given_next, "step 2 of 2: not begun: resource \"marker\": its file was changed or removed"),
+        (put_next, "step 2 of 3: its resource is not the one that was signed"),
+    ] {
+        assert_eq!(state, "failed", "{told}");
+        assert!(told.contains(words), "{told}");
+    }
+    assert!(!put.exists());
+    client.stop();
+    background.stop();
+    switch.stop();
+}
+
+#[test]
 fn a_restart_is_confirmed_by_the_count_and_tells_what_became_of_the_unit() {
     let (place, switch, client) = fleet();
     let restart = |unit: &str, more: &[&str]| {
