@@ -10,6 +10,7 @@ use muster_signing::admit::{self, Trust};
 use muster_signing::audience::Expression;
 use muster_signing::definition::{Definition, Severity};
 use muster_signing::envelope::{self, Anchors, ContentType};
+use muster_signing::exchange::{Arrival, Exchange};
 use muster_signing::licence::Licence;
 use muster_signing::pack::{Index, PackError, Reader};
 use muster_signing::policy::Policy;
@@ -20,7 +21,7 @@ use muster_signing::{merkle, order};
 type Body = fn(&[u8]);
 
 /// Every body by the name of its corpus.
-pub(crate) const BODIES: [(&str, Body); 13] = [
+pub(crate) const BODIES: [(&str, Body); 14] = [
     ("envelope", envelope),
     ("definition", definition),
     ("licence", licence),
@@ -34,6 +35,7 @@ pub(crate) const BODIES: [(&str, Body); 13] = [
     ("pem", pem),
     ("timestamp", timestamp),
     ("pack", pack),
+    ("exchange", exchange),
 ];
 
 /// The root that signed the corpus, and a moment at which it is valid.
@@ -195,6 +197,22 @@ pub(crate) fn pack(bytes: &[u8]) {
     let mut reader = Reader::new(anchors, facts);
     let read: Result<(), PackError> = bytes.chunks(700).try_for_each(|piece| reader.handle_piece(piece));
     assert!(read.and_then(|()| reader.finish()).is_err(), "a forged pack");
+}
+
+/// Reads a list of packs, which is written and read again as the same; none of its packs lies outside of its folder, and the list
+/// itself is none of them.
+pub(crate) fn exchange(bytes: &[u8]) {
+    let Ok(exchange) = Exchange::parse(bytes) else { return };
+    let written = exchange.to_text().unwrap_or_default();
+    assert_eq!(Exchange::parse(written.as_bytes()).as_ref(), Ok(&exchange), "{written}");
+    for pack in exchange.packs() {
+        let url = pack.url().as_str();
+        let is_below = |part: &str| !part.is_empty() && !part.starts_with('.');
+        assert!(url.split('/').all(is_below) && !url.contains([':', '\\', '%', '?', '#', '@']), "{url}");
+        let mut arrival = Arrival::of(pack);
+        let taken = arrival.handle_piece(bytes);
+        assert!(taken.and_then(|()| arrival.finish()).is_err(), "a list that names itself");
+    }
 }
 
 /// Reads a timestamp token, an authority's answer and a request; what is read of a token is written and read again.

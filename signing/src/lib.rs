@@ -8,7 +8,7 @@
 //! Start with [`admit`], which is everything a client checks (`spec/signing.md`, G8). What it calls, each on its own:
 //! [`envelope`] (who signed these bytes), [`definition`] (what may be run), [`licence`] (under which names),
 //! [`order`] (which of it, when), [`audience`] and [`merkle`] (for whom). [`policy`] stands beside it: where clients connect; [`pack`], too: how
-//! definitions and their resources travel together.
+//! definitions and their resources travel together, and [`exchange`]: a list of such packs.
 
 pub mod admit;
 mod algorithm;
@@ -17,6 +17,7 @@ mod attributes;
 pub mod audience;
 pub mod definition;
 pub mod envelope;
+pub mod exchange;
 #[cfg(test)]
 mod fixture;
 pub mod licence;

@@ -43,6 +43,12 @@ pub const RESOURCE_BYTES_MAX: u64 = 4 << 30;
 /// Bytes of all resources together.
 pub const RESOURCES_BYTES_MAX: u64 = 16 << 30;
 
+/// Bytes of a whole pack: its contents, a header and at most a block of padding for each of them, and the end.
+pub const PACK_BYTES_MAX: u64 = ENVELOPE_BYTES_MAX as u64
+    + DEFINITIONS_BYTES_MAX
+    + RESOURCES_BYTES_MAX
+    + (2 * (2 * MEMBERS_MAX as u64 + 1) + 2) * BLOCK_BYTES as u64;
+
 /// Bytes of `says`: a line for people.
 const SAYS_BYTES_MAX: usize = 1_024;
 
