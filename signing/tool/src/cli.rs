@@ -1,11 +1,13 @@
 //! The command line of `muster-sign`.
 
+mod exchange;
 mod file;
 mod licence;
 mod pack;
 
 use std::path::PathBuf;
 
+pub use self::exchange::{BuildExchange, ExchangeCommand};
 pub use self::file::{FileCommand, Judged, SignFile, StampAtOnce, VerifyFile};
 pub use self::licence::{Distrusted, IssueLicence, LicenceCommand, RequestLicence};
 pub use self::pack::{BuildPack, PackCommand, VerifyPack};
@@ -28,6 +30,7 @@ use crate::key::{KeySource, SignerSource};
         muster-sign timestamp Acme-Os-Version.cms --url http://timestamp.example/ --home ~/.muster\n  \
         muster-sign pack build definitions/ --name Acme-Security-Basics --version 1.0.0 --says 'Certificates and ports' \
         --key author.key --cert author.pem --out basics.pack\n  \
+        muster-sign exchange build basics.pack --home ~/.muster --out exchange.json\n  \
         muster-sign file sign muster-switch --key release.key --cert release.pem\n\n\
         Exit codes: 0 done, 1 refused (the reason and what would fix it are on standard error), 2 usage."
 )]
@@ -52,6 +55,9 @@ pub enum Document {
     /// Packs: definitions and their resources in one archive.
     #[command(subcommand)]
     Pack(PackCommand),
+    /// Exchanges: lists of packs for web servers.
+    #[command(subcommand)]
+    Exchange(ExchangeCommand),
     /// Files of any kind and size, such as release binaries: signatures beside them.
     #[command(subcommand)]
     File(FileCommand),

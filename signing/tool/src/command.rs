@@ -1,5 +1,6 @@
 //! The commands: files in, one document or one report out.
 
+mod exchange;
 mod file;
 mod licence;
 mod lint;
@@ -22,8 +23,8 @@ use muster_signing::timestamp::ClaimedStamp;
 use serde_json::{Value, json};
 
 use crate::cli::{
-    Cli, DefinitionCommand, Document, FileCommand, Format, Inspect, LicenceCommand, Output, PackCommand,
-    PolicyCommand, SignDefinition, SignerFiles, VerifyDefinition,
+    Cli, DefinitionCommand, Document, ExchangeCommand, FileCommand, Format, Inspect, LicenceCommand, Output,
+    PackCommand, PolicyCommand, SignDefinition, SignerFiles, VerifyDefinition,
 };
 use crate::{
     Licensed, ToolError, Trust, check_signer_role, key, read_envelope, sign_definition, verify_definition,
@@ -68,6 +69,7 @@ pub fn run(cli: &Cli, now: UnixTime) -> anyhow::Result<Report> {
         Document::Policy(PolicyCommand::Inspect(arguments)) => inspect(arguments, ContentType::Policy)?,
         Document::Pack(PackCommand::Build(arguments)) => pack::build(arguments, now)?,
         Document::Pack(PackCommand::Verify(arguments)) => pack::verify(arguments, now)?,
+        Document::Exchange(ExchangeCommand::Build(arguments)) => exchange::build(arguments, now)?,
         Document::File(FileCommand::Sign(arguments)) => file::sign(arguments, now)?,
         Document::File(FileCommand::Verify(arguments)) => file::verify(arguments, now)?,
         Document::Timestamp(arguments) => timestamp::stamp(arguments, now)?,

@@ -27,6 +27,7 @@ pub use timestamp::{Stamped, stamp_envelope};
 use muster_pki::{Certificate, ExtendedKeyUsage, Facts, Role, Roots, UnixTime};
 use muster_signing::definition::DefinitionError;
 use muster_signing::envelope::{EnvelopeError, SignError, Signer};
+use muster_signing::exchange::ExchangeError;
 use muster_signing::licence::{LicenceError, RequestError};
 use muster_signing::pack::PackError;
 use muster_signing::policy::PolicyError;
@@ -77,6 +78,9 @@ pub enum ToolError {
     /// A pack that is not made, or not taken.
     #[error(transparent)]
     Pack(#[from] PackError),
+    /// A list of packs that is not made.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
     /// A verified content that is no text.
     #[error("the content is not UTF-8")]
     NotText,

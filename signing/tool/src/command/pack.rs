@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::file::{PIECE_BYTES, Trusted, open, read_short};
 use super::whole::Whole;
 use super::{inside, merge, person, printable, random, revocation, show, signer, timestamp};
-use crate::cli::{BuildPack, Format, Output, VerifyPack};
+use crate::cli::{BuildPack, Format, Judged, Output, VerifyPack};
 use crate::{ToolError, read_envelope, sign_pack_index};
 
 /// What the names of signed definitions end with.
@@ -184,23 +184,34 @@ fn each_piece(
 }
 
 pub(super) fn verify(arguments: &VerifyPack, now: UnixTime) -> anyhow::Result<String> {
-    let roots = match (&arguments.roots, &arguments.trust.home) {
-        (Some(path), _) => path.clone(),
+    let (pack, digests) = verified(&arguments.file, arguments.roots.as_deref(), &arguments.trust, now)?;
+    Ok(report(&pack, &digests, arguments.output))
+}
+
+/// Verifies a pack whole; returns what its file is known by, too.
+pub(super) fn verified(
+    path: &Path,
+    roots: Option<&Path>,
+    trust: &Judged,
+    now: UnixTime,
+) -> anyhow::Result<(Pack, Digests)> {
+    let roots = match (roots, &trust.home) {
+        (Some(path), _) => path.to_owned(),
         (None, Some(home)) => home.join("trust/authors.pem"),
         (None, None) => anyhow::bail!("whose packs are believed? give --roots FILE, or --home"),
     };
-    let trusted = Trusted::read(&roots, &arguments.trust)?;
-    let mut file = open(&arguments.file)?;
-    let mut pack = read(&mut file, &arguments.file, &trusted, None, now)?;
-    if !arguments.trust.crl.is_empty() {
-        // The issuers of the CRLs are known once all certificates inside are; who is revoked is then judged once more.
-        let envelopes = pack.definitions.iter().map(|it| it.envelope.as_slice());
-        let inside = envelopes.chain([pack.envelope.as_slice()]).flat_map(inside).collect();
-        let revocation = revocation(&arguments.trust.crl, trusted.all(), inside, now)?;
-        file.rewind().with_context(|| arguments.file.display().to_string())?;
-        pack = read(&mut file, &arguments.file, &trusted, revocation.as_ref(), now)?;
+    let trusted = Trusted::read(&roots, trust)?;
+    let mut file = open(path)?;
+    let (pack, digests) = read(&mut file, path, &trusted, None, now)?;
+    if trust.crl.is_empty() {
+        return Ok((pack, digests));
     }
-    Ok(report(&pack, arguments.output))
+    // The issuers of the CRLs are known once all certificates inside are; who is revoked is then judged once more.
+    let envelopes = pack.definitions.iter().map(|it| it.envelope.as_slice());
+    let inside = envelopes.chain([pack.envelope.as_slice()]).flat_map(inside).collect();
+    let revocation = revocation(&trust.crl, trusted.all(), inside, now)?;
+    file.rewind().with_context(|| path.display().to_string())?;
+    read(&mut file, path, &trusted, revocation.as_ref(), now)
 }
 
 fn read(
@@ -209,11 +220,16 @@ fn read(
     trusted: &Trusted,
     revocation: Option<&RevocationIndex>,
     now: UnixTime,
-) -> anyhow::Result<Pack> {
+) -> anyhow::Result<(Pack, Digests)> {
     let name = || path.display().to_string();
     let mut reader = Reader::new(trusted.anchors(), Facts { revocation, ..Facts::at(now) });
-    each_piece(file, path, |piece| reader.handle_piece(piece).map_err(ToolError::from).with_context(name))?;
-    reader.finish().map_err(ToolError::from).with_context(name)
+    let mut hasher = MemberHasher::default();
+    each_piece(file, path, |piece| {
+        hasher.update(piece);
+        reader.handle_piece(piece).map_err(ToolError::from).with_context(name)
+    })?;
+    let pack = reader.finish().map_err(ToolError::from).with_context(name)?;
+    Ok((pack, hasher.finish()))
 }
 
 fn summary(index: &Index) -> Value {
@@ -226,12 +242,13 @@ fn summary(index: &Index) -> Value {
     })
 }
 
-fn report(pack: &Pack, output: Output) -> String {
+fn report(pack: &Pack, digests: &Digests, output: Output) -> String {
     let mut report = summary(&pack.index);
     merge(
         &mut report,
         json!({
             "size": pack.size,
+            "sha256": digests.sha256.to_string(),
             "signer": person(&pack.signer),
             "root": person(&pack.root),
             "signed_at": pack.signing_time.as_secs(),

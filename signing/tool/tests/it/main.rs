@@ -5,6 +5,8 @@ mod authority;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod exchange;
+#[cfg(test)]
 mod exhaustive;
 #[cfg(test)]
 mod file;

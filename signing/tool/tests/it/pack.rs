@@ -9,7 +9,7 @@ use muster_pki::authority::{Authority, Overrides, Request, Revoked};
 
 use crate::authority::{P256, Served, TimestampAuthority, run};
 
-const BUILD: &str = "pack build d --name Acme-Test-Pack --version 1.0.0 --says Tests. --key author.key --cert author.pem \
+pub(crate) const BUILD: &str = "pack build d --name Acme-Test-Pack --version 1.0.0 --says Tests. --key author.key --cert author.pem \
                      --out a.pack";
 
 #[test]
@@ -34,6 +34,7 @@ fn g9_a_pack_is_built_verified_and_read_by_tar_and_openssl() {
     assert_eq!(verified["definitions"][1]["signer"], built["signer"]);
     assert_eq!(verified["resources"][0]["path"], "resources/list.txt");
     assert_eq!(verified["size"], std::fs::metadata(lab.path("a.pack")).unwrap().len());
+    assert_eq!(verified["sha256"], sha256sum(&lab.path("a.pack")));
     assert!(verified["root"]["subject"].as_str().unwrap().contains("authors"), "{verified}");
     let row = text.lines().find(|line| line.starts_with("definitions/Acme-Test-B-1.0.0.cms ")).unwrap();
     assert!(row.contains("  question  ") && row.contains("author"), "{text}");
@@ -174,13 +175,19 @@ fn g9_a_pack_of_200_mib_is_built_and_verified_within_128_mib() {
     assert!(verified.status.success(), "{verified:?}");
 }
 
+/// What the system's own tool says of a file.
+pub(crate) fn sha256sum(file: &std::path::Path) -> String {
+    let output = Command::new("sha256sum").arg(file).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().to_owned()
+}
+
 /// Two signed definitions, one of which needs a file, in a folder `d`.
-struct Lab {
+pub(crate) struct Lab {
     dir: tempfile::TempDir,
 }
 
 impl Lab {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let lab = Self { dir: tempfile::tempdir().unwrap() };
         let now = UnixTime::now();
         let day = Duration::from_secs(86_400);
@@ -236,23 +243,23 @@ impl Lab {
         ));
     }
 
-    fn path(&self, file: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, file: &str) -> std::path::PathBuf {
         self.dir.path().join(file)
     }
 
-    fn succeed(&self, arguments: &str) -> serde_json::Value {
+    pub(crate) fn succeed(&self, arguments: &str) -> serde_json::Value {
         let output = self.muster_sign(&format!("{arguments} -o json"));
         assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    fn refuse(&self, arguments: &str) -> String {
+    pub(crate) fn refuse(&self, arguments: &str) -> String {
         let output = self.muster_sign(arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments}: {output:?}");
         String::from_utf8(output.stderr).unwrap()
     }
 
-    fn muster_sign(&self, arguments: &str) -> Output {
+    pub(crate) fn muster_sign(&self, arguments: &str) -> Output {
         crate::commands::muster_sign(self.dir.path(), arguments)
     }
 }
