@@ -1,4 +1,7 @@
-//! One GET of a signed document, such as a CRL (R1) or a licence (G6), with a deadline and a bound for every byte of it.
+//! One GET of a signed document, such as a CRL (R1) or a licence (G6), with a deadline and a bound for every byte of it; and of a file
+//! that is larger than memory: [`download()`].
+
+mod download;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,6 +19,8 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+pub use self::download::{Download, DownloadError, download};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +72,16 @@ async fn exchange(
     https: Option<Arc<ClientConfig>>,
 ) -> Result<FetchResponse, GetError> {
     let uri: Uri = request.url.as_str().parse().map_err(http::Error::from)?;
+    talk(connect(&uri, https).await?, &request, accept, &uri).await
+}
+
+/// A connection that bytes go over, TLS or not.
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+
+/// Opens TCP, and TLS for an https URL.
+async fn connect(uri: &Uri, https: Option<Arc<ClientConfig>>) -> Result<Box<dyn Duplex>, GetError> {
     let host = uri.host().ok_or(GetError::NoHost)?.trim_matches(['[', ']']).to_owned();
     let is_https = uri.scheme_str() == Some("https");
     let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
@@ -76,33 +91,49 @@ async fn exchange(
         (false, _) => None,
     };
     let tcp = TcpStream::connect((host.as_str(), port)).await.map_err(GetError::Connect)?;
-    match config {
-        None => talk(tcp, &request, accept, &uri).await,
+    Ok(match config {
+        None => Box::new(tcp),
         Some(config) => {
             let name = ServerName::try_from(host).map_err(|_| GetError::NoHost)?;
-            let tls = TlsConnector::from(config).connect(name, tcp).await.map_err(GetError::Connect)?;
-            talk(tls, &request, accept, &uri).await
+            Box::new(TlsConnector::from(config).connect(name, tcp).await.map_err(GetError::Connect)?)
         }
-    }
+    })
 }
 
-async fn talk<S>(
-    stream: S,
-    request: &FetchRequest,
-    accept: &str,
-    uri: &Uri,
-) -> Result<FetchResponse, GetError>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+/// Begins a request for what is at a URL.
+fn asking(uri: &Uri, accept: &str) -> Result<http::request::Builder, GetError> {
     let authority = uri.authority().ok_or(GetError::NoHost)?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut head = Request::get(path)
+    Ok(Request::get(path)
         .header(header::HOST, authority.as_str())
         .header(header::USER_AGENT, concat!("muster/", env!("CARGO_PKG_VERSION")))
         .header(header::ACCEPT, accept)
-        .header(header::CONNECTION, "close");
+        .header(header::CONNECTION, "close"))
+}
+
+/// Drives a connection while an answer is read from it, which may be for longer than the connection lasts: what arrived is still there.
+async fn beside<T>(
+    connection: impl Future<Output = hyper::Result<()>>,
+    answer: impl Future<Output = T>,
+) -> T {
+    let drive = async {
+        let _its_errors_reach_the_answer = connection.await;
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
+        answer = answer => answer,
+        never = drive => match never {},
+    }
+}
+
+async fn talk(
+    stream: Box<dyn Duplex>,
+    request: &FetchRequest,
+    accept: &str,
+    uri: &Uri,
+) -> Result<FetchResponse, GetError> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let mut head = asking(uri, accept)?;
     if let Some(etag) = &request.validators.etag {
         head = head.header(header::IF_NONE_MATCH, etag);
     }
@@ -130,15 +161,7 @@ where
             body,
         })
     };
-    // The connection must be driven for the answer to come; it may end before the last of the body is taken from it.
-    let drive = async {
-        let _its_errors_reach_the_answer = connection.await;
-        std::future::pending::<Infallible>().await
-    };
-    tokio::select! {
-        answer = answer => answer,
-        never = drive => match never {},
-    }
+    beside(connection, answer).await
 }
 
 async fn collect(mut body: Incoming, max: usize) -> Result<Vec<u8>, GetError> {
