@@ -13,7 +13,7 @@ pub(crate) enum Exit {
     Refused,
     /// What was typed is wrong.
     Usage,
-    /// Not every target answered, or something of an answer was left out.
+    /// Not every target answered, something of an answer was left out, or some of several things are done.
     Partial,
     /// Permission, licence or trust forbids it.
     Denied,
@@ -76,6 +76,11 @@ impl Failure {
             ..self
         }
         .with_next(format!("muster instruction watch {instruction}"))
+    }
+
+    /// Some of several things are done all the same; says which.
+    pub(crate) fn after_some(self, done: &str) -> Self {
+        Self { exit: Exit::Partial, ..self }.adding(done)
     }
 
     /// Says which of several things it is about.

@@ -25,20 +25,39 @@ pub(crate) async fn run(operator: &Operator, home: &Home, verb: Definition) -> R
     }
 }
 
+/// Imports file after file, up to the first that is refused. What is imported by then is shown.
 async fn import(operator: &Operator, files: &[std::path::PathBuf], format: Format) -> Result<Exit, Failure> {
-    let (mut table, mut unlicensed) = (table(), Vec::new());
+    let (mut table, mut unlicensed, mut refused) = (table(), Vec::new(), None);
     for file in files {
-        let imported = import_one(operator, file).await?;
-        table.push(row(&imported));
-        if !imported.licensed {
-            unlicensed.push(imported);
+        match import_one(operator, file).await {
+            Ok(imported) => {
+                table.push(row(&imported));
+                if !imported.licensed {
+                    unlicensed.push(imported);
+                }
+            }
+            Err(failure) => {
+                refused = Some(failure);
+                break;
+            }
         }
     }
-    table.print(format)?;
+    let done = table.len();
+    match refused {
+        Some(failure) if done == 0 => return Err(failure),
+        Some(_) | None => table.print(format)?,
+    }
     if !unlicensed.is_empty() {
         explain_unlicensed(operator, &unlicensed).await;
     }
-    Ok(Exit::Ok)
+    match refused {
+        Some(failure) => Err(failure.after_some(&format!(
+            "{done} of {} definitions are imported, those that are shown; none behind this one was tried, and the same command again \
+             imports nothing twice",
+            files.len()
+        ))),
+        None => Ok(Exit::Ok),
+    }
 }
 
 /// Says why definitions cannot be issued yet, and what to do. They are imported, whatever comes of asking for the licence.
@@ -70,29 +89,47 @@ async fn import_one(operator: &Operator, file: &Path) -> Result<Shown, Failure> 
 }
 
 async fn list(operator: &Operator, listing: &Listing) -> Result<Exit, Failure> {
+    let (definitions, more) = held(operator, listing.limit).await?;
     let mut table = table();
-    let mut page_token = String::new();
-    let limit = usize::try_from(listing.limit).unwrap_or(usize::MAX);
-    loop {
-        let left = u32::try_from(limit.saturating_sub(table.len())).unwrap_or(u32::MAX);
-        let request = ListDefinitionsRequest { page_size: left.min(1_000), page_token };
-        let page = answered(operator.definitions().list_definitions(request)).await?;
-        for definition in &page.definitions {
-            table.push(row(definition));
-        }
-        page_token = page.next_page_token;
-        if page_token.is_empty() || table.len() >= limit {
-            break;
-        }
+    for definition in &definitions {
+        table.push(row(definition));
     }
     table.print(listing.output)?;
-    if !page_token.is_empty() {
+    if more == More::Yes {
         output::note_more(listing.limit);
     }
-    if table.len() == 0 {
+    if definitions.is_empty() {
         output::note("no definition yet; import one: muster definition import FILE");
     }
     Ok(Exit::Ok)
+}
+
+/// Whether there are more than were asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum More {
+    /// There are.
+    Yes,
+    /// These are all.
+    No,
+}
+
+/// The definitions that the Switch holds, at most so many.
+pub(super) async fn held(operator: &Operator, limit: u32) -> Result<(Vec<Shown>, More), Failure> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let (mut definitions, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let left = u32::try_from(limit.saturating_sub(definitions.len())).unwrap_or(u32::MAX);
+        let request = ListDefinitionsRequest { page_size: left.min(1_000), page_token };
+        let page = answered(operator.definitions().list_definitions(request)).await?;
+        definitions.extend(page.definitions);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok((definitions, More::No));
+        }
+        if definitions.len() >= limit {
+            return Ok((definitions, More::Yes));
+        }
+    }
 }
 
 fn table() -> Table {
@@ -180,18 +217,26 @@ mod tests {
 
     use super::*;
 
-    /// A Switch that takes every definition, as unlicensed, and tells nobody its licence.
+    /// What the Switch refuses.
+    const REFUSED: &[u8] = &[0x30, 1, 0];
+
+    /// A Switch that takes every definition but one, as unlicensed, and tells nobody its licence.
     #[derive(Clone, Default)]
     struct FakeSwitch {
         asked_for_licence: Arc<AtomicUsize>,
+        taken: Arc<AtomicUsize>,
     }
 
     #[tonic::async_trait]
     impl DefinitionService for FakeSwitch {
         async fn import_definition(
             &self,
-            _: Request<ImportDefinitionRequest>,
+            request: Request<ImportDefinitionRequest>,
         ) -> Result<Response<api::ImportDefinitionResponse>, Status> {
+            if request.into_inner().envelope == REFUSED {
+                return Err(Status::failed_precondition("held with other content"));
+            }
+            self.taken.fetch_add(1, Ordering::SeqCst);
             let definition = Some(Shown { name: "Acme-Test-One".to_owned(), ..Shown::default() });
             Ok(Response::new(api::ImportDefinitionResponse { definition }))
         }
@@ -236,13 +281,14 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn g1_what_is_imported_is_told_though_the_licence_cannot_be_asked_for_and_that_is_asked_once() {
+    /// Imports files of these contents.
+    async fn import_each(switch: &FakeSwitch, contents: &[&[u8]]) -> Result<Exit, Failure> {
         let folder = tempfile::tempdir().unwrap();
-        let files = ["a.cms", "b.cms"].map(|name| folder.path().join(name));
-        files.iter().for_each(|file| std::fs::write(file, [0x30, 0]).unwrap());
+        let files: Vec<_> =
+            (0..contents.len()).map(|number| folder.path().join(format!("{number}.cms"))).collect();
+        files.iter().zip(contents).for_each(|(file, content)| std::fs::write(file, content).unwrap());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, switch) = (listener.local_addr().unwrap(), FakeSwitch::default());
+        let address = listener.local_addr().unwrap();
         let serving = Server::builder()
             .add_service(DefinitionServiceServer::new(switch.clone()))
             .add_service(LicenceServiceServer::new(switch.clone()))
@@ -255,13 +301,34 @@ mod tests {
             let operator = Operator::over(endpoint.connect_with_connector(connector).await.unwrap());
             import(&operator, &files, Format::Json).await
         };
-
-        let imported = tokio::select! {
+        tokio::select! {
             imported = importing => imported,
             served = serving => panic!("{served:?}"),
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn g1_what_is_imported_is_told_though_the_licence_cannot_be_asked_for_and_that_is_asked_once() {
+        let switch = FakeSwitch::default();
+
+        let imported = import_each(&switch, &[&[0x30, 0], &[0x30, 0]]).await;
 
         assert_eq!(imported.unwrap(), Exit::Ok);
         assert_eq!(switch.asked_for_licence.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_imported_before_one_that_is_refused_is_told_and_the_exit_code_says_partial() {
+        let (first, later) = (FakeSwitch::default(), FakeSwitch::default());
+
+        let nothing = import_each(&first, &[REFUSED, &[0x30, 0]]).await.unwrap_err();
+        let some = import_each(&later, &[&[0x30, 0], REFUSED, &[0x30, 0]]).await.unwrap_err();
+
+        assert_eq!((nothing.exit(), first.taken.load(Ordering::SeqCst)), (Exit::Denied, 0), "{nothing}");
+        assert_eq!((some.exit(), later.taken.load(Ordering::SeqCst)), (Exit::Partial, 1), "{some}");
+        let said = some.to_string();
+        assert!(said.contains("1.cms: held with other content") && said.contains("1 of 3"), "{said}");
+        assert!(!nothing.to_string().contains("are imported"), "{nothing}");
+        assert_eq!(later.asked_for_licence.load(Ordering::SeqCst), 1, "why it is unlicensed is told, too");
     }
 }
