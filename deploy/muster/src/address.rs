@@ -1,5 +1,6 @@
 //! Addresses as people type them, checked before they are kept.
 
+use muster_pki::CrlUrl;
 use rustls_pki_types::ServerName;
 
 /// A port where nothing listens.
@@ -41,6 +42,18 @@ pub(crate) fn background_channel(text: &str) -> Result<String, String> {
     if url.path.is_empty() {
         return Err(format!("there is no path; did you mean {}/Background/v1?", text.trim_end_matches('/')));
     }
+    Ok(text.to_owned())
+}
+
+/// Checks the URL of an exchange's list: https alone, and a file.
+pub(crate) fn exchange(text: &str) -> Result<String, String> {
+    const EXAMPLE: &str =
+        "expected the https URL of a list, such as https://exchange.example.org/exchange.json";
+    let parts = url("https", 443, text).map_err(|problem| format!("{problem}; {EXAMPLE}"))?;
+    if parts.path.is_empty() || text.ends_with('/') {
+        return Err(format!("there is no file; {EXAMPLE}"));
+    }
+    text.parse::<CrlUrl>().map_err(|error| format!("{error}; {EXAMPLE}"))?;
     Ok(text.to_owned())
 }
 
@@ -178,6 +191,31 @@ mod tests {
             (url.address.as_str(), url.host.as_str(), url.path.as_str()),
             ("[::1]:443", "::1", "/Background/v1")
         );
+    }
+
+    #[test]
+    fn a_list_of_packs_is_a_file_on_an_https_server() {
+        for good in ["https://a/exchange.json", "https://a:4443/x/y.json", "https://[::1]/list"] {
+            assert_eq!(exchange(good), Ok(good.to_owned()));
+        }
+        for bad in [
+            "",
+            "exchange.json",
+            "http://a/exchange.json",
+            "HTTP://a/exchange.json",
+            "file:///exchange.json",
+            "https://a",
+            "https://a/",
+            "https://a/x/",
+            "https://u@a/x",
+            "https://a/x?y",
+            "https://a/x#y",
+            "https://a/ä",
+            "https://a/x\r\nb",
+        ] {
+            let error = exchange(bad).unwrap_err();
+            assert!(error.contains("such as https://exchange.example.org/"), "{bad}: {error}");
+        }
     }
 
     #[test]

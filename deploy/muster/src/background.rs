@@ -1,4 +1,4 @@
-//! The way to the Background Channel: one request over a connection of its own, as the operator.
+//! The way to the Background Channel, as the operator: a connection, and one request after the other over it.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body, Bytes, Frame, SizeHint};
+use hyper::client::conn::http2::SendRequest;
 use hyper::header::CONTENT_LENGTH;
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -47,7 +48,18 @@ pub(crate) fn base_of(context: &Context) -> Result<Url, Failure> {
     })
 }
 
-/// Puts content under its root; the Background Channel holds it against that.
+/// A connection to a Background Channel, for one request after the other.
+pub(crate) struct Way {
+    base: Url,
+    sender: SendRequest<Sent>,
+    /// What drives it, until it ends.
+    connection: Option<Driven>,
+    patience: Patience,
+}
+
+type Driven = Pin<Box<dyn Future<Output = hyper::Result<()>>>>;
+
+/// Puts content under its root, over a connection of its own.
 pub(crate) async fn put(
     home: &Home,
     base: &Url,
@@ -55,28 +67,14 @@ pub(crate) async fn put(
     name: &str,
     content: Content,
 ) -> Result<(), Failure> {
-    let path = format!("{}/resources/{root}?name={name}", base.path);
-    let request = Asked { method: Method::PUT, path, content };
-    ask(home, base, request, PATIENCE).await?.said().map(drop)
-}
-
-/// Whether the Background Channel gives content of this root and size.
-pub(crate) async fn holds(home: &Home, base: &Url, root: &str, size: u64) -> Result<bool, Failure> {
-    let path = format!("{}/resources/{root}", base.path);
-    let request = Asked { method: Method::HEAD, path, content: Content::Bytes(Bytes::new()) };
-    let answer = ask(home, base, request, PATIENCE).await?;
-    if answer.status == StatusCode::NOT_FOUND {
-        return Ok(false);
-    }
-    let length = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    answer.said().map(|_| length == Some(size))
+    Way::open(home, base).await?.put(root, name, content).await
 }
 
 /// What the Background Channel lists: the body of its answer.
 pub(crate) async fn listed(home: &Home, base: &Url) -> Result<Bytes, Failure> {
     let path = format!("{}/resources", base.path);
     let request = Asked { method: Method::GET, path, content: Content::Bytes(Bytes::new()) };
-    ask(home, base, request, PATIENCE).await?.said()
+    Way::open(home, base).await?.ask(request).await?.said()
 }
 
 /// One request.
@@ -93,71 +91,110 @@ struct Answer {
     body: Bytes,
 }
 
-/// Sends one request over a connection of its own.
-///
-/// HTTP/2, for two reasons: the server speaks first, so that a refused certificate is known before the body is sent, and a
-/// request that is refused while its body is under way still gets its answer.
-async fn ask(home: &Home, base: &Url, asked: Asked, patience: Patience) -> Result<Answer, Failure> {
-    let credentials = operator::client_credentials(home, b"h2")?;
-    let stream = operator::connect_tls(&credentials, &base.address).await?;
-    let stream = operator::admitted(stream, "the Background Channel", &base.address).await?;
-    let broken = |error: hyper::Error| {
-        let error = muster_service::exit::describe(&error);
-        Failure::unreachable(format!("the Background Channel at {}: {error}", base.address))
-            .with_next("muster doctor")
-    };
-    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .keep_alive_interval(patience.ping_every)
-        .keep_alive_timeout(patience.pong_within)
-        .keep_alive_while_idle(true)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(broken)?;
-    let moves = Moves::default();
-    let request = Request::builder()
-        .method(asked.method)
-        .uri(format!("https://{}{}", base.address, asked.path))
-        .header("content-type", "application/octet-stream")
-        .body(Sent { rest: asked.content, moves: moves.clone() })
-        .map_err(|error| Failure::usage(error.to_string()))?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(broken)?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        moves.note();
-        let body = response.into_body().map_frame(|frame| {
-            moves.note();
-            frame
-        });
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| {
-            Failure::unreachable(format!("the Background Channel at {}: {error}", base.address))
-        })?;
-        Ok::<_, Failure>(Answer { status, headers, body: body.to_bytes() })
-    };
-    let exchange = async {
-        tokio::select! {
-            biased;
-            exchanged = exchange => exchanged,
-            () = moves.silent_for(patience.silence) => Err(Failure::unreachable(format!(
-                "the Background Channel at {}: nothing moved for {:?}",
-                base.address, patience.silence
-            ))
-            .with_next("muster doctor")),
-        }
-    };
-    let gone = |ended: hyper::Result<()>| match ended {
-        Err(error) => broken(error),
-        Ok(()) => {
-            let said = format!("the Background Channel at {} closed the connection", base.address);
-            Failure::unreachable(said).with_next("muster doctor")
-        }
-    };
-    let answered = beside(exchange, connection, gone).await;
-    // What was not sent whole was not taken either, and the connection's end says nothing about why.
-    match moves.unread() {
-        Some(problem) => Err(Failure::new(Exit::Refused, problem)),
-        None => answered,
+impl Way {
+    /// Connects as the operator.
+    pub(crate) async fn open(home: &Home, base: &Url) -> Result<Self, Failure> {
+        Self::open_with(home, base, PATIENCE).await
     }
+
+    /// HTTP/2, for two reasons: the server speaks first, so that a refused certificate is known before the body is sent, and a
+    /// request that is refused while its body is under way still gets its answer.
+    async fn open_with(home: &Home, base: &Url, patience: Patience) -> Result<Self, Failure> {
+        let credentials = operator::client_credentials(home, b"h2")?;
+        let stream = operator::connect_tls(&credentials, &base.address).await?;
+        let stream = operator::admitted(stream, "the Background Channel", &base.address).await?;
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(patience.ping_every)
+            .keep_alive_timeout(patience.pong_within)
+            .keep_alive_while_idle(true)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| broken(base, &error))?;
+        Ok(Self { base: base.clone(), sender, connection: Some(Box::pin(connection)), patience })
+    }
+
+    /// Puts content under its root; the Background Channel holds it against that.
+    pub(crate) async fn put(&mut self, root: &str, name: &str, content: Content) -> Result<(), Failure> {
+        let path = format!("{}/resources/{root}?name={name}", self.base.path);
+        self.ask(Asked { method: Method::PUT, path, content }).await?.said().map(drop)
+    }
+
+    /// Whether the Background Channel gives content of this root and size.
+    pub(crate) async fn holds(&mut self, root: &str, size: u64) -> Result<bool, Failure> {
+        let path = format!("{}/resources/{root}", self.base.path);
+        let asked = Asked { method: Method::HEAD, path, content: Content::Bytes(Bytes::new()) };
+        let answer = self.ask(asked).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(false);
+        }
+        let length = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        answer.said().map(|_| length == Some(size))
+    }
+
+    /// Sends one request.
+    async fn ask(&mut self, asked: Asked) -> Result<Answer, Failure> {
+        let Self { base, sender, connection, patience } = self;
+        let base = &*base;
+        let moves = Moves::default();
+        let request = Request::builder()
+            .method(asked.method)
+            .uri(format!("https://{}{}", base.address, asked.path))
+            .header("content-type", "application/octet-stream")
+            .body(Sent { rest: asked.content, moves: moves.clone() })
+            .map_err(|error| Failure::usage(error.to_string()))?;
+        let exchange = async {
+            let response = sender.send_request(request).await.map_err(|error| broken(base, &error))?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            moves.note();
+            let body = response.into_body().map_frame(|frame| {
+                moves.note();
+                frame
+            });
+            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| {
+                Failure::unreachable(format!("the Background Channel at {}: {error}", base.address))
+            })?;
+            Ok::<_, Failure>(Answer { status, headers, body: body.to_bytes() })
+        };
+        let exchange = async {
+            tokio::select! {
+                biased;
+                exchanged = exchange => exchanged,
+                () = moves.silent_for(patience.silence) => Err(Failure::unreachable(format!(
+                    "the Background Channel at {}: nothing moved for {:?}",
+                    base.address, patience.silence
+                ))
+                .with_next("muster doctor")),
+            }
+        };
+        let gone = |ended: hyper::Result<()>| match ended {
+            Err(error) => broken(base, &error),
+            Ok(()) => {
+                let said = format!("the Background Channel at {} closed the connection", base.address);
+                Failure::unreachable(said).with_next("muster doctor")
+            }
+        };
+        let answered = beside(exchange, drive(connection), gone).await;
+        // What was not sent whole was not taken either, and the connection's end says nothing about why.
+        match moves.unread() {
+            Some(problem) => Err(Failure::new(Exit::Refused, problem)),
+            None => answered,
+        }
+    }
+}
+
+fn broken(base: &Url, error: &hyper::Error) -> Failure {
+    let error = muster_service::exit::describe(error);
+    Failure::unreachable(format!("the Background Channel at {}: {error}", base.address))
+        .with_next("muster doctor")
+}
+
+/// Drives a connection to its end; one that has ended stays so.
+async fn drive(connection: &mut Option<Driven>) -> hyper::Result<()> {
+    let Some(driven) = connection else { return Ok(()) };
+    let ended = driven.await;
+    *connection = None;
+    ended
 }
 
 impl Answer {
@@ -436,7 +473,7 @@ mod tests {
         let patience = Patience { silence: Duration::from_millis(100), ..PATIENCE };
         let content = Content::Bytes(Bytes::from(vec![7; 4 << 20]));
         let asked = Asked { method: Method::PUT, path: "/put".to_owned(), content };
-        let putting = ask(&home, &base, asked, patience);
+        let putting = async { Way::open_with(&home, &base, patience).await?.ask(asked).await };
 
         let both = async { tokio::join!(putting, hanging) };
         let (sent, ()) = tokio::time::timeout(Duration::from_secs(30), Box::pin(both)).await.unwrap();

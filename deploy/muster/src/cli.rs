@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::ctx::Ctx;
 pub(crate) use self::issue::{Ask, Issue, OrderKey, Run};
-pub(crate) use self::pack::Pack;
+pub(crate) use self::pack::{Pack, PackImport, PackSearch};
 pub(crate) use self::pki::{Flaws, Pki, PkiCheck, PkiInit, PkiIssue};
 pub(crate) use self::policy::Policy;
 use crate::output::Format;
@@ -73,8 +73,12 @@ pub(crate) enum Command {
         muster definition list"
     )]
     Definition(Definition),
-    /// Import packs: signed definitions and the resources that they need, in one file
-    #[command(subcommand, after_help = "Examples:\n  muster pack import basics.pack")]
+    /// Find and import packs: signed definitions and the resources that they need, in one file
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  muster pack import basics.pack\n  \
+        muster pack search https://exchange.example.org/exchange.json certificates"
+    )]
     Pack(Pack),
     /// Import and show the licence
     #[command(subcommand, after_help = "Examples:\n  muster licence show")]

@@ -5,6 +5,7 @@
 //! trust/servers.crl        CRLs of the CAs of servers, PEM or DER, if one has them: a server that one revokes is refused
 //! trust/ROLE.pem           roots, one file a role: devices, operators, services, servers, authors, orders, licences,
 //!                          policies, timestamps
+//! trust/exchanges.pem      roots of web servers that packs are fetched from; without it, those of the system
 //! operator/tls.{pem,key}   the operator's certificate for the operator API
 //! operator/order.{pem,key} the operator's certificate for signing orders
 //! publisher/, licensor/,   cert.pem and key.pem of a development PKI's author, licensor and policies' administrator

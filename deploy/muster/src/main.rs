@@ -9,6 +9,7 @@ mod cli;
 mod clock;
 mod command;
 mod dev;
+mod exchange;
 mod exit;
 mod grid;
 mod home;

@@ -316,7 +316,7 @@ pub(crate) async fn admitted(
 }
 
 /// Whether TLS ended over somebody's certificate, and not because the connection broke.
-fn is_about_certificates(error: &std::io::Error) -> bool {
+pub(crate) fn is_about_certificates(error: &std::io::Error) -> bool {
     use rustls::{AlertDescription as Alert, Error};
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     // Both enums grow; what they have beyond these says nothing about a certificate.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
 use muster_proto::common::v1::{ColumnType, Value, value::Kind};
 use serde_json::{Map, json};
 
@@ -288,6 +289,18 @@ fn is_misleading(c: char) -> bool {
 /// Whether a person looks at standard error, so that progress may be drawn there.
 pub(crate) fn is_watched() -> bool {
     std::io::stderr().is_terminal()
+}
+
+/// A bar over so many bytes where a person looks.
+pub(crate) fn bar(bytes: u64, what: &'static str) -> ProgressBar {
+    if !is_watched() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(bytes).with_message(what);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {msg}") {
+        bar.set_style(style);
+    }
+    bar
 }
 
 /// Prints one JSON document, indented.

@@ -45,11 +45,11 @@ pub(crate) async fn is_held(operator: &Operator) -> Result<bool, Failure> {
     Ok(!answered(operator.licence().get_licence(GetLicenceRequest {})).await?.envelope.is_empty())
 }
 
-async fn show(operator: &Operator, home: &Home, format: output::Format) -> Result<Exit, Failure> {
+/// The licence that the Switch holds, and its text, verified by the roots of the home.
+pub(super) async fn held(operator: &Operator, home: &Home) -> Result<Option<(Document, String)>, Failure> {
     let held = answered(operator.licence().get_licence(GetLicenceRequest {})).await?.envelope;
     if held.is_empty() {
-        return Err(Failure::new(Exit::Refused, "the Switch holds no licence")
-            .with_next("muster licence import FILE"));
+        return Ok(None);
     }
     let roots = home.document_roots("licences")?;
     let facts = Facts::at(UnixTime::now());
@@ -57,6 +57,14 @@ async fn show(operator: &Operator, home: &Home, format: output::Format) -> Resul
         .map_err(|error| Failure::denied(format!("the licence's signature: {error}")))?;
     let text = String::from_utf8(verified.content).map_err(|error| Failure::denied(error.to_string()))?;
     let licence = Document::parse(&text).map_err(|error| Failure::denied(error.to_string()))?;
+    Ok(Some((licence, text)))
+}
+
+async fn show(operator: &Operator, home: &Home, format: output::Format) -> Result<Exit, Failure> {
+    let Some((licence, text)) = held(operator, home).await? else {
+        return Err(Failure::new(Exit::Refused, "the Switch holds no licence")
+            .with_next("muster licence import FILE"));
+    };
     let pairs = [
         ("serial", Cell::number(licence.serial())),
         ("licensee", Cell::text(licence.licensee())),

@@ -15,7 +15,7 @@ mod policy;
 mod resource;
 
 pub(crate) use self::client::devices;
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, Pack};
 use crate::dev;
 use crate::exit::{Exit, Failure};
 use crate::home::{Context, Home};
@@ -57,12 +57,16 @@ async fn remote(home: &Home, context: Option<&str>, command: Command) -> Result<
     if let Command::Doctor(arguments) = &command {
         return doctor::run(home, context, arguments).await;
     }
+    // An exchange can be looked through without a Switch.
+    if let Command::Pack(Pack::Search(arguments)) = &command {
+        return pack::search(home, context, arguments).await;
+    }
     let context = home.context(context)?;
     if let Command::Resource(verb) = command {
         return resource::run(home, &context, verb).await;
     }
-    if let Command::Pack(verb) = command {
-        return pack::run(home, context, verb).await;
+    if let Command::Pack(Pack::Import(arguments)) = command {
+        return pack::import(home, context, &arguments).await;
     }
     if let Command::Ask(ask) = &command {
         issue::check_sql(&ask.sql)?;

@@ -3,23 +3,29 @@
 //! The order holds the promise that no definition can be issued before its resources are there: the whole file is verified, then
 //! every resource is at the Background Channel, and then one call hands all definitions to the Switch, which takes all or none.
 //! What is sent is read from the file that was verified, and judged again by whoever takes it: nothing is believed of it later.
+//! A pack of an exchange becomes such a file first, and is held against everything that the list said of it.
+
+mod search;
 
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use muster_pki::{Facts, UnixTime};
 use muster_proto::operator::v1::{ImportPackRequest, ImportPackResponse, ImportedDefinition};
+use muster_signing::exchange::Listed;
 use muster_signing::pack::{Pack as Verified, PackError, PackedResource, Reader};
 use tonic::{Code, Status};
 
+pub(crate) use self::search::search;
 use crate::address::Url;
-use crate::background::{self, Content, Part};
-use crate::cli::Pack;
+use crate::background::{self, Content, Part, Way};
+use crate::cli::PackImport;
+use crate::exchange::Source;
 use crate::exit::{Exit, Failure};
-use crate::home::{Context, Home};
+use crate::home::{Context, Home, nearest};
 use crate::operator::{Operator, answered};
 use crate::output::{self, Cell, Flag, Format, Table};
 
@@ -29,21 +35,99 @@ const PIECE_BYTES: usize = 256 * 1024;
 /// What goes wrong on the way is mended by this.
 const AGAIN: &str = "nothing of the pack is imported; the same command goes on from here";
 
-/// Runs a verb.
-pub(crate) async fn run(home: &Home, mut context: Context, verb: Pack) -> Result<Exit, Failure> {
-    match verb {
-        Pack::Import { file, background_channel, output } => {
-            if let Some(typed) = background_channel {
-                context.background_channel = typed;
-            }
-            import(home, &context, &file, output).await
-        }
-    }
+/// A pack that is to be imported.
+struct Chosen {
+    file: Arc<File>,
+    /// What errors call it.
+    name: String,
+    /// What a list says of it.
+    listed: Option<Listed>,
 }
 
-async fn import(home: &Home, context: &Context, path: &Path, format: Format) -> Result<Exit, Failure> {
-    let file = Arc::new(open(path)?);
-    let mut pack = verify(home, &file, path)?;
+/// Imports a pack: a file, or one that is downloaded from an exchange.
+pub(crate) async fn import(
+    home: &Home,
+    mut context: Context,
+    arguments: &PackImport,
+) -> Result<Exit, Failure> {
+    if let Some(typed) = &arguments.background_channel {
+        context.background_channel.clone_from(typed);
+    }
+    let chosen = match &arguments.exchange {
+        None => local(&arguments.pack)?,
+        Some(url) => fetched(home, &context, arguments, url).await?,
+    };
+    import_chosen(home, &context, &chosen, arguments.output).await
+}
+
+/// The pack that a path names.
+fn local(path: &Path) -> Result<Chosen, Failure> {
+    let typed = path.display().to_string();
+    if typed.starts_with("https://") || typed.starts_with("http://") {
+        return Err(Failure::usage(format!(
+            "{typed} is no file; a pack is downloaded by its name in the list of an exchange, which tells its size and SHA-256"
+        ))
+        .with_next("muster pack import NAME --exchange URL\n   or: muster pack search URL"));
+    }
+    Ok(Chosen { file: Arc::new(open(path)?), name: typed, listed: None })
+}
+
+/// Downloads a pack of an exchange.
+async fn fetched(
+    home: &Home,
+    context: &Context,
+    arguments: &PackImport,
+    url: &str,
+) -> Result<Chosen, Failure> {
+    let source = Source::new(home, url, arguments.server.https_roots.as_deref())?;
+    let list = source.list().await?;
+    let typed = arguments.pack.display().to_string();
+    let listed = pick(list.packs(), &typed, arguments.pack_version.as_deref())
+        .map_err(|failure| failure.about(url).with_next(format!("muster pack search {url}")))?;
+    // Before what may take hours: a Switch that is away is told at once.
+    drop(Operator::connect(home, context).await.map_err(|failure| failure.adding(AGAIN))?);
+    let file = source.download(listed).await?;
+    let name = format!("{listed} of {url}");
+    Ok(Chosen { file: Arc::new(file), name, listed: Some(listed.clone()) })
+}
+
+/// The pack of this name, of the version that was typed or the highest.
+fn pick<'a>(packs: &'a [Listed], typed: &str, version: Option<&str>) -> Result<&'a Listed, Failure> {
+    let of_name: Vec<&Listed> = packs.iter().filter(|pack| pack.name().as_str() == typed).collect();
+    // They are in the order of their versions. A pre-release is for who asks for it, or where there is nothing else.
+    let released = of_name.iter().rfind(|pack| pack.version().pre.is_empty());
+    let Some(highest) = released.or(of_name.last()) else {
+        let known: Vec<&str> = packs.iter().map(|pack| pack.name().as_str()).collect();
+        let meant = nearest(typed, &known).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+        return Err(Failure::usage(format!("no pack `{typed}` in the list{meant}")));
+    };
+    let Some(version) = version else { return Ok(*highest) };
+    let found = of_name.iter().find(|pack| pack.version().to_string() == version);
+    found.copied().ok_or_else(|| {
+        let known: Vec<String> = of_name.iter().map(|pack| pack.version().to_string()).collect();
+        Failure::usage(format!(
+            "no version `{version}` of {typed} in the list; there is {}",
+            known.join(", ")
+        ))
+    })
+}
+
+async fn import_chosen(
+    home: &Home,
+    context: &Context,
+    chosen: &Chosen,
+    format: Format,
+) -> Result<Exit, Failure> {
+    let Chosen { file, name, listed } = chosen;
+    let mut pack = verify(home, file, name)?;
+    if let Some(listed) = listed {
+        listed.check(&pack).map_err(|error| {
+            Failure::new(Exit::Refused, error.to_string())
+                .about(name)
+                .adding("nothing of the pack is imported")
+                .with_next("muster pack search URL   (what else the list has)")
+        })?;
+    }
     let base = match pack.resources.as_slice() {
         [] => None,
         [_, ..] => Some(background::base_of(context)?),
@@ -51,7 +135,7 @@ async fn import(home: &Home, context: &Context, path: &Path, format: Format) -> 
     // Before what may take hours: a Switch that is away is told at once.
     let operator = Operator::connect(home, context).await.map_err(|failure| failure.adding(AGAIN))?;
     let kept = match &base {
-        Some(base) => put_resources(home, base, &file, &pack.resources).await?,
+        Some(base) => put_resources(home, base, file, &pack.resources).await?,
         None => Vec::new(),
     };
     let request = ImportPackRequest {
@@ -59,7 +143,7 @@ async fn import(home: &Home, context: &Context, path: &Path, format: Format) -> 
         definitions: pack.definitions.iter_mut().map(|it| std::mem::take(&mut it.envelope)).collect(),
     };
     let imported = answered(operator.definitions().import_pack(request)).await;
-    let imported = imported.map_err(|status| not_imported(status).in_file(path))?;
+    let imported = imported.map_err(|status| not_imported(status).about(name))?;
     table(&imported, &pack.resources, &kept).print(format)?;
     output::note(&output::printable(&summary(&pack, &imported, &kept)));
     if let Some(note) = unlicensed(&imported) {
@@ -80,11 +164,11 @@ fn open(path: &Path) -> Result<File, Failure> {
 }
 
 /// Verifies the whole file: index, definitions, and every byte of the resources.
-fn verify(home: &Home, mut file: &File, path: &Path) -> Result<Verified, Failure> {
+fn verify(home: &Home, mut file: &File, name: &str) -> Result<Verified, Failure> {
     let roots = home.document_roots("authors")?;
-    let unread = |error: std::io::Error| Failure::new(Exit::Refused, error.to_string()).in_file(path);
-    let refused = |error: PackError| not_verified(home, &error).in_file(path);
-    let bar = bar(file.metadata().map_err(unread)?.len(), "verified");
+    let unread = |error: std::io::Error| Failure::new(Exit::Refused, error.to_string()).about(name);
+    let refused = |error: PackError| not_verified(home, &error).about(name);
+    let bar = output::bar(file.metadata().map_err(unread)?.len(), "verified");
     let mut reader = Reader::new(roots.anchors(), Facts::at(UnixTime::now()));
     let mut piece = vec![0; PIECE_BYTES];
     loop {
@@ -130,7 +214,8 @@ async fn put_resources(
     file: &Arc<File>,
     resources: &[PackedResource],
 ) -> Result<Vec<Kept>, Failure> {
-    let bar = bar(resources.iter().map(|it| it.member.digests().size).sum(), "at the Background Channel");
+    let bar =
+        output::bar(resources.iter().map(|it| it.member.digests().size).sum(), "at the Background Channel");
     let mut kept = Vec::with_capacity(resources.len());
     for resource in resources {
         let put = put_resource(home, base, file, resource, &bar).await;
@@ -143,6 +228,7 @@ async fn put_resources(
     Ok(kept)
 }
 
+/// One connection for a resource, and not one for all of them: what takes hours does not hang by one connection.
 async fn put_resource(
     home: &Home,
     base: &Url,
@@ -152,12 +238,13 @@ async fn put_resource(
 ) -> Result<Kept, Failure> {
     let (name, digests) = (resource.member.file_name(), resource.member.digests());
     let root = digests.root.to_string();
-    if background::holds(home, base, &root, digests.size).await? {
+    let mut way = Way::open(home, base).await?;
+    if way.holds(&root, digests.size).await? {
         bar.inc(digests.size);
         return Ok(Kept::Before);
     }
     let part = Part { file: Arc::clone(file), at: resource.offset, left: digests.size, bar: bar.clone() };
-    background::put(home, base, &root, name, Content::Part(part)).await?;
+    way.put(&root, name, Content::Part(part)).await?;
     Ok(Kept::New)
 }
 
@@ -277,14 +364,42 @@ fn unlicensed(imported: &ImportPackResponse) -> Option<String> {
     })
 }
 
-/// A bar over so many bytes where a person looks.
-fn bar(bytes: u64, what: &'static str) -> ProgressBar {
-    if !output::is_watched() {
-        return ProgressBar::hidden();
+#[cfg(test)]
+mod tests {
+    use muster_signing::exchange::Exchange;
+
+    use super::*;
+
+    #[test]
+    fn a_pack_of_a_list_is_the_highest_version_that_is_released_or_the_one_that_was_typed() {
+        let text = include_str!("../../../../signing/fuzz/corpus/exchange/small.json");
+        let mut list: serde_json::Value = serde_json::from_str(text).unwrap();
+        let basics = list["packs"][1].clone();
+        for (version, url) in [("1.10.0", "b"), ("1.9.0", "c"), ("2.0.0-rc.1", "d")] {
+            let mut pack = basics.clone();
+            (pack["version"], pack["url"]) = (version.into(), url.into());
+            list["packs"].as_array_mut().unwrap().push(pack);
+        }
+        let list = Exchange::parse(list.to_string().as_bytes()).unwrap();
+        let picked = |name: &str, version| pick(list.packs(), name, version).map(ToString::to_string);
+
+        assert_eq!(picked("Acme-Security-Basics", None).unwrap(), "Acme-Security-Basics 1.10.0");
+        assert_eq!(picked("Acme-Security-Basics", Some("1.9.0")).unwrap(), "Acme-Security-Basics 1.9.0");
+        assert_eq!(picked("Acme-Net-Ports", None).unwrap(), "Acme-Net-Ports 0.3.1-rc.1");
+        let mistyped = picked("Acme-Security-Basic", None).unwrap_err();
+        let no_version = picked("Acme-Net-Ports", Some("1")).unwrap_err();
+        assert_eq!((mistyped.exit(), no_version.exit()), (Exit::Usage, Exit::Usage));
+        assert!(mistyped.to_string().contains("did you mean Acme-Security-Basics?"), "{mistyped}");
+        assert!(no_version.to_string().contains("there is 0.3.1-rc.1"), "{no_version}");
     }
-    let bar = ProgressBar::new(bytes).with_message(what);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {msg}") {
-        bar.set_style(style);
+
+    #[test]
+    fn a_url_in_the_place_of_a_file_is_told_how_packs_are_downloaded() {
+        for typed in ["https://a.example/b.pack", "http://a.example/b.pack"] {
+            let refused = local(Path::new(typed)).map(|_| ()).unwrap_err();
+
+            assert_eq!(refused.exit(), Exit::Usage);
+            assert!(refused.next().unwrap().contains("--exchange URL"), "{refused}");
+        }
     }
-    bar
 }
