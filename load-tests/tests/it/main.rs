@@ -13,6 +13,7 @@ mod crl_server;
 mod definitions;
 mod deploy;
 mod events;
+mod exchange;
 mod full_disk;
 mod full_disk_client;
 mod journey;

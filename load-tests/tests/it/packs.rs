@@ -14,7 +14,7 @@ const DEVICE: &str = "web1.example.org";
 
 /// The names in `definition list`, and in `resource list`.
 #[track_caller]
-fn held(place: &Place) -> (Vec<String>, Vec<String>) {
+pub(crate) fn held(place: &Place) -> (Vec<String>, Vec<String>) {
     let names = |noun: &str| -> Vec<String> {
         let listed = place.muster([noun, "list", "-o", "json"]).with_code(0).json();
         let name = |row: &Value| row["name"].as_str().unwrap().to_owned();
@@ -23,12 +23,12 @@ fn held(place: &Place) -> (Vec<String>, Vec<String>) {
     (names("definition"), names("resource"))
 }
 
-fn none() -> (Vec<String>, Vec<String>) {
+pub(crate) fn none() -> (Vec<String>, Vec<String>) {
     (Vec::new(), Vec::new())
 }
 
 /// A place whose Switch and Background Channel are to be started.
-fn place() -> Place {
+pub(crate) fn place() -> Place {
     let place = Place::with_pki(&[DEVICE]);
     place.switch_config("");
     place.background_config();
@@ -43,7 +43,7 @@ fn marker() -> Vec<u8> {
 
 /// A pack of three definitions, of which two need a resource each and one has a prefix that no licence names.
 #[track_caller]
-fn build(place: &Place) -> PathBuf {
+pub(crate) fn build(place: &Place) -> PathBuf {
     let folder = place.path("packed");
     std::fs::create_dir_all(&folder).unwrap();
     let files = [("marker", "marker.bin", marker()), ("words", "words.txt", b"one\ntwo\n".to_vec())];
@@ -82,7 +82,7 @@ fn import(place: &Place, more: &[&str]) -> Said {
 }
 
 /// The state of each member, by its name.
-fn states(said: &Said) -> Value {
+pub(crate) fn states(said: &Said) -> Value {
     let rows = said.json();
     let state = |row: &Value| (row["name"].as_str().unwrap().to_owned(), row["state"].clone());
     Value::Object(rows.as_array().unwrap().iter().map(state).collect())
@@ -219,8 +219,8 @@ fn an_import_that_was_cut_off_goes_on_where_it_was() {
     let place = place();
     let (switch, background) = (place.start_switch(), place.start_background());
     build(&place);
-    // Is the first resource there, put it, is the second there: each has a connection of its own.
-    let way = CutOff::after(2, place.ports.background);
+    // Each resource has one connection, over which it is asked for and put.
+    let way = CutOff::after(1, place.ports.background);
 
     import(&place, &["--background-channel", &way.url]).with_code(5).naming(&["resource words.txt"]);
     let (definitions, resources) = held(&place);
@@ -233,6 +233,46 @@ fn an_import_that_was_cut_off_goes_on_where_it_was() {
     // No licence is there at all.
     whole.naming(&["3 of 3 definitions are unlicensed", "there is no licence"]);
     [background, switch].into_iter().for_each(Service::stop);
+}
+
+#[test]
+fn definitions_that_are_imported_before_one_that_is_refused_are_shown_and_the_exit_code_is_3() {
+    let place = place();
+    let switch = place.start_switch();
+    place.import_licence();
+    build(&place);
+    let file = |name: &str| place.path("packed").join(name).display().to_string();
+    let (good, other) = (file("Acme-Pack-Marker.cms"), file("Other-Pack-Plain.cms"));
+    let mut changed = std::fs::read(&good).unwrap();
+    let last = changed.len() - 1;
+    changed[last] ^= 1;
+    std::fs::write(file("changed.cms"), changed).unwrap();
+    let refused = file("changed.cms");
+
+    let some = place.muster(["definition", "import", &other, &refused, &good, "-o", "json"]).with_code(3);
+    let shown = some.json();
+    let some = some.naming(&[
+        "changed.cms",
+        "1 of 3 definitions are imported",
+        "Other-Pack-Plain: imported, but unlicensed",
+    ]);
+    let nothing = place.muster(["definition", "import", &refused, &good]);
+    let listed = held_definitions(&place);
+
+    assert_eq!((shown.as_array().unwrap().len(), &shown[0]["name"]), (1, &json!("Other-Pack-Plain")));
+    let (note, error) = (some.err.find("unlicensed").unwrap(), some.err.find("error: ").unwrap());
+    assert!(note < error, "the error comes last: {}", some.err);
+    assert!([1, 2, 4].contains(&nothing.code) && nothing.out.is_empty(), "{nothing:?}");
+    assert_eq!(listed, ["Other-Pack-Plain"]);
+    place.muster(["definition", "import", &other, &good]).with_code(0);
+    assert_eq!(held_definitions(&place), ["Acme-Pack-Marker", "Other-Pack-Plain"]);
+    switch.stop();
+}
+
+fn held_definitions(place: &Place) -> Vec<String> {
+    let listed = place.muster(["definition", "list", "-o", "json"]).with_code(0).json();
+    let name = |row: &Value| row["name"].as_str().unwrap().to_owned();
+    listed.as_array().unwrap().iter().map(name).collect()
 }
 
 /// A way to a port that lets so many connections through, and drops all later ones.
