@@ -181,3 +181,99 @@ fn name(oid: &ObjectIdentifier) -> String {
     }
     const_oid::db::DB.by_oid(oid).map_or_else(|| oid.to_string(), |name| format!("{name} ({oid})"))
 }
+
+#[cfg(test)]
+mod tests {
+    use der::asn1::{Any, BitString, Null};
+    use x509_cert::spki::SubjectPublicKeyInfoOwned;
+
+    use super::*;
+
+    const HASHES: [Hash; 3] = [Hash::Sha256, Hash::Sha384, Hash::Sha512];
+    const KEYS: [KeyType; 3] = [KeyType::P256, KeyType::P384, KeyType::Rsa];
+
+    fn identifier(oid: ObjectIdentifier, parameters: Option<Any>) -> AlgorithmIdentifierOwned {
+        AlgorithmIdentifierOwned { oid, parameters }
+    }
+
+    fn null() -> Any {
+        Any::encode_from(&Null).unwrap()
+    }
+
+    #[test]
+    fn a_signature_algorithm_goes_with_its_own_digest_and_kind_of_key_alone() {
+        let any: &[Hash] = &HASHES;
+        let (curves, rsa): (&[KeyType], &[KeyType]) = (&[KeyType::P256, KeyType::P384], &[KeyType::Rsa]);
+        let table = [
+            (rfc5912::ECDSA_WITH_SHA_256, &[Hash::Sha256][..], curves),
+            (rfc5912::ECDSA_WITH_SHA_384, &[Hash::Sha384], curves),
+            (rfc5912::ECDSA_WITH_SHA_512, &[Hash::Sha512], curves),
+            (rfc5912::RSA_ENCRYPTION, any, rsa),
+            (rfc5912::SHA_256_WITH_RSA_ENCRYPTION, &[Hash::Sha256], rsa),
+            (rfc5912::SHA_384_WITH_RSA_ENCRYPTION, &[Hash::Sha384], rsa),
+            (rfc5912::SHA_512_WITH_RSA_ENCRYPTION, &[Hash::Sha512], rsa),
+        ];
+        for (oid, hashes, keys) in table {
+            for hash in HASHES {
+                for key in KEYS {
+                    let wanted = hashes.contains(&hash) && keys.contains(&key);
+                    for parameters in [None, Some(null())] {
+                        let verdict = verifier(&identifier(oid, parameters), hash, key);
+                        assert_eq!(verdict.is_ok(), wanted, "{oid} {hash:?} {key:?}");
+                    }
+                    let odd = verifier(&identifier(oid, Some(Any::encode_from(&7_u8).unwrap())), hash, key);
+                    assert!(odd.is_err(), "{oid} {hash:?} {key:?}");
+                }
+            }
+        }
+        for oid in [rfc5912::SHA_1_WITH_RSA_ENCRYPTION, rfc5912::ID_RSASSA_PSS, rfc8410::ID_ED_25519] {
+            assert!(KEYS.iter().all(|key| verifier(&identifier(oid, None), Hash::Sha256, *key).is_err()));
+        }
+    }
+
+    #[test]
+    fn a_digest_is_sha_2_without_parameters_or_with_null() {
+        for hash in HASHES {
+            let named = hash.identifier();
+            assert_eq!(Hash::read(&named), Ok(hash));
+            assert_eq!(Hash::read(&identifier(named.oid, Some(null()))), Ok(hash));
+            let odd = Hash::read(&identifier(named.oid, Some(Any::encode_from(&7_u8).unwrap())));
+            assert!(odd.unwrap_err().to_string().contains("neither absent nor NULL"));
+            let mut context = hash.context();
+            context.update(b"x");
+            assert_eq!(hash.of(b"x").as_ref(), context.finish().as_ref());
+        }
+        assert_eq!(HASHES.map(Hash::name), ["SHA-256", "SHA-384", "SHA-512"]);
+        let weak = Hash::read(&identifier(rfc5912::ID_SHA_1, None)).unwrap_err().to_string();
+        assert!(weak.starts_with("digest algorithm id-sha1 (1.3.14.3.2.26); wanted SHA-256"), "{weak}");
+        let ed25519 = Hash::read(&identifier(rfc8410::ID_ED_25519, None)).unwrap_err().to_string();
+        assert!(ed25519.starts_with("digest algorithm Ed25519; wanted"), "{ed25519}");
+        let unknown = Hash::read(&identifier(ObjectIdentifier::new_unwrap("1.2.3.4"), None)).unwrap_err();
+        assert!(unknown.to_string().starts_with("digest algorithm 1.2.3.4; wanted"), "{unknown}");
+    }
+
+    #[test]
+    fn a_key_is_of_p256_p384_or_rsa() {
+        let read = |oid, parameters: Option<Any>| {
+            let key = SubjectPublicKeyInfoOwned {
+                algorithm: identifier(oid, parameters),
+                subject_public_key: BitString::from_bytes(&[4, 1, 2]).unwrap(),
+            };
+            KeyType::read(&key.to_der().unwrap())
+        };
+        let curve = |oid: ObjectIdentifier| Some(Any::encode_from(&oid).unwrap());
+
+        let key = vec![4, 1, 2];
+        let of_curve = |oid| read(rfc5912::ID_EC_PUBLIC_KEY, curve(oid));
+        assert_eq!(of_curve(rfc5912::SECP_256_R_1), Ok((KeyType::P256, key.clone())));
+        assert_eq!(of_curve(rfc5912::SECP_384_R_1), Ok((KeyType::P384, key.clone())));
+        assert_eq!(read(rfc5912::RSA_ENCRYPTION, Some(null())), Ok((KeyType::Rsa, key)));
+        for (oid, parameters) in [
+            (rfc5912::ID_EC_PUBLIC_KEY, curve(rfc5912::SECP_521_R_1)),
+            (rfc5912::ID_EC_PUBLIC_KEY, None),
+            (rfc8410::ID_ED_25519, None),
+        ] {
+            assert!(matches!(read(oid, parameters), Err(Unusable::Algorithm(_))), "{oid}");
+        }
+    }
+}

@@ -38,8 +38,10 @@ fn names(certificate: &Certificate) -> BTreeSet<String> {
 
 #[cfg(test)]
 mod tests {
+    use der::Decode as _;
     use muster_pki::Role;
     use muster_pki::authority::Request;
+    use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
     use super::*;
     use crate::fixture::{NOW, Pki, at};
@@ -71,6 +73,28 @@ mod tests {
         ] {
             assert_eq!(people(&signers), wanted, "{signers:?}");
         }
+    }
+
+    #[test]
+    fn a_person_is_named_by_every_name_of_the_certificate_however_it_is_written() {
+        let certificate = named(&Pki::flat("a"), "Alice", &["laptop.alice"]);
+
+        for (name, is_hers) in
+            [("alice", true), ("ALICE", true), ("Laptop.Alice", true), ("bob", false), ("", false)]
+        {
+            assert_eq!(is_named(&certificate, name), is_hers, "{name}");
+        }
+    }
+
+    #[test]
+    fn who_has_one_key_under_two_names_is_one() {
+        let pki = Pki::flat("a");
+        let alice = named(&pki, "alice", &[]);
+        let key = SubjectPublicKeyInfoOwned::from_der(alice.spki_der()).unwrap();
+        let again = pki.certified("alicia", Role::OrderSigner, key);
+
+        assert!(is_same_person(&alice, &again));
+        assert_eq!(people(&[alice, again]), 1);
     }
 
     #[test]

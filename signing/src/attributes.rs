@@ -89,3 +89,79 @@ pub(crate) fn one<'a>(
         (Some(_), _) => Err(Unusable::Form(format!("the signed attribute {name} has more than one value"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use der::asn1::{Null, SetOfVec};
+    use muster_pki::Role;
+    use x509_cert::attr::Attribute;
+
+    use super::*;
+    use crate::fixture::Pki;
+
+    /// An id of `of` as signers write it, and one of the same PKI.
+    fn ids() -> (Certificate, CertificateId, CertificateId) {
+        let pki = Pki::flat("a");
+        let of = |name| pki.issued(name, Role::Author).certificate;
+        let (ann, ben) = (of("ann"), of("ben"));
+        let ids = (CertificateId::of(&ann).unwrap(), CertificateId::of(&ben).unwrap());
+        (ann, ids.0, ids.1)
+    }
+
+    #[test]
+    fn an_id_names_a_certificate_by_hash_issuer_and_serial_number() {
+        let (ann, own, other) = ids();
+        let serial = |id: &CertificateId| id.issuer_serial.clone().unwrap();
+        let issuer_of = |issuer: GeneralNames| IssuerSerial { issuer, ..serial(&own) };
+        let with = |issuer_serial| CertificateId { issuer_serial, ..own.clone() };
+
+        assert_eq!(own.names(&ann), Ok(true));
+        assert_eq!(with(None).names(&ann), Ok(true));
+        let hash = CertificateId { certificate_hash: other.certificate_hash.clone(), ..own.clone() };
+        for (what, id) in [
+            ("another hash", hash),
+            ("another serial number", with(Some(serial(&other)))),
+            ("another issuer", with(Some(issuer_of(Vec::new())))),
+        ] {
+            assert_eq!(id.names(&ann), Ok(false), "{what}");
+        }
+    }
+
+    #[test]
+    fn an_id_has_the_hash_that_it_says_and_leaves_sha_256_unsaid() {
+        let (ann, own, _) = ids();
+        let by = |hash: Hash| CertificateId {
+            hash_algorithm: Some(hash.identifier()),
+            certificate_hash: OctetString::new(hash.of(ann.der()).as_ref()).unwrap(),
+            ..own.clone()
+        };
+
+        assert_eq!(by(Hash::Sha384).names(&ann), Ok(true));
+        assert!(!own.writes_default() && by(Hash::Sha256).writes_default());
+        assert!(!by(Hash::Sha384).writes_default());
+        let mut weak = by(Hash::Sha384);
+        weak.hash_algorithm.as_mut().unwrap().oid = rfc5912::ID_SHA_1;
+        assert!(matches!(weak.names(&ann), Err(Unusable::Algorithm(_))));
+    }
+
+    #[test]
+    fn an_attribute_is_there_once_with_one_value() {
+        let (null, number) = (Any::encode_from(&Null).unwrap(), Any::encode_from(&7_u8).unwrap());
+        let with = |values: &[&[&Any]]| {
+            let attribute = |values: &&[&Any]| Attribute {
+                oid: SIGNING_TIME,
+                values: SetOfVec::try_from(values.iter().copied().cloned().collect::<Vec<_>>()).unwrap(),
+            };
+            let attributes: Attributes =
+                SetOfVec::try_from(values.iter().map(attribute).collect::<Vec<_>>()).unwrap();
+            one(&attributes, SIGNING_TIME, "it").cloned().map_err(|error| error.to_string())
+        };
+        let several = Err("the signed attribute it has more than one value".to_owned());
+
+        assert_eq!(with(&[&[&null]]), Ok(null.clone()));
+        assert_eq!(with(&[]), Err("the signed attribute it is missing".to_owned()));
+        assert_eq!(with(&[&[&null, &number]]), several);
+        assert_eq!(with(&[&[]]), several);
+        assert_eq!(with(&[&[&null], &[&number]]), several);
+    }
+}

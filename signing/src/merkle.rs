@@ -187,6 +187,24 @@ mod tests {
 
         assert_eq!(empty, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         assert!(Tree::new(&[]).is_empty());
+        assert!(!Tree::new(&devices(1)).is_empty() && Tree::new(&devices(2)).len() == 2);
+    }
+
+    #[test]
+    fn a_proof_has_at_most_32_hashes_and_none_for_who_is_not_counted() {
+        let device = &devices(1)[0];
+        let proof = |hashes: usize| InclusionProof { leaf_index: 0, hashes: vec![vec![7; 32]; hashes] };
+        let root_of =
+            |hashes: usize| (0..hashes).fold(leaf_hash(device), |hash, _| node_hash(&hash, &[7; 32]));
+
+        assert!(verify(device, &proof(32), &root_of(32), 1 << 32));
+        assert!(!verify(device, &proof(33), &root_of(33), 1 << 33));
+        // The index is that of a leaf: beyond the last one there is none, whatever its hashes come to.
+        let tree = Tree::new(&devices(4));
+        for leaf_index in [4, 5, u64::MAX] {
+            let beyond = InclusionProof { leaf_index, ..tree.proof(0).unwrap() };
+            assert!(!verify(device, &beyond, &tree.root(), 4), "{leaf_index}");
+        }
     }
 
     fn devices(count: usize) -> Vec<DeviceId> {

@@ -242,6 +242,7 @@ mod tests {
         check_field("tenant", |order| order.tenant.clear());
         check_field("tenant", |order| order.tenant = "a".repeat(65));
         check_field("operator", |order| order.operator = "eve\n".to_owned());
+        check_field("operator", |order| order.operator = "a".repeat(129));
         check_field("instruction", |order| order.instruction = vec![0; 15]);
         check_field("instruction", |order| order.instruction = vec![0; 16]);
         check_field("definition_name", |order| order.definition_name = "acme".to_owned());
@@ -263,6 +264,51 @@ mod tests {
         check_field("members_root", |order| order.audience = Some(audience("", 31, 1)));
         check_field("members_count", |order| order.audience = Some(audience("", 32, 0)));
         check_field("members_count", |order| order.audience = Some(audience("", 0, 1)));
+    }
+
+    #[test]
+    fn takes_what_is_at_the_edge_of_its_bounds() {
+        check_taken(|order| order.tenant = "a".repeat(64));
+        check_taken(|order| order.operator = "a".repeat(128));
+        check_taken(|order| order.expires_at_ms = order.not_before_ms + 604_800_000);
+        check_taken(|order| order.expires_at_ms = order.not_before_ms + 1);
+        check_taken(|order| order.not_before_ms = 0);
+        check_taken(|order| order.audience = Some(audience("", 0, 0)));
+        check_taken(|order| order.audience = Some(audience("", 32, 1)));
+        check_taken(|order| {
+            order.arguments = (0..64).map(|number| argument(&format!("a{number}"))).collect()
+        });
+        check_taken(|order| order.arguments = vec![argument(&"a".repeat(64)), argument("_.-9Z")]);
+        let reason = |bytes: usize| decode(&encode(&Order { reason: "a".repeat(bytes), ..stop() }));
+        assert!(reason(0).is_ok() && reason(256).is_ok() && reason(257).is_err());
+    }
+
+    #[test]
+    fn an_argument_is_a_finite_number_or_64_kib_under_a_name() {
+        let of = |name: &str, kind: Kind| {
+            let argument = NamedValue { name: name.to_owned(), value: Some(Value { kind: Some(kind) }) };
+            check_arguments(&[argument]).is_ok()
+        };
+
+        assert!(of("a", Kind::Real(-0.5)) && of("a", Kind::Integer(i64::MIN)));
+        for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert!(!of("a", Kind::Real(number)), "{number}");
+        }
+        for (bytes, fits) in [(0, true), (65_536, true), (65_537, false)] {
+            assert_eq!(of("a", Kind::Text("x".repeat(bytes))), fits, "{bytes}");
+            assert_eq!(of("a", Kind::Blob(vec![0; bytes])), fits, "{bytes}");
+        }
+        for name in ["", "a b", "\u{e4}", "a\0", &"a".repeat(65)] {
+            assert!(!of(name, Kind::Integer(1)), "{name:?}");
+        }
+        let many: Vec<_> = (0..65).map(|number| argument(&format!("a{number}"))).collect();
+        assert!(check_arguments(&many).is_err());
+    }
+
+    #[test]
+    fn an_order_larger_than_an_envelope_is_refused_before_it_is_read() {
+        assert_eq!(decode(&vec![0; 262_145]), Err(OrderError::TooLarge(262_145)));
+        assert!(matches!(decode(&vec![0; 262_144]), Err(OrderError::Malformed(_))));
     }
 
     #[test]
@@ -311,6 +357,13 @@ mod tests {
         fn any_bytes_are_an_order_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             drop(decode(&bytes));
         }
+    }
+
+    fn check_taken(change: impl FnOnce(&mut Order)) {
+        let mut changed = order();
+        change(&mut changed);
+
+        assert_eq!(decode(&encode(&changed)), Ok(changed));
     }
 
     fn check_field(wanted: &str, change: impl FnOnce(&mut Order)) {

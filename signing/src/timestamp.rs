@@ -8,8 +8,13 @@
 mod asn1;
 mod error;
 mod exchange;
+#[cfg(test)]
+pub(crate) mod stamper;
 mod token;
 
 pub use self::error::TimestampError;
 pub use self::exchange::Request;
 pub use self::token::{ClaimedStamp, Stamp, TOKEN_BYTES_MAX, Token};
+
+#[cfg(test)]
+mod tests;

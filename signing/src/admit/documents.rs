@@ -141,3 +141,53 @@ impl<T> Latest<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use muster_pki::Role;
+
+    use super::*;
+    use crate::fixture::{NOW, Pki, at};
+
+    fn signed() -> Arc<Signed<()>> {
+        let signer = Pki::flat("a").signer("ann", Role::Author);
+        let envelope = envelope::sign(b"x", ContentType::Definition, &signer, at(NOW)).unwrap();
+        Arc::new(Signed::open(&envelope, ContentType::Definition, |_| Ok(())).unwrap())
+    }
+
+    fn digest(number: u8) -> Digest {
+        Digest::from([number; 32])
+    }
+
+    #[test]
+    fn what_fits_the_bytes_is_remembered_and_of_more_the_last_one_always() {
+        let (signed, mut latest) = (signed(), Latest::default());
+        let half = 1_048_576 / 2;
+
+        latest.remember(digest(1), half, Arc::clone(&signed));
+        latest.remember(digest(2), half, Arc::clone(&signed));
+        assert_eq!(latest.0.len(), 2, "1 MiB to the byte");
+        latest.remember(digest(3), 1, Arc::clone(&signed));
+        assert!(latest.find(digest(1)).is_none() && latest.find(digest(2)).is_some());
+        for number in [4, 5] {
+            latest.remember(digest(number), 2 * 1_048_576, Arc::clone(&signed));
+            assert_eq!(latest.0.len(), 1);
+            assert!(latest.find(digest(number)).is_some());
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_last_is_forgotten_last() {
+        let (signed, mut latest) = (signed(), Latest::default());
+        let third = 1_048_576 / 3;
+        for number in [1, 2, 3] {
+            latest.remember(digest(number), third, Arc::clone(&signed));
+        }
+
+        assert!(latest.find(digest(1)).is_some() && latest.find(digest(9)).is_none());
+        latest.remember(digest(4), third, signed);
+
+        assert!(latest.find(digest(2)).is_none());
+        assert!([1, 3, 4].into_iter().all(|number| latest.find(digest(number)).is_some()));
+    }
+}

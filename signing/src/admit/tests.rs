@@ -1,3 +1,5 @@
+mod edges;
+
 use muster_proto::common::v1::value::Kind as Wire;
 use muster_proto::order::v1::Audience;
 
@@ -103,8 +105,17 @@ fn each_check_that_fails_has_its_own_code() {
 
 #[test]
 fn what_is_at_the_edge_is_admitted() {
-    let cases: [(&str, Change); 7] = [
+    let cases: [(&str, Change); 11] = [
         ("a clock five minutes back", |case| case.time_floor = NOW + 300),
+        ("a window of ten minutes more than its definition's", |case| {
+            case.order.expires_at_ms = case.order.not_before_ms + 4_200_000;
+        }),
+        ("a licence later than the order's", |case| case.order.licence_serial = 4),
+        ("a version after the one that was seen", |case| case.highest = Some("1.1.9")),
+        ("a question for everybody", |case| {
+            *case.audience() = Audience::default();
+            case.proof = None;
+        }),
         ("an order at its beginning", |case| case.order.not_before_ms = NOW_MS),
         ("the version that was seen", |case| case.highest = Some("1.2.0")),
         ("an argument at the end of its range", |case| case.order.arguments = vec![days(9)]),
@@ -469,6 +480,17 @@ impl Case {
         definition: &[u8],
         licence: &[u8],
     ) -> Result<Admitted, RefusalReason> {
+        let roots = self.roots();
+        self.judge_trusting(order, definition, licence, &self.trust(&roots))
+    }
+
+    fn judge_trusting(
+        &self,
+        order: &Order,
+        definition: &[u8],
+        licence: &[u8],
+        trust: &Trust<'_>,
+    ) -> Result<Admitted, RefusalReason> {
         let text = |text: &str| Value { kind: Some(Wire::Text(text.to_owned())) };
         let id: DeviceId = self.device.parse().unwrap();
         let standing = Value { kind: Some(Wire::Integer((!id.is_of_key()).into())) };
@@ -481,9 +503,8 @@ impl Case {
         };
         let highest = self.highest.map(|version| version.parse().unwrap());
         let memory = Memory { highest_version: highest.as_ref(), time_floor: at(self.time_floor) };
-        let (roots, proof) = (self.roots(), self.proof.as_ref());
-        let (people, trust) = (self.people, self.trust(&roots));
-        admit(order, people, definition, licence, proof, &trust, &device, &memory, &self.documents, at(NOW))
+        let (people, proof, documents) = (self.people, self.proof.as_ref(), &self.documents);
+        admit(order, people, definition, licence, proof, trust, &device, &memory, documents, at(NOW))
     }
 }
 

@@ -24,6 +24,24 @@ fn means_what_cel_means() {
         ("true", true),
         ("'linux' == os", true),
         ("load == 2", true),
+        ("2 == load", true),
+        ("load >= 3", false),
+        ("3 > load", true),
+        ("3 <= load", false),
+        ("load != 2", false),
+        ("cpus <= 8 && cpus >= 8 && !(cpus < 8) && !(cpus > 8)", true),
+        ("load.startsWith('2')", false),
+        ("!load.startsWith('2')", false),
+        ("load", false),
+        ("cpus == true", false),
+        ("0 == false && 1 == true && !(0 == true) && 2 != true", true),
+        ("cpus != true", true),
+        ("virtual != false && false < virtual", true),
+        ("true > virtual", false),
+        ("cpus", false),
+        ("!cpus", false),
+        ("os in ['windows', 8]", false),
+        ("cpus in [true, 8]", true),
         ("load < 2", false),
         ("-5 < cpus", true),
         ("os == 1", false),
@@ -56,6 +74,10 @@ fn a_member_leaves_open_what_only_the_switch_knows() {
         (r#"tag.site == "hq" && os == "linux""#, true),
         (r#"tag.site == "hq" && os == "windows""#, false),
         (r#"os == "windows""#, false),
+        (r#"tag.site == "hq" || os == "windows""#, true),
+        ("has(domain)", false),
+        ("has(tag.site) && has(os)", true),
+        ("os", false),
         // What every client tells is never open, even where it is missing.
         (r#"domain == "acme""#, false),
     ] {
@@ -104,6 +126,10 @@ fn an_unknown_attribute_has_its_nearest_one_named() {
 
     assert_eq!(error.to_string(), "audience, column 13: unknown attribute `osx`; did you mean `os`?");
     assert_eq!(error.span(), (12, 3));
+    assert_eq!(
+        (expression.text(), expression.to_string().as_str()),
+        (r#"cpus > 2 && osx == "linux""#, expression.text())
+    );
     assert!(parsed("has(arch) && host.startsWith('a')").check_names(CLIENT_ATTRIBUTES).is_ok());
     assert_eq!(expression.names().collect::<Vec<_>>(), ["cpus", "osx"]);
 }

@@ -194,7 +194,7 @@ mod tests {
         ] {
             assert!(!Takes::Unit.fits(no), "{no}");
         }
-        assert!(!Takes::Unit.fits(&"a".repeat(256)));
+        assert!(Takes::Unit.fits(&"a".repeat(255)) && !Takes::Unit.fits(&"a".repeat(256)));
     }
 
     #[test]
@@ -205,6 +205,10 @@ mod tests {
         for no in ["", "/", "a", "./a", "/a/", "//a", "/a//b", "/a/../b", "/a/.", "/..", "/a\nb", "/a\0b"] {
             assert!(!Takes::Path.fits(no), "{no}");
         }
-        assert!(!Takes::Path.fits(&format!("/{}", "a".repeat(256))));
+        let name = |bytes: usize| format!("/{}", "a".repeat(bytes));
+        assert!(Takes::Path.fits(&name(255)) && !Takes::Path.fits(&name(256)));
+        let longest = name(255).repeat(15) + &name(254);
+        assert_eq!(longest.len(), 4_095);
+        assert!(Takes::Path.fits(&longest) && !Takes::Path.fits(&(name(255).repeat(15) + &name(255))));
     }
 }

@@ -82,6 +82,19 @@ mod tests {
     }
 
     #[test]
+    fn g3_a_prefix_is_the_first_component_that_a_name_can_have() {
+        for prefix in ["A", "4", "Acme", &"a".repeat(63)] {
+            assert!(DefinitionName::is_prefix(prefix), "{prefix}");
+        }
+        for no in ["", "Ac-me", "Acme ", "\u{c4}cme", &"a".repeat(64)] {
+            assert!(!DefinitionName::is_prefix(no), "{no}");
+        }
+        let name: DefinitionName = format!("Acme-Os-{}", "a".repeat(55)).parse().unwrap();
+        assert_eq!((name.to_string(), name.as_ref()), (name.as_str().to_owned(), name.as_str()));
+        assert_eq!(name.as_str().len(), 63);
+    }
+
+    #[test]
     fn g3_refuses_everything_else() {
         let long = format!("Acme-Os-{}", "a".repeat(56));
         for text in [

@@ -1,3 +1,5 @@
+mod bounds;
+
 use muster_proto::common::v1::{NamedValue, Value, value::Kind as Wire};
 use proptest::prelude::*;
 

@@ -93,3 +93,27 @@ fn read_time(value: &Any) -> Result<UnixTime, EnvelopeError> {
     }
     Ok(UnixTime::since_unix_epoch(since_epoch))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::at;
+
+    #[test]
+    fn a_signing_time_has_the_one_form_of_its_year() {
+        let general = |seconds: u64| {
+            let time = GeneralizedTime::from_unix_duration(Duration::from_secs(seconds)).unwrap();
+            read_time(&Any::from_der(&time.to_der().unwrap()).unwrap())
+        };
+
+        for seconds in [0, 1_800_000_000, YEAR_2050 - 1, YEAR_2050, YEAR_2050 + 1] {
+            assert_eq!(read_time(&time(at(seconds)).unwrap()), Ok(at(seconds)));
+        }
+        assert_eq!(YEAR_2050, 2_524_608_000);
+        assert_eq!(general(YEAR_2050), Ok(at(YEAR_2050)));
+        for early in [YEAR_2050 - 1, 1_800_000_000] {
+            assert!(general(early).unwrap_err().to_string().contains("before 2050"));
+        }
+        assert_eq!(time(at(u64::MAX)), Err(SignError::Time));
+    }
+}

@@ -1,6 +1,9 @@
-use muster_pki::authority::Revoked;
-use muster_pki::{ExtendedKeyUsage, RevocationIndex};
+use muster_pki::ExtendedKeyUsage;
 use muster_proto::common::v1::Refusal;
+
+mod form;
+mod signers;
+mod stamps;
 
 use super::*;
 use crate::fixture::{NOW, Pki, at, facts};
@@ -102,10 +105,7 @@ fn g5_refuses_a_signer_without_code_signing() {
 fn g5_refuses_a_revoked_signer() {
     let pki = Pki::flat("a");
     let signer = pki.signer("b", Role::OrderSigner);
-    let serial_hex = signer.certificate().unwrap().serial_hex();
-    let revoked = [Revoked { serial_hex, at: at(NOW - 60) }];
-    let crl = pki.authority().crl(&revoked, 1, at(NOW - 60), at(NOW + 3_600)).unwrap();
-    let index = RevocationIndex::default().with_crl(crl.as_bytes(), &[pki.root().clone()], at(NOW)).unwrap();
+    let index = pki.revoking(signer.certificate().unwrap());
     let envelope = sign(CONTENT, ContentType::Order, &signer, at(NOW)).unwrap();
 
     let facts = Facts { revocation: Some(&index), ..facts() };
@@ -121,6 +121,7 @@ fn refuses_a_signature_after_its_certificate_and_one_from_the_future() {
     let signer = pki.signer("b", Role::OrderSigner);
     let signed_now = sign(CONTENT, ContentType::Order, &signer, at(NOW)).unwrap();
     let signed_before = sign(CONTENT, ContentType::Order, &signer, at(NOW - 7_200)).unwrap();
+    let by_a_fast_clock = sign(CONTENT, ContentType::Order, &signer, at(NOW + 300)).unwrap();
     let signed_later = sign(CONTENT, ContentType::Order, &signer, at(NOW + 301)).unwrap();
 
     let later = Facts { now: at(NOW + 2 * 86_400), ..facts() };
@@ -129,6 +130,9 @@ fn refuses_a_signature_after_its_certificate_and_one_from_the_future() {
 
     assert!(matches!(expired, Err(EnvelopeError::Untrusted(_))), "{expired:?}");
     check(&signed_before, &pki, Refusal::BadSignature);
+    let anchors = pki.roots();
+    verify(&by_a_fast_clock, ContentType::Order, Role::OrderSigner, &Anchors::of(&anchors), &facts())
+        .unwrap();
     check(&signed_later, &pki, Refusal::BadSignature);
 }
 
@@ -146,6 +150,8 @@ fn an_order_may_have_several_signers_and_a_definition_may_not() {
     assert_eq!(two, Err(SignError::Signers { got: 2, wanted: 1 }));
     let same = sign_by_all(CONTENT, ContentType::Order, &[&ann, &ann], at(NOW));
     assert!(matches!(same, Err(SignError::Signers { .. })));
+    let nobody = sign_by_all(CONTENT, ContentType::Order, &[], at(NOW));
+    assert_eq!(nobody, Err(SignError::Signers { got: 0, wanted: ORDER_SIGNERS_MAX }));
 }
 
 #[test]
@@ -166,6 +172,7 @@ fn a_signature_is_added_to_an_order_and_leaves_the_others_as_they_are() {
     assert_eq!(verified.signing_time, at(NOW + 60));
     let values = signature_values(&both).unwrap();
     assert!(values.contains(&signature_values(&alone).unwrap()[0]), "ann's own is what it was");
+    assert!(values.len() == 2 && values[0] != values[1] && values.iter().all(|value| value.len() > 60));
     // In whatever order they sign, it is one form.
     let other_way =
         cosign(&sign(CONTENT, ContentType::Order, &ben, at(NOW)).unwrap(), &ann, at(NOW)).unwrap();

@@ -130,10 +130,12 @@ impl LicenceRequest {
 
 #[cfg(test)]
 mod tests {
+    use cms::signed_data::CertificateSet;
     use muster_pki::Role;
 
     use super::*;
-    use crate::fixture::{NOW, Pki, at};
+    use crate::fixture::{NOW, Pki, at, edited};
+    use crate::timestamp::stamper::choice;
 
     fn request(prefixes: &[&str]) -> LicenceRequest {
         let prefixes = prefixes.iter().map(|prefix| (*prefix).to_owned()).collect();
@@ -164,8 +166,34 @@ mod tests {
             let error = LicenceRequest::parse(text).unwrap_err().to_string();
             assert!(error.contains(said), "{text}: {error}");
         }
-        assert!(LicenceRequest::parse(&" ".repeat(REQUEST_TEXT_BYTES_MAX + 1)).is_err());
+        let padded = |bytes: usize| {
+            let text = "prefixes = [\"Acme\"]\n#";
+            LicenceRequest::parse(&format!("{text}{}", " ".repeat(bytes - text.len())))
+        };
+        assert!(padded(16_384).is_ok());
+        assert!(padded(16_385).unwrap_err().to_string().contains("16385 bytes; wanted at most 16384"));
         assert!(request(&[]).to_text().is_err());
+        let many: Vec<String> = (0..65).map(|number| format!("Acme{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(request(&many[..64]).to_text().is_ok());
+        assert!(request(&many).to_text().unwrap_err().to_string().contains("65 prefixes; wanted 1 to 64"));
+    }
+
+    #[test]
+    fn g6_the_cas_of_a_request_are_those_that_it_was_signed_with() {
+        let signer = Pki::deep("authors").signer("ann", Role::Author);
+        let envelope = request(&["Acme"]).sign(&signer, at(NOW)).unwrap();
+
+        let verified = LicenceRequest::verify(&envelope, at(NOW)).unwrap();
+        assert_eq!((Some(&verified.signer), verified.signing_time), (signer.certificate(), at(NOW)));
+        assert_eq!(verified.authorities, signer.chain()[1..]);
+        let without = edited(&envelope, |data| {
+            let leaf = signer.certificate().map(choice).unwrap();
+            data.certificates = Some(CertificateSet::try_from(vec![leaf]).unwrap());
+        });
+
+        let error = LicenceRequest::verify(&without, at(NOW)).unwrap_err();
+        assert_eq!(error, RequestError::Authorities);
     }
 
     #[test]

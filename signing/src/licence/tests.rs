@@ -75,6 +75,53 @@ fn refuses_terms_that_do_not_hold_together() {
     }
 }
 
+#[test]
+fn a_licences_text_is_bounded_to_the_byte() {
+    let text = licence().to_text().unwrap();
+    let of = |bytes: usize| Licence::parse(&format!("{text}#{}", " ".repeat(bytes - text.len() - 1)));
+
+    assert_eq!(of(196_608), Ok(licence()));
+    assert!(of(196_609).unwrap_err().to_string().contains("196609 bytes; wanted at most 196608"));
+}
+
+#[test]
+fn a_licence_says_whom_it_is_for_in_words_that_fit_a_line() {
+    assert_eq!((licence().licensee(), licence().tenant(), licence().serial()), ("Acme Ltd", "acme", 7));
+    let with = |change: &dyn Fn(&mut Terms)| {
+        let mut terms = licence().terms().clone();
+        change(&mut terms);
+        Licence::new(terms).map(drop).map_err(|error| error.to_string())
+    };
+    for (bytes, fits) in [(0, false), (1, true), (256, true), (257, false)] {
+        let verdict = with(&|terms| terms.licensee = "a".repeat(bytes));
+        assert_eq!(verdict.is_ok(), fits, "{bytes}: {verdict:?}");
+    }
+    for (bytes, fits) in [(0, false), (1, true), (64, true), (65, false)] {
+        let verdict = with(&|terms| terms.tenant = "a".repeat(bytes));
+        assert_eq!(verdict.is_ok(), fits, "{bytes}: {verdict:?}");
+    }
+    assert!(with(&|terms| terms.licensee = "a\nb".to_owned()).is_err());
+    assert!(with(&|terms| terms.tenant = "a\nb".to_owned()).is_err());
+    let nobody = with(&|terms| drop(terms.prefixes.insert("Empty".to_owned(), BTreeSet::new())));
+    assert!(nobody.unwrap_err().contains("prefix Empty has no signer"));
+    assert_eq!(with(&|terms| terms.not_after = at(11)), Ok(()));
+}
+
+#[test]
+fn g6_a_prefix_stands_in_a_licence_once() {
+    let text = licence().to_text().unwrap();
+    let twice = format!("{text}\n[[prefix]]\nname = \"Acme\"\nsigners = [\"{}\"]\n", "ab".repeat(32));
+
+    assert!(Licence::parse(&twice).unwrap_err().to_string().contains("prefix Acme stands there twice"));
+}
+
+#[test]
+fn a_licence_without_refresh_by_is_never_due() {
+    let forever = Licence::new(Terms { refresh_by: None, ..licence().terms().clone() }).unwrap();
+
+    assert!(!forever.is_refresh_due(at(999_999)));
+}
+
 fn licence() -> Licence {
     Licence::new(Terms {
         serial: 7,

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use muster_pki::trust_store::PeerVerification;
 use muster_proto::common::v1::value::Kind;
 
@@ -255,6 +257,116 @@ fn what_is_no_policy_says_what_would_do() {
     let many = TEXT.replacen("switch = [", &format!("switch = [{}", "\"wss://a\",".repeat(SWITCHES_MAX)), 1);
     assert!(Policy::parse(&many).unwrap_err().to_string().contains("at most 16"));
     assert!(Policy::parse(&"#".repeat(TEXT_BYTES_MAX + 1)).unwrap_err().to_string().contains("bytes"));
+}
+
+#[test]
+fn what_a_policy_lists_is_bounded_to_the_byte_and_to_the_item() {
+    let padded = |bytes: usize| Policy::parse(&format!("{TEXT}#{}", " ".repeat(bytes - TEXT.len() - 1)));
+    assert!(padded(196_608).is_ok());
+    assert!(padded(196_609).unwrap_err().to_string().contains("196609 bytes; wanted at most 196608"));
+
+    let terms = Policy::parse(TEXT).unwrap().terms().clone();
+    let with = |change: &dyn Fn(&mut Terms)| {
+        let mut terms = terms.clone();
+        change(&mut terms);
+        Policy::new(terms).map(drop).map_err(|error| error.to_string())
+    };
+    let url = |bytes: usize| format!("wss://{}", "a".repeat(bytes - 6));
+    for (count, fits) in [(0, true), (16, true), (17, false)] {
+        let verdict = with(&|terms| terms.switches = vec![url(7); count]);
+        assert_eq!(verdict.is_ok(), fits, "{count}: {verdict:?}");
+    }
+    for (bytes, fits) in [(7, true), (2_048, true), (2_049, false)] {
+        let verdict = with(&|terms| terms.switches = vec![url(bytes)]);
+        assert_eq!(verdict.is_ok(), fits, "{bytes}: {verdict:?}");
+    }
+    assert!(with(&|terms| terms.switches = vec!["wss://a b".to_owned()]).is_err());
+    for (bytes, fits) in [(1, true), (64, true), (65, false)] {
+        let verdict = with(&|terms| terms.tenant = "a".repeat(bytes));
+        assert_eq!(verdict.is_ok(), fits, "{bytes}: {verdict:?}");
+    }
+    assert!(with(&|terms| terms.says = "a".repeat(1_024)).is_ok());
+    assert!(with(&|terms| terms.says = "a".repeat(1_025)).is_err());
+}
+
+#[test]
+fn k2_what_is_granted_is_named_as_it_can_be() {
+    let list = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+    let long = "a".repeat(64);
+    let tables = |names: &[&str]| Grants { tables: list(names), ..Grants::default() };
+
+    assert!(tables(&["os", &long]).check().is_ok());
+    for name in ["", "a b", "\u{e4}", &format!("{long}a")] {
+        assert!(tables(&[name]).check().is_err(), "{name:?}");
+    }
+    let many = |count: usize| Grants {
+        tables: Some((0..count).map(|number| number.to_string()).collect()),
+        ..Grants::default()
+    };
+    assert!(many(1_024).check().is_ok());
+    assert!(many(1_025).check().unwrap_err().to_string().contains("1025 names; wanted at most 1024"));
+    assert!(Grants { kinds: list(&["question", "action"]), ..Grants::default() }.check().is_ok());
+}
+
+#[test]
+fn a_table_that_no_client_has_is_warned_of_and_a_long_list_is_told_in_part() {
+    let tables = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    let grants = Grants { tables: Some(tables(&["os", "oss"])), ..Grants::default() };
+
+    let warnings = grants.warnings();
+
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].starts_with("grants.tables has \"oss\", which no client"), "{warnings:?}");
+    assert!(warnings[0].contains("there are certificates, cpu"), "{warnings:?}");
+    assert!(Grants::default().warnings().is_empty());
+    let told = |count: usize| {
+        let has = (10..10 + count).map(|number| number.to_string()).collect();
+        NotGranted { name: "os".to_owned(), list: "grants.tables", has }.to_string()
+    };
+    assert_eq!(told(0), "os is not granted: grants.tables has nothing");
+    assert_eq!(told(2), "os is not granted: grants.tables has 10, 11");
+    assert!(told(16).ends_with(", 24, 25") && told(17).ends_with(", 25, …"), "{}", told(17));
+}
+
+#[test]
+fn k2_the_switchs_key_is_named_by_1_to_16_thumbprints_and_by_names_that_can_be() {
+    let key = |thumbprints: usize, prefix: &str, kind: &str, definition: &str| {
+        let thumbprints: Vec<String> = (0..thumbprints).map(|number| format!("{number:064x}")).collect();
+        let text = format!(
+            "{TEXT}[order_key]\nthumbprints = {thumbprints:?}\nprefixes = [{prefix:?}]\nkinds = [{kind:?}]\n\
+             definitions = [{definition:?}]"
+        );
+        Policy::parse(&text).map(drop).map_err(|error| error.to_string())
+    };
+
+    assert_eq!(key(1, "Acme", "question", "Acme-A-Ask"), Ok(()));
+    assert_eq!(key(16, "Acme", "action", "Acme-A-Ask"), Ok(()));
+    for (refused, words) in [
+        (key(0, "Acme", "question", "Acme-A-Ask"), "wanted 1 to 16"),
+        (key(17, "Acme", "question", "Acme-A-Ask"), "wanted 1 to 16"),
+        (key(1, "Ac-me", "question", "Acme-A-Ask"), "wanted prefixes"),
+        (key(1, "Acme", "questions", "Acme-A-Ask"), "wanted question, action"),
+        (key(1, "Acme", "question", "Acme"), "wanted names of definitions"),
+    ] {
+        assert!(refused.clone().unwrap_err().contains(words), "{refused:?}");
+    }
+}
+
+#[test]
+fn k1_a_policy_whose_signers_ca_has_no_crl_is_told_apart() {
+    let administrators = Pki::flat("policies");
+    let signer = administrators.signer("administrator", Role::Policy);
+    let mut hard = muster_pki::RevocationIndex::default();
+    hard.set_rule_of_others(muster_pki::RevocationMode::Hard, None);
+    let facts = Facts { revocation: Some(&hard), ..facts() };
+    let open = |content: &[u8], roots: &muster_pki::Roots| {
+        let envelope = envelope::sign(content, ContentType::Policy, &signer, at(NOW)).unwrap();
+        Policy::open(&envelope, &Anchors::of(roots), &facts).unwrap_err()
+    };
+
+    assert!(open(TEXT.as_bytes(), &administrators.roots()).lacks_only_a_crl());
+    assert!(!open(TEXT.as_bytes(), &Pki::flat("policies").roots()).lacks_only_a_crl());
+    assert!(!OpenError::Policy(PolicyError::new("no policy")).lacks_only_a_crl());
 }
 
 #[test]

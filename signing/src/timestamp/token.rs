@@ -24,7 +24,7 @@ pub const TOKEN_BYTES_MAX: usize = 64 * 1024;
 const CERTIFICATES_MAX: usize = 10;
 
 /// id-ct-TSTInfo (RFC 3161 §2.4.2).
-const TST_INFO: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.1.4");
+pub(super) const TST_INFO: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.1.4");
 
 /// A timestamp token, read and not verified.
 #[derive(Debug, Clone)]
