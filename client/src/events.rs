@@ -21,6 +21,9 @@ pub(crate) const STOP_REFUSED: &str = "stop.refused";
 /// The licence should have had a successor by now, and none came (G6).
 pub(crate) const LICENCE_OVERDUE: &str = "licence.overdue";
 
+/// Something came as an order that does not even claim to be of an instruction.
+pub(crate) const ORDER_UNREADABLE: &str = "order.unreadable";
+
 /// The longest reason in an event, in characters; a field has room for more.
 pub(crate) const REASON_CHARS_MAX: usize = 1_000;
 

@@ -18,7 +18,7 @@ pub(crate) const INSTRUCTIONS_STARTED: &str = "muster_client_instructions_starte
 pub(crate) const STOPS: &str = "muster_client_stops_total";
 /// Orders that were refused, stops included.
 pub(crate) const ORDERS_REFUSED: &str = "muster_client_orders_refused_total";
-/// Orders that do not verify and were not answered, since too many such answers wait already.
+/// Orders and stops that do not verify and were neither answered nor told, since too many such answers wait already, or were told lately.
 pub(crate) const ORDERS_UNANSWERED: &str = "muster_client_orders_unanswered_total";
 /// Events that the Background Channel took.
 pub(crate) const EVENTS_POSTED: &str = "muster_client_events_posted_total";

@@ -2,18 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use muster_proto::ids::Digest;
+use muster_signing::pack::MemberHasher;
 
 use crate::instructions::PlanResource;
 
 /// Files that are remembered; beyond it all are forgotten, and hashed once more. Some 100 bytes each, and more than a client has
 /// instructions that wait.
 const FILES_MAX: usize = 1_024;
+
+/// Bytes that are read at once.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// How coarse a file system's times may be: a change within this time after another may leave the same time behind. Some keep whole
 /// seconds (ext4 with small inodes, many of the network), or every second one.
@@ -55,13 +59,22 @@ impl Stamp {
 pub(super) enum Judged {
     /// The bytes that were signed.
     Signed,
+    /// Those of the signed root, and not those of the SHA-256 that was signed beside it.
+    Contradicted { got: Digest, wanted: Digest },
     /// Others.
     Other,
 }
 
-/// Files by what they were when they were hashed and had the signed bytes.
+/// A file as it was when it was hashed and had the bytes of its root, with their SHA-256 if somebody wanted that.
+#[derive(Debug, Clone, Copy)]
+struct Hashed {
+    stamp: Stamp,
+    sha256: Option<Digest>,
+}
+
+/// Files by what they were when they were hashed and had the bytes of their roots.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Known(Arc<Mutex<BTreeMap<Digest, Stamp>>>);
+pub(super) struct Known(Arc<Mutex<BTreeMap<Digest, Hashed>>>);
 
 impl Known {
     /// Hashes a file, and remembers it if it is what was signed.
@@ -69,10 +82,8 @@ impl Known {
         let before = Stamp::of(&file.metadata()?);
         // Asked before anything is read: what is written after that has another time, or is read.
         let is_telling = before.tells_later_changes();
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(&mut file)?;
-        let is_signed =
-            before.size == resource.size && hasher.finalize().as_bytes() == resource.root.as_bytes();
+        let (root, sha256) = digests(&mut file, resource)?;
+        let is_signed = before.size == resource.size && root == resource.root;
         let is_as_it_was = Stamp::of(&file.metadata()?) == before;
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.remove(&resource.root);
@@ -80,16 +91,46 @@ impl Known {
             if known.len() >= FILES_MAX {
                 known.clear();
             }
-            known.insert(resource.root, before);
+            known.insert(resource.root, Hashed { stamp: before, sha256 });
         }
-        Ok(if is_signed { Judged::Signed } else { Judged::Other })
+        drop(known);
+        Ok(match (resource.sha256, sha256) {
+            _ if !is_signed => Judged::Other,
+            (Some(wanted), Some(got)) if got != wanted => Judged::Contradicted { got, wanted },
+            (Some(_) | None, _) => Judged::Signed,
+        })
     }
 
     /// Returns whether a file is as it was when it was hashed and had the signed bytes.
     pub(super) fn is_known(&self, file: &File, resource: &PlanResource) -> io::Result<bool> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&resource.root).copied();
-        Ok(known.is_some_and(|known| file.metadata().is_ok_and(|metadata| Stamp::of(&metadata) == known)))
+        Ok(known.is_some_and(|known| {
+            (resource.sha256.is_none() || resource.sha256 == known.sha256)
+                && file.metadata().is_ok_and(|metadata| Stamp::of(&metadata) == known.stamp)
+        }))
     }
+}
+
+/// Hashes a file: its root, and its SHA-256 where one was signed.
+fn digests(file: &mut File, resource: &PlanResource) -> io::Result<(Digest, Option<Digest>)> {
+    if resource.sha256.is_none() {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(file)?;
+        return Ok((Digest::from(*hasher.finalize().as_bytes()), None));
+    }
+    let mut hasher = MemberHasher::default();
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        let read = match file.read(&mut piece) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let Some(read) = piece.get(..read).filter(|read| !read.is_empty()) else { break };
+        hasher.update(read);
+    }
+    let digests = hasher.finish();
+    Ok((digests.root, Some(digests.sha256)))
 }
 
 #[cfg(test)]
@@ -176,8 +217,50 @@ mod tests {
         assert!(!path.exists());
     }
 
+    #[tokio::test]
+    async fn a_resource_whose_sha_256_is_not_the_signed_one_is_refused_and_its_bytes_stay_for_others() {
+        let folder = TempDir::new().unwrap();
+        let content = Content::open(folder.path(), ResourcesConfig::default(), None).unwrap();
+        let path = folder.path().join("resources").join(signed().root.to_string());
+        std::fs::write(&path, SIGNED).unwrap();
+        let other = Digest::from([7; 32]);
+        let right = PlanResource { sha256: Some(muster_signing::envelope::digest(SIGNED)), ..signed() };
+        let wrong = PlanResource { sha256: Some(other), ..signed() };
+        let until = tokio::time::Instant::now() + Duration::from_secs(60);
+
+        for resource in [signed(), right.clone()] {
+            assert_eq!(content.fetch(&resource, until).await.unwrap(), path);
+            content.confirm(&resource, &path).await.unwrap();
+        }
+        let fetched = content.fetch(&wrong, until).await.unwrap_err();
+        let confirmed = content.confirm(&wrong, &path).await.unwrap_err();
+
+        assert!(matches!(fetched, ContentError::Sha256 { wanted, .. } if wanted == other), "{fetched}");
+        assert!(matches!(confirmed, ContentError::Sha256 { .. }), "{confirmed}");
+        assert_eq!(content.fetch(&right, until).await.unwrap(), path);
+    }
+
+    #[test]
+    fn a_file_that_is_known_by_its_root_is_hashed_once_more_for_a_sha_256() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("a");
+        std::fs::write(&path, SIGNED).unwrap();
+        let known = Known::default();
+        let (opened, plain) = (|| File::open(&path).unwrap(), signed());
+        let sha256 = Some(muster_signing::envelope::digest(SIGNED));
+        let right = PlanResource { sha256, ..signed() };
+        while !known.is_known(&opened(), &plain).unwrap() {
+            assert_eq!(known.hash(opened(), &plain).unwrap(), Judged::Signed);
+        }
+
+        assert!(!known.is_known(&opened(), &right).unwrap());
+        assert_eq!(known.hash(opened(), &right).unwrap(), Judged::Signed);
+
+        assert!(known.is_known(&opened(), &right).unwrap() && known.is_known(&opened(), &plain).unwrap());
+    }
+
     fn signed() -> PlanResource {
         let root = Digest::from(*blake3::hash(SIGNED).as_bytes());
-        PlanResource { name: "a".to_owned(), size: SIGNED.len() as u64, root }
+        PlanResource { name: "a".to_owned(), size: SIGNED.len() as u64, root, sha256: None }
     }
 }

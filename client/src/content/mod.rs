@@ -110,6 +110,17 @@ pub enum ContentError {
         /// The file.
         path: PathBuf,
     },
+    /// It is what the signed root says, and not what the signed SHA-256 says: the definition contradicts itself.
+    #[error(
+        "its bytes have the signed BLAKE3 root, and the SHA-256 {got}; {wanted} was signed beside it; have a version of the definition signed in which \
+         both are of one file"
+    )]
+    Sha256 {
+        /// Of the bytes.
+        got: Digest,
+        /// In the definition.
+        wanted: Digest,
+    },
     /// The disk refused.
     #[error("{path}: {cause}")]
     Disk {
@@ -134,6 +145,7 @@ impl ContentError {
             | Self::Length { .. }
             | Self::Late { .. }
             | Self::Changed { .. }
+            | Self::Sha256 { .. }
             | Self::Disk { .. } => false,
         }
     }
@@ -160,6 +172,7 @@ impl ContentError {
             | Self::Short { .. }
             | Self::Late { .. }
             | Self::Changed { .. }
+            | Self::Sha256 { .. }
             | Self::Disk { .. } => false,
         }
     }
@@ -241,15 +254,29 @@ impl Content {
         if self.is_cached(&path, resource).await? {
             return Ok(path);
         }
+        self.download(&path, resource, last).await?;
+        // What came was held against its root, group by group.
+        if resource.sha256.is_some() && !self.is_cached(&path, resource).await? {
+            return Err(ContentError::Changed { path });
+        }
+        Ok(path)
+    }
+
+    async fn download(
+        &self,
+        path: &Path,
+        resource: &PlanResource,
+        last: &mut Option<ContentError>,
+    ) -> Result<(), ContentError> {
         let mut source = self.source.current().ok_or_else(|| self.no_source())?;
         let _room = self.make_room(resource).await?;
         let mut backoff = Backoff::new(self.pauses.0, self.pauses.1, rand::random());
         let mut wrong_answers = 0;
         let mut hashes = None;
         loop {
-            let error = match download::attempt(&source, resource, &self.directory, &path, &mut hashes).await
-            {
-                Ok(()) => return Ok(path),
+            let attempt = download::attempt(&source, resource, &self.directory, path, &mut hashes);
+            let error = match attempt.await {
+                Ok(()) => return Ok(()),
                 Err(error) => error,
             };
             if error.is_wrong_answer() {
@@ -290,18 +317,19 @@ impl Content {
     async fn is_cached(&self, path: &Path, resource: &PlanResource) -> Result<bool, ContentError> {
         let (path, resource, known) = (path.to_owned(), resource.clone(), self.known.clone());
         blocking(path.clone(), move || {
-            let Ok(file) = std::fs::File::open(&path) else { return Ok(false) };
+            let Ok(file) = std::fs::File::open(&path) else { return Ok(Ok(false)) };
             mark_used(&file)?;
             match known.hash(file, &resource)? {
-                Judged::Signed => Ok(true),
+                Judged::Signed => Ok(Ok(true)),
+                Judged::Contradicted { got, wanted } => Ok(Err(ContentError::Sha256 { got, wanted })),
                 Judged::Other => {
                     tracing::error!(root = %resource.root, "a cached resource is damaged; it is removed");
                     remove_damaged(&path)?;
-                    Ok(false)
+                    Ok(Ok(false))
                 }
             }
         })
-        .await
+        .await?
     }
 
     /// Looks once more, right before something begins to read a file that [`Self::fetch`] gave: it may have waited for hours. What
@@ -311,16 +339,23 @@ impl Content {
     /// [`ContentError::Changed`]: the file is gone or has other bytes, and is removed; or what the disk did.
     pub(crate) async fn confirm(&self, resource: &PlanResource, path: &Path) -> Result<(), ContentError> {
         let (file, resource, known) = (path.to_owned(), resource.clone(), self.known.clone());
-        let is_signed = blocking(path.to_owned(), move || {
-            let Ok(opened) = std::fs::File::open(&file) else { return Ok(false) };
-            if known.is_known(&opened, &resource)? || known.hash(opened, &resource)? == Judged::Signed {
-                return Ok(true);
+        let judged = blocking(path.to_owned(), move || {
+            let Ok(opened) = std::fs::File::open(&file) else { return Ok(Judged::Other) };
+            if known.is_known(&opened, &resource)? {
+                return Ok(Judged::Signed);
             }
-            tracing::error!(root = %resource.root, "a resource was changed after it was verified; it is removed");
-            remove_damaged(&file)?;
-            Ok(false)
+            let judged = known.hash(opened, &resource)?;
+            if judged == Judged::Other {
+                tracing::error!(root = %resource.root, "a resource was changed after it was verified; it is removed");
+                remove_damaged(&file)?;
+            }
+            Ok(judged)
         });
-        if is_signed.await? { Ok(()) } else { Err(ContentError::Changed { path: path.to_owned() }) }
+        match judged.await? {
+            Judged::Signed => Ok(()),
+            Judged::Contradicted { got, wanted } => Err(ContentError::Sha256 { got, wanted }),
+            Judged::Other => Err(ContentError::Changed { path: path.to_owned() }),
+        }
     }
 
     /// Reserves room below the cap, for which the longest unused files go, or nothing if that is not enough.

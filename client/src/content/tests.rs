@@ -56,6 +56,19 @@ enum Manner {
 }
 
 #[tokio::test]
+async fn what_was_downloaded_is_held_against_its_sha_256_too() {
+    let mut lab = Lab::new(Manner::Honest);
+    lab.resource.sha256 = Some(Digest::from([7; 32]));
+
+    let error = lab.fetch().await.unwrap_err();
+    let ContentError::Sha256 { got, .. } = error else { panic!("{error}") };
+
+    lab.resource.sha256 = Some(got);
+    assert_eq!(lab.fetch().await.unwrap(), lab.path());
+    assert_eq!(lab.requests(), 2, "hashes and content, once");
+}
+
+#[tokio::test]
 async fn honest_content_is_cached_and_asked_for_once() {
     let lab = Lab::new(Manner::Honest);
 
@@ -385,7 +398,7 @@ impl Lab {
         let config = ResourcesConfig { attempts: 3, cache_bytes_max: 1 << 20, ..ResourcesConfig::default() };
         let mut content = Content::open(folder.path(), config, Some(https)).unwrap();
         content.pauses = (Duration::from_millis(1), Duration::from_millis(10));
-        let resource = PlanResource { name: "r".to_owned(), size: size as u64, root };
+        let resource = PlanResource { name: "r".to_owned(), size: size as u64, root, sha256: None };
         Self { folder, content, resource, served, tracker, acceptor, socket: Some(socket), server: None }
     }
 

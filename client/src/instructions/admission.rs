@@ -182,6 +182,8 @@ pub(crate) struct PlanResource {
     pub(crate) size: u64,
     /// Its BLAKE3 root.
     pub(crate) root: Digest,
+    /// Its SHA-256, where the definition gives it.
+    pub(crate) sha256: Option<Digest>,
 }
 
 /// What a client remembers against rollback.

@@ -38,7 +38,9 @@ impl<A: Admission> Shell<A> {
             }
         }
         let waits = self.machine.licence_waits();
-        let told: Vec<String> = waits.into_iter().chain(overdue.map(|(_, _, problem)| problem)).collect();
+        let refused = self.machine.licence_refused();
+        let told: Vec<String> =
+            waits.into_iter().chain(refused).chain(overdue.map(|(_, _, problem)| problem)).collect();
         Ok(told.join("; "))
     }
 }

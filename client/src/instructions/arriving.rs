@@ -171,13 +171,16 @@ impl<A: Admission> Instructions<A> {
         self.unopened.clear();
         self.arriving.clear();
         self.licence_asked = None;
+        self.licence_wanted = None;
         self.licence_waiting = None;
+        self.licence_refused = None;
     }
 
     /// A deadline may have passed.
     pub(crate) fn handle_timeout(&mut self, now: Now) {
         self.floor.at(now);
         self.handle_download_timeout(now);
+        self.handle_licence_timeout(now);
         let mut again = BTreeSet::new();
         let mut late = BTreeSet::new();
         for arriving in &mut self.arriving {

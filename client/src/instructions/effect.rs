@@ -34,7 +34,8 @@ pub(crate) enum Effect {
     LookForCertificate,
     /// Put the wait for a certificate on disk, and what is to be known of it into the outbox; `stored: None`: nothing waits.
     RecordWait { stored: Option<Vec<u8>>, notice: Option<WaitNotice> },
-    /// Put the start on disk; if that may not be, answer with [`super::Instructions::handle_forbidden`].
+    /// Put the start on disk, and answer with [`super::Instructions::handle_start_recorded`] once what came meanwhile was told; if it may not
+    /// start, with [`super::Instructions::handle_forbidden`].
     RecordStart { instruction: InstructionId, at_ms: i64 },
     /// Run it, and answer with [`super::Instructions::handle_finished`].
     Run { instruction: InstructionId, plan: Box<Plan>, resources: Vec<(String, PathBuf)> },
@@ -53,32 +54,6 @@ pub(crate) enum Effect {
 }
 
 impl Effect {
-    /// Whether this runs the instruction or tells that it does.
-    pub(super) fn runs(&self, of: InstructionId) -> bool {
-        match self {
-            Self::Run { instruction, .. }
-            | Self::SendProgress { instruction, state: TargetState::Running } => *instruction == of,
-            Self::Recall { .. }
-            | Self::AskDefinition { .. }
-            | Self::AskLicence { .. }
-            | Self::KeepDefinition { .. }
-            | Self::KeepLicence { .. }
-            | Self::RecordIntent { .. }
-            | Self::SendProgress { .. }
-            | Self::Fetch { .. }
-            | Self::StopFetching
-            | Self::LookForCertificate
-            | Self::RecordWait { .. }
-            | Self::RecordStart { .. }
-            | Self::RecordStop { .. }
-            | Self::EndRun { .. }
-            | Self::ReportStop { .. }
-            | Self::RecordResult { .. }
-            | Self::RecordRefusal { .. }
-            | Self::ReportUnreadable { .. } => false,
-        }
-    }
-
     /// Says what is lost if a client stops before it could write this; `None` where nothing is.
     pub(crate) fn loss(&self) -> Option<String> {
         match self {

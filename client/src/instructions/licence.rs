@@ -1,11 +1,17 @@
 //! The licence that this device holds: asked for when the Switch tells of another, never exchanged for an older one.
 
+use std::time::{Duration, Instant};
+
 use muster_proto::ids::Digest;
 use muster_signing::envelope;
 use muster_signing::licence::Licence;
 use muster_signing::moment;
 
 use super::{Admission, Effect, Instructions, Now};
+
+/// Longest pause until a licence is asked for again that does not come: little for a Switch with a fleet of them, and far below the days in
+/// which a licence has to be exchanged.
+const AGAIN_MAX: Duration = Duration::from_secs(3_600);
 
 /// The licence held.
 #[derive(Debug, Clone)]
@@ -21,16 +27,17 @@ pub(crate) struct HeldLicence {
 }
 
 impl HeldLicence {
-    /// Returns a licence that was verified before it was kept.
-    pub(crate) fn kept(envelope: Vec<u8>, serial: u64) -> Self {
+    /// Returns a licence that was verified before it was kept. It tells its serial itself.
+    pub(crate) fn kept(envelope: Vec<u8>) -> Self {
         let content = envelope::inspect(&envelope).ok().map(|inspection| inspection.content);
         let text = content.and_then(|content| String::from_utf8(content).ok());
         let licence = text.and_then(|text| Licence::parse(&text).ok());
+        let terms = licence.map(|licence| LicenceTerms::of(&licence));
         Self {
             digest: envelope::digest(&envelope),
             envelope,
-            serial,
-            refresh_by_ms: licence.and_then(|licence| LicenceTerms::of(&licence).refresh_by_ms),
+            serial: terms.map_or(0, |terms| terms.serial),
+            refresh_by_ms: terms.and_then(|terms| terms.refresh_by_ms),
         }
     }
 
@@ -64,8 +71,18 @@ impl LicenceTerms {
     }
 }
 
-/// A licence that came, and is refused for want of a fresh CRL alone (R6 of trust.md).
-#[derive(Debug)]
+/// A licence that was asked for and has not come. The request or its answer can get lost where a queue was full, and the Switch tells of a
+/// licence once in a session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WantedLicence {
+    digest: Digest,
+    asked_at: Instant,
+    /// How long after that it is asked for again.
+    pause: Duration,
+}
+
+/// A licence that came and is refused: for want of a fresh CRL alone (R6 of trust.md), or for something else.
+#[derive(Debug, Clone)]
 pub(super) struct WaitingLicence {
     pub(super) envelope: Vec<u8>,
     pub(super) digest: Digest,
@@ -86,61 +103,115 @@ impl<A: Admission> Instructions<A> {
             .map(|waiting| format!("the Switch's licence waits for a CRL: {}", waiting.detail))
     }
 
+    /// Returns why another licence that came is not in use.
+    pub(crate) fn licence_refused(&self) -> Option<String> {
+        self.licence_refused
+            .as_ref()
+            .map(|refused| format!("the Switch's licence is refused: {}", refused.detail))
+    }
+
     /// The Switch told which licence it holds.
-    pub(crate) fn handle_licence_notice(&mut self, digest: Digest) {
+    pub(crate) fn handle_licence_notice(&mut self, digest: Digest, now: Now) {
         let held = self.licence.as_ref().is_some_and(|licence| licence.digest == digest);
         let waits = self.licence_waiting.as_ref().is_some_and(|waiting| waiting.digest == digest);
-        if !held && !waits && self.licence_asked != Some(digest) {
-            self.licence_asked = Some(digest);
-            self.effects.push_back(Effect::AskLicence { digest });
+        let is_coming = self.licence_wanted.is_some_and(|wanted| {
+            wanted.digest == digest && now.instant < wanted.asked_at + self.limits.document
+        });
+        if held {
+            self.licence_refused = None;
+        } else if !waits && !is_coming {
+            self.ask_licence(digest, self.limits.document, now);
+        }
+    }
+
+    fn ask_licence(&mut self, digest: Digest, pause: Duration, now: Now) {
+        self.licence_asked = Some(digest);
+        self.licence_wanted = Some(WantedLicence { digest, asked_at: now.instant, pause });
+        self.effects.push_back(Effect::AskLicence { digest });
+    }
+
+    /// Returns when a licence that does not come is asked for again.
+    pub(super) fn licence_timeout(&self) -> Option<Instant> {
+        self.licence_wanted.map(|wanted| wanted.asked_at + wanted.pause)
+    }
+
+    /// Asks again for a licence that did not come, each time after twice the pause.
+    pub(super) fn handle_licence_timeout(&mut self, now: Now) {
+        if let Some(wanted) = self.licence_wanted
+            && self.licence_timeout().is_some_and(|at| at <= now.instant)
+        {
+            tracing::warn!(digest = %wanted.digest, "the Switch's licence did not come; it is asked for again");
+            self.ask_licence(wanted.digest, (wanted.pause * 2).min(AGAIN_MAX), now);
         }
     }
 
     /// The Switch sent a licence. One that does not verify, or is older than the one held, changes nothing.
     pub(crate) fn handle_licence(&mut self, digest: Digest, envelope: &[u8], now: Now) {
-        if self.licence_asked != Some(digest) {
+        if self.licence_wanted.is_none_or(|wanted| wanted.digest != digest) {
             return;
         }
+        self.licence_wanted = None;
         self.licence_asked = None;
         self.judge_licence(digest, envelope, now);
         self.judge(now);
     }
 
-    /// Judges what came, or came before the CRL that it needs.
-    pub(super) fn judge_licence(&mut self, digest: Digest, envelope: &[u8], now: Now) {
-        let waited = self.licence_waiting.take().map(|waiting| waiting.detail);
-        if envelope::digest(envelope) == digest {
-            match self.admission.licence(envelope, now.wall_ms) {
-                Ok(LicenceTerms { serial, refresh_by_ms }) if serial >= self.licence_serial => {
-                    self.licence_serial = serial;
-                    let held = envelope.to_vec();
-                    self.licence = Some(HeldLicence { envelope: held, digest, serial, refresh_by_ms });
-                    self.effects.push_back(Effect::KeepLicence { envelope: envelope.to_vec(), serial });
-                }
-                Ok(older) => {
-                    tracing::warn!(
-                        serial = older.serial,
-                        held = self.licence_serial,
-                        "the Switch sent an older licence; it is not taken"
-                    );
-                }
-                Err(refused) if refused.lacks_only_a_crl => {
-                    let detail = refused.detail;
-                    if waited.as_ref() != Some(&detail) {
-                        tracing::warn!(
-                            detail,
-                            "the licence waits for a CRL, and is judged again when one comes"
-                        );
-                    }
-                    self.licence_waiting =
-                        Some(WaitingLicence { envelope: envelope.to_vec(), digest, detail });
-                }
-                Err(refused) => {
-                    tracing::warn!(detail = refused.detail, "the Switch sent a licence that does not hold")
-                }
-            }
-        } else {
-            tracing::warn!(%digest, "the Switch sent another licence than the one asked for, or none");
+    /// What signatures are judged by may have changed: so may what it says of a licence.
+    pub(crate) fn handle_refreshed(&mut self, now: Now) {
+        if self.licence_refused.is_some() {
+            self.judge_licence_again(now);
+            self.judge(now);
         }
+    }
+
+    /// Judges the licence that came and is not in use.
+    pub(super) fn judge_licence_again(&mut self, now: Now) {
+        if let Some(again) = self.licence_waiting.clone().or_else(|| self.licence_refused.clone()) {
+            self.judge_licence(again.digest, &again.envelope, now);
+        }
+    }
+
+    /// Judges what came, or came before what it needs.
+    fn judge_licence(&mut self, digest: Digest, envelope: &[u8], now: Now) {
+        let before = self.licence_waiting.take().or(self.licence_refused.take()).map(|before| before.detail);
+        if envelope::digest(envelope) != digest {
+            tracing::warn!(%digest, "the Switch sent another licence than the one asked for, or none");
+            return;
+        }
+        let (detail, lacks_only_a_crl) = match self.admission.licence(envelope, now.wall_ms) {
+            Ok(terms) => match self.backwards(terms.serial, digest) {
+                Some(detail) => (detail, false),
+                None => return self.take_licence(digest, envelope, terms),
+            },
+            Err(refused) => (refused.detail, refused.lacks_only_a_crl),
+        };
+        if before.as_ref() != Some(&detail) {
+            let again = "it is judged again when CRLs or roots change";
+            tracing::warn!(detail, lacks_only_a_crl, again, "the Switch sent a licence that does not hold");
+        }
+        let kept = Some(WaitingLicence { envelope: envelope.to_vec(), digest, detail });
+        *(if lacks_only_a_crl { &mut self.licence_waiting } else { &mut self.licence_refused }) = kept;
+    }
+
+    /// Says why a licence that verifies is not taken all the same.
+    fn backwards(&self, serial: u64, digest: Digest) -> Option<String> {
+        let highest = self.licence_serial;
+        if self.licence.as_ref().is_some_and(|held| held.serial == serial && held.digest != digest) {
+            // Two licences of one serial, and nothing says which is later: the Switch takes no second one, either.
+            return Some(format!(
+                "it has serial {serial}, as the licence that this device holds, and other bytes; have one with a higher serial issued"
+            ));
+        }
+        (serial < highest).then(|| {
+            format!("it has serial {serial}, and this device has held {highest}; import the newest one at the Switch")
+        })
+    }
+
+    fn take_licence(&mut self, digest: Digest, envelope: &[u8], terms: LicenceTerms) {
+        let LicenceTerms { serial, refresh_by_ms } = terms;
+        self.licence_serial = serial;
+        let held = envelope.to_vec();
+        self.licence = Some(HeldLicence { envelope: held, digest, serial, refresh_by_ms });
+        self.effects.push_back(Effect::KeepLicence { envelope: envelope.to_vec(), serial });
     }
 }

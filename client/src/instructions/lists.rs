@@ -24,11 +24,7 @@ impl<A: Admission> Instructions<A> {
     /// The CRLs have changed: what was refused for want of one is judged again.
     pub(crate) fn handle_lists(&mut self, now: Now) {
         self.lists = self.lists.wrapping_add(1);
-        if let Some((digest, envelope)) =
-            self.licence_waiting.as_ref().map(|waiting| (waiting.digest, waiting.envelope.clone()))
-        {
-            self.judge_licence(digest, &envelope, now);
-        }
+        self.judge_licence_again(now);
         self.open_again(|_| true, now);
         self.judge(now);
     }

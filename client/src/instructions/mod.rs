@@ -9,8 +9,9 @@
 //!                      │   └── other bytes ─→ REPLAYED
 //!                      ├ definition missing → asked for
 //!                      └ admitted → RecordIntent → ACKED → waits for a slot → resources
-//!                        → RecordStart → RUNNING → Run → RecordResult
+//!                        → RecordStart → everything verified again → RUNNING → Run → RecordResult
 //! ```
+//! Each write may wait for a disk that is full, for hours: what has to hold at the time of running is looked at behind the last of them.
 //! A stop ([`stops`]) ends an instruction wherever it is on this way. What a restart finds taken on waits until a Welcome has said whether the store is a copy ([`restored`]). Without a certificate,
 //! what needs resources waits for one ([`certificate`]).
 
@@ -32,6 +33,7 @@ mod signed;
 mod slots;
 mod stops;
 mod trust;
+mod typed;
 mod work;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -46,7 +48,7 @@ pub(crate) use certificate::{DownloadWait, WaitNotice};
 pub(crate) use effect::Effect;
 use floor::TimeFloor;
 pub(crate) use licence::HeldLicence;
-use licence::WaitingLicence;
+use licence::{WaitingLicence, WantedLicence};
 pub(crate) use live::LiveTrust;
 pub(crate) use signed::SignedAdmission;
 pub use trust::TrustError;
@@ -86,10 +88,14 @@ pub(crate) struct Instructions<A> {
     licence: Option<HeldLicence>,
     /// The highest licence serial ever held.
     licence_serial: u64,
-    /// A licence that was asked for.
+    /// A licence that was asked for, and that orders wait for.
     licence_asked: Option<Digest>,
+    /// A licence that has yet to come, whether orders wait for it or not.
+    licence_wanted: Option<WantedLicence>,
     /// A licence that came before the CRL that it needs.
     licence_waiting: Option<WaitingLicence>,
+    /// A licence that came and did not hold, such as one of a licensor whose root is not here yet.
+    licence_refused: Option<WaitingLicence>,
     memory: Memory,
     floor: TimeFloor,
     /// What was taken on before a restart, until a Welcome has told whether the store is a copy.
@@ -102,6 +108,7 @@ pub(crate) struct Instructions<A> {
     lists: u64,
     waiting: VecDeque<Waiting>,
     fetching: BTreeMap<InstructionId, Waiting>,
+    /// What has a slot, from the record of its start on.
     running: BTreeMap<InstructionId, Started>,
     /// What waits for a certificate.
     downloads: DownloadWait,
@@ -125,7 +132,9 @@ impl<A: Admission> Instructions<A> {
             licence,
             licence_serial,
             licence_asked: None,
+            licence_wanted: None,
             licence_waiting: None,
+            licence_refused: None,
             floor: TimeFloor::new(memory.time_floor_ms, now),
             memory,
             held: Vec::new(),
@@ -151,7 +160,7 @@ impl<A: Admission> Instructions<A> {
     pub(crate) fn poll_timeout(&self, now: Now) -> Option<Instant> {
         let documents = self.arriving.iter().map(|arriving| arriving.deadline);
         let lists = self.unopened.iter().map(|unopened| unopened.deadline);
-        documents.chain(lists).chain(self.download_timeout(now)).min()
+        documents.chain(lists).chain(self.licence_timeout()).chain(self.download_timeout(now)).min()
     }
 
     /// Returns the earliest time that it can be, milliseconds since 1970.

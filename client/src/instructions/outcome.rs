@@ -12,8 +12,8 @@ use muster_proto::session::v1::{Frame, Result as InstructionResult};
 use muster_signing::policy::NotGranted;
 use prost::Message;
 
-use super::run::StepError;
-use super::{Plan, Refused};
+use super::run::{Place, StepError};
+use super::{Plan, Refused, typed};
 
 /// Room in a result for what is written after its rows were measured: the sequence, and the tags of the row list.
 const MARGIN_BYTES: usize = 64;
@@ -28,6 +28,15 @@ pub(super) fn refused(instruction: InstructionId, refused: &Refused, now_ms: i64
     let mut result = ended(instruction, TargetState::Refused, &refused.detail, 0, now_ms);
     result.refusal = refused.refusal.into();
     result
+}
+
+/// Returns the stable code of what is not run. A window that has ended and a queue that is full are states, and no refusals.
+pub(super) fn code(result: &InstructionResult) -> &'static str {
+    let refusal = result.refusal();
+    if refusal == Refusal::Unspecified {
+        return result.state().as_str_name().trim_start_matches("TARGET_STATE_");
+    }
+    refusal.name()
 }
 
 /// Its window ended before it started.
@@ -70,7 +79,7 @@ pub(super) fn finished(
     started_at_ms: i64,
     now_ms: i64,
 ) -> InstructionResult {
-    let answer = match answer {
+    let mut answer = match answer {
         Ok(answer) => answer,
         Err(StepError::Query { cause: QueryError::NotGranted { table }, .. }) => {
             return refused(instruction, &withheld(plan, table), now_ms);
@@ -96,6 +105,10 @@ pub(super) fn finished(
         if names != wanted {
             let detail = format!("the query gave the columns {names:?}, its definition declares {wanted:?}");
             return failed(instruction, &detail, started_at_ms, now_ms);
+        }
+        if let Err(error) = typed::check(declared, &mut answer.rows) {
+            let place = Place { step: plan.steps.len(), of: plan.steps.len() };
+            return failed(instruction, &format!("{place}{error}"), started_at_ms, now_ms);
         }
     }
     let mut result = ended(instruction, TargetState::Answered, "", started_at_ms, now_ms);

@@ -1,5 +1,6 @@
 //! Carries out what [`Instructions`] decides: disk, session, downloads, helper processes.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::run::{StepError, run_steps};
 use super::work::{Done, Work, fetch};
-use super::{Admission, Effect, Instructions, LicenceAlarm, Plan, Refused, WaitNotice};
+use super::{Admission, Effect, Instructions, LicenceAlarm, Plan, Refused, WaitNotice, outcome};
 use crate::clock;
 use crate::content::Content;
-use crate::events::{CERTIFICATE_MISSING, CERTIFICATE_RECOVERED, STOP_REFUSED};
+use crate::events::{CERTIFICATE_MISSING, CERTIFICATE_RECOVERED, ORDER_UNREADABLE, STOP_REFUSED};
 use crate::https::CertificateWatch;
 use crate::store::{Entry, StopEntry, Store, StoreError, Tables, event_record};
 use crate::value;
@@ -86,7 +87,7 @@ pub(crate) struct Workload {
 }
 
 /// Pause before a write is tried again that found the disk full.
-const DISK_FULL_PAUSE: Duration = Duration::from_secs(5);
+const DISK_FULL_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5_000 });
 
 /// Losses that the last error names; the log has all.
 const LOSSES_TOLD: usize = 8;
@@ -128,6 +129,8 @@ pub(crate) struct Shell<A> {
     pub(crate) work: Work,
     /// What was told of the licence.
     pub(crate) alarm: LicenceAlarm,
+    /// Starts that are on disk and that the machine has yet to be told of.
+    pub(crate) recorded: VecDeque<InstructionId>,
     /// Ends the task.
     pub(crate) stop: CancellationToken,
 }
@@ -165,6 +168,14 @@ impl<A: Admission> Shell<A> {
         }
     }
 
+    /// Takes in what has come over the session by now.
+    fn read_inbox(&mut self) {
+        for _ in 0..self.inbox.len() {
+            let Ok(inbound) = self.inbox.try_recv() else { return };
+            self.handle_inbound(inbound);
+        }
+    }
+
     fn handle_inbound(&mut self, inbound: Inbound) {
         let now = clock::now();
         match inbound {
@@ -181,7 +192,7 @@ impl<A: Admission> Shell<A> {
             }
             // The session hands them to whoever follows policies.
             Inbound::Document { kind: DocumentKind::Policy, .. } => {}
-            Inbound::LicenceNotice(digest) => self.machine.handle_licence_notice(digest),
+            Inbound::LicenceNotice(digest) => self.machine.handle_licence_notice(digest, now),
             Inbound::Judged { standing, restored_at_ms, switch_ms } => {
                 self.machine.handle_switch_time(switch_ms, now);
                 self.machine.handle_judged(standing, restored_at_ms, now);
@@ -202,19 +213,26 @@ impl<A: Admission> Shell<A> {
             Done::Fetched(instruction, fetched) => self.machine.handle_fetched(instruction, fetched, now),
             Done::Ran(instruction, answer) => self.machine.handle_finished(instruction, answer, now),
             Done::Ended(instruction) => self.machine.handle_ended(instruction, now),
-            Done::Refreshed | Done::GivenUp => {}
+            Done::Refreshed => self.machine.handle_refreshed(now),
+            Done::GivenUp => {}
             Done::Broke(instruction, detail) => self.machine.handle_broken(instruction, &detail, now),
         }
     }
 
     /// Carries out every effect, in order.
     async fn settle(&mut self) -> Result<(), StoreError> {
-        while let Some(effect) = self.machine.poll_effect() {
-            let loss = effect.loss();
-            match self.perform(effect).await {
-                Err(StoreError::DiskFull) => return self.give_up(loss),
-                performed => performed?,
+        loop {
+            while let Some(effect) = self.machine.poll_effect() {
+                let loss = effect.loss();
+                match self.perform(effect).await {
+                    Err(StoreError::DiskFull) => return self.give_up(loss),
+                    performed => performed?,
+                }
             }
+            let Some(instruction) = self.recorded.pop_front() else { break };
+            // The disk may have taken its time, and a stop may have come in it.
+            self.read_inbox();
+            self.machine.handle_start_recorded(instruction, clock::now());
         }
         let licence_problem = self.tell_licence().await?;
         let (waiting, running) = self.machine.counts();
@@ -268,8 +286,9 @@ impl<A: Admission> Shell<A> {
                 .await?;
             }
             Effect::RecordStart { instruction, at_ms } => {
-                let may_run = self.durable(move |tables| tables.record_start(instruction, at_ms)).await?;
-                if !may_run {
+                if self.durable(move |tables| tables.record_start(instruction, at_ms)).await? {
+                    self.recorded.push_back(instruction);
+                } else {
                     tracing::warn!(%instruction, "it has started or ended before; it is not run");
                     self.machine.handle_forbidden(instruction, clock::now());
                 }
@@ -290,7 +309,7 @@ impl<A: Admission> Shell<A> {
                 self.report_stop(digest, instruction, &refused, now_ms).await?;
             }
             Effect::RecordResult { result } => {
-                self.durable(move |tables| tables.record_result((*result).clone(), now_ms)).await?;
+                self.durable(move |tables| tables.record_result((*result).clone(), now_ms).map(drop)).await?;
             }
             Effect::RecordRefusal { order_digest, entry, result } => {
                 self.record_refusal(order_digest, entry, *result, now_ms).await?;
@@ -310,7 +329,7 @@ impl<A: Admission> Shell<A> {
         now_ms: i64,
     ) -> Result<(), StoreError> {
         metrics::counter!(crate::metrics::ORDERS_REFUSED).increment(1);
-        tracing::warn!(refusal = result.refusal().as_str_name(), detail = result.detail, "order refused");
+        tracing::warn!(refusal = outcome::code(&result), detail = result.detail, "order refused");
         self.durable(move |tables| {
             tables.record_refusal(order_digest, entry.as_deref(), result.clone(), now_ms)
         })
@@ -341,7 +360,7 @@ impl<A: Admission> Shell<A> {
         now_ms: i64,
     ) -> Result<(), StoreError> {
         metrics::counter!(crate::metrics::ORDERS_REFUSED).increment(1);
-        let refusal = refused.refusal.as_str_name();
+        let refusal = refused.refusal.name();
         tracing::warn!(%instruction, refusal, detail = refused.detail, "stop refused");
         let fields = vec![
             value::text("instruction", &instruction.to_string()),
@@ -350,7 +369,7 @@ impl<A: Admission> Shell<A> {
             value::text("detail", &refused.detail),
         ];
         let event = event_record(now_ms, STOP_REFUSED, fields);
-        self.durable(move |tables| tables.record_stop_refusal(digest, event.clone(), now_ms)).await
+        self.durable(move |tables| tables.report_refused(digest, event.clone(), now_ms)).await
     }
 
     async fn report_unreadable(
@@ -366,8 +385,8 @@ impl<A: Admission> Shell<A> {
             value::text("refusal", refused.refusal.as_str_name()),
             value::text("detail", &refused.detail),
         ];
-        let event = event_record(now_ms, "order.unreadable", fields);
-        self.durable(move |tables| tables.append_event(event.clone(), now_ms)).await.map(drop)
+        let event = event_record(now_ms, ORDER_UNREADABLE, fields);
+        self.durable(move |tables| tables.report_refused(order_digest, event.clone(), now_ms)).await
     }
 
     async fn record_wait(

@@ -272,6 +272,7 @@ fn plan(admitted: Admitted, tables: Option<PlanTables>) -> Result<Plan, Refused>
         name: resource.name.clone(),
         size: resource.size,
         root: resource.root,
+        sha256: resource.sha256,
     });
     let limits = definition.limits();
     let is_boolean = |it: &&Parameter| matches!(it.kind(), ParameterKind::Boolean);

@@ -51,13 +51,21 @@ impl Waiting {
     }
 }
 
-/// An instruction that runs.
+/// An instruction that has a slot: its start is being put on disk, or it runs.
 #[derive(Debug)]
 pub(super) struct Started {
     pub(super) at_ms: i64,
     plan: Plan,
     /// Who stopped it and why; `None`: nobody did.
     pub(super) stopped: Option<String>,
+    /// What it begins with once its start is on disk; `None`: it runs.
+    recording: Option<Waiting>,
+}
+
+impl Started {
+    pub(super) fn runs(&self) -> bool {
+        self.recording.is_none()
+    }
 }
 
 impl<A: Admission> Instructions<A> {
@@ -116,8 +124,51 @@ impl<A: Admission> Instructions<A> {
     /// The journal says that it has started or ended before: it does not run.
     pub(crate) fn handle_forbidden(&mut self, instruction: InstructionId, now: Now) {
         self.running.remove(&instruction);
-        self.effects.retain(|effect| !effect.runs(instruction));
         self.advance(now);
+    }
+
+    /// Its start is on disk. A full disk may have taken hours for that, so this is the moment at which everything has to hold (signing.md
+    /// G8: "at the time of running"); what does not run any more ends here.
+    pub(crate) fn handle_start_recorded(&mut self, instruction: InstructionId, now: Now) {
+        let Some(started) = self.running.get_mut(&instruction) else {
+            // The store turned out to be a copy meanwhile. The journal has ended all that it had by then.
+            return self.end(outcome::restored(instruction, now.wall_ms));
+        };
+        let Some(waiting) = started.recording.take() else { return };
+        match self.may_run(&waiting, now) {
+            Ok(plan) => self.run(instruction, plan, waiting.resources.unwrap_or_default(), now),
+            Err(result) => {
+                self.running.remove(&instruction);
+                self.end(*result);
+                self.advance(now);
+            }
+        }
+    }
+
+    /// Returns what is run of an instruction whose start is on disk, or how it ends instead.
+    fn may_run(&mut self, waiting: &Waiting, now: Now) -> Result<Plan, Box<InstructionResult>> {
+        let instruction = waiting.entry.instruction;
+        if let Some(by) = self.running.get(&instruction).and_then(|started| started.stopped.as_ref()) {
+            return Err(Box::new(outcome::cancelled(instruction, by, 0, now.wall_ms)));
+        }
+        if now.wall_ms >= waiting.entry.expires_at_ms {
+            return Err(Box::new(outcome::expired(instruction, now.wall_ms)));
+        }
+        match &waiting.verified {
+            Some((at, plan)) if is_fresh(*at, now) => Ok(plan.clone()),
+            Some(_) | None => self
+                .verify_again(waiting, now)
+                .map_err(|refused| Box::new(outcome::refused(instruction, &refused, now.wall_ms))),
+        }
+    }
+
+    /// The only place that runs anything. It comes before whatever else is to be done, none of which it needs: a write among that may take
+    /// as long as the one of its start.
+    fn run(&mut self, instruction: InstructionId, plan: Plan, resources: Vec<(String, PathBuf)>, now: Now) {
+        let started = Started { at_ms: now.wall_ms, plan: plan.clone(), stopped: None, recording: None };
+        self.running.insert(instruction, started);
+        self.effects.push_front(Effect::Run { instruction, plan: Box::new(plan), resources });
+        self.effects.push_front(Effect::SendProgress { instruction, state: TargetState::Running });
     }
 
     /// Its task broke: it has ended, and its slot is free.
@@ -201,7 +252,7 @@ impl<A: Admission> Instructions<A> {
             self.end(outcome::expired(instruction, now.wall_ms));
             return None;
         }
-        let fresh = waiting.verified.take().filter(|(at, _)| now.instant.duration_since(*at) <= VERIFIED_FOR);
+        let fresh = waiting.verified.take().filter(|(at, _)| is_fresh(*at, now));
         let (verified_at, plan) = match fresh {
             Some(fresh) => fresh,
             None => match self.verify_again(&waiting, now) {
@@ -216,7 +267,10 @@ impl<A: Admission> Instructions<A> {
             waiting.resources.get_or_insert_default();
         }
         match waiting.resources.take() {
-            Some(resources) if self.has_room_to_run() => self.start(instruction, plan, resources, now),
+            Some(resources) if self.has_room_to_run() => {
+                let (resources, verified) = (Some(resources), Some((verified_at, plan.clone())));
+                self.start(plan, Waiting { resources, verified, ..waiting }, now);
+            }
             None if self.has_room_to_fetch() => {
                 let expires_at_ms = waiting.entry.expires_at_ms;
                 self.effects.push_back(Effect::Fetch { instruction, plan: Box::new(plan), expires_at_ms });
@@ -236,16 +290,19 @@ impl<A: Admission> Instructions<A> {
         self.fetching.len() < self.limits.parallel && self.download_waiting().is_none()
     }
 
-    /// The only place that starts anything: the mark is on disk first.
-    fn start(&mut self, instruction: InstructionId, plan: Plan, resources: Vec<(String, PathBuf)>, now: Now) {
-        let at_ms = now.wall_ms;
+    /// Takes a slot, and has the mark put on disk before anything runs.
+    fn start(&mut self, plan: Plan, waiting: Waiting, now: Now) {
+        let (instruction, at_ms) = (waiting.entry.instruction, now.wall_ms);
         self.effects.push_back(Effect::RecordStart { instruction, at_ms });
-        self.effects.push_back(Effect::SendProgress { instruction, state: TargetState::Running });
-        self.effects.push_back(Effect::Run { instruction, plan: Box::new(plan.clone()), resources });
-        self.running.insert(instruction, Started { at_ms, plan, stopped: None });
+        self.running.insert(instruction, Started { at_ms, plan, stopped: None, recording: Some(waiting) });
     }
 
     pub(super) fn end(&mut self, result: InstructionResult) {
         self.effects.push_back(Effect::RecordResult { result: Box::new(result) });
     }
+}
+
+/// Whether a verification of that time still counts.
+fn is_fresh(at: Instant, now: Now) -> bool {
+    now.instant.duration_since(at) <= VERIFIED_FOR
 }

@@ -30,7 +30,10 @@ impl<A: Admission> Instructions<A> {
         }
         if let Some(started) = self.running.get_mut(&instruction) {
             started.stopped = Some(detail);
-            self.effects.push_back(Effect::EndRun { instruction });
+            // What has yet to be recorded is ended instead of run.
+            if started.runs() {
+                self.effects.push_back(Effect::EndRun { instruction });
+            }
         }
         self.advance(now);
     }

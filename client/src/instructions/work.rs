@@ -226,7 +226,8 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let content = Content::open(folder.path(), ResourcesConfig::default(), None).unwrap();
         let mut plan = plan("Acme-A");
-        plan.resources = vec![PlanResource { name: "a".to_owned(), size: 1, root: digest("a") }];
+        plan.resources =
+            vec![PlanResource { name: "a".to_owned(), size: 1, root: digest("a"), sha256: None }];
 
         // Somebody else downloads the same resource and does not come to an end.
         let _held = content.lock(digest("a")).lock_owned().await;

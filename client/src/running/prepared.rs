@@ -1,6 +1,6 @@
 //! [`Prepared`]: what is opened and checked before anything runs, and the tasks that are made of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -176,6 +176,7 @@ impl Prepared {
             remember: config.instructions.remember,
             work: Work::default(),
             alarm: LicenceAlarm::default(),
+            recorded: VecDeque::new(),
             stop: stop.clone(),
         };
         tasks.spawn(shell.run());

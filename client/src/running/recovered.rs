@@ -5,11 +5,11 @@ use std::time::Instant;
 use crate::clock;
 use crate::config::Config;
 use crate::instructions::{DownloadWait, HeldLicence, Instructions, Limits, Memory, SignedAdmission};
-use crate::store::{Entry, Store, StoreError, StoredPolicies};
+use crate::store::{Entry, Store, StoreError, StoredPolicies, Tables};
 
 /// What the store remembers of instructions.
 pub(super) struct Recovered {
-    licence: Option<Vec<u8>>,
+    licence: Option<HeldLicence>,
     licence_serial: u64,
     memory: Memory,
     intents: Vec<(Entry, Option<Vec<u8>>)>,
@@ -27,9 +27,10 @@ pub(super) async fn recover(store: &Store) -> Result<Recovered, StoreError> {
                 intents.push((entry, definition));
             }
             let versions = tables.versions(now_ms)?;
+            let (licence, licence_serial) = licence(tables, now_ms)?;
             Ok(Recovered {
-                licence: tables.licence(now_ms)?,
-                licence_serial: tables.licence_serial(now_ms)?,
+                licence,
+                licence_serial,
                 memory: Memory {
                     versions,
                     time_floor_ms: tables.time_floor_ms(now_ms)?,
@@ -40,6 +41,23 @@ pub(super) async fn recover(store: &Store) -> Result<Recovered, StoreError> {
             })
         })
         .await
+}
+
+/// Returns the licence held, and the highest serial ever held. The record of that one may be damaged; the licence tells its own.
+fn licence(tables: &mut Tables, now_ms: i64) -> rusqlite::Result<(Option<HeldLicence>, u64)> {
+    let stored = tables.licence_serial(now_ms)?;
+    let licence = tables.licence(now_ms)?.map(HeldLicence::kept);
+    match &licence {
+        Some(held) if held.serial > stored => {
+            tracing::warn!(
+                serial = held.serial,
+                "the highest licence serial was lost; it is that of the licence held"
+            );
+            tables.keep_licence(&held.envelope, held.serial)?;
+            Ok((licence.clone(), held.serial))
+        }
+        Some(_) | None => Ok((licence, stored)),
+    }
 }
 
 /// Returns what the store remembers of policies; nothing where nobody may sign any.
@@ -62,14 +80,13 @@ pub(super) fn machine(
         queued: config.instructions.queued,
         document: config.instructions.definition_timeout,
     };
-    let licence = recovered.licence.map(|envelope| HeldLicence::kept(envelope, recovered.licence_serial));
     let period = config.resources.certificate_wait;
     let stored = recovered.certificate_wait.as_deref();
     let downloads = DownloadWait::restore(period, stored, clock::wall_ms());
     let mut machine = Instructions::new(
         admission,
         limits,
-        licence,
+        recovered.licence,
         recovered.licence_serial,
         recovered.memory,
         Instant::now(),

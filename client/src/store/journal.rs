@@ -130,16 +130,23 @@ impl Tables {
         Ok(true)
     }
 
-    /// Puts the result into the outbox and marks the end, together.
-    pub(crate) fn record_result(&mut self, result: InstructionResult, now_ms: i64) -> rusqlite::Result<u64> {
+    /// Puts the result into the outbox and marks the end, together. What has ended has its result: `None`, nothing is written.
+    pub(crate) fn record_result(
+        &mut self,
+        result: InstructionResult,
+        now_ms: i64,
+    ) -> rusqlite::Result<Option<u64>> {
         if let Ok(instruction) = InstructionId::try_from(result.instruction.as_slice())
             && let Some(mut row) = self.row(instruction)?
         {
+            if row.state == JournalState::Done.number() {
+                return Ok(None);
+            }
             row.state = JournalState::Done.number();
             row.delivery = Vec::new();
             self.put(&row)?;
         }
-        self.append_result(result, now_ms)
+        self.append_result(result, now_ms).map(Some)
     }
 
     /// Answers an order that was never taken on: the order's digest is remembered, and `None` says that it was
@@ -172,7 +179,7 @@ impl Tables {
         self.remember_refused(order_digest, now_ms)?;
         if let Some(entry) = entry {
             self.record_intent(entry)?;
-            return self.record_result(result, now_ms).map(Some);
+            return self.record_result(result, now_ms);
         }
         self.append_result(result, now_ms).map(Some)
     }

@@ -12,7 +12,7 @@ use super::tables::{Tables, checksum};
 /// Stopped instructions that are remembered; those whose windows end first go first. Each took an operator's signature.
 const STOPPED_MAX: i64 = 10_000;
 
-/// In which time at most [`UNPROVEN_RESULTS_MAX`] refused orders and stops may have been, for a further refused stop to be told.
+/// In which time at most [`UNPROVEN_RESULTS_MAX`] refused orders and stops may have been, for a further one to be told by an event.
 const REFUSALS_MS: i64 = 3_600_000;
 
 /// A stop that was admitted.
@@ -76,9 +76,9 @@ impl Tables {
         found.optional()
     }
 
-    /// Reports a stop that is not believed, once: its digest is remembered among the refused orders. A Switch in the wrong hands can
-    /// make up any number of them, so that beyond a bound they are not told.
-    pub(crate) fn record_stop_refusal(
+    /// Reports a stop that is not believed, or an order that cannot be read, once: its digest is remembered among the refused orders. A
+    /// Switch in the wrong hands can make up any number of them, so that beyond a bound they are not told, and counted.
+    pub(crate) fn report_refused(
         &mut self,
         digest: Digest,
         event: Event,

@@ -134,6 +134,24 @@ async fn a_result_and_the_end_of_its_instruction_are_one() {
 }
 
 #[tokio::test]
+async fn what_has_ended_gets_no_second_result() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+
+    for _ in 0..2 {
+        let end = |tables: &mut Tables| {
+            if tables.recall(id(1))?.is_none() {
+                tables.record_intent(&entry(1))?;
+            }
+            tables.record_result(result(1), NOW)
+        };
+        store.write(end).await.unwrap();
+    }
+
+    assert_eq!(results(&store).await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_refusal_is_answered_once_for_each_order() {
     let folder = TempDir::new().unwrap();
     let store = open(&folder);

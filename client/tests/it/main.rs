@@ -13,6 +13,7 @@ mod commands;
 mod events;
 mod instructions;
 mod lab;
+mod licences;
 mod missing_certificate;
 mod policies;
 mod policy_cas;

@@ -16,7 +16,7 @@ fn without_a_licence_nothing_runs() {
 fn an_order_waits_for_the_licence_that_is_on_its_way() {
     let mut test = Test::new();
     test.machine.licence = None;
-    test.machine.handle_licence_notice(digest("licence 3"));
+    test.machine.handle_licence_notice(digest("licence 3"), test.now);
     test.order("1 d");
     test.recalled(1, None, Some("d"));
     assert_eq!(test.effects(), ["ask licence", "recall 1"]);
@@ -29,7 +29,7 @@ fn an_order_waits_for_the_licence_that_is_on_its_way() {
 #[test]
 fn g1_an_order_waits_for_a_licence_that_is_asked_for_also_if_it_names_the_one_that_is_held() {
     let mut test = Test::new();
-    test.machine.handle_licence_notice(digest("licence 4"));
+    test.machine.handle_licence_notice(digest("licence 4"), test.now);
     test.order("1 d");
     test.recalled(1, None, Some("d"));
     assert_eq!(test.effects(), ["ask licence", "recall 1"], "the next licence may take it away");
@@ -42,7 +42,7 @@ fn g1_an_order_waits_for_a_licence_that_is_asked_for_also_if_it_names_the_one_th
 #[test]
 fn g1_an_order_waits_no_longer_than_any_document_for_a_licence_that_does_not_come() {
     let mut test = Test::new();
-    test.machine.handle_licence_notice(digest("licence 4"));
+    test.machine.handle_licence_notice(digest("licence 4"), test.now);
     test.order("1 d");
     test.recalled(1, None, Some("d"));
     test.effects();
@@ -81,4 +81,110 @@ fn g6_a_licence_whose_refresh_by_lapsed_is_told_of_and_goes_on_working() {
     assert_eq!(fresh, None);
     assert!(told.unwrap().contains("licence 5 should have had a successor"));
     assert!(test.effects().contains(&"start 1".to_owned()));
+}
+
+#[test]
+fn a_licence_that_does_not_come_is_asked_for_again_ever_more_rarely() {
+    let mut test = Test::new();
+    test.machine.handle_licence_notice(digest("licence 4"), test.now);
+    test.machine.handle_licence_notice(digest("licence 4"), test.now);
+    assert_eq!(test.effects(), ["ask licence"], "the answer may be on its way");
+
+    let mut pauses = Vec::new();
+    for _ in 0..10 {
+        let at = test.machine.poll_timeout(test.now).unwrap();
+        let pause = at.duration_since(test.now.instant).as_secs();
+        test.pass(pause - 1);
+        assert!(test.effects().is_empty());
+        test.pass(1);
+        assert_eq!(test.effects(), ["ask licence"]);
+        pauses.push(pause);
+    }
+
+    assert_eq!(pauses, [30, 60, 120, 240, 480, 960, 1_920, 3_600, 3_600, 3_600]);
+    test.machine.handle_licence(digest("licence 4"), b"licence 4", test.now);
+    assert_eq!(test.effects(), ["keep licence 4"]);
+    assert_eq!(test.machine.poll_timeout(test.now), None);
+}
+
+#[test]
+fn a_notice_asks_again_for_a_licence_that_should_have_come() {
+    let mut test = Test::new();
+    test.machine.handle_licence_notice(digest("licence 4"), test.now);
+    test.pass(30);
+    test.effects();
+
+    test.pass(30);
+    test.machine.handle_licence_notice(digest("licence 4"), test.now);
+
+    assert_eq!(test.effects(), ["ask licence"]);
+}
+
+#[test]
+fn a_licence_that_comes_after_the_orders_that_waited_for_it_is_taken() {
+    let mut test = Test::new();
+    test.machine.licence = None;
+    test.machine.handle_licence_notice(digest("licence 4"), test.now);
+    test.admitted(1);
+    test.effects();
+    test.pass(30);
+    assert_eq!(test.effects(), ["ask licence", "refuse 1 Unlicensed journaled"]);
+
+    test.machine.handle_licence(digest("licence 4"), b"licence 4", test.now);
+
+    assert_eq!(test.effects(), ["keep licence 4"]);
+}
+
+#[test]
+fn a_switch_that_does_not_have_its_licence_or_is_gone_is_not_asked_again() {
+    let answers: [fn(&mut Test); 2] = [
+        |test| test.machine.handle_licence(digest("licence 4"), b"", test.now),
+        |test| test.machine.handle_disconnected(),
+    ];
+    for answer in answers {
+        let mut test = Test::new();
+        test.machine.handle_licence_notice(digest("licence 4"), test.now);
+        test.effects();
+
+        answer(&mut test);
+        test.pass(3_600);
+
+        assert!(test.effects().is_empty());
+    }
+}
+
+#[test]
+fn a_licence_refused_for_its_signer_is_judged_again_when_roots_or_crls_change() {
+    let changes: [fn(&mut Test); 2] =
+        [|test| test.machine.handle_refreshed(test.now), |test| test.machine.handle_lists(test.now)];
+    for change in changes {
+        let mut test = Test::new();
+        test.licence("strange licence 4");
+        change(&mut test);
+        assert_eq!(test.effects(), ["ask licence"]);
+        assert!(test.machine.licence_refused().unwrap().contains("no root"));
+
+        test.machine.admission.has_root = true;
+        change(&mut test);
+
+        assert_eq!(test.effects(), ["keep licence 4"]);
+        assert_eq!(test.machine.licence_refused(), None);
+    }
+}
+
+#[test]
+fn another_licence_of_the_same_serial_is_refused_and_told_and_the_one_held_stays() {
+    let mut test = Test::new();
+    test.licence("other licence 3");
+
+    assert_eq!(test.effects(), ["ask licence"]);
+    assert_eq!(test.machine.licence().unwrap().digest, digest("licence 3"));
+    assert!(test.machine.licence_refused().unwrap().contains("serial 3"));
+    test.machine.handle_licence_notice(digest("licence 3"), test.now);
+    assert_eq!(test.machine.licence_refused(), None, "the Switch has ours again");
+
+    // Of a licence whose record was damaged, only the serial is known.
+    test.machine.licence = None;
+    test.licence("other licence 3");
+    assert_eq!(test.effects(), ["ask licence", "keep licence 3"]);
 }

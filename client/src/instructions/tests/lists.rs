@@ -54,7 +54,7 @@ fn r6_a_licence_that_came_before_its_licensors_crl_is_judged_again_and_orders_wa
         let mut test = Test::new();
         test.machine.licence = None;
         test.licence("early licence 3");
-        test.machine.handle_licence_notice(digest("early licence 3"));
+        test.machine.handle_licence_notice(digest("early licence 3"), test.now);
         test.admitted(1);
         assert_eq!(test.effects(), ["ask licence", "recall 1"], "it is asked for once");
 

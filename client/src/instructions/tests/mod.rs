@@ -7,10 +7,12 @@ mod lists;
 mod outcome;
 mod restored;
 mod slots;
+mod starting;
 mod stopping;
 mod stops;
+mod unreadable;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use muster_endpoint::{Answer, Column, ColumnKind, Reach, SandboxProfile, SqlValue};
@@ -36,6 +38,8 @@ struct Spoken {
     is_revoked: bool,
     /// Whether there is a CRL of those who signed what is `early`.
     has_list: bool,
+    /// Whether there is a root of those who signed what is `strange`.
+    has_root: bool,
 }
 
 impl Spoken {
@@ -116,7 +120,8 @@ impl Admission for Spoken {
                 return Err(Refused::new(Refusal::WrongAudience, "not for you".to_owned()));
             }
             b"with-resource" => {
-                plan.resources = vec![PlanResource { name: "a".to_owned(), size: 1, root: digest("a") }];
+                plan.resources =
+                    vec![PlanResource { name: "a".to_owned(), size: 1, root: digest("a"), sha256: None }];
             }
             _ => {}
         }
@@ -129,7 +134,10 @@ impl Admission for Spoken {
     fn licence(&self, envelope: &[u8], _now_ms: i64) -> Result<LicenceTerms, Refused> {
         let text = std::str::from_utf8(envelope).unwrap();
         self.lacks_a_list(text)?;
-        let text = text.trim_start_matches("early ").strip_prefix("licence ").unwrap();
+        if text.starts_with("strange") && !self.has_root {
+            return Err(Refused::new(Refusal::UntrustedSigner, "no root".to_owned()));
+        }
+        let text = &text[text.find("licence ").unwrap() + 8..];
         let (serial, refresh_by) = text.split_once(" refreshed by ").unwrap_or((text, ""));
         Ok(LicenceTerms { serial: serial.parse().unwrap(), refresh_by_ms: refresh_by.parse().ok() })
     }
@@ -174,7 +182,7 @@ impl Test {
     }
 
     fn licence(&mut self, text: &str) {
-        self.machine.handle_licence_notice(digest(text));
+        self.machine.handle_licence_notice(digest(text), self.now);
         self.machine.handle_licence(digest(text), text.as_bytes(), self.now);
     }
 
@@ -197,8 +205,25 @@ impl Test {
         self.effects_with_detail().into_iter().map(cut).collect()
     }
 
+    /// Tells of each start that it is recorded, as the shell does.
     fn effects_with_detail(&mut self) -> Vec<String> {
-        std::iter::from_fn(|| self.machine.poll_effect()).map(|effect| shown(&effect)).collect()
+        let (mut told, mut recorded) = (Vec::new(), VecDeque::new());
+        loop {
+            let (more, starts) = self.effects_until_recorded();
+            told.extend(more);
+            recorded.extend(starts);
+            let Some(instruction) = recorded.pop_front() else { return told };
+            self.machine.handle_start_recorded(instruction, self.now);
+        }
+    }
+
+    /// What is done before the machine is told of a start that is on disk, and whose starts these are.
+    fn effects_until_recorded(&mut self) -> (Vec<String>, Vec<InstructionId>) {
+        let effects: Vec<Effect> = std::iter::from_fn(|| self.machine.poll_effect()).collect();
+        let start = |effect: &Effect| {
+            if let Effect::RecordStart { instruction, .. } = effect { Some(*instruction) } else { None }
+        };
+        (effects.iter().map(shown).collect(), effects.iter().filter_map(start).collect())
     }
 }
 

@@ -53,3 +53,46 @@ fn the_texts_of_missing_layers_are_cut_and_never_fail_a_result() {
         "{layers:?}"
     );
 }
+
+#[test]
+fn what_is_not_run_has_a_code_in_the_log_whether_it_is_a_refusal_or_a_state() {
+    for (refusal, code) in [
+        (Refusal::Expired, "EXPIRED"),
+        (Refusal::WrongAudience, "WRONG_AUDIENCE"),
+        (Refusal::Unapproved, "UNAPPROVED"),
+    ] {
+        let refused = Refused::new(refusal, String::new());
+
+        assert_eq!(outcome::code(&outcome::refused(id(1), &refused, NOW_MS)), code);
+    }
+    assert_eq!(outcome::code(&outcome::failed(id(1), "no room", 0, NOW_MS)), "FAILED");
+    assert_eq!(outcome::code(&outcome::restored(id(1), NOW_MS)), "INTERRUPTED");
+}
+
+#[test]
+fn a_value_of_another_type_than_the_declared_one_fails_the_step_that_gave_it() {
+    let mut plan = plan("Acme-A");
+    plan.steps.push(PlanStep::Query("SELECT 2".to_owned()));
+    plan.columns = Some(vec![PlanColumn {
+        name: "a".to_owned(),
+        kind: muster_proto::common::v1::ColumnType::Integer,
+        max_length: None,
+    }]);
+    let finished = |value: SqlValue| {
+        let rows = vec![vec![SqlValue::Integer(1)], vec![value]];
+        outcome::finished(id(1), &plan, Ok(answer(rows)), NOW_MS, NOW_MS)
+    };
+
+    let result = finished(SqlValue::Text("two".to_owned()));
+
+    assert_eq!((result.state(), result.rows.len()), (TargetState::Failed, 0));
+    assert!(
+        result
+            .detail
+            .starts_with("step 2 of 2: row 2, column \"a\": found the text \"two\", wanted an integer"),
+        "{}",
+        result.detail
+    );
+    assert_eq!(finished(SqlValue::Real(2.0)).state(), TargetState::Answered);
+    assert_eq!(finished(SqlValue::Null).state(), TargetState::Answered);
+}

@@ -150,7 +150,7 @@ fn a_download_waits_for_a_slot_of_downloads_and_expires_there_with_its_window() 
     test.effects();
 
     fetched(&mut test, 1);
-    assert_eq!(test.effects(), ["start 1", "running 1", "run 1", "fetch 3"]);
+    assert_eq!(test.effects(), ["start 1", "fetch 3", "running 1", "run 1"]);
     with_resource(&mut test, 4);
     test.effects();
     test.now.wall_ms += 60_000;

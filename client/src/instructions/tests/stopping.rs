@@ -45,7 +45,7 @@ async fn a_client_that_stops_on_a_full_disk_with_nothing_to_write_stops_in_order
     shell.run().await.unwrap();
 }
 
-fn shell(folder: &TempDir, machine: Instructions<Spoken>) -> (Shell<Spoken>, CancellationToken) {
+pub(super) fn shell(folder: &TempDir, machine: Instructions<Spoken>) -> (Shell<Spoken>, CancellationToken) {
     let stop = CancellationToken::new();
     let (session, _) = mpsc::channel(8);
     let (_, inbox) = mpsc::channel(1);
@@ -66,6 +66,7 @@ fn shell(folder: &TempDir, machine: Instructions<Spoken>) -> (Shell<Spoken>, Can
         remember: Duration::from_secs(3_600),
         work: Work::default(),
         alarm: LicenceAlarm::default(),
+        recorded: VecDeque::new(),
         stop: stop.clone(),
     };
     (shell, stop)

@@ -63,6 +63,7 @@ fn what_runs_is_ended_and_then_answered_as_cancelled() {
 fn what_ended_before_its_stop_took_hold_keeps_its_answer() {
     let mut test = Test::new();
     test.admitted(1);
+    test.effects();
     test.order("9 stop 1");
     test.effects();
 
@@ -92,6 +93,7 @@ fn the_slot_of_what_was_stopped_is_for_the_next() {
     for number in 1..=3 {
         test.admitted(number);
     }
+    test.effects();
     test.order("9 stop 1");
     test.effects();
 

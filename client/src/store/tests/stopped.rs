@@ -49,7 +49,7 @@ fn a_stop_of_what_was_taken_on_or_has_ended_gives_one_answer() {
     for number in [1, 2] {
         tables.record_intent(&taken_on(number)).unwrap();
     }
-    tables.record_result(ended(2, TargetState::Answered), NOW).unwrap();
+    assert!(tables.record_result(ended(2, TargetState::Answered), NOW).unwrap().is_some());
 
     tables.record_stop(&stop(1), cancelled(1), NOW).unwrap();
     tables.record_stop(&stop(2), cancelled(2), NOW).unwrap();
@@ -59,7 +59,7 @@ fn a_stop_of_what_was_taken_on_or_has_ended_gives_one_answer() {
 }
 
 #[test]
-fn stops_that_are_made_up_are_told_once_each_and_no_further_than_a_bound() {
+fn stops_and_orders_that_are_made_up_are_told_once_each_and_no_further_than_a_bound() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join(FILE);
     let mut tables = opened(&path);
@@ -67,7 +67,7 @@ fn stops_that_are_made_up_are_told_once_each_and_no_further_than_a_bound() {
 
     for number in 0..1_000 {
         for _ in 0..2 {
-            tables.record_stop_refusal(digest(&number.to_string()), event(), NOW).unwrap();
+            tables.report_refused(digest(&number.to_string()), event(), NOW).unwrap();
         }
     }
 
