@@ -8,6 +8,7 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use muster_pki::text::is_misleading;
 
 /// Characters of a line; the rest says nothing more.
 const CHARACTERS_MAX: usize = 300;
@@ -49,17 +50,13 @@ fn line(text: &str) -> String {
             line.push('…');
             break;
         }
-        if c.is_control() || is_misleading(c) {
+        if is_misleading(c) {
             line.extend(c.escape_default());
         } else {
             line.push(c);
         }
     }
     line
-}
-
-fn is_misleading(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// What an answer without a body means.

@@ -9,6 +9,7 @@ mod argument;
 pub(crate) mod datetime;
 mod document;
 mod error;
+mod hidden;
 mod lint;
 mod name;
 mod parameter;

@@ -20,6 +20,7 @@ pub mod envelope;
 pub mod exchange;
 #[cfg(test)]
 mod fixture;
+mod hidden;
 pub mod licence;
 pub mod merkle;
 pub mod moment;

@@ -8,10 +8,11 @@ mod request;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use muster_pki::text::is_misleading;
 use muster_pki::{Thumbprint, UnixTime};
 
 use crate::definition::DefinitionName;
-use crate::moment;
+use crate::{hidden, moment};
 
 pub use self::request::{
     LicenceRequest, REQUEST_PREFIXES_MAX, REQUEST_TEXT_BYTES_MAX, RequestError, VerifiedRequest,
@@ -59,6 +60,7 @@ impl Licence {
         if text.len() > TEXT_BYTES_MAX {
             return Err(LicenceError::new(format!("{} bytes; wanted at most {TEXT_BYTES_MAX}", text.len())));
         }
+        refuse_hidden(text)?;
         Self::new(document::read(text)?)
     }
 
@@ -236,6 +238,11 @@ fn check(terms: &Terms) -> Result<(), LicenceError> {
     }
     check_licensee(&terms.licensee)?;
     check_tenant(&terms.tenant)?;
+    if let Some(feature) = terms.features.iter().find(|feature| feature.chars().any(is_misleading)) {
+        return Err(LicenceError::new(format!(
+            "feature {feature:?}; wanted a text without hidden characters"
+        )));
+    }
     if terms.not_after <= terms.not_before {
         return Err(LicenceError::new("not_after is not after not_before"));
     }
@@ -246,21 +253,30 @@ fn check(terms: &Terms) -> Result<(), LicenceError> {
     Ok(())
 }
 
+fn refuse_hidden(text: &str) -> Result<(), LicenceError> {
+    let told = |c| LicenceError::new(format!("{}; remove it", hidden::told(c)));
+    hidden::in_document(text).map_or(Ok(()), |c| Err(told(c)))
+}
+
 fn is_text(text: &str, max: usize) -> bool {
-    !text.is_empty() && text.len() <= max && !text.chars().any(char::is_control)
+    !text.is_empty() && text.len() <= max && !text.chars().any(is_misleading)
 }
 
 fn check_licensee(licensee: &str) -> Result<(), LicenceError> {
     match is_text(licensee, 256) {
         true => Ok(()),
-        false => Err(LicenceError::new(format!("licensee is {licensee:?}; wanted 1 to 256 bytes"))),
+        false => Err(LicenceError::new(format!(
+            "licensee is {licensee:?}; wanted 1 to 256 bytes on one line, none of them hidden"
+        ))),
     }
 }
 
 fn check_tenant(tenant: &str) -> Result<(), LicenceError> {
     match is_text(tenant, crate::order::TENANT_BYTES_MAX) {
         true => Ok(()),
-        false => Err(LicenceError::new(format!("tenant is {tenant:?}; wanted 1 to 64 bytes"))),
+        false => Err(LicenceError::new(format!(
+            "tenant is {tenant:?}; wanted 1 to 64 bytes on one line, none of them hidden"
+        ))),
     }
 }
 

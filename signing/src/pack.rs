@@ -17,11 +17,13 @@ mod reader;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use muster_pki::text::is_misleading;
 use muster_proto::ids::Digest;
 use semver::Version;
 
 use crate::definition::{Definition, DefinitionName};
 use crate::envelope::ENVELOPE_BYTES_MAX;
+use crate::hidden;
 
 pub use self::archive::{BLOCK_BYTES, END, header, padding};
 pub use self::digests::{Digests, MemberHasher};
@@ -141,6 +143,9 @@ impl Index {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, PackError> {
+        if let Some(c) = hidden::in_document(text) {
+            return Err(PackError::Index(format!("{}; have it built anew", hidden::told(c))));
+        }
         let index = document::read(text)?;
         index.check()?;
         Ok(index)
@@ -240,8 +245,10 @@ impl Index {
         if self.definitions.is_empty() {
             return Err(PackError::Index("no definition; a pack has one or more".to_owned()));
         }
-        if self.says.len() > SAYS_BYTES_MAX || self.says.chars().any(char::is_control) {
-            return Err(PackError::Index(format!("says: wanted at most {SAYS_BYTES_MAX} bytes on one line")));
+        if self.says.len() > SAYS_BYTES_MAX || self.says.chars().any(is_misleading) {
+            return Err(PackError::Index(format!(
+                "says: wanted at most {SAYS_BYTES_MAX} bytes on one line, none of them hidden"
+            )));
         }
         let envelope_max = u64::try_from(ENVELOPE_BYTES_MAX).unwrap_or(u64::MAX);
         let definitions = || self.definitions.iter().map(|(_, _, member)| member);

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use muster_pki::select::Selection;
+use muster_pki::text::is_misleading;
 use muster_pki::trust_store::TrustSettings;
 use muster_pki::{Certificate, Facts, Role};
 use muster_proto::common::v1::Value;
@@ -20,6 +21,7 @@ pub use self::grants::{GRANTED_MAX, Grants, NotGranted, TABLES};
 pub use self::order_key::OrderKey;
 use crate::audience::{self, Expression};
 use crate::envelope::{self, Anchors, ContentType, EnvelopeError};
+use crate::hidden;
 
 /// Largest policy text in bytes: addresses, and a bundle of a few dozen CAs.
 pub const TEXT_BYTES_MAX: usize = 192 * 1024;
@@ -72,6 +74,9 @@ impl Policy {
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         if text.len() > TEXT_BYTES_MAX {
             return Err(PolicyError::new(format!("{} bytes; wanted at most {TEXT_BYTES_MAX}", text.len())));
+        }
+        if let Some(c) = hidden::in_document(text) {
+            return Err(PolicyError::new(format!("{}; remove it", hidden::told(c))));
         }
         Self::new(document::read(text)?)
     }
@@ -149,7 +154,7 @@ impl OpenError {
 }
 
 fn check(terms: &Terms) -> Result<(), PolicyError> {
-    let is_text = |text: &str, max: usize| text.len() <= max && !text.chars().any(char::is_control);
+    let is_text = |text: &str, max: usize| text.len() <= max && !text.chars().any(is_misleading);
     if terms.serial == 0 {
         return Err(PolicyError::new("serial is 0; wanted 1 or more"));
     }
@@ -157,7 +162,9 @@ fn check(terms: &Terms) -> Result<(), PolicyError> {
         return Err(PolicyError::new(format!("tenant is {:?}; wanted 1 to 64 bytes", terms.tenant)));
     }
     if !is_text(&terms.says, SAYS_BYTES_MAX) {
-        return Err(PolicyError::new(format!("says: wanted at most {SAYS_BYTES_MAX} bytes on one line")));
+        return Err(PolicyError::new(format!(
+            "says: wanted at most {SAYS_BYTES_MAX} bytes on one line, none of them hidden"
+        )));
     }
     if terms.switches.len() > SWITCHES_MAX {
         let got = terms.switches.len();

@@ -13,6 +13,9 @@ use serde_json::{Map, json};
 use crate::exit::{Exit, Failure};
 use crate::grid::{self, Form};
 
+// A device's text must not drive the operator's terminal.
+pub(crate) use muster_pki::text::printable;
+
 /// How rows are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Format {
@@ -273,17 +276,6 @@ pub(crate) fn moment(at_ms: i64) -> String {
         Some(time) => humantime::format_rfc3339_seconds(time).to_string(),
         None => format!("{at_ms} ms"),
     }
-}
-
-/// Replaces control characters, so that a device's text cannot drive the operator's terminal.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() || is_misleading(c) { '\u{fffd}' } else { c }).collect()
-}
-
-/// Characters that reorder text or look like nothing.
-fn is_misleading(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}'
-        | '\u{3164}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Whether a person looks at standard error, so that progress may be drawn there.

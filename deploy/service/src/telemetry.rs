@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use muster_pki::text::is_misleading;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -123,20 +124,21 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
 
 /// Writes `text` with every control character but the final line feed as a JSON-style escape.
 ///
-/// Covered: C0 and C1 controls, delete, and the characters that reorder text (U+202A–U+202E, U+2066–U+2069)
-/// or look like nothing (U+200E, U+200F, U+2028, U+2029). The result of JSON stays JSON.
+/// Covered is what [misleads](is_misleading): C0 and C1 controls, delete, and the characters that reorder text or look like nothing.
+/// The result of JSON stays JSON.
 #[must_use]
 pub fn escape_controls(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
-        let hidden =
-            matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         if character == '\n' {
             escaped.push_str("\\n");
         } else if character == '\t' {
             escaped.push_str("\\t");
-        } else if character.is_control() || hidden {
-            escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else if is_misleading(character) {
+            // Beyond the first 65,536 characters JSON writes two halves.
+            for half in character.encode_utf16(&mut [0; 2]) {
+                escaped.push_str(&format!("\\u{half:04x}"));
+            }
         } else {
             escaped.push(character);
         }
@@ -184,6 +186,8 @@ mod tests {
         let escaped = escape_controls("a\x1b[2Jb\nc\u{9b}d\u{202e}e ü");
 
         assert_eq!(escaped, "a\\u001b[2Jb\\nc\\u009bd\\u202ee ü");
+        // JSON stays JSON beyond the first 65,536 characters, too.
+        assert_eq!(escape_controls("\u{e0041}\u{200b}"), "\\udb40\\udc41\\u200b");
     }
 
     #[test]

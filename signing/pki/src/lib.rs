@@ -25,6 +25,7 @@ mod role;
 mod roots;
 pub mod select;
 mod shape;
+pub mod text;
 mod thumbprint;
 mod trail;
 pub mod trust_store;

@@ -9,6 +9,8 @@ use rustls_pki_types::pem::{PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
+use crate::text::is_misleading;
+
 /// Largest file that is read, in bytes; a CRL of 100,000 entries has about 5 MiB.
 pub const FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -395,7 +397,7 @@ fn blocks(bytes: &[u8]) -> Vec<Block<'_>> {
 fn label_of(mark: &[u8]) -> String {
     let label = mark.get(BEGIN.len()..).unwrap_or_default();
     let text = String::from_utf8_lossy(label);
-    text.trim_end_matches('-').chars().take(40).map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.trim_end_matches('-').chars().take(40).map(|c| if is_misleading(c) { '?' } else { c }).collect()
 }
 
 /// Returns whether DER looks like a PFX: SEQUENCE { INTEGER 3, … } (RFC 7292 §4).

@@ -11,7 +11,7 @@ use toml::de::{DeTable, Deserializer};
 
 use super::document::Document;
 use super::error::{Faults, Finding};
-use super::read;
+use super::{hidden, read};
 
 /// Returns the findings of a text in the order of their places.
 pub(super) fn findings(text: &str) -> Vec<Finding> {
@@ -29,6 +29,7 @@ fn look(text: &str, faults: &mut Faults) {
         errors.iter().for_each(|error| faults.push(read::of_toml(error)));
         return;
     }
+    hidden::check(table.get_ref(), text, faults);
     shape::check(&mut table, faults);
     match Document::deserialize(Deserializer::from(table)) {
         Ok(document) => {

@@ -10,12 +10,14 @@ use std::ops::Range;
 
 use muster_proto::common::v1::ColumnType;
 use muster_proto::ids::Digest;
+use serde::Deserialize as _;
 use toml::Spanned;
+use toml::de::{DeTable, Deserializer};
 
 use super::document::{self, Document};
 use super::error::{Fault, Faults};
 use super::rule::Rule;
-use super::{Content, DefinitionName, ITEMS_MAX, Resource, ResultColumn, TEXT_BYTES_MAX};
+use super::{Content, DefinitionName, ITEMS_MAX, Resource, ResultColumn, TEXT_BYTES_MAX, hidden};
 use crate::envelope::APPROVALS_MAX;
 
 /// Longest description in bytes; it is shown on one screen.
@@ -24,8 +26,10 @@ const SAYS_BYTES_MAX: usize = 1_024;
 /// Reads and checks a text.
 pub(super) fn definition(text: &str) -> Result<Content, Fault> {
     check_text(text)?;
-    let document: Document = toml::from_str(text).map_err(|error| of_toml(&error))?;
+    let table = DeTable::parse(text).map_err(|error| of_toml(&error))?;
     let mut faults = Faults::default();
+    hidden::check(table.get_ref(), text, &mut faults);
+    let document = Document::deserialize(Deserializer::from(table)).map_err(|error| of_toml(&error))?;
     let content = content(&document, &mut faults);
     let unread = || Fault::new(0..0, Rule::Syntax, "no definition");
     content.ok_or_else(|| faults.into_first().unwrap_or_else(unread))
@@ -38,7 +42,7 @@ pub(super) fn check_text(text: &str) -> Result<(), Fault> {
             .wanted(format!("at most {TEXT_BYTES_MAX}"))
             .fix("leave content to a [[resource]]"));
     }
-    refuse_hidden_order(text)
+    hidden::check_raw(text)
 }
 
 /// What the TOML parser says.
@@ -85,22 +89,6 @@ pub(super) fn content(document: &Document, faults: &mut Faults) -> Option<Conten
         sandbox: document.sandbox,
         approvals: approvals?,
     })
-}
-
-/// Characters that make a text read otherwise than it is stored (Unicode UAX #9) would let a reviewer see another text
-/// than the one that is signed.
-fn refuse_hidden_order(text: &str) -> Result<(), Fault> {
-    let is_hidden = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}');
-    match text.char_indices().find(|(_, c)| is_hidden(*c)) {
-        Some((at, c)) => {
-            let found = format!(
-                "the invisible character U+{:04X} changes the order in which the text reads",
-                u32::from(c)
-            );
-            Err(Fault::new(at..at + c.len_utf8(), Rule::HiddenOrder, found).fix("remove it"))
-        }
-        None => Ok(()),
-    }
 }
 
 fn approvals(document: &Document) -> Result<u32, Fault> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use muster_pki::{Certificate, Thumbprint, UnixTime};
 use serde::{Deserialize, Serialize};
 
-use super::{LicenceError, check_licensee, check_prefix, check_tenant};
+use super::{LicenceError, check_licensee, check_prefix, check_tenant, refuse_hidden};
 use crate::envelope::{self, ContentType, EnvelopeError, Possessed, SignError, Signer};
 
 /// Largest text of a request in bytes.
@@ -77,6 +77,7 @@ impl LicenceRequest {
                 "a request of {got} bytes; wanted at most {REQUEST_TEXT_BYTES_MAX}"
             )));
         }
+        refuse_hidden(text)?;
         let request: Self = toml::from_str(text).map_err(|error| LicenceError::new(error.to_string()))?;
         request.check()?;
         Ok(request)
@@ -194,6 +195,22 @@ mod tests {
 
         let error = LicenceRequest::verify(&without, at(NOW)).unwrap_err();
         assert_eq!(error, RequestError::Authorities);
+    }
+
+    #[test]
+    fn g6_a_text_that_hides_something_is_no_request_and_no_licence() {
+        for hidden in ["\u{202e}", "\\u202E", "\\u001b[31m", "\u{200b}", "\\U000E0041"] {
+            let request = format!("prefixes = [\"Acme\"]\nlicensee = \"a{hidden}\"");
+            let comment = format!("prefixes = [\"Acme\"] # \u{202e}{hidden}");
+            for text in [request, comment] {
+                let error = LicenceRequest::parse(&text).unwrap_err().to_string();
+                assert!(error.contains("the hidden character U+"), "{text}: {error}");
+                assert!(crate::licence::Licence::parse(&text).unwrap_err().to_string().contains("hidden"));
+            }
+        }
+        let mut written = request(&["Acme"]);
+        written.licensee = Some("a\u{2066}".to_owned());
+        assert!(written.to_text().is_err());
     }
 
     #[test]

@@ -37,6 +37,25 @@ fn k2_a_policy_holds_addresses_trust_and_selection() {
 }
 
 #[test]
+fn k1_a_policy_that_hides_something_is_refused_wherever_it_does() {
+    for hidden in ["\u{202e}", "\\u202E", "\\u001b[31m", "\u{200b}", "\\U000E0041"] {
+        for place in ["the laboratory", "Acme Issuing"] {
+            let error = Policy::parse(&TEXT.replace(place, &format!("a{hidden}b"))).unwrap_err().to_string();
+
+            assert!(error.contains("the hidden character U+"), "{place}, {hidden}: {error}");
+        }
+    }
+    assert!(Policy::parse(&format!("{TEXT}# \u{202e}")).is_err());
+    assert!(
+        Policy::parse(&TEXT.replace("the laboratory", "a\\nb"))
+            .unwrap_err()
+            .to_string()
+            .contains("on one line")
+    );
+    Policy::parse(&TEXT.replace('\n', "\r\n")).unwrap();
+}
+
+#[test]
 fn k2_what_a_policy_leaves_out_stays_as_it_was_installed() {
     let policy = Policy::parse("serial = 1\ntenant = \"acme\"").unwrap();
     let terms = policy.terms();
@@ -225,7 +244,7 @@ fn what_is_no_policy_says_what_would_do() {
         ("serial = 7", "serial = 0", "serial is 0; wanted 1 or more"),
         ("serial = 7", "serial = -1", "serial"),
         ("tenant = \"acme\"", "tenant = \"\"", "wanted 1 to 64 bytes"),
-        ("says = \"", "says = \"\\u0007", "on one line"),
+        ("says = \"", "says = \"\\u0007", "the hidden character U+0007"),
         ("wss://switch2", "ws://switch2", "wanted wss://HOST"),
         ("https://switch2", "http://switch2", "wanted https://HOST"),
         ("wss://switch2.acme.local:4000/v1/session", "wss://", "wanted wss://HOST"),

@@ -2,6 +2,7 @@
 
 use der::asn1::{OctetString, Uint};
 use der::{Decode as _, Encode as _};
+use muster_pki::text::is_misleading;
 
 use super::asn1::{MessageImprint, StatusInfo, TimeStampRequest, TimeStampResponse};
 use super::{TOKEN_BYTES_MAX, TimestampError, Token};
@@ -109,7 +110,7 @@ impl StatusInfo {
         let parts: Vec<String> = told.chain(failures.map(|(_, text)| (*text).to_owned())).collect();
         let parts = if parts.is_empty() { vec!["it gives no reason".to_owned()] } else { parts };
         let text = format!("status {}, {}", self.status, parts.join("; "));
-        // The authority's words are not ours: no control characters, and not a page of them.
-        text.chars().filter(|c| !c.is_control()).take(512).collect()
+        // The authority's words are not ours: no hidden characters, and not a page of them.
+        text.chars().filter(|c| !is_misleading(*c)).take(512).collect()
     }
 }

@@ -8,6 +8,7 @@ use super::fitness::Unfit;
 use super::pin::PinRecord;
 use super::preference::Step;
 use crate::instant;
+use crate::text::is_misleading;
 use crate::thumbprint::Thumbprint;
 
 /// Most certificates that a report writes out; a store of thousands would fill the log.
@@ -227,12 +228,11 @@ impl fmt::Display for Report {
     }
 }
 
-/// Escapes what could forge a line of a log or a terminal: control characters, and those that turn the direction of text.
+/// Escapes what could forge a line of a log or a terminal: control characters, those that turn the direction of text, and those that look like nothing.
 pub(super) fn shown(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}') {
+        if is_misleading(c) {
             safe.extend(c.escape_unicode());
         } else {
             safe.push(c);

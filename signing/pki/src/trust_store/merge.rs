@@ -8,6 +8,7 @@ use crate::certificate::Certificate;
 use crate::format::Format;
 use crate::identity::NamedBytes;
 use crate::pem::{self, Content, Item};
+use crate::text::is_misleading;
 use crate::thumbprint::Thumbprint;
 
 /// Most certificates of a trust store; a browser has 150.
@@ -332,5 +333,5 @@ pub(super) fn certificate(item: Item) -> Result<Certificate, String> {
 /// Makes a foreign text fit for one line of a comment or a log.
 pub(super) fn shown(text: &str) -> String {
     // 300 characters hold any path or subject that a person would want to read.
-    text.chars().take(300).map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars().take(300).map(|c| if is_misleading(c) { '?' } else { c }).collect()
 }

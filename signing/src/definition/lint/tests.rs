@@ -73,6 +73,48 @@ fn each_mistake_is_told_with_its_place_and_what_to_do() {
 }
 
 #[test]
+fn every_text_that_people_are_shown_has_no_hidden_character_however_it_is_written() {
+    let base = golden().base;
+    let places = [
+        ("Which %what%", "Which {} %what%"),
+        ("\"what\"\ntype", "\"what{}\"\ntype"),
+        ("'[a-z]+'", "\"[a-z{}]+\""),
+        ("\"cats\"", "\"cats{}\"\nhint = \"none\""),
+        ("default = \"cats\"", "default = \"cats\"\nhint = \"{}\""),
+        ("pattern = '[a-z]+'\nmax_length = 20", "values = [\"cats\", \"a{}\"]"),
+        ("SELECT name, size", "SELECT name, '{}', size"),
+        ("\"bytes\"\ntype", "\"bytes{}\"\ntype"),
+        ("count(*)", "count(*) /* {} */"),
+        ("[\"linux\"]", "[\"linux{}\"]"),
+        ("[limits]", "[limits]\n\"{}\" = 1"),
+    ];
+    for (from, to) in places {
+        for hidden in
+            ['\u{1b}', '\u{9b}', '\u{ad}', '\u{200b}', '\u{2028}', '\u{202e}', '\u{feff}', '\u{e0041}']
+        {
+            let number = u32::from(hidden);
+            for written in [hidden.to_string(), format!("\\U{number:08x}"), format!("\\U{number:08X}")] {
+                let text = base.replacen(from, &to.replace("{}", &written), 1);
+                assert_ne!(text, base, "{from}");
+                let line = text.lines().position(|line| line.contains(&written)).unwrap() + 1;
+
+                let findings = Definition::lint(&text);
+
+                let told = findings.iter().find(|finding| finding.rule() == Rule::HiddenOrder);
+                assert_eq!(told.map(Finding::line), Some(line), "{to}: {written:?}: {findings:?}");
+                assert!(Definition::parse(&text).is_err(), "{to}: {written:?}");
+            }
+        }
+    }
+    for (from, to) in
+        [("Which %what% ", "Which\\n\\t%what% \u{2764}\u{fe0f} "), ("SELECT name", "SELECT\tname")]
+    {
+        Definition::parse(&base.replacen(from, to, 1)).unwrap();
+    }
+    Definition::parse(&base.replace('\n', "\r\n")).unwrap();
+}
+
+#[test]
 fn every_rule_has_its_case_and_its_line_in_the_table() {
     let golden = golden();
     let table = include_str!("../../../definitions/README.md");

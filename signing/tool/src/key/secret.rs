@@ -5,6 +5,7 @@ use std::io::{Read, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
+use muster_pki::text::is_misleading;
 use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
 use zeroize::Zeroizing;
 
@@ -113,7 +114,7 @@ pub(super) fn ask(what: &str) -> Result<Zeroizing<String>, SecretError> {
 
 fn terminal_line(mut terminal: &File, what: &str) -> Result<Zeroizing<String>, SecretError> {
     // It may name a file: no control characters of its name reach the terminal.
-    let shown: String = what.chars().filter(|c| !c.is_control()).collect();
+    let shown: String = what.chars().filter(|c| !is_misleading(*c)).collect();
     write!(terminal, "Enter {shown}: ").and_then(|()| terminal.flush()).map_err(SecretError::Terminal)?;
     match line(terminal).map_err(SecretError::Terminal)? {
         Some(bytes) => {

@@ -3,6 +3,7 @@
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 use cryptoki::slot::TokenInfo;
+use muster_pki::text::is_misleading;
 use muster_pki::{Certificate, authorities_above};
 
 use super::super::error::{KeyError, TokenError};
@@ -161,8 +162,8 @@ fn attributes(session: &Session, handle: ObjectHandle, wanted: &[AttributeType])
 }
 
 fn name(label: &[u8], id: &[u8]) -> String {
-    // A token's labels come from anyone: their control characters do not reach the terminal.
-    let label: String = String::from_utf8_lossy(label).chars().filter(|c| !c.is_control()).collect();
+    // A token's labels come from anyone: what of them would mislead a person does not reach the terminal.
+    let label: String = String::from_utf8_lossy(label).chars().filter(|c| !is_misleading(*c)).collect();
     format!("object={label};id={}", hex(id))
 }
 
