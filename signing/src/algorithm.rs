@@ -47,7 +47,7 @@ pub enum KeyType {
 }
 
 impl Hash {
-    /// Reads a digest algorithm; parameters are absent or NULL (RFC 5754 §2).
+    /// Reads a digest algorithm; parameters are absent or NULL (RFC 5754 §2). Envelopes have [one form](check_one_form) of the two.
     pub(crate) fn read(algorithm: &AlgorithmIdentifierOwned) -> Result<Self, Unusable> {
         let hash = match algorithm.oid {
             rfc5912::ID_SHA_256 => Self::Sha256,
@@ -167,6 +167,29 @@ pub(crate) fn verifier(
     })
 }
 
+/// Refuses parameters that are not as RFC 5754 has signers write them: NULL for RSA (§3.2), none for digests (§2) and ECDSA (§3.3). It lets verifiers
+/// take the other form, too; but nobody signs over these identifiers, so whoever has an envelope could change it without a key. openssl, gnutls and
+/// ours write this one form. Timestamp authorities write either, so their tokens may have either.
+///
+/// Two things can be changed without a key all the same, and are harmless, since no envelope of another content comes of them: an RSA signature may
+/// be called rsaEncryption or by its digest, and of ECDSA's number s the negative is as good. The envelope's digest is another one then: an order that
+/// names a definition by its digest means the envelope that its operator saw.
+pub(crate) fn check_one_form(algorithm: &AlgorithmIdentifierOwned) -> Result<(), Unusable> {
+    let is_rsa = matches!(
+        algorithm.oid,
+        rfc5912::RSA_ENCRYPTION
+            | rfc5912::SHA_256_WITH_RSA_ENCRYPTION
+            | rfc5912::SHA_384_WITH_RSA_ENCRYPTION
+            | rfc5912::SHA_512_WITH_RSA_ENCRYPTION
+    );
+    check_parameters(algorithm)?;
+    if algorithm.parameters.is_some() == is_rsa {
+        return Ok(());
+    }
+    let (found, wanted) = if is_rsa { ("no parameters", "NULL") } else { ("parameters", "none") };
+    Err(Unusable::Form(format!("{found} of {}; wanted {wanted} (RFC 5754)", name(&algorithm.oid))))
+}
+
 fn check_parameters(algorithm: &AlgorithmIdentifierOwned) -> Result<(), Unusable> {
     let is_null = |parameters: &der::Any| parameters.to_der().is_ok_and(|der| der == [5, 0]);
     if algorithm.parameters.as_ref().is_none_or(is_null) {
@@ -274,6 +297,29 @@ mod tests {
             (rfc8410::ID_ED_25519, None),
         ] {
             assert!(matches!(read(oid, parameters), Err(Unusable::Algorithm(_))), "{oid}");
+        }
+    }
+
+    #[test]
+    fn each_algorithm_has_one_form_in_an_envelope() {
+        let of = |oid, parameters| AlgorithmIdentifierOwned { oid, parameters };
+        let null = || Some(AnyRef::NULL.into());
+        for oid in [
+            rfc5912::RSA_ENCRYPTION,
+            rfc5912::SHA_256_WITH_RSA_ENCRYPTION,
+            rfc5912::SHA_384_WITH_RSA_ENCRYPTION,
+            rfc5912::SHA_512_WITH_RSA_ENCRYPTION,
+        ] {
+            assert_eq!(check_one_form(&of(oid, null())), Ok(()));
+            assert!(check_one_form(&of(oid, None)).is_err(), "{oid}");
+        }
+        for oid in [rfc5912::ID_SHA_256, rfc5912::ID_SHA_512, rfc5912::ECDSA_WITH_SHA_256] {
+            assert_eq!(check_one_form(&of(oid, None)), Ok(()));
+            assert!(check_one_form(&of(oid, null())).is_err(), "{oid}");
+        }
+        for key in [KeyType::P256, KeyType::P384, KeyType::Rsa] {
+            assert_eq!(check_one_form(&key.identifier()), Ok(()));
+            assert_eq!(check_one_form(&key.hash().identifier()), Ok(()));
         }
     }
 }

@@ -16,7 +16,7 @@ use x509_cert::spki::AlgorithmIdentifierOwned;
 use super::attributes;
 use super::error::{EnvelopeError, SignError};
 use super::{CERTIFICATES_MAX, ContentType, ENVELOPE_BYTES_MAX, Signer, stamp};
-use crate::algorithm::{Hash, KeyType, verifier};
+use crate::algorithm::{Hash, KeyType, check_one_form, verifier};
 use crate::timestamp::Token;
 
 /// An envelope, read.
@@ -237,6 +237,8 @@ impl Signature {
         };
         let signer =
             certificates.iter().find(is_signer).ok_or_else(|| form("no certificate of the signer"))?;
+        check_one_form(&info.digest_alg)?;
+        check_one_form(&info.signature_algorithm)?;
         Ok(Self {
             signer: signer.clone(),
             attributes,

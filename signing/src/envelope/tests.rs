@@ -86,6 +86,35 @@ fn no_type_is_taken_for_another() {
 }
 
 #[test]
+fn what_nobody_signed_has_one_form_and_cannot_be_changed_without_a_key() {
+    let pki = Pki::flat("a");
+    let envelope = sign(CONTENT, ContentType::Definition, &pki.signer("b", Role::Author), at(NOW)).unwrap();
+    let refused = |data: &cms::signed_data::SignedData| {
+        let changed = structure::encode(data).unwrap();
+        assert_ne!(changed, envelope);
+        verify(&changed, ContentType::Definition, Role::Author, &Anchors::of(&pki.roots()), &facts())
+            .unwrap_err()
+    };
+    let null = || Some(der::asn1::AnyRef::NULL.into());
+
+    let mut digest = structure::signed_data(&envelope).unwrap();
+    let mut infos = digest.signer_infos.0.into_vec();
+    infos[0].digest_alg.parameters = null();
+    digest.digest_algorithms =
+        structure::digest_algorithms(infos.iter().map(|info| &info.digest_alg)).unwrap();
+    digest.signer_infos = infos.try_into().unwrap();
+    let mut signature = structure::signed_data(&envelope).unwrap();
+    let mut infos = signature.signer_infos.0.into_vec();
+    infos[0].signature_algorithm.parameters = null();
+    signature.signer_infos = infos.try_into().unwrap();
+
+    for data in [digest, signature] {
+        let error = refused(&data).to_string();
+        assert!(error.contains("wanted none (RFC 5754)"), "{error}");
+    }
+}
+
+#[test]
 fn g5_refuses_a_signer_of_another_root() {
     let envelope =
         sign(CONTENT, ContentType::Order, &Pki::flat("a").signer("b", Role::OrderSigner), at(NOW)).unwrap();
