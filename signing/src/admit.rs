@@ -65,7 +65,7 @@ pub struct Device<'a> {
 pub struct Memory<'a> {
     /// The highest version of this definition that was seen; `None`: none.
     pub highest_version: Option<&'a semver::Version>,
-    /// The latest time that was seen.
+    /// The time floor: it is certain that it is as late as that.
     pub time_floor: UnixTime,
 }
 
@@ -167,7 +167,7 @@ fn authored(
 /// the device holds.
 ///
 /// # Errors
-/// The first check that fails; each has its own code. The time comes first, since all else is judged by it.
+/// The first check that fails; each has its own code. The tenant comes first, then the time, since all that follows is judged by it.
 #[expect(
     clippy::too_many_arguments,
     reason = "each is one fact that the judgement needs, and all differ in type"
@@ -248,12 +248,12 @@ fn judged(
     let (role, roots) = match content_type {
         ContentType::Definition => (Role::Author, trust.authors),
         ContentType::Order => (Role::OrderSigner, trust.orders),
-        // No order names the others, and their roots are not among these, so none of them is ever trusted here.
-        ContentType::Licence
-        | ContentType::Policy
-        | ContentType::Pack
-        | ContentType::File
-        | ContentType::LicenceRequest => (Role::Licensor, trust.licences),
+        ContentType::Licence => (Role::Licensor, trust.licences),
+        // No order names these, and their roots are not among those of the others.
+        ContentType::Policy | ContentType::Pack | ContentType::File | ContentType::LicenceRequest => {
+            let detail = format!("a {}, which no order names; it is judged elsewhere", content_type.name());
+            return Err(refuse(Refusal::UntrustedSigner, detail));
+        }
     };
     let facts = Facts { revocation: trust.revocation, ..Facts::at(now) };
     let anchors = Anchors { signers: roots, timestamps: trust.timestamps };

@@ -73,7 +73,8 @@ impl Tables {
         self.set_meta("licence_serial", &serial.to_be_bytes())
     }
 
-    /// Returns the latest wall clock seen, milliseconds since 1970 (signing.md, "clock set back").
+    /// Returns the time floor, milliseconds since 1970: no order is judged by a clock that is far behind it (signing.md, "clock set back"). It rises with the
+    /// monotonic clock and to the times of orders that were admitted, so a later wall clock may have been seen.
     pub(crate) fn time_floor_ms(&self, now_ms: i64) -> rusqlite::Result<i64> {
         Ok(i64::try_from(self.meta_number("time_floor", now_ms)?).unwrap_or(i64::MAX))
     }

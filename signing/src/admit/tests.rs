@@ -48,6 +48,23 @@ fn admits_an_order_for_which_everything_holds() {
 }
 
 #[test]
+fn what_no_order_names_is_not_judged_by_the_roots_of_another_role() {
+    let pki = Pki::flat("licences");
+    let (signer, roots) = (pki.signer("licensor", Role::Licensor), pki.roots());
+    let trust =
+        Trust { authors: &roots, orders: &roots, licences: &roots, timestamps: None, revocation: None };
+    for content_type in ContentType::ALL {
+        let envelope = envelope::sign(b"content", content_type, &signer, at(NOW)).unwrap();
+
+        let judged = verified(&envelope, content_type, &trust, at(NOW));
+
+        let is_named =
+            [ContentType::Definition, ContentType::Order, ContentType::Licence].contains(&content_type);
+        assert_eq!(judged.is_ok(), is_named, "{content_type:?}");
+    }
+}
+
+#[test]
 fn each_check_that_fails_has_its_own_code() {
     let cases: [(&str, Change, Refusal); 26] = [
         ("another tenant's device", |case| case.tenant = "other", Refusal::WrongTenant),

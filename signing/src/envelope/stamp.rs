@@ -47,10 +47,16 @@ fn with_token(info: &SignerInfo, token: &Token) -> Result<SignerInfo, SignError>
     Ok(SignerInfo { unsigned_attrs: Some(SetOfVec::try_from(vec![attribute])?), ..info.clone() })
 }
 
-/// Reads the unsigned attributes of a signature: one timestamp, and nothing else.
+/// Reads the unsigned attributes of a signature that has any: one timestamp, and nothing else.
 pub(super) fn read(attributes: &Attributes) -> Result<Token, EnvelopeError> {
-    let [attribute] = attributes.as_slice() else {
-        return Err(form("several unsigned attributes; wanted a timestamp, or none"));
+    let attribute = match attributes.as_slice() {
+        [attribute] => attribute,
+        [] => {
+            return Err(form(
+                "a set of unsigned attributes with none in it; wanted a timestamp in it, or no set",
+            ));
+        }
+        [_, ..] => return Err(form("several unsigned attributes; wanted a timestamp alone")),
     };
     if attribute.oid == LEGACY_COUNTERSIGNATURE {
         return Err(form(
