@@ -110,7 +110,8 @@ impl ContentType {
 
     /// Returns whether a timestamp makes a signature outlive its certificate. Whoever stole the key of an order's, a licence's or a
     /// policy's signer would keep stamped ones to use them after the revocation, and nothing distrusts these signers "after" a moment.
-    const fn outlives_certificate(self) -> bool {
+    #[must_use]
+    pub const fn outlives_certificate(self) -> bool {
         match self {
             // What a release or a pack is good for does not end with a certificate (G10).
             Self::Definition | Self::Pack | Self::File => true,

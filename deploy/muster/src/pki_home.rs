@@ -427,7 +427,7 @@ impl<'a> PkiHome<'a> {
 pub(crate) fn folder(role: Role) -> Result<&'static str, Failure> {
     ROLES.iter().find(|(known, _)| *known == role).map(|(_, folder)| *folder).ok_or_else(|| {
         Failure::usage(format!("a development CA has no role `{}`", role.name()))
-            .with_next("one of device, operator, service, switch, author, order, licensor, policy")
+            .with_next("one of device, operator, service, switch, author, order, licensor, policy, timestamp")
     })
 }
 

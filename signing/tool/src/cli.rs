@@ -85,7 +85,7 @@ pub enum DefinitionCommand {
     Sign(SignDefinition),
     /// Verify a signed definition as a Switch does when it is imported, and look its prefix up in the licence.
     #[command(
-        after_help = "Example:\n  muster-sign definition verify Acme-Os-Version.cms --home ~/.muster\n\nAn unlicensed definition is accepted (exit code 0): it can be imported, but not issued."
+        after_help = "Example:\n  muster-sign definition verify Acme-Os-Version.cms --home ~/.muster\n\nA definition that the licence does not cover is a finding, UNLICENSED (exit code 1): it can be imported, but not issued. Without a licence in the home there is a warning."
     )]
     Verify(VerifyDefinition),
     /// Show what a definition, signed or not, says; nothing is verified.
@@ -140,7 +140,7 @@ pub struct StampDocument {
     /// A CRL (PEM or DER) of the authority's issuer; may be repeated.
     #[arg(long)]
     pub crl: Vec<PathBuf>,
-    /// Where the envelope (DER) with the timestamp goes; without it, back into FILE.
+    /// Where the envelope (DER) with the timestamp goes; without it, back into FILE. A licence request has no timestamp.
     #[arg(long)]
     pub out: Option<PathBuf>,
     /// How to say what was done.
@@ -188,6 +188,9 @@ pub struct VerifyPolicy {
 pub struct SignDefinition {
     /// The authored text (TOML).
     pub file: PathBuf,
+    /// The home whose trust/authors.pem must accept the signer; without it only its purpose is looked at.
+    #[arg(long, env = "MUSTER_HOME")]
+    pub home: Option<PathBuf>,
     /// Key and certificate.
     #[command(flatten)]
     pub signer: SignerFiles,

@@ -6,6 +6,7 @@ mod licence;
 mod lint;
 mod pack;
 mod policy;
+mod signer;
 mod timestamp;
 mod whole;
 
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
-use muster_pki::{Certificate, RevocationIndex, Role, Roots, UnixTime};
+use muster_pki::{Certificate, RevocationIndex, Role, Roots, UnixTime, text};
 use muster_signing::definition::Definition;
 use muster_signing::envelope::{self, ContentType, Inspection, Signer};
 use muster_signing::licence::Licence;
@@ -22,13 +23,14 @@ use muster_signing::policy::Policy;
 use muster_signing::timestamp::ClaimedStamp;
 use serde_json::{Value, json};
 
+use self::signer::{lone_signer, signer, signer_for};
+use self::whole::write;
+
 use crate::cli::{
     Cli, DefinitionCommand, Document, ExchangeCommand, FileCommand, Format, Inspect, LicenceCommand, Output,
-    PackCommand, PolicyCommand, SignDefinition, SignerFiles, VerifyDefinition,
+    PackCommand, PolicyCommand, SignDefinition, VerifyDefinition,
 };
-use crate::{
-    Licensed, ToolError, Trust, check_signer_role, key, read_envelope, sign_definition, verify_definition,
-};
+use crate::{Licensed, ToolError, Trust, read_envelope, sign_definition, verify_definition};
 
 /// What a command found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +85,8 @@ const UNLICENSED: &str = "UNLICENSED";
 /// Renders an error of [`run`]; one in a definition's text points at its line.
 #[must_use]
 pub fn render(error: &anyhow::Error) -> String {
-    let mut text = format!("{error:#}\n");
+    // It may quote a document, and that may be anyone's.
+    let mut text = said_lines(&format!("{error:#}"));
     let tool = error.chain().find_map(|cause| cause.downcast_ref::<ToolError>());
     if let Some(ToolError::Definition(definition)) = tool {
         let handler = miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor());
@@ -91,31 +94,42 @@ pub fn render(error: &anyhow::Error) -> String {
         if handler.render_report(&mut report, &**definition).is_ok() {
             // The report begins with what was just said; wanted is the place.
             let place = report.lines().skip_while(|line| !line.contains('╭'));
-            place.for_each(|line| text.extend([line, "\n"]));
+            place.for_each(|line| text.push_str(&said_lines(line)));
         }
     }
     text
 }
 
+fn said_lines(text: &str) -> String {
+    text.lines().map(|line| format!("{}\n", printable(line))).collect()
+}
+
 fn sign(arguments: &SignDefinition, now: UnixTime) -> anyhow::Result<String> {
     let file = arguments.file.display();
-    let text = String::from_utf8(read(&arguments.file)?).with_context(|| format!("{file}: not UTF-8"))?;
-    let signer = signer(&arguments.signer)?;
+    let text = authored(&arguments.file)?;
+    let others = [(Role::OrderSigner, "orders"), (Role::Licensor, "licences"), (Role::Policy, "policies")];
+    let home = arguments.home.as_deref();
+    let signer = signer_for(&arguments.signer, home, (Role::Author, "authors"), &others, now)?;
     let envelope = sign_definition(&text, &signer, now).with_context(|| file.to_string())?;
     write(&arguments.out, &envelope)?;
     let definition = Definition::parse(&text)?;
-    let mut report = json!({
-        "name": definition.name().as_str(),
-        "version": definition.version().to_string(),
-        "signer": signer.certificate().map(person),
-        "digest": envelope::digest(&envelope).to_string(),
-        "out": arguments.out.display().to_string(),
-    });
-    let warnings = lint::warnings(&text);
-    if !warnings.is_empty() {
-        merge(&mut report, json!({ "warnings": warnings }));
-    }
+    let report = json!({ "name": definition.name().as_str(), "version": definition.version().to_string() });
+    let mut report = signed_to(report, &signer, &envelope, &arguments.out);
+    warn(&mut report, lint::warnings(&text).into_iter().chain(lone_signer(&signer, home)));
     Ok(show(&report, arguments.output))
+}
+
+/// Reads a text that is to be signed.
+fn authored(path: &Path) -> anyhow::Result<String> {
+    let file = path.display();
+    let bytes = read(path)?;
+    let is_signed = |envelope: Vec<u8>| envelope::inspect(&envelope).ok().map(|it| it.content_type.name());
+    if let Some(kind) = read_envelope(&bytes).ok().and_then(is_signed) {
+        anyhow::bail!(
+            "{file}: it is signed already, and holds a {kind}; wanted the authored text (TOML), which `inspect -o json` shows as `text`"
+        );
+    }
+    String::from_utf8(bytes).with_context(|| format!("{file}: not UTF-8"))
 }
 
 fn verify(arguments: &VerifyDefinition, now: UnixTime) -> anyhow::Result<Report> {
@@ -205,34 +219,6 @@ fn inspect(arguments: &Inspect, wanted: ContentType) -> anyhow::Result<String> {
     merge(&mut report, summary);
     merge(&mut report, json!({ "text": text }));
     Ok(show(&report, arguments.output))
-}
-
-fn signer(files: &SignerFiles) -> anyhow::Result<Signer> {
-    Ok(key::open(&files.source())?)
-}
-
-/// Names the signer's files where its certificate is refused.
-fn signer_name(files: &SignerFiles) -> String {
-    files.cert.as_ref().map_or_else(|| files.key.to_string(), |cert| cert.display().to_string())
-}
-
-/// Opens the signer, and holds it against the roots of its role in the home, if there is one; `others` only serve to say what
-/// the certificate is instead, and a home need not have them.
-fn signer_for(
-    files: &SignerFiles,
-    home: Option<&Path>,
-    (role, name): (Role, &str),
-    others: &[(Role, &str)],
-    now: UnixTime,
-) -> anyhow::Result<Signer> {
-    let signer = signer(files)?;
-    if let Some(home) = home {
-        let read = |(role, name): &(Role, &str)| Some((*role, roots(home, name).ok()?));
-        let others: Vec<(Role, Roots)> = others.iter().filter_map(read).collect();
-        check_signer_role(&signer, role, &roots(home, name)?, &others, now)
-            .with_context(|| signer_name(files))?;
-    }
-    Ok(signer)
 }
 
 /// Adds who signed an envelope, its digest and where it went to what is told of it.
@@ -330,16 +316,31 @@ fn merge(report: &mut Value, more: Value) {
     }
 }
 
+/// Adds warnings to those that a report has.
+fn warn(report: &mut Value, more: impl IntoIterator<Item = String>) {
+    let more: Vec<Value> = more.into_iter().map(Value::String).collect();
+    match report.get_mut("warnings") {
+        Some(Value::Array(warnings)) => warnings.extend(more),
+        Some(_) | None if more.is_empty() => {}
+        Some(_) | None => merge(report, json!({ "warnings": more })),
+    }
+}
+
 /// Writes a report: JSON, or a line for each entry.
 fn show(report: &Value, output: Output) -> String {
     match output.format {
-        Format::Json => format!("{report:#}\n"),
+        Format::Json => json(report),
         Format::Text => {
             let mut text = String::new();
             lines(&mut text, report, 0);
             text
         }
     }
+}
+
+/// JSON spells what would mislead a person as escapes: a program reads the same.
+fn json(report: &Value) -> String {
+    format!("{}\n", text::escaped_json(&format!("{report:#}")))
 }
 
 /// What is a moment in every report: Unix seconds for programs, RFC 3339 for people.
@@ -372,9 +373,10 @@ fn lines(text: &mut String, value: &Value, depth: usize) {
     }
 }
 
-/// A document may come from anyone: its control characters do not reach the terminal.
+/// A document may come from anyone: what of it would mislead a person or drive the terminal does not reach it.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+    let parts: Vec<String> = text.split('\t').map(text::printable).collect();
+    parts.join("\t")
 }
 
 fn random() -> anyhow::Result<[u8; 16]> {
@@ -387,6 +389,21 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| path.display().to_string())
 }
 
-fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    std::fs::write(path, bytes).with_context(|| path.display().to_string())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_shows_nothing_that_misleads_and_its_json_means_the_same() {
+        let report = json!({ "subject": "CN=a\u{202e}b\u{200b}\u{1b}[31m", "text": "one\n\ttwo\u{2066}" });
+        let of = |format| show(&report, Output { format });
+
+        let (text, json) = (of(Format::Text), of(Format::Json));
+
+        for said in [&text, &json] {
+            assert!(!said.chars().any(|c| text::is_misleading(c) && !matches!(c, '\n' | '\t')), "{said:?}");
+        }
+        assert!(text.contains("CN=a\u{fffd}b\u{fffd}\u{fffd}[31m") && text.contains("| \ttwo"), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), report);
+    }
 }

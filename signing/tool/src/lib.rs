@@ -152,6 +152,8 @@ fn check_publisher(certificate: &Certificate, now: UnixTime) -> Result<(), ToolE
         "it is not valid now"
     } else if certificate.is_ca() {
         "it is a CA's"
+    } else if certificate.is_self_signed() {
+        "it is self-signed"
     } else {
         return Ok(());
     };
@@ -174,10 +176,19 @@ pub fn check_signer_role(
         |role: Role, roots: &Roots| muster_pki::check(role, &chain, roots, &Facts::at(now)).into_result();
     let Err(refused) = judge(wanted, roots) else { return Ok(()) };
     let other = others.iter().find(|(role, roots)| *role != wanted && judge(*role, roots).is_ok());
+    let missing = || {
+        let highest = signer.chain().last().filter(|highest| !highest.is_self_signed())?;
+        let is_there = roots.iter().any(|root| root.subject_der() == highest.issuer_der());
+        let issuer = highest.issuer();
+        (!is_there).then(|| format!("{refused}; {issuer}, which issued it, is none of the roots and does not come with it: give its certificate, too (--cert with both)"))
+    };
     Err(ToolError::SignerRole {
         subject: signer.certificate().map(subject).unwrap_or_default(),
         wanted,
-        found: other.map_or_else(|| refused.to_string(), |(role, _)| format!("one of role {role}")),
+        found: match other {
+            Some((role, _)) => format!("one of role {role}"),
+            None => missing().unwrap_or_else(|| refused.to_string()),
+        },
     })
 }
 

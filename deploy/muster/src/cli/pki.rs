@@ -76,7 +76,7 @@ pub(crate) struct PkiInit {
 pub(crate) struct PkiIssue {
     /// The name: a device's DeviceId, a server's host name, an operator's or author's name
     pub(crate) name: String,
-    /// device, operator, switch, service, author, order, licensor, policy
+    /// device, operator, switch, service, author, order, licensor, policy, timestamp
     #[arg(long, default_value = "device")]
     pub(crate) role: String,
     /// Further DNS names
@@ -147,7 +147,7 @@ pub(crate) struct Flaws {
         muster pki check --role server --ca servers.pem --crl servers.crl switch.example.org:4000"
 )]
 pub(crate) struct PkiCheck {
-    /// client, operator, server, service, author, order, licensor, policy
+    /// client, operator, server, service, author, order, licensor, policy, timestamp
     #[arg(long)]
     pub(crate) role: String,
     /// The roots (PEM)

@@ -139,3 +139,20 @@ fn shell_words(line: &str) -> Vec<String> {
     words.extend(word);
     words
 }
+
+#[test]
+fn the_help_names_every_role_that_the_development_ca_issues_for() {
+    let cli = Cli::command();
+    let pki = cli.find_subcommand("pki").unwrap();
+    for verb in ["issue", "check"] {
+        let command = pki.find_subcommand(verb).unwrap();
+        let role = command.get_arguments().find(|argument| argument.get_id() == "role").unwrap();
+        let help = role.get_help().unwrap().to_string();
+        let named: Vec<&str> = help.split(", ").collect();
+
+        for (role, _) in crate::pki_home::ROLES {
+            let is_named = |name: &&str| name.parse::<muster_pki::Role>() == Ok(role);
+            assert!(named.iter().any(is_named), "`muster pki {verb} --help` does not name {role}: {help}");
+        }
+    }
+}

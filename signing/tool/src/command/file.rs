@@ -9,7 +9,7 @@ use muster_pki::{Roots, UnixTime};
 use muster_signing::envelope::{Anchors, ContentDigest, Detached, Digester, ENVELOPE_BYTES_MAX};
 use serde_json::json;
 
-use super::{inside, merge, person, revocation, show, signer, timestamp, whole};
+use super::{inside, merge, person, revocation, show, signer, timestamp, write};
 use crate::cli::{Judged, SignFile, VerifyFile};
 use crate::{ReadError, ToolError, read_envelope, sign_file, verify_file};
 
@@ -27,7 +27,7 @@ pub(super) fn sign(arguments: &SignFile, now: UnixTime) -> anyhow::Result<String
     let (signature, stamped_at) = timestamp::at_once(signature, &arguments.stamp, now)?;
     let out = arguments.out.clone().unwrap_or_else(|| beside(&arguments.file));
     anyhow::ensure!(out != arguments.file, "{name}: --out names the file itself; wanted a file of its own");
-    whole::write(&out, &signature)?;
+    write(&out, &signature)?;
     let mut report = described(&arguments.file, size, &digest);
     merge(
         &mut report,

@@ -9,7 +9,8 @@ use muster_signing::envelope::{self, ContentType};
 use muster_signing::licence::{Licence, LicenceRequest, VerifiedRequest};
 use serde_json::{Value, json};
 
-use super::{merge, person, read, roots, show, signed_to, signer, signer_for, write};
+use super::signer::{lone_signer, outlasted, signer, signer_for};
+use super::{merge, person, read, roots, show, signed_to, warn, write};
 use crate::cli::{Distrusted, Inspect, IssueLicence, RequestLicence};
 use crate::licence::thumbprint;
 use crate::{
@@ -158,8 +159,13 @@ pub(super) fn issue(arguments: &IssueLicence, now: UnixTime) -> anyhow::Result<S
     let envelope = issue_licence(&new, &signer, now)?;
     write(&arguments.out, &envelope)?;
     let content = envelope::inspect(&envelope).map_err(ToolError::from)?.content;
-    let report = summary(&Licence::parse(&String::from_utf8(content)?)?);
-    Ok(show(&signed_to(report, &signer, &envelope, &arguments.out), arguments.output))
+    let licence = Licence::parse(&String::from_utf8(content)?)?;
+    let mut report = signed_to(summary(&licence), &signer, &envelope, &arguments.out);
+    warn(
+        &mut report,
+        outlasted(&signer, licence.terms().not_after).into_iter().chain(lone_signer(&signer, home)),
+    );
+    Ok(show(&report, arguments.output))
 }
 
 pub(super) fn summary(licence: &Licence) -> Value {

@@ -1,11 +1,10 @@
 //! `muster-sign definition lint` and `definition schema`.
 
-use anyhow::Context as _;
 use miette::{GraphicalReportHandler, GraphicalTheme, NamedSource, Report as Diagnostic};
 use muster_signing::definition::{Definition, Finding, Severity};
 use serde_json::{Value, json};
 
-use super::{Report, Verdict, printable, read};
+use super::{Report, Verdict, printable};
 use crate::cli::{Format, LintDefinition};
 
 /// The JSON Schema (draft 2020-12) of a definition, for editors.
@@ -14,8 +13,7 @@ pub(super) const SCHEMA: &str = include_str!("../../../definitions/definition.sc
 pub(super) fn lint(arguments: &LintDefinition) -> anyhow::Result<Report> {
     let mut files = Vec::new();
     for file in &arguments.files {
-        let text =
-            String::from_utf8(read(file)?).with_context(|| format!("{}: not UTF-8", file.display()))?;
+        let text = super::authored(file)?;
         files.push((file.display().to_string(), Definition::lint(&text), text));
     }
     let is_bad = |finding: &Finding| finding.severity() == Severity::Error || arguments.strict;
@@ -24,7 +22,7 @@ pub(super) fn lint(arguments: &LintDefinition) -> anyhow::Result<Report> {
         Format::Json => {
             let report: Vec<Value> =
                 files.iter().map(|(file, findings, _)| of_file(file, findings)).collect();
-            format!("{:#}\n", Value::Array(report))
+            super::json(&Value::Array(report))
         }
         Format::Text => files.iter().map(|(file, findings, text)| for_people(file, findings, text)).collect(),
     };

@@ -18,7 +18,7 @@ use super::file::{PIECE_BYTES, Trusted, open, read_short};
 use super::whole::Whole;
 use super::{inside, merge, person, printable, random, revocation, show, signer, timestamp};
 use crate::cli::{BuildPack, Format, Judged, Output, VerifyPack};
-use crate::{ToolError, read_envelope, sign_pack_index};
+use crate::{ToolError, check_publisher, read_envelope, sign_pack_index};
 
 /// What the names of signed definitions end with.
 const DEFINITION_EXTENSION: &str = "cms";
@@ -27,7 +27,7 @@ pub(super) fn build(arguments: &BuildPack, now: UnixTime) -> anyhow::Result<Stri
     let name = arguments.name.parse().context("--name")?;
     let version = arguments.version.parse().with_context(|| format!("--version {}", arguments.version))?;
     let signer = signer(&arguments.signer)?;
-    let inputs = Inputs::read(&arguments.files)?;
+    let inputs = Inputs::read(&arguments.files, now)?;
     let definitions: Vec<Definition> = inputs.definitions.iter().map(|it| it.definition.clone()).collect();
     let index = Index::new(
         name,
@@ -76,11 +76,11 @@ struct Resource {
 }
 
 impl Inputs {
-    fn read(given: &[PathBuf]) -> anyhow::Result<Self> {
+    fn read(given: &[PathBuf], now: UnixTime) -> anyhow::Result<Self> {
         let (mut definitions, mut resources) = (Vec::new(), Vec::new());
         for file in files(given)? {
             if file.extension().is_some_and(|extension| extension == DEFINITION_EXTENSION) {
-                definitions.push(Signed::read(&file).with_context(|| file.display().to_string())?);
+                definitions.push(Signed::read(&file, now).with_context(|| file.display().to_string())?);
             } else {
                 resources.push(Resource::read(file)?);
             }
@@ -120,11 +120,17 @@ impl Inputs {
 }
 
 impl Signed {
-    fn read(file: &Path) -> anyhow::Result<Self> {
+    fn read(file: &Path, now: UnixTime) -> anyhow::Result<Self> {
         let envelope = read_envelope(&read_short(file)?)?;
         let inspection = envelope::inspect(&envelope).map_err(ToolError::from)?;
         let kind = inspection.content_type;
         anyhow::ensure!(kind == ContentType::Definition, "a {}; wanted a definition", kind.name());
+        // Whose roots will judge it is not known here; what no root would mend is.
+        envelope::open(&envelope, kind).map_err(ToolError::from)?;
+        let judged_at = inspection.stamps.first().and_then(|stamp| stamp.at).unwrap_or(now);
+        for (signer, _) in &inspection.signers {
+            check_publisher(signer, judged_at)?;
+        }
         let text = String::from_utf8(inspection.content).map_err(|_| ToolError::NotText)?;
         let definition = Definition::parse(&text).map_err(ToolError::from)?;
         Ok(Self { envelope, definition })

@@ -8,20 +8,23 @@ use muster_signing::envelope::{self, Anchors};
 use muster_signing::policy::{Grants, Policy};
 use serde_json::{Value, json};
 
-use super::{inside, merge, person, read, revocation, roots, show, signed_to, signer_for, write};
+use super::signer::{lone_signer, signer_for};
+use super::{authored, inside, merge, person, read, revocation, roots, show, signed_to, warn, write};
 use crate::cli::{Format, Output, SignPolicy, VerifyPolicy};
 use crate::{read_envelope, sign_policy, verify_policy};
 
 pub(super) fn sign(arguments: &SignPolicy, now: UnixTime) -> anyhow::Result<String> {
     let file = arguments.file.display();
-    let text = String::from_utf8(read(&arguments.file)?).with_context(|| format!("{file}: not UTF-8"))?;
+    let text = authored(&arguments.file)?;
     let others = [(Role::Author, "authors"), (Role::OrderSigner, "orders"), (Role::Licensor, "licences")];
     let home = arguments.home.as_deref();
     let signer = signer_for(&arguments.signer, home, (Role::Policy, "policies"), &others, now)?;
     let envelope = sign_policy(&text, &signer, now).with_context(|| file.to_string())?;
     write(&arguments.out, &envelope)?;
     let report = summary(&Policy::parse(&text)?, arguments.output);
-    Ok(show(&signed_to(report, &signer, &envelope, &arguments.out), arguments.output))
+    let mut report = signed_to(report, &signer, &envelope, &arguments.out);
+    warn(&mut report, lone_signer(&signer, home));
+    Ok(show(&report, arguments.output))
 }
 
 pub(super) fn verify(arguments: &VerifyPolicy, now: UnixTime) -> anyhow::Result<String> {

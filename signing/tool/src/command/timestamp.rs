@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use muster_pki::{Roots, UnixTime};
-use muster_signing::envelope;
+use muster_signing::envelope::{self, ContentType};
 use muster_signing::timestamp::{Request, Stamp, TOKEN_BYTES_MAX, Token};
 use serde_json::{Value, json};
 
-use super::{inside, merge, person, random, read, revocation, show, whole, write};
+use super::{inside, merge, person, random, read, revocation, show, warn, write};
 use crate::cli::{StampAtOnce, StampDocument};
-use crate::{Stamped, read_envelope, stamp_envelope};
+use crate::{Stamped, ToolError, read_envelope, stamp_envelope};
 
 /// How long an authority may take, from the connection to the last byte of its answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -33,6 +33,13 @@ fn file(home: &Path) -> PathBuf {
 pub(super) fn stamp(arguments: &StampDocument, now: UnixTime) -> anyhow::Result<String> {
     let name = arguments.file.display();
     let envelope = read_envelope(&read(&arguments.file)?).with_context(|| name.to_string())?;
+    let kind =
+        envelope::inspect(&envelope).map_err(ToolError::from).with_context(|| name.to_string())?.content_type;
+    anyhow::ensure!(
+        kind != ContentType::LicenceRequest,
+        "{name}: a {}, which has no timestamp, and nobody takes one that has; send it as it is",
+        kind.name()
+    );
     let path = match (&arguments.roots, &arguments.home) {
         (Some(path), _) => path.clone(),
         (None, Some(home)) => file(home),
@@ -54,7 +61,7 @@ pub(super) fn stamp(arguments: &StampDocument, now: UnixTime) -> anyhow::Result<
         (Some(url), None, _) => stamp_envelope(&envelope, &roots, revoked, now, random, |request| {
             ask(url, request).with_context(|| format!("timestamp authority {url}"))
         }),
-        (_, Some(request), None) => return write_request(arguments, &envelope, request),
+        (_, Some(request), None) => return write_request(arguments, &envelope, kind, request),
         (_, Some(request), Some(answer)) => {
             let asked = read(request)?;
             let nonce = || Request::nonce_of(&asked).with_context(|| request.display().to_string());
@@ -66,14 +73,23 @@ pub(super) fn stamp(arguments: &StampDocument, now: UnixTime) -> anyhow::Result<
     };
     let Stamped { envelope, stamps } = stamped.with_context(|| name.to_string())?;
     let out = arguments.out.as_ref().unwrap_or(&arguments.file);
-    whole::write(out, &envelope)?;
+    write(out, &envelope)?;
     let stamps: Vec<Value> = stamps.iter().map(stamp_report).collect();
-    let report = json!({
+    let mut report = json!({
         "timestamps": stamps,
         "digest": envelope::digest(&envelope).to_string(),
         "out": out.display().to_string(),
     });
+    warn(&mut report, in_vain(kind));
     Ok(show(&report, arguments.output))
+}
+
+/// Warns of a document that no timestamp makes last longer.
+fn in_vain(kind: ContentType) -> Option<String> {
+    (!kind.outlives_certificate()).then(|| {
+        let kind = kind.name();
+        format!("the signature of a {kind} ends with its signer's certificate all the same, with a timestamp or without: sign it again before that")
+    })
 }
 
 /// Stamps what was just signed, where the command line names an authority.
@@ -106,7 +122,12 @@ pub(super) fn proven(envelope: &[u8], at: Option<UnixTime>) -> Value {
 }
 
 /// Writes the question for an authority that this machine cannot reach.
-fn write_request(arguments: &StampDocument, envelope: &[u8], path: &Path) -> anyhow::Result<String> {
+fn write_request(
+    arguments: &StampDocument,
+    envelope: &[u8],
+    kind: ContentType,
+    path: &Path,
+) -> anyhow::Result<String> {
     let name = arguments.file.display();
     let values = envelope::signature_values(envelope).with_context(|| name.to_string())?;
     let [value] = &values[..] else {
@@ -122,7 +143,9 @@ fn write_request(arguments: &StampDocument, envelope: &[u8], path: &Path) -> any
         Request::CONTENT_TYPE,
         path.display()
     );
-    Ok(show(&json!({ "request": path.display().to_string(), "next": next }), arguments.output))
+    let mut report = json!({ "request": path.display().to_string(), "next": next });
+    warn(&mut report, in_vain(kind));
+    Ok(show(&report, arguments.output))
 }
 
 /// Sends a request over HTTP (RFC 3161 §3.4).

@@ -11,20 +11,28 @@ use anyhow::Context as _;
 #[derive(Debug)]
 pub(super) struct Whole {
     path: PathBuf,
-    partial: PathBuf,
+    /// None: what is there is no file that another could take the place of, such as /dev/stdout.
+    partial: Option<PathBuf>,
     writer: Option<BufWriter<File>>,
 }
 
 impl Whole {
-    /// Begins the file that is to stand at `path`, in the same folder; `unique` tells it from others that are under way.
+    /// Begins the file that is to stand at `path`, in the same folder; `unique` tells it from others that are under way. Behind a link, the
+    /// file that it leads to is meant.
     pub(super) fn begin(path: &Path, unique: [u8; 16]) -> anyhow::Result<Self> {
+        let named = || path.display().to_string();
+        let there = std::fs::metadata(path).ok();
+        if there.is_some_and(|there| !there.is_file() && !there.is_dir()) {
+            let file = File::options().write(true).open(path).with_context(named)?;
+            return Ok(Self { path: path.to_owned(), partial: None, writer: Some(BufWriter::new(file)) });
+        }
+        let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let mut name = OsString::from(".");
-        name.push(path.file_name().with_context(|| format!("{}: no file's name", path.display()))?);
+        name.push(path.file_name().with_context(|| format!("{}: no file's name", named()))?);
         name.push(format!(".{:032x}.partial", u128::from_be_bytes(unique)));
         let partial = path.with_file_name(name);
-        let file = File::options().write(true).create_new(true).open(&partial);
-        let file = file.with_context(|| path.display().to_string())?;
-        Ok(Self { path: path.to_owned(), partial, writer: Some(BufWriter::new(file)) })
+        let file = File::options().write(true).create_new(true).open(&partial).with_context(named)?;
+        Ok(Self { path, partial: Some(partial), writer: Some(BufWriter::new(file)) })
     }
 
     /// Puts the file in its place.
@@ -35,9 +43,15 @@ impl Whole {
     fn put_in_place(&mut self) -> io::Result<()> {
         if let Some(writer) = &mut self.writer {
             writer.flush()?;
+        }
+        let Some(partial) = &self.partial else {
+            self.writer = None;
+            return Ok(());
+        };
+        if let Some(writer) = &self.writer {
             writer.get_ref().sync_all()?;
         }
-        std::fs::rename(&self.partial, &self.path)?;
+        std::fs::rename(partial, &self.path)?;
         self.writer = None;
         // The name is as durable as the bytes only once the folder is.
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -58,8 +72,8 @@ impl Write for Whole {
 impl Drop for Whole {
     fn drop(&mut self) {
         // What is left of a file that was not put in its place. Whether it can be removed changes nothing of the failure told.
-        if self.writer.is_some() {
-            drop(std::fs::remove_file(&self.partial));
+        if let (Some(partial), Some(_)) = (&self.partial, &self.writer) {
+            drop(std::fs::remove_file(partial));
         }
     }
 }
@@ -90,6 +104,23 @@ mod tests {
         assert_eq!((kept.as_slice(), left), (&b"old"[..], 1));
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_stays_one_and_what_is_no_file_is_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("a"), "old").unwrap();
+        std::os::unix::fs::symlink("a", at("link")).unwrap();
+        std::os::unix::fs::symlink("/dev/null", at("null")).unwrap();
+
+        write(&at("link"), b"new").unwrap();
+        write(&at("null"), b"new").unwrap();
+
+        assert!(at("link").is_symlink() && at("null").is_symlink());
+        assert_eq!(std::fs::read(at("a")).unwrap(), b"new");
+        assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
     }
 
     #[test]

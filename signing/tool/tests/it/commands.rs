@@ -80,8 +80,8 @@ fn a_definition_with_advice_is_signed_and_the_advice_told() {
     std::fs::write(home.path().join("a.toml"), DEFINITION).unwrap();
 
     let sign = "definition sign a.toml --key author.key --cert author.pem --out a.cms";
-    let signed = succeed(home.path(), &format!("{sign} -o json"));
-    let text = muster_sign(home.path(), sign);
+    let signed = succeed(home.path(), &format!("{sign} --home . -o json"));
+    let text = muster_sign(home.path(), &format!("{sign} --home ."));
 
     let warnings = signed["warnings"].as_array().unwrap();
     assert_eq!(warnings.len(), 2, "{signed}");

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use muster_pki::text::is_misleading;
 use serde_json::Value;
 
 /// No finding.
@@ -64,16 +65,26 @@ fn warnings_count_where_one_is_strict() {
 }
 
 #[test]
-fn control_characters_of_a_text_do_not_reach_the_terminal() {
+fn what_misleads_or_drives_a_terminal_does_not_reach_it() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("a.toml"), GOOD.replace("version FROM", "version, '\u{9b}31m' FROM"))
-        .unwrap();
+    for (hidden, number) in
+        [("\u{9b}31m", "009B"), ("\u{202e}", "202E"), ("\u{200b}", "200B"), ("\\u001b", "001B")]
+    {
+        let text = GOOD.replace("version FROM", &format!("version, '{hidden}' FROM"));
+        std::fs::write(folder.path().join("a.toml"), text).unwrap();
 
-    let shown = lint(folder.path(), &["a.toml"]);
+        let shown = lint(folder.path(), &["a.toml"]);
+        let json = lint(folder.path(), &["a.toml", "-o", "json"]);
+        let signed = muster_sign(folder.path(), &["inspect", "a.toml"]);
 
-    let out = String::from_utf8(shown.stdout).unwrap();
-    assert!(out.contains("column-unnamed"), "{out}");
-    assert!(!out.chars().any(|c| c.is_control() && c != '\n' && c != '\t'), "{out:?}");
+        let out = String::from_utf8(shown.stdout).unwrap();
+        assert!(out.contains(&format!("U+{number}")) && out.contains("hidden-order"), "{out}");
+        assert_eq!((shown.status.code(), signed.status.code()), (Some(1), Some(1)));
+        let all = [out, String::from_utf8(json.stdout).unwrap(), String::from_utf8(signed.stderr).unwrap()];
+        for text in all {
+            assert!(!text.chars().any(|c| is_misleading(c) && c != '\n' && c != '\t'), "{text:?}");
+        }
+    }
 }
 
 #[test]

@@ -25,4 +25,6 @@ mod renewal;
 #[cfg(test)]
 mod request;
 #[cfg(test)]
+mod signers;
+#[cfg(test)]
 mod timestamp;
