@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use muster_pki::Certificate;
+use muster_pki::text::is_misleading;
 
 /// Returns how many different people signed: who has two certificates is one, and so is who has a third that is like either.
 #[must_use]
@@ -26,14 +27,24 @@ pub fn is_same_person(a: &Certificate, b: &Certificate) -> bool {
 /// Returns whether a certificate gives a person this name.
 #[must_use]
 pub fn is_named(certificate: &Certificate, name: &str) -> bool {
-    names(certificate).contains(&name.to_lowercase())
+    names(certificate).contains(&plain(name))
 }
 
-/// Returns every name that a certificate gives a person: the CN and all SAN dNSNames, else the whole subject; in lower case.
+/// Returns every name that a certificate gives a person, [plain]: the CN, all SAN dNSNames, rfc822Names and user principal names, else the
+/// whole subject.
 fn names(certificate: &Certificate) -> BTreeSet<String> {
-    let dns_names = certificate.dns_names().iter().map(String::as_str);
-    let names: BTreeSet<String> = dns_names.chain(certificate.common_name()).map(str::to_lowercase).collect();
-    if names.is_empty() { [certificate.subject().to_lowercase()].into() } else { names }
+    let others = certificate.dns_names().iter().chain(certificate.personal_names()).map(String::as_str);
+    let names: BTreeSet<String> = others.chain(certificate.common_name()).map(plain).collect();
+    if names.is_empty() { [plain(certificate.subject())].into() } else { names }
+}
+
+/// Returns a name as it is compared: in lower case, with one blank between its words, and without what nobody sees.
+///
+/// Letters that only look alike, such as a Latin and a Cyrillic `a`, or that Unicode lets one write in two ways (NFKC), are different: CAs of the
+/// orders' roots name people, and are to name each in one way.
+fn plain(name: &str) -> String {
+    let seen: String = name.chars().filter(|c| c.is_whitespace() || !is_misleading(*c)).collect();
+    seen.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -69,6 +80,8 @@ mod tests {
             (vec![of("x", &["a.b", "c.d"]), of("y", &["c.d", "e.f"])], 1),
             (vec![of("\u{c9}va", &[]), of("\u{e9}va", &[])], 1),
             (vec![of("x", &["a.b"]), of("y", &["c.d"]), of("z", &["c.d", "a.b"])], 1),
+            (vec![of("Ann  Lee", &[]), of(" ann\u{a0}lee ", &[])], 1),
+            (vec![of("ann", &[]), of("a\u{200b}nn\u{2060}", &[])], 1),
             (vec![of("x", &["a.b"]), of("y", &["c.d"])], 2),
         ] {
             assert_eq!(people(&signers), wanted, "{signers:?}");

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use const_oid::db::rfc5280::{ID_CE_NAME_CONSTRAINTS, ID_CE_POLICY_CONSTRAINTS};
-use der::asn1::{Ia5StringRef, PrintableStringRef, TeletexStringRef, Utf8StringRef};
+use der::asn1::{Ia5StringRef, ObjectIdentifier, PrintableStringRef, TeletexStringRef, Utf8StringRef};
 use der::{Decode, Encode};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_cert::ext::pkix::crl::CrlDistributionPoints;
@@ -27,6 +27,9 @@ use crate::usage::ExtendedKeyUsage;
 
 /// Largest certificate that is parsed, in bytes; a real one has 1 to 4 KiB, post-quantum ones up to some 20 KiB.
 const CERTIFICATE_BYTES_MAX: usize = 64 * 1024;
+
+/// The otherName by which Windows knows a person, such as `ann@acme.example`.
+const USER_PRINCIPAL_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.20.2.3");
 
 /// An X.509 certificate, parsed once from its DER. Clones share the parsed fields.
 #[derive(Clone)]
@@ -46,7 +49,7 @@ struct Parsed {
     extensions: Extensions,
     spki_der: Vec<u8>,
     key: KeyKind,
-    signature_algorithm: der::asn1::ObjectIdentifier,
+    signature_algorithm: ObjectIdentifier,
     is_self_signed: bool,
 }
 
@@ -54,6 +57,7 @@ struct Parsed {
 #[derive(Default)]
 struct Extensions {
     dns_names: Vec<String>,
+    personal_names: Vec<String>,
     ip_addresses: Vec<IpAddr>,
     has_subject_alternative_name: bool,
     extended_key_usages: Option<Vec<ExtendedKeyUsage>>,
@@ -190,6 +194,12 @@ impl Certificate {
         &self.0.extensions.dns_names
     }
 
+    /// Returns what else the SAN calls a person, in its order: rfc822Names (e-mail addresses), and Microsoft's user principal names.
+    #[must_use]
+    pub fn personal_names(&self) -> &[String] {
+        &self.0.extensions.personal_names
+    }
+
     /// Returns the SAN iPAddresses in their order.
     #[must_use]
     pub fn ip_addresses(&self) -> &[IpAddr] {
@@ -317,6 +327,12 @@ impl Extensions {
             for name in &names.0 {
                 if let GeneralName::DnsName(name) = name {
                     read.dns_names.push(name.to_string());
+                } else if let GeneralName::Rfc822Name(name) = name {
+                    read.personal_names.push(name.to_string());
+                } else if let GeneralName::OtherName(name) = name {
+                    let text = Utf8StringRef::try_from(&name.value).ok();
+                    let text = text.filter(|_| name.type_id == USER_PRINCIPAL_NAME);
+                    read.personal_names.extend(text.map(|text| text.as_str().to_owned()));
                 } else if let GeneralName::IpAddress(bytes) = name {
                     read.ip_addresses.extend(ip_address(bytes.as_bytes()));
                 }

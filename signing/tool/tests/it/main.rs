@@ -1,6 +1,8 @@
 //! `muster-sign` from outside: its commands over files, and `openssl cms` as the judge of its envelopes both ways, `openssl ts` of timestamps.
 
 #[cfg(test)]
+mod approval;
+#[cfg(test)]
 mod authority;
 #[cfg(test)]
 mod commands;
