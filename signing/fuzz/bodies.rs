@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use muster_pki::{CertificateDer, DeviceId, Facts, RevocationIndex, Role, Roots, UnixTime, pem, pfx};
+use muster_sign::key::TokenUri;
 use muster_signing::admit::{self, Trust};
 use muster_signing::audience::Expression;
 use muster_signing::definition::{Definition, Severity};
-use muster_signing::envelope::{self, Anchors, ContentType};
+use muster_signing::envelope::{self, Anchors, ContentType, Detached};
 use muster_signing::exchange::{Arrival, Exchange};
-use muster_signing::licence::Licence;
+use muster_signing::licence::{Licence, LicenceRequest};
 use muster_signing::pack::{Index, PackError, Reader};
 use muster_signing::policy::Policy;
 use muster_signing::timestamp::{Request, Token};
@@ -21,7 +22,7 @@ use muster_signing::{merkle, order};
 type Body = fn(&[u8]);
 
 /// Every body by the name of its corpus.
-pub(crate) const BODIES: [(&str, Body); 14] = [
+pub(crate) const BODIES: [(&str, Body); 17] = [
     ("envelope", envelope),
     ("definition", definition),
     ("licence", licence),
@@ -36,6 +37,9 @@ pub(crate) const BODIES: [(&str, Body); 14] = [
     ("timestamp", timestamp),
     ("pack", pack),
     ("exchange", exchange),
+    ("request", request),
+    ("detached", detached),
+    ("uri", uri),
 ];
 
 /// The root that signed the corpus, and a moment at which it is valid.
@@ -49,6 +53,9 @@ const SIGNED: [&[u8]; 4] = [
     include_bytes!("corpus/licence/small.toml"),
     include_bytes!("corpus/policy/small.toml"),
 ];
+
+/// What the key of the request in the corpus signed.
+const REQUEST: &str = "licensee = \"Acme Ltd\"\ntenant = \"acme\"\nprefixes = [\"Acme\"]\n";
 
 fn now() -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(NOW))
@@ -72,12 +79,15 @@ pub(crate) fn envelope(bytes: &[u8]) {
     drop(admit::definition(bytes, &trust, now()));
     drop(admit::order(bytes, &trust, now()));
     drop(admit::licence(bytes, &trust, now()));
-    for (kind, role) in [
-        (ContentType::Definition, Role::Author),
-        (ContentType::Order, Role::OrderSigner),
-        (ContentType::Licence, Role::Licensor),
-        (ContentType::Policy, Role::Policy),
-    ] {
+    for kind in ContentType::ALL {
+        let role = match kind {
+            ContentType::Definition | ContentType::Pack | ContentType::File | ContentType::LicenceRequest => {
+                Role::Author
+            }
+            ContentType::Order => Role::OrderSigner,
+            ContentType::Licence => Role::Licensor,
+            ContentType::Policy => Role::Policy,
+        };
         let anchors = Anchors { signers: &roots, timestamps: Some(&roots) };
         if let Ok(verified) = envelope::verify(bytes, kind, role, &anchors, &Facts::at(now())) {
             assert!(SIGNED.contains(&verified.content.as_slice()), "forged: {:?}", verified.content);
@@ -212,6 +222,38 @@ pub(crate) fn exchange(bytes: &[u8]) {
         let mut arrival = Arrival::of(pack);
         let taken = arrival.handle_piece(bytes);
         assert!(taken.and_then(|()| arrival.finish()).is_err(), "a list that names itself");
+    }
+}
+
+/// Verifies a publisher's request, which needs no root: what its signer's key signed is what comes out, and reads back as the same.
+pub(crate) fn request(bytes: &[u8]) {
+    if let Ok(verified) = LicenceRequest::verify(bytes, now()) {
+        assert_eq!(verified.text, REQUEST, "forged: {:?}", verified.signer);
+        let written = verified.request.to_text().unwrap_or_default();
+        assert_eq!(LicenceRequest::parse(&written), Ok(verified.request));
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        drop(LicenceRequest::parse(text));
+    }
+}
+
+/// Reads a file's signature; no signer of the root here signed that file.
+pub(crate) fn detached(bytes: &[u8]) {
+    let Ok(signature) = Detached::read(bytes) else { return };
+    let mut digester = signature.digester();
+    digester.update(b"content");
+    let roots = roots();
+    let anchors = Anchors { signers: &roots, timestamps: Some(&roots) };
+    let verdict = signature.verify(&digester.finish(), Role::Author, &anchors, &Facts::at(now()));
+    assert!(verdict.is_err(), "a forged signature");
+}
+
+/// Reads a PKCS#11 URI, which reads back from what it shows.
+pub(crate) fn uri(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(uri) = text.parse::<TokenUri>()
+    {
+        assert_eq!(uri.to_string().parse::<TokenUri>().as_ref(), Ok(&uri));
     }
 }
 
