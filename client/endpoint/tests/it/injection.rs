@@ -5,34 +5,34 @@ use std::path::Path;
 use std::process::Command;
 
 use muster_endpoint::{
-    Answer, Granted, Query, QueryError, QueryLimits, SandboxProfile, SqlValue, VALUE_BYTES_MAX, check, run,
+    Action, Answer, Deed, Granted, Query, QueryError, QueryLimits, SandboxProfile, SqlValue, VALUE_BYTES_MAX,
+    Verb, check, run, run_action,
 };
 use muster_proto::common::v1::{NamedValue, Value, value::Kind};
-use muster_signing::definition::{ArgumentError, Definition, Parameter, ParameterKind, Step};
+use muster_signing::definition::{
+    Action as SignedAction, ArgumentError, Definition, Parameter, ParameterKind, Step,
+};
 use tokio::task::JoinSet;
 
 use crate::hostile::{CANARY_SLEEP, strings};
 use crate::support::helper;
 
-const DEFINITIONS: [&str; 9] = [
-    include_str!("../../../../signing/definitions/Muster-Certificates-Expiring.toml"),
-    include_str!("../../../../signing/definitions/Muster-Core-Query.toml"),
-    include_str!("../../../../signing/definitions/Muster-Disk-Full.toml"),
-    include_str!("../../../../signing/definitions/Muster-File-Hash.toml"),
-    include_str!("../../../../signing/definitions/Muster-Os-Version.toml"),
-    include_str!("../../../../signing/definitions/Muster-Package-Version.toml"),
-    include_str!("../../../../signing/definitions/Muster-Port-Listeners.toml"),
-    include_str!("../../../../signing/definitions/Muster-Process-Top.toml"),
-    include_str!("../../../../signing/definitions/Muster-Service-State.toml"),
-];
+/// Every definition that is shipped, by name.
+fn shipped() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../signing/definitions");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = files.filter(|file| file.extension().is_some_and(|it| it == "toml")).collect();
+    files.sort();
+    files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect()
+}
 
 /// Helpers at a time.
 const HELPERS: usize = 4;
 
 #[test]
 fn sqlite_takes_every_shipped_query_and_gives_the_declared_columns() {
-    for text in DEFINITIONS {
-        let definition = Definition::parse(text).unwrap();
+    for text in shipped() {
+        let definition = Definition::parse(&text).unwrap();
         for step in definition.steps() {
             let Step::Query { sql } = step else { continue };
 
@@ -52,11 +52,16 @@ fn hostile_strings_in_every_text_parameter_leave_no_trace() {
     let strings = strings(&canary);
     assert!(strings.len() >= 500, "{} strings", strings.len());
     let (mut tried, mut ran) = (Vec::new(), 0);
-    for text in DEFINITIONS {
-        let definition = Definition::parse(text).unwrap();
+    for text in shipped() {
+        let definition = Definition::parse(&text).unwrap();
         for parameter in definition.parameters() {
             if matches!(parameter.kind(), ParameterKind::String { .. } | ParameterKind::Enum { .. }) {
-                let (offences, steps) = offences(&definition, parameter, &strings, |step| step.clone());
+                let (offences, steps) = match &definition.steps()[0] {
+                    Step::Action(action) => done(&definition, action, parameter, &strings),
+                    Step::Query { .. } | Step::QueryParameter { .. } | Step::Script(_) | _ => {
+                        offences(&definition, parameter, &strings, |step| step.clone())
+                    }
+                };
                 ran += steps;
                 assert_eq!(offences, Vec::<String>::new(), "{}, {}", definition.name(), parameter.name());
                 tried.push(format!("{} {}", definition.name(), parameter.name()));
@@ -72,6 +77,7 @@ fn hostile_strings_in_every_text_parameter_leave_no_trace() {
             "Muster-File-Hash path",
             "Muster-Package-Version name",
             "Muster-Process-Top by",
+            "Muster-Service-Restart unit",
             "Muster-Service-State name",
         ]
     );
@@ -81,7 +87,8 @@ fn hostile_strings_in_every_text_parameter_leave_no_trace() {
 #[test]
 fn the_same_strings_are_noticed_where_text_is_pasted_into_sql() {
     let folder = tempfile::tempdir().unwrap();
-    let text = DEFINITIONS[3].replace("pattern = '(/[^/]+)+'\n", "");
+    let shipped = shipped().into_iter().find(|text| text.contains("\"Muster-File-Hash\"")).unwrap();
+    let text = shipped.replace("pattern = '(/[^/]+)+'\n", "");
     let definition = Definition::parse(&text).unwrap();
     let pasted = |step: &Bound| Bound {
         sql: step.sql.replace(":path", &format!("'{}'", step.argument)),
@@ -148,6 +155,52 @@ fn offences(
     let ran = steps.len();
     offences.extend(runtime.block_on(run_all(definition.name().as_str(), steps)));
     (offences, ran)
+}
+
+/// Gives every string to an action's parameter and has done what is bound, as a client does; tells what must not be, and how many went to the
+/// service manager. No unit is called so: the manager, or its program where there is none, must name the very string.
+fn done(
+    definition: &Definition,
+    action: &SignedAction,
+    parameter: &Parameter,
+    strings: &[String],
+) -> (Vec<String>, usize) {
+    let SignedAction::Service { unit, .. } = action else { panic!("{action:?}: write what it may do") };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (mut offences, mut asked) = (Vec::new(), 0);
+    for string in strings {
+        let argument = NamedValue {
+            name: parameter.name().to_owned(),
+            value: Some(Value { kind: Some(Kind::Text(string.clone())) }),
+        };
+        let bound = match definition.bind(&[argument]) {
+            Ok(bound) => bound,
+            Err(ArgumentError::Unfit { name, .. }) if name == parameter.name() => continue,
+            Err(other) => {
+                offences.push(other.to_string());
+                continue;
+            }
+        };
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || ":_.@\\-".contains(c);
+        if !string.chars().all(is_plain) || string.starts_with('-') {
+            offences.push(format!("{string:?} is bound"));
+        }
+        let unit = unit.value(&bound).unwrap().to_owned();
+        let deed = Deed::Service { verb: Verb::Restart, unit: unit.clone() };
+        let answer =
+            runtime.block_on(run_action(&helper(), Action { deed, run_time: definition.limits().run_time }));
+        asked += 1;
+        let is_told = |message: &str| {
+            message.contains(&format!("the unit {unit} is not"))
+                || message.contains(&format!(" -- {unit}`: "))
+        };
+        match answer {
+            Err(QueryError::Script { message }) if is_told(&message) => {}
+            other => offences.push(format!("{string:?}: {other:?}")),
+        }
+    }
+    assert!(asked > 20 && asked < strings.len(), "{asked} strings passed the pattern");
+    (offences, asked)
 }
 
 fn bind(definition: &Definition, name: &str, string: &str) -> Result<Bound, ArgumentError> {
