@@ -128,7 +128,7 @@ impl Definition {
         &self.0.result
     }
 
-    /// Returns the SQL that the Switch aggregates the result table with.
+    /// Returns the SQL over the result table that sums it up. It is checked and signed; no Switch runs it yet.
     #[must_use]
     pub fn aggregate(&self) -> Option<&str> {
         self.0.aggregate.as_deref()
