@@ -359,11 +359,8 @@ impl Lab {
 
     /// Signs an order for everybody with the Switch's own key, and returns that key's thumbprint, too.
     pub(crate) fn order_by_switch(&self, number: u8) -> (Vec<u8>, Thumbprint) {
-        let content = self.order_content(number, |_| {});
-        (
-            sign(&content, ContentType::Order, &signer(&self.order_keys[0])),
-            self.order_keys[0].certificate.thumbprint(),
-        )
+        let (content, key) = (self.order_content(number, |_| {}), &self.order_keys[0]);
+        (sign(&content, ContentType::Order, &signer(key)), key.certificate.thumbprint())
     }
 
     /// Signs an order with both keys of the Switch, and returns their thumbprints, too.

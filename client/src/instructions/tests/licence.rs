@@ -50,7 +50,7 @@ fn g1_an_order_waits_no_longer_than_any_document_for_a_licence_that_does_not_com
     test.pass(30);
     test.machine.handle_timeout(test.now);
 
-    assert_eq!(test.effects(), ["intent 1", "acked 1", "start 1", "running 1", "run 1"]);
+    assert_eq!(test.effects(), ["ask licence", "intent 1", "acked 1", "start 1", "running 1", "run 1"]);
 }
 
 #[test]
