@@ -182,7 +182,7 @@ fn a_signature_has_one_timestamp_and_no_other_unsigned_attribute() {
     refuses("several unsigned attributes", &|attributes| {
         attributes.push(Attribute { oid: odd, values: SetOfVec::try_from(vec![null()]).unwrap() });
     });
-    refuses("several unsigned attributes", &|attributes| attributes.clear());
+    refuses("a set of unsigned attributes with none in it", &|attributes| attributes.clear());
     refuses("more than one timestamp of one signature", &|attributes| {
         let other = Any::from_der(&lab.stamper.token(b"another")).unwrap();
         attributes[0].values.insert(other).unwrap();
