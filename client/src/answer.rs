@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{DATE, HeaderValue, RETRY_AFTER};
+use muster_pki::text::is_misleading;
 
 /// Most characters of an answer's text that are logged.
 const TEXT_CHARS_MAX: usize = 256;
@@ -11,7 +12,7 @@ const TEXT_CHARS_MAX: usize = 256;
 /// Returns the beginning of an answer's text, for logs and people.
 pub(crate) fn text(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    text.trim().chars().filter(|character| !character.is_control()).take(TEXT_CHARS_MAX).collect()
+    text.trim().chars().filter(|character| !is_misleading(*character)).take(TEXT_CHARS_MAX).collect()
 }
 
 /// Returns how long the answer asks to stay away (RFC 9110 §10.2.3); none without the header. A date in it is counted from the
@@ -56,6 +57,7 @@ mod tests {
     #[test]
     fn a_foreign_text_is_short_and_forges_no_line() {
         assert_eq!(text(b" no room\nerror: \x1b[31m\n"), "no roomerror: [31m");
+        assert_eq!(text("no \u{202e}moor\u{200b}\u{e0041}".as_bytes()), "no moor");
         assert_eq!(text("ä".repeat(1_000).as_bytes()).chars().count(), TEXT_CHARS_MAX);
     }
 }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use muster_pki::text::escaped_json;
 use muster_proto::common::v1::NamedValue;
 use muster_proto::frame::{self, FrameError};
 use muster_proto::session::v1::{Event, Frame, frame::Body};
@@ -219,7 +220,8 @@ fn loaded(files: &ConfigFiles) -> Result<Config, ExitCode> {
 
 fn print_json(shown: &impl Serialize) -> ExitCode {
     match serde_json::to_string_pretty(shown) {
-        Ok(text) => print(&text),
+        // Some of it is a Switch's or a document's text.
+        Ok(text) => print(&escaped_json(&text)),
         Err(error) => exit::refuse(NAME, &error, exit::FAILURE),
     }
 }

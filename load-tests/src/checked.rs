@@ -1,5 +1,6 @@
 //! What `muster-load check` found, and how it is told.
 
+use muster_pki::text::printable;
 use serde::Serialize;
 
 use crate::history::{History, Place, Promise, Rule};
@@ -91,7 +92,7 @@ impl std::fmt::Display for Checked {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for broken in self.violations.iter().take(TOLD_MAX) {
             // A device's or an outbox's text must not drive the terminal.
-            writeln!(formatter, "{}", broken.text.replace(char::is_control, "?"))?;
+            writeln!(formatter, "{}", printable(&broken.text))?;
         }
         if self.violations.len() > TOLD_MAX {
             writeln!(formatter, "and {} more; `-o json` tells all", self.violations.len() - TOLD_MAX)?;

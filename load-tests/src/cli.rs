@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
+use muster_pki::text::escaped_json;
 
 use crate::ask::{self, AskOptions};
 use crate::checked::Checked;
@@ -175,7 +176,7 @@ fn check(export: &Path, promises: Option<&Path>, output: Format) -> anyhow::Resu
     }
     let checked = Checked::new(&History::read(&text), &promises);
     match output {
-        Format::Json => print(&serde_json::to_string_pretty(&checked)?)?,
+        Format::Json => print(&escaped_json(&serde_json::to_string_pretty(&checked)?))?,
         Format::Table => print(&checked.to_string())?,
     }
     Ok(if checked.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -13,6 +13,7 @@ mod path;
 use std::collections::BTreeSet;
 
 use muster_pki::Thumbprint;
+use muster_pki::text::is_misleading;
 use muster_proto::ids::Digest;
 use semver::Version;
 
@@ -286,7 +287,7 @@ impl std::fmt::Display for Listed {
 
 /// Words that people read in a table: on one line, and not without end.
 fn line(text: &str) -> String {
-    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let plain: String = text.chars().map(|c| if is_misleading(c) { ' ' } else { c }).collect();
     let mut line = plain.split_whitespace().collect::<Vec<_>>().join(" ");
     let end = (0..=LINE_BYTES_MAX.min(line.len())).rev().find(|at| line.is_char_boundary(*at));
     line.truncate(end.unwrap_or_default());
@@ -294,7 +295,7 @@ fn line(text: &str) -> String {
 }
 
 fn is_line(text: &str) -> bool {
-    text.len() <= LINE_BYTES_MAX && !text.chars().any(char::is_control)
+    text.len() <= LINE_BYTES_MAX && !text.chars().any(is_misleading)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use muster_pki::text::is_misleading;
 use muster_proto::common::v1::{NamedValue, value::Kind};
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::limits::{ENVELOPE_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
@@ -96,8 +97,8 @@ fn check_stop(order: &Order, own: InstructionId) -> Result<(), OrderError> {
     require(stopped.is_version_7(), "stops", stopped, "a UUID of version 7")?;
     require(stopped != own, "stops", stopped, "another instruction than its own")?;
     let (reason, bytes_max) = (&order.reason, REASON_BYTES_MAX);
-    let is_reason = reason.len() <= bytes_max && !reason.chars().any(char::is_control);
-    let wanted = format_args!("at most {bytes_max} bytes without control characters");
+    let is_reason = reason.len() <= bytes_max && !reason.chars().any(is_misleading);
+    let wanted = format_args!("at most {bytes_max} bytes without hidden characters");
     require(is_reason, "reason", format_args!("{reason:?}"), wanted)?;
     let none = "none in a stop";
     require(order.definition_name.is_empty(), "definition_name", &order.definition_name, none)?;
@@ -201,12 +202,12 @@ fn check_audience(audience: Option<&Audience>) -> Result<(), OrderError> {
 }
 
 fn text(name: &'static str, value: &str, bytes_max: usize) -> Result<(), OrderError> {
-    let is_valid = !value.is_empty() && value.len() <= bytes_max && !value.chars().any(char::is_control);
+    let is_valid = !value.is_empty() && value.len() <= bytes_max && !value.chars().any(is_misleading);
     require(
         is_valid,
         name,
         format_args!("{value:?}"),
-        format_args!("1 to {bytes_max} bytes without control characters"),
+        format_args!("1 to {bytes_max} bytes without hidden characters"),
     )
 }
 
@@ -242,6 +243,8 @@ mod tests {
         check_field("tenant", |order| order.tenant.clear());
         check_field("tenant", |order| order.tenant = "a".repeat(65));
         check_field("operator", |order| order.operator = "eve\n".to_owned());
+        check_field("operator", |order| order.operator = "a\u{202e}nn".to_owned());
+        check_field("tenant", |order| order.tenant = "ac\u{200b}me".to_owned());
         check_field("operator", |order| order.operator = "a".repeat(129));
         check_field("instruction", |order| order.instruction = vec![0; 15]);
         check_field("instruction", |order| order.instruction = vec![0; 16]);
@@ -318,7 +321,8 @@ mod tests {
         assert_eq!(stops(&order()), None);
 
         type Lie = (&'static str, fn(&mut Order));
-        let lies: [Lie; 13] = [
+        let lies: [Lie; 14] = [
+            ("reason", |stop| stop.reason = "a\u{202e}b".to_owned()),
             ("stops", |stop| stop.stops.truncate(15)),
             ("stops", |stop| stop.stops = vec![0; 16]),
             ("stops", |stop| stop.stops.clone_from(&stop.instruction)),

@@ -13,6 +13,7 @@ use serde_json::{Map, json};
 use crate::exit::{Exit, Failure};
 use crate::grid::{self, Form};
 
+use muster_pki::text::escaped_json;
 // A device's text must not drive the operator's terminal.
 pub(crate) use muster_pki::text::printable;
 
@@ -99,7 +100,7 @@ impl Table {
             }
             Format::Wide => print_line(&self.grid(&[], None).0),
             Format::Json => print_json(&serde_json::Value::Array(self.objects())),
-            Format::Jsonl => self.rows.iter().try_for_each(|row| print_line(&self.object(row).to_string())),
+            Format::Jsonl => self.rows.iter().try_for_each(|row| print_json_line(&self.object(row))),
             Format::Csv => self.print_csv(),
         }
     }
@@ -237,7 +238,7 @@ pub(crate) fn print_pairs(pairs: Vec<(String, Cell)>, format: Format) -> Result<
     if matches!(format, Format::Json | Format::Jsonl) {
         let object: Map<_, _> = pairs.into_iter().map(|(name, cell)| (name, cell.json)).collect();
         return match format {
-            Format::Jsonl => print_line(&serde_json::Value::Object(object).to_string()),
+            Format::Jsonl => print_json_line(&serde_json::Value::Object(object)),
             Format::Json | Format::Table | Format::Wide | Format::Csv => {
                 print_json(&serde_json::Value::Object(object))
             }
@@ -297,7 +298,37 @@ pub(crate) fn bar(bytes: u64, what: &'static str) -> ProgressBar {
 
 /// Prints one JSON document, indented.
 pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
-    print_line(&format!("{value:#}"))
+    print_line(&json_text(value, Layout::Indented))
+}
+
+/// Prints a JSON document on one line.
+pub(crate) fn print_json_line(value: &serde_json::Value) -> Result<(), Failure> {
+    print_line(&json_text(value, Layout::Line))
+}
+
+/// How a JSON document is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    Indented,
+    Line,
+}
+
+/// Spells what would mislead whoever looks at it as escapes, which mean the same to a program.
+fn json_text(value: &serde_json::Value, layout: Layout) -> String {
+    escaped_json(&match layout {
+        Layout::Indented => format!("{value:#}"),
+        Layout::Line => value.to_string(),
+    })
+}
+
+/// Prints a text of several lines, of which nothing drives the terminal or hides.
+pub(crate) fn print_text(text: &str) -> Result<(), Failure> {
+    print_line(&printable_lines(text))
+}
+
+fn printable_lines(text: &str) -> String {
+    let shown = |line: &str| line.split('\t').map(printable).collect::<Vec<_>>().join("\t");
+    text.lines().map(shown).collect::<Vec<_>>().join("\n")
 }
 
 /// Prints a line of output.
@@ -331,6 +362,23 @@ mod tests {
         assert_eq!(printable("\u{61c}\u{ad}\u{2060}\u{e0041}"), "\u{fffd}".repeat(4));
         let table = Table::new(["a\u{1b}]0;title\u{7}"]);
         assert!(!table.grid(&[], None).0.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn json_of_a_device_shows_nothing_that_misleads_and_means_the_same() {
+        let mut table = Table::new(["na\u{200b}me"]);
+        table.push(vec![Cell::text("a\u{202e}b\u{2066}\u{e0041}\u{1b}[2J\n\u{9b}")]);
+        let value = serde_json::Value::Array(table.objects());
+
+        for layout in [Layout::Indented, Layout::Line] {
+            let text = json_text(&value, layout);
+
+            let is_raw = |c: char| c != '\n' && muster_pki::text::is_misleading(c);
+            assert!(!text.contains(is_raw), "{text:?}");
+            assert_eq!(text.contains('\n'), layout == Layout::Indented);
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+        }
+        assert_eq!(printable_lines("a\n\tb\u{202e}\r\nc\u{1b}"), "a\n\tb\u{fffd}\nc\u{fffd}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use muster_pki::text::is_misleading;
 use regex_lite::Regex;
 
 /// A condition.
@@ -230,7 +231,8 @@ impl fmt::Display for Quoted<'_> {
                 '\n' => f.write_str("\\n")?,
                 '\r' => f.write_str("\\r")?,
                 '\t' => f.write_str("\\t")?,
-                c if c.is_control() => write!(f, "\\u{:04x}", u32::from(c))?,
+                // Beyond the first 65,536 characters the language has no escape: whoever shows an expression makes it printable.
+                c if is_misleading(c) && u32::from(c) <= 0xffff => write!(f, "\\u{:04x}", u32::from(c))?,
                 c => write!(f, "{c}")?,
             }
         }

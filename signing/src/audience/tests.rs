@@ -223,6 +223,14 @@ fn a_mistake_of_types_says_where_and_what_would_do() {
 }
 
 #[test]
+fn an_expression_is_printed_with_escapes_for_what_would_mislead() {
+    let printed = parsed("name == 'a\u{202e}b\u{200b}\u{7}'").node().to_string();
+
+    assert_eq!(printed, r#"name == "a\u202eb\u200b\u0007""#);
+    assert_eq!(parsed(&printed).node().to_string(), printed);
+}
+
+#[test]
 fn size_and_depth_are_bounded() {
     let deep = |depth: usize| format!("{}true{}", "(".repeat(depth), ")".repeat(depth));
 

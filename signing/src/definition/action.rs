@@ -103,6 +103,7 @@ fn is_unit(unit: &str) -> bool {
 
 fn is_path(path: &str) -> bool {
     let is_name = |name: &str| !matches!(name, "" | "." | "..") && name.len() <= NAME_BYTES_MAX;
+    // A file may have any name, and who wants one gone that hides something has to be able to say it: it is shown with escapes.
     let has_hidden = path.contains(char::is_control);
     !has_hidden
         && path.len() <= PATH_BYTES_MAX

@@ -227,16 +227,24 @@ fn g9_a_list_is_bounded_and_names_nothing_twice() {
 }
 
 #[test]
+fn a_line_of_a_list_has_nothing_that_hides_or_turns() {
+    for hidden in ["a\u{202e}b", "a\u{200b}b", "a\u{1b}b"] {
+        assert!(!is_line(hidden), "{hidden:?}");
+        assert_eq!(line(hidden), "a b");
+    }
+}
+
+#[test]
 fn what_a_foreign_list_says_is_repeated_in_errors_shortly_and_on_one_line() {
     let mut document = document();
     document["\u{1b}]0;x\u{7}".to_owned() + &"long".repeat(10_000)] = json!(1);
     let unknown = refused(&document);
     document = self::document();
-    document["packs"][0]["name"] = json!("\u{1b}[2J".to_owned() + &"long".repeat(10_000));
+    document["packs"][0]["name"] = json!("\u{1b}[2J\u{202e}".to_owned() + &"long".repeat(10_000));
     let named = refused(&document);
 
     for error in [unknown, named] {
-        assert!(error.len() < 1_000 && !error.chars().any(char::is_control), "{error}");
+        assert!(error.len() < 1_000 && !error.chars().any(is_misleading), "{error}");
     }
 }
 

@@ -194,7 +194,7 @@ async fn show(
                 shown.signer,
                 if shown.licensed { "licensed" } else { "unlicensed" }
             ));
-            output::print_line(text.trim_end())?;
+            output::print_text(text.trim_end())?;
         }
     }
     Ok(Exit::Ok)

@@ -62,7 +62,7 @@ async fn follow(operator: &Operator, device: String, after: u64) -> Result<Exit,
     let request = ListEventsRequest { device, after, limit: 0, follow: true };
     let mut stream = answered(operator.events().list_events(request)).await?;
     while let Some(response) = stream.message().await? {
-        output::print_line(&as_json(&response.event.unwrap_or_default()).to_string())?;
+        output::print_json_line(&as_json(&response.event.unwrap_or_default()))?;
     }
     Ok(Exit::Ok)
 }

@@ -15,7 +15,7 @@ pub(crate) async fn run(operator: &Operator) -> Result<Exit, Failure> {
     let mut stream = answered(operator.export().export(ExportRequest {})).await?;
     while let Some(response) = operator::next(&mut stream).await? {
         if let Some(record) = response.record {
-            output::print_line(&as_json(record).to_string())?;
+            output::print_json_line(&as_json(record))?;
         }
     }
     Ok(Exit::Ok)

@@ -74,7 +74,7 @@ async fn show(operator: &Operator, home: &Home, format: output::Format) -> Resul
     ];
     if matches!(format, output::Format::Table | output::Format::Wide) {
         output::note(&format!("# licence {} of {}, {}", licence.serial(), licence.licensee(), yes(&licence)));
-        output::print_line(text.trim_end())?;
+        output::print_text(text.trim_end())?;
         return Ok(Exit::Ok);
     }
     output::print_pairs(pairs.map(|(name, cell)| (name.to_owned(), cell)).to_vec(), format)?;

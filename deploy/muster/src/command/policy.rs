@@ -131,7 +131,7 @@ async fn show(operator: &Operator, home: &Home, serial: u64, format: Format) -> 
                 "# policy {serial} · signed by {} · for {audience} · {} follow it, {} are behind{superseded}",
                 shown.signer, shown.following, shown.behind
             ));
-            output::print_line(text.trim_end())?;
+            output::print_text(text.trim_end())?;
         }
         Format::Json | Format::Jsonl | Format::Csv => {
             let table = table();

@@ -145,9 +145,34 @@ fn shown(bytes: &[u8]) -> String {
 
 /// Characters with those escaped that are none to look at, or change the order of others.
 pub(super) fn escaped(characters: impl Iterator<Item = char>) -> String {
-    let is_hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{61c}' | '\u{feff}')
-    };
-    characters.map(|c| if is_hidden(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+    characters
+        .map(|c| if is_misleading(c) { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
+}
+
+/// The rule of every other part, `muster_pki::text::is_misleading`. This crate uses none of them, so that the helper holds nothing but
+/// what it needs; a test holds the two together.
+fn is_misleading(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{3164}' | '\u{fe00}'..='\u{fe0d}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_script_says_is_escaped_by_the_rule_of_every_other_part() {
+        for c in '\0'..=char::MAX {
+            assert_eq!(is_misleading(c), muster_pki::text::is_misleading(c), "{c:?}");
+        }
+        let said: String = escaped("a\u{202e}b\u{ad}\u{e0041}\u{1b}c\u{e4}".chars());
+        assert_eq!(said, "a\\u{202e}b\\u{ad}\\u{e0041}\\u{1b}c\u{e4}");
+        assert_eq!(shown("\u{2067}no".as_bytes()), "\\u{2067}no");
+    }
 }
