@@ -1,6 +1,8 @@
 //! Addresses as people type them, checked before they are kept.
 
 use muster_pki::CrlUrl;
+use muster_pki::text::is_misleading;
+use muster_signing::order::TENANT_BYTES_MAX;
 use rustls_pki_types::ServerName;
 
 /// A port where nothing listens.
@@ -79,6 +81,17 @@ pub(crate) fn context_name(text: &str) -> Result<String, String> {
     }
 }
 
+/// Checks the name of an organisation, as orders and licences have it. Nothing stands for none.
+pub(crate) fn tenant(text: &str) -> Result<String, String> {
+    if text.len() <= TENANT_BYTES_MAX && !text.chars().any(is_misleading) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "expected at most {TENANT_BYTES_MAX} bytes without hidden characters, as the licence has it"
+        ))
+    }
+}
+
 /// Takes a URL of one scheme apart; `default_port` is the scheme's.
 pub(crate) fn url(scheme: &str, default_port: u16, text: &str) -> Result<Url, String> {
     let rest = text
@@ -86,7 +99,7 @@ pub(crate) fn url(scheme: &str, default_port: u16, text: &str) -> Result<Url, St
         .and_then(|rest| rest.strip_prefix("://"))
         .ok_or_else(|| format!("it does not begin with {scheme}://"))?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    if text.contains(['?', '#', '@']) || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+    if text.contains(['?', '#', '@']) || text.contains(|c: char| c.is_whitespace() || is_misleading(c)) {
         return Err("a user, query, fragment or space does not belong there".to_owned());
     }
     let (host, port) = split(authority)?;
@@ -225,6 +238,14 @@ mod tests {
         }
         for bad in ["127.0.0.1:4002", "https://a:4002", "http://a:4002/metrics", "zzz"] {
             assert!(admin(bad).unwrap_err().contains("such as http://127.0.0.1:4002"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_organisation_has_the_name_that_an_order_may_have() {
+        assert!(tenant("").is_ok() && tenant(&"a".repeat(64)).is_ok());
+        for bad in [&"a".repeat(65), "a\n", "ac\u{200b}me"] {
+            assert!(tenant(bad).is_err(), "{bad:?}");
         }
     }
 

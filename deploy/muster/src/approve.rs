@@ -21,8 +21,9 @@ use crate::exit::{Exit, Failure};
 use crate::home::Home;
 use crate::issue::verified_definition;
 use crate::operator::{Operator, answered};
-use crate::order_check::CLOCK_SLACK_MS;
+use crate::order_check::{CLOCK_SLACK_MS, rooted};
 use crate::output;
+use crate::seen;
 use crate::submit::RESUBMIT_PAUSE;
 
 /// How often an order is signed anew since somebody else's approval came first: there can be no more.
@@ -65,8 +66,10 @@ pub(crate) async fn fetch(operator: &Operator, home: &Home, id: InstructionId) -
     let order = order::decode(&verified.content).map_err(|error| {
         Failure::denied(format!("the Switch holds an order that does not decode: {error}"))
     })?;
-    let definition = verified_definition(home, &prepared.definition)?;
-    check(&order, id, &definition, &prepared.definition, now_ms())?;
+    let authored = verified_definition(home, &prepared.definition)?;
+    check(&order, id, &authored.definition, &prepared.definition, now_ms())?;
+    seen::hold(operator, home, &order, &authored).await?;
+    let definition = authored.definition;
     let (content, signers) = (verified.content, verified.signers);
     Ok(Standing::Lacks(Box::new(ToApprove { envelope, content, order, definition, signers })))
 }
@@ -170,6 +173,11 @@ fn check(
         ("the definition", hex::encode(&order.definition_digest), digest),
         ("the name", order.definition_name.clone(), definition.name().to_string()),
         ("the version", order.definition_version.clone(), definition.version().to_string()),
+        (
+            "the members root",
+            rooted(&order.audience.clone().unwrap_or_default()).to_owned(),
+            "there".to_owned(),
+        ),
     ];
     for (what, got, wanted) in compared {
         if got != wanted {
@@ -187,6 +195,8 @@ fn check(
 
 #[cfg(test)]
 mod tests {
+    use muster_proto::order::v1::Audience;
+
     use super::*;
 
     const NOW: i64 = 1_800_000_000_000;
@@ -205,6 +215,7 @@ mod tests {
             definition_digest: envelope::digest(ENVELOPE).to_vec(),
             not_before_ms: NOW - 60_000,
             expires_at_ms: NOW + 60_000,
+            audience: Some(Audience { members_root: vec![7; 32], members_count: 1, ..Audience::default() }),
             ..Order::default()
         };
         let verdict = |order: &Order| {
@@ -213,7 +224,8 @@ mod tests {
         assert_eq!(verdict(&order), Ok(()));
 
         type Lie = (&'static str, fn(&mut Order));
-        let lies: [Lie; 8] = [
+        let lies: [Lie; 9] = [
+            ("the members root", |order| order.audience = Some(Audience::default())),
             ("the instruction", |order| order.instruction[15] = 2),
             ("the definition", |order| order.definition_digest[0] ^= 1),
             ("the name", |order| order.definition_name = "Muster-Process-Top".to_owned()),

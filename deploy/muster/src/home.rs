@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! contexts.toml            where the Switches are, and which one is current
+//! seen/CONTEXT.toml        the organisation, the highest licence and the highest number of an order that were seen there
 //! trust/servers.crl        CRLs of the CAs of servers, PEM or DER, if one has them: a server that one revokes is refused
 //! trust/ROLE.pem           roots, one file a role: devices, operators, services, servers, authors, orders, licences,
 //!                          policies, timestamps
@@ -69,6 +70,9 @@ pub(crate) struct Context {
     /// `http://host:port` of the Switch's admin address, where it can be reached.
     #[serde(default)]
     pub(crate) admin: String,
+    /// The organisation whose orders may be signed there; empty: the one of the first order.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) tenant: String,
 }
 
 impl Home {
@@ -241,12 +245,7 @@ mod tests {
     fn refused(current: &str, known: &[&str], typed: Option<&str>) -> String {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::locate(Some(folder.path().to_owned())).unwrap();
-        let context = |name: &&str| Context {
-            name: (*name).to_owned(),
-            switch: "localhost:4001".to_owned(),
-            background_channel: String::new(),
-            admin: String::new(),
-        };
+        let context = |name: &&str| Context { name: (*name).to_owned(), ..crate::fake_switch::context() };
         let contexts = known.iter().map(context).collect();
         home.save_contexts(&Contexts { current: current.to_owned(), contexts }).unwrap();
         home.context(typed).unwrap_err().to_string()

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use muster_pki::{Facts, Role};
+use muster_pki::{Certificate, Facts, Role, Thumbprint};
 use muster_proto::common::v1::{ColumnType, NamedValue, TargetState};
 use muster_proto::operator::v1::watch_instruction_response::Update;
 use muster_proto::operator::v1::{
@@ -14,7 +14,7 @@ use muster_proto::operator::v1::{
 };
 use muster_proto::order::v1::Order;
 use muster_signing::definition::Definition;
-use muster_signing::envelope::{self, ContentType};
+use muster_signing::envelope::{self, ContentType, Verified};
 use rustls_pki_types::UnixTime;
 
 use crate::clock::now_ms;
@@ -23,6 +23,7 @@ use crate::home::Home;
 use crate::operator::{Operator, answered};
 use crate::order_check::{self, Asked};
 use crate::output::{self, Cell, Table};
+use crate::seen;
 
 /// What the operator wants to issue.
 #[derive(Debug, Clone)]
@@ -68,7 +69,7 @@ pub(crate) async fn prepare(operator: &Operator, home: &Home, wish: &Wish) -> Re
         gather_ms: wish.gather.map_or(0, |gather| u64::try_from(gather.as_millis()).unwrap_or(u64::MAX)),
     };
     let prepared = answered(operator.instructions().prepare_instruction(request)).await?;
-    let definition = verified_definition(home, &prepared.definition)?;
+    let authored = verified_definition(home, &prepared.definition)?;
     let bytes = prepared.order.clone();
     let order = muster_signing::order::decode(&bytes).map_err(|error| {
         Failure::denied(format!("the Switch prepared an order that does not decode: {error}"))
@@ -77,13 +78,14 @@ pub(crate) async fn prepare(operator: &Operator, home: &Home, wish: &Wish) -> Re
         wish,
         arguments: &arguments,
         operator: operator.name(),
-        definition: &definition,
+        definition: &authored.definition,
         definition_envelope: &prepared.definition,
         targets: prepared.targets,
         now_ms: now_ms(),
     };
     order_check::check(&order, &asked)?;
-    Ok(Checked { bytes, order, definition, prepared })
+    seen::hold(operator, home, &order, &authored).await?;
+    Ok(Checked { bytes, order, definition: authored.definition, prepared })
 }
 
 /// The name of the platform's free question.
@@ -95,7 +97,7 @@ async fn typed_arguments(operator: &Operator, home: &Home, wish: &Wish) -> Resul
         version: wish.version.clone(),
     };
     let found = answered(operator.definitions().get_definition(request)).await?;
-    let definition = verified_definition(home, &found.envelope)?;
+    let definition = verified_definition(home, &found.envelope)?.definition;
     wish.arguments
         .iter()
         .map(|(name, text)| {
@@ -112,19 +114,41 @@ fn text_argument(name: &str, value: &str) -> NamedValue {
     NamedValue { name: name.to_owned(), value: Some(Value { kind: Some(Kind::Text(value.to_owned())) }) }
 }
 
+/// A definition whose signature was verified here.
+#[derive(Debug)]
+pub(crate) struct Authored {
+    /// What it says.
+    pub(crate) definition: Definition,
+    /// Whose key signed it.
+    pub(crate) author: Thumbprint,
+    /// When at the latest, by a timestamp.
+    pub(crate) stamped_at: Option<UnixTime>,
+}
+
 /// Verifies a definition's signature against the home's author roots, and parses it.
-pub(crate) fn verified_definition(home: &Home, bytes: &[u8]) -> Result<Definition, Failure> {
-    let text = verified_definition_text(home, bytes)?;
-    Definition::parse(&text).map_err(|error| Failure::denied(format!("the definition: {error}")))
+pub(crate) fn verified_definition(home: &Home, bytes: &[u8]) -> Result<Authored, Failure> {
+    let Verified { content, signers, stamped_at, .. } = verified(home, bytes)?;
+    let definition = Definition::parse(&utf8(content)?)
+        .map_err(|error| Failure::denied(format!("the definition: {error}")))?;
+    let author = signers.first().map(Certificate::thumbprint);
+    let author = author.ok_or_else(|| Failure::denied("the definition: nobody signed it"))?;
+    Ok(Authored { definition, author, stamped_at })
 }
 
 /// Verifies a definition's signature against the home's author roots; returns the authored text.
 pub(crate) fn verified_definition_text(home: &Home, bytes: &[u8]) -> Result<String, Failure> {
+    utf8(verified(home, bytes)?.content)
+}
+
+fn verified(home: &Home, bytes: &[u8]) -> Result<Verified, Failure> {
     let roots = home.document_roots("authors")?;
     let facts = Facts::at(UnixTime::now());
-    let verified = envelope::verify(bytes, ContentType::Definition, Role::Author, &roots.anchors(), &facts)
-        .map_err(|error| Failure::denied(format!("the definition's signature: {error}")))?;
-    String::from_utf8(verified.content)
+    envelope::verify(bytes, ContentType::Definition, Role::Author, &roots.anchors(), &facts)
+        .map_err(|error| Failure::denied(format!("the definition's signature: {error}")))
+}
+
+fn utf8(content: Vec<u8>) -> Result<String, Failure> {
+    String::from_utf8(content)
         .map_err(|error| Failure::denied(format!("the definition is not UTF-8: {error}")))
 }
 

@@ -11,6 +11,8 @@ mod command;
 mod dev;
 mod exchange;
 mod exit;
+#[cfg(test)]
+mod fake_switch;
 mod grid;
 mod home;
 mod issue;
@@ -20,6 +22,7 @@ mod order_key;
 mod output;
 mod pki_home;
 mod provision;
+mod seen;
 mod stop;
 mod submit;
 

@@ -80,6 +80,7 @@ async fn within<T>(most: Duration, call: impl Future<Output = Result<T, Status>>
 pub(crate) struct Operator {
     channel: Channel,
     name: String,
+    context: Context,
 }
 
 impl Operator {
@@ -116,7 +117,12 @@ impl Operator {
             Failure::unreachable(format!("the Switch at {}: {error}", context.switch))
                 .with_next("muster doctor")
         })?;
-        Ok(Self { channel, name })
+        Ok(Self { channel, name, context: context.clone() })
+    }
+
+    /// The context of the Switch.
+    pub(crate) const fn context(&self) -> &Context {
+        &self.context
     }
 
     /// The name in the operator's certificate, as orders carry it: first dNSName, else CN.
@@ -127,7 +133,8 @@ impl Operator {
     /// An operator who already has a channel.
     #[cfg(test)]
     pub(crate) fn over(channel: Channel) -> Self {
-        Self { channel, name: "alice".to_owned() }
+        let context = crate::fake_switch::context();
+        Self { channel, name: "alice".to_owned(), context }
     }
 
     /// Instructions.
@@ -527,12 +534,7 @@ mod tests {
             drop(stream.read_to_end(&mut unread).await);
         })
         .await;
-        let context = Context {
-            name: "test".to_owned(),
-            switch: address,
-            background_channel: String::new(),
-            admin: String::new(),
-        };
+        let context = Context { switch: address, ..crate::fake_switch::context() };
         let asking = async {
             let operator = Operator::connect_with(&home, &context, patience).await?;
             let request = muster_proto::operator::v1::GetStatusRequest {};

@@ -1,10 +1,32 @@
 //! Holds an order that the Switch prepared against what the operator typed, before it is signed.
 //!
-//! The first difference refuses it: a Switch that changes what an operator asked for is broken, or lies.
+//! The first difference refuses it: a Switch that changes what an operator asked for is broken, or lies. What of an order nobody types is
+//! held by [`crate::seen`]; a stop by [`crate::stop`]; an order to approve, which somebody else has signed, by [`crate::approve`].
+//! Decoding has bounded every field before ([`muster_signing::order`]).
+//!
+//! | field | of an order that is issued | of one that is approved | of a stop |
+//! |---|---|---|---|
+//! | `tenant` | what the context is for, and the Switch's licence | the same | what the context is for, if anything has told that |
+//! | `instruction` | made by now (a later time would have devices start it once more); else any: a known one starts nothing | what was typed | any: a known one stops nothing else |
+//! | `definition_name` | what was typed, and the definition | the definition, which is shown | none: decoding |
+//! | `definition_version` | the definition, and what was typed if it was; licensed | the definition, which is shown; licensed | none: decoding |
+//! | `definition_digest` | the definition, which an author signed, and the licence binds to its prefix | the same | none: decoding |
+//! | `licence_serial` | the Switch's licence, and that none later was seen | the same | any: no device asks for a licence |
+//! | `arguments` | what was typed, and the definition's parameters | the parameters; they are shown | none: decoding |
+//! | `audience` | its three fields | its three fields | empty: decoding |
+//! | `expression` | what was typed | it is shown | none: decoding |
+//! | `members_root` | that there is one: without it, whoever connects later would be in it. Its leaves only the Switch knows; each device proves its own place | the same | none: decoding |
+//! | `members_count` | the number that is shown, and typed for an action | it is shown, and typed | none: decoding |
+//! | `not_before_ms` | not later than now | the same | the same |
+//! | `expires_at_ms` | not later than asked for | later than now; at most 7 days after the start | later than now; at most 7 days after the start |
+//! | `sequence` | not far beyond the highest that was seen | the same | the same |
+//! | `operator` | the name in one's own certificate | it is shown beside the names of those who signed | the name in one's own certificate |
+//! | `stops` | none: such an order has no definition | none | what was typed |
+//! | `reason` | none: decoding | none: decoding | what was typed |
 
 use muster_proto::common::v1::NamedValue;
 use muster_proto::ids::InstructionId;
-use muster_proto::order::v1::Order;
+use muster_proto::order::v1::{Audience, Order};
 use muster_signing::definition::Definition;
 use muster_signing::envelope;
 
@@ -52,6 +74,7 @@ pub(crate) fn check(order: &Order, asked: &Asked<'_>) -> Result<(), Failure> {
         ("the order's definition", order.definition_name.clone(), wish.definition.clone()),
         ("the order's version", order.definition_version.clone(), version.clone()),
         ("the audience", format!("`{}`", audience.expression), format!("`{}`", wish.audience)),
+        ("the members root", rooted(&audience).to_owned(), "there".to_owned()),
         ("the number of targets", text(&audience.members_count), text(&asked.targets)),
         ("the operator", order.operator.to_lowercase(), asked.operator.to_lowercase()),
         (
@@ -67,6 +90,11 @@ pub(crate) fn check(order: &Order, asked: &Asked<'_>) -> Result<(), Failure> {
     }
     check_window(order, asked)?;
     definition.bind(&order.arguments).map(drop).map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// Whether an audience is one of devices that were counted.
+pub(crate) fn rooted(audience: &Audience) -> &'static str {
+    if audience.members_root.is_empty() { "missing" } else { "there" }
 }
 
 /// An order begins now and ends when the operator, or the definition's default, says. The Switch must not be able to put
@@ -109,7 +137,6 @@ mod tests {
     use std::time::Duration;
 
     use muster_proto::common::v1::{Value, value::Kind};
-    use muster_proto::order::v1::Audience;
 
     use super::*;
 
@@ -134,8 +161,8 @@ mod tests {
             arguments: vec![port(22)],
             audience: Some(Audience {
                 expression: "cpus > 2".to_owned(),
+                members_root: vec![7; 32],
                 members_count: 3,
-                ..Audience::default()
             }),
             instruction: id(NOW),
             not_before_ms: NOW - MINUTE,
@@ -182,11 +209,12 @@ mod tests {
     #[test]
     fn a_switch_that_changes_anything_gets_no_signature() {
         type Lie = (&'static str, fn(&mut Order));
-        let lies: [Lie; 11] = [
+        let lies: [Lie; 12] = [
             ("the definition", |order| order.definition_digest[0] ^= 1),
             ("the order's definition", |order| order.definition_name = "Muster-Process-Top".to_owned()),
             ("the order's version", |order| order.definition_version = "2.0.0".to_owned()),
             ("the audience", |order| order.audience.as_mut().unwrap().expression.clear()),
+            ("the members root", |order| order.audience.as_mut().unwrap().members_root.clear()),
             ("the number of targets", |order| order.audience.as_mut().unwrap().members_count = 4),
             ("the operator", |order| order.operator = "eve".to_owned()),
             ("the arguments", |order| order.arguments = vec![port(23)]),
@@ -202,6 +230,22 @@ mod tests {
             let refused = verdict(&order).unwrap_err();
 
             assert!(refused.contains(what) && refused.contains("nothing was signed"), "{what}: {refused}");
+        }
+    }
+
+    #[test]
+    fn every_field_of_an_order_has_a_row_that_says_what_holds_it() {
+        let proto = include_str!("../../../proto/muster/order/v1/order.proto");
+        let table = include_str!("order_check.rs");
+        let fields: Vec<&str> = proto
+            .lines()
+            .filter_map(|line| line.split("//").next()?.trim().strip_suffix(';')?.rsplit_once(" = "))
+            .filter_map(|(declared, number)| number.parse::<u32>().ok().and(declared.rsplit(' ').next()))
+            .collect();
+
+        assert_eq!(fields.len(), 17, "{fields:?}");
+        for field in fields {
+            assert!(table.contains(&format!("//! | `{field}` |")), "no row for {field}");
         }
     }
 }

@@ -175,7 +175,7 @@ pub(crate) fn renew(home: &Home, tenant: &str, revoked: Revoked, now: UnixTime) 
 }
 
 /// The home's licence, if its signature holds.
-fn held_licence(home: &Home, now: UnixTime) -> Option<Licence> {
+pub(crate) fn held_licence(home: &Home, now: UnixTime) -> Option<Licence> {
     let bytes = std::fs::read(home.path("licence.cms")).ok()?;
     let roots = home.document_roots("licences").ok()?;
     let facts = Facts::at(now);

@@ -19,6 +19,7 @@ use crate::operator::{Operator, answered};
 use crate::order_check::CLOCK_SLACK_MS;
 use crate::order_key;
 use crate::output;
+use crate::seen;
 use crate::submit::RESUBMIT_PAUSE;
 
 /// What an instruction was when it was to be stopped.
@@ -48,6 +49,7 @@ pub(crate) async fn stop(
         Failure::denied(format!("the Switch prepared a stop that does not decode: {error}"))
     })?;
     check(&stop, id, reason, operator.name(), now_ms())?;
+    seen::hold_stop(operator, home, &stop).await?;
     let envelope = envelope::sign(&prepared.order, ContentType::Order, &signer, UnixTime::now())
         .map_err(|error| Failure::denied(format!("sign the stop: {error}")))?;
     submit(operator, envelope, id).await

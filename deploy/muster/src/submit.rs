@@ -127,129 +127,18 @@ mod tests {
     use std::net::TcpListener;
 
     use hyper_util::rt::TokioIo;
-    use muster_proto::operator::v1 as api;
-    use muster_proto_grpc::operator::v1::instruction_service_server::{
-        InstructionService, InstructionServiceServer,
-    };
+    use muster_proto_grpc::operator::v1::instruction_service_server::InstructionServiceServer;
     use tokio::runtime::Runtime;
     use tokio::sync::mpsc;
-    use tonic::codegen::{BoxStream, tokio_stream};
+    use tonic::Status;
     use tonic::transport::server::TcpIncoming;
     use tonic::transport::{Endpoint, Server, Uri};
-    use tonic::{Request, Response, Status};
 
     use super::*;
+    use crate::fake_switch::{FakeSwitch, ID, Manner};
     use crate::issue;
 
-    const ID: &str = "0197a6c8-0000-7000-8000-000000000001";
     const PATIENCE: Duration = Duration::from_secs(30);
-
-    /// What a Switch does with an order.
-    #[derive(Clone, Copy, PartialEq, Eq)]
-    enum Manner {
-        Answers,
-        /// It takes it in, and nobody hears of it.
-        Hangs,
-        /// It has none that waits.
-        Forgot,
-    }
-
-    /// A Switch that tells what it was asked: an order's envelope and key, or the id that is watched.
-    struct FakeSwitch {
-        manner: Manner,
-        asked: mpsc::Sender<[Vec<u8>; 2]>,
-    }
-
-    #[tonic::async_trait]
-    impl InstructionService for FakeSwitch {
-        type WatchInstructionStream = BoxStream<api::WatchInstructionResponse>;
-
-        async fn submit_instruction(
-            &self,
-            request: Request<SubmitInstructionRequest>,
-        ) -> Result<Response<api::SubmitInstructionResponse>, Status> {
-            let SubmitInstructionRequest { envelope, idempotency_key } = request.into_inner();
-            self.asked.send([envelope, idempotency_key.into_bytes()]).await.unwrap();
-            if self.manner == Manner::Hangs {
-                std::future::pending::<()>().await;
-            }
-            if self.manner == Manner::Forgot {
-                return Err(Status::aborted("order is not one that waits here; prepare it again"));
-            }
-            Ok(Response::new(api::SubmitInstructionResponse { instruction: ID.to_owned() }))
-        }
-
-        async fn watch_instruction(
-            &self,
-            request: Request<api::WatchInstructionRequest>,
-        ) -> Result<Response<Self::WatchInstructionStream>, Status> {
-            self.asked.send([request.into_inner().instruction.into_bytes(), Vec::new()]).await.unwrap();
-            Ok(Response::new(Box::pin(tokio_stream::pending())))
-        }
-
-        async fn prepare_instruction(
-            &self,
-            _: Request<api::PrepareInstructionRequest>,
-        ) -> Result<Response<api::PrepareInstructionResponse>, Status> {
-            Err(Status::unimplemented("prepare"))
-        }
-
-        async fn prepare_approval(
-            &self,
-            _: Request<api::PrepareApprovalRequest>,
-        ) -> Result<Response<api::PrepareApprovalResponse>, Status> {
-            Err(Status::unimplemented("prepare approval"))
-        }
-
-        async fn submit_approval(
-            &self,
-            _: Request<api::SubmitApprovalRequest>,
-        ) -> Result<Response<api::SubmitApprovalResponse>, Status> {
-            Err(Status::unimplemented("submit approval"))
-        }
-
-        async fn prepare_stop(
-            &self,
-            _: Request<api::PrepareStopRequest>,
-        ) -> Result<Response<api::PrepareStopResponse>, Status> {
-            Err(Status::unimplemented("prepare stop"))
-        }
-
-        async fn submit_stop(
-            &self,
-            _: Request<api::SubmitStopRequest>,
-        ) -> Result<Response<api::SubmitStopResponse>, Status> {
-            Err(Status::unimplemented("submit stop"))
-        }
-
-        async fn get_instruction(
-            &self,
-            _: Request<api::GetInstructionRequest>,
-        ) -> Result<Response<api::GetInstructionResponse>, Status> {
-            Err(Status::unimplemented("get"))
-        }
-
-        async fn list_instructions(
-            &self,
-            _: Request<api::ListInstructionsRequest>,
-        ) -> Result<Response<api::ListInstructionsResponse>, Status> {
-            Err(Status::unimplemented("list"))
-        }
-
-        async fn list_results(
-            &self,
-            _: Request<api::ListResultsRequest>,
-        ) -> Result<Response<api::ListResultsResponse>, Status> {
-            Err(Status::unimplemented("results"))
-        }
-
-        async fn list_targets(
-            &self,
-            _: Request<api::ListTargetsRequest>,
-        ) -> Result<Response<api::ListTargetsResponse>, Status> {
-            Err(Status::unimplemented("targets"))
-        }
-    }
 
     /// A place for Switches, one after the other.
     struct Place {
@@ -270,7 +159,8 @@ mod tests {
         fn start(&self, manner: Manner) -> Runtime {
             let runtime = Runtime::new().unwrap();
             let listener = self.listener.try_clone().unwrap();
-            let service = InstructionServiceServer::new(FakeSwitch { manner, asked: self.ask.clone() });
+            let switch = FakeSwitch { manner, asked: Some(self.ask.clone()), ..FakeSwitch::default() };
+            let service = InstructionServiceServer::new(switch);
             runtime.spawn(async move {
                 let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener).unwrap());
                 Server::builder().add_service(service).serve_with_incoming(incoming).await

@@ -23,7 +23,8 @@ pub(crate) enum Ctx {
     },
     /// Add or replace a context, and make it the current one
     #[command(after_help = "Example:\n  muster ctx add production --switch switch.example.org:4001 \\\n    \
-        --background-channel https://background.example.org:4443/Background/v1")]
+        --background-channel https://background.example.org:4443/Background/v1 --tenant acme\n\n\
+        What was seen of the Switch before, under the same name, is kept: its organisation, and the highest licence. `muster ctx remove` forgets it.")]
     Add {
         /// Its name
         #[arg(value_parser = address::context_name)]
@@ -37,6 +38,9 @@ pub(crate) enum Ctx {
         /// Admin address of the Switch, such as http://127.0.0.1:4002
         #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, value_parser = address::admin)]
         admin: String,
+        /// The organisation whose orders may be signed there; without it, the one of the first order
+        #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, value_parser = address::tenant)]
+        tenant: String,
     },
     /// Forget a context
     #[command(after_help = "Examples:\n  muster ctx remove staging")]

@@ -71,9 +71,6 @@ async fn issue_and_show(
     if options.what_if {
         return show_what_if(&checked, options.output);
     }
-    if checked.prepared.targets == 0 {
-        return Err(no_target(wish));
-    }
     if consent == Consent::ForActions && checked.definition.kind() == Kind::Action {
         let what = format!("{} is an action", checked.order.definition_name);
         output::confirm_count(&what, checked.prepared.targets)?;
@@ -98,14 +95,6 @@ async fn issue_and_show(
     let outcome = outcome.map_err(|failure| failure.after_submit(&id))?;
     show(&id, &outcome, options.output, Detail::Answer)?;
     Ok(outcome.exit())
-}
-
-fn no_target(wish: &Wish) -> Failure {
-    let message = match wish.audience.as_str() {
-        "" => "the Switch knows no device yet, so nothing was sent".to_owned(),
-        expression => format!("no device matches `{expression}`, so nothing was sent"),
-    };
-    Failure::new(Exit::Partial, message).with_next("muster client list")
 }
 
 /// Prints what would be sent: words for people, one object or row for programs.

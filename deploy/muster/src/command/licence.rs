@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use muster_pki::{Facts, Role, UnixTime};
+use muster_pki::UnixTime;
 use muster_proto::operator::v1::{GetLicenceRequest, ImportLicenceRequest};
-use muster_signing::envelope::{self, ContentType};
 use muster_signing::licence::Licence as Document;
 use serde_json::json;
 
@@ -13,6 +12,7 @@ use crate::exit::{Exit, Failure};
 use crate::home::{Home, read_file};
 use crate::operator::{Operator, answered};
 use crate::output::{self, Cell};
+use crate::seen;
 
 /// Runs a verb.
 pub(crate) async fn run(operator: &Operator, home: &Home, verb: Licence) -> Result<Exit, Failure> {
@@ -45,23 +45,8 @@ pub(crate) async fn is_held(operator: &Operator) -> Result<bool, Failure> {
     Ok(!answered(operator.licence().get_licence(GetLicenceRequest {})).await?.envelope.is_empty())
 }
 
-/// The licence that the Switch holds, and its text, verified by the roots of the home.
-pub(super) async fn held(operator: &Operator, home: &Home) -> Result<Option<(Document, String)>, Failure> {
-    let held = answered(operator.licence().get_licence(GetLicenceRequest {})).await?.envelope;
-    if held.is_empty() {
-        return Ok(None);
-    }
-    let roots = home.document_roots("licences")?;
-    let facts = Facts::at(UnixTime::now());
-    let verified = envelope::verify(&held, ContentType::Licence, Role::Licensor, &roots.anchors(), &facts)
-        .map_err(|error| Failure::denied(format!("the licence's signature: {error}")))?;
-    let text = String::from_utf8(verified.content).map_err(|error| Failure::denied(error.to_string()))?;
-    let licence = Document::parse(&text).map_err(|error| Failure::denied(error.to_string()))?;
-    Ok(Some((licence, text)))
-}
-
 async fn show(operator: &Operator, home: &Home, format: output::Format) -> Result<Exit, Failure> {
-    let Some((licence, text)) = held(operator, home).await? else {
+    let Some((licence, text)) = seen::licence(operator, home).await? else {
         return Err(Failure::new(Exit::Refused, "the Switch holds no licence")
             .with_next("muster licence import FILE"));
     };

@@ -160,12 +160,8 @@ mod tests {
         let shutdown = Shutdown::new();
         let running = Box::pin(muster_background_channel::start(channel_config(&home), shutdown.clone()));
         let running = running.await.unwrap();
-        let context = Context {
-            name: "test".to_owned(),
-            switch: "localhost:1".to_owned(),
-            background_channel: format!("https://localhost:{}/Background/v1", running.addr().port()),
-            admin: String::new(),
-        };
+        let background_channel = format!("https://localhost:{}/Background/v1", running.addr().port());
+        let context = Context { background_channel, ..crate::fake_switch::context() };
         let file = folder.path().join("large.bin");
         std::fs::write(&file, vec![7; 4 << 20]).unwrap();
         let put = || {

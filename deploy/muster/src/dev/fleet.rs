@@ -163,6 +163,7 @@ impl Fleet {
             switch: addresses.operator(),
             background_channel: addresses.background_url(),
             admin: addresses.admin_url(),
+            tenant: self.tenant.clone(),
         };
         self.home.use_context(context.clone())?;
         let operator = Operator::connect(&self.home, &context).await?;

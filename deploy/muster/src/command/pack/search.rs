@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use crate::cli::PackSearch;
 use crate::command::definition::{self, More};
-use crate::command::licence;
 use crate::exchange::Source;
 use crate::exit::{Exit, Failure};
 use crate::home::{Context, Home};
 use crate::operator::Operator;
 use crate::output::{self, Cell, Table};
+use crate::seen;
 
 /// Definitions of a Switch that are looked through.
 const DEFINITIONS_MAX: u32 = 100_000;
@@ -89,7 +89,7 @@ impl Known {
         }
         let held = definitions.into_iter().map(|shown| (shown.digest, shown.licensed)).collect();
         // A home without the roots of licences can still tell what is imported.
-        let licence = licence::held(&operator, home).await.ok().flatten();
+        let licence = seen::licence(&operator, home).await.ok().flatten();
         Ok(Self { held: Some(held), licence: licence.map(|(licence, _)| licence) })
     }
 

@@ -1,0 +1,327 @@
+//! What a home has seen of the Switch of a context, and what is held against it before anything is signed.
+//!
+//! For which organisation an order is, under which licence and under which number, nobody types. The Switch alone says it, so it is held
+//! against the licence, which a licensor signed, and against what earlier orders said: `seen/CONTEXT.toml` in the home, written
+//! before the signature is made.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use muster_pki::{Facts, Role, UnixTime};
+use muster_proto::operator::v1::GetLicenceRequest;
+use muster_proto::order::v1::Order;
+use muster_signing::envelope::{self, ContentType};
+use muster_signing::licence::Licence;
+use serde::{Deserialize, Serialize};
+
+use crate::address;
+use crate::clock::now_ms;
+use crate::exit::{Exit, Failure};
+use crate::home::{Context, Home, Secrecy};
+use crate::issue::Authored;
+use crate::operator::{Operator, answered};
+use crate::output;
+use crate::provision;
+
+/// The folder of a home with a file for each context.
+const FOLDER: &str = "seen";
+
+/// How many numbers of orders beyond one a millisecond are believed: many operators prepare at once, and the clocks of two looks may be
+/// seconds apart.
+const SEQUENCE_SLACK: u64 = 10_000;
+
+/// Between two tries to have the file for oneself.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// How often that is tried: whoever has it writes a small file.
+const LOCK_TRIES: u32 = 500;
+
+/// What was seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Seen {
+    /// For which organisation the orders are; empty: there was none yet.
+    tenant: String,
+    /// The highest serial of a licence of that organisation.
+    licence_serial: u64,
+    /// `host:port` of the Switch whose numbers the following are.
+    switch: String,
+    /// The highest number of an order,
+    sequence: u64,
+    /// and when it came, in milliseconds since 1970.
+    sequence_at_ms: i64,
+}
+
+/// What is known beside it.
+#[derive(Debug)]
+struct Known<'a> {
+    context: &'a Context,
+    /// The licence that lies in the home itself.
+    own_licence: Option<&'a Licence>,
+    /// The organisation that the home was made for.
+    own_tenant: Option<&'a str>,
+    now_ms: i64,
+}
+
+/// Holds an order that is to be signed, or approved, against what this home knows; remembers it.
+///
+/// # Errors
+/// What differs, or that it cannot be remembered; nothing may be signed then.
+pub(crate) async fn hold(
+    operator: &Operator,
+    home: &Home,
+    order: &Order,
+    authored: &Authored,
+) -> Result<(), Failure> {
+    let roots = home.roots("licences");
+    if !roots.exists() {
+        let told = format!("{} is not there: the licence of the Switch cannot be verified", roots.display());
+        return Err(Failure::usage(told).with_next("put the roots of the licensors there, in PEM"));
+    }
+    let Some((licence, _)) = licence(operator, home).await? else {
+        return Err(denied("the Switch holds no licence").with_next("muster licence import FILE"));
+    };
+    check_licence(order, authored, &licence, UnixTime::now())?;
+    with_seen(operator.context(), home, |seen, known| seen.with_order(order, &licence, known)).await
+}
+
+/// As [`hold`], of a stop, which no licence is asked for.
+pub(crate) async fn hold_stop(operator: &Operator, home: &Home, stop: &Order) -> Result<(), Failure> {
+    with_seen(operator.context(), home, |seen, known| seen.with_stop(stop, known)).await
+}
+
+/// Returns the licence that the Switch holds, and its text, verified by the roots of the home.
+pub(crate) async fn licence(operator: &Operator, home: &Home) -> Result<Option<(Licence, String)>, Failure> {
+    let held = answered(operator.licence().get_licence(GetLicenceRequest {})).await?.envelope;
+    if held.is_empty() {
+        return Ok(None);
+    }
+    let roots = home.document_roots("licences")?;
+    let facts = Facts::at(UnixTime::now());
+    let verified = envelope::verify(&held, ContentType::Licence, Role::Licensor, &roots.anchors(), &facts)
+        .map_err(|error| Failure::denied(format!("the licence's signature: {error}")))?;
+    let text = String::from_utf8(verified.content).map_err(|error| Failure::denied(error.to_string()))?;
+    let licence = Licence::parse(&text).map_err(|error| Failure::denied(error.to_string()))?;
+    Ok(Some((licence, text)))
+}
+
+/// The organisation whose orders a context takes, as far as it is known.
+pub(crate) fn tenant(home: &Home, context: &Context) -> String {
+    if !context.tenant.is_empty() {
+        return context.tenant.clone();
+    }
+    path(home, &context.name).and_then(|path| Seen::read(&path)).unwrap_or_default().tenant
+}
+
+/// Forgets what was seen of the Switch of a context.
+pub(crate) fn forget(home: &Home, context: &str) -> Result<(), Failure> {
+    // A context that was written by hand under a name that no file has was never used.
+    let Ok(path) = path(home, context) else { return Ok(()) };
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::new(Exit::Refused, format!("remove {}: {error}", path.display())))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// What an order needs of the licence alone: it is the one that the order names, and licenses what the order issues.
+fn check_licence(
+    order: &Order,
+    authored: &Authored,
+    licence: &Licence,
+    now: UnixTime,
+) -> Result<(), Failure> {
+    if licence.tenant() != order.tenant {
+        let (told, own) = (&order.tenant, licence.tenant());
+        return Err(denied(format!(
+            "the Switch prepared an order for the organisation {told:?}, and holds a licence for {own:?}"
+        ))
+        .with_next(RIGHT_SWITCH));
+    }
+    if !licence.is_valid_at(now) {
+        let told = format!("the Switch holds licence {}, which is not valid now", licence.serial());
+        return Err(denied(told).with_next("muster licence import FILE"));
+    }
+    if order.licence_serial != licence.serial() {
+        let (told, held) = (order.licence_serial, licence.serial());
+        return Err(denied(format!(
+            "the order is under licence {told}, and the licence of its Switch has the serial {held}"
+        ))
+        .with_next(
+            "the same command again, if a licence has just been imported; what waits for approvals is to be issued \
+             again\n   or: muster doctor   (is it the right Switch?)",
+        ));
+    }
+    let Authored { definition, author, stamped_at } = authored;
+    licence
+        .admits(definition.name(), definition.version(), author, *stamped_at)
+        .map_err(|error| denied(format!("the definition: {error}")).with_next("muster licence show"))
+}
+
+const RIGHT_SWITCH: &str = "muster doctor   (is it the right Switch?)";
+
+impl Seen {
+    fn read(path: &Path) -> Result<Self, Failure> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => toml::from_str(&text).map_err(|error| {
+                let told = format!("{}: {}", path.display(), error.to_string().trim_end());
+                denied(told).with_next(
+                    "muster ctx remove NAME, then muster ctx add NAME --tenant …, which begins anew",
+                )
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(denied(format!("{}: {error}", path.display()))),
+        }
+    }
+
+    /// Returns what is seen with an order that is to be signed; its licence is the one that it names.
+    fn with_order(&self, order: &Order, licence: &Licence, known: &Known<'_>) -> Result<Self, Failure> {
+        self.check_tenant(order, known)?;
+        let own = known.own_licence.filter(|own| own.tenant() == order.tenant).map_or(0, Licence::serial);
+        let seen = if self.tenant == order.tenant { self.licence_serial } else { 0 };
+        let highest = seen.max(own);
+        if licence.serial() < highest {
+            let told = licence.serial();
+            let name = &known.context.name;
+            return Err(denied(format!(
+                "the Switch holds licence {told}; this home has seen licence {highest}, and a serial never goes back"
+            ))
+            .with_next(format!(
+                "muster licence import FILE, with licence {highest} or a later one\n   or: muster ctx remove {name}, then \
+                 muster ctx add {name} …, if the licensor began anew"
+            )));
+        }
+        let numbered = self.with_sequence(order, known)?;
+        Ok(Self { tenant: order.tenant.clone(), licence_serial: licence.serial(), ..numbered })
+    }
+
+    /// Returns what is seen with a stop that is to be signed. It is not what tells of an organisation or a licence first: nothing but
+    /// the Switch's word stands behind it.
+    fn with_stop(&self, stop: &Order, known: &Known<'_>) -> Result<Self, Failure> {
+        self.check_tenant(stop, known)?;
+        self.with_sequence(stop, known)
+    }
+
+    /// The organisation that was told before: by who added the context, by the first order, or by who made the home.
+    fn tenant<'a>(&'a self, known: &Known<'a>) -> Option<&'a str> {
+        let told = |tenant: &'a str| Some(tenant).filter(|tenant| !tenant.is_empty());
+        told(&known.context.tenant).or(told(&self.tenant)).or(known.own_tenant)
+    }
+
+    fn check_tenant(&self, order: &Order, known: &Known<'_>) -> Result<(), Failure> {
+        let Some(wanted) = self.tenant(known).filter(|wanted| *wanted != order.tenant) else { return Ok(()) };
+        let name = &known.context.name;
+        Err(denied(format!(
+            "the Switch prepared an order for the organisation {}; context {name} is for {}",
+            json_text(&order.tenant),
+            json_text(wanted)
+        ))
+        .with_next(format!(
+            "muster ctx list   (is it the right Switch?)\n   or: muster ctx remove {name}, then muster ctx add {name} --tenant {} …, \
+             if that organisation is meant",
+            json_text(&order.tenant)
+        )))
+    }
+
+    /// Several operators share the numbers of a Switch, so that they can only be bounded. A Switch that was brought back from a copy
+    /// goes back, and a number too low harms nobody's order but its own. One beyond all others would leave no room for
+    /// those that come: whoever goes by the highest would take none of them.
+    fn with_sequence(&self, order: &Order, known: &Known<'_>) -> Result<Self, Failure> {
+        let switch = &known.context.switch;
+        let (last, at_ms) =
+            if self.switch == *switch { (self.sequence, self.sequence_at_ms) } else { (0, 0) };
+        let since_ms = u64::try_from(known.now_ms.saturating_sub(at_ms)).unwrap_or(0);
+        let most = last.saturating_add(since_ms).saturating_add(SEQUENCE_SLACK);
+        if order.sequence > most {
+            return Err(denied(format!(
+                "the order has the number {}; wanted at most {most}, which is one a millisecond since {last}, the highest that this home has seen of {switch}",
+                order.sequence
+            ))
+            .with_next(RIGHT_SWITCH));
+        }
+        if order.sequence <= last {
+            return Ok(self.clone());
+        }
+        Ok(Self {
+            switch: switch.clone(),
+            sequence: order.sequence,
+            sequence_at_ms: known.now_ms,
+            ..self.clone()
+        })
+    }
+}
+
+/// Reads what was seen, and writes what is seen after `look`, with nobody else in between.
+async fn with_seen(
+    context: &Context,
+    home: &Home,
+    look: impl FnOnce(&Seen, &Known<'_>) -> Result<Seen, Failure>,
+) -> Result<(), Failure> {
+    let now = UnixTime::now();
+    let own_licence = provision::held_licence(home, now).filter(|own| own.is_valid_at(now));
+    let own_tenant = provision::tenant(home, now)?;
+    let known = Known {
+        context,
+        own_licence: own_licence.as_ref(),
+        own_tenant: own_tenant.as_deref(),
+        now_ms: now_ms(),
+    };
+    let path = path(home, &context.name)?;
+    let _locked = lock(home).await?;
+    let seen = Seen::read(&path)?;
+    let after = look(&seen, &known)?;
+    if after == seen {
+        return Ok(());
+    }
+    let text = toml::to_string(&after).map_err(|error| denied(error.to_string()))?;
+    home.write(&format!("{FOLDER}/{}.toml", context.name), text.as_bytes(), Secrecy::Private).map_err(
+        |failure| failure.adding("what is seen of the Switch has to be remembered first; nothing was signed"),
+    )?;
+    if seen.tenant(&known).is_none() && !after.tenant.is_empty() {
+        output::note(&output::printable(&format!(
+            "context {} is for the organisation {} from now on, as its Switch and a licence say",
+            context.name,
+            json_text(&after.tenant)
+        )));
+    }
+    Ok(())
+}
+
+/// Keeps others of this home from the files until it is dropped, or the process ends.
+async fn lock(home: &Home) -> Result<File, Failure> {
+    let path = home.path(FOLDER).join(".lock");
+    let opened = std::fs::create_dir_all(home.path(FOLDER))
+        .and_then(|()| File::options().create(true).truncate(false).write(true).open(&path));
+    let failed = |error: &dyn std::fmt::Display| denied(format!("{}: {error}", path.display()));
+    let file = opened.map_err(|error| failed(&error))?;
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
+            Err(TryLockError::Error(error)) => return Err(failed(&error)),
+        }
+    }
+    Err(failed(&format!("another muster has had it for {:?}; end that", LOCK_PAUSE * LOCK_TRIES)))
+}
+
+/// The file of a context. Its name may have been written into contexts.toml by hand.
+fn path(home: &Home, context: &str) -> Result<PathBuf, Failure> {
+    let name = address::context_name(context).map_err(|error| {
+        Failure::usage(format!("context {context:?}: {error}")).with_next("muster ctx list")
+    })?;
+    Ok(home.path(FOLDER).join(format!("{name}.toml")))
+}
+
+/// A text between quotes, which ends where it ends.
+fn json_text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn denied(told: impl Into<String>) -> Failure {
+    Failure::denied(format!("{}; nothing was signed", told.into()))
+}
+
+#[cfg(test)]
+mod tests;
