@@ -65,7 +65,7 @@ pub enum Document {
     /// certificate.
     #[command(
         after_help = "Examples:\n  muster-sign timestamp Acme-Os-Version.cms --url http://timestamp.example/ --home ~/.muster\n\n\
-                      Where the authority cannot be reached from here:\n  \
+                      Where the authority cannot be reached from here, or over https alone:\n  \
                       muster-sign timestamp a.cms --home ~/.muster --request a.tsq\n  \
                       curl -H 'Content-Type: application/timestamp-query' --data-binary @a.tsq http://timestamp.example/ -o a.tsr\n  \
                       muster-sign timestamp a.cms --home ~/.muster --request a.tsq --answer a.tsr\n\n\
@@ -122,7 +122,7 @@ pub enum PolicyCommand {
 pub struct StampDocument {
     /// The envelope (DER or PEM).
     pub file: PathBuf,
-    /// Where the timestamp authority answers, http://HOST/PATH.
+    /// Where the timestamp authority answers, http://HOST/PATH; one that is there over https alone is asked by --request and --answer.
     #[arg(long, env = "MUSTER_TIMESTAMP_URL", required_unless_present = "request")]
     pub url: Option<String>,
     /// Without --answer: where the request for the authority goes. With it: the request that was answered.

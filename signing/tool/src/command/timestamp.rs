@@ -150,10 +150,9 @@ fn write_request(
 
 /// Sends a request over HTTP (RFC 3161 §3.4).
 fn ask(url: &str, request: &Request) -> anyhow::Result<Vec<u8>> {
-    anyhow::ensure!(
-        url.starts_with("http://"),
-        "wanted http://HOST…: the answer is signed, and TLS would add nothing to it"
-    );
+    if !url.starts_with("http://") {
+        return Err(unsendable(url));
+    }
     let agent = ureq::Agent::new_with_config(
         ureq::Agent::config_builder().timeout_global(Some(ANSWER_WITHIN)).max_redirects(3).build(),
     );
@@ -161,7 +160,11 @@ fn ask(url: &str, request: &Request) -> anyhow::Result<Vec<u8>> {
         .post(url)
         .header("Content-Type", Request::CONTENT_TYPE)
         .header("Accept", Request::ANSWER_TYPE)
-        .send(request.der())?;
+        .send(request.der())
+        // It may have led to an https server.
+        .map_err(
+            |error| if matches!(error, ureq::Error::TlsRequired) { unsendable(url) } else { error.into() },
+        )?;
     let kind = answer.headers().get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     anyhow::ensure!(
         kind.starts_with(Request::ANSWER_TYPE),
@@ -173,6 +176,21 @@ fn ask(url: &str, request: &Request) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     answer.into_body().into_reader().take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// What to do with an authority that is not asked over plain HTTP. The answer is signed and tied to its request, so TLS would hide who asks
+/// and no more: not worth a stack of it, and its roots, in a tool that holds signing keys.
+fn unsendable(url: &str) -> anyhow::Error {
+    let kind = Request::CONTENT_TYPE;
+    let curl = if url.starts_with("https://") { url } else { "URL" };
+    anyhow::anyhow!(
+        "wanted http://HOST…: this tool has no TLS, which would add nothing to an answer that is signed. Where the authority is there over https alone, \
+         fetch the timestamp otherwise (of a file's signature, FILE is FILE.p7s, signed without --timestamp):\n  \
+         muster-sign timestamp FILE --request FILE.tsq\n  \
+         curl -H 'Content-Type: {kind}' --data-binary @FILE.tsq {curl} -o FILE.tsr\n  \
+         muster-sign timestamp FILE --request FILE.tsq --answer FILE.tsr\n\
+         (each with --home or --roots as here)"
+    )
 }
 
 fn stamp_report(stamp: &Stamp) -> Value {

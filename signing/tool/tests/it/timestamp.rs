@@ -325,7 +325,14 @@ fn muster_sign_says_what_answered_in_the_place_of_an_authority() {
         nobody.contains("timestamp authority http://127.0.0.1:1/") && nobody.contains("refused"),
         "{nobody}"
     );
-    assert!(scheme.contains("wanted http://HOST"), "{scheme}");
+    assert!(scheme.contains("wanted http://HOST") && scheme.contains("has no TLS"), "{scheme}");
+    for step in [
+        "--request FILE.tsq",
+        "--data-binary @FILE.tsq https://127.0.0.1:1/ -o FILE.tsr",
+        "--answer FILE.tsr",
+    ] {
+        assert!(scheme.contains(step), "{scheme}");
+    }
     assert_eq!(std::fs::read(home.path().join("a.cms")).unwrap(), lab.envelope, "the document is as it was");
 }
 
