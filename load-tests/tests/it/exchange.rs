@@ -76,6 +76,17 @@ impl Exchange {
         self.muster(&[&["import", NAME, "--exchange", &self.url()][..], more].concat())
     }
 
+    /// Has the server give this, of which nothing may be imported or left; an error says these words.
+    #[track_caller]
+    fn refuses(&self, path: &str, (what, answer): (&str, Answer), code: i32, words: &[&str]) {
+        self.server.gives(path, answer);
+        let said = self.import(&[]);
+
+        assert_eq!((said.code, said.out.as_str()), (code, ""), "{what}: {said:?}");
+        assert!(words.iter().all(|word| said.err.contains(word)), "{what}: {said:?}");
+        assert_eq!((held(&self.place), self.left()), (none(), 0), "{what}");
+    }
+
     /// Files that a command left where it downloads to.
     fn left(&self) -> usize {
         std::fs::read_dir(self.place.path("tmp")).unwrap().count()
@@ -161,15 +172,7 @@ fn whatever_comes_in_the_place_of_a_pack_is_refused_and_nothing_of_it_is_importe
         ("not there", Answer::Status(404, String::new()), 1, "status 404"),
         ("away", Answer::Status(503, String::new()), 5, "status 503"),
     ] {
-        exchange.server.gives(PACK, answer);
-        let said = exchange.import(&[]);
-
-        assert_eq!((said.code, said.out.as_str()), (code, ""), "{what}: {said:?}");
-        assert!(
-            said.err.contains(words) && said.err.contains("  try: muster pack search "),
-            "{what}: {said:?}"
-        );
-        assert_eq!((held(place), exchange.left()), (none(), 0), "{what}");
+        exchange.refuses(PACK, (what, answer), code, &[words, "  try: muster pack search "]);
     }
     assert_eq!(elsewhere.asked(), [], "nobody was led there");
     exchange.is_honest();
@@ -210,12 +213,7 @@ fn a_list_that_lies_imports_nothing_and_leads_nobody_elsewhere() {
             "no pack `Acme-Test-Pack`",
         ),
     ] {
-        exchange.server.gives(LIST, answer);
-        let said = exchange.import(&[]);
-
-        assert_eq!((said.code, said.out.as_str()), (code, ""), "{what}: {said:?}");
-        assert!(said.err.contains(words) && said.err.contains("  try: muster"), "{what}: {said:?}");
-        assert_eq!((held(place), exchange.left()), (none(), 0), "{what}");
+        exchange.refuses(LIST, (what, answer), code, &[words, "  try: muster"]);
     }
     assert_eq!(elsewhere.asked(), [], "nobody was led there");
     exchange.is_honest();

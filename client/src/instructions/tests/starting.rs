@@ -1,19 +1,15 @@
 //! Between the record of a start and the run: a disk that is full may put hours there.
 
-use muster_endpoint::HelperCommand;
 use muster_proto::session::v1::Result as InstructionResult;
 use prost::Message;
 use tempfile::TempDir;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::stopping::shell;
 use super::*;
-use crate::config::{OutboxConfig, ResourcesConfig};
-use crate::content::Content;
-use crate::https::CertificateWatch;
-use crate::instructions::LicenceAlarm;
-use crate::instructions::shell::{Inbound, Outbound, Shell, Workload};
-use crate::instructions::work::Work;
+use crate::config::OutboxConfig;
+use crate::instructions::shell::{Inbound, Outbound, Shell};
 use crate::store::{QueueLane, Store};
 
 #[test]
@@ -164,27 +160,8 @@ impl Lab {
         machine.handle_recovered(entry, Some(b"d".to_vec()));
         let (inbox, from_session) = mpsc::channel(8);
         let (session, outbound) = mpsc::channel(8);
-        let stop = CancellationToken::new();
-        let shell = Shell {
-            machine,
-            store: store.clone(),
-            content: Content::open(folder.path(), ResourcesConfig::default(), None).unwrap(),
-            certificate: CertificateWatch::new(None.into()),
-            helper: HelperCommand {
-                program: "/nowhere/helper".into(),
-                arguments: Vec::new(),
-                closed: Vec::new(),
-            },
-            inbox: from_session,
-            session,
-            workload: watch::channel(Workload::default()).0,
-            lists: watch::channel(0).1,
-            remember: Duration::from_secs(3_600),
-            work: Work::default(),
-            alarm: LicenceAlarm::default(),
-            recorded: VecDeque::new(),
-            stop: stop.clone(),
-        };
+        let (shell, stop) = shell(&folder, store.clone(), machine);
+        let shell = Shell { inbox: from_session, session, ..shell };
         let mut running = tokio::task::JoinSet::new();
         running.spawn(shell.run());
         let mut lab = Self {

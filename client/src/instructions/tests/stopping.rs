@@ -22,7 +22,7 @@ async fn a_client_that_stops_on_a_full_disk_names_everything_that_it_could_not_w
     test.order(&format!("1 d {}", "x".repeat(10_000)));
     test.recalled(1, None, Some("d"));
     test.order("2 forged");
-    let (shell, stop) = shell(&folder, test.machine);
+    let (shell, stop) = shell(&folder, open(&folder), test.machine);
     shell.store.write(|tables| tables.fill()).await.unwrap();
     stop.cancel();
 
@@ -38,20 +38,29 @@ async fn a_client_that_stops_on_a_full_disk_names_everything_that_it_could_not_w
 #[tokio::test]
 async fn a_client_that_stops_on_a_full_disk_with_nothing_to_write_stops_in_order() {
     let folder = TempDir::new().unwrap();
-    let (shell, stop) = shell(&folder, Test::new().machine);
+    let (shell, stop) = shell(&folder, open(&folder), Test::new().machine);
     shell.store.write(|tables| tables.fill()).await.unwrap();
     stop.cancel();
 
     shell.run().await.unwrap();
 }
 
-pub(super) fn shell(folder: &TempDir, machine: Instructions<Spoken>) -> (Shell<Spoken>, CancellationToken) {
+pub(super) fn open(folder: &TempDir) -> Store {
+    Store::open(folder.path(), &OutboxConfig::default(), NOW_MS).unwrap()
+}
+
+/// A shell that hears of no session, and what tells it to stop.
+pub(super) fn shell(
+    folder: &TempDir,
+    store: Store,
+    machine: Instructions<Spoken>,
+) -> (Shell<Spoken>, CancellationToken) {
     let stop = CancellationToken::new();
     let (session, _) = mpsc::channel(8);
     let (_, inbox) = mpsc::channel(1);
     let shell = Shell {
         machine,
-        store: Store::open(folder.path(), &OutboxConfig::default(), NOW_MS).unwrap(),
+        store,
         content: Content::open(folder.path(), ResourcesConfig::default(), None).unwrap(),
         certificate: CertificateWatch::new(None.into()),
         helper: HelperCommand {

@@ -2,7 +2,7 @@
 
 use tempfile::TempDir;
 
-use super::stopping::shell;
+use super::stopping::{open, shell};
 use super::*;
 
 #[tokio::test]
@@ -14,7 +14,7 @@ async fn garbage_is_told_once_each_and_no_further_than_a_bound() {
             test.order(&format!("garbage{number}"));
         }
     }
-    let (shell, stop) = shell(&folder, test.machine);
+    let (shell, stop) = shell(&folder, open(&folder), test.machine);
     let store = shell.store.clone();
     stop.cancel();
 
