@@ -1,6 +1,7 @@
-//! What the states of a target mean: which are terminal, which may follow which, and their names.
+//! What the states of a target mean: which are terminal, which may follow which, and their names; and the names of other codes.
 
 use crate::common::v1::{Refusal, TargetState};
+use crate::session::v1::CloseReason;
 
 /// The ten states a target can be in, in the order of progress.
 pub const ALL: [TargetState; 10] = [
@@ -89,6 +90,14 @@ impl Refusal {
     }
 }
 
+impl CloseReason {
+    /// Returns the stable code that people and scripts see: `REVOKED`, `SHUTDOWN`, ….
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.as_str_name().trim_start_matches("CLOSE_REASON_")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,5 +134,6 @@ mod tests {
         assert_eq!(Refusal::WrongAudience.name(), "WRONG_AUDIENCE");
         assert_eq!(Refusal::Unauthenticated.name(), "UNAUTHENTICATED");
         assert_eq!(Refusal::Unspecified.name(), "NONE");
+        assert_eq!(CloseReason::CertificateExpired.name(), "CERTIFICATE_EXPIRED");
     }
 }

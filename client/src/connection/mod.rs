@@ -85,7 +85,7 @@ pub(crate) enum End {
     #[error("WebSocket: {0}")]
     WebSocket(String),
     /// The Switch said why.
-    #[error("the Switch ended the session: {} {detail}", reason.as_str_name())]
+    #[error("the Switch ended the session: {} {detail}", reason.name())]
     GoneAway {
         /// Why.
         reason: CloseReason,
@@ -95,7 +95,7 @@ pub(crate) enum End {
         detail: String,
     },
     /// The protocol's state machine ended the session.
-    #[error("the session ended: {}", .0.as_str_name())]
+    #[error("the session ended: {}", .0.name())]
     Closed(CloseReason),
     /// The store was brought back from a copy. Its outbox has another name, which the next session tells.
     #[error(

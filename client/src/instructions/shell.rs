@@ -382,7 +382,7 @@ impl<A: Admission> Shell<A> {
         tracing::warn!(%order_digest, detail = refused.detail, "an order cannot be read");
         let fields = vec![
             value::text("order", &order_digest.to_string()),
-            value::text("refusal", refused.refusal.as_str_name()),
+            value::text("refusal", refused.refusal.name()),
             value::text("detail", &refused.detail),
         ];
         let event = event_record(now_ms, ORDER_UNREADABLE, fields);

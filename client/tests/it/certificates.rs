@@ -14,7 +14,7 @@ async fn a_client_whose_certificate_is_refused_stays_away_until_it_has_another_a
     for reason in [CloseReason::Revoked, CloseReason::CertificateExpired, CloseReason::Unfit] {
         client.wait_for(|status| status.connected).await;
         session.close(reason).await;
-        let told = |text: &str| text.contains(reason.as_str_name()) && text.contains("device.pem");
+        let told = |text: &str| text.contains(reason.name()) && text.contains("device.pem");
         client.wait_for(|status| told(&status.disconnected_because)).await;
 
         let renewed = lab.renew_device();

@@ -52,7 +52,7 @@ impl End {
         match self {
             Self::Peer => "peer",
             Self::Stalled => "stalled",
-            Self::Closed(reason) => reason.as_str_name().trim_start_matches("CLOSE_REASON_"),
+            Self::Closed(reason) => reason.name(),
         }
     }
 }

@@ -52,7 +52,7 @@ fn attack_prefix_squatting_by_names_like_a_licensed_one_is_refused() {
             other @ (Kind::Integer(_) | Kind::Real(_) | Kind::Blob(_)) => panic!("{other:?}"),
         }
     });
-    assert_eq!(refusal, "REFUSAL_BAD_SIGNATURE");
+    assert_eq!(refusal, "BAD_SIGNATURE");
 
     assert_eq!(lab.place.starts(), 0);
     lab.goes_on(&mut session);
