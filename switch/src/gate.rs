@@ -221,8 +221,16 @@ fn covers(grant: &Grant, caller: &Caller, wanted: GrantRole, entry: Entry<'_>) -
     };
     let prefix = prefix(definition);
     let prefix_fits = grant.prefixes.is_empty() || grant.prefixes.iter().any(|granted| granted == prefix);
-    let kind_fits = kind.is_none_or(|kind| grant.kinds.is_empty() || grant.kinds.contains(&kind));
+    let kind_fits =
+        grant.kinds.is_empty() || kind.map_or(is_asked_again(entry), |kind| grant.kinds.contains(&kind));
     prefix_fits && kind_fits
+}
+
+/// Returns whether a call whose definition's kind is not known comes again with it. An order is made of a definition that is held, and then its
+/// kind is known. An approval and a stop are of an order that was made, and where its definition is damaged or gone nobody can tell any more
+/// whether it is what the grant is limited to: who may only ask must neither let an action run nor end one. Every administrator may stop it.
+fn is_asked_again(entry: Entry<'_>) -> bool {
+    matches!(entry, Entry::Issue { .. })
 }
 
 /// The first component of a definition's name (G3 of signing.md).
@@ -257,7 +265,10 @@ fn narrowed(entry: Entry<'_>) -> String {
     let kind = match kind {
         Some(GrantKind::Question) => " and kinds = [\"question\"]",
         Some(GrantKind::Action) => " and kinds = [\"action\"]",
-        None => "",
+        None if is_asked_again(entry) => "",
+        None => {
+            " and no kinds, since its definition is not held here and nobody can tell its kind; or import that again"
+        }
     };
     format!(", prefixes = [\"{}\"]{kind}", prefix(definition))
 }
@@ -322,6 +333,36 @@ mod tests {
             assert_eq!(decided.is_ok(), may, "{said}: {decided:?}");
         }
         assert!(Gate::new(Vec::new()).admit(Some(&caller(Role::Service)), approve).is_err());
+    }
+
+    #[test]
+    fn of_a_definition_whose_kind_nobody_knows_a_grant_that_is_limited_by_kinds_approves_and_stops_nothing() {
+        let definition = "Acme-Service-Restart";
+        let [approve, stop, issue] = [
+            Entry::Approve { definition, kind: None },
+            Entry::Stop { definition, kind: None },
+            Entry::Issue { definition, kind: None },
+        ];
+        let of = |role, kinds: &[GrantKind]| Grant { kinds: kinds.to_vec(), ..grant(role) };
+        let both = [GrantKind::Question, GrantKind::Action];
+        for (granted, entry, may) in [
+            (of(GrantRole::Issuer, &[GrantKind::Question]), approve, false),
+            (of(GrantRole::Issuer, &[GrantKind::Question]), stop, false),
+            (of(GrantRole::Issuer, &both), stop, false),
+            (of(GrantRole::Administrator, &[GrantKind::Question]), approve, false),
+            (of(GrantRole::Administrator, &[GrantKind::Question]), stop, true),
+            (of(GrantRole::Issuer, &[]), approve, true),
+            (of(GrantRole::Issuer, &[]), stop, true),
+            // It is asked again when the version is found.
+            (of(GrantRole::Issuer, &[GrantKind::Question]), issue, true),
+        ] {
+            let said = format!("{granted:?} {entry:?}");
+            let decided = Gate::new(vec![granted]).admit(Some(&caller(Role::Operator)), entry).map(|_| ());
+            assert_eq!(decided.is_ok(), may, "{said}: {decided:?}");
+            if let Err(denied) = decided {
+                assert!(denied.to_string().contains("nobody can tell its kind"), "{denied}");
+            }
+        }
     }
 
     #[test]
