@@ -16,12 +16,11 @@ use muster_proto::session::v1::InclusionProof;
 use crate::audience::{AUTHENTICATED, AudienceError};
 use crate::definition::{Definition, Kind, Step};
 use crate::envelope::{self, Anchors, ContentType, EnvelopeError, Judged, Opened};
-use crate::licence::{Licence, LicenceRefusal};
+use crate::licence::Licence;
 use crate::timestamp::TimestampError;
 use crate::{merkle, order as order_content};
 
-pub use self::documents::Documents;
-use self::documents::Signed;
+pub use self::documents::{Documents, Signed};
 
 /// How far the clock may be behind what was seen (signing.md, "clock set back"), in milliseconds.
 const CLOCK_BACK_MS: i64 = 5 * 60 * 1_000;
@@ -122,7 +121,7 @@ pub fn signed_order(
 /// # Errors
 /// `BAD_SIGNATURE`, `UNTRUSTED_SIGNER`, `SIGNER_REVOKED`, `TOO_LARGE`, or `LICENCE_STALE` when it is not valid at `now`.
 pub fn licence(envelope: &[u8], trust: &Trust<'_>, now: UnixTime) -> Result<Licence, RefusalReason> {
-    valid_licence(&documents::licence(envelope)?, trust, now)
+    valid_licence(&Signed::licence(envelope)?, trust, now)
 }
 
 fn valid_licence(
@@ -130,7 +129,7 @@ fn valid_licence(
     trust: &Trust<'_>,
     now: UnixTime,
 ) -> Result<Licence, RefusalReason> {
-    judged(&signed.opened, ContentType::Licence, trust, now)?;
+    signed.judge(trust, now)?;
     let licence = signed.says()?;
     if !licence.is_valid_at(now) {
         let detail = format!("licence {} is not valid at this time; have a new one issued", licence.serial());
@@ -148,7 +147,7 @@ pub fn definition(
     trust: &Trust<'_>,
     now: UnixTime,
 ) -> Result<(Definition, Certificate, Option<UnixTime>), RefusalReason> {
-    authored(&documents::definition(envelope)?, trust, now)
+    authored(&Signed::definition(envelope)?, trust, now)
 }
 
 fn authored(
@@ -156,7 +155,7 @@ fn authored(
     trust: &Trust<'_>,
     now: UnixTime,
 ) -> Result<(Definition, Certificate, Option<UnixTime>), RefusalReason> {
-    let Judged { signers, stamped_at, .. } = judged(&signed.opened, ContentType::Definition, trust, now)?;
+    let Judged { signers, stamped_at, .. } = signed.judge(trust, now)?;
     match signers.into_iter().next() {
         Some(author) => Ok((signed.says()?, author, stamped_at)),
         None => Err(refuse(Refusal::BadSignature, "a definition without signer")),
@@ -198,7 +197,7 @@ pub fn admit(
     check_label(order, &definition)?;
     licence
         .admits(definition.name(), definition.version(), &author.thumbprint(), stamped_at)
-        .map_err(|error| refuse(licence_code(&error), error))?;
+        .map_err(|error| refuse(error.refusal(), error))?;
     check_version(&definition, memory)?;
     check_standing(order, &definition, device)?;
     check_approvals(&definition, people)?;
@@ -431,14 +430,6 @@ fn check_platform(definition: &Definition, device: &Device<'_>) -> Result<(), Re
             Err(refuse(Refusal::Unsupported, detail))
         }
         Some(_) | None => Ok(()),
-    }
-}
-
-fn licence_code(refusal: &LicenceRefusal) -> Refusal {
-    match refusal {
-        LicenceRefusal::Prefix { .. } | LicenceRefusal::Signer { .. } => Refusal::Unlicensed,
-        LicenceRefusal::Distrusted { .. } => Refusal::UntrustedSigner,
-        LicenceRefusal::Version { .. } => Refusal::RolledBack,
     }
 }
 

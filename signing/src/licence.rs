@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use muster_pki::text::is_misleading;
 use muster_pki::{Thumbprint, UnixTime};
+use muster_proto::common::v1::Refusal;
 
 use crate::definition::DefinitionName;
 use crate::{hidden, moment};
@@ -40,7 +41,7 @@ pub struct Terms {
     pub not_after: UnixTime,
     /// When a newer licence should have come; devices warn after it.
     pub refresh_by: Option<UnixTime>,
-    /// What else is licensed, by name.
+    /// What else is licensed, by name. They are carried and shown; no program asks for any.
     pub features: BTreeSet<String>,
     /// Who may sign under each prefix.
     pub prefixes: BTreeMap<String, BTreeSet<Thumbprint>>,
@@ -219,6 +220,18 @@ pub enum LicenceRefusal {
         /// The least that is allowed.
         minimum: semver::Version,
     },
+}
+
+impl LicenceRefusal {
+    /// Returns the stable code that a client answers with.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::Prefix { .. } | Self::Signer { .. } => Refusal::Unlicensed,
+            Self::Distrusted { .. } => Refusal::UntrustedSigner,
+            Self::Version { .. } => Refusal::RolledBack,
+        }
+    }
 }
 
 /// Why a text is no licence.

@@ -6,22 +6,24 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use muster_pki::UnixTime;
 use muster_proto::common::v1::Refusal;
 use muster_proto::ids::Digest;
 
-use super::{RefusalReason, refuse, unopened};
+use super::{RefusalReason, Trust, judged, refuse, unopened};
 use crate::definition::Definition;
-use crate::envelope::{self, ContentType, Opened};
+use crate::envelope::{self, ContentType, Judged, Opened};
 use crate::licence::Licence;
 
 /// Bytes of envelopes that are remembered at most, of definitions and of licences each: some hundred definitions of a few KiB, and always
 /// the last one.
 const REMEMBERED_BYTES_MAX: usize = 1 << 20;
 
-/// A document whose signatures hold.
+/// A document whose signatures hold. That never changes; whether those who signed it are trusted does, and is judged each time.
 #[derive(Debug)]
-pub(super) struct Signed<T> {
-    pub(super) opened: Opened,
+pub struct Signed<T> {
+    opened: Opened,
+    content_type: ContentType,
     /// What it says; read once somebody trusts who signed it, and not before.
     says: OnceLock<Result<T, RefusalReason>>,
     read: fn(&str) -> Result<T, RefusalReason>,
@@ -54,7 +56,7 @@ impl Documents {
         envelope: &[u8],
         digest: Digest,
     ) -> Result<Arc<Signed<Definition>>, RefusalReason> {
-        remembered(&self.0.definitions, envelope, digest, definition)
+        remembered(&self.0.definitions, envelope, digest, Signed::definition)
     }
 
     /// Opens a licence with this digest.
@@ -63,7 +65,7 @@ impl Documents {
         envelope: &[u8],
         digest: Digest,
     ) -> Result<Arc<Signed<Licence>>, RefusalReason> {
-        remembered(&self.0.licences, envelope, digest, licence)
+        remembered(&self.0.licences, envelope, digest, Signed::licence)
     }
 
     /// Returns how many definitions are remembered.
@@ -73,16 +75,36 @@ impl Documents {
     }
 }
 
-/// Opens a definition.
-pub(super) fn definition(envelope: &[u8]) -> Result<Signed<Definition>, RefusalReason> {
-    let read = |text: &str| Definition::parse(text).map_err(|error| refuse(Refusal::Unsupported, error));
-    Signed::open(envelope, ContentType::Definition, read)
+impl Signed<Definition> {
+    /// Opens a definition: its form, and every signature by the key of its certificate. Nobody is trusted by that.
+    ///
+    /// # Errors
+    /// `BAD_SIGNATURE` or `TOO_LARGE`.
+    pub fn definition(envelope: &[u8]) -> Result<Self, RefusalReason> {
+        let read = |text: &str| Definition::parse(text).map_err(|error| refuse(Refusal::Unsupported, error));
+        Self::open(envelope, ContentType::Definition, read)
+    }
 }
 
-/// Opens a licence.
-pub(super) fn licence(envelope: &[u8]) -> Result<Signed<Licence>, RefusalReason> {
-    let read = |text: &str| Licence::parse(text).map_err(|error| refuse(Refusal::BadSignature, error));
-    Signed::open(envelope, ContentType::Licence, read)
+impl Signed<Licence> {
+    /// Opens a licence, as [`Signed::definition`] does a definition.
+    ///
+    /// # Errors
+    /// As [`Signed::definition`].
+    pub fn licence(envelope: &[u8]) -> Result<Self, RefusalReason> {
+        let read = |text: &str| Licence::parse(text).map_err(|error| refuse(Refusal::BadSignature, error));
+        Self::open(envelope, ContentType::Licence, read)
+    }
+}
+
+impl<T> Signed<T> {
+    /// Judges who signed it, by the roots, CRLs and clock of now: as a client does before each run.
+    ///
+    /// # Errors
+    /// `UNTRUSTED_SIGNER`, `SIGNER_REVOKED`, or `BAD_SIGNATURE` (a time or a timestamp that does not hold).
+    pub fn judge(&self, trust: &Trust<'_>, now: UnixTime) -> Result<Judged, RefusalReason> {
+        judged(&self.opened, self.content_type, trust, now)
+    }
 }
 
 impl<T: Clone> Signed<T> {
@@ -93,7 +115,7 @@ impl<T: Clone> Signed<T> {
     ) -> Result<Self, RefusalReason> {
         let opened =
             envelope::open(envelope, content_type).map_err(|error| unopened(content_type, &error))?;
-        Ok(Self { opened, says: OnceLock::new(), read })
+        Ok(Self { opened, content_type, says: OnceLock::new(), read })
     }
 
     /// Returns what it says; ask once those who signed it are trusted.
