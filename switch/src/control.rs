@@ -311,6 +311,9 @@ fn licence_state(status: &EngineStatus, now_ms: i64) -> State {
     if status.licence_expires_at_ms <= now_ms {
         return State::Degraded(format!("licence {serial} has expired: import its successor"));
     }
+    if !status.licence_problem.is_empty() {
+        return State::Degraded(format!("licence {serial}: {}", status.licence_problem));
+    }
     if status.is_licence_overdue(now_ms) {
         return State::Degraded(format!(
             "licence {serial} should have had a successor by now (refresh_by) and goes on working: import it, or look at \
@@ -399,5 +402,20 @@ mod tests {
         assert_eq!(licence_state(&held, 800), State::Ready);
         let silent = EngineStatus { licence_refresh_by_ms: 0, ..held };
         assert_eq!(licence_state(&silent, 999), State::Ready);
+    }
+
+    #[test]
+    fn g6_is_degraded_while_the_licences_signers_do_not_count() {
+        let licence_problem = "SIGNER_REVOKED: licence: R2".to_owned();
+        let fallen = EngineStatus {
+            licence_serial: 7,
+            licence_expires_at_ms: 1000,
+            licence_problem,
+            ..EngineStatus::default()
+        };
+
+        let State::Degraded(reason) = licence_state(&fallen, 1) else { panic!("not degraded") };
+
+        assert_eq!(reason, "licence 7: SIGNER_REVOKED: licence: R2");
     }
 }

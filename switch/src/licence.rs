@@ -1,7 +1,7 @@
 //! Takes newer licences by itself (G6): from a watched file, and hourly from a URL.
 //!
-//! What comes is held to what `muster licence import` is: signature, tenant, a serial that never goes back; and must be valid at
-//! present, since a web server may show an old one. It is kept in the store, so that it works offline and over a restart.
+//! What comes is held to what `muster licence import` is, by the engine: signature, tenant, a serial that never goes back, and that it is valid
+//! at present, since a web server may show an old one. It is kept in the store, so that it works offline and over a restart.
 //! When to ask is [`Fetch`]'s to say, as for CRLs; here is the IO.
 
 use std::path::{Path, PathBuf};
@@ -14,9 +14,6 @@ use muster_proto::limits::ENVELOPE_BYTES_MAX;
 use muster_service::credentials::{WatchedFile, http_get, web_client};
 use muster_service::exit::describe;
 use muster_service::health::{Component, State};
-use muster_signing::envelope::{self, ContentType};
-use muster_signing::licence::Licence;
-use muster_signing::moment;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::LicenceRefresh;
@@ -166,7 +163,6 @@ impl Follower {
         if held.as_ref().is_some_and(|held: &Bytes| held[..] == envelope[..]) {
             return Ok(());
         }
-        check_validity(&envelope, self.wall.now())?;
         let imported = self.engine.import_licence(envelope).await.map_err(|error| error.to_string())?;
         let serial = imported.serial;
         counter!(LICENCE_LOOKS, "outcome" => "taken").increment(1);
@@ -196,25 +192,6 @@ impl Follower {
             self.component.set(state);
         }
     }
-}
-
-/// Refuses what is not valid at present before it takes the place of what is. Whether its signature holds, the engine says.
-fn check_validity(envelope: &[u8], now: UnixTime) -> Result<(), String> {
-    let content = envelope::inspect(envelope).map_err(|error| error.to_string())?;
-    if content.content_type != ContentType::Licence {
-        return Err(format!("a {}; wanted a licence", content.content_type.name()));
-    }
-    let text = String::from_utf8(content.content).map_err(|_| "a licence that is not UTF-8".to_owned())?;
-    let licence = Licence::parse(&text).map_err(|error| error.to_string())?;
-    if licence.is_valid_at(now) {
-        return Ok(());
-    }
-    let (serial, terms) = (licence.serial(), licence.terms());
-    let (from, to) = (moment::shown(terms.not_before.as_secs()), moment::shown(terms.not_after.as_secs()));
-    Err(format!(
-        "licence {serial} is valid from {from} to {to}, and it is {}; publish a newer one",
-        moment::shown(now.as_secs())
-    ))
 }
 
 /// Reads a licence's file; `None`: there is none.

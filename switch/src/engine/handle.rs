@@ -215,6 +215,8 @@ impl EngineHandle {
         prepare: Prepare,
         may: impl FnOnce(Kind) -> Result<(), E>,
     ) -> Result<Prepared, E> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.judge_documents()).await?;
         let draft = self.ask(|reply| Command::Draft(Box::new(prepare), reply)).await?;
         may(draft.kind())?;
         let (kept, prepared) = blocking(move || draft.finish()).await?;
@@ -235,8 +237,11 @@ impl EngineHandle {
         operator: &str,
     ) -> Result<InstructionId, EngineError> {
         let (shared, operator) = (Arc::clone(&self.shared), operator.to_owned());
-        let submission =
-            blocking(move || shared::verify_order(&shared, envelope, idempotency_key, operator)).await??;
+        let verify = move || {
+            shared.judge_documents();
+            shared::verify_order(&shared, envelope, idempotency_key, operator)
+        };
+        let submission = blocking(verify).await??;
         self.ask(|reply| Command::Submit(Box::new(submission), reply)).await
     }
 
@@ -251,7 +256,11 @@ impl EngineHandle {
         operator: &str,
     ) -> Result<InstructionId, EngineError> {
         let (shared, operator) = (Arc::clone(&self.shared), operator.to_owned());
-        let approval = blocking(move || shared::verify_approval(&shared, envelope, operator)).await??;
+        let verify = move || {
+            shared.judge_documents();
+            shared::verify_approval(&shared, envelope, operator)
+        };
+        let approval = blocking(verify).await??;
         self.ask(|reply| Command::Approve(Box::new(approval), reply)).await
     }
 

@@ -22,6 +22,7 @@ mod outgoing;
 mod proofs;
 mod reader;
 mod shared;
+mod standing;
 mod store;
 mod trust;
 mod writer;

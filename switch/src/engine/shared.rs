@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -20,10 +20,12 @@ use super::core::{Ahead, BlockedDevices, Twinned};
 use super::damage::Damage;
 use super::metrics;
 use super::reader::EngineStatus;
+use super::standing::Bench;
 use super::trust::Trust;
 pub(crate) use catalogue::Catalogue;
 pub(crate) use verify::{
-    verify_approval, verify_definition, verify_licence, verify_order, verify_pack, verify_policy, verify_stop,
+    learn, verify_approval, verify_definition, verify_licence, verify_order, verify_pack, verify_policy,
+    verify_stop,
 };
 
 /// What the engine shows of itself.
@@ -35,7 +37,10 @@ pub(crate) struct Shared {
     disk_reserve_bytes: u64,
     /// Damaged instructions, and why.
     set_aside: Vec<(InstructionId, String)>,
-    trust: RwLock<Arc<Trust>>,
+    /// And how often they were exchanged.
+    trust: RwLock<(u64, Arc<Trust>)>,
+    /// Documents are judged by one thread at a time: who waits for it finds it done.
+    judging: Mutex<()>,
     catalogue: RwLock<Arc<Catalogue>>,
     blocked: RwLock<Arc<BlockedDevices>>,
     attributes: RwLock<Arc<BTreeSet<String>>>,
@@ -66,7 +71,8 @@ impl Shared {
             data_dir: parts.data_dir,
             disk_reserve_bytes: parts.disk_reserve_bytes,
             set_aside: parts.set_aside,
-            trust: RwLock::new(parts.trust),
+            trust: RwLock::new((0, parts.trust)),
+            judging: Mutex::default(),
             catalogue: RwLock::default(),
             blocked: RwLock::default(),
             attributes: RwLock::default(),
@@ -80,11 +86,28 @@ impl Shared {
     }
 
     pub(crate) fn trust(&self) -> Arc<Trust> {
-        Arc::clone(&self.trust.read().unwrap_or_else(PoisonError::into_inner))
+        self.numbered_trust().1
+    }
+
+    fn numbered_trust(&self) -> (u64, Arc<Trust>) {
+        let trust = self.trust.read().unwrap_or_else(PoisonError::into_inner);
+        (trust.0, Arc::clone(&trust.1))
     }
 
     pub(crate) fn set_trust(&self, trust: Arc<Trust>) {
-        *self.trust.write().unwrap_or_else(PoisonError::into_inner) = trust;
+        let mut held = self.trust.write().unwrap_or_else(PoisonError::into_inner);
+        *held = (held.0.wrapping_add(1), trust);
+    }
+
+    /// Judges anew who signed the licence and the definitions that are held, where that is due: a look at each, and once a minute or after a
+    /// change of roots or CRLs some tenths of a millisecond. Not for the writer's thread.
+    pub(crate) fn judge_documents(&self) {
+        let _turn = self.judging.lock().unwrap_or_else(PoisonError::into_inner);
+        let (number, trust) = self.numbered_trust();
+        let bench = Bench { trust: &trust, number, now_ms: self.clock.now_ms() };
+        let catalogue = self.catalogue();
+        catalogue.licence.iter().for_each(|licence| licence.judge(&bench));
+        catalogue.envelopes().for_each(|held| held.judge(&bench));
     }
 
     pub(crate) fn catalogue(&self) -> Arc<Catalogue> {
@@ -169,6 +192,7 @@ impl Shared {
     }
 
     pub(crate) fn status(&self) -> EngineStatus {
+        self.judge_documents();
         let catalogue = self.catalogue();
         let mut warnings = self.damage.warnings();
         for (id, why) in &self.set_aside {
@@ -183,9 +207,12 @@ impl Shared {
         if licence.is_some_and(|licence| licence.document.is_refresh_due(self.clock.unix_time())) {
             warnings.push("the licence should have had a successor by now (refresh_by); it goes on working: import the newer one, or look at licence_url".to_owned());
         }
-        if licence.is_some_and(|licence| !licence.is_valid_at(self.clock.now_ms())) {
-            warnings.push("the licence has lapsed, so nothing can be issued; import a newer one".to_owned());
+        let licence_problem = licence.and_then(|licence| licence.refusal(self.clock.now_ms()));
+        let licence_problem = licence_problem.map(|reason| reason.to_string()).unwrap_or_default();
+        if !licence_problem.is_empty() {
+            warnings.push(format!("nothing can be issued under the licence: {licence_problem}"));
         }
+        warnings.extend(catalogue.fallen());
         let older_copy = self.ahead.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(Ahead::says);
         warnings.extend(older_copy.clone());
         let twinned = self.twinned.read().unwrap_or_else(PoisonError::into_inner);
@@ -199,6 +226,7 @@ impl Shared {
             licence_serial: licence.map_or(0, |held| held.document.serial()),
             licence_expires_at_ms: terms.map_or(0, |terms| moment(terms.not_after)),
             licence_refresh_by_ms: terms.and_then(|terms| terms.refresh_by).map_or(0, moment),
+            licence_problem,
             disk_free_bytes: self.disk_free_bytes(),
             disk_reserve_bytes: self.disk_reserve_bytes,
             data_dir: self.data_dir.clone(),

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use muster_pki::{RevocationIndex, Roots};
 use muster_service::credentials::Revocation;
+use muster_signing::admit;
 
 /// The roots of the roles that sign documents.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Trust {
     /// Roots of definitions' authors.
     pub(crate) authors: Roots,
@@ -22,4 +23,17 @@ pub(crate) struct Trust {
     pub(crate) revocation: Option<RevocationIndex>,
     /// Hears from where the CRLs of signers' issuers may be fetched; none: nobody asks.
     pub(crate) sources: Option<Arc<Revocation>>,
+}
+
+impl Trust {
+    /// Returns what a client judges definitions, orders and licences by.
+    pub(crate) fn of_documents(&self) -> admit::Trust<'_> {
+        admit::Trust {
+            authors: &self.authors,
+            orders: &self.orders,
+            licences: &self.licences,
+            timestamps: self.timestamps.as_ref(),
+            revocation: self.revocation.as_ref(),
+        }
+    }
 }

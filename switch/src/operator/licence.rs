@@ -28,7 +28,8 @@ impl LicenceService for Api {
         request: Request<GetLicenceRequest>,
     ) -> Result<Response<GetLicenceResponse>, Status> {
         self.admit(&request, Entry::Read)?;
-        let envelope = self.read(|reader| Ok(reader.licence())).await?;
-        Ok(Response::new(GetLicenceResponse { envelope: envelope.unwrap_or_default().into() }))
+        let (envelope, problem) =
+            self.read(|reader| Ok((reader.licence(), reader.licence_problem()))).await?;
+        Ok(Response::new(GetLicenceResponse { envelope: envelope.unwrap_or_default().into(), problem }))
     }
 }

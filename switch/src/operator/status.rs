@@ -51,6 +51,7 @@ impl StatusService for Api {
             tenant: parts.config.tenant.clone(),
             disk_reserve_bytes: engine.disk_reserve_bytes,
             data_dir: engine.data_dir.display().to_string(),
+            licence_problem: engine.licence_problem,
         }))
     }
 }

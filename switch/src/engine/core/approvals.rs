@@ -155,7 +155,7 @@ impl Core {
         }
     }
 
-    /// What it issues may have lost its licence since it was submitted.
+    /// What it issues may have lost its licence, or its signers, since it was submitted.
     fn require_licence(&self, active: &Active, now_ms: i64) -> Result<(), EngineError> {
         let digest = Digest::try_from(&active.definition_digest[..]).ok();
         let held = digest.and_then(|digest| self.catalogue.definition_by_digest(digest));
@@ -164,8 +164,8 @@ impl Core {
                 "its definition is not held here any more; import it again".to_owned(),
             )
         })?;
-        match self.catalogue.unlicensed(held, now_ms) {
-            Some(why) => Err(super::issue::unlicensed(held, &why)),
+        match self.catalogue.refusal(held, now_ms) {
+            Some(reason) => Err(super::issue::barred(held, &reason)),
             None => Ok(()),
         }
     }

@@ -64,7 +64,11 @@ impl Core {
         let definitions = imported.iter().map(|Imported { held, was_held }| ImportedDefinition {
             definition: Some(self.catalogue.shown(held, moment.now_ms)),
             was_held: *was_held,
-            unlicensed: self.catalogue.unlicensed(held, moment.now_ms).unwrap_or_default(),
+            unlicensed: self
+                .catalogue
+                .refusal(held, moment.now_ms)
+                .map(|reason| reason.detail)
+                .unwrap_or_default(),
         });
         Ok(ImportPackResponse { name, version, definitions: definitions.collect() })
     }

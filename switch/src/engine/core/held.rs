@@ -1,6 +1,7 @@
 //! [`Held`]: a signed document as it was imported, whatever it is.
 
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,9 +14,10 @@ use muster_signing::policy::{Policy, PolicyError};
 
 use crate::engine::EngineError;
 use crate::engine::error::invalid;
+use crate::engine::standing::Standing;
 use crate::engine::store::DocumentRecord;
 
-/// An imported document whose signature was verified when it was imported.
+/// An imported document whose signature was verified, and whose signers were trusted, when it was imported.
 #[derive(Debug, Clone)]
 pub(crate) struct Held<T> {
     pub(crate) envelope: Bytes,
@@ -28,6 +30,8 @@ pub(crate) struct Held<T> {
     /// When at the latest, by a timestamp.
     pub(crate) stamped_at: Option<UnixTime>,
     pub(crate) imported_at_ms: i64,
+    /// Whether those who signed it are trusted since.
+    pub(crate) standing: Arc<Standing<T>>,
 }
 
 /// An imported definition.
@@ -117,6 +121,7 @@ impl<T: Document> Held<T> {
             signing_time: verified.signing_time,
             stamped_at: verified.stamped_at,
             imported_at_ms: 0,
+            standing: Arc::default(),
         })
     }
 
@@ -134,6 +139,7 @@ impl<T: Document> Held<T> {
             imported_at_ms: record.imported_at_ms,
             envelope: record.envelope,
             text: record.text,
+            standing: Arc::default(),
         })
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use muster_pki::DeviceId;
 use muster_proto::common::v1::{NamedValue, TargetState};
 use muster_proto::ids::{Digest, InstructionId};
+use muster_signing::admit::RefusalReason;
 use muster_signing::audience::{AUTHENTICATED, CLIENT_ATTRIBUTES, Expression};
 use muster_signing::definition::Kind;
 use muster_signing::order::{self, Audience, Order};
@@ -204,8 +205,8 @@ impl Core {
         let digest = Digest::try_from(&order.definition_digest[..]).ok();
         let held = digest.and_then(|digest| self.catalogue.definition_by_digest(digest));
         let held = held.ok_or_else(|| self.not_prepared(id))?;
-        if let Some(why) = self.catalogue.unlicensed(held, moment.now_ms) {
-            return Err(unlicensed(held, &why));
+        if let Some(reason) = self.catalogue.refusal(held, moment.now_ms) {
+            return Err(barred(held, &reason));
         }
         self.require_disk(submission.envelope.len() + prepared.targets.serialized_size(), moment)
     }
@@ -252,7 +253,7 @@ impl Core {
     ) -> Result<Arc<HeldDefinition>, EngineError> {
         let catalogue = &self.catalogue;
         let refused =
-            |held: &Arc<HeldDefinition>| catalogue.unlicensed(held, now_ms).map(|why| unlicensed(held, &why));
+            |held: &Arc<HeldDefinition>| catalogue.refusal(held, now_ms).map(|reason| barred(held, &reason));
         if !version.is_empty() {
             let parsed: Version = version
                 .parse()
@@ -410,7 +411,8 @@ pub(super) fn new_id(now_ms: i64) -> InstructionId {
     InstructionId::from(Uuid::new_v7(time).into_bytes())
 }
 
-pub(super) fn unlicensed(held: &HeldDefinition, why: &str) -> EngineError {
+/// Says why a definition is not issued, as clients would.
+pub(super) fn barred(held: &HeldDefinition, reason: &RefusalReason) -> EngineError {
     let (name, version) = (held.document.name(), held.document.version());
-    EngineError::FailedPrecondition(format!("{name} {version} cannot be issued: {why}"))
+    EngineError::FailedPrecondition(format!("{name} {version} cannot be issued: {reason}"))
 }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use muster_proto::common::v1::TargetState;
+use muster_proto::common::v1::{Refusal, TargetState};
 use muster_proto::ids::Digest;
+use muster_signing::admit::RefusalReason;
 use muster_signing::licence::Licence;
 use muster_signing::moment::shown;
 use roaring::RoaringBitmap;
@@ -16,9 +17,9 @@ use crate::engine::outgoing::To;
 use crate::engine::store::Write;
 use crate::engine::{EngineError, ShardMessage};
 
-/// By how much a serial may grow at once: enough for serials that are dates or moments, and too little for a typing error to use
+/// By how much the serial of a licence or a policy may grow at once: enough for serials that are dates or moments, and too little for a typing error to use
 /// them up.
-const SERIAL_STEP_MAX: u64 = 1_000_000_000;
+pub(super) const SERIAL_STEP_MAX: u64 = 1_000_000_000;
 
 /// The cause of transitions of targets whose definition lost its licence before the order was sent to them.
 const UNLICENSED: &str = "UNLICENSED";
@@ -51,9 +52,13 @@ impl Core {
             if known.digest == held.digest {
                 return Ok(ImportedLicence { serial, refused_targets: 0 });
             }
-            if serial == known.document.serial() && known.text != held.text {
+            // Also of the same text: a client that holds the one does not exchange it for the other.
+            if serial == known.document.serial() {
+                let differs = if known.text == held.text { "signature" } else { "text" };
                 return Err(EngineError::FailedPrecondition(format!(
-                    "the licence has serial {serial}, as the one held, and another text; raise the serial of this one (G6)"
+                    "the licence has serial {serial}, as the one held, and another {differs}, and a serial names one licence for ever: issue \
+                     it with serial {} (G6)",
+                    serial.saturating_add(1)
                 )));
             }
         }
@@ -122,6 +127,16 @@ impl Core {
 }
 
 impl Held<Licence> {
+    /// Returns why nothing may be issued under it, with the code that clients would tell; `None`: all that it admits may be.
+    pub(crate) fn refusal(&self, now_ms: i64) -> Option<RefusalReason> {
+        let lapsed = || RefusalReason {
+            refusal: Refusal::LicenceStale,
+            detail: "the licence is outside its validity; import a newer one".to_owned(),
+            lacks_only_a_crl: false,
+        };
+        self.standing.refusal().or_else(|| (!self.is_valid_at(now_ms)).then(lapsed))
+    }
+
     /// Returns whether the licence is in its validity.
     pub(crate) fn is_valid_at(&self, now_ms: i64) -> bool {
         self.document.is_valid_at(unix_time(now_ms))

@@ -15,6 +15,7 @@ use muster_proto::operator::v1::ClientPolicy;
 use muster_signing::audience::{self, Expression};
 use roaring::RoaringBitmap;
 
+use super::licensing::SERIAL_STEP_MAX;
 use super::{Core, Devices, HeldPolicy, Moment};
 use crate::engine::outgoing::To;
 use crate::engine::shared::Catalogue;
@@ -263,6 +264,14 @@ impl Core {
             return Err(EngineError::FailedPrecondition(format!(
                 "the policy has serial {serial}, the highest imported was {highest}; a serial only grows, so sign it again \
                  with {} or more",
+                highest.saturating_add(1)
+            )));
+        }
+        // Devices take no lower one, so that a slip of the pen would stand for ever.
+        if highest > 0 && serial > highest.saturating_add(SERIAL_STEP_MAX) {
+            return Err(EngineError::FailedPrecondition(format!(
+                "the policy has serial {serial}, the highest imported was {highest}; a serial that grows by more than {SERIAL_STEP_MAX} at \
+                 once is taken for a slip of the pen, since none can go back: sign it again with {}",
                 highest.saturating_add(1)
             )));
         }

@@ -1,12 +1,9 @@
-//! Reads instructions, their results and targets.
+//! Reads instructions and their results.
 
 use bytes::Bytes;
 use muster_pki::Certificate;
-use muster_proto::common::v1::TargetState;
 use muster_proto::ids::InstructionId;
-use muster_proto::operator::v1::{
-    Approval, DeviceResult, ExportedResult, Instruction, StateCount, Stop, Target,
-};
+use muster_proto::operator::v1::{Approval, DeviceResult, ExportedResult, Instruction, StateCount, Stop};
 use muster_proto::order::v1::Order;
 use muster_signing::approval::is_named;
 use muster_signing::envelope;
@@ -100,36 +97,6 @@ pub(super) fn results(
             let position: i64 = row.get(0).map_err(failed)?;
             page.cursor = Cursor(position.to_string());
             page.items.extend(result(row, shared)?.and_then(|result| result.result));
-        }
-        Ok(page)
-    })
-}
-
-/// Lists targets by device number.
-pub(super) fn targets(
-    pool: &Pool,
-    shared: &Shared,
-    id: InstructionId,
-    state: Option<TargetState>,
-    after: &Cursor,
-    limit: u32,
-) -> Result<Page<Target>, EngineError> {
-    // A device's number may be 0, so the cursor holds the next one.
-    let from = u32::try_from(after.number()?).unwrap_or(u32::MAX);
-    pool.read(|connection| {
-        let stored = find(connection, shared, id)?;
-        let ledger = ledger(connection, shared, &stored)?;
-        let wanted = state.map_or(ledger.targets(), |state| ledger.in_state(state));
-        let mut page = Page { items: Vec::new(), cursor: after.clone(), more: false };
-        for number in wanted.range(from..) {
-            if page.items.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
-                page.more = true;
-                break;
-            }
-            page.cursor = Cursor((u64::from(number) + 1).to_string());
-            let device = device_name(connection, number)?;
-            let state = ledger.state_of(number).unwrap_or_default().into();
-            page.items.push(Target { device, state });
         }
         Ok(page)
     })

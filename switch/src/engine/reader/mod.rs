@@ -4,6 +4,7 @@ mod export;
 mod fleet;
 mod instructions;
 mod pool;
+mod targets;
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -59,6 +60,8 @@ pub(crate) struct EngineStatus {
     pub(crate) licence_expires_at_ms: i64,
     /// When a newer licence should have come, milliseconds since 1970; 0: it does not say.
     pub(crate) licence_refresh_by_ms: i64,
+    /// Why nothing can be issued under the licence, and what helps; empty: all that it admits can be. Also among the warnings.
+    pub(crate) licence_problem: String,
     /// Free bytes where the store lies.
     pub(crate) disk_free_bytes: u64,
     /// Free bytes below which orders and imports are refused.
@@ -155,7 +158,7 @@ impl Reader {
         instructions::results(&self.pool, &self.shared, id, after, limit)
     }
 
-    /// Lists targets by device number.
+    /// Lists targets by device number, with the cause of each one's state.
     ///
     /// # Errors
     /// [`EngineError::NotFound`], [`EngineError::Damaged`], or [`EngineError::InvalidArgument`] for a foreign cursor.
@@ -166,7 +169,7 @@ impl Reader {
         after: &Cursor,
         limit: u32,
     ) -> Result<Page<Target>, EngineError> {
-        instructions::targets(&self.pool, &self.shared, id, state, after, limit)
+        targets::list(&self.pool, &self.shared, id, state, after, limit)
     }
 
     /// Lists devices by name, all or those of an audience.
@@ -192,6 +195,7 @@ impl Reader {
 
     /// Lists definitions by name, then version.
     pub(crate) fn definitions(&self, after: &Cursor, limit: u32) -> Page<Definition> {
+        self.shared.judge_documents();
         fleet::definitions(&self.shared, after, limit)
     }
 
@@ -200,12 +204,18 @@ impl Reader {
     /// # Errors
     /// [`EngineError::NotFound`].
     pub(crate) fn definition(&self, name: &str, version: &str) -> Result<(Definition, Bytes), EngineError> {
+        self.shared.judge_documents();
         fleet::definition(&self.shared, name, version)
     }
 
     /// Returns the licence's envelope; `None` if there is none.
     pub(crate) fn licence(&self) -> Option<Bytes> {
         self.shared.catalogue().licence.as_ref().map(|licence| licence.envelope.clone())
+    }
+
+    /// Returns why nothing can be issued under the licence that is held; empty: all that it admits can be.
+    pub(crate) fn licence_problem(&self) -> String {
+        self.status().licence_problem
     }
 
     /// Lists events in the order of commitment, after a position of the log, of all devices or one.
@@ -229,6 +239,7 @@ impl Reader {
         &self,
         take: impl FnMut(ExportResponse) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
+        self.shared.judge_documents();
         export::run(&self.pool, &self.shared, take)
     }
 

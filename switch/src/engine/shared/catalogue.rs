@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use muster_proto::common::v1::Refusal;
 use muster_proto::ids::Digest;
 use muster_proto::operator::v1::Definition as ShownDefinition;
 use muster_proto::session::v1::DocumentKind;
+use muster_signing::admit::RefusalReason;
 use muster_signing::definition::Kind;
 use muster_signing::licence::LicenceRefusal;
 use semver::Version;
@@ -15,6 +17,9 @@ use crate::engine::EngineError;
 use crate::engine::core::{HeldDefinition, HeldLicence, HeldPolicy};
 use crate::engine::damage::Damage;
 use crate::engine::store::DocumentRecord;
+
+/// Definitions that a warning names at most.
+const FALLEN_NAMED_MAX: usize = 3;
 
 /// The documents held. Cloning is cheap enough for an import.
 #[derive(Debug, Clone, Default)]
@@ -90,9 +95,35 @@ impl Catalogue {
     }
 
     /// Returns the envelope of a version that is issued: the last one imported that the licence admits, so that whoever signs the same text
-    /// without a licence takes nothing out of use; else the last one.
+    /// without a licence takes nothing out of use, and of these one whose signers count; else the last one.
     fn current<'a>(&self, envelopes: &'a [Arc<HeldDefinition>]) -> Option<&'a Arc<HeldDefinition>> {
-        envelopes.iter().rev().find(|held| self.admits(held)).or_else(|| envelopes.last())
+        let mut admitted = envelopes.iter().rev().filter(|held| self.admits(held));
+        let last = admitted.clone().next().or_else(|| envelopes.last());
+        admitted.find(|held| held.standing.is_sound()).or(last)
+    }
+
+    /// Returns the definitions under each of their signatures, in no order.
+    pub(crate) fn envelopes(&self) -> impl Iterator<Item = &Arc<HeldDefinition>> {
+        self.by_digest.values()
+    }
+
+    /// Tells which definitions the licence admits and clients would refuse for who signed them; `None`: no definition.
+    pub(crate) fn fallen(&self) -> Option<String> {
+        let refused = |held: &Arc<HeldDefinition>| {
+            let code = held.standing.refusal()?.refusal.name();
+            Some(format!("{} {} ({code})", held.document.name(), held.document.version()))
+        };
+        let admitted = self.all().filter(|(_, held)| self.admits(held));
+        let mut names: Vec<String> = admitted.filter_map(|(_, held)| refused(held)).collect();
+        let count = names.len();
+        names.truncate(FALLEN_NAMED_MAX);
+        let (some, more) = (names.join(", "), if count > FALLEN_NAMED_MAX { ", …" } else { "" });
+        (count > 0).then(|| {
+            format!(
+                "{count} of the licensed definitions cannot be issued, for who signed them: {some}{more}; `muster definition show NAME` tells \
+                 why, and what helps"
+            )
+        })
     }
 
     /// Returns how many envelopes of a version are held.
@@ -155,15 +186,18 @@ impl Catalogue {
         }
     }
 
-    /// Returns why a definition may not be issued; `None` if it may.
-    pub(crate) fn unlicensed(&self, held: &HeldDefinition, now_ms: i64) -> Option<String> {
+    /// Returns why a definition may not be issued, with the code that clients would tell; `None` if it may. Its signers and the licence's are
+    /// judged beforehand, by `Shared::judge_documents`.
+    pub(crate) fn refusal(&self, held: &HeldDefinition, now_ms: i64) -> Option<RefusalReason> {
+        let reason = |refusal, detail| RefusalReason { refusal, detail, lacks_only_a_crl: false };
         let Some(licence) = &self.licence else {
-            return Some("there is no licence; import one".to_owned());
+            return Some(reason(Refusal::Unlicensed, "there is no licence; import one".to_owned()));
         };
-        if !licence.is_valid_at(now_ms) {
-            return Some("the licence is outside its validity; import a newer one".to_owned());
-        }
-        licensed(licence, held).err().map(|refusal| refusal.to_string())
+        // In the order in which a client finds it out.
+        licence.refusal(now_ms).or_else(|| held.standing.refusal()).or_else(|| {
+            let refused = licensed(licence, held).err();
+            refused.map(|refused| reason(refused.refusal(), refused.to_string()))
+        })
     }
 
     /// Returns a definition as shown to people.
@@ -172,6 +206,9 @@ impl Catalogue {
             Kind::Question => "question",
             Kind::Action => "action",
         };
+        let is_licensed = self.licence.as_ref().is_some_and(|licence| licence.is_valid_at(now_ms));
+        let refused = self.refusal(held, now_ms);
+        let refusal = refused.as_ref().map_or(Refusal::Unspecified, |reason| reason.refusal);
         ShownDefinition {
             name: held.document.name().to_string(),
             version: held.document.version().to_string(),
@@ -180,8 +217,10 @@ impl Catalogue {
             digest: held.digest.to_string(),
             signer_thumbprint: held.signer.to_string(),
             signer: held.signer_subject.clone(),
-            licensed: self.unlicensed(held, now_ms).is_none(),
+            licensed: is_licensed && self.admits(held),
             imported_at_ms: held.imported_at_ms,
+            refusal: refusal.into(),
+            problem: refused.map(|reason| reason.detail).unwrap_or_default(),
         }
     }
 }

@@ -164,7 +164,7 @@ fn verify(
 
 /// Tells from where the CRLs of the signers' issuers may be fetched, and of the timestamp authorities', before they are judged by
 /// them (R1 of trust.md).
-fn learn(sources: &Revocation, envelope: &[u8], role: Role, trust: &Trust, roots: &Roots) {
+pub(crate) fn learn(sources: &Revocation, envelope: &[u8], role: Role, trust: &Trust, roots: &Roots) {
     let Ok(inspection) = envelope::inspect(envelope) else { return };
     for chain in inspection.chains(role) {
         let of_role = if chain.role == Role::Timestamp { trust.timestamps.as_ref() } else { Some(roots) };

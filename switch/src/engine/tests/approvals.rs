@@ -154,6 +154,21 @@ async fn an_approval_is_of_the_very_bytes_of_an_instruction_that_still_waits_for
 }
 
 #[tokio::test]
+async fn g8_nothing_is_approved_whose_author_was_revoked_since_it_was_submitted() {
+    let world = asking_for_two().await;
+    world.connect(DEVICE).await;
+    let id = world.issue("").await;
+
+    let crl = world.author.revoked(world.now_ms());
+    world.believe(|trust| trust.revocation = Some(crl));
+    let refused = approve(&world, id, "ben").await.unwrap_err();
+    world.believe(|_| ());
+
+    assert!(refused.to_string().contains("SIGNER_REVOKED"), "{refused:?}");
+    approve(&world, id, "ben").await.unwrap();
+}
+
+#[tokio::test]
 async fn an_instruction_without_its_approvals_ends_with_its_window() {
     let world = asking_for_two().await;
     world.connect(DEVICE).await;

@@ -6,7 +6,7 @@ use muster_signing::envelope::{self, ContentType};
 use super::stops::{leave, run};
 use super::world::*;
 use crate::engine::clock::unix_time;
-use crate::engine::{EngineError, ImportedLicence};
+use crate::engine::{Cursor, EngineError, ImportedLicence};
 
 #[tokio::test]
 async fn g1_what_is_queued_under_a_lost_prefix_is_refused_and_nobody_gets_it_when_the_prefix_comes_back() {
@@ -23,6 +23,18 @@ async fn g1_what_is_queued_under_a_lost_prefix_is_refused_and_nobody_gets_it_whe
     assert_eq!(back, ImportedLicence { serial: 3, refused_targets: 0 });
     let expected = [(TargetState::Running, 1), (TargetState::Refused, 1)];
     assert_eq!(counts(&world.engine.reader().instruction(id).unwrap()), expected);
+    let targets = world.engine.reader().targets(id, None, &Cursor::default(), 10).unwrap().items;
+    let told: Vec<_> =
+        targets.iter().map(|one| (one.device.as_str(), one.state(), one.cause.as_str())).collect();
+    let [progress, unlicensed] = ["progress", "UNLICENSED"];
+    assert_eq!(
+        told,
+        [
+            ("w1.acme.local", TargetState::Running, progress),
+            ("w2.acme.local", TargetState::Refused, unlicensed)
+        ]
+    );
+    assert!(targets.iter().all(|one| one.at_ms == world.now_ms()));
     // It is as durable as the licence.
     let world = world.killed();
     assert_eq!(counts(&world.engine.reader().instruction(id).unwrap()), expected);
@@ -104,4 +116,46 @@ async fn g6_a_licence_that_is_not_valid_now_or_whose_serial_leaps_changes_nothin
     assert!(leap.contains("issue it with serial 2"), "{leap}");
     assert_eq!(world.engine.reader().status().licence_serial, 1);
     assert!(world.engine.import_licence(world.licence(1_000_000_001)).await.is_ok());
+}
+
+#[tokio::test]
+async fn g6_a_serial_names_one_licence_for_ever_whose_bytes_are_taken_again_and_no_other() {
+    let world = World::new().await;
+    let held = world.engine.reader().licence().unwrap();
+
+    let same = world.engine.import_licence(held.to_vec()).await;
+    // Clients that hold the one do not exchange it for the other.
+    let anew = world.engine.import_licence(world.licence(1)).await.unwrap_err().to_string();
+    let other = world.engine.import_licence(world.licence_for(1, "Other")).await.unwrap_err().to_string();
+
+    assert_eq!(same, Ok(ImportedLicence { serial: 1, refused_targets: 0 }));
+    assert!(anew.contains("another signature") && anew.contains("issue it with serial 2"), "{anew}");
+    assert!(other.contains("another text") && other.contains("issue it with serial 2"), "{other}");
+    assert_eq!(world.engine.reader().licence().unwrap(), held);
+}
+
+#[tokio::test]
+async fn targets_page_by_page_tell_why_each_came_to_its_state() {
+    let mut world = World::new().await;
+    let here = world.connect("w1.acme.local").await;
+    world.connect("w2.acme.local").await;
+    leave(&world, &world.connect("w3.acme.local").await).await;
+    let id = world.issue("").await;
+    world.answer(&here, id, 1).await;
+    world.engine.remove("w2.acme.local".parse().unwrap()).await.unwrap();
+
+    let (mut causes, mut cursor) = (Vec::new(), Cursor::default());
+    loop {
+        let page = world.engine.reader().targets(id, None, &cursor, 1).unwrap();
+        let is_last = page.next_page_token().is_empty();
+        causes.extend(page.items.into_iter().map(|target| target.cause));
+        cursor = page.cursor;
+        if is_last {
+            break;
+        }
+    }
+
+    assert_eq!(causes, ["result", "removed", "submitted"]);
+    let beyond = world.engine.reader().targets(id, None, &cursor, 1).unwrap();
+    assert!(beyond.items.is_empty() && !beyond.more);
 }

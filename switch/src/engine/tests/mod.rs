@@ -18,6 +18,7 @@ mod presence;
 mod removal;
 mod reserve;
 mod restart;
+mod standing;
 mod stops;
 mod unauthenticated;
 mod world;

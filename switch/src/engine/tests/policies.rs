@@ -38,6 +38,18 @@ async fn k1_a_serial_only_grows_and_the_same_bytes_again_change_nothing() {
 }
 
 #[tokio::test]
+async fn k1_a_serial_that_leaps_is_taken_for_a_slip_of_the_pen() {
+    let world = World::new().await;
+    let first = world.engine.import_policy(world.policy(1_800_000_000, "")).await.unwrap();
+
+    let leap = refused(&world, world.policy(2_800_000_001, "")).await;
+    let step = world.engine.import_policy(world.policy(2_800_000_000, "")).await.unwrap();
+
+    assert!(leap.contains("slip of the pen") && leap.contains("sign it again with 1800000001"), "{leap}");
+    assert_eq!((first.serial, step.serial), (1_800_000_000, 2_800_000_000));
+}
+
+#[tokio::test]
 async fn k1_only_an_administrator_of_policies_signs_them_for_this_organisation() {
     let world = World::new().await;
     let text = policy_text(1, "");

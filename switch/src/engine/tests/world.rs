@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use muster_pki::authority::{Authority, Issued, Request};
-use muster_pki::{Role, Roots, UnixTime};
+use muster_pki::authority::{Authority, Issued, Request, Revoked};
+use muster_pki::{RevocationIndex, Role, Roots, UnixTime};
 use muster_proto::common::v1::{NamedValue, TargetState, Value, value::Kind};
 use muster_proto::ids::{Digest, InstructionId, OutboxId};
 use muster_proto::operator::v1::Instruction;
@@ -133,19 +133,15 @@ impl World {
     /// An engine that holds nothing, and does not know who may sign policies.
     pub(super) fn without_policy_roots() -> Self {
         let world = Self::empty(Party::new(Role::Author), 64);
-        let Trust { authors, orders, licences, .. } = world.trust.as_ref();
-        let (authors, orders, licences) = (authors.clone(), orders.clone(), licences.clone());
-        let trust = Trust {
-            authors,
-            orders,
-            licences,
-            policies: None,
-            timestamps: None,
-            revocation: None,
-            sources: None,
-        };
-        world.engine.set_trust(Arc::new(trust));
+        world.believe(|trust| trust.policies = None);
         world
+    }
+
+    /// Exchanges whom the engine believes, for what the world began with and this change.
+    pub(super) fn believe(&self, change: impl FnOnce(&mut Trust)) {
+        let mut trust = self.trust.as_ref().clone();
+        change(&mut trust);
+        self.engine.set_trust(Arc::new(trust));
     }
 
     /// Closes the engine, lets `meanwhile` touch the store, and opens it again.
@@ -390,6 +386,11 @@ impl World {
 
 impl Party {
     pub(super) fn new(role: Role) -> Self {
+        Self::for_days(role, 30)
+    }
+
+    /// One whose certificate ends after so many days.
+    pub(super) fn for_days(role: Role, days: i64) -> Self {
         let now = real_now_ms();
         let root = Authority::root("Test root", Duration::from_secs(365 * 86_400), at(now, -7_200)).unwrap();
         let request = Request {
@@ -398,12 +399,20 @@ impl Party {
             ip_addresses: Vec::new(),
             role,
             not_before: at(now, -3_600),
-            not_after: at(now, 30 * 86_400),
+            not_after: at(now, days * 86_400),
             crl_url: None,
         };
         let issued = root.issue(&request).unwrap();
         let roots = Roots::from_certificates([root.certificate().clone()]).unwrap();
         Self { roots, issued, root }
+    }
+
+    /// Returns a CRL that revokes it.
+    pub(super) fn revoked(&self, now_ms: i64) -> RevocationIndex {
+        let entry = Revoked { serial_hex: self.issued.certificate.serial_hex(), at: at(now_ms, -60) };
+        let crl = self.root.crl(&[entry], 1, at(now_ms, -60), at(now_ms, 86_400)).unwrap();
+        let issuer = [self.root.certificate().clone()];
+        RevocationIndex::default().with_crl(crl.as_bytes(), &issuer, at(now_ms, 0)).unwrap()
     }
 
     /// Returns another who signs orders.
