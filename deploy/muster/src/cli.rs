@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use muster_proto::common::v1::TargetState;
 
 pub(crate) use self::ctx::Ctx;
 pub(crate) use self::issue::{Ask, Issue, OrderKey, Run};
@@ -230,6 +231,21 @@ pub(crate) enum Instruction {
         #[command(flatten)]
         key: Box<OrderKey>,
     },
+    /// List the devices that it is for, with the state of each and why it came to that
+    #[command(
+        after_help = "A target that is `refused` without a result was refused by the Switch; the cause is the code.\n\n\
+            Examples:\n  muster instruction targets 0197a6c8-0000-7000-8000-000000000001\n  \
+            muster instruction targets 0197a6c8-0000-7000-8000-000000000001 --state refused -o json"
+    )]
+    Targets {
+        /// Its id
+        id: String,
+        /// Only those in this state, such as `queued` or `refused`
+        #[arg(long, value_name = "STATE", value_parser = target_state)]
+        state: Option<TargetState>,
+        #[command(flatten)]
+        listing: Listing,
+    },
     /// Show the rows that are committed
     #[command(
         after_help = "Examples:\n  muster instruction results 0197a6c8-0000-7000-8000-000000000001 -o csv"
@@ -426,6 +442,12 @@ pub(crate) struct Listing {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Format,
+}
+
+/// Reads the name of a state.
+fn target_state(name: &str) -> Result<TargetState, String> {
+    let known = || muster_proto::state::ALL.map(TargetState::name).join(", ");
+    TargetState::from_name(name).ok_or_else(|| format!("no state; wanted one of {}", known()))
 }
 
 /// `muster export`

@@ -94,16 +94,18 @@ pub(crate) async fn hold_stop(operator: &Operator, home: &Home, stop: &Order) ->
 /// Returns the licence that the Switch holds, and its text, verified by the roots of the home.
 pub(crate) async fn licence(operator: &Operator, home: &Home) -> Result<Option<(Licence, String)>, Failure> {
     let held = answered(operator.licence().get_licence(GetLicenceRequest {})).await?.envelope;
-    if held.is_empty() {
-        return Ok(None);
-    }
+    if held.is_empty() { Ok(None) } else { verified(home, &held).map(Some) }
+}
+
+/// Returns a licence that a Switch gave, and its text, verified by the roots of the home.
+pub(crate) fn verified(home: &Home, held: &[u8]) -> Result<(Licence, String), Failure> {
     let roots = home.document_roots("licences")?;
     let facts = Facts::at(UnixTime::now());
-    let verified = envelope::verify(&held, ContentType::Licence, Role::Licensor, &roots.anchors(), &facts)
+    let verified = envelope::verify(held, ContentType::Licence, Role::Licensor, &roots.anchors(), &facts)
         .map_err(|error| Failure::denied(format!("the licence's signature: {error}")))?;
     let text = String::from_utf8(verified.content).map_err(|error| Failure::denied(error.to_string()))?;
     let licence = Licence::parse(&text).map_err(|error| Failure::denied(error.to_string()))?;
-    Ok(Some((licence, text)))
+    Ok((licence, text))
 }
 
 /// The organisation whose orders a context takes, as far as it is known.

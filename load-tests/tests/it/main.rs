@@ -31,6 +31,7 @@ mod renewal;
 mod restored_store;
 mod revocation;
 mod scale;
+mod signers;
 mod steps;
 mod stops;
 mod support;

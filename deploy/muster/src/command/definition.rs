@@ -2,9 +2,13 @@
 
 use std::path::Path;
 
+use muster_proto::common::v1::Refusal;
 use muster_proto::operator::v1::{
     Definition as Shown, GetDefinitionRequest, ImportDefinitionRequest, ListDefinitionsRequest,
 };
+use muster_signing::definition::Definition as Document;
+use muster_signing::envelope;
+use semver::Version;
 
 use super::licence;
 use crate::cli::{Definition, Listing};
@@ -13,6 +17,9 @@ use crate::home::{Home, read_file};
 use crate::issue::verified_definition_text;
 use crate::operator::{Operator, answered};
 use crate::output::{self, Cell, Flag, Format, Table};
+
+/// By how much a version's second number may grow at once without a word.
+const MINOR_STEP: u64 = 10;
 
 /// Runs a verb.
 pub(crate) async fn run(operator: &Operator, home: &Home, verb: Definition) -> Result<Exit, Failure> {
@@ -28,10 +35,12 @@ pub(crate) async fn run(operator: &Operator, home: &Home, verb: Definition) -> R
 /// Imports file after file, up to the first that is refused. What is imported by then is shown.
 async fn import(operator: &Operator, files: &[std::path::PathBuf], format: Format) -> Result<Exit, Failure> {
     let (mut table, mut unlicensed, mut refused) = (table(), Vec::new(), None);
+    let mut leaps = Vec::new();
     for file in files {
         match import_one(operator, file).await {
-            Ok(imported) => {
+            Ok((imported, highest)) => {
                 table.push(row(&imported));
+                leaps.extend(highest.and_then(|highest| leap(&imported, &highest)));
                 if !imported.licensed {
                     unlicensed.push(imported);
                 }
@@ -47,6 +56,7 @@ async fn import(operator: &Operator, files: &[std::path::PathBuf], format: Forma
         Some(failure) if done == 0 => return Err(failure),
         Some(_) | None => table.print(format)?,
     }
+    leaps.iter().for_each(|leap| output::note(&output::printable(leap)));
     if !unlicensed.is_empty() {
         explain_unlicensed(operator, &unlicensed).await;
     }
@@ -63,10 +73,12 @@ async fn import(operator: &Operator, files: &[std::path::PathBuf], format: Forma
 /// Says why definitions cannot be issued yet, and what to do. They are imported, whatever comes of asking for the licence.
 async fn explain_unlicensed(operator: &Operator, imported: &[Shown]) {
     let is_held = licence::is_held(operator).await.unwrap_or(true);
-    for Shown { name, signer, .. } in imported {
-        let why = match is_held {
-            true => format!("the licence does not bind its prefix to {signer}"),
-            false => "the Switch holds no licence".to_owned(),
+    for Shown { name, signer, problem, .. } in imported {
+        let why = match (problem.as_str(), is_held) {
+            // A Switch of an older version.
+            ("", true) => format!("the licence does not bind its prefix to {signer}"),
+            ("", false) => "the Switch holds no licence".to_owned(),
+            (problem, _) => problem.to_owned(),
         };
         output::note(&output::printable(&format!(
             "{name}: imported, but unlicensed: {why}, so it cannot be issued"
@@ -78,14 +90,43 @@ async fn explain_unlicensed(operator: &Operator, imported: &[Shown]) {
     });
 }
 
-async fn import_one(operator: &Operator, file: &Path) -> Result<Shown, Failure> {
+/// Imports one file; returns what it is, and the highest version of its name that was held before.
+async fn import_one(operator: &Operator, file: &Path) -> Result<(Shown, Option<Version>), Failure> {
     let bytes = read_file(file, "muster-sign definition sign FILE.toml --key F --cert F --out FILE.cms")?;
     let envelope = muster_sign::read_envelope(&bytes)
         .map_err(|error| Failure::usage(error.to_string()).in_file(file))?;
+    let highest = highest(operator, &envelope).await;
     let imported =
         answered(operator.definitions().import_definition(ImportDefinitionRequest { envelope })).await;
     let response = imported.map_err(|status| Failure::from(status).in_file(file))?;
-    Ok(response.definition.unwrap_or_default())
+    Ok((response.definition.unwrap_or_default(), highest))
+}
+
+/// The highest version that is held of a definition's name. It is for a hint, so what cannot be told is none.
+async fn highest(operator: &Operator, envelope: &[u8]) -> Option<Version> {
+    let text = String::from_utf8(envelope::inspect(envelope).ok()?.content).ok()?;
+    let name = Document::parse(&text).ok()?.name().to_string();
+    let request = GetDefinitionRequest { name, version: String::new() };
+    let held = answered(operator.definitions().get_definition(request)).await.ok()?;
+    held.definition?.version.parse().ok()
+}
+
+/// Says that a version leaps, which may be a slip of the pen. A device that has seen a version refuses all below it for ever, so this is told
+/// before anything is issued of it.
+fn leap(imported: &Shown, highest: &Version) -> Option<String> {
+    let (name, version) = (&imported.name, imported.version.parse::<Version>().ok()?);
+    let is_leap = match version.major.checked_sub(highest.major) {
+        None => false,
+        Some(0) => version.minor > highest.minor.saturating_add(MINOR_STEP),
+        Some(1) => version.minor > MINOR_STEP,
+        Some(_) => true,
+    };
+    is_leap.then(|| {
+        format!(
+            "{name}: version {version} leaps over {highest}, the highest that was held. A device that has seen it refuses every lower one for \
+             ever (ROLLED_BACK); if it is a slip of the pen, issue nothing of it: give --definition-version to muster run"
+        )
+    })
 }
 
 async fn list(operator: &Operator, listing: &Listing) -> Result<Exit, Failure> {
@@ -138,13 +179,15 @@ fn table() -> Table {
         "version",
         "kind",
         "licensed",
+        "state",
         "says",
         "signer",
         "imported",
         "digest",
         "signer_thumbprint",
+        "problem",
     ])
-    .wide_only(&["signer", "imported", "digest", "signer_thumbprint"])
+    .wide_only(&["signer", "imported", "digest", "signer_thumbprint", "problem"])
 }
 
 fn row(definition: &Shown) -> Vec<Cell> {
@@ -153,12 +196,24 @@ fn row(definition: &Shown) -> Vec<Cell> {
         Cell::text(&definition.version),
         Cell::text(&definition.kind),
         Cell::flag(Flag::from(definition.licensed)),
+        Cell::text(state(definition)),
         Cell::text(&definition.says),
         Cell::text(&definition.signer),
         Cell::moment(definition.imported_at_ms),
         Cell::text(&definition.digest),
         Cell::text(&definition.signer_thumbprint),
+        Cell::text(&definition.problem),
     ]
+}
+
+/// Whether it can be issued at present: the code that clients would refuse it with, or that it is ready.
+fn state(definition: &Shown) -> &'static str {
+    match definition.refusal() {
+        Refusal::Unspecified if definition.licensed => "ready",
+        // A Switch of an older version.
+        Refusal::Unspecified => Refusal::Unlicensed.name(),
+        refusal => refusal.name(),
+    }
 }
 
 async fn show(
@@ -172,6 +227,7 @@ async fn show(
         answered(operator.definitions().get_definition(GetDefinitionRequest { name, version })).await?;
     let text = verified_definition_text(home, &found.envelope)?;
     let shown = found.definition.unwrap_or_default();
+    let state = state(&shown);
     match format {
         Format::Json | Format::Jsonl | Format::Csv => {
             let pairs = [
@@ -179,6 +235,8 @@ async fn show(
                 ("version", Cell::text(shown.version)),
                 ("kind", Cell::text(shown.kind)),
                 ("licensed", Cell::flag(Flag::from(shown.licensed))),
+                ("state", Cell::text(state)),
+                ("problem", Cell::text(shown.problem)),
                 ("signer", Cell::text(shown.signer)),
                 ("signer_thumbprint", Cell::text(shown.signer_thumbprint)),
                 ("digest", Cell::text(shown.digest)),
@@ -188,12 +246,15 @@ async fn show(
         }
         Format::Table | Format::Wide => {
             output::note(&format!(
-                "# {} {} · signed by {} · {}",
+                "# {} {} · signed by {} · {} · {state}",
                 shown.name,
                 shown.version,
                 shown.signer,
                 if shown.licensed { "licensed" } else { "unlicensed" }
             ));
+            if !shown.problem.is_empty() {
+                output::note(&output::printable(&format!("# it cannot be issued: {}", shown.problem)));
+            }
             output::print_text(text.trim_end())?;
         }
     }
@@ -315,6 +376,44 @@ mod tests {
 
         assert_eq!(imported.unwrap(), Exit::Ok);
         assert_eq!(switch.asked_for_licence.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_version_that_leaps_over_the_highest_that_was_held_is_told_of() {
+        let told = |highest: &str, version: &str| {
+            let imported = Shown { version: version.to_owned(), ..Shown::default() };
+            leap(&imported, &highest.parse().unwrap())
+        };
+
+        for (highest, version) in [
+            ("1.0.0", "1.0.1"),
+            ("1.0.0", "1.10.0"),
+            ("1.9.9", "2.0.0"),
+            ("1.2.0", "1.1.0"),
+            ("1.2.0", "2.10.0"),
+            ("2.0.0", "1.99.0"),
+        ] {
+            assert_eq!(told(highest, version), None, "{highest} to {version}");
+        }
+        for (highest, version) in
+            [("1.0.0", "10.0.0"), ("1.0.0", "3.0.0"), ("1.2.0", "1.13.0"), ("1.2.0", "2.11.0")]
+        {
+            let said = told(highest, version).unwrap_or_else(|| panic!("{highest} to {version}"));
+            assert!(
+                said.contains("ROLLED_BACK") && said.contains(highest) && said.contains(version),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn g8_a_definition_shows_the_code_that_devices_would_refuse_it_with() {
+        let shown =
+            |refusal: Refusal, licensed| Shown { refusal: refusal.into(), licensed, ..Shown::default() };
+
+        assert_eq!(state(&shown(Refusal::SignerRevoked, true)), "SIGNER_REVOKED");
+        assert_eq!(state(&shown(Refusal::Unspecified, true)), "ready");
+        assert_eq!(state(&shown(Refusal::Unspecified, false)), "UNLICENSED");
     }
 
     #[tokio::test]

@@ -294,7 +294,7 @@ fn healthy(report: &mut Report, status: &GetStatusResponse, now_ms: i64) {
     report.add("switch", Verdict::Ok, found, "");
     match status.licence_serial {
         0 => report.add("licence", Verdict::Broken, "none", "muster licence import FILE"),
-        serial => licence(report, serial, status.licence_expires_at_ms, now_ms),
+        serial => licence(report, serial, status, now_ms),
     }
     disk(report, status);
     for warning in &status.warnings {
@@ -303,9 +303,14 @@ fn healthy(report: &mut Report, status: &GetStatusResponse, now_ms: i64) {
 }
 
 /// Nothing can be issued under a licence that has ended (G6); whoever asks here learns it before, since a new one takes its issuer days.
-fn licence(report: &mut Report, serial: u64, expires_at_ms: i64, now_ms: i64) {
+fn licence(report: &mut Report, serial: u64, status: &GetStatusResponse, now_ms: i64) {
+    let expires_at_ms = status.licence_expires_at_ms;
     let found = format!("serial {serial} until {}", output::moment(expires_at_ms));
     let fix = "muster licence import FILE, with a newer one of its issuer";
+    if expires_at_ms > now_ms && !status.licence_problem.is_empty() {
+        let found = format!("{found}: nothing can be issued: {}", first_line(&status.licence_problem));
+        return report.add("licence", Verdict::Broken, found, fix);
+    }
     let (verdict, said) = match expires_at_ms.saturating_sub(now_ms) {
         ..=0 => (Verdict::Broken, ", which has passed: nothing can be issued"),
         1..LICENCE_WARNING_MS => (Verdict::Warning, ", which is soon"),
@@ -369,6 +374,17 @@ mod tests {
             let licence = rows.iter().find(|row| row["check"] == "licence").unwrap();
             assert_eq!((&licence["verdict"], worst), (&verdict.into(), exit), "{left_ms}: {licence}");
         }
+    }
+
+    #[test]
+    fn g6_a_licence_whose_signer_does_not_count_any_more_is_broken_though_it_has_not_ended() {
+        let licence_problem = "SIGNER_REVOKED: licence: R2 refused".to_owned();
+
+        let (worst, rows) = checked(GetStatusResponse { licence_problem, ..sound() });
+
+        let licence = rows.iter().find(|row| row["check"] == "licence").unwrap();
+        assert_eq!((&licence["verdict"], worst), (&"broken".into(), Exit::Refused));
+        assert!(licence["found"].as_str().unwrap().contains("SIGNER_REVOKED"), "{licence}");
     }
 
     fn checked(status: GetStatusResponse) -> (Exit, Vec<serde_json::Value>) {

@@ -1,12 +1,13 @@
 //! `muster instruction`: what was issued, and what came of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use muster_proto::common::v1::{ColumnType, NamedValue, TargetState};
 use muster_proto::ids::InstructionId;
 use muster_proto::operator::v1::{
     GetInstructionRequest, Instruction as Shown, ListInstructionsRequest, ListResultsRequest,
-    ListTargetsRequest,
+    ListTargetsRequest, Target,
 };
 use muster_proto::order::v1::Order;
 use serde_json::json;
@@ -21,6 +22,12 @@ use crate::operator::{Operator, answered};
 use crate::order_key;
 use crate::output::{self, Cell, Flag, Format, Table};
 use crate::stop::Standing;
+
+/// Targets among which those are counted that the Switch refused: a page at most.
+const REFUSED_LOOKED_AT: u32 = 10_000;
+
+/// The cause of what a device's result says.
+const BY_RESULT: &str = "result";
 
 /// Runs a verb.
 pub(crate) async fn run(operator: &Operator, home: &Home, verb: Instruction) -> Result<Exit, Failure> {
@@ -39,6 +46,7 @@ pub(crate) async fn run(operator: &Operator, home: &Home, verb: Instruction) -> 
         Instruction::Stop { id, reason, wait, output, key } => {
             stop(operator, home, (&id, &reason), &key, wait, output).await
         }
+        Instruction::Targets { id, state, listing } => targets(operator, &id, state, &listing).await,
         Instruction::Results { id, output } => {
             let outcome = results(operator, &id).await?;
             issue::show(&id, &outcome, output, Detail::Record)?;
@@ -280,7 +288,73 @@ async fn standing(operator: &Operator, instruction: &Shown) -> Result<Vec<(&'sta
     if !waiting.is_empty() {
         pairs.push(("waiting_for", Cell { text: waiting.join(", "), json: json!(waiting) }));
     }
+    let is_refused =
+        instruction.states.iter().any(|count| count.state() == TargetState::Refused && count.count > 0);
+    if is_refused && let Some(refused) = refused_here(operator, &instruction.id).await? {
+        pairs.push(("refused_by_switch", refused));
+    }
     Ok(pairs)
+}
+
+/// How many targets the Switch itself refused, by code: of these no result tells. Counted among the first [`REFUSED_LOOKED_AT`].
+async fn refused_here(operator: &Operator, id: &str) -> Result<Option<Cell>, Failure> {
+    let request = ListTargetsRequest {
+        instruction: id.to_owned(),
+        state: TargetState::Refused.into(),
+        page_size: REFUSED_LOOKED_AT,
+        page_token: String::new(),
+    };
+    let page = answered(operator.instructions().list_targets(request)).await?;
+    Ok(by_cause(&page.targets))
+}
+
+fn by_cause(targets: &[Target]) -> Option<Cell> {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    // A Switch of an older version tells none.
+    let told =
+        targets.iter().map(|target| target.cause.as_str()).filter(|cause| !["", BY_RESULT].contains(cause));
+    told.for_each(|cause| *counts.entry(cause).or_default() += 1);
+    let text: Vec<String> = counts.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
+    (!counts.is_empty()).then(|| Cell { text: text.join(", "), json: json!(counts) })
+}
+
+/// Lists targets, in the order in which the Switch came to know their devices.
+async fn targets(
+    operator: &Operator,
+    id: &str,
+    state: Option<TargetState>,
+    listing: &Listing,
+) -> Result<Exit, Failure> {
+    let id = parse(id)?.to_string();
+    let mut table = Table::new(["device", "state", "cause", "since"]);
+    let mut page_token = String::new();
+    loop {
+        let left = listing.limit.saturating_sub(u32::try_from(table.len()).unwrap_or(u32::MAX));
+        let request = ListTargetsRequest {
+            instruction: id.clone(),
+            state: state.unwrap_or_default().into(),
+            page_size: left.min(10_000),
+            page_token,
+        };
+        let page = answered(operator.instructions().list_targets(request)).await?;
+        for target in &page.targets {
+            table.push(vec![
+                Cell::text(&target.device),
+                Cell::text(target.state().name()),
+                Cell::text(&target.cause),
+                Cell::moment(target.at_ms),
+            ]);
+        }
+        page_token = page.next_page_token;
+        if page_token.is_empty() || table.len() >= usize::try_from(listing.limit).unwrap_or(usize::MAX) {
+            break;
+        }
+    }
+    table.print(listing.output)?;
+    if !page_token.is_empty() {
+        output::note_more(listing.limit);
+    }
+    Ok(Exit::Ok)
 }
 
 fn print(pairs: Vec<(&'static str, Cell)>, format: Format) -> Result<(), Failure> {
@@ -330,5 +404,20 @@ async fn results(operator: &Operator, id: &str) -> Result<Outcome, Failure> {
         if page_token.is_empty() {
             return Ok(outcome);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g1_what_the_switch_refused_itself_is_counted_by_its_code_and_what_devices_told_is_not() {
+        let target = |cause: &str| Target { cause: cause.to_owned(), ..Target::default() };
+
+        let some = by_cause(&["UNLICENSED", "result", "UNLICENSED", ""].map(target)).unwrap();
+
+        assert_eq!((some.text.as_str(), some.json), ("2 UNLICENSED", json!({ "UNLICENSED": 2 })));
+        assert_eq!(by_cause(&["result", ""].map(target)), None);
     }
 }

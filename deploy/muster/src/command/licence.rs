@@ -46,15 +46,25 @@ pub(crate) async fn is_held(operator: &Operator) -> Result<bool, Failure> {
 }
 
 async fn show(operator: &Operator, home: &Home, format: output::Format) -> Result<Exit, Failure> {
-    let Some((licence, text)) = seen::licence(operator, home).await? else {
+    let held = answered(operator.licence().get_licence(GetLicenceRequest {})).await?;
+    if held.envelope.is_empty() {
         return Err(Failure::new(Exit::Refused, "the Switch holds no licence")
             .with_next("muster licence import FILE"));
-    };
+    }
+    if !held.problem.is_empty() {
+        let said = format!("# the Switch says that nothing can be issued under it: {}", held.problem);
+        output::note(&output::printable(&said));
+    }
+    let (licence, text) = seen::verified(home, &held.envelope)?;
+    let features: Vec<&str> = licence.terms().features.iter().map(String::as_str).collect();
     let pairs = [
         ("serial", Cell::number(licence.serial())),
         ("licensee", Cell::text(licence.licensee())),
         ("tenant", Cell::text(licence.tenant())),
         ("valid", Cell { text: yes(&licence).to_owned(), json: json!(licence.is_valid_at(UnixTime::now())) }),
+        // No program asks for any.
+        ("features", Cell { text: features.join(", "), json: json!(features) }),
+        ("problem", Cell::text(&held.problem)),
         ("text", Cell::text(text.trim_end())),
     ];
     if matches!(format, output::Format::Table | output::Format::Wide) {
