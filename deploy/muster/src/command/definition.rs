@@ -21,6 +21,12 @@ use crate::output::{self, Cell, Flag, Format, Table};
 /// By how much a version's second number may grow at once without a word.
 const MINOR_STEP: u64 = 10;
 
+/// What is told of a definition that can be issued.
+const READY: &str = "ready";
+
+/// The code of one that the licence does not admit.
+const UNLICENSED: &str = "UNLICENSED";
+
 /// Runs a verb.
 pub(crate) async fn run(operator: &Operator, home: &Home, verb: Definition) -> Result<Exit, Failure> {
     match verb {
@@ -41,7 +47,7 @@ async fn import(operator: &Operator, files: &[std::path::PathBuf], format: Forma
             Ok((imported, highest)) => {
                 table.push(row(&imported));
                 leaps.extend(highest.and_then(|highest| leap(&imported, &highest)));
-                if !imported.licensed {
+                if state(&imported) != READY {
                     unlicensed.push(imported);
                 }
             }
@@ -73,7 +79,12 @@ async fn import(operator: &Operator, files: &[std::path::PathBuf], format: Forma
 /// Says why definitions cannot be issued yet, and what to do. They are imported, whatever comes of asking for the licence.
 async fn explain_unlicensed(operator: &Operator, imported: &[Shown]) {
     let is_held = licence::is_held(operator).await.unwrap_or(true);
-    for Shown { name, signer, problem, .. } in imported {
+    for definition in imported {
+        let Shown { name, signer, problem, .. } = definition;
+        let what = match state(definition) {
+            UNLICENSED => "unlicensed",
+            code => code,
+        };
         let why = match (problem.as_str(), is_held) {
             // A Switch of an older version.
             ("", true) => format!("the licence does not bind its prefix to {signer}"),
@@ -81,8 +92,11 @@ async fn explain_unlicensed(operator: &Operator, imported: &[Shown]) {
             (problem, _) => problem.to_owned(),
         };
         output::note(&output::printable(&format!(
-            "{name}: imported, but unlicensed: {why}, so it cannot be issued"
+            "{name}: imported, but {what}: {why}, so it cannot be issued"
         )));
+    }
+    if imported.iter().all(|definition| state(definition) != UNLICENSED) {
+        return;
     }
     output::note(match is_held {
         true => "  try: muster-sign licence issue … --prefix PREFIX=CERT, then muster licence import FILE",
@@ -209,9 +223,9 @@ fn row(definition: &Shown) -> Vec<Cell> {
 /// Whether it can be issued at present: the code that clients would refuse it with, or that it is ready.
 fn state(definition: &Shown) -> &'static str {
     match definition.refusal() {
-        Refusal::Unspecified if definition.licensed => "ready",
+        Refusal::Unspecified if definition.licensed => READY,
         // A Switch of an older version.
-        Refusal::Unspecified => Refusal::Unlicensed.name(),
+        Refusal::Unspecified => UNLICENSED,
         refusal => refusal.name(),
     }
 }
