@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, RANGE};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use muster_pki::select::Availability;
@@ -45,6 +45,14 @@ pub enum HttpsError {
         /// What went wrong.
         cause: String,
     },
+    /// The server sent more than there can be.
+    #[error("{url}: more than {limit} bytes came")]
+    TooLong {
+        /// What was asked for.
+        url: String,
+        /// The most there can be.
+        limit: usize,
+    },
     /// The server was silent for too long.
     #[error("{url}: silent for {limit:?}")]
     Silent {
@@ -72,7 +80,9 @@ impl HttpsError {
     pub(crate) fn retry_after(&self) -> Duration {
         match self {
             Self::Status { retry_after, .. } => retry_after.unwrap_or_default(),
-            Self::Dial(_) | Self::Broken { .. } | Self::Silent { .. } => Duration::ZERO,
+            Self::Dial(_) | Self::Broken { .. } | Self::TooLong { .. } | Self::Silent { .. } => {
+                Duration::ZERO
+            }
         }
     }
 
@@ -81,7 +91,7 @@ impl HttpsError {
         match self {
             // Asking again changes nothing; the download waits for a certificate (S6).
             Self::Dial(DialError::NoCertificate { .. }) => false,
-            Self::Dial(_) | Self::Broken { .. } | Self::Silent { .. } => true,
+            Self::Dial(_) | Self::Broken { .. } | Self::TooLong { .. } | Self::Silent { .. } => true,
             Self::Status { status, .. } => {
                 status.is_server_error()
                     || *status == StatusCode::TOO_MANY_REQUESTS
@@ -256,7 +266,13 @@ impl Https {
         let mut body = Limited::new(body, bytes_max);
         let mut bytes = Vec::new();
         while let Some(frame) = timeout(self.silence, body.frame()).await.map_err(|_| self.silent(path))? {
-            let frame = frame.map_err(|cause| self.broken(path, cause.to_string()))?;
+            let frame = frame.map_err(|cause| {
+                if cause.is::<LengthLimitError>() {
+                    HttpsError::TooLong { url: self.url(path), limit: bytes_max }
+                } else {
+                    self.broken(path, cause.to_string())
+                }
+            })?;
             if let Ok(data) = frame.into_data() {
                 bytes.extend_from_slice(&data);
             }

@@ -16,7 +16,7 @@ pub use rule::{Place, Report, Rule, Violation};
 
 use instruction::{Entered, Instruction, Part};
 use muster_proto::common::v1::TargetState;
-use record::{Known, Record};
+use record::{Known, Record, Shown};
 use rule::Findings;
 
 /// Which lane a sequence went by.
@@ -154,6 +154,7 @@ impl History {
         );
         for device in devices {
             let target = self.instruction(id, line).targets.entry(device.clone()).or_default();
+            target.has_got_it |= instruction::tells_of_the_device(cause);
             let before = target.entered.replace(Entered { line, state, cause: cause.to_owned() });
             let about = || format!("instruction {id}, {device}");
             match before {
@@ -194,8 +195,15 @@ impl History {
 
     fn check_promise(&self, number: usize, promise: &Promise, findings: &mut Findings) {
         let kept = match promise {
-            Promise::Accepted { instruction } => {
-                self.instructions.get(instruction).is_some_and(|instruction| instruction.shown.is_some())
+            Promise::Accepted { instruction } => self.shown(instruction).is_some(),
+            Promise::StopAccepted { instruction } => {
+                self.shown(instruction).is_some_and(|shown| shown.is_stopped)
+            }
+            Promise::ApprovalAccepted { instruction, operator } => {
+                self.shown(instruction).is_some_and(|shown| shown.approved_by.contains(operator))
+            }
+            Promise::DefinitionImported { name, version } => {
+                self.definitions.contains(&(name.clone(), version.clone()))
             }
             Promise::ResultAcked { device, outbox_id, sequence } => {
                 self.has(Lane::Result, device, outbox_id, *sequence)
@@ -207,6 +215,11 @@ impl History {
         findings.hold(Rule::Promises, Place::Promise(number), kept, || {
             (promise.to_string(), "it, since it was promised".to_owned(), "nothing".to_owned())
         });
+    }
+
+    fn shown(&self, instruction: &str) -> Option<&Shown> {
+        let (_, shown) = self.instructions.get(instruction)?.shown.as_ref()?;
+        Some(shown)
     }
 
     fn has(&self, lane: Lane, device: &str, outbox_id: &str, sequence: u64) -> bool {

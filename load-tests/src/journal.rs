@@ -66,6 +66,22 @@ impl Journal {
         if self.started.insert(instruction) { Seen::First } else { Seen::Repeat }
     }
 
+    /// Notes that an instruction is never to start, and puts that into the outbox, unless it has started.
+    pub fn stop(&mut self, instruction: InstructionId) {
+        if self.start(instruction) == Seen::First {
+            let result = InstructionResult {
+                sequence: self.next_sequence(),
+                instruction: instruction.to_vec(),
+                state: TargetState::Cancelled.into(),
+                detail: "it was stopped".to_owned(),
+                last: true,
+                finished_at_ms: now_ms(),
+                ..InstructionResult::default()
+            };
+            self.waiting.insert(result.sequence, Record::Result(Box::new(result)));
+        }
+    }
+
     /// Puts a made-up answer into the outbox.
     pub fn answer(&mut self, instruction: InstructionId) {
         let now = now_ms();
@@ -168,5 +184,20 @@ mod tests {
         assert_eq!(journal.acked(&[SequenceRange { first: 1, last: 1 }]), [0; 0], "an ack may come twice");
         assert_eq!(journal.waiting_after(0).map(|(sequence, _)| sequence), Some(2));
         assert!(journal.waiting_after(2).is_none());
+    }
+
+    #[test]
+    fn what_was_stopped_never_starts_and_what_had_started_keeps_its_answer() {
+        let (mut journal, stopped, answered) =
+            (Journal::new(), InstructionId::from([7; 16]), InstructionId::from([8; 16]));
+        assert_eq!(journal.start(answered), Seen::First);
+        journal.answer(answered);
+
+        for instruction in [stopped, stopped, answered] {
+            journal.stop(instruction);
+            assert_eq!(journal.start(instruction), Seen::Repeat);
+        }
+
+        assert_eq!(journal.counts(), (2, 0));
     }
 }

@@ -7,11 +7,15 @@ use hyper_util::rt::TokioIo;
 use muster_proto::common::v1::{NamedValue, Value, value::Kind};
 use muster_proto::operator::v1::watch_instruction_response::Update;
 use muster_proto::operator::v1::{
-    Instruction, PrepareInstructionRequest, PrepareInstructionResponse, SubmitInstructionRequest,
-    WatchInstructionRequest,
+    GetStatusRequest, ImportDefinitionRequest, ImportLicenceRequest, Instruction, PrepareApprovalRequest,
+    PrepareInstructionRequest, PrepareInstructionResponse, PrepareStopRequest, SubmitApprovalRequest,
+    SubmitInstructionRequest, SubmitStopRequest, WatchInstructionRequest,
 };
 use muster_proto_grpc::operator::v1::client_service_client::ClientServiceClient;
+use muster_proto_grpc::operator::v1::definition_service_client::DefinitionServiceClient;
 use muster_proto_grpc::operator::v1::instruction_service_client::InstructionServiceClient;
+use muster_proto_grpc::operator::v1::licence_service_client::LicenceServiceClient;
+use muster_proto_grpc::operator::v1::status_service_client::StatusServiceClient;
 use muster_signing::envelope::{self, ContentType, Signer};
 use rustls_pki_types::{ServerName, UnixTime};
 use tokio::net::TcpStream;
@@ -70,11 +74,24 @@ impl Operator {
     /// # Errors
     /// The Switch refuses it.
     pub async fn prepare(&self, sql: &str, audience: &str) -> anyhow::Result<PrepareInstructionResponse> {
-        let sql = Value { kind: Some(Kind::Text(sql.to_owned())) };
+        self.prepare_of("Muster-Core-Query", ("sql", sql), audience).await
+    }
+
+    /// Prepares a definition for an audience, with one argument of text.
+    ///
+    /// # Errors
+    /// The Switch refuses it; its status is what the error wraps.
+    pub async fn prepare_of(
+        &self,
+        definition: &str,
+        (name, value): (&str, &str),
+        audience: &str,
+    ) -> anyhow::Result<PrepareInstructionResponse> {
+        let value = Some(Value { kind: Some(Kind::Text(value.to_owned())) });
         let request = PrepareInstructionRequest {
-            definition: "Muster-Core-Query".to_owned(),
+            definition: definition.to_owned(),
             version: String::new(),
-            arguments: vec![NamedValue { name: "sql".to_owned(), value: Some(sql) }],
+            arguments: vec![NamedValue { name: name.to_owned(), value }],
             audience: audience.to_owned(),
             gather_ms: 0,
         };
@@ -86,10 +103,76 @@ impl Operator {
     /// # Errors
     /// The key does not sign.
     pub fn sign(&self, order: &[u8]) -> anyhow::Result<Vec<u8>> {
+        Ok(envelope::sign(order, ContentType::Order, &self.signer()?, UnixTime::now())?)
+    }
+
+    fn signer(&self) -> anyhow::Result<Signer> {
         let certificate = read(&self.home, "operator/order.pem")?;
         let key = read(&self.home, "operator/order.key")?;
-        let signer = Signer::from_pem(certificate.as_bytes(), key.as_bytes())?;
-        Ok(envelope::sign(order, ContentType::Order, &signer, UnixTime::now())?)
+        Ok(Signer::from_pem(certificate.as_bytes(), key.as_bytes())?)
+    }
+
+    /// Stops an instruction; returns whether the Switch has a stop of it, and not an instruction that had ended before.
+    ///
+    /// # Errors
+    /// The Switch refuses the stop, or does not answer.
+    pub async fn stop(&self, instruction: &str, reason: &str) -> anyhow::Result<bool> {
+        let request = PrepareStopRequest { instruction: instruction.to_owned(), reason: reason.to_owned() };
+        let prepared = self.instructions().prepare_stop(request).await?.into_inner();
+        if prepared.order.is_empty() {
+            return Ok(prepared.instruction.is_some_and(|instruction| instruction.stop.is_some()));
+        }
+        let envelope = self.sign(&prepared.order)?;
+        match self.instructions().submit_stop(SubmitStopRequest { envelope }).await {
+            Ok(_) => Ok(true),
+            // It ended between the two calls.
+            Err(status) if status.code() == tonic::Code::FailedPrecondition => Ok(false),
+            Err(status) => Err(status.into()),
+        }
+    }
+
+    /// Approves an instruction; one that lacks no approval stays as it is.
+    ///
+    /// # Errors
+    /// The Switch refuses the approval, or does not answer.
+    pub async fn approve(&self, instruction: &str) -> anyhow::Result<()> {
+        let request = PrepareApprovalRequest { instruction: instruction.to_owned() };
+        let prepared = self.instructions().prepare_approval(request).await?.into_inner();
+        if prepared.envelope.is_empty() {
+            return Ok(());
+        }
+        let envelope = envelope::cosign(&prepared.envelope, &self.signer()?, UnixTime::now())?;
+        self.instructions().submit_approval(SubmitApprovalRequest { envelope }).await?;
+        Ok(())
+    }
+
+    /// Imports a definition.
+    ///
+    /// # Errors
+    /// The Switch refuses it, or does not answer.
+    pub async fn import_definition(&self, envelope: Vec<u8>) -> anyhow::Result<()> {
+        let mut definitions = DefinitionServiceClient::new(self.channel.clone());
+        definitions.import_definition(ImportDefinitionRequest { envelope }).await?;
+        Ok(())
+    }
+
+    /// Imports a licence.
+    ///
+    /// # Errors
+    /// The Switch refuses it, or does not answer.
+    pub async fn import_licence(&self, envelope: Vec<u8>) -> anyhow::Result<()> {
+        let mut licences = LicenceServiceClient::new(self.channel.clone());
+        licences.import_licence(ImportLicenceRequest { envelope }).await?;
+        Ok(())
+    }
+
+    /// The serial of the licence that is in force.
+    ///
+    /// # Errors
+    /// The Switch does not answer.
+    pub async fn licence_serial(&self) -> anyhow::Result<u64> {
+        let mut status = StatusServiceClient::new(self.channel.clone());
+        Ok(status.get_status(GetStatusRequest {}).await?.into_inner().licence_serial)
     }
 
     /// Submits a signed order; the same envelope under the same key gives the same id, however often.

@@ -44,8 +44,17 @@ pub struct Shared {
     pub address: String,
     /// Roots of order signers.
     pub orders: Roots,
-    /// Envelopes that were verified, and the instruction each is for.
-    verified: Mutex<HashMap<[u8; 32], InstructionId>>,
+    /// Envelopes that were verified, and what each is for.
+    verified: Mutex<HashMap<[u8; 32], Ordered>>,
+}
+
+/// What a signed order wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ordered {
+    /// This instruction to run.
+    Run(InstructionId),
+    /// This one never to run.
+    Stop(InstructionId),
 }
 
 /// What a device tells its fleet.
@@ -108,8 +117,8 @@ impl Shared {
         Self { address, orders, verified: Mutex::new(HashMap::new()) }
     }
 
-    /// The instruction of a signed order.
-    fn verify(&self, order: &[u8]) -> anyhow::Result<InstructionId> {
+    /// What a signed order wants.
+    fn verify(&self, order: &[u8]) -> anyhow::Result<Ordered> {
         let key: [u8; 32] = envelope::digest(order).as_ref().try_into().context("digest")?;
         let known = self.verified.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
         if let Some(instruction) = known {
@@ -119,9 +128,12 @@ impl Shared {
         let anchors = Anchors::of(&self.orders);
         let verified = envelope::verify(order, ContentType::Order, Role::OrderSigner, &anchors, &facts)?;
         let decoded = muster_signing::order::decode(&verified.content)?;
-        let instruction = InstructionId::try_from(decoded.instruction.as_slice())?;
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(key, instruction);
-        Ok(instruction)
+        let ordered = match muster_signing::order::stops(&decoded) {
+            Some(stopped) => Ordered::Stop(stopped),
+            None => Ordered::Run(InstructionId::try_from(decoded.instruction.as_slice())?),
+        };
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(key, ordered);
+        Ok(ordered)
     }
 }
 
@@ -251,8 +263,11 @@ impl Device {
                     self.told.send(Told::Connected { device, took: started.elapsed() }).await?;
                 }
                 ClientEvent::Order { envelope, .. } => {
-                    let instruction = self.shared.verify(&envelope)?;
-                    self.handle_order(session, instruction).await?;
+                    match self.shared.verify(&envelope)? {
+                        Ordered::Run(instruction) => self.handle_order(session, instruction).await?,
+                        // What it has answered keeps its answer.
+                        Ordered::Stop(instruction) => self.journal.stop(instruction),
+                    }
                 }
                 ClientEvent::Acked { lane, ranges } => {
                     let outbox_id = hex::encode(self.journal.outbox_id());

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::verify::{GROUP_BYTES, GroupHashes, outboard_bytes};
 use super::{ContentError, blocking};
-use crate::https::Https;
+use crate::https::{Https, HttpsError};
 use crate::instructions::PlanResource;
 
 /// Downloads what is missing, and puts the whole file at `path`. Hashes that were had are not asked for again.
@@ -52,7 +52,15 @@ async fn outboard(source: &Https, resource: &PlanResource) -> Result<GroupHashes
     if let Some(got) = told.filter(|got| *got != wanted) {
         return Err(ContentError::Length { got, wanted });
     }
-    let bytes = source.body(&path, response, usize::try_from(wanted).unwrap_or(usize::MAX)).await?;
+    let bytes = source.body(&path, response, usize::try_from(wanted).unwrap_or(usize::MAX)).await;
+    // A lie as much as a length that is told: asked for again until the window ends, it would come again.
+    let bytes = bytes.map_err(|error| match error {
+        HttpsError::TooLong { .. } => ContentError::Length { got: wanted.saturating_add(1), wanted },
+        error @ (HttpsError::Dial(_)
+        | HttpsError::Broken { .. }
+        | HttpsError::Silent { .. }
+        | HttpsError::Status { .. }) => error.into(),
+    })?;
     Ok(GroupHashes::from_outboard(&bytes, resource.root, resource.size)?)
 }
 

@@ -42,6 +42,7 @@ enum Manner {
     FlippedBit,
     FlippedOutboard,
     OutboardOfAnother,
+    OutboardTooLongWithoutLength,
     TooLong,
     TooLongWithoutLength,
     TooShort,
@@ -100,7 +101,7 @@ async fn a_flipped_bit_is_refused_and_nothing_of_its_group_is_kept() {
 
 #[tokio::test]
 async fn a_lying_outboard_is_refused_before_any_content_is_asked_for() {
-    for manner in [Manner::FlippedOutboard, Manner::OutboardOfAnother] {
+    for manner in [Manner::FlippedOutboard, Manner::OutboardOfAnother, Manner::OutboardTooLongWithoutLength] {
         let lab = Lab::new(manner);
 
         let error = lab.fetch().await.unwrap_err();
@@ -454,6 +455,10 @@ fn answer(served: &Served, request: &Request<Incoming>) -> Response<Body> {
         if served.manner == Manner::OutboardOfAnother {
             outboard.truncate(72);
         }
+        if served.manner == Manner::OutboardTooLongWithoutLength {
+            outboard.push(0);
+            return Response::new(pieces(vec![Ok(outboard)]));
+        }
         return Response::new(whole(outboard));
     }
     let range = request.headers().get(RANGE).map(|range| range.to_str().unwrap().to_owned());
@@ -496,6 +501,7 @@ fn content(served: &Served, count: usize, first: usize) -> Response<Body> {
         Manner::Honest
         | Manner::FlippedOutboard
         | Manner::OutboardOfAnother
+        | Manner::OutboardTooLongWithoutLength
         | Manner::Missing
         | Manner::OverloadedAtFirst
         | Manner::FlippedBitOnce

@@ -22,6 +22,8 @@ pub(super) struct Instruction {
 pub(super) struct Target {
     /// Its latest state.
     pub(super) entered: Option<Entered>,
+    /// Whether its order was ever handed to it.
+    pub(super) has_got_it: bool,
     /// Its results, as they stand there.
     pub(super) parts: Vec<Part>,
 }
@@ -70,8 +72,17 @@ pub(super) fn leads_to(cause: &str) -> Option<&'static [TargetState]> {
         ],
         "deadline" => &[TargetState::Expired],
         "removed" | "stopped" => &[TargetState::Cancelled],
+        UNLICENSED => &[TargetState::Refused],
         _ => return None,
     })
+}
+
+/// The cause by which the Switch refuses itself what is queued.
+const UNLICENSED: &str = "UNLICENSED";
+
+/// Returns whether what comes by this cause comes from a device that has the order, or from its having it.
+pub(super) fn tells_of_the_device(cause: &str) -> bool {
+    ["written", "progress", "result"].contains(&cause)
 }
 
 impl Instruction {
@@ -102,7 +113,8 @@ impl Instruction {
         findings: &mut Findings,
     ) {
         let place = Place::Line(line);
-        let Shown { definition, version, targets, states, complete } = shown;
+        let Shown { definition, version, targets, states, complete, approvals_wanted, approved_by, .. } =
+            shown;
         let is_there = definitions.contains(&(definition.clone(), version.clone()));
         findings.hold(Rule::Definition, place, is_there, || {
             (about.to_owned(), format!("a record of definition {definition} {version}"), "none".to_owned())
@@ -132,6 +144,15 @@ impl Instruction {
                 (about.to_owned(), expected, format!("{said} in the record"))
             });
         }
+        let lacks = u64::try_from(approved_by.len()).is_ok_and(|given| given < *approvals_wanted);
+        let got = self.targets.iter().find(|(_, target)| target.has_got_it || !target.parts.is_empty());
+        findings.hold(Rule::Approvals, place, !lacks || got.is_none(), || {
+            let expected = format!(
+                "nobody to have its order with {} of {approvals_wanted} approvals",
+                approved_by.len()
+            );
+            (about.to_owned(), expected, got.map(|(device, _)| device.clone()).unwrap_or_default())
+        });
         let all_ended = entered.iter().all(|state| state.is_terminal());
         findings.hold(Rule::Counts, place, all_ended == *complete, || {
             let expected = format!("`complete` {all_ended}, as the transitions say");
@@ -217,6 +238,8 @@ impl Entered {
             | TargetState::Sent
             | TargetState::Acked
             | TargetState::Running => Wanted::Open,
+            // It was queued, by what the Switch knew: its device may have run it, where the Switch ended before it noted that.
+            TargetState::Refused if self.cause == UNLICENSED => Wanted::Late,
             TargetState::Answered | TargetState::Failed | TargetState::Refused | TargetState::Interrupted => {
                 Wanted::Same
             }

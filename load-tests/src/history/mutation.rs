@@ -29,7 +29,7 @@ impl Mutation {
 }
 
 /// Every mutation. Each needs an instruction that was answered, and an event, to be applied.
-pub const ALL: [Mutation; 27] = [
+pub const ALL: [Mutation; 28] = [
     Mutation {
         name: "a line of junk",
         breaks: Rule::Readable,
@@ -139,6 +139,18 @@ pub const ALL: [Mutation; 27] = [
         breaks: Rule::Causes,
         apply: |lines| {
             answered_transition(lines)?["cause"] = json!("deadline");
+            Some(())
+        },
+    },
+    Mutation {
+        name: "an order that went out without an approval that it needs",
+        breaks: Rule::Approvals,
+        apply: |lines| {
+            let (id, _) = answered(lines)?;
+            let of = |line: &&mut Value| line["kind"] == "instruction" && line["id"] == id;
+            let record = lines.iter_mut().find(of)?;
+            let given = record["approvals"].as_array().map_or(0, Vec::len);
+            record["approvals_wanted"] = json!(given + 1);
             Some(())
         },
     },

@@ -11,6 +11,25 @@ pub enum Promise {
         /// Its id.
         instruction: String,
     },
+    /// An operator: the stop was accepted.
+    StopAccepted {
+        /// The id of what it stops.
+        instruction: String,
+    },
+    /// An operator: the approval was accepted.
+    ApprovalAccepted {
+        /// The id of what was approved.
+        instruction: String,
+        /// By whom.
+        operator: String,
+    },
+    /// An operator: the definition was imported.
+    DefinitionImported {
+        /// Its name.
+        name: String,
+        /// Its version.
+        version: String,
+    },
     /// A client: the result was acked.
     ResultAcked {
         /// Whose.
@@ -35,6 +54,11 @@ impl std::fmt::Display for Promise {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Accepted { instruction } => write!(formatter, "instruction {instruction}"),
+            Self::StopAccepted { instruction } => write!(formatter, "the stop of instruction {instruction}"),
+            Self::ApprovalAccepted { instruction, operator } => {
+                write!(formatter, "the approval of instruction {instruction} by {operator}")
+            }
+            Self::DefinitionImported { name, version } => write!(formatter, "definition {name} {version}"),
             Self::ResultAcked { device, outbox_id, sequence } => {
                 write!(formatter, "result {sequence} of {device}, outbox {outbox_id}")
             }

@@ -21,6 +21,12 @@ pub(super) struct Shown {
     pub(super) targets: u64,
     pub(super) states: BTreeMap<String, u64>,
     pub(super) complete: bool,
+    /// Whether an operator stopped it.
+    pub(super) is_stopped: bool,
+    /// How many approvals its author asks for.
+    pub(super) approvals_wanted: u64,
+    /// Who has approved it.
+    pub(super) approved_by: Vec<String>,
 }
 
 /// One record.
@@ -107,12 +113,16 @@ fn shown(record: &Value) -> Result<Shown, String> {
         let counted = count.as_u64().ok_or_else(|| format!("`states.{state}` {count}, not a count"))?;
         Ok((state.clone(), counted))
     };
+    let approvals = record["approvals"].as_array().map_or(&[][..], Vec::as_slice);
     Ok(Shown {
         definition: text(record, "definition")?,
         version: text(record, "version")?,
         targets: number(record, "targets")?,
         states: states.iter().map(count).collect::<Result<_, String>>()?,
         complete: boolean(record, "complete")?,
+        is_stopped: record["stop"].is_object(),
+        approvals_wanted: record["approvals_wanted"].as_u64().unwrap_or_default(),
+        approved_by: approvals.iter().map(|given| text(given, "operator")).collect::<Result<_, _>>()?,
     })
 }
 

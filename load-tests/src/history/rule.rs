@@ -21,6 +21,8 @@ pub enum Rule {
     Forward,
     /// A state has a cause that leads to it.
     Causes,
+    /// Nobody got an order that lacks approvals.
+    Approvals,
     /// Batches and positions ascend.
     Order,
     /// A target that ended by its own result has one, whole; one that has not ended has none.
@@ -79,7 +81,7 @@ pub(super) struct Findings {
 
 impl Rule {
     /// Every rule, in the order in which they are told.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Readable,
         Self::Record,
         Self::Definition,
@@ -88,6 +90,7 @@ impl Rule {
         Self::Targets,
         Self::Forward,
         Self::Causes,
+        Self::Approvals,
         Self::Order,
         Self::OneResult,
         Self::Outcome,
@@ -109,6 +112,7 @@ impl Rule {
             Self::Targets => "nobody but a target has a state or a result",
             Self::Forward => "states only move forward",
             Self::Causes => "every state has a cause that leads to it",
+            Self::Approvals => "nobody got an order that lacks approvals",
             Self::Order => "batches and positions ascend",
             Self::OneResult => "who ended by a result has one, whole; who has not ended has none",
             Self::Outcome => "results say what the ledger says",

@@ -139,6 +139,42 @@ fn what_was_promised_and_is_not_there_is_lost_also_when_it_went_by_the_other_lan
 }
 
 #[test]
+fn what_the_switch_refused_itself_may_have_run_and_needs_no_result() {
+    let refused = GOOD
+        .replace(
+            "\"state\":\"expired\",\"devices\":[\"c\"],\"cause\":\"deadline\"",
+            "\"state\":\"refused\",\"devices\":[\"c\"],\"cause\":\"UNLICENSED\"",
+        )
+        .replace("\"refused\":1,\"expired\":1", "\"refused\":2");
+    let late = |line: &&str| !(line.contains("\"result\"") && line.contains("\"device\":\"c\""));
+    let without: String = refused.lines().filter(late).map(|line| format!("{line}\n")).collect();
+
+    assert_eq!(check(&refused), []);
+    assert_eq!(check(&without), []);
+    let answered = check(&GOOD.replace("\"cause\":\"deadline\"", "\"cause\":\"UNLICENSED\""));
+    assert_eq!(answered.iter().map(|violation| violation.rule).collect::<Vec<_>>(), [Rule::Causes]);
+}
+
+#[test]
+fn stops_approvals_and_definitions_that_were_promised_are_there() {
+    let with = |more: &str| GOOD.replace("\"complete\":false", &format!("\"complete\":false,{more}"));
+    let stop = || Promise::StopAccepted { instruction: "i".to_owned() };
+    let by = |who: &str| Promise::ApprovalAccepted { instruction: "i".to_owned(), operator: who.to_owned() };
+    let version =
+        |version: &str| Promise::DefinitionImported { name: "Q".to_owned(), version: version.to_owned() };
+    let stopped = with(r#""stop":{"id":"s"},"approvals_wanted":1,"approvals":[{"operator":"bob"}]"#);
+
+    assert_eq!(History::read(&stopped).check(&[stop(), by("bob"), version("1.0.0")]), []);
+
+    let lost = History::read(GOOD).check(&[stop(), by("bob"), version("2.0.0")]);
+    assert_eq!(
+        lost.iter().map(|violation| violation.place).collect::<Vec<_>>(),
+        [1, 2, 3].map(Place::Promise)
+    );
+    assert_eq!(History::read(&stopped).check(&[by("carol")]).len(), 1);
+}
+
+#[test]
 fn an_instruction_that_was_promised_and_has_lost_its_record_is_lost() {
     let without: String =
         GOOD.lines().filter(|line| !line.contains("\"id\"")).map(|line| format!("{line}\n")).collect();

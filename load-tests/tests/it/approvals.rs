@@ -108,7 +108,7 @@ fn import(place: &Place) {
 }
 
 /// Another operator's home: the same trust and context, with a certificate and an order key of their own.
-fn approver(place: &Place, name: &str) -> PathBuf {
+pub(crate) fn approver(place: &Place, name: &str) -> PathBuf {
     let home = place.path(&format!("home-{name}"));
     for folder in ["trust", "operator"] {
         std::fs::create_dir_all(home.join(folder)).expect("a folder");

@@ -1,6 +1,8 @@
 //! A Switch that lies: it has the real one's certificate and key, and makes none of its checks. A test decides what it says and in which
 //! order, and sees all that a client says to it. It is the process of the test, and the client is a real one.
 
+pub(crate) mod background;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -13,6 +15,7 @@ use muster_pki::UnixTime;
 use muster_proto::common::v1::{Refusal, TargetState};
 use muster_proto::frame;
 use muster_proto::ids::{Digest, Epoch, InstructionId};
+use muster_proto::limits::SessionLimits;
 use muster_proto::session::switch::{SwitchEvent, SwitchSession, SwitchSessionConfig, WelcomeArgs};
 use muster_proto::session::v1::frame::Body;
 use muster_proto::session::v1::{
@@ -23,6 +26,7 @@ use muster_signing::envelope;
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
@@ -53,6 +57,8 @@ pub(crate) struct Welcome {
     /// The licence that it names.
     pub(crate) licence: Option<Digest>,
     pub(crate) highest_sequence: u64,
+    /// After what silence the session is said to be dead; `None`: as usual.
+    pub(crate) dead_after: Option<Duration>,
 }
 
 /// What a client said in one session.
@@ -101,18 +107,7 @@ impl Liar {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let address = (Ipv4Addr::LOCALHOST, place.ports.sessions);
         let listener = runtime.block_on(TcpListener::bind(address)).expect("the Switch's port");
-        let read = |name: &str| std::fs::read(place.path(name)).expect("the Switch's file");
-        let chain =
-            CertificateDer::pem_slice_iter(&read("certs/localhost.pem")).map(Result::unwrap).collect();
-        let key = PrivateKeyDer::from_pem_slice(&read("certs/localhost.key")).expect("a key");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .expect("the Switch's identity");
-        let tls = TlsAcceptor::from(Arc::new(config));
+        let tls = TlsAcceptor::from(identity(place));
         Self { runtime, listener, tls, shelf: RefCell::default() }
     }
 
@@ -130,6 +125,9 @@ impl Liar {
 
     /// Takes the client's next session and welcomes it.
     pub(crate) fn accept(&self, welcome: Welcome) -> Session<'_> {
+        let usual = SessionLimits::default();
+        let dead_after = welcome.dead_after.unwrap_or(usual.dead_after);
+        let limits = Arc::new(SessionLimits { dead_after, ..usual });
         let accepted = async {
             loop {
                 let (stream, _) = self.listener.accept().await.expect("a connection");
@@ -137,7 +135,8 @@ impl Liar {
                 let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, accept_protocol).await else {
                     continue;
                 };
-                let protocol = SwitchSession::new(SwitchSessionConfig::default(), Instant::now());
+                let config = SwitchSessionConfig::new(Arc::clone(&limits));
+                let protocol = SwitchSession::new(config, Instant::now());
                 let (told, results, events) = Default::default();
                 let mut session = Session { liar: self, socket, protocol, told, results, events };
                 // A client that was killed while it connected has left.
@@ -148,6 +147,26 @@ impl Liar {
             }
         };
         self.runtime.block_on(async { timeout(PATIENCE, accepted).await.expect("the client connects") })
+    }
+
+    /// Takes the client's next connection and answers its upgrade with these lines over and over, until it leaves; gives the bytes that
+    /// were written by then.
+    pub(crate) fn answer_without_end(&self, head: &str, line: &str) -> u64 {
+        let answered = async {
+            loop {
+                let (stream, _) = self.listener.accept().await.expect("a connection");
+                let Ok(mut stream) = self.tls.accept(stream).await else { continue };
+                let mut sent = 0;
+                let mut text = head.to_owned();
+                while stream.write_all(text.as_bytes()).await.is_ok() && stream.flush().await.is_ok() {
+                    sent += text.len() as u64;
+                    text.clear();
+                    text.push_str(line);
+                }
+                return sent;
+            }
+        };
+        self.runtime.block_on(async { timeout(PATIENCE, answered).await.expect("the client leaves") })
     }
 }
 
@@ -181,6 +200,24 @@ impl Session<'_> {
             // A client that has gone says so where it is read.
             drop(session.socket.send(Message::Binary(message)).await);
         });
+    }
+
+    /// Writes bytes past WebSocket, the second ones over and over with a pause before each, until the client leaves; gives how many were
+    /// written by then.
+    pub(crate) fn write_over_and_over(&mut self, first: &[u8], bytes: &[u8], pause: Duration) -> u64 {
+        self.wait(async |session: &mut Self| {
+            let stream = session.socket.get_mut();
+            let written = async {
+                let (mut sent, mut next) = (0, first);
+                while stream.write_all(next).await.is_ok() && stream.flush().await.is_ok() {
+                    sent += next.len() as u64;
+                    next = bytes;
+                    tokio::time::sleep(pause).await;
+                }
+                sent
+            };
+            timeout(PATIENCE, written).await.expect("the client reads, or leaves")
+        })
     }
 
     /// Sends a document that nobody asked for.
@@ -319,6 +356,21 @@ impl Session<'_> {
             drop(self.socket.send(Message::Binary(bytes)).await);
         }
     }
+}
+
+/// The certificate and key of a place's servers, who ask nobody for a certificate.
+pub(crate) fn identity(place: &Place) -> Arc<ServerConfig> {
+    let read = |name: &str| std::fs::read(place.path(name)).expect("the Switch's file");
+    let chain = CertificateDer::pem_slice_iter(&read("certs/localhost.pem")).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(&read("certs/localhost.key")).expect("a key");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .expect("the Switch's identity");
+    Arc::new(config)
 }
 
 fn document(kind: DocumentKind, digest: Digest, envelope: &[u8]) -> Document {

@@ -1,5 +1,7 @@
 //! More than was declared or is allowed: the session ends or the order is refused, and the client stays small and goes on.
 
+use std::path::Path;
+
 use muster_proto::common::v1::{Refusal, TargetState};
 use muster_proto::limits::{ENVELOPE_BYTES_MAX, FRAME_BYTES_MAX};
 use muster_proto::session::v1::DocumentKind;
@@ -10,7 +12,13 @@ use crate::liar::Session;
 use crate::support::Service;
 
 /// More than one message that is too large may take, and far less than all that is sent.
-const GROWTH_KIB_MAX: u64 = 48 * 1024;
+pub(super) const GROWTH_KIB_MAX: u64 = 48 * 1024;
+
+/// What a client's store, its log of writes and what else it has of its own may take of the disk.
+pub(super) const STORE_BYTES_MAX: u64 = 8 << 20;
+
+/// What may lie unread in the sockets between two programs when one of them leaves.
+pub(super) const UNREAD_BYTES_MAX: u64 = 16 << 20;
 
 #[test]
 fn attack_endless_data_of_documents_and_messages_ends_the_session_and_not_the_client() {
@@ -131,13 +139,25 @@ fn attack_endless_data_of_an_answer_is_cut_at_the_signed_limits_and_told_as_cut(
 
 /// Waits for the client to end the session.
 #[track_caller]
-fn ends(session: &mut Session<'_>, what: &str) {
+pub(super) fn ends(session: &mut Session<'_>, what: &str) {
     session.until(&format!("the end of the session by {what}"), |told| told.ended.clone());
 }
 
 /// The most memory that a process ever had, in KiB.
-fn peak_kib(service: &Service) -> u64 {
+pub(super) fn peak_kib(service: &Service) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak");
     line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// What all files below a folder take.
+pub(super) fn bytes_below(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).unwrap().flatten();
+    let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        // It has gone meanwhile.
+        Err(_) => 0,
+    };
+    entries.map(bytes).sum()
 }

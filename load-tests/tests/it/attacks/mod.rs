@@ -1,26 +1,12 @@
-//! The attack table: each row is tried by a lying Switch on a real client. Nothing of it runs, what became of it is told by its code, and
-//! what is honest runs afterwards.
-//!
-//! | row | held by |
-//! |---|---|
-//! | replay to the same device; to another device or tenant | [`replay`], [`clock`] |
-//! | rollback; old licence or CRL | [`rollback`] |
-//! | freeze | [`freeze`] |
-//! | mix and match | [`mixed`] |
-//! | endless data | [`endless`]; a lying Background Channel: `client/src/content/tests.rs` |
-//! | prefix squatting, look-alikes; stolen author key | [`names`], [`stolen`] |
-//! | clock set back | [`clock`] |
-//! | changed between check and use | [`changed`], `client/src/content/known.rs` |
-//! | the Switch rewrites a client's policy | `policies` |
-//! | parameter injection | [`arguments`], `definitions`, `client/endpoint/tests/it/injection.rs` |
-//! | every single-bit flip, every truncation | [`flipped`]; all of them: `signing/tool/tests/it/exhaustive.rs` |
-//! | an order without its approvals | [`unapproved`] |
-//! | a Welcome that lies | [`welcome`] |
+//! The attack table: each row is tried by a lying Switch, or a lying Background Channel, on a real client. Nothing of it runs, what became
+//! of it is told by its code, and what is honest runs afterwards. [`TABLE`] says which tests hold which row.
 
 mod arguments;
 mod changed;
 mod clock;
 mod endless;
+mod endless_content;
+mod endless_frames;
 mod flipped;
 mod freeze;
 mod malleable;
@@ -29,6 +15,7 @@ mod names;
 mod replay;
 mod rollback;
 mod stolen;
+mod table;
 mod unapproved;
 mod welcome;
 

@@ -33,6 +33,8 @@ pub(super) enum Phase {
 pub(super) struct Ask {
     /// Its idempotency key, and the tag that its rows carry.
     pub(super) key: String,
+    /// The definition that it asks, by its parameter `tag`; `None`: the platform's free question.
+    definition: Option<&'static str>,
     /// How far it had come when something died.
     pub(super) phase: Phase,
     envelope: Option<Vec<u8>>,
@@ -52,10 +54,15 @@ impl Desk {
         Self { home: home.to_owned(), address: format!("localhost:{port}") }
     }
 
+    /// Connects.
+    pub(super) async fn operator(&self) -> anyhow::Result<Operator> {
+        Operator::connect(&self.home, &self.address).await
+    }
+
     /// Asks one question after the other until told to stop or until a call fails.
     pub(super) async fn ask_until(self, name: String, stop: CancellationToken) -> Vec<Ask> {
         let mut asks = Vec::new();
-        let Ok(operator) = Operator::connect(&self.home, &self.address).await else { return asks };
+        let Ok(operator) = self.operator().await else { return asks };
         while !stop.is_cancelled() && asks.len() < ASKS_MAX {
             let mut ask = Ask::new(format!("{name}-{:03}", asks.len()));
             let went = tokio::select! {
@@ -73,21 +80,34 @@ impl Desk {
 
     /// Sees a question through, however often its calls fail.
     pub(super) async fn finish(&self, ask: &mut Ask) -> anyhow::Result<Instruction> {
+        let shown = self
+            .patiently(async |operator| {
+                let shown = ask.attempt(operator).await?;
+                ask.again(operator).await?;
+                Ok(shown)
+            })
+            .await;
+        shown.with_context(|| format!("{ask:?}"))
+    }
+
+    /// Tries something until it goes well.
+    pub(super) async fn patiently<T>(
+        &self,
+        mut job: impl AsyncFnMut(&Operator) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let went = async {
-                let operator = Operator::connect(&self.home, &self.address).await?;
-                let shown = ask.attempt(&operator).await?;
-                ask.again(&operator).await?;
-                Ok::<_, anyhow::Error>(shown)
+                let operator = self.operator().await?;
+                job(&operator).await
             };
             let problem = match tokio::time::timeout_at(deadline, went).await {
-                Ok(Ok(shown)) => return Ok(shown),
+                Ok(Ok(done)) => return Ok(done),
                 Ok(Err(problem)) => problem,
-                Err(_) => bail!("{ask:?} is not complete after {PATIENCE:?}"),
+                Err(_) => bail!("not done after {PATIENCE:?}"),
             };
             if tokio::time::Instant::now() >= deadline {
-                return Err(problem.context(format!("{ask:?} after {PATIENCE:?}")));
+                return Err(problem.context(format!("after {PATIENCE:?}")));
             }
             tokio::time::sleep(AGAIN).await;
         }
@@ -95,17 +115,33 @@ impl Desk {
 }
 
 impl Ask {
-    fn new(key: String) -> Self {
-        Self { key, phase: Phase::Preparing, envelope: None, accepted: None }
+    pub(super) fn new(key: String) -> Self {
+        Self { key, definition: None, phase: Phase::Preparing, envelope: None, accepted: None }
+    }
+
+    /// A question by a definition that has a parameter `tag`.
+    pub(super) fn of(definition: &'static str, key: String) -> Self {
+        Self { definition: Some(definition), ..Self::new(key) }
     }
 
     /// Goes on from where the question is, to its end.
-    async fn attempt(&mut self, operator: &Operator) -> anyhow::Result<Instruction> {
+    pub(super) async fn attempt(&mut self, operator: &Operator) -> anyhow::Result<Instruction> {
+        let id = self.accept(operator).await?;
+        let shown = operator.complete(&id).await?;
+        self.phase = Phase::Complete;
+        Ok(shown)
+    }
+
+    /// Goes on from where the question is until it is accepted.
+    pub(super) async fn accept(&mut self, operator: &Operator) -> anyhow::Result<String> {
         let envelope = match &self.envelope {
             Some(envelope) => envelope.clone(),
             None => {
                 let sql = format!("SELECT name, '{}' AS tag FROM os", self.key);
-                let prepared = operator.prepare(&sql, "").await?;
+                let prepared = match self.definition {
+                    Some(definition) => operator.prepare_of(definition, ("tag", &self.key), "").await?,
+                    None => operator.prepare(&sql, "").await?,
+                };
                 operator.sign(&prepared.order)?
             }
         };
@@ -128,9 +164,7 @@ impl Ask {
         };
         self.accepted = Some(id.clone());
         self.phase = self.phase.max(Phase::Answering);
-        let shown = operator.complete(&id).await?;
-        self.phase = Phase::Complete;
-        Ok(shown)
+        Ok(id)
     }
 
     /// Submits it once more: the same envelope under the same key is the same instruction.

@@ -5,9 +5,11 @@
 //! operators were told. All rounds share one store, so each kill also meets what the earlier ones left.
 
 mod asks;
+mod deeds;
 mod devices;
 mod failed_fsync;
 mod first_start;
+mod orders;
 mod tracer;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -8,7 +8,7 @@ use muster_proto::common::v1::TargetState;
 use muster_proto::ids::InstructionId;
 
 use super::{Command, Core, ResultIn};
-use crate::engine::store::Late;
+use crate::engine::store::{ENDED_WITHOUT_IT, Late};
 
 /// Instructions whose late results are remembered from one batch to the next; those of a fleet that comes back after a
 /// long outage are of few.
@@ -65,7 +65,8 @@ impl Core {
     }
 }
 
-/// Returns whether a target may have ended without its device's result.
+/// Returns whether a target may have ended without its device's result. One that was refused for its licence may have had its order
+/// all the same, where the Switch ended before it noted that it was written.
 fn ended_without_it(state: Option<TargetState>) -> bool {
-    matches!(state, Some(TargetState::Expired | TargetState::Cancelled))
+    state.is_some_and(|state| ENDED_WITHOUT_IT.contains(&state))
 }

@@ -135,6 +135,11 @@ impl Active {
         self.ledger.in_state(TargetState::Queued)
     }
 
+    /// Returns the targets to which the order is not on its way: they have no session, and it was written to none; or it lacks approvals.
+    pub(super) fn unsent(&self, online: &RoaringBitmap) -> RoaringBitmap {
+        if self.unapproved.is_some() { self.queued().clone() } else { self.queued() - online }
+    }
+
     /// Returns those who end now.
     fn overdue(&self, now_ms: i64) -> RoaringBitmap {
         let over = self.ends().into_iter().filter(|(_, end)| now_ms >= *end);

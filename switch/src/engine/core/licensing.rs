@@ -100,12 +100,15 @@ impl Core {
     }
 
     /// Refuses what is queued under a prefix, a signer or a version that the licence in force does not admit (G1); returns how many
-    /// targets that were. Devices that have the order already judge it by the licence that they are told of now.
+    /// targets that were. Devices that have the order already judge it by the licence that they are told of now, and so do those with a
+    /// session: their order may be on the way, and would run under a target that has ended.
     fn refuse_unlicensed(&mut self) -> u64 {
-        let lost =
-            self.active.iter().filter(|(_, active)| !active.queued().is_empty() && !self.admits(active));
-        let lost: Vec<(i64, RoaringBitmap)> =
-            lost.map(|(position, active)| (*position, active.queued().clone())).collect();
+        let unsent = |active: &Active| active.unsent(&self.online);
+        let lost = self.active.iter().map(|(position, active)| (*position, unsent(active), active));
+        let lost: Vec<(i64, RoaringBitmap)> = lost
+            .filter(|(_, unsent, active)| !unsent.is_empty() && !self.admits(active))
+            .map(|(position, unsent, _)| (position, unsent))
+            .collect();
         for (position, queued) in &lost {
             tracing::warn!(
                 position,

@@ -275,10 +275,7 @@ impl Core {
     /// or it lacks approvals.
     fn cancel_unsent(&mut self, position: i64) {
         let Some(active) = self.active.get(&position) else { return };
-        let unsent = match active.unapproved() {
-            Some(_) => active.queued().clone(),
-            None => active.queued() - &self.online,
-        };
+        let unsent = active.unsent(&self.online);
         self.advance(position, &unsent, TargetState::Cancelled, STOPPED);
     }
 

@@ -14,11 +14,16 @@ use super::{InstructionRecord, Store, StoreError, checked, key};
 use crate::engine::damage::Damage;
 use crate::engine::ledger::Ledger;
 
+/// The states in which a target may have ended without its device's result. A refusal may be the device's own, too: what is stored of
+/// its result tells.
+pub(crate) const ENDED_WITHOUT_IT: [TargetState; 3] =
+    [TargetState::Expired, TargetState::Cancelled, TargetState::Refused];
+
 /// Who may bring a late result of an instruction.
 #[derive(Debug)]
 pub(crate) struct Late {
     pub(crate) position: i64,
-    /// The targets that expired or whose device was removed; `None` if a damaged record hides them: then a result is
+    /// The targets that expired, were refused or whose device was removed; `None` if a damaged record hides them: then a result is
     /// rather kept than lost.
     pub(crate) unanswered: Option<RoaringBitmap>,
     /// What of a result each of them has in the store already.
@@ -84,8 +89,9 @@ impl Store {
         let ledger = replay(self.connection(), position, &record.targets)?;
         // The record's checksum held, so the order in it is what was decoded when it was accepted.
         let digest = Order::decode(&record.order[..]).unwrap_or_default().definition_digest;
-        let unanswered =
-            |ledger: Ledger| ledger.in_state(TargetState::Expired) | ledger.in_state(TargetState::Cancelled);
+        let unanswered = |ledger: Ledger| {
+            ENDED_WITHOUT_IT.into_iter().fold(RoaringBitmap::new(), |all, state| all | ledger.in_state(state))
+        };
         Ok(ledger.map(|ledger| (unanswered(ledger), digest)))
     }
 }

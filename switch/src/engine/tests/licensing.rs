@@ -42,6 +42,44 @@ async fn g1_what_is_queued_under_a_lost_prefix_is_refused_and_nobody_gets_it_whe
 }
 
 #[tokio::test]
+async fn g1_an_order_that_may_be_on_its_way_is_left_to_its_device_to_judge() {
+    let mut world = World::new().await;
+    let here = world.connect("w1.acme.local").await;
+    let id = world.issue("").await;
+
+    let lost = world.engine.import_licence(world.licence_for(2, "Other")).await.unwrap();
+    // It came before the licence, and ran.
+    world.answer(&here, id, 1).await;
+
+    assert_eq!(lost, ImportedLicence { serial: 2, refused_targets: 0 });
+    let shown = world.until(id, |instruction| instruction.complete).await;
+    assert_eq!(counts(&shown), [(TargetState::Answered, 1)]);
+}
+
+#[tokio::test]
+async fn g1_a_result_of_a_target_that_was_refused_while_its_device_was_away_is_kept_once() {
+    let mut world = World::new().await;
+    let here = world.connect("w1.acme.local").await;
+    let id = world.issue("").await;
+    // It got the order, and nobody noted that it was written.
+    leave(&world, &here).await;
+    let lost = world.engine.import_licence(world.licence_for(2, "Other")).await.unwrap();
+    assert_eq!(lost.refused_targets, 1);
+
+    for _ in 0..2 {
+        let back = world.connect("w1.acme.local").await;
+        assert!(back.connected.due.is_empty());
+        world.answer(&back, id, 1).await;
+        world = world.killed();
+    }
+
+    let reader = world.engine.reader();
+    assert_eq!(counts(&reader.instruction(id).unwrap()), [(TargetState::Refused, 1)], "it is final");
+    let kept = reader.results(id, &Default::default(), 10).unwrap().items;
+    assert_eq!(kept.len(), 1, "{kept:?}");
+}
+
+#[tokio::test]
 async fn g1_a_signature_that_is_not_licensed_takes_no_licensed_one_of_the_same_version_out_of_use() {
     let world = World::new().await;
     world.connect("w1.acme.local").await;
