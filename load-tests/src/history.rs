@@ -154,7 +154,7 @@ impl History {
         );
         for device in devices {
             let target = self.instruction(id, line).targets.entry(device.clone()).or_default();
-            target.has_got_it |= instruction::tells_of_the_device(cause);
+            target.has_got_it |= instruction::has_its_order(state, cause);
             let before = target.entered.replace(Entered { line, state, cause: cause.to_owned() });
             let about = || format!("instruction {id}, {device}");
             match before {

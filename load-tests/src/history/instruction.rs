@@ -80,9 +80,9 @@ pub(super) fn leads_to(cause: &str) -> Option<&'static [TargetState]> {
 /// The cause by which the Switch refuses itself what is queued.
 const UNLICENSED: &str = "UNLICENSED";
 
-/// Returns whether what comes by this cause comes from a device that has the order, or from its having it.
-pub(super) fn tells_of_the_device(cause: &str) -> bool {
-    ["written", "progress", "result"].contains(&cause)
+/// Returns whether a device that came to this state by this cause has the order. Who answers `cancelled` may have its stop alone.
+pub(super) fn has_its_order(state: TargetState, cause: &str) -> bool {
+    ["written", "progress", "result"].contains(&cause) && state != TargetState::Cancelled
 }
 
 impl Instruction {
@@ -145,7 +145,9 @@ impl Instruction {
             });
         }
         let lacks = u64::try_from(approved_by.len()).is_ok_and(|given| given < *approvals_wanted);
-        let got = self.targets.iter().find(|(_, target)| target.has_got_it || !target.parts.is_empty());
+        let got = self.targets.iter().find(|(_, target)| {
+            target.has_got_it || target.parts.iter().any(|part| has_its_order(part.state, "result"))
+        });
         findings.hold(Rule::Approvals, place, !lacks || got.is_none(), || {
             let expected = format!(
                 "nobody to have its order with {} of {approvals_wanted} approvals",
