@@ -23,7 +23,7 @@ use crate::approvals::approver;
 use crate::support::{Service, wait_until};
 
 /// The fsyncs of a small sweep, from the first deed on.
-const FEW: [u32; 8] = [1, 2, 3, 5, 8, 13, 21, 34];
+const FEW: [u32; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 10, 13, 16, 20, 25, 31, 38, 46];
 /// The fsyncs of a whole one.
 const ALL: u32 = 50;
 /// Who approves.
@@ -80,8 +80,12 @@ fn sweep(victim: Victim) {
 
     orders.see_the_rest_through();
     let told = orders.tell();
+    let killed = match victim {
+        Victim::Switch => "Switch",
+        Victim::Client => "client",
+    };
     eprintln!(
-        "kill sweep of the {victim:?} under stops, approvals, licences and definitions: {} distinct points hit of {} fsyncs in {:.1} s; {told}",
+        "kill sweep of the {killed} under stops, approvals, licences and definitions: {} distinct points hit of {} fsyncs in {:.1} s; {told}",
         orders.points.len(),
         points.len(),
         began.elapsed().as_secs_f64(),
