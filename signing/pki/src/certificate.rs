@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use const_oid::db::rfc5280::{ID_CE_NAME_CONSTRAINTS, ID_CE_POLICY_CONSTRAINTS};
-use der::asn1::{Ia5StringRef, ObjectIdentifier, PrintableStringRef, TeletexStringRef, Utf8StringRef};
+use der::asn1::{ObjectIdentifier, Utf8StringRef};
 use der::{Decode, Encode};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_cert::ext::pkix::crl::CrlDistributionPoints;
@@ -21,6 +21,7 @@ use self::algorithm::is_weak_signature;
 pub(crate) use self::algorithm::{
     KeyKind, SignatureProblem, may_have_signed, signature_name, signed_parts, verify_signature,
 };
+use crate::directory_string;
 use crate::shape::{SET_ELEMENTS_MAX, has_short_sets};
 use crate::thumbprint::Thumbprint;
 use crate::usage::ExtendedKeyUsage;
@@ -422,12 +423,7 @@ fn uris(points: &CrlDistributionPoints) -> Vec<String> {
 /// Returns the last CN of the name, which is the most specific one.
 fn common_name(name: &Name) -> Option<String> {
     let attributes = name.0.iter().rev().flat_map(|part| part.0.iter());
-    attributes.filter(|attribute| attribute.oid == const_oid::db::rfc4519::CN).find_map(|attribute| {
-        let value = &attribute.value;
-        let utf8 = Utf8StringRef::try_from(value).map(|text| text.as_str().to_owned());
-        let printable = || PrintableStringRef::try_from(value).map(|text| text.as_str().to_owned());
-        let ia5 = || Ia5StringRef::try_from(value).map(|text| text.as_str().to_owned());
-        let teletex = || TeletexStringRef::try_from(value).map(|text| text.as_str().to_owned());
-        utf8.or_else(|_| printable()).or_else(|_| ia5()).or_else(|_| teletex()).ok()
-    })
+    attributes
+        .filter(|attribute| attribute.oid == const_oid::db::rfc4519::CN)
+        .find_map(|attribute| directory_string::text(&attribute.value))
 }

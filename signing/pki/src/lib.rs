@@ -14,6 +14,7 @@ mod check;
 mod describe;
 mod device_id;
 pub mod device_key;
+mod directory_string;
 mod finding;
 mod format;
 mod identity;

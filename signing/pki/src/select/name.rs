@@ -1,11 +1,12 @@
 //! Names as `cert_issuer` and `cert_subject` look at them (S3), and what an FQDN is (S1).
 
 use der::Decode;
-use der::asn1::{Any, BmpString, Ia5StringRef, PrintableStringRef, TeletexStringRef, Utf8StringRef};
+use der::asn1::Any;
 use x509_cert::name::Name;
 
 use crate::certificate::Certificate;
 use crate::device_id::DeviceId;
+use crate::directory_string;
 
 /// What a distinguished name offers to substrings: the values of its attributes, and the whole as text.
 ///
@@ -82,7 +83,7 @@ fn is_same_name(a: &[u8], b: &[u8]) -> bool {
 }
 
 fn is_same_value(a: &Any, b: &Any) -> bool {
-    match (text(a), text(b)) {
+    match (directory_string::text(a), directory_string::text(b)) {
         (Some(a), Some(b)) => fold(&a) == fold(&b),
         (Some(_) | None, Some(_) | None) => a == b,
     }
@@ -101,16 +102,11 @@ fn is_fqdn(name: &str) -> bool {
 fn values(name_der: &[u8]) -> Vec<String> {
     // A certificate that was parsed has names that can be.
     let Ok(name) = Name::from_der(name_der) else { return Vec::new() };
-    name.0.iter().flat_map(|part| part.0.iter()).filter_map(|attribute| text(&attribute.value)).collect()
-}
-
-fn text(value: &Any) -> Option<String> {
-    let utf8 = Utf8StringRef::try_from(value).map(|text| text.as_str().to_owned());
-    let printable = || PrintableStringRef::try_from(value).map(|text| text.as_str().to_owned());
-    let ia5 = || Ia5StringRef::try_from(value).map(|text| text.as_str().to_owned());
-    let teletex = || TeletexStringRef::try_from(value).map(|text| text.as_str().to_owned());
-    let bmp = || value.decode_as::<BmpString>().map(|text| text.to_string());
-    utf8.or_else(|_| printable()).or_else(|_| ia5()).or_else(|_| teletex()).or_else(|_| bmp()).ok()
+    name.0
+        .iter()
+        .flat_map(|part| part.0.iter())
+        .filter_map(|attribute| directory_string::text(&attribute.value))
+        .collect()
 }
 
 fn folded(names: &[String]) -> Vec<String> {

@@ -9,7 +9,8 @@ use super::{Core, ImportCommand, Moment};
 use crate::engine::EngineError;
 use crate::engine::store::Write;
 
-/// Most envelopes that are held of one version of a definition: each stays, since orders may name it.
+/// Most envelopes that are held of one version of a definition, of those that the licence admits and of the others each: each stays, since
+/// orders may name it.
 const SIGNATURES_MAX: usize = 16;
 
 /// A definition that is held from now on, and whether it was before.
@@ -85,7 +86,7 @@ impl Core {
                     known.digest
                 )));
             }
-            if self.catalogue.signatures(&name, version) >= SIGNATURES_MAX {
+            if self.catalogue.signatures_like(held) >= SIGNATURES_MAX {
                 return Err(EngineError::FailedPrecondition(format!(
                     "{name} {version} is held with {SIGNATURES_MAX} signatures, which is the most; raise the version of this one"
                 )));

@@ -63,6 +63,10 @@ const RESEND_AFTER_MS: i64 = 1_000;
 /// How much longer a target in `SENT` may say that it had taken the order before its end: word of it is under way.
 const SENT_GRACE_MS: i64 = 5_000;
 
+/// Grace from which on a target in `SENT` keeps its state as long as one that runs: it may run, cut off, and somebody may want to stop it.
+/// What is over sooner is over before anybody has typed a stop, and whoever asked is told at once.
+const LONG_GRACE_MS: i64 = 90_000;
+
 impl Active {
     pub(super) fn new(
         id: InstructionId,
@@ -157,9 +161,12 @@ impl Active {
 
     /// Returns until when a target may stay in each state.
     fn ends(&self) -> [(TargetState, i64); 4] {
+        let is_long = self.grace_until_ms.saturating_sub(self.expires_at_ms) >= LONG_GRACE_MS;
+        let sent_until_ms =
+            if is_long { self.grace_until_ms } else { self.expires_at_ms.saturating_add(SENT_GRACE_MS) };
         [
             (TargetState::Queued, self.expires_at_ms),
-            (TargetState::Sent, self.expires_at_ms.saturating_add(SENT_GRACE_MS)),
+            (TargetState::Sent, sent_until_ms),
             (TargetState::Acked, self.grace_until_ms),
             (TargetState::Running, self.grace_until_ms),
         ]

@@ -126,9 +126,13 @@ impl Catalogue {
         })
     }
 
-    /// Returns how many envelopes of a version are held.
-    pub(crate) fn signatures(&self, name: &str, version: &Version) -> usize {
-        self.by_version.get(&(name.to_owned(), version.clone())).map_or(0, Vec::len)
+    /// Returns how many envelopes of its version are held that the licence admits, if it admits this one, or does not, if not: what it does
+    /// not admit takes no place from what it admits.
+    pub(crate) fn signatures_like(&self, new: &HeldDefinition) -> usize {
+        let key = (new.document.name().to_string(), new.document.version().clone());
+        let envelopes = self.by_version.get(&key).map_or(&[][..], Vec::as_slice);
+        let is_admitted = self.admits(new);
+        envelopes.iter().filter(|held| self.admits(held) == is_admitted).count()
     }
 
     /// Returns an envelope of the same version with another text, which keeps this one out. What the licence does not admit keeps nothing out

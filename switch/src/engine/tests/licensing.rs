@@ -118,7 +118,7 @@ async fn g1_a_text_that_is_not_licensed_keeps_no_licensed_one_out() {
 }
 
 #[tokio::test]
-async fn a_version_is_held_with_a_bounded_number_of_signatures() {
+async fn g1_signatures_of_a_version_have_a_bound_and_the_unlicensed_ones_take_no_place_of_a_licensed_one() {
     let world = World::new().await;
     let sign = |name: String| {
         let text = definition_text("3.0.0", "SELECT 1 AS one");
@@ -130,11 +130,13 @@ async fn a_version_is_held_with_a_bounded_number_of_signatures() {
     }
 
     let one_more = world.engine.import_definition(sign("author16".to_owned())).await;
+    let licensed = world.engine.import_definition(world.definition("3.0.0")).await;
 
     assert!(
         matches!(&one_more, Err(EngineError::FailedPrecondition(why)) if why.contains("16 signatures")),
         "{one_more:?}"
     );
+    assert!(licensed.as_ref().is_ok_and(|shown| shown.licensed), "{licensed:?}");
 }
 
 #[tokio::test]

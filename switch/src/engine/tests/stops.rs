@@ -96,6 +96,34 @@ async fn a_stop_comes_until_the_window_of_its_order_is_over() {
 }
 
 #[tokio::test]
+async fn what_was_written_and_may_run_long_is_stopped_after_the_end_of_its_window() {
+    for (run_time, is_long) in [("1h", true), ("10s", false)] {
+        let world = World::new().await;
+        let text = definition_text("2.0.0", "SELECT 1 AS one").replace("10s", run_time);
+        let signed = world.author.sign(text.as_bytes(), ContentType::Definition, world.now_ms());
+        world.engine.import_definition(signed).await.unwrap();
+        let session = world.connect("w1.acme.local").await;
+        let id = world.issue("").await;
+        world.engine.sent(id, RoaringBitmap::from([session.connected.number])).await.unwrap();
+        world.until_state(id, TargetState::Sent).await;
+        leave(&world, &session).await;
+
+        world.advance(HOUR + Duration::from_secs(120));
+        let stop = if is_long {
+            Some(stop(&world, id).await)
+        } else {
+            world.until_state(id, TargetState::Expired).await;
+            assert_eq!(prepare(&world, id).await, Ok(None), "it is over, and so is told at once");
+            None
+        };
+
+        let back = world.connect("w1.acme.local").await;
+        let due: Vec<_> = back.connected.due.iter().map(envelope_of).collect();
+        assert_eq!(due, Vec::from_iter(stop), "{run_time}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_on_its_way_is_not_cancelled_before_its_device_is_heard_or_gone() {
     let mut world = World::new().await;
     let session = world.connect("w1.acme.local").await;
