@@ -13,7 +13,8 @@ pub struct Grant {
     /// Prefixes of the definitions they may issue; empty: all. Compared exactly (G3 of signing.md).
     #[serde(default)]
     pub prefixes: Vec<String>,
-    /// Kinds of the definitions they may issue; empty: both.
+    /// Kinds of the definitions they may issue; empty: both. Of a definition that is damaged or not held any more, nobody can tell the kind, and
+    /// who is limited to some approves and stops nothing.
     #[serde(default)]
     pub kinds: Vec<GrantKind>,
 }

@@ -215,8 +215,8 @@ impl EngineHandle {
         prepare: Prepare,
         may: impl FnOnce(Kind) -> Result<(), E>,
     ) -> Result<Prepared, E> {
-        let shared = Arc::clone(&self.shared);
-        blocking(move || shared.judge_documents()).await?;
+        let (shared, name) = (Arc::clone(&self.shared), prepare.definition.clone());
+        blocking(move || shared.judge(|held| held.document.name().as_str() == name)).await?;
         let draft = self.ask(|reply| Command::Draft(Box::new(prepare), reply)).await?;
         may(draft.kind())?;
         let (kept, prepared) = blocking(move || draft.finish()).await?;
@@ -238,8 +238,9 @@ impl EngineHandle {
     ) -> Result<InstructionId, EngineError> {
         let (shared, operator) = (Arc::clone(&self.shared), operator.to_owned());
         let verify = move || {
-            shared.judge_documents();
-            shared::verify_order(&shared, envelope, idempotency_key, operator)
+            let submission = shared::verify_order(&shared, envelope, idempotency_key, operator)?;
+            shared.judge(|held| submission.order.definition_digest == held.digest.as_ref());
+            Ok::<_, EngineError>(submission)
         };
         let submission = blocking(verify).await??;
         self.ask(|reply| Command::Submit(Box::new(submission), reply)).await
@@ -257,8 +258,9 @@ impl EngineHandle {
     ) -> Result<InstructionId, EngineError> {
         let (shared, operator) = (Arc::clone(&self.shared), operator.to_owned());
         let verify = move || {
-            shared.judge_documents();
-            shared::verify_approval(&shared, envelope, operator)
+            let approval = shared::verify_approval(&shared, envelope, operator)?;
+            shared.judge(|held| approval.order.definition_digest == held.digest.as_ref());
+            Ok::<_, EngineError>(approval)
         };
         let approval = blocking(verify).await??;
         self.ask(|reply| Command::Approve(Box::new(approval), reply)).await

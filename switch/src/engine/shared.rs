@@ -16,7 +16,7 @@ use muster_proto::ids::InstructionId;
 use tokio::sync::watch;
 
 use super::clock::{Clock, millis};
-use super::core::{Ahead, BlockedDevices, Twinned};
+use super::core::{Ahead, BlockedDevices, HeldDefinition, Twinned};
 use super::damage::Damage;
 use super::metrics;
 use super::reader::EngineStatus;
@@ -39,7 +39,7 @@ pub(crate) struct Shared {
     set_aside: Vec<(InstructionId, String)>,
     /// And how often they were exchanged.
     trust: RwLock<(u64, Arc<Trust>)>,
-    /// Documents are judged by one thread at a time: who waits for it finds it done.
+    /// All documents are judged by one thread at a time: who waits for it finds it done.
     judging: Mutex<()>,
     catalogue: RwLock<Arc<Catalogue>>,
     blocked: RwLock<Arc<BlockedDevices>>,
@@ -103,11 +103,16 @@ impl Shared {
     /// change of roots or CRLs some tenths of a millisecond. Not for the writer's thread.
     pub(crate) fn judge_documents(&self) {
         let _turn = self.judging.lock().unwrap_or_else(PoisonError::into_inner);
+        self.judge(|_| true);
+    }
+
+    /// As [`Self::judge_documents`], of the licence and a few definitions, without a wait for all.
+    pub(crate) fn judge(&self, is_asked: impl Fn(&HeldDefinition) -> bool) {
         let (number, trust) = self.numbered_trust();
         let bench = Bench { trust: &trust, number, now_ms: self.clock.now_ms() };
         let catalogue = self.catalogue();
         catalogue.licence.iter().for_each(|licence| licence.judge(&bench));
-        catalogue.envelopes().for_each(|held| held.judge(&bench));
+        catalogue.envelopes().filter(|held| is_asked(held)).for_each(|held| held.judge(&bench));
     }
 
     pub(crate) fn catalogue(&self) -> Arc<Catalogue> {

@@ -204,7 +204,7 @@ impl Reader {
     /// # Errors
     /// [`EngineError::NotFound`].
     pub(crate) fn definition(&self, name: &str, version: &str) -> Result<(Definition, Bytes), EngineError> {
-        self.shared.judge_documents();
+        self.shared.judge(|held| held.document.name().as_str() == name);
         fleet::definition(&self.shared, name, version)
     }
 

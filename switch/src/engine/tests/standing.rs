@@ -70,11 +70,17 @@ async fn g8_without_the_root_of_its_author_nothing_is_issued() {
     let world = World::new().await;
     world.connect("w1.acme.local").await;
 
+    let prepared = world.prepare("").await.unwrap();
+
     world.believe(|trust| trust.authors = Party::new(Role::Author).roots);
+    // Nobody has looked at it since.
+    let submitted = refused(submit(&world, &prepared.order).await);
     let without = refused(world.prepare("").await);
     world.believe(|_| ());
 
-    assert!(without.contains("UNTRUSTED_SIGNER"), "{without}");
+    for said in [submitted, without] {
+        assert!(said.contains("UNTRUSTED_SIGNER"), "{said}");
+    }
     assert!(world.prepare("").await.is_ok());
 }
 
