@@ -69,7 +69,11 @@ pub(crate) fn describe() {
     describe_counter!(DENIED, "operator calls denied by the gate");
     describe_counter!(LICENCE_LOOKS, "looks for a newer licence, by outcome");
     describe_gauge!(LICENCE_SERIAL, "serial of the licence held, 0 for none");
-    describe_gauge!(LICENCE_NOT_AFTER, Unit::Seconds, "when the licence held ends, since 1970");
+    describe_gauge!(
+        LICENCE_NOT_AFTER,
+        Unit::Seconds,
+        "when the licence held ends, or its signer's certificate before it, since 1970"
+    );
     describe_gauge!(LICENCE_REFRESH_BY, Unit::Seconds, "when a newer licence should have come, since 1970");
     describe_gauge!(LICENCE_OVERDUE, "1 while a newer licence should have come, else 0");
 }

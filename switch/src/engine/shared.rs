@@ -229,7 +229,7 @@ impl Shared {
             online: self.online_count(),
             active_instructions: self.active.load(Ordering::Relaxed),
             licence_serial: licence.map_or(0, |held| held.document.serial()),
-            licence_expires_at_ms: terms.map_or(0, |terms| moment(terms.not_after)),
+            licence_expires_at_ms: licence.map_or(0, |held| held.ends_ms()),
             licence_refresh_by_ms: terms.and_then(|terms| terms.refresh_by).map_or(0, moment),
             licence_problem,
             disk_free_bytes: self.disk_free_bytes(),

@@ -62,6 +62,8 @@ struct Judgement {
     number: u64,
     at_ms: i64,
     until_ms: i64,
+    /// When the first of its signers' certificates ends that has not ended yet.
+    ends_ms: Option<i64>,
     refusal: Option<RefusalReason>,
 }
 
@@ -103,6 +105,11 @@ impl<T> Standing<T> {
     /// Returns why clients would refuse what these people signed, as far as that was looked at; `None`: they would not.
     pub(crate) fn refusal(&self) -> Option<RefusalReason> {
         self.last().as_ref().and_then(|last| last.refusal.clone())
+    }
+
+    /// Returns when its signer's certificate ends, milliseconds since 1970; `None`: it has ended, or nobody has looked yet.
+    pub(crate) fn ends_ms(&self) -> Option<i64> {
+        self.last().as_ref().and_then(|last| last.ends_ms)
     }
 
     /// Returns whether that is nothing.
@@ -158,22 +165,22 @@ impl<T: Signable> Held<T> {
         let judged = signed.as_ref().map_err(Clone::clone);
         let judged = judged.and_then(|signed| signed.judge(&bench.trust.of_documents(), now));
         let until_ms = bench.now_ms.saturating_add(JUDGED_FOR_MS);
-        let (until_ms, refusal) = match judged {
+        let (ends_ms, refusal) = match judged {
             Ok(judged) => {
                 let ends = judged.signers.iter().map(|signer| last_ms(signer.not_after().as_secs()));
                 // With a timestamp it goes on after that.
-                let ends = ends.filter(|end| *end >= bench.now_ms).min();
-                (ends.map_or(until_ms, |end| end.min(until_ms)), None)
+                (ends.filter(|end| *end >= bench.now_ms).min(), None)
             }
             // A list that does not come takes nothing out of use that was accepted while it did: what that means is the
             // clients' own `revocation.mode` to say.
-            Err(reason) if reason.lacks_only_a_crl => (until_ms, None),
+            Err(reason) if reason.lacks_only_a_crl => (None, None),
             Err(reason) => {
                 let detail = format!("{}; {}", reason.detail, T::REMEDY);
-                (until_ms, Some(RefusalReason { detail, ..reason }))
+                (None, Some(RefusalReason { detail, ..reason }))
             }
         };
-        Judgement { number: bench.number, at_ms: bench.now_ms, until_ms, refusal }
+        let until_ms = ends_ms.map_or(until_ms, |ends_ms| ends_ms.min(until_ms));
+        Judgement { number: bench.number, at_ms: bench.now_ms, until_ms, ends_ms, refusal }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The licence: which one is in force, and what ends with the one before it (G1, G6).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use muster_proto::common::v1::{Refusal, TargetState};
 use muster_proto::ids::Digest;
@@ -12,7 +13,7 @@ use roaring::RoaringBitmap;
 use super::held::{Held, HeldLicence};
 use super::ledgers::Active;
 use super::{Core, Moment};
-use crate::engine::clock::unix_time;
+use crate::engine::clock::{millis, unix_time};
 use crate::engine::outgoing::To;
 use crate::engine::store::Write;
 use crate::engine::{EngineError, ShardMessage};
@@ -138,6 +139,13 @@ impl Held<Licence> {
             lacks_only_a_crl: false,
         };
         self.standing.refusal().or_else(|| (!self.is_valid_at(now_ms)).then(lapsed))
+    }
+
+    /// Returns when it ends, milliseconds since 1970: with its validity, or before that with its signer's certificate, which no timestamp makes it
+    /// outlive.
+    pub(crate) fn ends_ms(&self) -> i64 {
+        let not_after = millis(Duration::from_secs(self.document.terms().not_after.as_secs()));
+        self.standing.ends_ms().map_or(not_after, |ends_ms| ends_ms.min(not_after))
     }
 
     /// Returns whether the licence is in its validity.

@@ -56,7 +56,7 @@ pub(crate) struct EngineStatus {
     pub(crate) active_instructions: u64,
     /// The licence's serial; 0: none.
     pub(crate) licence_serial: u64,
-    /// When the licence ends, milliseconds since 1970; 0: none.
+    /// When the licence ends, or its signer's certificate before it, milliseconds since 1970; 0: none.
     pub(crate) licence_expires_at_ms: i64,
     /// When a newer licence should have come, milliseconds since 1970; 0: it does not say.
     pub(crate) licence_refresh_by_ms: i64,

@@ -148,6 +148,8 @@ async fn g6_a_licence_ends_with_its_signers_certificate_and_with_its_own_validit
     world.connect("w1.acme.local").await;
 
     // The licence is valid for 90 days, its signer's certificate for 30.
+    let ends = world.engine.reader().status().licence_expires_at_ms - world.now_ms();
+    assert!((29..=30).contains(&(ends / 86_400_000)), "a warning before the end comes in time: {ends}");
     world.advance(31 * DAY);
     let signer = refused(world.prepare("").await);
     world.advance(60 * DAY);
