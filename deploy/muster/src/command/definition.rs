@@ -222,12 +222,12 @@ fn row(definition: &Shown) -> Vec<Cell> {
 
 /// Whether it can be issued at present: the code that clients would refuse it with, or that it is ready.
 fn state(definition: &Shown) -> &'static str {
-    match definition.refusal() {
-        Refusal::Unspecified if definition.licensed => READY,
-        // A Switch of an older version.
-        Refusal::Unspecified => UNLICENSED,
-        refusal => refusal.name(),
+    let refusal = definition.refusal();
+    if refusal != Refusal::Unspecified {
+        return refusal.name();
     }
+    // A Switch of an older version tells no code.
+    if definition.licensed { READY } else { UNLICENSED }
 }
 
 async fn show(
