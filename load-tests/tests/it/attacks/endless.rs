@@ -12,10 +12,10 @@ use crate::liar::Session;
 use crate::support::Service;
 
 /// More than one message that is too large may take, and far less than all that is sent.
-pub(super) const GROWTH_KIB_MAX: u64 = 48 * 1024;
+const GROWTH_KIB_MAX: u64 = 48 * 1024;
 
 /// What a client's store, its log of writes and what else it has of its own may take of the disk.
-pub(super) const STORE_BYTES_MAX: u64 = 8 << 20;
+const STORE_BYTES_MAX: u64 = 8 << 20;
 
 /// What may lie unread in the sockets between two programs when one of them leaves.
 pub(super) const UNREAD_BYTES_MAX: u64 = 16 << 20;
@@ -48,8 +48,7 @@ fn attack_endless_data_of_documents_and_messages_ends_the_session_and_not_the_cl
     }
 
     let mut session = liar.accept(lab.welcome());
-    let grown = peak_kib(&client).saturating_sub(before);
-    assert!(grown < GROWTH_KIB_MAX, "the client grew by {grown} KiB");
+    stays_small(&lab, &client, before, 0);
     liar.shelve(&definition);
     assert_eq!(lab.place.starts(), 1);
     lab.runs(&mut session, &order, &lab.signed(&order));
@@ -74,10 +73,7 @@ fn attack_endless_data_of_unasked_documents_is_neither_kept_nor_taken() {
     }
 
     lab.goes_on(&mut session);
-    let grown = peak_kib(&client).saturating_sub(before);
-    assert!(grown < GROWTH_KIB_MAX, "the client grew by {grown} KiB");
-    let kept = std::fs::metadata(lab.place.path(DEVICE).join("client.db")).unwrap().len();
-    assert!(kept < 4 << 20, "{kept} bytes are kept");
+    stays_small(&lab, &client, before, 0);
 }
 
 #[test]
@@ -132,8 +128,7 @@ fn attack_endless_data_of_an_answer_is_cut_at_the_signed_limits_and_told_as_cut(
         assert!(result.truncated, "{name}");
         assert!(!result.rows.is_empty() && result.rows.len() <= rows_max, "{name}: {}", result.rows.len());
     }
-    let grown = peak_kib(&client).saturating_sub(before);
-    assert!(grown < GROWTH_KIB_MAX, "the client grew by {grown} KiB");
+    stays_small(&lab, &client, before, 0);
     lab.goes_on(&mut session);
 }
 
@@ -141,6 +136,21 @@ fn attack_endless_data_of_an_answer_is_cut_at_the_signed_limits_and_told_as_cut(
 #[track_caller]
 pub(super) fn ends(session: &mut Session<'_>, what: &str) {
     session.until(&format!("the end of the session by {what}"), |told| told.ended.clone());
+}
+
+/// Says what a client has taken since its peak was looked at, and that it is little; `declared` is what signed documents let its cache hold.
+#[track_caller]
+pub(super) fn stays_small(lab: &Lab, client: &Service, before: u64, declared: u64) {
+    let grown = peak_kib(client).saturating_sub(before);
+    let folder = lab.place.path(DEVICE);
+    let cached = bytes_below(&folder.join("resources"));
+    let kept = bytes_below(&folder).saturating_sub(cached);
+    eprintln!(
+        "endless data: the client grew by {grown} KiB, its cache has {cached} bytes of {declared}, its store {kept}"
+    );
+    assert!(grown < GROWTH_KIB_MAX, "the client grew by {grown} KiB");
+    assert!(cached <= declared, "{cached} bytes are cached, {declared} were signed");
+    assert!(kept < STORE_BYTES_MAX, "{kept} bytes are kept beside the cache");
 }
 
 /// The most memory that a process ever had, in KiB.
@@ -151,8 +161,8 @@ pub(super) fn peak_kib(service: &Service) -> u64 {
 }
 
 /// What all files below a folder take.
-pub(super) fn bytes_below(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder).unwrap().flatten();
+fn bytes_below(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
         Ok(metadata) => metadata.len(),

@@ -9,7 +9,7 @@ use muster_proto::limits::{ENVELOPE_BYTES_MAX, FRAME_BYTES_MAX};
 use muster_proto::session::v1::DocumentKind;
 use muster_signing::envelope;
 
-use super::endless::{GROWTH_KIB_MAX, STORE_BYTES_MAX, UNREAD_BYTES_MAX, bytes_below, ends, peak_kib};
+use super::endless::{UNREAD_BYTES_MAX, ends, peak_kib, stays_small};
 use super::{DEVICE, Lab};
 use crate::liar::{Session, Welcome};
 use crate::support::orders::{order_of, sign_order, stranger};
@@ -46,8 +46,7 @@ fn attack_endless_data_of_a_licence_or_a_policy_that_was_asked_for_is_taken_no_f
     // A frame that decodes is held against the bounds of what is in it; one beyond the bound of frames is not read.
     let log = client.log();
     assert!(log.contains("CLOSE_REASON_PROTOCOL_ERROR") && log.contains("too long"), "{log}");
-    let grown = peak_kib(&client).saturating_sub(before);
-    assert!(grown < GROWTH_KIB_MAX, "the client grew by {grown} KiB");
+    stays_small(&lab, &client, before, 0);
     assert_eq!(lab.place.status(DEVICE).unwrap()["licence_serial"], 1);
     let shown = lab.place.client_command(DEVICE, &["policy", "show"], &[]).with_code(0).json();
     assert_eq!(shown["serial"], 0, "{shown}");
@@ -91,8 +90,7 @@ fn attack_endless_data_of_one_message_or_upgrade_ends_by_its_bound_or_by_the_sil
     let mut session = liar.accept(lab.welcome());
     let log = client.log();
     assert!(log.contains("CLOSE_REASON_IDLE") && log.contains("too long"), "{log}");
-    let grown = peak_kib(&client).saturating_sub(before);
-    assert!(grown < GROWTH_KIB_MAX, "the client grew by {grown} KiB");
+    stays_small(&lab, &client, before, 0);
     assert_eq!(lab.place.starts(), 1);
     lab.goes_on(&mut session);
 }
@@ -129,8 +127,5 @@ fn attack_endless_data_of_orders_pings_and_notices_is_neither_run_nor_kept_beyon
     session.tell_licence(envelope::digest(&lab.licence));
     lab.goes_on(&mut session);
     assert_eq!(lab.place.starts(), 3);
-    let grown = peak_kib(&client).saturating_sub(before);
-    assert!(grown < GROWTH_KIB_MAX, "the client grew by {grown} KiB");
-    let kept = bytes_below(&lab.place.path(DEVICE));
-    assert!(kept < STORE_BYTES_MAX, "{kept} bytes are kept");
+    stays_small(&lab, &client, before, 0);
 }
