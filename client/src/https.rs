@@ -255,11 +255,20 @@ impl Https {
         response: Response<Incoming>,
         bytes_max: usize,
     ) -> Result<Bytes, HttpsError> {
-        let whole = self.silence.saturating_add(Duration::from_secs(bytes_max as u64 / RATE_BYTES_MIN));
+        let whole = self.patience(bytes_max as u64);
         match timeout(whole, self.collect(path, response.into_body(), bytes_max)).await {
-            Err(_) => Err(self.broken(path, format!("not whole after {whole:?}"))),
+            Err(_) => Err(self.slow(path, bytes_max as u64)),
             Ok(collected) => collected,
         }
+    }
+
+    /// Returns how long so many bytes may take on the whole.
+    pub(crate) fn patience(&self, bytes: u64) -> Duration {
+        self.silence.saturating_add(Duration::from_secs(bytes / RATE_BYTES_MIN))
+    }
+
+    pub(crate) fn slow(&self, path: &str, bytes: u64) -> HttpsError {
+        self.broken(path, format!("{bytes} bytes did not come in {:?}", self.patience(bytes)))
     }
 
     async fn collect(&self, path: &str, body: Incoming, bytes_max: usize) -> Result<Bytes, HttpsError> {

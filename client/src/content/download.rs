@@ -8,7 +8,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::verify::{GROUP_BYTES, GroupHashes, outboard_bytes};
 use super::{ContentError, blocking};
@@ -142,8 +142,12 @@ impl Download<'_> {
     ) -> Result<(), ContentError> {
         let size = self.hashes.size();
         let mut group = Vec::with_capacity(self.hashes.group_bytes(self.verified));
-        while let Some(frame) =
-            timeout(self.source.silence, body.frame()).await.map_err(|_| self.source.silent(path))?
+        // No silence may be too long, and no group may come byte by byte: who trickles is left, and asked anew.
+        let mut due = Instant::now() + self.source.patience(GROUP_BYTES);
+        while let Some(frame) = timeout_at(due, timeout(self.source.silence, body.frame()))
+            .await
+            .map_err(|_| self.source.slow(path, GROUP_BYTES))?
+            .map_err(|_| self.source.silent(path))?
         {
             let frame = frame.map_err(|cause| self.source.broken(path, cause.to_string()))?;
             let Ok(mut bytes) = frame.into_data() else { continue };
@@ -157,6 +161,7 @@ impl Download<'_> {
                 if group.len() == wanted {
                     self.keep(&group, file).await?;
                     group.clear();
+                    due = Instant::now() + self.source.patience(GROUP_BYTES);
                 }
             }
         }

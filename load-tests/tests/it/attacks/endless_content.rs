@@ -10,7 +10,7 @@ use super::endless::{UNREAD_BYTES_MAX, peak_kib, stays_small};
 use super::{DEVICE, Lab, instruction, text};
 use crate::liar::background::{Answer, LyingBackground, Then};
 use crate::liar::{self, Liar, now_ms};
-use crate::support::write;
+use crate::support::{wait_until, write};
 
 /// Of a resource: groups of 16 KiB, and one that is not full.
 const SIZE: usize = (1 << 20) + 5;
@@ -236,4 +236,26 @@ fn attack_endless_data_that_trickles_ends_with_the_orders_window_and_keeps_nothi
         let (state, _, detail) = session.result_with_detail(instruction(&order));
         assert_eq!(state, TargetState::Answered, "{what}: {detail}");
     }
+}
+
+#[test]
+fn attack_endless_data_that_trickles_is_left_and_asked_for_anew_long_before_its_window_ends() {
+    let between = Between::new();
+    let Between { lab, liar, background } = &between;
+    let _client = lab.start();
+    let mut session = liar.accept(lab.welcome());
+    let resource = between.resource(0);
+    let hashes = format!("{}.obao", resource.root);
+    let trickle = |bytes: &[u8]| Answer::told(bytes.len() as u64, bytes, Then::Trickles);
+    between.gives(&resource, trickle(&resource.outboard), trickle(&resource.bytes));
+    let order = lab.order(&resource.definition);
+    session.deliver(&lab.signed(&order));
+
+    wait_until("the hashes to be asked for anew", || background.asked(&hashes) > 1);
+    between.gives(&resource, Answer::honest(&resource.outboard), trickle(&resource.bytes));
+    wait_until("the content to be asked for anew", || background.asked(&resource.root) > 1);
+    between.gives(&resource, Answer::honest(&resource.outboard), Answer::honest(&resource.bytes));
+
+    let (state, _, detail) = session.result_with_detail(instruction(&order));
+    assert_eq!(state, TargetState::Answered, "{detail}");
 }

@@ -32,7 +32,8 @@ const TABLE: [Row; 17] = [
             "attack_endless_data_of_a_resource_beyond_this_devices_bound",
             "attack_endless_data_of_a_background_channel",
             "attack_endless_data_behind_the_signed_bytes",
-            "attack_endless_data_that_trickles",
+            "attack_endless_data_that_trickles_ends",
+            "attack_endless_data_that_trickles_is_left",
             "attack_endless_data_of_an_answer",
         ],
         &[
