@@ -194,7 +194,7 @@ pub struct ResourcesConfig {
     /// What the cache may hold; the longest unused goes first. Default 16 GiB.
     #[serde(with = "human::bytes")]
     pub cache_bytes_max: u64,
-    /// The longest silence of the Background Channel while it sends. Default 30 s.
+    /// The longest silence of the Background Channel while it sends. 16 KiB may take 16 s longer than that. Default 30 s.
     #[serde(with = "human::duration")]
     pub stall_timeout: Duration,
     /// How long a download waits for a certificate of the `tls.store` before its instruction is refused with `RESOURCE` and 0x209A;
