@@ -58,25 +58,32 @@ async fn g1_an_order_that_may_be_on_its_way_is_left_to_its_device_to_judge() {
 
 #[tokio::test]
 async fn g1_a_result_of_a_target_that_was_refused_while_its_device_was_away_is_kept_once() {
-    let mut world = World::new().await;
-    let here = world.connect("w1.acme.local").await;
-    let id = world.issue("").await;
-    // It got the order, and nobody noted that it was written.
-    leave(&world, &here).await;
-    let lost = world.engine.import_licence(world.licence_for(2, "Other")).await.unwrap();
-    assert_eq!(lost.refused_targets, 1);
+    // With another target open, the ledger in memory is asked; without, the store.
+    for others in [&[][..], &["w2.acme.local"]] {
+        let mut world = World::new().await;
+        let here = world.connect("w1.acme.local").await;
+        for other in others {
+            world.connect(other).await;
+        }
+        let id = world.issue("").await;
+        // It got the order, and nobody noted that it was written.
+        leave(&world, &here).await;
+        let lost = world.engine.import_licence(world.licence_for(2, "Other")).await.unwrap();
+        assert_eq!(lost.refused_targets, 1);
 
-    for _ in 0..2 {
-        let back = world.connect("w1.acme.local").await;
-        assert!(back.connected.due.is_empty());
-        world.answer(&back, id, 1).await;
-        world = world.killed();
+        for _ in 0..2 {
+            let back = world.connect("w1.acme.local").await;
+            assert!(back.connected.due.is_empty());
+            world.answer(&back, id, 1).await;
+            world = world.killed();
+        }
+
+        let reader = world.engine.reader();
+        let counted = counts(&reader.instruction(id).unwrap());
+        assert!(counted.contains(&(TargetState::Refused, 1)), "it is final: {counted:?}");
+        let kept = reader.results(id, &Default::default(), 10).unwrap().items;
+        assert_eq!(kept.len(), 1, "{others:?}: {kept:?}");
     }
-
-    let reader = world.engine.reader();
-    assert_eq!(counts(&reader.instruction(id).unwrap()), [(TargetState::Refused, 1)], "it is final");
-    let kept = reader.results(id, &Default::default(), 10).unwrap().items;
-    assert_eq!(kept.len(), 1, "{kept:?}");
 }
 
 #[tokio::test]
