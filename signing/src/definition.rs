@@ -128,7 +128,7 @@ impl Definition {
         &self.0.result
     }
 
-    /// Returns the SQL over the result table that sums it up. It is checked and signed; no Switch runs it yet.
+    /// Returns the SQL over the table `results` that sums it up; the Switch runs it.
     #[must_use]
     pub fn aggregate(&self) -> Option<&str> {
         self.0.aggregate.as_deref()

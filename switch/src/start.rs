@@ -20,7 +20,9 @@ use tokio::sync::{broadcast, mpsc};
 use crate::config::Config;
 use crate::control::{self, ControlParts, ShardThread};
 use crate::credentials::{self, CredentialProblem, Loaded};
-use crate::engine::{self, Engine, EngineConfig, EngineEnd, OpenError, StoreError, UnauthenticatedLimits};
+use crate::engine::{
+    self, AggregateLimits, Engine, EngineConfig, EngineEnd, OpenError, StoreError, UnauthenticatedLimits,
+};
 use crate::listen::Listeners;
 use crate::metrics;
 use crate::refusals::Refusals;
@@ -242,6 +244,13 @@ fn engine_config(config: &Config, loaded: &Loaded, wall: &Wall) -> EngineConfig 
             events_per_minute: config.engine.unauthenticated_events_per_minute,
         },
         prepared_ttl: config.engine.prepared_ttl,
+        aggregates: AggregateLimits {
+            at_once_max: count(config.engine.aggregates_max),
+            rows_max: config.engine.aggregate_rows_max.into(),
+            memory_bytes: config.engine.aggregate_memory,
+            answer_rows_max: count(config.engine.aggregate_answer_rows_max),
+            deadline: config.engine.aggregate_deadline,
+        },
         clock: engine::Clock::of(wall),
         ..EngineConfig::new(config.data_dir.clone(), config.tenant.clone(), Arc::clone(&loaded.trust))
     }

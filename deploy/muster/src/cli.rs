@@ -257,6 +257,25 @@ pub(crate) enum Instruction {
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
+    /// Sum the committed rows up on the Switch: the definition's own aggregate, or a query of yours
+    #[command(
+        after_help = "The query is one SELECT over the table `results`: a row for each row of the answers, under the columns that the definition \
+            declares, and `device`, whose row it is (`device_id` where the definition has a column `device` of its own). Of `muster ask`, the columns \
+            are those that `muster instruction results` shows. `*` shows them all.\n\
+            It is over what is there now. What is missing is told, and the exit code is 3 then; -o json says \"partial\": true.\n\n\
+            Examples:\n  muster instruction aggregate 0197a6c8-0000-7000-8000-000000000001\n  \
+            muster instruction aggregate 0197a6c8-0000-7000-8000-000000000001 --query 'SELECT version, count(*) AS n FROM results GROUP BY version' -o json"
+    )]
+    Aggregate {
+        /// Its id
+        id: String,
+        /// One SELECT over `results` [default: the definition's aggregate]
+        #[arg(long, value_name = "SQL", default_value = "", hide_default_value = true)]
+        query: String,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
 }
 
 /// `muster client`

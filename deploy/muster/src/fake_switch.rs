@@ -196,6 +196,13 @@ impl InstructionService for FakeSwitch {
         Err(Status::unimplemented("results"))
     }
 
+    async fn aggregate_results(
+        &self,
+        _: Request<api::AggregateResultsRequest>,
+    ) -> Result<Response<api::AggregateResultsResponse>, Status> {
+        Err(Status::unimplemented("aggregate"))
+    }
+
     async fn list_targets(
         &self,
         _: Request<api::ListTargetsRequest>,

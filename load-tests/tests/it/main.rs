@@ -4,6 +4,7 @@
 //! modules are a subject each. They need the binaries: `cargo build --workspace --bins`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
+mod aggregates;
 mod approvals;
 mod attacks;
 mod client_remove;

@@ -176,6 +176,8 @@ rules! {
     QueryNotOneSelect = "query-not-one-select", Warning;
     /// A name in the aggregate, where nothing is bound.
     AggregateUnboundName = "aggregate-unbound-name", Warning;
+    /// A name in the aggregate that is no column of the results.
+    AggregateUnknownName = "aggregate-unknown-name", Warning;
 }
 
 #[cfg(test)]

@@ -247,6 +247,66 @@ fn bare(token: &Token<'_>) -> String {
     }
 }
 
+/// SQLite's keywords, and what it takes for a value without quotes: what stands there is no column.
+#[rustfmt::skip]
+const KEYWORDS: &[&str] = &[
+    "ABORT", "ACTION", "ADD", "AFTER", "ALL", "ALTER", "ALWAYS", "ANALYZE", "AND", "AS", "ASC", "ATTACH", "AUTOINCREMENT", "BEFORE", "BEGIN",
+    "BETWEEN", "BY", "CASCADE", "CASE", "CAST", "CHECK", "COLLATE", "COLUMN", "COMMIT", "CONFLICT", "CONSTRAINT", "CREATE", "CROSS", "CURRENT",
+    "CURRENT_DATE", "CURRENT_TIME", "CURRENT_TIMESTAMP", "DATABASE", "DEFAULT", "DEFERRABLE", "DEFERRED", "DELETE", "DESC", "DETACH",
+    "DISTINCT", "DO", "DROP", "EACH", "ELSE", "END", "ESCAPE", "EXCEPT", "EXCLUDE", "EXCLUSIVE", "EXISTS", "EXPLAIN", "FAIL", "FALSE",
+    "FILTER", "FIRST", "FOLLOWING", "FOR", "FOREIGN", "FROM", "FULL", "GENERATED", "GLOB", "GROUP", "GROUPS", "HAVING", "IF", "IGNORE",
+    "IMMEDIATE", "IN", "INDEX", "INDEXED", "INITIALLY", "INNER", "INSERT", "INSTEAD", "INTERSECT", "INTO", "IS", "ISNULL", "JOIN", "KEY",
+    "LAST", "LEFT", "LIKE", "LIMIT", "MATCH", "MATERIALIZED", "NATURAL", "NO", "NOT", "NOTHING", "NOTNULL", "NULL", "NULLS", "OF", "OFFSET",
+    "ON", "OR", "ORDER", "OTHERS", "OUTER", "OVER", "PARTITION", "PLAN", "PRAGMA", "PRECEDING", "PRIMARY", "QUERY", "RAISE", "RANGE",
+    "RECURSIVE", "REFERENCES", "REGEXP", "REINDEX", "RELEASE", "RENAME", "REPLACE", "RESTRICT", "RETURNING", "RIGHT", "ROLLBACK", "ROW",
+    "ROWS", "SAVEPOINT", "SELECT", "SET", "TABLE", "TEMP", "TEMPORARY", "THEN", "TIES", "TO", "TRANSACTION", "TRIGGER", "TRUE", "UNBOUNDED",
+    "UNION", "UNIQUE", "UPDATE", "USING", "VACUUM", "VALUES", "VIEW", "VIRTUAL", "WHEN", "WHERE", "WINDOW", "WITH", "WITHOUT",
+];
+
+/// Names that a SELECT over `results` has beside the columns.
+const OF_EACH_TABLE: [&str; 4] = ["results", "rowid", "oid", "_rowid_"];
+
+/// Returns the names of a SELECT over `results`, each once, that are none of `known` and that it does not give itself, as far as its words
+/// tell. In quotes, and behind WITH, anything may have been meant.
+pub(super) fn unknown_names<'a>(tokens: &[Token<'a>], known: &[&str]) -> Vec<&'a str> {
+    let statement = without_end(tokens);
+    if statement.iter().any(|token| token.is("WITH")) {
+        return Vec::new();
+    }
+    let before = |at: usize| at.checked_sub(1).and_then(|before| statement.get(before));
+    let is_name = |token: &Token<'_>| token.word == Word::Plain && !token.is_one_of(KEYWORDS);
+    let is_next = |at: usize, sign: &str| statement.get(at + 1).is_some_and(|token| token.is_sign(sign));
+    // `x AS n`, `count(*) n`, `results r`, `CASE … END n`, and a window's `w AS (…)`.
+    let is_given = |at: usize| {
+        let ends_a_value = |token: &Token<'_>| match token.word {
+            Word::Plain => is_name(token) || token.is_one_of(&["AS", "END", "NULL", "TRUE", "FALSE"]),
+            Word::Number | Word::Text | Word::Quoted | Word::Parameter => true,
+            Word::Sign => token.text == ")",
+            Word::Unclosed => false,
+        };
+        let is_window = statement.get(at + 1).is_some_and(|token| token.is("AS")) && is_next(at + 1, "(");
+        before(at).is_some_and(ends_a_value) || is_window
+    };
+    let names: Vec<usize> =
+        statement.iter().enumerate().filter(|(_, token)| is_name(token)).map(|(at, _)| at).collect();
+    let text = |at: usize| statement.get(at).map_or("", |token| token.text);
+    let given: Vec<&str> = names.iter().filter(|at| is_given(**at)).map(|at| text(*at)).collect();
+    let is_known = |name: &str| {
+        known.iter().chain(&OF_EACH_TABLE).chain(&given).any(|known| known.eq_ignore_ascii_case(name))
+    };
+    let mut unknown: Vec<&str> = Vec::new();
+    for at in names {
+        let is_other = is_given(at)
+            || is_next(at, "(")
+            || is_next(at, ".")
+            || before(at).is_some_and(|token| token.is("COLLATE"));
+        if !is_other && !is_known(text(at)) && !unknown.contains(&text(at)) {
+            unknown.push(text(at));
+        }
+    }
+    unknown
+}
+
 /// Returns the parameters that are part of a pattern: what stands behind LIKE or GLOB, and what is joined to it.
 pub(super) fn wildcard_parameters<'a>(tokens: &[Token<'a>]) -> Vec<&'a str> {
     let mut found = Vec::new();
@@ -350,6 +410,34 @@ mod tests {
             ("-- nothing", "no words"),
         ] {
             assert!(not_one_select(&tokens(sql)).unwrap().contains(words), "{sql}");
+        }
+    }
+
+    #[test]
+    fn finds_names_that_are_no_columns_and_that_nobody_gave() {
+        for (sql, wanted) in [
+            (
+                "SELECT Name, count(*) AS devices FROM results GROUP BY name HAVING devices > 1 ORDER BY devices DESC NULLS LAST",
+                "",
+            ),
+            (
+                "SELECT r.name n, max(size) largest FROM results r JOIN results AS s USING (device) WHERE n LIKE 'a' GROUP BY n",
+                "",
+            ),
+            (
+                "SELECT CASE WHEN size > 0 THEN 'yes' ELSE NULL END has, CAST(size AS TEXT) FROM results GROUP BY has COLLATE nocase",
+                "",
+            ),
+            ("SELECT name, sum(size) OVER w FROM results WINDOW w AS (PARTITION BY name ORDER BY rowid)", ""),
+            ("SELECT x FROM (SELECT size x FROM results) WHERE \"anything\" IS NOT TRUE", ""),
+            ("WITH q (z) AS (SELECT bytes FROM results) SELECT z FROM q", ""),
+            ("SELECT nmae, count(*) FROM results GROUP BY nmae", "nmae"),
+            ("SELECT results.bytes, r.name FROM results, result r WHERE host = 'a'", "bytes result host"),
+            ("SELECT sum(bytes) AS size FROM results", "bytes"),
+        ] {
+            let found = unknown_names(&tokens(sql), &["name", "size", "device"]);
+
+            assert_eq!(found.join(" "), wanted, "{sql}");
         }
     }
 

@@ -46,6 +46,7 @@ impl Validate for Config {
         for (table, wrong) in tables {
             found.extend(wrong.into_iter().map(|invalid| invalid.within(table)));
         }
+        found.extend(aggregate_deadline(self));
         found.extend(self.grants.iter().flat_map(grant));
         found.extend(self.log.validate().err().map(|invalid| invalid.within("log")));
         found
@@ -159,9 +160,28 @@ fn engine(limits: &EngineLimits) -> Vec<Invalid> {
         at_least("unauthenticated_max", limits.unauthenticated_max.into(), 1),
         at_least("unauthenticated_new_per_minute", limits.unauthenticated_new_per_minute.into(), 1),
         at_least("unauthenticated_events_per_minute", limits.unauthenticated_events_per_minute.into(), 1),
+        at_least("aggregates_max", limits.aggregates_max.into(), 1),
+        at_least("aggregate_rows_max", limits.aggregate_rows_max.into(), 1),
+        at_least_bytes("aggregate_memory", limits.aggregate_memory, 16 << 20),
+        at_least("aggregate_answer_rows_max", limits.aggregate_answer_rows_max.into(), 1),
+        not_zero("aggregate_deadline", limits.aggregate_deadline),
         not_zero("prepared_ttl", limits.prepared_ttl),
     ];
     found.into_iter().flatten().collect()
+}
+
+/// A call that ends first would say nothing of why.
+fn aggregate_deadline(config: &Config) -> Option<Invalid> {
+    let (got, most) = (config.engine.aggregate_deadline, config.operators.call_deadline);
+    let problem = || {
+        format!(
+            "got {}, wanted less than {}, which a call may take",
+            human::duration::format(got),
+            human::duration::format(most)
+        )
+    };
+    let is_late = got >= most && !most.is_zero();
+    is_late.then(|| Invalid::new("engine.aggregate_deadline", problem()).against("operators.call_deadline"))
 }
 
 fn shutdown(limits: &ShutdownLimits) -> Vec<Invalid> {
@@ -344,6 +364,16 @@ mod tests {
             (config.sessions.handshakes_max, config.sessions.handshakes_per_source_max) = (15, 4);
         };
         check(few, "sessions.handshakes_max");
+    }
+
+    #[test]
+    fn refuses_an_aggregate_that_may_take_longer_than_its_call() {
+        check(
+            |config| config.engine.aggregate_deadline = Duration::from_secs(60),
+            "engine.aggregate_deadline",
+        );
+        check(|config| config.operators.call_deadline = Duration::from_secs(20), "engine.aggregate_deadline");
+        check(|config| config.engine.aggregate_memory = 1 << 10, "engine.aggregate_memory");
     }
 
     #[test]

@@ -151,6 +151,18 @@ pub struct EngineLimits {
     /// Events of all of them together that are taken in a minute; a further one stays with its client, whose session ends for a
     /// minute. Default 6,000.
     pub unauthenticated_events_per_minute: u32,
+    /// Aggregates (`muster instruction aggregate`) that run at once; a further one is refused. Each may have a core to itself. Default 2.
+    pub aggregates_max: u32,
+    /// Rows of results that one may be over; with more it is refused. Default 1,000,000.
+    pub aggregate_rows_max: u32,
+    /// What those rows may take in memory; the query may take as much again. Default `256 MiB`.
+    #[serde(with = "human::bytes")]
+    pub aggregate_memory: u64,
+    /// Rows of its answer, and what is beyond is left out and told. Default 10,000.
+    pub aggregate_answer_rows_max: u32,
+    /// How long one may take, from the first row that is read; less than `operators.call_deadline`. Default `20s`.
+    #[serde(with = "human::duration")]
+    pub aggregate_deadline: Duration,
     /// How long a prepared order may wait for its signature. Default `10m`.
     #[serde(with = "human::duration")]
     pub prepared_ttl: Duration,
@@ -267,6 +279,11 @@ impl Default for EngineLimits {
             unauthenticated_max: 20_000,
             unauthenticated_new_per_minute: 600,
             unauthenticated_events_per_minute: 6_000,
+            aggregates_max: 2,
+            aggregate_rows_max: 1_000_000,
+            aggregate_memory: 256 << 20,
+            aggregate_answer_rows_max: 10_000,
+            aggregate_deadline: Duration::from_secs(20),
             prepared_ttl: Duration::from_secs(600),
         }
     }

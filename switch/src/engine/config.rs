@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::core::UnauthenticatedLimits;
+use super::reader::AggregateLimits;
 use super::trust::Trust;
 use crate::config::ClockLimits;
 use crate::metrics;
@@ -34,6 +35,8 @@ pub(crate) struct EngineConfig {
     pub(crate) unauthenticated: UnauthenticatedLimits,
     /// How long a prepared order waits for its signature.
     pub(crate) prepared_ttl: Duration,
+    /// What aggregates over results may take.
+    pub(crate) aggregates: AggregateLimits,
     /// Connections that read, so as many reads at once.
     pub(crate) readers: usize,
     /// Whom definitions, orders and licences are believed. [`super::EngineHandle::set_trust`] replaces it.
@@ -60,6 +63,7 @@ impl EngineConfig {
                 events_per_minute: 6_000,
             },
             prepared_ttl: Duration::from_secs(600),
+            aggregates: AggregateLimits::default(),
             readers: READERS,
             trust,
             clock: Clock::of(&Wall::system(ClockLimits::default(), metrics::CLOCK)),

@@ -38,6 +38,10 @@ const OUTBOXES_FORGOTTEN: &str = "muster_switch_outboxes_forgotten_total";
 const DAMAGED: &str = "muster_switch_store_damaged_records_total";
 /// Instructions accepted.
 const INSTRUCTIONS: &str = "muster_switch_instructions_total";
+/// Aggregates over results, by outcome.
+const AGGREGATES: &str = "muster_switch_aggregates_total";
+/// From the beginning of an aggregate to its end.
+const AGGREGATE_SECONDS: &str = "muster_switch_aggregate_seconds";
 /// Approvals accepted.
 const APPROVALS: &str = "muster_switch_approvals_total";
 /// Stops accepted.
@@ -93,6 +97,11 @@ pub(crate) fn describe() {
     describe_counter!(OUTBOXES_FORGOTTEN, "outboxes forgotten because their device has later ones");
     describe_counter!(DAMAGED, "stored records that failed their checksum and were set aside, by table");
     describe_counter!(INSTRUCTIONS, "instructions accepted");
+    describe_counter!(
+        AGGREGATES,
+        "aggregates over results, by outcome: whole, partial, no_aggregate, sql, busy, too_many_rows, memory, deadline, gone, failed"
+    );
+    describe_histogram!(AGGREGATE_SECONDS, Unit::Seconds, "from the beginning of an aggregate to its end");
     describe_counter!(APPROVALS, "approvals of instructions accepted");
     describe_counter!(STOPS, "stops of instructions accepted");
     describe_counter!(STOPS_FULL, "stops refused for `engine.stops_max`");
@@ -193,6 +202,12 @@ pub(crate) fn damaged(table: &'static str) {
 /// Counts an accepted instruction.
 pub(crate) fn instruction_accepted() {
     counter!(INSTRUCTIONS).increment(1);
+}
+
+/// Counts an aggregate by what came of it.
+pub(crate) fn aggregated(outcome: &'static str, took: Duration) {
+    counter!(AGGREGATES, "outcome" => outcome).increment(1);
+    histogram!(AGGREGATE_SECONDS).record(took);
 }
 
 /// Counts an accepted approval.

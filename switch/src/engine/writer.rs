@@ -106,7 +106,7 @@ pub(super) fn start(
         ending.send_replace(Some(end));
     };
     let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(body)?;
-    let reader = Reader::new(Pool::new(connections), Arc::clone(&shared));
+    let reader = Reader::new(Pool::new(connections), Arc::clone(&shared), config.aggregates);
     Ok((shared, reader, Arc::new(Life { close, ended, thread: Mutex::new(Some(thread)) })))
 }
 

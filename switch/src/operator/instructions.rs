@@ -9,12 +9,12 @@ use muster_proto::common::v1::TargetState;
 use muster_proto::ids::InstructionId;
 use muster_proto::operator::v1::watch_instruction_response::Update;
 use muster_proto::operator::v1::{
-    GetInstructionRequest, GetInstructionResponse, Instruction, ListInstructionsRequest,
-    ListInstructionsResponse, ListResultsRequest, ListResultsResponse, ListTargetsRequest,
-    ListTargetsResponse, PrepareApprovalRequest, PrepareApprovalResponse, PrepareInstructionRequest,
-    PrepareInstructionResponse, PrepareStopRequest, PrepareStopResponse, SubmitApprovalRequest,
-    SubmitApprovalResponse, SubmitInstructionRequest, SubmitInstructionResponse, SubmitStopRequest,
-    SubmitStopResponse, WatchInstructionRequest, WatchInstructionResponse,
+    AggregateResultsRequest, AggregateResultsResponse, GetInstructionRequest, GetInstructionResponse,
+    Instruction, ListInstructionsRequest, ListInstructionsResponse, ListResultsRequest, ListResultsResponse,
+    ListTargetsRequest, ListTargetsResponse, PrepareApprovalRequest, PrepareApprovalResponse,
+    PrepareInstructionRequest, PrepareInstructionResponse, PrepareStopRequest, PrepareStopResponse,
+    SubmitApprovalRequest, SubmitApprovalResponse, SubmitInstructionRequest, SubmitInstructionResponse,
+    SubmitStopRequest, SubmitStopResponse, WatchInstructionRequest, WatchInstructionResponse,
 };
 use muster_proto_grpc::operator::v1::instruction_service_server::InstructionService;
 use muster_signing::definition::Kind;
@@ -202,6 +202,20 @@ impl InstructionService for Api {
             self.read(move |reader| reader.results(id, &Cursor::from_token(&page_token), limit)).await?;
         let next_page_token = page.next_page_token();
         Ok(Response::new(ListResultsResponse { results: page.items, next_page_token }))
+    }
+
+    async fn aggregate_results(
+        &self,
+        request: Request<AggregateResultsRequest>,
+    ) -> Result<Response<AggregateResultsResponse>, Status> {
+        self.admit(&request, Entry::Read)?;
+        let AggregateResultsRequest { instruction, query } = request.into_inner();
+        let id = instruction_id(&instruction)?;
+        let stop = self.parts().stop.child_token();
+        // Dropped with the call: whoever goes away takes the work along.
+        let _guard = stop.clone().drop_guard();
+        let answer = self.read(move |reader| reader.aggregate(id, &query, &stop)).await?;
+        Ok(Response::new(answer))
     }
 
     async fn list_targets(

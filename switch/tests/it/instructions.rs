@@ -7,9 +7,9 @@ use muster_proto::common::v1::{Column, ColumnType, Row, TargetState, Value, valu
 use muster_proto::ids::InstructionId;
 use muster_proto::operator::v1::watch_instruction_response::Update;
 use muster_proto::operator::v1::{
-    DeviceResult, GetClientRequest, GetInstructionRequest, ImportDefinitionRequest, ImportLicenceRequest,
-    Instruction, ListEventsRequest, PrepareInstructionRequest, PrepareStopRequest, SubmitInstructionRequest,
-    SubmitStopRequest, WatchInstructionRequest,
+    AggregateResultsRequest, DeviceResult, GetClientRequest, GetInstructionRequest, ImportDefinitionRequest,
+    ImportLicenceRequest, Instruction, ListEventsRequest, PrepareInstructionRequest, PrepareStopRequest,
+    SubmitInstructionRequest, SubmitStopRequest, WatchInstructionRequest,
 };
 use muster_proto::session::client::ClientEvent;
 use muster_proto::session::v1::{Event, Lane, Result as InstructionResult};
@@ -292,6 +292,68 @@ async fn a_stop_is_for_who_may_issue_and_comes_first_to_who_comes_back() {
     switch.stop().await.unwrap();
 }
 
+#[tokio::test]
+async fn results_are_summed_up_for_whoever_may_read_and_no_longer_than_anybody_waits() {
+    let mut world = World::new();
+    let grant = |operator: &str, role| Grant {
+        operators: vec![operator.to_owned()],
+        role,
+        prefixes: Vec::new(),
+        kinds: Vec::new(),
+    };
+    world.config.grants =
+        vec![grant("alice.acme.local", GrantRole::Administrator), grant("bob.acme.local", GrantRole::Viewer)];
+    world.config.engine.aggregates_max = 1;
+    world.config.engine.aggregate_deadline = Duration::from_secs(50);
+    let switch = world.start().await;
+    let alice = operator(&world, &switch).await;
+    publish(&world, &alice).await;
+    let mut client = device(&world, &switch).await;
+    let instruction = ask(&world, &alice).await;
+    let ordered = receive_order(&world, &mut client).await;
+    answer_with(&mut client, ordered, 1, vec![row(2); 2_000]).await;
+    let sum =
+        |query: &str| AggregateResultsRequest { instruction: instruction.clone(), query: query.to_owned() };
+    let short = || sum("SELECT device, sum(one) FROM results");
+    let endless = sum("SELECT count(*) FROM results a, results b, results c, results d");
+    let mut bob =
+        InstructionServiceClient::new(connect_as(&world, &switch, Role::Operator, "bob.acme.local").await);
+
+    let answer = bob.aggregate_results(short()).await.unwrap().into_inner();
+    for (role, name) in [(Role::Operator, "carol.acme.local"), (Role::Service, "background.acme.local")] {
+        let other = connect_as(&world, &switch, role, name).await;
+        let denied = InstructionServiceClient::new(other).aggregate_results(short()).await.unwrap_err();
+        assert_eq!(denied.code(), Code::PermissionDenied, "{name}: {denied}");
+    }
+    let mut waiting = Box::pin(bob.aggregate_results(endless));
+    let mut other = InstructionServiceClient::new(alice);
+    let busy = async {
+        loop {
+            match other.aggregate_results(short()).await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                Err(busy) => return busy,
+            }
+        }
+    };
+    let busy = tokio::select! {
+        busy = tokio::time::timeout(PATIENCE, busy) => busy.unwrap(),
+        ended = &mut waiting => panic!("{ended:?}"),
+    };
+    drop(waiting);
+    let free = async {
+        while other.aggregate_results(short()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+
+    tokio::time::timeout(PATIENCE, free).await.unwrap();
+    assert_eq!(answer.rows[0].values[1].kind, Some(Kind::Integer(4_000)));
+    assert!(!answer.partial, "{answer:?}");
+    assert_eq!(busy.code(), Code::ResourceExhausted, "{busy}");
+    assert!(busy.message().contains("engine.aggregates_max"), "{busy}");
+    switch.stop().await.unwrap();
+}
+
 async fn operator(world: &World, switch: &Switch) -> Channel {
     connect_as(world, switch, Role::Operator, "alice.acme.local").await
 }
@@ -367,6 +429,10 @@ async fn receive_order(world: &World, client: &mut Client) -> InstructionId {
 
 /// Runs the question, as it were, and waits until the answer is on the Switch's disk.
 async fn answer(client: &mut Client, instruction: InstructionId, sequence: u64) {
+    answer_with(client, instruction, sequence, vec![row(1)]).await;
+}
+
+async fn answer_with(client: &mut Client, instruction: InstructionId, sequence: u64, rows: Vec<Row>) {
     client.session.push_progress(instruction, TargetState::Acked).unwrap();
     client.session.push_progress(instruction, TargetState::Running).unwrap();
     let column = Column { name: "one".to_owned(), r#type: ColumnType::Integer.into() };
@@ -375,7 +441,7 @@ async fn answer(client: &mut Client, instruction: InstructionId, sequence: u64) 
         instruction: instruction.to_vec(),
         state: TargetState::Answered.into(),
         columns: vec![column],
-        rows: vec![row(1)],
+        rows,
         last: true,
         started_at_ms: 1,
         finished_at_ms: 2,

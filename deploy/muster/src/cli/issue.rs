@@ -66,7 +66,11 @@ pub(crate) struct Ask {
 /// `muster run`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  muster run Muster-Os-Version\n  muster run Acme-Security-ExpiringCertificates -p days=14 --on 'os == \"linux\"' -o csv"
+    after_help = "Where the definition has an aggregate and every target has come to an end, a table shows that in the place of the rows, which --rows \
+        shows. json, jsonl and csv are the rows in any case, so that scripts have what the definition declares; \
+        `muster instruction aggregate ID -o json` is the aggregate for scripts.\n\n\
+        Examples:\n  muster run Muster-Os-Version\n  muster run Muster-Os-Version --rows\n  \
+        muster run Acme-Security-ExpiringCertificates -p days=14 --on 'os == \"linux\"' -o csv"
 )]
 pub(crate) struct Run {
     /// The definition's name
@@ -81,6 +85,9 @@ pub(crate) struct Run {
     /// Do not ask for the device count before an action
     #[arg(long)]
     pub(crate) yes: bool,
+    /// Show the rows of every device, also where the definition has an aggregate
+    #[arg(long)]
+    pub(crate) rows: bool,
     #[command(flatten)]
     pub(crate) issue: Issue,
 }

@@ -12,6 +12,7 @@ use muster_proto::operator::v1::{
 use muster_proto::order::v1::Order;
 use serde_json::json;
 
+use super::aggregate;
 use super::issue::{self, Detail};
 use crate::approve::{self, ToApprove};
 use crate::cli::{Instruction, Listing, OrderKey};
@@ -51,6 +52,9 @@ pub(crate) async fn run(operator: &Operator, home: &Home, verb: Instruction) -> 
             let outcome = results(operator, &id).await?;
             issue::show(&id, &outcome, output, Detail::Record)?;
             Ok(Exit::Ok)
+        }
+        Instruction::Aggregate { id, query, output } => {
+            aggregate::run(operator, &parse(&id)?.to_string(), &query, output).await
         }
     }
 }

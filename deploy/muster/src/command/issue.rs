@@ -9,6 +9,7 @@ use muster_proto::operator::v1::Instruction;
 use muster_signing::definition::Kind;
 use serde_json::json;
 
+use super::aggregate;
 use crate::cli::{Ask, Issue, Run};
 use crate::exit::{Exit, Failure};
 use crate::home::Home;
@@ -36,7 +37,8 @@ pub(crate) async fn ask(operator: &Operator, home: &Home, arguments: Ask) -> Res
         audience: arguments.issue.on.clone(),
         gather: arguments.issue.gather,
     };
-    issue_and_show(operator, home, &wish, &arguments.issue, Consent::NotNeeded).await
+    let manner = Manner { consent: Consent::NotNeeded, sight: Sight::Rows };
+    issue_and_show(operator, home, &wish, &arguments.issue, manner).await
 }
 
 /// `muster run`: a definition by name.
@@ -49,7 +51,8 @@ pub(crate) async fn run(operator: &Operator, home: &Home, arguments: Run) -> Res
         gather: arguments.issue.gather,
     };
     let consent = if arguments.yes { Consent::Given } else { Consent::ForActions };
-    issue_and_show(operator, home, &wish, &arguments.issue, consent).await
+    let sight = if arguments.rows { Sight::Rows } else { Sight::Aggregate };
+    issue_and_show(operator, home, &wish, &arguments.issue, Manner { consent, sight }).await
 }
 
 /// Whether the operator still has to confirm the number of devices.
@@ -60,18 +63,34 @@ enum Consent {
     ForActions,
 }
 
+/// What a person sees of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    /// The rows of every device.
+    Rows,
+    /// The definition's aggregate, where it has one.
+    Aggregate,
+}
+
+/// How an instruction is issued and shown.
+#[derive(Debug, Clone, Copy)]
+struct Manner {
+    consent: Consent,
+    sight: Sight,
+}
+
 async fn issue_and_show(
     operator: &Operator,
     home: &Home,
     wish: &Wish,
     options: &Issue,
-    consent: Consent,
+    manner: Manner,
 ) -> Result<Exit, Failure> {
     let checked = issue::prepare(operator, home, wish).await?;
     if options.what_if {
         return show_what_if(&checked, options.output);
     }
-    if consent == Consent::ForActions && checked.definition.kind() == Kind::Action {
+    if manner.consent == Consent::ForActions && checked.definition.kind() == Kind::Action {
         let what = format!("{} is an action", checked.order.definition_name);
         output::confirm_count(&what, checked.prepared.targets)?;
     }
@@ -93,6 +112,21 @@ async fn issue_and_show(
         Ok(()) = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Partial, "interrupted")),
     };
     let outcome = outcome.map_err(|failure| failure.after_submit(&id))?;
+    let is_for_people = matches!(options.output, Format::Table | Format::Wide);
+    let has_aggregate = checked.definition.aggregate().is_some();
+    if is_for_people && has_aggregate && manner.sight == Sight::Aggregate && outcome.instruction.complete {
+        match aggregate::of_definition(operator, &id).await {
+            Ok(summed) => {
+                summed.print_table(options.output)?;
+                complain(&outcome);
+                output::note(&format!("  the rows themselves:\n  muster instruction results {id}"));
+                return Ok(outcome.exit());
+            }
+            Err(failure) => {
+                output::note(&format!("no aggregate: {}", output::printable(&failure.to_string())))
+            }
+        }
+    }
     show(&id, &outcome, options.output, Detail::Answer)?;
     Ok(outcome.exit())
 }

@@ -1,5 +1,6 @@
 //! Does what was typed. One module a noun.
 
+mod aggregate;
 mod client;
 mod ctx;
 mod definition;

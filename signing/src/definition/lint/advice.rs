@@ -33,6 +33,7 @@ pub(super) fn give(document: &Document, faults: &mut Faults) {
             let fault = fault(&aggregate.query, Rule::AggregateUnboundName, said).at(found);
             faults.push(fault.wanted("columns of [[result]] only").fix("do it in the step's query"));
         }
+        aggregate_names(&aggregate.query, &document.result, faults);
     }
     for column in document.result.iter().map(Spanned::get_ref) {
         let has_length = matches!(column.kind.get_ref().as_str(), "text" | "blob");
@@ -151,6 +152,24 @@ fn query_words(query: &Spanned<String>, faults: &mut Faults) {
     if let Some(found) = sql::not_one_select(&sql::tokens(query.get_ref())) {
         let fault = fault(query, Rule::QueryNotOneSelect, found);
         faults.push(fault.wanted("one SELECT"));
+    }
+}
+
+/// The table of an aggregate has the declared columns, and one that says whose row it is.
+fn aggregate_names(query: &Spanned<String>, declared: &[Spanned<document::Column>], faults: &mut Faults) {
+    let tokens = sql::tokens(query.get_ref());
+    if declared.is_empty() || sql::not_one_select(&tokens).is_some() {
+        return;
+    }
+    let columns: Vec<&str> = declared.iter().map(|column| column.get_ref().name.get_ref().as_str()).collect();
+    let is_free = |own: &&str| columns.iter().all(|column| !column.eq_ignore_ascii_case(own));
+    let own = ["device", "device_id"].into_iter().find(is_free);
+    let known: Vec<&str> = columns.iter().copied().chain(own).collect();
+    for found in sql::unknown_names(&tokens, &known) {
+        let said =
+            format!("the aggregate uses `{found}`, which is neither a column of the results nor `results`");
+        let fault = fault(query, Rule::AggregateUnknownName, said).at(found);
+        faults.push(fault.wanted(format!("one of {}", known.join(", "))).fix("declare it, or take another"));
     }
 }
 

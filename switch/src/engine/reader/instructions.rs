@@ -159,7 +159,11 @@ pub(super) fn ledger(
 }
 
 /// Returns an instruction as shown, with the counts committed beside its transitions.
-fn shown(connection: &Connection, shared: &Shared, stored: &Stored) -> Result<Instruction, EngineError> {
+pub(super) fn shown(
+    connection: &Connection,
+    shared: &Shared,
+    stored: &Stored,
+) -> Result<Instruction, EngineError> {
     let sql = "SELECT record, crc FROM counts WHERE instruction = ?1";
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     let read = |row: &Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?));

@@ -1,5 +1,6 @@
 //! Reads what is committed, on connections of its own. Every call blocks: use `spawn_blocking`.
 
+mod aggregate;
 mod export;
 mod fleet;
 mod instructions;
@@ -16,11 +17,14 @@ use muster_pki::DeviceId;
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::InstructionId;
 use muster_proto::operator::v1::{
-    Client, Definition, DeviceResult, ExportResponse, Instruction, LoggedEvent, Target,
+    AggregateResultsResponse, Client, Definition, DeviceResult, ExportResponse, Instruction, LoggedEvent,
+    Target,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::EngineError;
 use super::shared::Shared;
+pub(crate) use aggregate::{AggregateLimits, Aggregates, check as check_aggregate};
 pub(crate) use pool::Pool;
 
 /// Reads what is committed. Clones share their connections.
@@ -28,6 +32,7 @@ pub(crate) use pool::Pool;
 pub(crate) struct Reader {
     pool: Arc<Pool>,
     shared: Arc<Shared>,
+    aggregates: Arc<Aggregates>,
 }
 
 /// Where a page ended. What is in it is the reader's matter; it survives a restart.
@@ -116,8 +121,8 @@ impl<T> Page<T> {
 }
 
 impl Reader {
-    pub(crate) fn new(pool: Pool, shared: Arc<Shared>) -> Self {
-        Self { pool: Arc::new(pool), shared }
+    pub(crate) fn new(pool: Pool, shared: Arc<Shared>, aggregates: AggregateLimits) -> Self {
+        Self { pool: Arc::new(pool), shared, aggregates: Arc::new(Aggregates::new(aggregates)) }
     }
 
     /// Returns one instruction with its counts.
@@ -156,6 +161,23 @@ impl Reader {
         limit: u32,
     ) -> Result<Page<DeviceResult>, EngineError> {
         instructions::results(&self.pool, &self.shared, id, after, limit)
+    }
+
+    /// Runs one SELECT over the results of an instruction, as of one moment; an empty query: the definition's aggregate. Ends soon after
+    /// `stop`.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`], [`EngineError::Damaged`], [`EngineError::InvalidArgument`] for SQL that is wrong, that may not do what it
+    /// wants, or that there is none of, [`EngineError::ResourceExhausted`] for what is more than its bounds allow, and where as many run
+    /// as may, [`EngineError::Closed`] after `stop`.
+    pub(crate) fn aggregate(
+        &self,
+        id: InstructionId,
+        query: &str,
+        stop: &CancellationToken,
+    ) -> Result<AggregateResultsResponse, EngineError> {
+        let asked = aggregate::Asked { id, query, stop };
+        aggregate::run(&self.pool, &self.shared, &self.aggregates, asked)
     }
 
     /// Lists targets by device number, with the cause of each one's state.

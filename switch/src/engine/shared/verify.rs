@@ -17,17 +17,20 @@ use crate::engine::core::{
     ApprovalSubmission, Held, HeldDefinition, HeldLicence, HeldPack, HeldPolicy, StopSubmission, Submission,
     approvals,
 };
+use crate::engine::reader::check_aggregate;
 use crate::engine::trust::Trust;
 
 /// Longest idempotency key in bytes (instruction.proto).
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 64;
 
-/// Checks a definition: signer (G1, G5), then text.
+/// Checks a definition: signer (G1, G5), then text, then whether its aggregate can run.
 pub(crate) fn verify_definition(shared: &Shared, envelope: Vec<u8>) -> Result<HeldDefinition, EngineError> {
     let trust = shared.trust();
     let (verified, signer) =
         verify(shared, &envelope, ContentType::Definition, Role::Author, &trust.authors)?;
-    Held::verified(envelope, verified, &signer)
+    let held: HeldDefinition = Held::verified(envelope, verified, &signer)?;
+    check_aggregate(&held.document)?;
+    Ok(held)
 }
 
 /// Checks a pack without its resources (G9): the index's signer (G5), then each definition as one that comes alone, and that they

@@ -1,6 +1,7 @@
 //! The whole engine, with real signatures and a clock turned by hand. `world` has what the tests share.
 
 mod abandon;
+mod aggregate;
 mod approvals;
 mod audience;
 mod blocking;

@@ -21,8 +21,8 @@ use tokio::sync::mpsc;
 use crate::config::ClockLimits;
 use crate::engine::clock::{Clock, unix_time};
 use crate::engine::{
-    Connect, Connected, Engine, EngineConfig, EngineError, EngineHandle, OpenError, Prepare, Prepared,
-    SessionKey, ShardMessage, Trust, UnauthenticatedLimits,
+    AggregateLimits, Connect, Connected, Engine, EngineConfig, EngineError, EngineHandle, OpenError, Prepare,
+    Prepared, SessionKey, ShardMessage, Trust, UnauthenticatedLimits,
 };
 use crate::wall::{Reading, Wall};
 
@@ -35,6 +35,9 @@ pub(super) const BLOCKED_MAX: usize = 2;
 
 /// Stops that may wait for devices at once.
 pub(super) const STOPS_MAX: usize = 3;
+
+/// Rows that an aggregate may be over.
+pub(super) const AGGREGATE_ROWS_MAX: u64 = 200;
 
 /// Devices that ask for a policy at once; with more, they ask spread over a time.
 pub(super) const POLICY_ASKS_PER_SECOND: u32 = 2;
@@ -536,6 +539,7 @@ fn open(
         policy_asks_per_second: POLICY_ASKS_PER_SECOND,
         unauthenticated: UNAUTHENTICATED,
         clock: Clock::of(&wall),
+        aggregates: AggregateLimits { rows_max: AGGREGATE_ROWS_MAX, ..AggregateLimits::default() },
         ..EngineConfig::new(dir.path().to_owned(), TENANT.to_owned(), Arc::clone(trust))
     };
     Ok((Engine::open(config, vec![sender])?, shard))
