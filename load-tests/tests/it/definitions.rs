@@ -109,12 +109,18 @@ async fn prepare(fleet: &DevFleet, definition: &str, name: &str, value: &str) ->
     Ok(())
 }
 
-/// The rows that the one device answers.
+/// The rows that the one device answers, over which the definition's own aggregate runs, too.
 #[track_caller]
 fn answer(fleet: &DevFleet, definition: &str, arguments: &[&str]) -> Vec<Value> {
     let given = arguments.iter().flat_map(|argument| ["-p", argument]);
     let words = ["run", definition, "-o", "json", "--wait", "30s"].into_iter().chain(given);
-    rows(&with(fleet.muster(), words).with_code(0).json())
+    let answer = with(fleet.muster(), words).with_code(0).json();
+    let found = rows(&answer);
+    let id = answer["instruction"].as_str().unwrap();
+    let summed = with(fleet.muster(), ["instruction", "aggregate", id, "-o", "json"]).with_code(0).json();
+    assert_eq!((&summed["partial"], &summed["rows_read"]), (&json!(false), &json!(found.len())), "{summed}");
+    assert_eq!(rows(&summed).is_empty(), found.is_empty(), "{summed}");
+    found
 }
 
 /// Unix seconds of a moment as the command line writes it.

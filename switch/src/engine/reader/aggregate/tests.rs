@@ -215,9 +215,9 @@ fn it_ends_when_nobody_waits_for_it_any_more() {
 
 #[test]
 fn rows_that_take_more_memory_than_they_may_are_refused() {
-    let limits = AggregateLimits { memory_bytes: 8 << 20, ..AggregateLimits::default() };
+    let limits = AggregateLimits { memory_bytes: 64 << 20, ..AggregateLimits::default() };
     let mut table = Table::new(Some(&definition(&COLUMNS, "SELECT 1")), watch(&limits)).unwrap();
-    let rows = || (0..1_000).map(|number| row(&"x".repeat(100), number)).collect();
+    let rows = || (0..1_000).map(|number| row(&"x".repeat(1_000), number)).collect();
 
     let full = (0..100).find_map(|_| table.put(&result("w1", &COLUMNS, rows())).err());
 
