@@ -20,7 +20,7 @@ use super::deeds::{APPROVED, Approval, Deeds, Definition, FLIPPED, Import, Offic
 use super::tracer::{Fault, Point, Tracer};
 use super::{CLIENT, World, text};
 use crate::approvals::approver;
-use crate::support::{Service, wait_until};
+use crate::support::{Service, wait_until, write};
 
 /// The fsyncs of a small sweep, from the first deed on.
 const FEW: [u32; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 10, 13, 16, 20, 25, 31, 38, 46];
@@ -50,6 +50,10 @@ fn sweep(victim: Victim) {
     let world = World::new(&[CLIENT]);
     let office = Office::new(&world.place, &approver(&world.place, APPROVER));
     world.client_config();
+    // One at a time: a stop finds orders that were taken on and have not started.
+    let config = world.place.path(&format!("{CLIENT}.toml"));
+    let written = std::fs::read_to_string(&config).expect("the configuration");
+    write(&config, &format!("{written}\n[instructions]\nparallel = 1\n"));
     let mut switch = world.switch();
     let mut client = world.place.start_client(CLIENT);
     world.place.wait_online(CLIENT);
