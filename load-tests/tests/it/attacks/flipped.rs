@@ -10,7 +10,7 @@ use super::{DEVICE, Lab, text};
 const PLACES: usize = 24;
 
 #[test]
-fn attack_every_flipped_bit_and_truncation_of_an_order_is_refused_and_the_client_lives() {
+fn attack_flipped_bits_and_truncations_of_an_order_are_refused_and_the_client_lives() {
     let lab = Lab::new();
     let liar = lab.liar();
     let mut client = lab.start();
@@ -38,7 +38,7 @@ fn attack_every_flipped_bit_and_truncation_of_an_order_is_refused_and_the_client
 }
 
 #[test]
-fn attack_every_flipped_bit_and_truncation_of_a_definition_is_refused_and_the_client_lives() {
+fn attack_flipped_bits_and_truncations_of_a_definition_are_refused_and_the_client_lives() {
     let lab = Lab::new();
     let liar = lab.liar();
     let mut client = lab.start();
@@ -68,7 +68,7 @@ fn attack_every_flipped_bit_and_truncation_of_a_definition_is_refused_and_the_cl
 }
 
 #[test]
-fn attack_every_flipped_bit_and_truncation_of_a_licence_leaves_the_old_one_in_use() {
+fn attack_flipped_bits_and_truncations_of_a_licence_leave_the_old_one_in_use() {
     let lab = Lab::new();
     let liar = lab.liar();
     let mut client = lab.start();
