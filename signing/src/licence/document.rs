@@ -72,7 +72,22 @@ pub(super) fn read(text: &str) -> Result<Terms, LicenceError> {
             .map_err(|error| LicenceError::new(format!("minimum version of {}: {error}", minimum.name)))?;
         Ok((name, version))
     };
-    let distrusted = |distrusted: Distrusted| Ok((distrusted.signer, moment(&distrusted.after)?));
+    let mut minimum_versions = BTreeMap::new();
+    for given in document.minimum {
+        let (name, version) = minimum(given)?;
+        if minimum_versions.insert(name.clone(), version).is_some() {
+            return Err(LicenceError::new(format!("minimum of {name} stands there twice; leave one")));
+        }
+    }
+    let mut distrusted = BTreeMap::new();
+    for given in document.distrusted {
+        let signer = given.signer;
+        if distrusted.insert(signer, moment(&given.after)?).is_some() {
+            return Err(LicenceError::new(format!(
+                "distrusted signer {signer} stands there twice; leave one, with the moment that counts"
+            )));
+        }
+    }
     Ok(Terms {
         serial: document.serial,
         licensee: document.licensee,
@@ -82,8 +97,8 @@ pub(super) fn read(text: &str) -> Result<Terms, LicenceError> {
         refresh_by: document.refresh_by.as_ref().map(moment).transpose()?,
         features: document.features.into_iter().collect(),
         prefixes,
-        minimum_versions: document.minimum.into_iter().map(minimum).collect::<Result<_, LicenceError>>()?,
-        distrusted: document.distrusted.into_iter().map(distrusted).collect::<Result<_, LicenceError>>()?,
+        minimum_versions,
+        distrusted,
     })
 }
 

@@ -116,6 +116,25 @@ fn g6_a_prefix_stands_in_a_licence_once() {
 }
 
 #[test]
+fn g6_a_distrusted_signer_and_a_minimum_version_stand_in_a_licence_once() {
+    let text = licence().to_text().unwrap();
+    let signer = thumbprint(2);
+    let later = format!("{text}\n[[distrusted]]\nsigner = \"{signer}\"\nafter = 2030-01-01T00:00:00Z\n");
+    let lower = format!("{text}\n[[minimum]]\nname = \"Acme-Os-Version\"\nversion = \"0.1.0\"\n");
+    let other =
+        lower.replace("\"Acme-Os-Version\"\nversion = \"0.1.0\"", "\"Acme-Os-Name\"\nversion = \"0.1.0\"");
+
+    let said = |text: &str| Licence::parse(text).unwrap_err().to_string();
+    assert!(
+        said(&later).contains(&format!("distrusted signer {signer} stands there twice")),
+        "{}",
+        said(&later)
+    );
+    assert!(said(&lower).contains("minimum of Acme-Os-Version stands there twice"), "{}", said(&lower));
+    assert_eq!(Licence::parse(&other).unwrap().terms().minimum_versions.len(), 2);
+}
+
+#[test]
 fn a_licence_without_refresh_by_is_never_due() {
     let forever = Licence::new(Terms { refresh_by: None, ..licence().terms().clone() }).unwrap();
 

@@ -68,6 +68,8 @@ fn agrees_with_openssl_on_purposes() {
     lab.make("stamp", "TSA", P256, stamps, Some("root"), 90);
     let mixed = stamps.replace("timeStamping", "timeStamping,codeSigning");
     lab.make("mixed", "TSA", P256, &mixed, Some("root"), 90);
+    let lax = stamps.replace("critical,timeStamping", "timeStamping");
+    lab.make("lax", "TSA", P256, &lax, Some("root"), 90);
     let time = lab.days(1);
 
     lab.agree("client as client", Role::Device, &["client"], &time, &[]);
@@ -80,6 +82,8 @@ fn agrees_with_openssl_on_purposes() {
     lab.agree("no digitalSignature", Role::Device, &["unusable"], &time, &[Rule::C4]);
     lab.agree("timestamps", Role::Timestamp, &["stamp"], &time, &[]);
     lab.agree("timestamps and more", Role::Timestamp, &["mixed"], &time, &[Rule::G5]);
+    // RFC 3161 §2.3: who does not know the extension must not take such a certificate for another's.
+    lab.agree("timestamps, not critical", Role::Timestamp, &["lax"], &time, &[Rule::G5]);
     lab.agree("not yet valid", Role::Device, &["client"], &lab.days(-2), &[Rule::C9]);
 }
 
