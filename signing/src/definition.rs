@@ -272,7 +272,7 @@ pub struct Resource {
     pub size: u64,
     /// Its BLAKE3 root.
     pub root: Digest,
-    /// Its SHA-256, for people who check it by hand.
+    /// Its SHA-256, if its author names it: a device refuses content of another, and people can check it by hand.
     pub sha256: Option<Digest>,
 }
 

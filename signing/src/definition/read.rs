@@ -64,6 +64,9 @@ pub(super) fn content(document: &Document, faults: &mut Faults) -> Option<Conten
     let says = says(&document.says, document, faults);
     let aggregate =
         document.aggregate.as_ref().and_then(|aggregate| faults.take(not_blank(&aggregate.query)));
+    if let Some(sums) = document.aggregate.as_ref().filter(|_| aggregate.is_some()) {
+        faults.take(step::one_select(&sums.query));
+    }
     let limits = limits::limits(document.limits.as_ref().map(Spanned::get_ref), faults);
     let time_to_live = limits::time_to_live(&document.time_to_live, faults);
     let platforms = platforms(&document.platforms, faults);
@@ -207,15 +210,17 @@ fn resources(given: &[Spanned<document::Resource>], faults: &mut Faults) -> Vec<
 }
 
 fn platforms(given: &[Spanned<String>], faults: &mut Faults) -> Vec<String> {
-    let is_platform = |text: &str| {
-        let is_valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_/".contains(&b);
-        !text.is_empty() && text.bytes().all(is_valid)
-    };
     for wrong in given.iter().filter(|platform| !is_platform(platform.get_ref())) {
         let fault = fault(wrong, Rule::PlatformInvalid, "no platform");
         faults.push(fault.wanted("one such as \"linux\" or \"linux-x86_64\""));
     }
     given.iter().map(|platform| platform.get_ref().clone()).collect()
+}
+
+/// Whether a text can be a platform's name.
+pub(super) fn is_platform(text: &str) -> bool {
+    let is_valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_/".contains(&b);
+    !text.is_empty() && text.bytes().all(is_valid)
 }
 
 /// Reads a name that SQL can use, once.

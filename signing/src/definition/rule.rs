@@ -100,7 +100,7 @@ rules! {
     StepMissing = "step-missing", Error;
     /// More steps than this version runs.
     StepSurplus = "step-surplus", Error;
-    /// A step of a kind that this version does not run.
+    /// An action whose verb this version does not know.
     StepUnsupported = "step-unsupported", Error;
     /// A step or a script that is several things, or none.
     StepAmbiguous = "step-ambiguous", Error;
@@ -108,6 +108,8 @@ rules! {
     QueryParameterReserved = "query-parameter-reserved", Error;
     /// A step that is a parameter that there is not, or is no text.
     QueryParameterUnknown = "query-parameter-unknown", Error;
+    /// SQL that no device runs: no one SELECT.
+    QueryNotOneSelect = "query-not-one-select", Error;
     /// A name in the query that nothing binds.
     QueryUnboundName = "query-unbound-name", Error;
     /// An interpreter that is no absolute path.
@@ -172,8 +174,10 @@ rules! {
     SelectStar = "select-star", Warning;
     /// A text column without a bound.
     ColumnWithoutMaxLength = "column-without-max-length", Warning;
-    /// SQL that is no one SELECT.
-    QueryNotOneSelect = "query-not-one-select", Warning;
+    /// A `max_length` of a column that its values hardly need, or never reach.
+    ColumnMaxLength = "column-max-length", Warning;
+    /// A platform that no client is for.
+    PlatformUnknown = "platform-unknown", Warning;
     /// A name in the aggregate, where nothing is bound.
     AggregateUnboundName = "aggregate-unbound-name", Warning;
     /// A name in the aggregate that is no column of the results.

@@ -159,6 +159,8 @@ fn a_problem_has_its_line_and_what_would_do() {
         ("min = 1", "max_length = 1", 17, "is for parameters of type string"),
         (":days *", ":dayz *", 24, "`:dayz`, which nothing binds; known: :path, :days"),
         (":days *", "?1 *", 24, "wanted :name"),
+        ("SELECT path", "DELETE path", 22, "it begins with \"DELETE\"; wanted one SELECT"),
+        ("BY subject\"", "BY subject; DROP TABLE results\"", 42, "more than one statement"),
         ("query = \"\"\"", "script = \"\"\"", 22, "expected struct Script"),
         ("query = \"\"\"", "query_parameter = \"\"\"", 22, "only Muster-"),
         ("type = \"datetime\"", "type = \"date\"", 39, "no column type"),

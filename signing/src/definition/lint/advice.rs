@@ -1,5 +1,6 @@
 //! Warnings: what can be signed and run, and will hardly do what its author means, or allows more than it needs.
 
+use muster_proto::limits::VALUE_BYTES_MAX;
 use toml::Spanned;
 
 use crate::definition::document::{self, Document};
@@ -8,6 +9,13 @@ use crate::definition::parameter::Pattern;
 use crate::definition::rule::Rule;
 use crate::definition::sql::{self, Column, Token};
 use crate::definition::{Kind, read};
+
+/// What clients are built for.
+const SYSTEM: &str = "linux";
+
+/// The machines with it, as Rust calls them; a client tells `linux-x86_64`.
+const MACHINES: [&str; 8] =
+    ["x86_64", "aarch64", "x86", "arm", "riscv64", "powerpc64", "s390x", "loongarch64"];
 
 /// Texts of which every bounding pattern refuses one: a quote, a wildcard, a way up, an option, what shells and
 /// formats expand, a terminal's escape, a blank, a letter that looks like another.
@@ -19,7 +27,6 @@ pub(super) fn give(document: &Document, faults: &mut Faults) {
         texts(parameter, document, faults);
     }
     for query in document.step.iter().filter_map(|step| step.get_ref().query.as_ref()) {
-        query_words(query, faults);
         wildcards(query, document, faults);
     }
     // The rows of the last step are the result; those of the others are nobody's.
@@ -27,7 +34,6 @@ pub(super) fn give(document: &Document, faults: &mut Faults) {
         columns(query, &document.result, faults);
     }
     if let Some(aggregate) = &document.aggregate {
-        query_words(&aggregate.query, faults);
         for found in sql::parameters(aggregate.query.get_ref()) {
             let said = format!("the aggregate uses `{found}`, and nothing is bound there");
             let fault = fault(&aggregate.query, Rule::AggregateUnboundName, said).at(found);
@@ -36,17 +42,56 @@ pub(super) fn give(document: &Document, faults: &mut Faults) {
         aggregate_names(&aggregate.query, &document.result, faults);
     }
     for column in document.result.iter().map(Spanned::get_ref) {
-        let has_length = matches!(column.kind.get_ref().as_str(), "text" | "blob");
-        if has_length && column.max_length.is_none() {
-            let fault = fault(&column.name, Rule::ColumnWithoutMaxLength, "a value of any length");
-            faults.push(fault.wanted("the bytes that people need").fix("add `max_length = …`"));
-        }
+        length(column, faults);
     }
     limits(document, faults);
+    platforms(document, faults);
     if document.kind == Kind::Action && document.approvals.is_none() {
         let fault =
             fault(&document.name, Rule::ActionWithoutApprovals, "an action that one signature is enough for");
         faults.push(fault.wanted("that its author decides on it").fix("say so with `approvals = 0`"));
+    }
+}
+
+/// What of a column's values reaches people.
+fn length(column: &document::Column, faults: &mut Faults) {
+    if !matches!(column.kind.get_ref().as_str(), "text" | "blob") {
+        return;
+    }
+    let Some(length) = &column.max_length else {
+        let fault = fault(&column.name, Rule::ColumnWithoutMaxLength, "a value of any length");
+        faults.push(fault.wanted("the bytes that people need").fix("add `max_length = …`"));
+        return;
+    };
+    let says = match usize::try_from(*length.get_ref()) {
+        Ok(0) => "nothing of any value is left",
+        Ok(1..=VALUE_BYTES_MAX) => return,
+        Ok(_) | Err(_) => "clients cut each value at 64 KiB",
+    };
+    let found = format!("{}: {says}", length.get_ref());
+    faults.push(fault(length, Rule::ColumnMaxLength, found).wanted(format!("1 to {VALUE_BYTES_MAX} bytes")));
+}
+
+/// Which devices would run it.
+fn platforms(document: &Document, faults: &mut Faults) {
+    let is_known = |platform: &str| {
+        platform == SYSTEM
+            || platform
+                .strip_prefix(SYSTEM)
+                .and_then(|rest| rest.strip_prefix('-'))
+                .is_some_and(|machine| MACHINES.contains(&machine))
+    };
+    // What is no platform at all is told as an error.
+    let is_unknown = |platform: &str| read::is_platform(platform) && !is_known(platform);
+    for platform in document.platforms.iter().filter(|platform| is_unknown(platform.get_ref())) {
+        let shown: String = platform.get_ref().chars().take(80).collect();
+        let fault = fault(platform, Rule::PlatformUnknown, format!("no client is for {shown:?}"));
+        let machines = MACHINES.join(", ");
+        faults.push(
+            fault
+                .wanted(format!("`{SYSTEM}`, or `{SYSTEM}-` with one of {machines}"))
+                .fix("mend it, or leave `platforms` out"),
+        );
     }
 }
 
@@ -146,13 +191,6 @@ fn is_a_query(parameter: &str, document: &Document) -> bool {
         .iter()
         .filter_map(|step| step.get_ref().query_parameter.as_ref())
         .any(|name| name.get_ref() == parameter)
-}
-
-fn query_words(query: &Spanned<String>, faults: &mut Faults) {
-    if let Some(found) = sql::not_one_select(&sql::tokens(query.get_ref())) {
-        let fault = fault(query, Rule::QueryNotOneSelect, found);
-        faults.push(fault.wanted("one SELECT"));
-    }
 }
 
 /// The table of an aggregate has the declared columns, and one that says whose row it is.

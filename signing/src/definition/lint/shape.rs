@@ -256,3 +256,6 @@ fn unknown(key: &Spanned<Cow<'_, str>>, path: &str, known: &[Key]) -> Fault {
         .wanted(format!("one of {}", names.join(", ")))
         .fix(fix)
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,6 +55,7 @@ fn step(
     match (query, query_parameter, script, action) {
         (Some(query), None, None, None) => {
             let sql = faults.take(not_blank(query))?;
+            faults.take(one_select(query));
             check_bound(query, &sql, document, faults);
             Some(Step::Query { sql })
         }
@@ -181,6 +182,14 @@ fn query_from_parameter(
             let found = format!("no parameter is called `{}`", given.get_ref());
             Err(fault(given, Rule::QueryParameterUnknown, found).wanted("the name of a [[parameter]]"))
         }
+    }
+}
+
+/// No device runs anything else, and no Switch sums up with it.
+pub(super) fn one_select(query: &Spanned<String>) -> Result<(), Fault> {
+    match sql::not_one_select(&sql::tokens(query.get_ref())) {
+        Some(found) => Err(fault(query, Rule::QueryNotOneSelect, found).wanted("one SELECT")),
+        None => Ok(()),
     }
 }
 
