@@ -238,6 +238,7 @@ fn write_licence(home: &Home, tenant: &str, serial: u64, now: UnixTime) -> Resul
         tenant: tenant.to_owned(),
         serial,
         valid_days: LICENCE_DAYS,
+        refresh_days: Some(LICENCE_DAYS / 6 * 5),
         prefixes: PREFIXES.iter().map(|prefix| ((*prefix).to_owned(), publisher.clone())).collect(),
         ..muster_sign::NewLicence::default()
     };

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 pub use self::exchange::{BuildExchange, ExchangeCommand};
 pub use self::file::{FileCommand, Judged, SignFile, StampAtOnce, VerifyFile};
-pub use self::licence::{Distrusted, IssueLicence, LicenceCommand, RequestLicence};
+pub use self::licence::{IssueLicence, LicenceCommand, NamedSigner, RequestLicence};
 pub use self::pack::{BuildPack, PackCommand, VerifyPack};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 

@@ -24,7 +24,7 @@ pub use pack::sign_pack_index;
 pub use policy::{VerifiedPolicy, sign_policy, verify_policy};
 pub use timestamp::{Stamped, stamp_envelope};
 
-use muster_pki::{Certificate, ExtendedKeyUsage, Facts, Role, Roots, UnixTime};
+use muster_pki::{Certificate, ExtendedKeyUsage, Facts, Role, Roots, Thumbprint, UnixTime};
 use muster_signing::definition::DefinitionError;
 use muster_signing::envelope::{EnvelopeError, SignError, Signer};
 use muster_signing::exchange::ExchangeError;
@@ -105,6 +105,38 @@ pub enum ToolError {
         wanted: Role,
         /// The role that it has, or why it has none.
         found: String,
+    },
+    /// A prefix that is to be taken away and is not there.
+    #[error("--withdraw-prefix {prefix}: the former licence does not have it; it has: {licensed}")]
+    PrefixNotLicensed {
+        /// The prefix.
+        prefix: String,
+        /// Those that there are.
+        licensed: String,
+    },
+    /// A signer who is to be taken away and is not there.
+    #[error(
+        "--withdraw-signer {signer}: no prefix of the former licence has this signer; `licence inspect` shows those it has"
+    )]
+    SignerNotLicensed {
+        /// The certificate's thumbprint.
+        signer: Thumbprint,
+    },
+    /// A prefix whose last signer was taken away.
+    #[error(
+        "prefix {prefix} has no signer left; give another (--prefix {prefix}=CERT.pem), or take it away, too (--withdraw-prefix {prefix})"
+    )]
+    PrefixWithoutSigner {
+        /// The prefix.
+        prefix: String,
+    },
+    /// A newer licence would be due when this one has ended already.
+    #[error("--refresh {refresh}d is after the licence's end; wanted at most {valid}d, as --valid says")]
+    RefreshAfterEnd {
+        /// Days until a newer one is due.
+        refresh: u64,
+        /// Days that it is valid.
+        valid: u64,
     },
     /// A certificate of a licence that cannot be read.
     #[error("prefix {prefix}: {problem}")]

@@ -15,6 +15,9 @@ const BACKDATED: Duration = Duration::from_secs(60 * 60);
 
 const DAY_SECONDS: u64 = 86_400;
 
+/// When a newer licence should have come, where nobody says it: whoever keeps it away does so for a month at most before Switch and clients alarm.
+const REFRESH_SECONDS_MAX: u64 = 30 * DAY_SECONDS;
+
 /// What a licence is to say.
 #[derive(Debug, Clone, Default)]
 pub struct NewLicence {
@@ -24,8 +27,10 @@ pub struct NewLicence {
     pub tenant: String,
     /// Greater than that of every licence before it.
     pub serial: u64,
-    /// Days from now on; after five sixths of them a newer one should have come.
+    /// Days from now on.
     pub valid_days: u64,
+    /// Days from now on until a newer one should have come, at most `valid_days`; `None`: five sixths of those, and at most 30.
+    pub refresh_days: Option<u64>,
     /// Prefix and PEM of a signer's certificate, the first of the file; a prefix may stand there several times.
     pub prefixes: Vec<(String, Vec<u8>)>,
     /// Prefixes and signers beside those, such as a former licence's.
@@ -48,11 +53,50 @@ impl NewLicence {
             tenant: terms.tenant,
             serial: terms.serial.saturating_add(1),
             valid_days,
+            refresh_days: None,
             prefixes: Vec::new(),
             signers: terms.prefixes,
             features: terms.features,
             minimum_versions: terms.minimum_versions,
             distrusted: terms.distrusted,
+        }
+    }
+
+    /// Takes a prefix of a former licence away, with all its signers.
+    ///
+    /// # Errors
+    /// The former licence does not have it: a typing error would leave it licensed.
+    pub fn withdraw_prefix(&mut self, prefix: &str) -> Result<(), ToolError> {
+        match self.signers.remove(prefix) {
+            Some(_) => Ok(()),
+            None => Err(ToolError::PrefixNotLicensed {
+                prefix: prefix.to_owned(),
+                licensed: self.signers.keys().cloned().collect::<Vec<_>>().join(", "),
+            }),
+        }
+    }
+
+    /// Takes a signer of a former licence away, from each prefix; one that nobody may sign under then needs another, or must go, too.
+    ///
+    /// # Errors
+    /// No prefix of the former licence has it.
+    pub fn withdraw_signer(&mut self, signer: &Thumbprint) -> Result<(), ToolError> {
+        let count = self.signers.values_mut().filter_map(|signers| signers.take(signer)).count();
+        match count {
+            0 => Err(ToolError::SignerNotLicensed { signer: *signer }),
+            _ => Ok(()),
+        }
+    }
+
+    /// When a newer one should have come, in seconds from now on.
+    fn refresh_seconds(&self) -> Result<u64, ToolError> {
+        let validity = self.valid_days.saturating_mul(DAY_SECONDS);
+        match self.refresh_days {
+            Some(refresh) if refresh > self.valid_days => {
+                Err(ToolError::RefreshAfterEnd { refresh, valid: self.valid_days })
+            }
+            Some(refresh) => Ok(refresh.saturating_mul(DAY_SECONDS)),
+            None => Ok((validity / 6 * 5).min(REFRESH_SECONDS_MAX)),
         }
     }
 }
@@ -75,6 +119,9 @@ pub fn issue_licence(new: &NewLicence, signer: &Signer, now: UnixTime) -> Result
         }
         prefixes.entry(prefix.clone()).or_default().insert(thumbprint);
     }
+    if let Some((prefix, _)) = prefixes.iter().find(|(_, signers)| signers.is_empty()) {
+        return Err(ToolError::PrefixWithoutSigner { prefix: prefix.clone() });
+    }
     let at = |seconds: u64| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
     let validity = new.valid_days.saturating_mul(DAY_SECONDS);
     let licence = Licence::new(Terms {
@@ -83,7 +130,7 @@ pub fn issue_licence(new: &NewLicence, signer: &Signer, now: UnixTime) -> Result
         tenant: new.tenant.clone(),
         not_before: at(now.as_secs().saturating_sub(BACKDATED.as_secs())),
         not_after: at(now.as_secs().saturating_add(validity)),
-        refresh_by: Some(at(now.as_secs().saturating_add(validity / 6 * 5))),
+        refresh_by: Some(at(now.as_secs().saturating_add(new.refresh_seconds()?))),
         features: new.features.clone(),
         prefixes,
         minimum_versions: new.minimum_versions.clone(),

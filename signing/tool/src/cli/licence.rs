@@ -18,9 +18,12 @@ pub enum LicenceCommand {
     Request(Box<RequestLicence>),
     /// Issue and sign a licence.
     #[command(
-        after_help = format!("Example:\n  muster-sign licence issue --licensee 'Acme Ltd' --tenant acme --prefix Acme=author.pem --prefix Muster=author.pem --serial 2 --valid 365d --key licensor.key --cert licensor.pem --out licence.cms\n  muster-sign licence issue --request acme-request.cms --serial 3 --valid 365d --key licensor.pfx --out licence.cms\n  muster-sign licence issue --renew licence.cms --home ~/.muster --valid 365d --key licensor.pfx --out licence-4.cms\n\n\
+        after_help = format!("Example:\n  muster-sign licence issue --licensee 'Acme Ltd' --tenant acme --prefix Acme=author.pem --prefix Muster=author.pem --serial 2 --valid 365d --key licensor.key --cert licensor.pem --out licence.cms\n  muster-sign licence issue --request acme-request.cms --serial 3 --valid 365d --refresh 14d --key licensor.pfx --out licence.cms\n  muster-sign licence issue --renew licence.cms --home ~/.muster --valid 365d --key licensor.pfx --out licence-4.cms\n\n\
             When an author's key is stolen, licence their new certificate and distrust the old one: what it signed counts only with a timestamp up to that moment:\n  \
             muster-sign licence issue --renew licence.cms --home ~/.muster --prefix Acme=new.pem --distrust old.pem=2026-11-01T08:00:00Z --valid 365d --key licensor.pfx --out licence-5.cms\n\n\
+            When someone publishes no more, take their prefix or their certificate away:\n  \
+            muster-sign licence issue --renew licence.cms --home ~/.muster --withdraw-prefix Exchange --withdraw-signer old.pem --valid 365d --key licensor.pfx --out licence-6.cms\n\n\
+            A Switch may keep newer licences from its clients: they alarm once --refresh has passed, so issue anew before, and more often than it lasts.\n\n\
             A request shows that its maker has the key, not who that is: compare the thumbprint of `licence inspect` with the one that the publisher tells you.\n\n{KEYS_HELP}")
     )]
     Issue(Box<IssueLicence>),
@@ -73,10 +76,18 @@ pub struct IssueLicence {
     /// takes their place. It must verify by the home's trust/licences.pem.
     #[arg(long, value_name = "FILE", requires = "home")]
     pub renew: Option<PathBuf>,
+    /// A prefix of the former licence that is taken away, with all its signers; may be repeated. With --prefix of the same name, the signers given there
+    /// are all that it has.
+    #[arg(long = "withdraw-prefix", value_name = "PREFIX", requires = "renew")]
+    pub withdrawn_prefixes: Vec<String>,
+    /// A signer of the former licence who is taken away from every prefix, as certificate (PEM, the first of the file) or SHA-256 thumbprint; may be
+    /// repeated. Nothing that they signed is licensed then, whenever it was; --distrust keeps what has an early timestamp.
+    #[arg(long = "withdraw-signer", value_name = "CERT.pem|THUMBPRINT", value_parser = named_signer, requires = "renew")]
+    pub withdrawn_signers: Vec<NamedSigner>,
     /// A signer who is not trusted any more, as certificate (PEM, the first of the file) or SHA-256 thumbprint, and since when: what they signed counts
     /// only with a timestamp up to that moment; may be repeated.
     #[arg(long = "distrust", value_name = "CERT.pem|THUMBPRINT=MOMENT", value_parser = distrusted)]
-    pub distrusted: Vec<(Distrusted, u64)>,
+    pub distrusted: Vec<(NamedSigner, u64)>,
     /// The lowest version of a definition that may be issued; may be repeated.
     #[arg(long = "minimum-version", value_name = "NAME=VERSION", value_parser = minimum_version)]
     pub minimum_versions: Vec<(DefinitionName, semver::Version)>,
@@ -89,6 +100,10 @@ pub struct IssueLicence {
     /// How long from now on, in days or years: 365d, 2y.
     #[arg(long, value_parser = days)]
     pub valid: u64,
+    /// How long from now on until a newer licence should have come, in days or years: once that has passed, Switch and clients alarm, and go on working
+    /// [default: 30d, or five sixths of --valid where that is less].
+    #[arg(long, value_parser = days)]
+    pub refresh: Option<u64>,
     /// The home whose trust/licences.pem must accept the signer, and trust/authors.pem the requests' certificates; without it only
     /// their purpose is looked at.
     #[arg(long, env = "MUSTER_HOME")]
@@ -104,9 +119,9 @@ pub struct IssueLicence {
     pub output: Output,
 }
 
-/// A signer whom a licence distrusts.
+/// A signer whom an argument names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Distrusted {
+pub enum NamedSigner {
     /// By the certificate in a file.
     File(PathBuf),
     /// By its thumbprint.
@@ -133,14 +148,20 @@ fn days(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{text:?}; wanted 1d to 100y, such as 365d"))
 }
 
-fn distrusted(text: &str) -> Result<(Distrusted, u64), String> {
+fn distrusted(text: &str) -> Result<(NamedSigner, u64), String> {
     let wanted = || {
         format!("{text:?}; wanted CERT.pem=MOMENT or THUMBPRINT=MOMENT, such as old.pem=2026-01-31T12:00:00Z")
     };
     let (who, moment) = text.rsplit_once('=').filter(|(who, _)| !who.is_empty()).ok_or_else(wanted)?;
     let moment = muster_signing::moment::parse(moment).ok_or_else(wanted)?;
-    let who = who.parse().map_or_else(|_| Distrusted::File(who.into()), Distrusted::Thumbprint);
-    Ok((who, moment))
+    Ok((named_signer(who)?, moment))
+}
+
+fn named_signer(text: &str) -> Result<NamedSigner, String> {
+    match text.is_empty() {
+        true => Err("empty; wanted CERT.pem or THUMBPRINT".to_owned()),
+        false => Ok(text.parse().map_or_else(|_| NamedSigner::File(text.into()), NamedSigner::Thumbprint)),
+    }
 }
 
 fn minimum_version(text: &str) -> Result<(DefinitionName, semver::Version), String> {
@@ -162,8 +183,8 @@ mod tests {
         let by_thumbprint = distrusted(&format!("{digits}=2027-01-15T08:00:00Z")).unwrap();
         let by_file = distrusted("keys/a=b.pem=1800000000").unwrap();
 
-        assert_eq!(by_thumbprint, (Distrusted::Thumbprint(digits.parse().unwrap()), 1_800_000_000));
-        assert_eq!(by_file, (Distrusted::File("keys/a=b.pem".into()), 1_800_000_000));
+        assert_eq!(by_thumbprint, (NamedSigner::Thumbprint(digits.parse().unwrap()), 1_800_000_000));
+        assert_eq!(by_file, (NamedSigner::File("keys/a=b.pem".into()), 1_800_000_000));
         for wrong in ["old.pem", "old.pem=", "=2027-01-15", "old.pem=yesterday", "old.pem=-1"] {
             assert!(distrusted(wrong).unwrap_err().contains("wanted CERT.pem=MOMENT"), "{wrong}");
         }

@@ -4,14 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use muster_pki::{Role, UnixTime};
+use muster_pki::{Role, Thumbprint, UnixTime};
 use muster_signing::envelope::{self, ContentType};
 use muster_signing::licence::{Licence, LicenceRequest, VerifiedRequest};
 use serde_json::{Value, json};
 
 use super::signer::{lone_signer, outlasted, signer, signer_for};
 use super::{merge, person, read, roots, show, signed_to, warn, write};
-use crate::cli::{Distrusted, Inspect, IssueLicence, RequestLicence};
+use crate::cli::{Inspect, IssueLicence, NamedSigner, RequestLicence};
 use crate::licence::thumbprint;
 use crate::{
     NewLicence, ToolError, issue_licence, read_envelope, request_licence, verify_licence, verify_request,
@@ -85,6 +85,7 @@ fn terms(arguments: &IssueLicence, now: UnixTime) -> anyhow::Result<NewLicence> 
         (Some(file), Some(home)) => NewLicence::after(&former(file, home, now)?, arguments.valid),
         (Some(_), None) | (None, _) => NewLicence::default(),
     };
+    withdraw(&mut new, arguments)?;
     let said = |former: &str| Some(former.to_owned()).filter(|former| !former.is_empty());
     let mut licensee = arguments.licensee.clone().or_else(|| said(&new.licensee));
     let mut tenant = arguments.tenant.clone().or_else(|| said(&new.tenant));
@@ -102,9 +103,30 @@ fn terms(arguments: &IssueLicence, now: UnixTime) -> anyhow::Result<NewLicence> 
     new.licensee = licensee.with_context(|| wanted("licensee"))?;
     new.tenant = tenant.with_context(|| wanted("tenant"))?;
     new.valid_days = arguments.valid;
+    new.refresh_days = arguments.refresh;
     new.prefixes = prefixes;
     limit(&mut new, arguments)?;
     Ok(new)
+}
+
+/// Takes away what the former licence had; what is given beside comes after it.
+fn withdraw(new: &mut NewLicence, arguments: &IssueLicence) -> anyhow::Result<()> {
+    for prefix in &arguments.withdrawn_prefixes {
+        new.withdraw_prefix(prefix)?;
+    }
+    for who in &arguments.withdrawn_signers {
+        new.withdraw_signer(&named(who, "withdraw-signer")?)?;
+    }
+    Ok(())
+}
+
+/// Returns the thumbprint of a signer whom an argument names.
+fn named(who: &NamedSigner, argument: &str) -> anyhow::Result<Thumbprint> {
+    match who {
+        NamedSigner::Thumbprint(thumbprint) => Ok(*thumbprint),
+        NamedSigner::File(file) => thumbprint(&read(file)?)
+            .map_err(|problem| anyhow::anyhow!("--{argument} {}: {problem}", file.display())),
+    }
 }
 
 /// Adds the serial, and what is told of signers, versions and features.
@@ -120,11 +142,7 @@ fn limit(new: &mut NewLicence, arguments: &IssueLicence) -> anyhow::Result<()> {
     new.features.extend(arguments.features.iter().cloned());
     new.minimum_versions.extend(arguments.minimum_versions.iter().cloned());
     for (who, after) in &arguments.distrusted {
-        let signer = match who {
-            Distrusted::Thumbprint(thumbprint) => *thumbprint,
-            Distrusted::File(file) => thumbprint(&read(file)?)
-                .map_err(|problem| anyhow::anyhow!("--distrust {}: {problem}", file.display()))?,
-        };
+        let signer = named(who, "distrust")?;
         new.distrusted.insert(signer, UnixTime::since_unix_epoch(Duration::from_secs(*after)));
     }
     Ok(())
@@ -163,9 +181,25 @@ pub(super) fn issue(arguments: &IssueLicence, now: UnixTime) -> anyhow::Result<S
     let mut report = signed_to(summary(&licence), &signer, &envelope, &arguments.out);
     warn(
         &mut report,
-        outlasted(&signer, licence.terms().not_after).into_iter().chain(lone_signer(&signer, home)),
+        outlasted(&signer, licence.terms().not_after)
+            .into_iter()
+            .chain(long_silence(arguments.refresh))
+            .chain(lone_signer(&signer, home)),
     );
     Ok(show(&report, arguments.output))
+}
+
+/// Days from which on a `refresh_by` guards little.
+const REFRESH_LONG_DAYS: u64 = 90;
+
+/// Warns of a licence that may be held for long without anybody being told.
+fn long_silence(refresh: Option<u64>) -> Option<String> {
+    refresh.filter(|days| *days > REFRESH_LONG_DAYS).map(|days| {
+        format!(
+            "whoever keeps newer licences away (a Switch, the server of licence_url) does so for {days} days before any Switch or client alarms, and with them \
+             whom they distrust; give fewer days to --refresh and issue more often"
+        )
+    })
 }
 
 pub(super) fn summary(licence: &Licence) -> Value {

@@ -82,3 +82,92 @@ fn g6_only_a_licence_of_a_licensor_that_the_home_trusts_is_renewed_and_never_und
     assert_eq!((homeless.status.code(), neither.status.code()), (Some(2), Some(2)));
     assert!(!home.path().join("new.cms").exists());
 }
+
+#[test]
+fn g6_a_newer_licence_is_due_after_a_month_or_when_the_licensor_says_and_a_long_silence_is_warned_of() {
+    let home = home();
+    let issue = "licence issue --licensee Acme --tenant acme --prefix Acme=author.pem --serial 4 --key licensor.key --cert licensor.pem --out l.cms";
+    let due = |times: &str| {
+        let issued = succeed(home.path(), &format!("{issue} {times} -o json"));
+        let moment = |name: &str| issued[name].as_u64().unwrap();
+        // It begins an hour before it was issued.
+        let hours = (moment("refresh_by") - moment("not_before")) / 3_600 - 1;
+        (hours, issued["warnings"].to_string().contains("days before any Switch or client alarms"))
+    };
+
+    assert_eq!(due("--valid 365d"), (30 * 24, false));
+    assert_eq!(due("--valid 30d"), (25 * 24, false));
+    assert_eq!(due("--valid 1d"), (20, false));
+    assert_eq!(due("--valid 365d --refresh 14d"), (14 * 24, false));
+    assert_eq!(due("--valid 365d --refresh 90d"), (90 * 24, false));
+    assert_eq!(due("--valid 365d --refresh 91d"), (91 * 24, true));
+    assert_eq!(due("--valid 14d --refresh 14d"), (14 * 24, false));
+    let late = refuse(home.path(), &format!("{issue} --valid 14d --refresh 15d"));
+
+    assert!(late.contains("--refresh 15d is after the licence's end; wanted at most 14d"), "{late}");
+}
+
+#[test]
+fn g6_a_renewed_licence_lacks_the_prefixes_and_signers_that_are_withdrawn() {
+    let home = home();
+    let thumbprint = |issued: &serde_json::Value, prefix: &str| issued["prefixes"][prefix][0].clone();
+    let both = "--prefix Other=policy.pem --prefix Third=author.pem,policy.pem";
+    let former = succeed(home.path(), &format!("{RENEW} {both} -o json"));
+    let (author, policy) = (thumbprint(&former, "Acme"), thumbprint(&former, "Other"));
+    std::fs::rename(home.path().join("new.cms"), home.path().join("licence.cms")).unwrap();
+    let renewed = |what: &str| succeed(home.path(), &format!("{RENEW} {what} -o json"))["prefixes"].clone();
+
+    let less = renewed("--withdraw-prefix Other");
+    let fewer = renewed("--withdraw-prefix Other --withdraw-signer policy.pem");
+    let by_name = format!("--withdraw-prefix Other --withdraw-signer {}", policy.as_str().unwrap());
+    let others = renewed("--withdraw-prefix Third --prefix Third=policy.pem");
+
+    assert_eq!(less.as_object().unwrap().keys().collect::<Vec<_>>(), ["Acme", "Third"]);
+    assert_eq!(less["Third"].as_array().map(Vec::len), Some(2));
+    assert_eq!(fewer, serde_json::json!({ "Acme": [author], "Third": [author] }));
+    assert_eq!(renewed(&by_name), fewer);
+    assert_eq!(others["Third"], serde_json::json!([policy]));
+}
+
+#[test]
+fn g6_what_is_withdrawn_in_vain_or_leaves_a_prefix_to_nobody_is_told_and_nothing_is_issued() {
+    let home = home();
+    let nowhere = "ab".repeat(32);
+
+    let prefix = refuse(home.path(), &format!("{RENEW} --withdraw-prefix acme"));
+    let signer = refuse(home.path(), &format!("{RENEW} --withdraw-signer policy.pem"));
+    let unknown = refuse(home.path(), &format!("{RENEW} --withdraw-signer {nowhere}"));
+    let nobody = refuse(home.path(), &format!("{RENEW} --withdraw-signer author.pem"));
+    let file = refuse(home.path(), &format!("{RENEW} --withdraw-signer author.key"));
+    let fresh = RENEW.replace("--renew licence.cms", "--serial 4 --licensee Acme --tenant acme");
+    let without = muster_sign(home.path(), &format!("{fresh} --withdraw-prefix Acme"));
+
+    assert!(
+        prefix.contains("--withdraw-prefix acme: the former licence does not have it; it has: Acme"),
+        "{prefix}"
+    );
+    assert!(signer.contains("no prefix of the former licence has this signer"), "{signer}");
+    assert!(unknown.contains(&nowhere), "{unknown}");
+    assert!(
+        nobody.contains("prefix Acme has no signer left") && nobody.contains("--withdraw-prefix Acme"),
+        "{nobody}"
+    );
+    assert!(file.contains("--withdraw-signer author.key"), "{file}");
+    assert_eq!(without.status.code(), Some(2));
+    assert!(!home.path().join("new.cms").exists());
+}
+
+#[test]
+fn g6_a_definition_of_a_withdrawn_signer_is_not_licensed() {
+    let home = home();
+    std::fs::write(home.path().join("a.toml"), DEFINITION).unwrap();
+    succeed(home.path(), "definition sign a.toml --key author.key --cert author.pem --out a.cms");
+    succeed(home.path(), &format!("{RENEW} --prefix Acme=policy.pem --withdraw-signer author.pem"));
+    std::fs::rename(home.path().join("new.cms"), home.path().join("licence.cms")).unwrap();
+
+    let judged = muster_sign(home.path(), "definition verify a.cms --home .");
+
+    let said = String::from_utf8(judged.stdout).unwrap();
+    assert_eq!(judged.status.code(), Some(1), "{said}");
+    assert!(said.contains("finding: UNLICENSED") && said.contains("does not bind prefix Acme"), "{said}");
+}
