@@ -1,5 +1,6 @@
 //! Where a signing key may be (G7): PEM, PFX, and tokens of SoftHSM; judged by `openssl cms`.
 
+mod documents;
 mod files;
 mod prompt;
 mod softhsm;
@@ -52,8 +53,14 @@ fn refuse(dir: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> String 
 }
 
 fn muster_sign(dir: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let definition = ["definition", "sign", "a.toml", "--out", "a.cms"];
+    command(dir, &[&definition, arguments].concat(), variables)
+}
+
+/// Runs any command of `muster-sign`.
+fn command(dir: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     Command::new(WITHOUT_TERMINAL)
-        .args(["--wait", env!("CARGO_BIN_EXE_muster-sign"), "definition", "sign", "a.toml", "--out", "a.cms"])
+        .args(["--wait", env!("CARGO_BIN_EXE_muster-sign")])
         .args(arguments)
         .current_dir(dir)
         .env_remove("MUSTER_HOME")
