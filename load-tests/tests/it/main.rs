@@ -22,6 +22,7 @@ mod kill_sweep;
 mod liar;
 mod listeners;
 mod openssl_pki;
+mod order_keys;
 mod packs;
 mod people;
 mod people_and_certificates;

@@ -5,12 +5,21 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{Place, Service, children, rows, run, sign_definition, wait_for, wait_until, write};
+use crate::support::{
+    Place, Service, Systemd, children, rows, run, sign_definition, wait_for, wait_until, write,
+};
 
 const DEVICE: &str = "web1.example.org";
 
 /// A Switch and a client that is online, with nothing of the others.
 fn fleet() -> (Place, Service, Service) {
+    let (place, switch) = switch();
+    let client = place.start_client(DEVICE);
+    place.wait_online(DEVICE);
+    (place, switch, client)
+}
+
+fn switch() -> (Place, Service) {
     let place = Place::with_pki(&[DEVICE]);
     place.switch_config("");
     place.background_config();
@@ -19,9 +28,7 @@ fn fleet() -> (Place, Service, Service) {
     place.add_context();
     let switch = place.start_switch();
     place.import_all();
-    let client = place.start_client(DEVICE);
-    place.wait_online(DEVICE);
-    (place, switch, client)
+    (place, switch)
 }
 
 #[track_caller]
@@ -326,5 +333,51 @@ fn a_restart_is_confirmed_by_the_count_and_tells_what_became_of_the_unit() {
     let told = problem(&place, failed["instruction"].as_str().unwrap());
     assert!(told.contains("muster-test-none"), "{told}");
     client.stop();
+    switch.stop();
+}
+
+#[test]
+fn a_restart_of_a_unit_of_a_real_systemd_restarts_it_and_tells_what_it_was_and_is() {
+    let (place, switch) = switch();
+    let unit = "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sleep 600\n";
+    write(&place.path("units/muster-test.service"), unit);
+    write(&place.path("units/broken.service"), &unit.replace("/bin/sleep 600", "/bin/false\nType=oneshot"));
+    let Some(systemd) = Systemd::start(&place.path("units"), &place.path("systemd.log")) else { return };
+    let client = place.start_client_inside(DEVICE, &systemd);
+    place.wait_online(DEVICE);
+    let process = || systemd.property("MainPID", Some("muster-test.service")).unwrap();
+    let restart = |unit: &str| {
+        let unit = format!("unit={unit}");
+        let mut command = place.command();
+        run(command.args([
+            "run",
+            "Muster-Service-Restart",
+            "-p",
+            &unit,
+            "--wait",
+            "30s",
+            "--yes",
+            "-o",
+            "json",
+        ]))
+    };
+    assert_eq!(process(), "0");
+
+    let started = restart("muster-test").with_code(0).json();
+    let first = process();
+    let again = restart("muster-test.service").with_code(0).json();
+    let second = process();
+    let broken = restart("broken").with_code(3).json();
+
+    let detail = |unit: &str, was: &str| json!([{ "device": DEVICE, "changed": true, "detail": format!("{unit}: restart done; it was {was}, is active (running)") }]);
+    assert_eq!(started["rows"], detail("muster-test", "inactive (dead)"));
+    assert_eq!(again["rows"], detail("muster-test.service", "active (running)"));
+    assert!(first != "0" && second != "0" && first != second, "{first} {second}");
+    assert_eq!(systemd.property("ActiveState", Some("broken.service")).as_deref(), Some("failed"));
+    let told = problem(&place, broken["instruction"].as_str().unwrap());
+    assert!(told.contains("systemctl") && told.contains("broken"), "{told}");
+    // With systemd, its client ends, too.
+    drop(systemd);
+    client.kill();
     switch.stop();
 }

@@ -5,6 +5,7 @@ mod place;
 mod process;
 mod sessions;
 mod small_disk;
+mod systemd;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -16,6 +17,7 @@ pub(crate) use place::Place;
 pub(crate) use process::{Service, children, kill};
 pub(crate) use sessions::{Sessions, shown};
 pub(crate) use small_disk::SmallDisk;
+pub(crate) use systemd::Systemd;
 
 /// Longer than anything that is waited for takes on a slow, busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

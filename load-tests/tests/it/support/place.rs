@@ -14,7 +14,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{Service, binary, folder, rows, run, sign_definition, wait_until, with, write};
+use super::{Service, Systemd, binary, folder, rows, run, sign_definition, wait_until, with, write};
 
 /// The organisation of the tests.
 const TENANT: &str = "dev";
@@ -270,6 +270,19 @@ impl Place {
     #[track_caller]
     pub(crate) fn start_client_with(&self, device: &str, environment: &[(&str, String)]) -> Service {
         let mut client = self.start_with("muster-client", device, environment);
+        wait_until("the client's socket", || {
+            assert!(client.runs(), "client {device} ended:\n{}", client.log());
+            self.status(device).is_some()
+        });
+        client
+    }
+
+    /// As [`Place::start_client`], where a systemd of the test's has its units. It ends with that.
+    #[track_caller]
+    pub(crate) fn start_client_inside(&self, device: &str, systemd: &Systemd) -> Service {
+        let mut command = binary("muster-client");
+        command.arg("run").arg("--config").arg(self.path(&format!("{device}.toml")));
+        let mut client = Service::start(systemd.inside(&command), &self.path(&format!("{device}.log")));
         wait_until("the client's socket", || {
             assert!(client.runs(), "client {device} ended:\n{}", client.log());
             self.status(device).is_some()
