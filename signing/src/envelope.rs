@@ -158,11 +158,9 @@ pub fn sign(
     structure::sign(content, content_type, &[signer], signing_time)
 }
 
-/// Signs `content` with several signers at once; [`cosign`] adds one later, as an approval is.
-///
-/// # Errors
-/// As [`sign`]; also no signer at all, one twice, or more than the type may have.
-pub fn sign_by_all(
+/// Signs `content` with several signers at once, as nobody does but tests: [`cosign`] adds one later, as an approval is.
+#[cfg(test)]
+fn sign_by_all(
     content: &[u8],
     content_type: ContentType,
     signers: &[&Signer],

@@ -129,11 +129,6 @@ impl CrlSources {
         self.issuers.iter().filter_map(|issuer| Some((&issuer.certificate, issuer.beyond.as_ref()?)))
     }
 
-    /// Returns the issuers for which there is no URL: their CRLs come from files, or not at all, which is worth an alarm.
-    pub fn without_url(&self) -> impl Iterator<Item = &Certificate> {
-        self.issuers.iter().filter(|issuer| issuer.urls().next().is_none()).map(|issuer| &issuer.certificate)
-    }
-
     /// Returns whether `url` is one of them.
     #[must_use]
     pub fn allows(&self, url: &CrlUrl) -> bool {
