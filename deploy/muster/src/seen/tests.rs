@@ -73,7 +73,8 @@ impl World {
 
     /// What the Switch shows as its licence.
     fn hold_licence(&self, envelope: &[u8]) {
-        *self.switch.licence.lock().unwrap() = Some(api::GetLicenceResponse { envelope: envelope.to_vec() });
+        *self.switch.licence.lock().unwrap() =
+            Some(api::GetLicenceResponse { envelope: envelope.to_vec(), ..Default::default() });
     }
 
     /// What an honest Switch would prepare.

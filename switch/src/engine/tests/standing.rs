@@ -121,7 +121,8 @@ async fn g8_under_a_licence_whose_signer_does_not_count_nothing_is_issued_and_st
     world.connect("w1.acme.local").await;
     let crl = world.licensor.revoked(world.now_ms());
     let stranger = Party::new(Role::Licensor).roots;
-    let changes: [(&str, Box<dyn FnOnce(&mut Trust)>); 2] = [
+    type Change = Box<dyn FnOnce(&mut Trust)>;
+    let changes: [(&str, Change); 2] = [
         ("SIGNER_REVOKED", Box::new(|trust| trust.revocation = Some(crl))),
         ("UNTRUSTED_SIGNER", Box::new(|trust| trust.licences = stranger)),
     ];
@@ -186,7 +187,7 @@ async fn r6_a_list_that_does_not_come_takes_nothing_out_of_use_that_is_held() {
 fn shown(world: &World) -> Definition {
     let reader = world.engine.reader();
     let one = reader.definition(DEFINITION, "").unwrap().0;
-    assert_eq!(reader.definitions(&Cursor::default(), 10).items, [one.clone()]);
+    assert_eq!(reader.definitions(&Cursor::default(), 10).items, std::slice::from_ref(&one));
     one
 }
 
