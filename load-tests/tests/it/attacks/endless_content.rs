@@ -250,6 +250,8 @@ fn attack_endless_data_that_trickles_is_left_and_asked_for_anew_long_before_its_
     between.gives(&resource, trickle(&resource.outboard), trickle(&resource.bytes));
     let order = lab.order(&resource.definition);
     session.deliver(&lab.signed(&order));
+    let taken_on = (instruction(&order), TargetState::Acked);
+    session.until("it to be taken on", |told| told.progress.contains(&taken_on).then_some(()));
 
     wait_until("the hashes to be asked for anew", || background.asked(&hashes) > 1);
     between.gives(&resource, Answer::honest(&resource.outboard), trickle(&resource.bytes));
