@@ -244,20 +244,27 @@ fn attack_endless_data_that_trickles_is_left_and_asked_for_anew_long_before_its_
     let Between { lab, liar, background } = &between;
     let _client = lab.start();
     let mut session = liar.accept(lab.welcome());
-    let resource = between.resource(0);
-    let hashes = format!("{}.obao", resource.root);
+    let (hashes, content) = (between.resource(0), between.resource(1));
     let trickle = |bytes: &[u8]| Answer::told(bytes.len() as u64, bytes, Then::Trickles);
-    between.gives(&resource, trickle(&resource.outboard), trickle(&resource.bytes));
-    let order = lab.order(&resource.definition);
-    session.deliver(&lab.signed(&order));
-    let taken_on = (instruction(&order), TargetState::Acked);
-    session.until("it to be taken on", |told| told.progress.contains(&taken_on).then_some(()));
+    between.gives(&hashes, trickle(&hashes.outboard), Answer::honest(&hashes.bytes));
+    between.gives(&content, Answer::honest(&content.outboard), trickle(&content.bytes));
+    let waiting = [(hashes, ".obao"), (content, "")].map(|(resource, of)| {
+        let order = lab.order(&resource.definition);
+        session.deliver(&lab.signed(&order));
+        let taken_on = (instruction(&order), TargetState::Acked);
+        session.until("it to be taken on", |told| told.progress.contains(&taken_on).then_some(()));
+        (resource, of, order)
+    });
 
-    wait_until("the hashes to be asked for anew", || background.asked(&hashes) > 1);
-    between.gives(&resource, Answer::honest(&resource.outboard), trickle(&resource.bytes));
-    wait_until("the content to be asked for anew", || background.asked(&resource.root) > 1);
-    between.gives(&resource, Answer::honest(&resource.outboard), Answer::honest(&resource.bytes));
+    for (resource, of, _) in &waiting {
+        let name = format!("{}{of}", resource.root);
+        wait_until("it to be asked for", || background.asked(&name) > 0);
+        between.gives(resource, Answer::honest(&resource.outboard), Answer::honest(&resource.bytes));
+    }
 
-    let (state, _, detail) = session.result_with_detail(instruction(&order));
-    assert_eq!(state, TargetState::Answered, "{detail}");
+    for (resource, of, order) in &waiting {
+        let (state, _, detail) = session.result_with_detail(instruction(order));
+        assert_eq!(state, TargetState::Answered, "{detail}");
+        assert_eq!(background.asked(&format!("{}{of}", resource.root)), 2, "once in vain");
+    }
 }
