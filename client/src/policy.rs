@@ -23,7 +23,7 @@ use muster_signing::policy::{Grants, Policy};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use file::PolicyFile;
-pub(crate) use followed::Followed;
+pub(crate) use followed::{Followed, Following};
 pub(crate) use follower::{Follower, Heard, Retry, Watching};
 pub(crate) use keeper::{Keeper, Memory, TRIAL};
 pub(crate) use offers::Offers;
@@ -48,6 +48,9 @@ pub struct PolicyStatus {
     pub file_problem: String,
     /// Which CRL a policy waits for that came before it (R6); empty: none waits.
     pub waits_for: String,
+    /// Why the policy that is followed cannot be read, so that nothing is run but stops; empty: it can, or there is none.
+    #[serde(default)]
+    pub unreadable: String,
     /// What it lets run and be read on this device; a list that is left out allows all.
     pub grants: Grants,
     /// The text of the policy that is followed; empty: as installed.
@@ -63,6 +66,7 @@ fn status(keeper: &Keeper) -> PolicyStatus {
         rolled_back: keeper.rolled_back(),
         file_problem: String::new(),
         waits_for: String::new(),
+        unreadable: keeper.unreadable().unwrap_or_default().to_owned(),
         grants: keeper.current().map(|kept| kept.policy.terms().grants.clone()).unwrap_or_default(),
         text: keeper.current().and_then(|kept| remembered::text(&kept.envelope)).unwrap_or_default(),
     }
@@ -85,6 +89,10 @@ pub(crate) fn read_copy(path: &Path) -> Result<Option<Policy>, String> {
 
 /// Writes the copy for people.
 fn write_copy(path: &Path, status: &PolicyStatus) {
+    if !status.unreadable.is_empty() {
+        // The copy is what people have left of it.
+        return;
+    }
     let written = if status.serial == 0 {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),

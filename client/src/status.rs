@@ -56,6 +56,9 @@ pub struct Status {
     /// The serial of the policy that is tried beside it, 0 without one.
     #[serde(default)]
     pub policy_trial: u64,
+    /// Why the policy that is followed cannot be read, so that nothing is run but stops; empty: it can, or there is none.
+    #[serde(default)]
+    pub policy_problem: String,
     /// Stored records that were ever found damaged.
     pub damaged_records: u64,
 }
@@ -118,6 +121,7 @@ impl StatusSource {
             licence_problem: workload.licence_problem.clone(),
             policy_serial: policy.serial,
             policy_trial: policy.trial,
+            policy_problem: policy.unreadable.clone(),
             damaged_records,
         })
     }

@@ -39,6 +39,15 @@ impl Refused {
         );
         Self::new(Refusal::NotGranted, detail)
     }
+
+    /// The policy that this device follows cannot be read, and may withhold anything.
+    pub(crate) fn policy_unreadable(problem: &str) -> Self {
+        let detail = format!(
+            "the policy that this device follows cannot be read, so that nothing is granted: {problem}; have the policies' \
+             administrator sign a later policy, or install the version of the client that reads it"
+        );
+        Self::new(Refusal::NotGranted, detail)
+    }
 }
 
 /// An order whose envelope was verified.

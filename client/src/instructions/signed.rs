@@ -26,7 +26,7 @@ use super::live::{LiveTrust, SigningTrust};
 use super::trust::TrustError;
 use crate::config::TrustConfig;
 use crate::identity::Identity;
-use crate::policy::Followed;
+use crate::policy::{Followed, Following};
 
 /// Judges orders by their signatures.
 #[derive(Debug, Clone)]
@@ -77,8 +77,8 @@ impl SignedAdmission {
         trust: &SigningTrust,
         now: UnixTime,
     ) -> Result<(Order, OrderSigner, usize), Refused> {
-        let policy = self.followed.current();
-        let key = policy.as_ref().and_then(|policy| policy.terms().order_key.as_ref());
+        let following = self.followed.current();
+        let key = following.policy().and_then(|policy| policy.terms().order_key.as_ref());
         let is_switchs = |signer: &&Certificate| key.is_some_and(|key| key.is(&signer.thumbprint()));
         let signed = match admit::signed_order(envelope, &trust.as_trust(), now) {
             Err(reason) if reason.refusal == Refusal::UntrustedSigner && key.is_some() => {
@@ -189,7 +189,7 @@ impl Admission for SignedAdmission {
             unix_time(now_ms),
         )
         .map_err(refused)
-        .and_then(|admitted| granted(admitted, opened.signer, self.followed.current().as_ref()))
+        .and_then(|admitted| granted(admitted, opened.signer, &self.followed.current()))
     }
 
     fn licence(&self, envelope: &[u8], now_ms: i64) -> Result<LicenceTerms, Refused> {
@@ -227,7 +227,12 @@ impl SigningTrust {
 }
 
 /// Holds what may run by its signatures against what the administrators' policy lets run here (K2).
-fn granted(admitted: Admitted, signer: OrderSigner, followed: Option<&Policy>) -> Result<Plan, Refused> {
+fn granted(admitted: Admitted, signer: OrderSigner, following: &Following) -> Result<Plan, Refused> {
+    let followed = match following {
+        Following::AsInstalled => None,
+        Following::Policy(policy) => Some(policy),
+        Following::Unreadable(problem) => return Err(Refused::policy_unreadable(problem)),
+    };
     if let OrderSigner::Switch(thumbprint) = signer {
         admit_switch(&admitted, &thumbprint, followed)?;
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use muster_pki::DeviceId;
+use muster_proto::common::v1::NamedValue;
 use muster_proto::ids::Digest;
 use muster_proto::session::v1::DocumentKind;
 use muster_service::credentials::ClientCredentials;
@@ -17,7 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::followed::Followed;
+use super::followed::{Followed, Following};
 use super::judging::Offer;
 use super::keeper::{Keeper, RolledBack};
 use super::offers::{self, Offers};
@@ -37,6 +38,9 @@ use crate::value;
 
 /// The event of a policy that was tried in vain (K4).
 const ROLLED_BACK: &str = "policy.rolled_back";
+
+/// The event of a policy that is followed and cannot be read.
+const UNREADABLE: &str = "policy.unreadable";
 
 /// The end of a trial is kept in milliseconds.
 const TRIAL_ROUNDING: Duration = Duration::from_millis(2);
@@ -135,6 +139,7 @@ impl Follower {
     /// Runs until it is stopped or the store fails.
     pub(crate) async fn run(mut self) -> Result<(), StoreError> {
         self.show();
+        self.tell_of_unreadable().await?;
         let stop = self.stop.clone();
         let mut identity = self.identity.clone();
         let known = loop {
@@ -180,6 +185,25 @@ impl Follower {
                     next_check = Instant::now() + refresh;
                 }
             }
+        }
+    }
+
+    /// Tells the operators of a policy that cannot be read, once in a run of the client.
+    async fn tell_of_unreadable(&self) -> Result<(), StoreError> {
+        let Some(problem) = self.keeper.unreadable() else { return Ok(()) };
+        let highest = i64::try_from(self.keeper.memory().highest_serial).unwrap_or(i64::MAX);
+        let detail: String = problem.chars().take(REASON_CHARS_MAX).collect();
+        let fields = vec![value::integer("highest_serial", highest), value::text("detail", &detail)];
+        self.tell(UNREADABLE, fields).await
+    }
+
+    /// Appends an event; where the disk is full, the log has it.
+    pub(super) async fn tell(&self, name: &'static str, fields: Vec<NamedValue>) -> Result<(), StoreError> {
+        let now_ms = clock::wall_ms();
+        let event = event_record(now_ms, name, fields);
+        match self.store.write(move |tables| tables.append_event(event, now_ms).map(drop)).await {
+            Err(StoreError::DiskFull) => Ok(()),
+            written => written,
         }
     }
 
@@ -384,7 +408,7 @@ impl Follower {
 
     /// Tells what is followed to who judges by it, and to people.
     pub(super) fn show(&self) {
-        self.followed.set(self.keeper.current().map(|kept| kept.policy.clone()));
+        self.followed.set(Following::of(self.keeper.memory()));
         let status = PolicyStatus {
             file_problem: self.file_problem.clone(),
             waits_for: self.waits_for.clone(),

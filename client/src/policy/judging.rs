@@ -13,7 +13,7 @@ use crate::clock;
 use crate::events::REASON_CHARS_MAX;
 use crate::instructions::{POLICY, shared_with_signers};
 use crate::metrics as names;
-use crate::store::{StoreError, event_record};
+use crate::store::StoreError;
 use crate::value;
 
 /// The event of a policy that was offered and is not taken.
@@ -183,18 +183,12 @@ impl Follower {
         if self.offers.refuse(digest) == Report::Not {
             return Ok(());
         }
-        let now_ms = clock::wall_ms();
         let fields = vec![
             value::text("digest", &digest.to_string()),
             value::text("source", source),
             value::text("reason", reason),
             value::text("detail", &problem.chars().take(REASON_CHARS_MAX).collect::<String>()),
         ];
-        let event = event_record(now_ms, REFUSED, fields);
-        match self.store.write(move |tables| tables.append_event(event, now_ms).map(drop)).await {
-            // The log has it.
-            Err(StoreError::DiskFull) => Ok(()),
-            written => written,
-        }
+        self.tell(REFUSED, fields).await
     }
 }

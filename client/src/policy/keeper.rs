@@ -24,6 +24,15 @@ pub(crate) struct Kept {
     pub(crate) policy: Policy,
 }
 
+/// What is left of the policy that is followed where it cannot be read: nobody knows what it grants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unreadable {
+    /// Its envelope, where it is there.
+    pub(crate) envelope: Option<Vec<u8>>,
+    /// Why it cannot be read.
+    pub(crate) problem: String,
+}
+
 /// A policy that has still to show that it connects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trial {
@@ -38,6 +47,8 @@ pub(crate) struct Trial {
 pub(crate) struct Memory {
     /// The policy that is followed; none: as installed.
     pub(crate) current: Option<Kept>,
+    /// One is followed and cannot be read; `current` is none then.
+    pub(crate) unreadable: Option<Unreadable>,
     /// The policy that is tried beside it.
     pub(crate) trial: Option<Trial>,
     /// The highest serial that was ever taken.
@@ -125,6 +136,11 @@ impl Keeper {
         self.memory.current.as_ref()
     }
 
+    /// Returns why the policy that is followed cannot be read.
+    pub(crate) fn unreadable(&self) -> Option<&str> {
+        self.memory.unreadable.as_ref().map(|unreadable| unreadable.problem.as_str())
+    }
+
     /// Returns the policy that is tried.
     pub(crate) fn trial(&self) -> Option<&Trial> {
         self.memory.trial.as_ref()
@@ -151,6 +167,7 @@ impl Keeper {
         let followed = self.memory.current.as_ref().map(|current| current.policy.terms());
         if connects_alike(followed, kept.policy.terms()) {
             self.memory.trial = None;
+            self.memory.unreadable = None;
             self.memory.current = Some(kept);
             return Verdict::Adopted;
         }
@@ -171,6 +188,7 @@ impl Keeper {
     pub(crate) fn handle_session(&mut self, serial: u64) -> bool {
         match self.memory.trial.take_if(|trial| trial.kept.policy.serial() == serial) {
             Some(trial) => {
+                self.memory.unreadable = None;
                 self.memory.current = Some(trial.kept);
                 true
             }

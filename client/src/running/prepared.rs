@@ -33,7 +33,7 @@ use crate::identity::{Identity, Known, Teller};
 use crate::instructions::shell::{Outbound, Shell, Workload};
 use crate::instructions::{LicenceAlarm, SignedAdmission, Work};
 use crate::policy::{
-    self, Followed, Follower, Heard, Keeper, Memory, Offers, PolicyFile, PolicyStatus, Watching,
+    self, Followed, Follower, Following, Heard, Keeper, Memory, Offers, PolicyFile, PolicyStatus, Watching,
 };
 use crate::profile::{Installed, Profile, ProfileError, Stage};
 use crate::status::StatusSource;
@@ -105,7 +105,7 @@ impl Prepared {
         let teller = Teller::new(device.map(Known::of));
         let identity = teller.identity();
         let (trust, revocation) = (config.trust.clone(), Arc::clone(credentials.revocation()));
-        let followed = Followed::new(policies.current.as_ref().map(|kept| kept.policy.clone()));
+        let followed = Followed::new(Following::of(&policies));
         let (tenant, own) = (config.tenant.clone(), identity.clone());
         let admission = SignedAdmission::load(trust, revocation, own, tenant, followed)?;
         let background = watch::Sender::new(Https::of(&profile, config, shutdown));

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub(crate) use journal::{Entry, JournalState, Recalled};
 pub use outbox::OutboxCounts;
 pub(crate) use outbox::{QueueLane, Queued, event_record};
-pub(crate) use policies::StoredPolicies;
+pub(crate) use policies::{StoredPolicies, StoredPolicy};
 pub(crate) use stopped::StopEntry;
 pub(crate) use tables::Tables;
 

@@ -7,11 +7,23 @@ use super::tables::Tables;
 /// Bytes of a moment before the envelope of a policy that is tried.
 const MOMENT_BYTES: usize = 8;
 
+/// The record of the policy that is followed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum StoredPolicy {
+    /// None is followed: as installed.
+    #[default]
+    None,
+    /// Its envelope.
+    Envelope(Vec<u8>),
+    /// It is gone or was damaged, though policies were kept: nobody can tell what it said.
+    Lost,
+}
+
 /// What is kept of policies. Envelopes were verified before they came here.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct StoredPolicies {
     /// The policy that is followed.
-    pub(crate) current: Option<Vec<u8>>,
+    pub(crate) current: StoredPolicy,
     /// When the trial ends, milliseconds since 1970, and the policy that is tried.
     pub(crate) trial: Option<(i64, Vec<u8>)>,
     /// The highest serial that was ever taken; it outlives the policies' own records.
@@ -26,16 +38,32 @@ impl Tables {
         let present = |name| -> rusqlite::Result<Option<Vec<u8>>> {
             Ok(self.meta(name, now_ms)?.filter(|value| !value.is_empty()))
         };
+        let current = match self.meta("policy", now_ms)? {
+            Some(value) if value.is_empty() => StoredPolicy::None,
+            Some(value) => StoredPolicy::Envelope(value),
+            None if self.had_policies()? => StoredPolicy::Lost,
+            None => StoredPolicy::None,
+        };
         let trial = present("policy_trial")?.and_then(|record| {
             let (moment, envelope) = record.split_first_chunk::<MOMENT_BYTES>()?;
             Some((i64::from_be_bytes(*moment), envelope.to_vec()))
         });
         Ok(StoredPolicies {
-            current: present("policy")?,
+            current,
             trial,
             highest_serial: self.meta_number("policy_serial", now_ms)?,
             rolled_back: present("policy_rolled_back")?.and_then(|digest| Digest::try_from(&digest[..]).ok()),
         })
+    }
+
+    /// Returns whether policies were ever kept: all their records are written together, and a damaged one is told of.
+    fn had_policies(&self) -> rusqlite::Result<bool> {
+        self.connection.query_row(
+            "SELECT EXISTS (SELECT 1 FROM meta WHERE name IN ('policy_trial', 'policy_serial', 'policy_rolled_back')) \
+             OR EXISTS (SELECT 1 FROM damaged WHERE source = 'meta' AND key = CAST('policy' AS BLOB))",
+            [],
+            |row| row.get(0),
+        )
     }
 
     /// Keeps policies that were verified.
@@ -45,7 +73,12 @@ impl Tables {
             record.extend_from_slice(envelope);
             record
         });
-        self.set_meta("policy", policies.current.as_deref().unwrap_or_default())?;
+        match &policies.current {
+            StoredPolicy::None => self.set_meta("policy", &[])?,
+            StoredPolicy::Envelope(envelope) => self.set_meta("policy", envelope)?,
+            // An empty record would say that none was followed.
+            StoredPolicy::Lost => {}
+        }
         self.set_meta("policy_trial", trial.as_deref().unwrap_or_default())?;
         self.set_meta("policy_serial", &policies.highest_serial.to_be_bytes())?;
         let rolled_back = policies.rolled_back.map(|digest| digest.to_vec());

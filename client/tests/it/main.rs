@@ -19,6 +19,7 @@ mod policies;
 mod policy_cas;
 mod policy_file;
 mod policy_retry;
+mod policy_unreadable;
 mod rights;
 mod signers;
 mod start;

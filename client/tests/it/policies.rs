@@ -534,7 +534,11 @@ pub(crate) async fn runs(session: &mut Session, lab: &Lab, number: u8) {
 }
 
 /// What becomes of an order over this session, and the progress before it.
-async fn outcome(session: &mut Session, lab: &Lab, number: u8) -> (InstructionResult, Vec<String>) {
+pub(crate) async fn outcome(
+    session: &mut Session,
+    lab: &Lab,
+    number: u8,
+) -> (InstructionResult, Vec<String>) {
     session.order(&lab.order(number)).await;
     let (result, progress) = session.result().await;
     session.ack(Lane::Results, result.sequence).await;
