@@ -246,11 +246,10 @@ impl Tables {
         let journal = self
             .connection
             .execute("DELETE FROM journal WHERE state = 3 AND expires_at_ms < ?1", [before_ms])?;
-        // What could not be opened told no window; no window is longer than this.
-        let window_ms = i64::try_from(WINDOW_MAX.as_millis()).unwrap_or(i64::MAX);
+        // What could not be opened told no window.
         let refused = self
             .connection
-            .execute("DELETE FROM refused WHERE at_ms < ?1", [before_ms.saturating_sub(window_ms)])?;
+            .execute("DELETE FROM refused WHERE at_ms < ?1", [before_ms.saturating_sub(window_ms())])?;
         Ok(journal + refused + self.forget_stopped(before_ms)?)
     }
 
@@ -262,6 +261,10 @@ impl Tables {
             rows.filter(|row| row.as_ref().map_or(true, |row| !row.is_sound()))
                 .collect::<rusqlite::Result<_>>()?
         };
+        // Any of its fields may be the one that is wrong, and the clock may have been set back since: its window ends within the longest one
+        // from the latest time that is known to have been.
+        let known_ms = now_ms.max(self.time_floor_ms(now_ms)?);
+        let latest_ms = known_ms.saturating_add(window_ms());
         for mut row in damaged {
             self.set_aside("journal", &row.instruction, &row.delivery, now_ms)?;
             let Ok(instruction) = InstructionId::try_from(row.instruction.as_slice()) else {
@@ -269,7 +272,7 @@ impl Tables {
                 continue;
             };
             row.state = JournalState::Done.number();
-            row.expires_at_ms = row.expires_at_ms.max(now_ms);
+            row.expires_at_ms = row.expires_at_ms.max(latest_ms);
             row.delivery = Vec::new();
             self.put(&row)?;
             if !self.has_result(instruction)? {
@@ -319,6 +322,11 @@ impl Tables {
             ])?;
         Ok(())
     }
+}
+
+/// No window is longer than this.
+fn window_ms() -> i64 {
+    i64::try_from(WINDOW_MAX.as_millis()).unwrap_or(i64::MAX)
 }
 
 const SELECT: &str = "SELECT instruction, order_digest, definition, state, expires_at_ms, started_at_ms, delivery, crc FROM journal";

@@ -48,3 +48,34 @@ async fn a_clock_that_stepped_forward_forgets_no_instruction_before_the_time_flo
 
     assert_eq!(forget(end_ms + REMEMBER_MS + 1, i64::MAX).await, 1);
 }
+
+#[tokio::test]
+async fn a_damaged_instruction_is_remembered_until_the_longest_window_has_ended_by_the_latest_time_known() {
+    const DAY_MS: i64 = 86_400_000;
+    let window_ms = i64::try_from(muster_signing::order::WINDOW_MAX.as_millis()).unwrap();
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    let entry = Entry { expires_at_ms: NOW + DAY_MS + window_ms, ..entry(1) };
+    store
+        .write(move |tables| {
+            tables.record_intent(&entry)?;
+            tables.record_result(result(1), NOW)?;
+            tables.raise_time_floor(NOW + DAY_MS)
+        })
+        .await
+        .unwrap();
+    // The clock was set back meanwhile.
+    let store = damage(store, &folder, "UPDATE journal SET expires_at_ms = 1").await;
+    let forget = async |floor_ms: i64| {
+        let forgotten = store.write(move |tables| {
+            tables.raise_time_floor(floor_ms)?;
+            tables.forget_ended(0, i64::MAX)
+        });
+        forgotten.await.unwrap()
+    };
+
+    assert_eq!(forget(NOW + DAY_MS + window_ms).await, 0);
+    assert_eq!(recall(&store, 1).await, Some(JournalState::Done));
+
+    assert_eq!(forget(NOW + DAY_MS + window_ms + 1).await, 1);
+}
