@@ -61,6 +61,8 @@ pub(super) enum Judged {
     Signed,
     /// Those of the signed root, and not those of the SHA-256 that was signed beside it.
     Contradicted { got: Digest, wanted: Digest },
+    /// Those of the signed root, of which there are not as many as were signed beside it.
+    Sized { got: u64, wanted: u64 },
     /// Others.
     Other,
 }
@@ -83,7 +85,11 @@ impl Known {
         // Asked before anything is read: what is written after that has another time, or is read.
         let is_telling = before.tells_later_changes();
         let (root, sha256) = digests(&mut file, resource)?;
-        let is_signed = before.size == resource.size && root == resource.root;
+        let is_signed = root == resource.root;
+        if is_signed && before.size != resource.size {
+            // A root is of one size only: the definition is wrong, and the file is what others signed.
+            return Ok(Judged::Sized { got: before.size, wanted: resource.size });
+        }
         let is_as_it_was = Stamp::of(&file.metadata()?) == before;
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.remove(&resource.root);
@@ -105,7 +111,8 @@ impl Known {
     pub(super) fn is_known(&self, file: &File, resource: &PlanResource) -> io::Result<bool> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&resource.root).copied();
         Ok(known.is_some_and(|known| {
-            (resource.sha256.is_none() || resource.sha256 == known.sha256)
+            resource.size == known.stamp.size
+                && (resource.sha256.is_none() || resource.sha256 == known.sha256)
                 && file.metadata().is_ok_and(|metadata| Stamp::of(&metadata) == known.stamp)
         }))
     }
@@ -238,6 +245,46 @@ mod tests {
         assert!(matches!(fetched, ContentError::Sha256 { wanted, .. } if wanted == other), "{fetched}");
         assert!(matches!(confirmed, ContentError::Sha256 { .. }), "{confirmed}");
         assert_eq!(content.fetch(&right, until).await.unwrap(), path);
+    }
+
+    #[tokio::test]
+    async fn a_resource_whose_size_is_not_the_signed_one_is_refused_and_its_bytes_stay_for_others() {
+        let folder = TempDir::new().unwrap();
+        let content = Content::open(folder.path(), ResourcesConfig::default(), None).unwrap();
+        let path = folder.path().join("resources").join(signed().root.to_string());
+        std::fs::write(&path, SIGNED).unwrap();
+        let wrong = PlanResource { size: signed().size + 1, ..signed() };
+        let until = tokio::time::Instant::now() + Duration::from_secs(60);
+        assert_eq!(content.fetch(&signed(), until).await.unwrap(), path);
+
+        let fetched = content.fetch(&wrong, until).await.unwrap_err();
+        let confirmed = content.confirm(&wrong, &path).await.unwrap_err();
+
+        let (got, wanted) = (signed().size, wrong.size);
+        for error in [fetched, confirmed] {
+            assert!(
+                matches!(error, ContentError::Size { got: found, wanted: said } if (found, said) == (got, wanted)),
+                "{error}"
+            );
+        }
+        assert_eq!(content.fetch(&signed(), until).await.unwrap(), path);
+    }
+
+    #[test]
+    fn a_file_that_is_known_is_not_known_by_another_size() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("a");
+        std::fs::write(&path, SIGNED).unwrap();
+        let known = Known::default();
+        let opened = || File::open(&path).unwrap();
+        let wrong = PlanResource { size: signed().size + 1, ..signed() };
+        while !known.is_known(&opened(), &signed()).unwrap() {
+            assert_eq!(known.hash(opened(), &signed()).unwrap(), Judged::Signed);
+        }
+
+        assert!(!known.is_known(&opened(), &wrong).unwrap());
+        assert!(matches!(known.hash(opened(), &wrong).unwrap(), Judged::Sized { .. }));
+        assert!(known.is_known(&opened(), &signed()).unwrap(), "whoever says another size changes nothing");
     }
 
     #[test]

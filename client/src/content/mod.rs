@@ -121,6 +121,17 @@ pub enum ContentError {
         /// In the definition.
         wanted: Digest,
     },
+    /// It is what the signed root says, which is of one size only, and the definition says another.
+    #[error(
+        "its bytes have the signed BLAKE3 root, and are {got}; a size of {wanted} was signed beside it; have a version of the definition signed in \
+         which both are of one file"
+    )]
+    Size {
+        /// How many there are.
+        got: u64,
+        /// In the definition.
+        wanted: u64,
+    },
     /// The disk refused.
     #[error("{path}: {cause}")]
     Disk {
@@ -146,6 +157,7 @@ impl ContentError {
             | Self::Late { .. }
             | Self::Changed { .. }
             | Self::Sha256 { .. }
+            | Self::Size { .. }
             | Self::Disk { .. } => false,
         }
     }
@@ -173,6 +185,7 @@ impl ContentError {
             | Self::Late { .. }
             | Self::Changed { .. }
             | Self::Sha256 { .. }
+            | Self::Size { .. }
             | Self::Disk { .. } => false,
         }
     }
@@ -322,6 +335,7 @@ impl Content {
             match known.hash(file, &resource)? {
                 Judged::Signed => Ok(Ok(true)),
                 Judged::Contradicted { got, wanted } => Ok(Err(ContentError::Sha256 { got, wanted })),
+                Judged::Sized { got, wanted } => Ok(Err(ContentError::Size { got, wanted })),
                 Judged::Other => {
                     tracing::error!(root = %resource.root, "a cached resource is damaged; it is removed");
                     remove_damaged(&path)?;
@@ -354,6 +368,7 @@ impl Content {
         match judged.await? {
             Judged::Signed => Ok(()),
             Judged::Contradicted { got, wanted } => Err(ContentError::Sha256 { got, wanted }),
+            Judged::Sized { got, wanted } => Err(ContentError::Size { got, wanted }),
             Judged::Other => Err(ContentError::Changed { path: path.to_owned() }),
         }
     }
