@@ -321,11 +321,13 @@ fn helper(config: &Config) -> io::Result<HelperCommand> {
     Ok(HelperCommand { program, arguments, closed: closed(config) })
 }
 
-/// What the client keeps for itself, wherever the configuration has it: its data, its keys and their passwords.
+/// What the client keeps for itself, wherever the configuration has it: its data, its keys, what may hold one, and their passwords.
 fn closed(config: &Config) -> Vec<PathBuf> {
     let tls = &config.tls;
-    let named = [Some(&config.data_dir), Some(&tls.key), Some(&tls.store), tls.password_file.as_ref()];
-    named.into_iter().flatten().filter_map(|path| std::path::absolute(path).ok()).collect()
+    // A PFX has the key beside the certificate.
+    let keys = [&tls.key, &tls.certificate, &tls.store].map(Some);
+    let named = [Some(&config.data_dir)].into_iter().chain(keys).chain([tls.password_file.as_ref()]);
+    named.flatten().filter_map(|path| std::path::absolute(path).ok()).collect()
 }
 
 #[cfg(test)]
@@ -336,12 +338,14 @@ mod tests {
     fn what_the_client_keeps_is_closed_to_scripts_wherever_it_is() {
         let mut config = Config { data_dir: "/srv/muster".into(), ..Config::default() };
         config.tls.key = "/srv/keys/tls.key".into();
+        config.tls.certificate = "/srv/keys/device.pfx".into();
         config.tls.store = PathBuf::new();
         config.tls.password_file = Some("keys/password".into());
 
         let closed = helper(&config).unwrap().closed;
 
         let relative = std::env::current_dir().unwrap().join("keys/password");
-        assert_eq!(closed, [PathBuf::from("/srv/muster"), "/srv/keys/tls.key".into(), relative]);
+        let wanted = ["/srv/muster", "/srv/keys/tls.key", "/srv/keys/device.pfx"].map(PathBuf::from);
+        assert_eq!(closed, [&wanted[..], &[relative]].concat());
     }
 }
