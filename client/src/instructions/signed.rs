@@ -14,7 +14,7 @@ use muster_signing::approval::people;
 use muster_signing::definition::{
     Action, Kind as DefinitionKind, Operand, Parameter, ParameterKind, Sandbox, ServiceVerb, Step,
 };
-use muster_signing::policy::Policy;
+use muster_signing::policy::{OrderKey, Policy};
 use muster_signing::{envelope, order};
 
 use super::admission::{
@@ -84,9 +84,20 @@ impl SignedAdmission {
             Err(reason) if reason.refusal == Refusal::UntrustedSigner && key.is_some() => {
                 let orders = &trust.roots.switch_orders;
                 let of_switch = admit::Trust { orders, ..trust.as_trust() };
-                let signed = admit::signed_order(envelope, &of_switch, now).ok();
                 // By the roots of the Switch's keys alone nobody signs anything: the key itself is named, or it is a stranger's.
-                signed.filter(|(_, signers)| signers.iter().all(|signer| is_switchs(&signer))).ok_or(reason)
+                match admit::signed_order(envelope, &of_switch, now) {
+                    Ok((order, signers)) if signers.iter().all(|signer| is_switchs(&signer)) => {
+                        Ok((order, signers))
+                    }
+                    // What it says of the key that is named counts, and of no other.
+                    Err(of_key)
+                        if (of_key.refusal == Refusal::SignerRevoked || of_key.lacks_only_a_crl)
+                            && key.is_some_and(|key| is_claimed_by(envelope, key)) =>
+                    {
+                        Err(of_key)
+                    }
+                    Ok(_) | Err(_) => Err(reason),
+                }
             }
             signed => signed,
         };
@@ -241,6 +252,13 @@ fn granted(admitted: Admitted, signer: OrderSigner, following: &Following) -> Re
     grants.admit(&admitted.definition).map_err(|error| Refused::not_granted(policy.serial(), &error))?;
     let tables = grants.tables.clone().map(|tables| PlanTables { policy: policy.serial(), tables });
     plan(admitted, tables)
+}
+
+/// Whether every signer that an envelope names is a key of the Switch that the policy names; nothing is verified.
+fn is_claimed_by(envelope: &[u8], key: &OrderKey) -> bool {
+    let Ok(inspection) = envelope::inspect(envelope) else { return false };
+    !inspection.signers.is_empty()
+        && inspection.signers.iter().all(|(signer, _)| key.is(&signer.thumbprint()))
 }
 
 /// The Switch's key counts for what the policy names that is followed now; another one may have been when the order was opened.

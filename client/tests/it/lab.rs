@@ -3,6 +3,7 @@
 mod certificates;
 mod client;
 mod documents;
+mod lists;
 mod orders;
 
 use std::path::PathBuf;
@@ -63,6 +64,7 @@ pub(crate) struct Lab {
     authors: Authority,
     licences: Authority,
     policies: Authority,
+    switch_orders: Authority,
     operator: Issued,
     author: Issued,
     /// The Switch's key for orders, and the one that comes after it.
@@ -120,6 +122,7 @@ impl Lab {
             authors,
             licences,
             policies,
+            switch_orders,
             operator,
             author,
             order_keys,

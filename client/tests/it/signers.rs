@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
-use crate::lab::{Lab, PATIENCE, now_ms};
+use crate::lab::{Lab, PATIENCE, instruction, now_ms};
 use crate::switch::FakeSwitch;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,6 +134,59 @@ async fn r6_what_came_before_the_crl_that_it_needs_is_taken_once_that_is_there()
     client.wait_for(|status| status.licence_problem.is_empty()).await;
     client.wait_for_policy(|policy| policy.waits_for.is_empty()).await;
     client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r6_an_order_by_the_switchs_own_key_waits_for_the_list_of_its_ca_and_is_refused_once_that_revokes_it()
+{
+    let switch = FakeSwitch::listen().await;
+    let lab = Lab::new(switch.port(), 1);
+    let mut config = lab.config();
+    let certificates = lab.folder.path().join("switch_orders.pem");
+    let mode = Some(RevocationMode::Hard);
+    config.revocation.issuers = vec![IssuerSettings { certificates, mode, urls: Vec::new() }];
+    let client = lab.start_with(config).await;
+    let mut session = switch.accept(&lab).await;
+    let key = lab.order_by_switch(0).1.to_string();
+    let named = |key: &str| {
+        format!(
+            "[order_key]\nthumbprints = [{key:?}]\nprefixes = [\"Acme\"]\nkinds = [\"question\"]\n\
+             definitions = [\"Acme-Test-Answer\"]"
+        )
+    };
+    // Of a key that nobody named, its list says nothing.
+    session.policy = Some(lab.policy(1, &named(&"ab".repeat(32))));
+    session.follows(1).await;
+    session.order(&lab.order_by_switch(1).0).await;
+    let (stranger, _) = session.result().await;
+    session.ack(Lane::Results, stranger.sequence).await;
+    session.offer(lab.policy(2, &named(&key))).await;
+    session.follows(2).await;
+
+    session.order(&lab.order_by_switch(2).0).await;
+    session.order(&lab.order(3)).await;
+    let (other, _) = session.result().await;
+    session.ack(Lane::Results, other.sequence).await;
+    lab.publish_list_of_order_keys();
+    let (waited, _) = session.result().await;
+    session.ack(Lane::Results, waited.sequence).await;
+    lab.revoke_order_key();
+
+    assert_eq!(stranger.refusal(), Refusal::UntrustedSigner, "{}", stranger.detail);
+    assert_eq!(other.instruction, instruction(3).to_vec(), "{}", other.detail);
+    assert_eq!(waited.instruction, instruction(2).to_vec());
+    assert_eq!(waited.state(), TargetState::Answered, "{}", waited.detail);
+    for number in 4..=200 {
+        session.order(&lab.order_by_switch(number).0).await;
+        let (result, _) = session.result().await;
+        session.ack(Lane::Results, result.sequence).await;
+        if result.state() == TargetState::Refused {
+            assert_eq!(result.refusal(), Refusal::SignerRevoked, "{}", result.detail);
+            client.stop().await;
+            return;
+        }
+    }
+    panic!("orders by a revoked key of the Switch are still run");
 }
 
 /// Tells the paths that are asked for, and has none of them.

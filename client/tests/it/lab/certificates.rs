@@ -59,22 +59,6 @@ impl Lab {
         self.devices.crl(&revoked, 1, seconds(now - 10), seconds(now + 3_600)).unwrap()
     }
 
-    /// Returns a list that revokes the operator's certificate.
-    pub(crate) fn list_of_the_operator(&self) -> String {
-        let serial_hex = self.operator.certificate.serial_hex();
-        let revoked = [Revoked { serial_hex, at: UnixTime::now() }];
-        let now = UnixTime::now().as_secs();
-        self.orders.crl(&revoked, 1, seconds(now - 10), seconds(now + 3_600)).unwrap()
-    }
-
-    /// Publishes lists of the CAs of all signers, which revoke nobody, in the file that has the servers' list.
-    pub(crate) fn publish_lists_of_signers(&self) {
-        let now = UnixTime::now().as_secs();
-        let authorities = [&self.servers, &self.authors, &self.orders, &self.licences, &self.policies];
-        let lists = authorities.map(|one| one.crl(&[], 2, seconds(now - 10), seconds(now + 3_600)).unwrap());
-        self.replace("servers.crl", &lists.concat());
-    }
-
     /// Issues a certificate of the device, with its key, that no server takes: it tells of no CRL (C6).
     pub(crate) fn device_without_distribution_point(&self) -> String {
         let now = UnixTime::now().as_secs();
