@@ -46,7 +46,7 @@ pub struct PolicyStatus {
     pub rolled_back: u64,
     /// Why the policy in `policy.file` is not taken; empty: it is, or there is none.
     pub file_problem: String,
-    /// Which CRL a policy waits for that came before it (R6); empty: none waits.
+    /// What a policy waits for that came before it: a CRL (R6), or a clock that is right; empty: none waits.
     pub waits_for: String,
     /// Why the policy that is followed cannot be read, so that nothing is run but stops; empty: it can, or there is none.
     #[serde(default)]

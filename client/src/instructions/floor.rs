@@ -69,7 +69,7 @@ fn after(ms: i64, since: Instant, now: Now) -> i64 {
 }
 
 /// How far the wall clock may be off before it is to blame: what an order's time allows as well (signing.md, "clock set back").
-const CLOCK_OFF_MS: i64 = 5 * 60 * 1_000;
+pub(crate) const CLOCK_OFF_MS: i64 = 5 * 60 * 1_000;
 
 /// Another time than the wall clock's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -46,6 +46,7 @@ pub(crate) use admission::{Admission, Memory, Opened, Plan, PlanResource, Refres
 pub(crate) use alarm::LicenceAlarm;
 pub(crate) use certificate::{DownloadWait, WaitNotice};
 pub(crate) use effect::Effect;
+pub(crate) use floor::CLOCK_OFF_MS;
 use floor::TimeFloor;
 pub(crate) use licence::HeldLicence;
 use licence::{WaitingLicence, WantedLicence};

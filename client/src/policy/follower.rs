@@ -114,8 +114,10 @@ pub(crate) struct Follower {
     pub(crate) background: watch::Sender<Option<Https>>,
     /// Rises when the CRLs change.
     pub(crate) lists: watch::Receiver<u64>,
-    /// Of each source the policy that came before the CRL that its signature needs (R6): judged again when there is another one.
+    /// Of each source the policy that came before the CRL that its signature needs (R6), or while the clock was behind: judged again.
     pub(crate) unjudged: Vec<Offer>,
+    /// When that is, where no CRL brings it about.
+    pub(crate) judges_at: Option<Instant>,
     /// What is in `policy.file`.
     pub(crate) file: Option<Bytes>,
     /// Why that is not taken.
@@ -158,6 +160,7 @@ impl Follower {
         let mut next_check = Instant::now() + refresh;
         loop {
             let deadline = self.trying.as_ref().map(|trying| trying.deadline);
+            let judges_at = self.judges_at;
             let asks_at = self.offers.poll_timeout().map(Instant::from_std);
             tokio::select! {
                 biased;
@@ -170,11 +173,8 @@ impl Follower {
                 }
                 Ok(()) = self.link.changed() => self.note_link(),
                 Some(heard) = self.heard.recv() => self.handle_heard(heard).await?,
-                Ok(()) = self.lists.changed() => {
-                    for offer in std::mem::take(&mut self.unjudged) {
-                        self.judge(offer).await?;
-                    }
-                }
+                Ok(()) = self.lists.changed() => self.judge_again().await?,
+                () = wait_until(judges_at) => self.judge_again().await?,
                 () = wait_until(asks_at) => {
                     if let Some(digest) = self.offers.handle_timeout(clock::now().instant) {
                         self.send(Outbound::Ask(DocumentKind::Policy, digest));

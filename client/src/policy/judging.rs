@@ -1,23 +1,29 @@
 //! [`Follower`]: judges the policies that come, from the Switch or from a file, and has the [`super::Keeper`] decide on those that hold.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use muster_pki::{Roots, UnixTime};
 use muster_proto::ids::Digest;
 use muster_signing::envelope;
 use muster_signing::policy::Policy;
+use tokio::time::Instant;
 
 use super::follower::Follower;
 use super::keeper::{Kept, Verdict};
 use super::offers::Report;
 use crate::clock;
 use crate::events::REASON_CHARS_MAX;
-use crate::instructions::{POLICY, shared_with_signers};
+use crate::instructions::{CLOCK_OFF_MS, POLICY, shared_with_signers};
 use crate::metrics as names;
 use crate::store::StoreError;
 use crate::value;
 
 /// The event of a policy that was offered and is not taken.
 const REFUSED: &str = "policy.refused";
+
+/// Longest pause until a policy is judged again that waits for the clock, which somebody may set at any time.
+const CLOCK_PAUSE: Duration = Duration::from_secs(60);
 
 /// A policy that may be followed, verified or not.
 #[derive(Debug, Clone)]
@@ -93,16 +99,14 @@ impl Follower {
 
     pub(super) async fn judge(&mut self, offer: Offer) -> Result<(), StoreError> {
         self.unjudged.retain(|unjudged| unjudged.source != offer.source);
+        if let Some(problem) = self.clock_problem().await? {
+            self.put_off(offer, problem);
+            return Ok(());
+        }
         let judged = match self.trust.open_policy(&offer.envelope, UnixTime::now()) {
             // Nothing is wrong with it, so that it is not refused for good.
             Err(error) if error.lacks_only_a_crl() => {
-                let (digest, problem) = (offer.digest, error.to_string());
-                if self.waits_for != problem {
-                    tracing::warn!(%digest, problem, "the policy waits for a CRL, and is judged again when one comes");
-                    self.waits_for = problem;
-                    self.show();
-                }
-                self.unjudged.push(offer);
+                self.put_off(offer, error.to_string());
                 return Ok(());
             }
             Err(error) => self.refuse(&offer, "signature", &error.to_string()).await,
@@ -116,6 +120,44 @@ impl Follower {
             self.show();
         }
         judged
+    }
+
+    /// Judges once more what could not be judged.
+    pub(super) async fn judge_again(&mut self) -> Result<(), StoreError> {
+        self.judges_at = None;
+        for offer in std::mem::take(&mut self.unjudged) {
+            self.judge(offer).await?;
+        }
+        Ok(())
+    }
+
+    fn put_off(&mut self, offer: Offer, problem: String) {
+        if self.waits_for != problem {
+            let digest = offer.digest;
+            tracing::warn!(%digest, problem, "the policy cannot be judged yet, and waits until it can be");
+            self.waits_for = problem;
+            self.show();
+        }
+        self.unjudged.push(offer);
+    }
+
+    /// Returns why no policy can be judged by the clock at present: it was set back, so that certificates count which have ended.
+    async fn clock_problem(&mut self) -> Result<Option<String>, StoreError> {
+        let now_ms = clock::wall_ms();
+        let floor_ms = match self.store.write(move |tables| tables.time_floor_ms(now_ms)).await {
+            Ok(floor_ms) => floor_ms,
+            Err(full @ StoreError::DiskFull) => {
+                self.judges_at = Some(Instant::now() + CLOCK_PAUSE);
+                return Ok(Some(full.to_string()));
+            }
+            Err(error) => return Err(error),
+        };
+        let behind_ms = floor_ms.saturating_sub(CLOCK_OFF_MS).saturating_sub(now_ms);
+        let Some(behind) = u64::try_from(behind_ms).ok().filter(|behind| *behind > 0) else {
+            return Ok(None);
+        };
+        self.judges_at = Some(Instant::now() + Duration::from_millis(behind).min(CLOCK_PAUSE));
+        Ok(Some("this device's clock is behind what it has seen; set it".to_owned()))
     }
 
     /// Returns why the CAs that a policy brings cannot be those of servers: a signer has one of them.

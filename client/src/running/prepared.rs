@@ -245,6 +245,7 @@ impl Prepared {
             trust: Arc::clone(self.admission.trust()),
             lists: self.admission.trust().lists(),
             unjudged: Vec::new(),
+            judges_at: None,
             file: None,
             file_problem: String::new(),
             waits_for: String::new(),

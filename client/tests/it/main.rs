@@ -17,6 +17,7 @@ mod licences;
 mod missing_certificate;
 mod policies;
 mod policy_cas;
+mod policy_clock;
 mod policy_file;
 mod policy_retry;
 mod policy_unreadable;
