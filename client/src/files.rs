@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use crate::config::socket_in;
 use crate::{key, store};
 
+/// The folder of `data_dir` where actions on one file take turns.
+pub(crate) const LOCKS: &str = "locks";
+
 /// Something stands where a file or a folder of another kind belongs.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: got {got}, wanted {wanted}; {fix}")]
@@ -52,6 +55,7 @@ pub(crate) fn expect_kinds(data_dir: &Path) -> Result<(), WrongKind> {
         (database, Kind::File),
         (key::path(data_dir), Kind::File),
         (data_dir.join("resources"), Kind::Folder),
+        (data_dir.join(LOCKS), Kind::Folder),
         (socket_in(data_dir), Kind::Socket),
     ] {
         expect(&path, wanted, MOVE)?;

@@ -109,6 +109,8 @@ pub struct HelperCommand {
     pub arguments: Vec<OsString>,
     /// What no script of a question reads: files and folders of the client itself, by absolute paths.
     pub closed: Vec<PathBuf>,
+    /// A folder that nobody but the client may enter, by absolute path: there actions on one file take turns.
+    pub locks: PathBuf,
 }
 
 /// The rows of one query.

@@ -64,6 +64,8 @@ impl Opened {
         files::expect_own(&config.data_dir)?;
         files::make_private_dir(&config.data_dir).map_err(in_file(&config.data_dir))?;
         let lock = lock(&config.data_dir)?;
+        let locks = config.data_dir.join(files::LOCKS);
+        files::make_private_dir(&locks).map_err(in_file(&locks))?;
         let store = Store::open(&config.data_dir, &config.outbox, clock::wall_ms())?;
         Ok(Self { lock, store })
     }
@@ -319,7 +321,8 @@ fn helper(config: &Config) -> io::Result<HelperCommand> {
         program => program.clone(),
     };
     let arguments = config.helper.arguments.iter().map(Into::into).collect();
-    Ok(HelperCommand { program, arguments, closed: closed(config) })
+    let locks = std::path::absolute(config.data_dir.join(files::LOCKS))?;
+    Ok(HelperCommand { program, arguments, closed: closed(config), locks })
 }
 
 /// What the client keeps for itself, wherever the configuration has it: its data, its keys, what may hold one, and their passwords.

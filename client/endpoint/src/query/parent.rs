@@ -124,7 +124,7 @@ async fn action_until(
     stop: impl Future<Output = ()>,
 ) -> Result<Answer, QueryError> {
     let mut helper = Helper::start(command, Ends::ByKill)?;
-    let request = Request::of_action(&action, std::mem::take(&mut helper.missing));
+    let request = Request::of_action(&action, &command.locks, std::mem::take(&mut helper.missing));
     let limits = QueryLimits { run_time: action.run_time, rows: request.rows, bytes: request.bytes };
     helper.answer(&request, limits, Instant::now() + action.run_time + RUN_GRACE, stop).await
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_endpoint::{Action, Content, Deed, QueryError, SqlValue, Verb, run_action};
+use nix::fcntl::{Flock, FlockArg};
 use tempfile::TempDir;
 
 use crate::support::{helper, lacks};
@@ -170,6 +171,20 @@ fn two_that_put_one_file_take_turns_and_it_is_whole() {
         assert_eq!(mode, if found == other { 0o600 } else { 0o640 });
         assert_eq!(place.there(), ["file"]);
     }
+}
+
+#[test]
+fn whoever_locks_the_folder_of_a_file_keeps_no_action_from_it() {
+    let place = Place::new();
+    let path = place.path("to/file");
+    // As `flock -s` does, which takes no more than reading it.
+    let folder = std::fs::File::open(place.path("to")).unwrap();
+    let _held = Flock::lock(folder, FlockArg::LockShared).unwrap();
+
+    let put = act(place.put(&path)).unwrap();
+    let removed = act(Deed::Remove { path }).unwrap();
+
+    assert!(put.0 && removed.0, "{put:?} {removed:?}");
 }
 
 #[test]

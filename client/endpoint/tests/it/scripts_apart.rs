@@ -16,7 +16,7 @@ use crate::support::{helper, lacks};
 /// The helper, started by another program.
 fn helper_by(program: &str, words: &[&str], helper: &Path) -> HelperCommand {
     let arguments = words.iter().map(|word| (*word).into()).chain([helper.into()]).collect();
-    HelperCommand { program: program.into(), arguments, closed: Vec::new() }
+    HelperCommand { program: program.into(), arguments, ..crate::support::helper() }
 }
 
 /// The helper where it can have no control group.

@@ -10,7 +10,12 @@ use muster_endpoint::{
 /// The helper of this build.
 pub(crate) fn helper() -> HelperCommand {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_muster-sql-helper"));
-    HelperCommand { program, arguments: Vec::new(), closed: Vec::new() }
+    HelperCommand {
+        program,
+        arguments: Vec::new(),
+        closed: Vec::new(),
+        locks: env!("CARGO_TARGET_TMPDIR").into(),
+    }
 }
 
 /// A query with the default limits, but 30 s: a test machine may be busy.

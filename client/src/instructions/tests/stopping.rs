@@ -67,6 +67,7 @@ pub(super) fn shell(
             program: "/nowhere/helper".into(),
             arguments: Vec::new(),
             closed: Vec::new(),
+            locks: folder.path().to_owned(),
         },
         inbox,
         session,

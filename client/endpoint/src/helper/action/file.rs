@@ -20,15 +20,16 @@ use crate::helper::protocol::ContentMessage;
 /// What is copied at a time.
 const COPY_BYTES: usize = 256 * 1024;
 
-/// Between two looks at whether another is done with a folder.
+/// Between two looks at whether another is done with a file.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A file's folder, held open, and its name in there.
 struct Place<'a> {
     path: &'a Path,
-    /// Locked: two instructions that put the same file take turns.
-    folder: Flock<OwnedFd>,
+    folder: OwnedFd,
     name: OsString,
+    /// Held until the end: two instructions that put the same file take turns.
+    _turn: Flock<File>,
 }
 
 /// Puts a content where a file is to be, whole or not at all.
@@ -36,9 +37,10 @@ pub(super) fn put(
     content: &ContentMessage,
     path: &Path,
     mode: u32,
+    locks: &Path,
     deadline: Instant,
 ) -> Result<Done, Undone> {
-    let place = Place::find(path, deadline)?;
+    let place = Place::find(path, locks, deadline)?;
     let shown = path.display();
     let before = place.file()?;
     if let Some(before) = &before
@@ -50,13 +52,13 @@ pub(super) fn put(
     }
     let beside = OsString::from(beside(&place.name));
     // Of an earlier try that was ended in its middle.
-    let _none: nix::Result<()> = unlinkat(&*place.folder, beside.as_os_str(), UnlinkatFlags::NoRemoveDir);
+    let _none: nix::Result<()> = unlinkat(&place.folder, beside.as_os_str(), UnlinkatFlags::NoRemoveDir);
     let written = place.write(content, &beside, mode, deadline).and_then(|()| {
-        renameat(&*place.folder, beside.as_os_str(), &*place.folder, place.name.as_os_str())
+        renameat(&place.folder, beside.as_os_str(), &place.folder, place.name.as_os_str())
             .map_err(|error| place.problem("renamed into its place", error))
     });
     if let Err(undone) = written {
-        let _none: nix::Result<()> = unlinkat(&*place.folder, beside.as_os_str(), UnlinkatFlags::NoRemoveDir);
+        let _none: nix::Result<()> = unlinkat(&place.folder, beside.as_os_str(), UnlinkatFlags::NoRemoveDir);
         return Err(undone);
     }
     place.settle()?;
@@ -66,10 +68,10 @@ pub(super) fn put(
 }
 
 /// Removes a file.
-pub(super) fn remove(path: &Path, deadline: Instant) -> Result<Done, Undone> {
+pub(super) fn remove(path: &Path, locks: &Path, deadline: Instant) -> Result<Done, Undone> {
     let shown = path.display();
     let unchanged = || Ok(Done { changed: Changed::No, detail: format!("{shown} is not there") });
-    let place = match Place::find(path, deadline) {
+    let place = match Place::find(path, locks, deadline) {
         Err(_) if is_absent(path) => return unchanged(),
         place => place?,
     };
@@ -77,7 +79,7 @@ pub(super) fn remove(path: &Path, deadline: Instant) -> Result<Done, Undone> {
         place.settle()?;
         return unchanged();
     }
-    unlinkat(&*place.folder, place.name.as_os_str(), UnlinkatFlags::NoRemoveDir)
+    unlinkat(&place.folder, place.name.as_os_str(), UnlinkatFlags::NoRemoveDir)
         .map_err(|error| place.problem("removed", error))?;
     place.settle()?;
     Ok(Done { changed: Changed::Yes, detail: format!("{shown} removed") })
@@ -92,7 +94,7 @@ fn is_absent(path: &Path) -> bool {
 
 impl<'a> Place<'a> {
     /// Goes down from the root, a folder at a time.
-    fn find(path: &'a Path, deadline: Instant) -> Result<Self, Undone> {
+    fn find(path: &'a Path, locks: &Path, deadline: Instant) -> Result<Self, Undone> {
         let wrong = || {
             Undone::Problem(format!(
                 "{:?} is no place of a file; wanted an absolute path without `.` and `..`",
@@ -129,7 +131,8 @@ impl<'a> Place<'a> {
             gone.push(name);
             folder = openat(&folder, name, flags, Mode::empty()).map_err(|error| problem(&gone, error))?;
         }
-        Ok(Self { path, folder: locked(folder, path, deadline)?, name })
+        let turn = turn(&folder, &name, locks, deadline)?;
+        Ok(Self { path, folder, name, _turn: turn })
     }
 
     fn problem(&self, what: &str, error: impl std::fmt::Display) -> Undone {
@@ -138,7 +141,7 @@ impl<'a> Place<'a> {
 
     /// Returns what is there; nothing but a plain file is replaced or removed.
     fn file(&self) -> Result<Option<FileStat>, Undone> {
-        match fstatat(&*self.folder, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+        match fstatat(&self.folder, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
             Err(Errno::ENOENT) => Ok(None),
             Err(error) => Err(self.problem("looked at", error)),
             Ok(stat) if kind(&stat) == SFlag::S_IFREG => Ok(Some(stat)),
@@ -165,7 +168,7 @@ impl<'a> Place<'a> {
             return Ok(false);
         }
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let file = openat(&*self.folder, self.name.as_os_str(), flags, Mode::empty())
+        let file = openat(&self.folder, self.name.as_os_str(), flags, Mode::empty())
             .map_err(|error| self.problem("read", error))?;
         // What was looked at may be another file's name by now.
         if fstat(&file).map_or(true, |stat| kind(&stat) != SFlag::S_IFREG) {
@@ -183,7 +186,7 @@ impl<'a> Place<'a> {
 
     /// Whose a file is that the client makes here: its own, but for a folder that gives its group on.
     fn owner(&self) -> Result<(u32, u32), Undone> {
-        let folder = fstat(&*self.folder).map_err(|error| self.problem("looked at in its folder", error))?;
+        let folder = fstat(&self.folder).map_err(|error| self.problem("looked at in its folder", error))?;
         let gives_group = Mode::from_bits_truncate(folder.st_mode).contains(Mode::S_ISGID);
         let group = if gives_group { folder.st_gid } else { getegid().as_raw() };
         Ok((geteuid().as_raw(), group))
@@ -202,7 +205,7 @@ impl<'a> Place<'a> {
             .map_err(|error| Undone::Problem(format!("its resource cannot be read: {error}")))?
             .take(content.size.saturating_add(1));
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(&*self.folder, beside, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+        let file = openat(&self.folder, beside, flags, Mode::S_IRUSR | Mode::S_IWUSR)
             .map_err(|error| self.problem("written beside", error))?;
         let mut file = File::from(file);
         let root = copy(&mut source, deadline, |part| {
@@ -222,7 +225,7 @@ impl<'a> Place<'a> {
 
     /// Puts the folder on disk.
     fn settle(&self) -> Result<(), Undone> {
-        fsync(&*self.folder).map_err(|error| self.problem("put on disk in its folder", error))
+        fsync(&self.folder).map_err(|error| self.problem("put on disk in its folder", error))
     }
 }
 
@@ -230,17 +233,25 @@ fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
 }
 
-/// Takes the folder for itself, for as long as the descriptor is open.
-fn locked(mut folder: OwnedFd, path: &Path, deadline: Instant) -> Result<Flock<OwnedFd>, Undone> {
+/// Waits for the turn of this file, which lasts as long as the descriptor is open. Files of the client's own folder are locked and none of
+/// the folder that the file is in: whoever may read that could lock it, and keep every action from it.
+fn turn(folder: &OwnedFd, name: &OsStr, locks: &Path, deadline: Instant) -> Result<Flock<File>, Undone> {
+    let stat = fstat(folder)
+        .map_err(|error| Undone::Problem(format!("the folder of {name:?} cannot be looked at: {error}")))?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&stat.st_dev.to_be_bytes()).update(&stat.st_ino.to_be_bytes()).update(name.as_bytes());
+    // Its first byte: there are 256 such files at most. Two files that come by the same one wait for each other without need.
+    let [number, ..] = *hasher.finalize().as_bytes();
+    let path = locks.join(format!("{number:02x}"));
+    let problem = |error: Errno| Undone::Problem(format!("{} cannot be locked: {error}", path.display()));
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut file = File::from(open(&path, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(problem)?);
     loop {
-        match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(locked) => return Ok(locked),
             Err((_, Errno::EWOULDBLOCK)) if Instant::now() >= deadline => return Err(Undone::Late),
-            Err((again, Errno::EWOULDBLOCK)) => folder = again,
-            Err((_, error)) => {
-                let problem = format!("the folder of {} cannot be locked: {error}", path.display());
-                return Err(Undone::Problem(problem));
-            }
+            Err((again, Errno::EWOULDBLOCK)) => file = again,
+            Err((_, error)) => return Err(problem(error)),
         }
         thread::sleep(LOCK_PAUSE);
     }
@@ -308,12 +319,13 @@ mod tests {
             root: blake3::hash(b"x").as_bytes().to_vec(),
         };
         let deadline = Instant::now() + Duration::from_secs(60);
-        assert_eq!(put(&content, &path, 0o640, deadline).unwrap().changed, Changed::Yes);
-        assert_eq!(put(&content, &path, 0o640, deadline).unwrap().changed, Changed::No);
+        assert_eq!(put(&content, &path, 0o640, place.path(), deadline).unwrap().changed, Changed::Yes);
+        assert_eq!(put(&content, &path, 0o640, place.path(), deadline).unwrap().changed, Changed::No);
 
         let (absent, there) = (place.path().join("absent"), path);
-        let again = without_a_disk(move || put(&content, &there, 0o640, deadline));
-        let removed = without_a_disk(move || remove(&absent, deadline));
+        let (of_put, of_remove) = (place.path().to_owned(), place.path().to_owned());
+        let again = without_a_disk(move || put(&content, &there, 0o640, &of_put, deadline));
+        let removed = without_a_disk(move || remove(&absent, &of_remove, deadline));
 
         for undone in [again, removed] {
             assert!(

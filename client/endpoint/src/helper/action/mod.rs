@@ -73,8 +73,9 @@ fn act(action: &ActionRequest, deadline: Instant) -> Result<Done, Undone> {
         return service::act(verb, &action.unit, deadline);
     }
     let path = PathBuf::from(OsString::from_vec(action.path.clone()));
+    let locks = PathBuf::from(OsString::from_vec(action.locks.clone()));
     match &action.content {
-        Some(content) => file::put(content, &path, action.mode, deadline),
-        None => file::remove(&path, deadline),
+        Some(content) => file::put(content, &path, action.mode, &locks, deadline),
+        None => file::remove(&path, &locks, deadline),
     }
 }

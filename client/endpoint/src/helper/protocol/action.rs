@@ -1,5 +1,6 @@
 //! What is said of actions.
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use prost::Message;
 
@@ -19,12 +20,15 @@ pub(crate) struct ActionRequest {
     pub(crate) content: Option<ContentMessage>,
     #[prost(uint32, tag = "5")]
     pub(crate) mode: u32,
+    /// The folder where actions on one file take turns.
+    #[prost(bytes = "vec", tag = "6")]
+    pub(crate) locks: Vec<u8>,
 }
 
 impl Request {
     /// The request of an action, with the layers that the client could not apply.
-    pub(crate) fn of_action(action: &Action, missing: Vec<String>) -> Self {
-        let bytes = |path: &std::path::Path| path.as_os_str().as_bytes().to_vec();
+    pub(crate) fn of_action(action: &Action, locks: &Path, missing: Vec<String>) -> Self {
+        let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
         let request = match &action.deed {
             Deed::Service { verb, unit } => {
                 ActionRequest { verb: verb.name().to_owned(), unit: unit.clone(), ..ActionRequest::default() }
@@ -33,9 +37,12 @@ impl Request {
                 path: bytes(path),
                 content: Some(content.into()),
                 mode: *mode,
+                locks: bytes(locks),
                 ..ActionRequest::default()
             },
-            Deed::Remove { path } => ActionRequest { path: bytes(path), ..ActionRequest::default() },
+            Deed::Remove { path } => {
+                ActionRequest { path: bytes(path), locks: bytes(locks), ..ActionRequest::default() }
+            }
         };
         Self {
             run_time_ms: u64::try_from(action.run_time.as_millis()).unwrap_or(u64::MAX),
