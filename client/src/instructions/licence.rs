@@ -179,7 +179,7 @@ impl<A: Admission> Instructions<A> {
             return;
         }
         let (detail, lacks_only_a_crl) = match self.admission.licence(envelope, now.wall_ms) {
-            Ok(terms) => match self.backwards(terms.serial, digest) {
+            Ok(terms) => match self.backwards(terms.serial, envelope) {
                 Some(detail) => (detail, false),
                 None => return self.take_licence(digest, envelope, terms),
             },
@@ -194,12 +194,17 @@ impl<A: Admission> Instructions<A> {
     }
 
     /// Says why a licence that verifies is not taken all the same.
-    fn backwards(&self, serial: u64, digest: Digest) -> Option<String> {
+    fn backwards(&self, serial: u64, envelope: &[u8]) -> Option<String> {
         let highest = self.licence_serial;
-        if self.licence.as_ref().is_some_and(|held| held.serial == serial && held.digest != digest) {
-            // Two licences of one serial, and nothing says which is later: the Switch takes no second one, either.
+        if self
+            .licence
+            .as_ref()
+            .is_some_and(|held| held.serial == serial && !says_the_same(&held.envelope, envelope))
+        {
+            // Two licences of one serial, and nothing says which is later: the Switch takes no second one, either. One that was signed again
+            // is the same: by a certificate that was renewed, or with a timestamp.
             return Some(format!(
-                "it has serial {serial}, as the licence that this device holds, and other bytes; have one with a higher serial issued"
+                "it has serial {serial}, as the licence that this device holds, and says something else; have one with a higher serial issued"
             ));
         }
         (serial < highest).then(|| {
@@ -214,4 +219,10 @@ impl<A: Admission> Instructions<A> {
         self.licence = Some(HeldLicence { envelope: held, digest, serial, refresh_by_ms });
         self.effects.push_back(Effect::KeepLicence { envelope: envelope.to_vec(), serial });
     }
+}
+
+/// Whether the same bytes were signed in both.
+fn says_the_same(one: &[u8], other: &[u8]) -> bool {
+    let content = |of: &[u8]| envelope::inspect(of).map(|inspection| inspection.content);
+    one == other || matches!((content(one), content(other)), (Ok(one), Ok(other)) if one == other)
 }
