@@ -2,6 +2,7 @@
 use nix::libc;
 
 /// Calls that the C library does not name everywhere yet; from 424 on, numbers are the same on every architecture.
+pub(super) const QUOTACTL_FD: i64 = 443;
 pub(super) const FCHMODAT2: i64 = 452;
 pub(super) const SETXATTRAT: i64 = 463;
 pub(super) const REMOVEXATTRAT: i64 = 466;
@@ -11,6 +12,10 @@ pub(super) const FILE_SETATTR: i64 = 469;
 pub(super) const SETRLIMIT: i64 = 160;
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const SETRLIMIT: i64 = 164;
+#[cfg(target_arch = "x86_64")]
+const KEXEC_FILE_LOAD: i64 = 320;
+#[cfg(not(target_arch = "x86_64"))]
+const KEXEC_FILE_LOAD: i64 = 294;
 
 /// Calls that no query needs, on every architecture: new programs and processes, other processes, sockets, changes to
 /// files, mounts, the kernel's settings, other ways in than system calls.
@@ -84,6 +89,7 @@ pub(super) const REFUSED: &[i64] = &[
     libc::SYS_name_to_handle_at,
     libc::SYS_open_by_handle_at,
     libc::SYS_quotactl,
+    QUOTACTL_FD,
     libc::SYS_acct,
     libc::SYS_sync,
     libc::SYS_syncfs,
@@ -120,6 +126,7 @@ pub(super) const REFUSED: &[i64] = &[
     libc::SYS_finit_module,
     libc::SYS_delete_module,
     libc::SYS_kexec_load,
+    KEXEC_FILE_LOAD,
     libc::SYS_reboot,
     libc::SYS_swapon,
     libc::SYS_swapoff,
@@ -186,9 +193,23 @@ pub(super) const REFUSED_X86_64: &[i64] = &[
     libc::SYS_iopl,
     libc::SYS_ioperm,
     libc::SYS_modify_ldt,
-    libc::SYS_kexec_file_load,
     libc::SYS_inotify_init,
     libc::SYS_uselib,
     libc::SYS_ustat,
     libc::SYS_sysfs,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_that_do_the_same_are_refused_together() {
+        // The numbers of the kernel: asm-generic/unistd.h, and syscall_64.tbl of x86.
+        let kexec_file_load = if cfg!(target_arch = "x86_64") { 320 } else { 294 };
+
+        for (call, sibling) in [(libc::SYS_quotactl, 443), (libc::SYS_kexec_load, kexec_file_load)] {
+            assert!(REFUSED.contains(&call) && REFUSED.contains(&sibling), "{call}, {sibling}");
+        }
+    }
+}
