@@ -152,6 +152,11 @@ pub struct InstructionsConfig {
     /// (R6). Default 30 s.
     #[serde(with = "human::duration")]
     pub definition_timeout: Duration,
+    /// Bytes of rows that one answer may have here, 64 KiB to 16 MiB, whatever more its definition allows (`limits.bytes`); what is beyond is
+    /// left out, and told as truncated. An answer that is larger than a message is sent in parts, and waits for its end on the disk of
+    /// `data_dir`, without a name, for each instruction that runs. Default 16 MiB, the most that a definition may allow.
+    #[serde(with = "human::bytes")]
+    pub result_bytes_max: u64,
     /// How long an instruction is remembered after its window ended. Default 7 d.
     #[serde(with = "human::duration")]
     pub remember: Duration,
@@ -217,6 +222,12 @@ const TENANT_BYTES_MAX: usize = 64;
 /// Helper processes at once; each may take a processor and the memory of its rows.
 const PARALLEL_MAX: usize = 64;
 
+/// The least room for an answer: one value of the largest size.
+const RESULT_BYTES_LEAST: u64 = 64 << 10;
+
+/// The most that a definition may allow for an answer (`limits.bytes`).
+const RESULT_BYTES_MOST: u64 = 16 << 20;
+
 /// Instructions that wait in memory, each with two envelopes of at most 256 KiB.
 const QUEUED_MAX: usize = 4_096;
 
@@ -247,6 +258,12 @@ impl Validate for Config {
             if !(1..=max).contains(&got) {
                 refuse(key, format!("is {got}; wanted 1 to {max}"));
             }
+        }
+        let answer = self.instructions.result_bytes_max;
+        if !(RESULT_BYTES_LEAST..=RESULT_BYTES_MOST).contains(&answer) {
+            let wanted = [RESULT_BYTES_LEAST, RESULT_BYTES_MOST].map(human::bytes::format).join(" to ");
+            let problem = format!("is {}; wanted {wanted}", human::bytes::format(answer));
+            refuse("instructions.result_bytes_max", problem);
         }
         if self.resources.attempts == 0 {
             refuse("resources.attempts", "is 0; wanted at least 1".to_owned());
@@ -432,6 +449,7 @@ impl Default for InstructionsConfig {
             parallel: 4,
             queued: 256,
             definition_timeout: Duration::from_secs(30),
+            result_bytes_max: RESULT_BYTES_MOST,
             remember: Duration::from_secs(7 * 86_400),
         }
     }

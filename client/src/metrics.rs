@@ -14,6 +14,8 @@ pub(crate) const SESSIONS: &str = "muster_client_sessions_total";
 pub(crate) const CONNECT_FAILURES: &str = "muster_client_connect_failures_total";
 /// Instructions that were started.
 pub(crate) const INSTRUCTIONS_STARTED: &str = "muster_client_instructions_started_total";
+/// Results of which rows or values were left out, since a limit of their definition or of this device was reached.
+pub(crate) const RESULTS_TRUNCATED: &str = "muster_client_results_truncated_total";
 /// Stops that were taken: their instructions never start, or were ended.
 pub(crate) const STOPS: &str = "muster_client_stops_total";
 /// Orders that were refused, stops included.

@@ -14,7 +14,7 @@ use muster_proto::order::v1::Order;
 use muster_proto::session::v1::InclusionProof;
 
 use crate::audience::{AUTHENTICATED, AudienceError};
-use crate::definition::{Definition, Kind, Step};
+use crate::definition::{Bounds, Definition, Kind, Step};
 use crate::envelope::{self, Anchors, ContentType, EnvelopeError, Judged, Opened};
 use crate::licence::Licence;
 use crate::timestamp::TimestampError;
@@ -409,9 +409,13 @@ fn check_audience(
 }
 
 fn check_window(order: &Order, definition: &Definition) -> Result<(), RefusalReason> {
-    let most = definition.time_to_live().gather.max;
-    let most_ms = i64::try_from(most.as_millis()).unwrap_or(i64::MAX);
+    let Bounds { min: least, max: most, .. } = &definition.time_to_live().gather;
+    let [least_ms, most_ms] = [least, most].map(|bound| i64::try_from(bound.as_millis()).unwrap_or(i64::MAX));
     let window_ms = order.expires_at_ms.saturating_sub(order.not_before_ms);
+    // Orders begin before they are made, so that one of the least time is longer than it.
+    require(window_ms >= least_ms, Refusal::BadArgument, || {
+        format!("a window of {} s; its definition asks for {} s at least", window_ms / 1_000, least.as_secs())
+    })?;
     require(window_ms <= most_ms.saturating_add(WINDOW_SLACK_MS), Refusal::BadArgument, || {
         format!("a window of {} s; its definition allows {} s", window_ms / 1_000, most.as_secs())
     })

@@ -25,7 +25,8 @@ pub use check::check;
 pub use error::QueryError;
 pub use query::{
     Answer, Granted, HelperCommand, Query, QueryLimits, RUN_GRACE, SCRIPT_BYTES_MAX, SQL_BYTES_MAX,
-    SandboxProfile, VALUE_BYTES_MAX, Work, arrange_groups, run, run_action, run_script, run_until,
+    SandboxProfile, Summary, TakeRows, VALUE_BYTES_MAX, Work, arrange_groups, run, run_action, run_script,
+    run_until,
 };
 pub use schema::{ColumnSchema, Search, TableSchema, schema};
 pub use script::{Content, Given, Reach, RowColumn, RowKind, Script, ScriptText};

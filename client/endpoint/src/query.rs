@@ -113,6 +113,38 @@ pub struct HelperCommand {
     pub locks: PathBuf,
 }
 
+/// Takes the rows of an answer while they come, so that nobody has to hold all of them.
+pub trait TakeRows: Send {
+    /// Takes the next rows; the helper waits as long as this does.
+    fn take(&mut self, rows: Vec<Vec<SqlValue>>) -> impl Future<Output = ()> + Send;
+}
+
+impl TakeRows for Vec<Vec<SqlValue>> {
+    async fn take(&mut self, rows: Vec<Vec<SqlValue>>) {
+        self.extend(rows);
+    }
+}
+
+/// Without a taker nobody wants the rows.
+impl<T: TakeRows> TakeRows for Option<T> {
+    async fn take(&mut self, rows: Vec<Vec<SqlValue>>) {
+        if let Some(taker) = self {
+            taker.take(rows).await;
+        }
+    }
+}
+
+/// What is told beside the rows of one query, behind the last of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// The columns, in order.
+    pub columns: Vec<Column>,
+    /// Rows or values were dropped or cut to meet a limit.
+    pub truncated: bool,
+    /// The sandbox layers that weren't applied, each as `layer: reason`.
+    pub sandbox_missing: Vec<String>,
+}
+
 /// The rows of one query.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {

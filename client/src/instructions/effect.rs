@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use muster_endpoint::SandboxProfile;
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::session::v1::Result as InstructionResult;
 
 use super::{Plan, Refused, WaitNotice};
-use crate::store::{Entry, StopEntry};
+use crate::store::{Entry, Parts, StopEntry};
 
 /// What the shell does next. It may not do the following one before this one is done.
 #[derive(Debug)]
@@ -35,8 +36,9 @@ pub(crate) enum Effect {
     /// Put the wait for a certificate on disk, and what is to be known of it into the outbox; `stored: None`: nothing waits.
     RecordWait { stored: Option<Vec<u8>>, notice: Option<WaitNotice> },
     /// Put the start on disk, and answer with [`super::Instructions::handle_start_recorded`] once what came meanwhile was told; if it may not
-    /// start, with [`super::Instructions::handle_forbidden`].
-    RecordStart { instruction: InstructionId, at_ms: i64 },
+    /// start, with [`super::Instructions::handle_forbidden`], and if its sandbox cannot be had here, with
+    /// [`super::Instructions::handle_unconfined`].
+    RecordStart { instruction: InstructionId, at_ms: i64, sandbox: SandboxProfile },
     /// Run it, and answer with [`super::Instructions::handle_finished`].
     Run { instruction: InstructionId, plan: Box<Plan>, resources: Vec<(String, PathBuf)> },
     /// Put a stop on disk, and with it the answer, unless the instruction has started.
@@ -45,8 +47,8 @@ pub(crate) enum Effect {
     EndRun { instruction: InstructionId },
     /// Report a stop that is not believed.
     ReportStop { digest: Digest, instruction: InstructionId, refused: Refused },
-    /// Put the result into the outbox and the end into the journal.
-    RecordResult { result: Box<InstructionResult> },
+    /// Put the result into the outbox, with its rows where they are parts, and the end into the journal.
+    RecordResult { result: Box<InstructionResult>, parts: Option<Parts> },
     /// Put the answer to an order that is not taken on into the outbox, unless the same order was answered before.
     RecordRefusal { order_digest: Digest, entry: Option<Box<Entry>>, result: Box<InstructionResult> },
     /// Report an order whose instruction is unknown, since it cannot be read.
@@ -57,7 +59,7 @@ impl Effect {
     /// Says what is lost if a client stops before it could write this; `None` where nothing is.
     pub(crate) fn loss(&self) -> Option<String> {
         match self {
-            Self::RecordResult { result } => Some(format!(
+            Self::RecordResult { result, .. } => Some(format!(
                 "the result of instruction {}, which is answered as interrupted at the next start",
                 named(&result.instruction)
             )),

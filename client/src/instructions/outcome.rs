@@ -1,22 +1,18 @@
 //! Terminal results, built within the bounds of the wire.
 
-use muster_endpoint::{Answer, QueryError, SqlValue};
-use muster_proto::common::v1::{Column, ColumnType, Refusal, Row, TargetState, Value, value::Kind};
+use muster_endpoint::QueryError;
+use muster_proto::common::v1::{Refusal, TargetState};
 use muster_proto::frame::{self, FrameError};
 use muster_proto::ids::InstructionId;
-use muster_proto::limits::{
-    DETAIL_BYTES_MAX, NAME_BYTES_MAX, RESULT_BYTES_MAX, SANDBOX_MISSING_MAX, VALUE_BYTES_MAX,
-};
+use muster_proto::limits::{DETAIL_BYTES_MAX, NAME_BYTES_MAX, SANDBOX_MISSING_MAX};
 use muster_proto::session::v1::frame::Body;
 use muster_proto::session::v1::{Frame, Result as InstructionResult};
 use muster_signing::policy::NotGranted;
-use prost::Message;
 
+use super::rows::{Collected, RowsProblem};
 use super::run::{Place, StepError};
-use super::{Plan, Refused, typed};
-
-/// Room in a result for what is written after its rows were measured: the sequence, and the tags of the row list.
-const MARGIN_BYTES: usize = 64;
+use super::{Plan, Refused};
+use crate::store::Parts;
 
 /// The client would not run it. A window that has ended has a state of its own.
 pub(super) fn refused(instruction: InstructionId, refused: &Refused, now_ms: i64) -> InstructionResult {
@@ -71,58 +67,75 @@ pub(super) fn failed(
     ended(instruction, TargetState::Failed, detail, started_at_ms, now_ms)
 }
 
-/// It ran.
+/// It ran. Beside the result come its rows where they are parts; the result is then what every part says.
 pub(super) fn finished(
     instruction: InstructionId,
     plan: &Plan,
-    answer: Result<Answer, StepError>,
+    answer: Result<Collected, StepError>,
     started_at_ms: i64,
     now_ms: i64,
-) -> InstructionResult {
-    let mut answer = match answer {
+) -> (InstructionResult, Option<Parts>) {
+    let answer = match answer {
         Ok(answer) => answer,
-        Err(StepError::Query { cause: QueryError::NotGranted { table }, .. }) => {
-            return refused(instruction, &withheld(plan, table), now_ms);
-        }
-        Err(StepError::Resource(detail)) => {
-            let refusal = Refused::new(Refusal::Resource, detail.to_string());
-            return refused(instruction, &refusal, now_ms);
-        }
-        Err(
-            error @ (StepError::RunTime { .. }
-            | StepError::NotBegun { .. }
-            | StepError::ChangedWhileRun(_)
-            | StepError::ChangedWhileDone { .. }
-            | StepError::Stopped
-            | StepError::Query { .. }),
-        ) => {
-            return failed(instruction, &error.to_string(), started_at_ms, now_ms);
-        }
+        Err(error) => return (unanswered(instruction, plan, &error, started_at_ms, now_ms), None),
     };
-    let names: Vec<&str> = answer.columns.iter().map(|column| column.name.as_str()).collect();
+    let failed = |detail: String| (failed(instruction, &detail, started_at_ms, now_ms), None);
     if let Some(declared) = &plan.columns {
+        let names: Vec<&str> = answer.columns.iter().map(|column| column.name.as_str()).collect();
         let wanted: Vec<&str> = declared.iter().map(|column| column.name.as_str()).collect();
         if names != wanted {
-            let detail = format!("the query gave the columns {names:?}, its definition declares {wanted:?}");
-            return failed(instruction, &detail, started_at_ms, now_ms);
+            return failed(format!(
+                "the query gave the columns {names:?}, its definition declares {wanted:?}"
+            ));
         }
-        if let Err(error) = typed::check(declared, &mut answer.rows) {
+    }
+    match answer.problem {
+        None => {}
+        Some(problem @ RowsProblem::Mistyped(_)) => {
             let place = Place { step: plan.steps.len(), of: plan.steps.len() };
-            return failed(instruction, &format!("{place}{error}"), started_at_ms, now_ms);
+            return failed(format!("{place}{problem}"));
         }
+        Some(problem @ RowsProblem::Unkept(_)) => return failed(problem.to_string()),
     }
     let mut result = ended(instruction, TargetState::Answered, "", started_at_ms, now_ms);
     result.truncated = answer.truncated;
     // What is told beside the rows must never be what keeps them back.
     let missing = answer.sandbox_missing.iter().take(SANDBOX_MISSING_MAX);
     result.sandbox_missing = missing.map(|layer| cut(layer, NAME_BYTES_MAX)).collect();
-    result.columns = names.iter().enumerate().map(|(at, name)| column(plan, &answer, at, name)).collect();
-    add_rows(&mut result, plan, answer.rows);
+    result.columns = answer.columns;
+    result.rows = answer.rows;
     match carried(result) {
-        Ok(result) => result,
-        Err(error) => {
-            failed(instruction, &format!("its result cannot be sent: {error}"), started_at_ms, now_ms)
+        Ok(result) => (result, answer.parts),
+        Err(error) => failed(format!("its result cannot be sent: {error}")),
+    }
+}
+
+/// It could not run, or its steps gave no answer.
+fn unanswered(
+    instruction: InstructionId,
+    plan: &Plan,
+    error: &StepError,
+    started_at_ms: i64,
+    now_ms: i64,
+) -> InstructionResult {
+    match error {
+        StepError::Query { cause: QueryError::NotGranted { table }, .. } => {
+            refused(instruction, &withheld(plan, table.clone()), now_ms)
         }
+        StepError::Resource(detail) => {
+            refused(instruction, &Refused::new(Refusal::Resource, detail.to_string()), now_ms)
+        }
+        // Of the first step, nothing was begun; behind it, something was done.
+        StepError::Query {
+            place: Place { step: 1, .. },
+            cause: cause @ (QueryError::Sandbox { .. } | QueryError::Unconfined { .. }),
+        } => refused(instruction, &Refused::new(Refusal::Unsupported, cause.to_string()), now_ms),
+        StepError::RunTime { .. }
+        | StepError::NotBegun { .. }
+        | StepError::ChangedWhileRun(_)
+        | StepError::ChangedWhileDone { .. }
+        | StepError::Stopped
+        | StepError::Query { .. } => failed(instruction, &error.to_string(), started_at_ms, now_ms),
     }
 }
 
@@ -147,69 +160,6 @@ fn carried(mut result: InstructionResult) -> Result<InstructionResult, FrameErro
     Ok(InstructionResult::default())
 }
 
-fn column(plan: &Plan, answer: &Answer, at: usize, name: &str) -> Column {
-    let declared = plan.columns.as_ref().and_then(|columns| columns.get(at)).map(|column| column.kind);
-    let kind = declared.unwrap_or_else(|| guessed_type(answer, at));
-    Column { name: name.to_owned(), r#type: kind.into() }
-}
-
-/// The type of a column whose definition declares none: that of its values, if they agree.
-fn guessed_type(answer: &Answer, at: usize) -> ColumnType {
-    let mut kinds = answer.rows.iter().filter_map(|row| match row.get(at)? {
-        SqlValue::Null => None,
-        SqlValue::Integer(_) => Some(ColumnType::Integer),
-        SqlValue::Real(_) => Some(ColumnType::Real),
-        SqlValue::Text(_) => Some(ColumnType::Text),
-        SqlValue::Blob(_) => Some(ColumnType::Blob),
-    });
-    let first = kinds.next().unwrap_or(ColumnType::Unspecified);
-    if kinds.all(|kind| kind == first) { first } else { ColumnType::Unspecified }
-}
-
-/// Adds rows while they fit. What is left out or cut is told by `truncated`.
-fn add_rows(result: &mut InstructionResult, plan: &Plan, rows: Vec<Vec<SqlValue>>) {
-    let mut bytes = result.encoded_len() + MARGIN_BYTES;
-    for row in rows {
-        let mut values = Vec::with_capacity(row.len());
-        for (at, value) in row.into_iter().enumerate() {
-            let declared = plan.columns.as_ref().and_then(|columns| columns.get(at)?.max_length);
-            let length_max = declared.unwrap_or(VALUE_BYTES_MAX).min(VALUE_BYTES_MAX);
-            let (value, fits) = wire_value(value, length_max);
-            result.truncated |= !fits;
-            values.push(value);
-        }
-        let row = Row { values };
-        let length = row.encoded_len();
-        bytes += 1 + prost::length_delimiter_len(length) + length;
-        if bytes > RESULT_BYTES_MAX {
-            result.truncated = true;
-            return;
-        }
-        result.rows.push(row);
-    }
-}
-
-/// Returns a value for the wire, and whether it is whole.
-fn wire_value(value: SqlValue, length_max: usize) -> (Value, bool) {
-    let (kind, fits) = match value {
-        SqlValue::Null => (None, true),
-        SqlValue::Integer(number) => (Some(Kind::Integer(number)), true),
-        // NaN does not exist in SQL; as a precaution it is NULL.
-        SqlValue::Real(number) if number.is_nan() => (None, true),
-        SqlValue::Real(number) => (Some(Kind::Real(number)), true),
-        SqlValue::Text(text) => {
-            let fits = text.len() <= length_max;
-            (Some(Kind::Text(if fits { text } else { cut(&text, length_max) })), fits)
-        }
-        SqlValue::Blob(mut bytes) => {
-            let fits = bytes.len() <= length_max;
-            bytes.truncate(length_max);
-            (Some(Kind::Blob(bytes)), fits)
-        }
-    };
-    (Value { kind }, fits)
-}
-
 fn ended(
     instruction: InstructionId,
     state: TargetState,
@@ -229,7 +179,7 @@ fn ended(
 }
 
 /// Cuts text at the end of a character.
-fn cut(text: &str, bytes_max: usize) -> String {
+pub(super) fn cut(text: &str, bytes_max: usize) -> String {
     let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {
         end -= 1;

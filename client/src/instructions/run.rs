@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_endpoint::{
-    Action, Answer, Content, Deed, Given, Granted, HelperCommand, Query, QueryError, QueryLimits, Reach,
-    RowColumn, RowKind, Script, ScriptText, SqlValue, Work, run_until,
+    Action, Content, Deed, Given, Granted, HelperCommand, Query, QueryError, QueryLimits, Reach, RowColumn,
+    RowKind, Script, ScriptText, SqlValue, Summary, Work, run_until,
 };
 use muster_proto::common::v1::ColumnType;
 use muster_signing::definition;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Plan;
 use super::admission::{PlanAction, PlanColumn, PlanStep};
+use super::rows::{Collected, Collecting, Room};
 use crate::content::{self as cache, ContentError};
 
 /// Why the steps gave no answer.
@@ -95,7 +96,8 @@ impl Unconfirmed {
     }
 }
 
-/// Runs every step within the time of all, until one fails or `stop` comes, which is waited for; the last one's rows are the answer. Resources are
+/// Runs every step within the time of all, until one fails or `stop` comes, which is waited for; the last one's rows are the answer, as far as they
+/// have room here. Resources are
 /// looked at once more right before the first step, which may have waited for hours. A step that is told the path of one has it looked at before and
 /// behind it, too: what was read of another file is no answer. What verifies its resource while it copies it is told no path, and what it did is done,
 /// whatever becomes of the file.
@@ -104,14 +106,15 @@ pub(super) async fn run_steps(
     cache: &cache::Content,
     plan: &Plan,
     resources: &[(String, PathBuf)],
+    room: &Room,
     stop: &CancellationToken,
-) -> Result<Answer, StepError> {
+) -> Result<Collected, StepError> {
     let looking = Looking { cache, plan, resources, stop };
     let mut known: Vec<&str> = plan.resources.iter().map(|resource| resource.name.as_str()).collect();
     looking.confirm(&known).await?.map_err(StepError::Resource)?;
     let deadline = Instant::now() + plan.run_time;
-    let mut answer =
-        Answer { columns: Vec::new(), rows: Vec::new(), truncated: false, sandbox_missing: Vec::new() };
+    let mut collected = Collected::default();
+    let mut missing: Vec<String> = Vec::new();
     for (at, step) in plan.steps.iter().enumerate() {
         let place = Place { step: at + 1, of: plan.steps.len() };
         let late = || StepError::RunTime { place, limit: plan.run_time };
@@ -122,14 +125,16 @@ pub(super) async fn run_steps(
         let told = told(plan, step);
         let unknown: Vec<&str> = told.iter().copied().filter(|name| !known.contains(name)).collect();
         looking.confirm(&unknown).await?.map_err(|cause| StepError::NotBegun { place, cause })?;
-        let limits = QueryLimits { run_time: left, rows: plan.rows, bytes: plan.bytes };
+        let limits = QueryLimits { run_time: left, rows: plan.rows, bytes: plan.bytes.min(room.bytes_max) };
+        // Nobody wants the rows of the steps before the last one.
+        let mut rows = (at + 1 == plan.steps.len()).then(|| Collecting::new(plan, room));
         let work = match step {
             PlanStep::Query(sql) => Ok(Work::Query(query(plan, at, sql, resources, limits))),
             PlanStep::Script(signed) => script(plan, at, signed, resources, limits).map(Work::Script),
             PlanStep::Action(signed) => action(plan, signed, resources, left).map(Work::Action),
         };
         let given = match work {
-            Ok(work) => run_until(helper, work, stop.cancelled()).await,
+            Ok(work) => run_until(helper, work, &mut rows, stop.cancelled()).await,
             Err(error) => Err(error),
         };
         let given = given.map_err(|cause| match cause {
@@ -147,18 +152,16 @@ pub(super) async fn run_steps(
         })?;
         judge(place, plan, step, looking.confirm(&told).await?)?;
         known = told;
-        let mut missing = answer.sandbox_missing;
-        missing.extend(
-            given
-                .sandbox_missing
-                .iter()
-                .filter(|layer| !missing.contains(layer))
-                .cloned()
-                .collect::<Vec<_>>(),
-        );
-        answer = Answer { sandbox_missing: missing, ..given };
+        for layer in &given.sandbox_missing {
+            if !missing.contains(layer) {
+                missing.push(layer.clone());
+            }
+        }
+        if let Some(rows) = rows {
+            collected = rows.finish(Summary { sandbox_missing: missing.clone(), ..given }).await;
+        }
     }
-    Ok(answer)
+    Ok(collected)
 }
 
 /// What is looked at between steps.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use muster_endpoint::HelperCommand;
+use muster_endpoint::{HelperCommand, SandboxProfile};
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::numbers::Standing;
@@ -14,6 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::confinement::Confinement;
+use super::rows::Room;
 use super::run::{StepError, run_steps};
 use super::work::{Done, Work, fetch};
 use super::{Admission, Effect, Instructions, LicenceAlarm, Plan, Refused, WaitNotice, outcome};
@@ -115,6 +117,10 @@ pub(crate) struct Shell<A> {
     pub(crate) certificate: CertificateWatch,
     /// What runs SQL.
     pub(crate) helper: HelperCommand,
+    /// Whether a whole sandbox is to be had.
+    pub(crate) confinement: Confinement,
+    /// How much an answer may have.
+    pub(crate) room: Room,
     /// Rises when the CRLs change.
     pub(crate) lists: watch::Receiver<u64>,
     /// From the session.
@@ -285,13 +291,8 @@ impl<A: Admission> Shell<A> {
                 })
                 .await?;
             }
-            Effect::RecordStart { instruction, at_ms } => {
-                if self.durable(move |tables| tables.record_start(instruction, at_ms)).await? {
-                    self.recorded.push_back(instruction);
-                } else {
-                    tracing::warn!(%instruction, "it has started or ended before; it is not run");
-                    self.machine.handle_forbidden(instruction, clock::now());
-                }
+            Effect::RecordStart { instruction, at_ms, sandbox } => {
+                self.record_start(instruction, at_ms, sandbox).await?;
             }
             Effect::Fetch { instruction, plan, expires_at_ms } => {
                 self.fetch(instruction, *plan, expires_at_ms);
@@ -308,8 +309,12 @@ impl<A: Admission> Shell<A> {
             Effect::ReportStop { digest, instruction, refused } => {
                 self.report_stop(digest, instruction, &refused, now_ms).await?;
             }
-            Effect::RecordResult { result } => {
-                self.durable(move |tables| tables.record_result((*result).clone(), now_ms).map(drop)).await?;
+            Effect::RecordResult { result, parts } => {
+                metrics::counter!(crate::metrics::RESULTS_TRUNCATED).increment(u64::from(result.truncated));
+                self.durable(move |tables| {
+                    tables.record_answer((*result).clone(), parts.as_ref(), now_ms).map(drop)
+                })
+                .await?;
             }
             Effect::RecordRefusal { order_digest, entry, result } => {
                 self.record_refusal(order_digest, entry, *result, now_ms).await?;
@@ -317,6 +322,24 @@ impl<A: Admission> Shell<A> {
             Effect::ReportUnreadable { order_digest, refused } => {
                 self.report_unreadable(order_digest, &refused, now_ms).await?;
             }
+        }
+        Ok(())
+    }
+
+    async fn record_start(
+        &mut self,
+        instruction: InstructionId,
+        at_ms: i64,
+        sandbox: SandboxProfile,
+    ) -> Result<(), StoreError> {
+        if let Some(why) = self.confinement.refuses(&self.helper, sandbox, &self.stop).await {
+            tracing::warn!(%instruction, %why, "it is not run");
+            self.machine.handle_unconfined(instruction, &why, clock::now());
+        } else if self.durable(move |tables| tables.record_start(instruction, at_ms)).await? {
+            self.recorded.push_back(instruction);
+        } else {
+            tracing::warn!(%instruction, "it has started or ended before; it is not run");
+            self.machine.handle_forbidden(instruction, clock::now());
         }
         Ok(())
     }
@@ -478,11 +501,11 @@ impl<A: Admission> Shell<A> {
     fn start(&mut self, instruction: InstructionId, plan: Plan, resources: Vec<(String, PathBuf)>) {
         tracing::info!(%instruction, definition = plan.name, version = %plan.version, "instruction started");
         metrics::counter!(crate::metrics::INSTRUCTIONS_STARTED).increment(1);
-        let (helper, content) = (self.helper.clone(), self.content.clone());
+        let (helper, content, room) = (self.helper.clone(), self.content.clone(), self.room.clone());
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let task = async move {
-            match run_steps(&helper, &content, &plan, &resources, &stopped).await {
+            match run_steps(&helper, &content, &plan, &resources, &room, &stopped).await {
                 Err(StepError::Stopped) => Done::Ended(instruction),
                 ran => Done::Ran(instruction, ran),
             }

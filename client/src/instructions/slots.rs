@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use muster_endpoint::Answer;
+use muster_endpoint::QueryError;
 use muster_proto::common::v1::{Refusal, TargetState};
 use muster_proto::ids::InstructionId;
 use muster_proto::session::v1::Result as InstructionResult;
 
+use super::rows::Collected;
 use super::run::StepError;
 use super::{Admission, Effect, FetchFailure, Instructions, Now, Opened, Plan, Refused, outcome, stops};
 use crate::store::Entry;
@@ -112,18 +113,32 @@ impl<A: Admission> Instructions<A> {
     pub(crate) fn handle_finished(
         &mut self,
         instruction: InstructionId,
-        answer: Result<Answer, StepError>,
+        answer: Result<Collected, StepError>,
         now: Now,
     ) {
         let Some(started) = self.running.remove(&instruction) else { return };
-        let result = outcome::finished(instruction, &started.plan, answer, started.at_ms, now.wall_ms);
-        self.end(result);
+        let (result, parts) =
+            outcome::finished(instruction, &started.plan, answer, started.at_ms, now.wall_ms);
+        self.effects.push_back(Effect::RecordResult { result: Box::new(result), parts });
         self.advance(now);
     }
 
     /// The journal says that it has started or ended before: it does not run.
     pub(crate) fn handle_forbidden(&mut self, instruction: InstructionId, now: Now) {
         self.running.remove(&instruction);
+        self.advance(now);
+    }
+
+    /// Its sandbox cannot be had here, as was seen before its start was put on disk.
+    pub(crate) fn handle_unconfined(&mut self, instruction: InstructionId, why: &QueryError, now: Now) {
+        let Some(started) = self.running.remove(&instruction) else { return };
+        self.end(match started.stopped {
+            Some(by) => outcome::cancelled(instruction, &by, 0, now.wall_ms),
+            None => {
+                let refused = Refused::new(Refusal::Unsupported, why.to_string());
+                outcome::refused(instruction, &refused, now.wall_ms)
+            }
+        });
         self.advance(now);
     }
 
@@ -292,13 +307,13 @@ impl<A: Admission> Instructions<A> {
 
     /// Takes a slot, and has the mark put on disk before anything runs.
     fn start(&mut self, plan: Plan, waiting: Waiting, now: Now) {
-        let (instruction, at_ms) = (waiting.entry.instruction, now.wall_ms);
-        self.effects.push_back(Effect::RecordStart { instruction, at_ms });
+        let (instruction, at_ms, sandbox) = (waiting.entry.instruction, now.wall_ms, plan.sandbox);
+        self.effects.push_back(Effect::RecordStart { instruction, at_ms, sandbox });
         self.running.insert(instruction, Started { at_ms, plan, stopped: None, recording: Some(waiting) });
     }
 
     pub(super) fn end(&mut self, result: InstructionResult) {
-        self.effects.push_back(Effect::RecordResult { result: Box::new(result) });
+        self.effects.push_back(Effect::RecordResult { result: Box::new(result), parts: None });
     }
 }
 

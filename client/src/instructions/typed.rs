@@ -20,7 +20,7 @@ const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 #[error(
     "row {row}, column {column:?}: found {found}, wanted {wanted}; cast it in the query, or declare the type that it has"
 )]
-pub(super) struct Mistyped {
+pub(crate) struct Mistyped {
     /// From 1.
     row: usize,
     column: String,
@@ -28,17 +28,15 @@ pub(super) struct Mistyped {
     wanted: &'static str,
 }
 
-/// Takes every value as its column says.
-pub(super) fn check(columns: &[PlanColumn], rows: &mut [Vec<SqlValue>]) -> Result<(), Mistyped> {
-    for (at, row) in rows.iter_mut().enumerate() {
-        for (column, value) in columns.iter().zip(row) {
-            take(column.kind, value).map_err(|wanted| Mistyped {
-                row: at + 1,
-                column: column.name.clone(),
-                found: shown(value),
-                wanted,
-            })?;
-        }
+/// Takes every value of a row as its column says; so many rows came before it.
+pub(super) fn check(columns: &[PlanColumn], before: usize, row: &mut [SqlValue]) -> Result<(), Mistyped> {
+    for (column, value) in columns.iter().zip(row) {
+        take(column.kind, value).map_err(|wanted| Mistyped {
+            row: before + 1,
+            column: column.name.clone(),
+            found: shown(value),
+            wanted,
+        })?;
     }
     Ok(())
 }
@@ -112,9 +110,10 @@ mod tests {
 
     fn taken_as(kind: ColumnType, value: SqlValue) -> Result<SqlValue, String> {
         let column = PlanColumn { name: "c".to_owned(), kind, max_length: None };
-        let mut rows = [vec![value]];
-        check(&[column], &mut rows).map_err(|error| error.to_string())?;
-        Ok(rows[0].remove(0))
+        let mut row = [value];
+        check(&[column], 0, &mut row).map_err(|error| error.to_string())?;
+        let [value] = row;
+        Ok(value)
     }
 
     #[test]
@@ -156,10 +155,9 @@ mod tests {
     fn what_is_wrong_is_told_with_row_column_what_was_found_and_what_was_wanted() {
         let column = |name: &str, kind| PlanColumn { name: name.to_owned(), kind, max_length: None };
         let columns = [column("a", ColumnType::Text), column("b", ColumnType::Integer)];
-        let row = |b: SqlValue| vec![SqlValue::Null, b];
         let long = SqlValue::Text(format!("\u{1b}[2J{}", "x".repeat(1_000)));
 
-        let error = check(&columns, &mut [row(SqlValue::Integer(1)), row(long)]).unwrap_err().to_string();
+        let error = check(&columns, 1, &mut [SqlValue::Null, long]).unwrap_err().to_string();
 
         for wanted in
             ["row 2", "column \"b\"", "the text \"\\u{1b}[2Jxxx", "x\"…", "wanted an integer of 64 bits"]

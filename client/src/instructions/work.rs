@@ -5,12 +5,12 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use muster_endpoint::Answer;
 use muster_proto::ids::InstructionId;
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::rows::Collected;
 use super::run::StepError;
 use super::{Plan, RefreshJob};
 use crate::content::Content;
@@ -21,7 +21,7 @@ pub(crate) enum Done {
     /// The resources, by parameter name.
     Fetched(InstructionId, Result<Vec<(String, PathBuf)>, FetchFailure>),
     /// The rows of the last step.
-    Ran(InstructionId, Result<Answer, StepError>),
+    Ran(InstructionId, Result<Collected, StepError>),
     /// The task of an instruction panicked.
     Broke(InstructionId, String),
     /// What ran of an instruction was ended, with its helper.

@@ -31,7 +31,7 @@ use crate::content::Content;
 use crate::https::{Background, CertificateWatch, Https};
 use crate::identity::{Identity, Known, Teller};
 use crate::instructions::shell::{Outbound, Shell, Workload};
-use crate::instructions::{LicenceAlarm, SignedAdmission, Work};
+use crate::instructions::{Confinement, LicenceAlarm, Room, SignedAdmission, Work};
 use crate::policy::{
     self, Followed, Follower, Following, Heard, Keeper, Memory, Offers, PolicyFile, PolicyStatus, Watching,
 };
@@ -171,6 +171,11 @@ impl Prepared {
             content: self.content.clone(),
             certificate: CertificateWatch::new(Background::of(&self.background)),
             helper: self.helper.clone(),
+            confinement: Confinement::default(),
+            room: Room {
+                bytes_max: u32::try_from(config.instructions.result_bytes_max).unwrap_or(u32::MAX),
+                folder: config.data_dir.clone(),
+            },
             lists: self.admission.trust().lists(),
             inbox,
             session: outbound_sender.clone(),

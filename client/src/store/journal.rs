@@ -9,6 +9,7 @@ use prost::Message;
 use rusqlite::{OptionalExtension, params};
 
 use super::outbox::interrupted;
+use super::parts::Parts;
 use super::stopped;
 use super::tables::{Tables, checksum};
 
@@ -136,6 +137,16 @@ impl Tables {
         result: InstructionResult,
         now_ms: i64,
     ) -> rusqlite::Result<Option<u64>> {
+        self.record_answer(result, None, now_ms)
+    }
+
+    /// As [`Self::record_result`]; with `parts`, which have its rows, the result is put there as so many records.
+    pub(crate) fn record_answer(
+        &mut self,
+        result: InstructionResult,
+        parts: Option<&Parts>,
+        now_ms: i64,
+    ) -> rusqlite::Result<Option<u64>> {
         if let Ok(instruction) = InstructionId::try_from(result.instruction.as_slice())
             && let Some(mut row) = self.row(instruction)?
         {
@@ -146,7 +157,10 @@ impl Tables {
             row.delivery = Vec::new();
             self.put(&row)?;
         }
-        self.append_result(result, now_ms).map(Some)
+        match parts {
+            Some(parts) => self.append_parts(result, parts, now_ms).map(Some),
+            None => self.append_result(result, now_ms).map(Some),
+        }
     }
 
     /// Answers an order that was never taken on: the order's digest is remembered, and `None` says that it was

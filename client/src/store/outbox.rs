@@ -10,6 +10,7 @@ use prost::Message;
 use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::gap::Gap;
+use super::parts::without_rows;
 use super::tables::{Tables, checksum};
 use crate::value;
 
@@ -101,21 +102,27 @@ impl Tables {
         mut result: InstructionResult,
         now_ms: i64,
     ) -> rusqlite::Result<u64> {
-        let room = self.limits.results_bytes_max.saturating_sub(self.outbox.counts.results_bytes);
-        if result.encoded_len() as u64 > room && !result.rows.is_empty() {
-            result.rows = Vec::new();
-            result.columns = Vec::new();
-            result.truncated = true;
-            result.state = TargetState::Failed.into();
-            result.detail = format!(
-                "it ran, but the outbox of this device is full ({} bytes of results wait); its rows were left out",
-                self.outbox.counts.results_bytes
-            );
+        if result.encoded_len() as u64 > self.results_room() && !result.rows.is_empty() {
+            result = self.without_room(result);
         }
         let sequence = self.take_sequence()?;
         result.sequence = sequence;
         self.insert(sequence, QueueLane::Results, &result.instruction, now_ms, &result.encode_to_vec())?;
         Ok(sequence)
+    }
+
+    /// Returns how many bytes of results may still be added.
+    pub(super) fn results_room(&self) -> u64 {
+        self.limits.results_bytes_max.saturating_sub(self.outbox.counts.results_bytes)
+    }
+
+    /// Makes the answer of what ran and whose rows have no room.
+    pub(super) fn without_room(&self, result: InstructionResult) -> InstructionResult {
+        let waits = self.outbox.counts.results_bytes;
+        let detail = format!(
+            "it ran, but the outbox of this device is full ({waits} bytes of results wait); its rows were left out"
+        );
+        without_rows(result, detail)
     }
 
     /// Returns what waits in a lane behind `after`, oldest first: at least one record if there is one, else as many as
@@ -238,13 +245,14 @@ impl Tables {
         else {
             return Ok(());
         };
-        let instruction = InstructionResult::decode(&queued.record[..]).map(|result| result.instruction);
+        let refused = InstructionResult::decode(&queued.record[..]).unwrap_or_default();
         self.acked(QueueLane::Results, &[SequenceRange { first: sequence, last: sequence }])?;
-        let Ok(Ok(instruction)) = instruction.map(|bytes| InstructionId::try_from(bytes.as_slice())) else {
+        let Ok(instruction) = InstructionId::try_from(&refused.instruction[..]) else {
             return Ok(());
         };
         let mut result = interrupted(instruction, detail, 0, now_ms);
         result.state = TargetState::Failed.into();
+        result.part = refused.part;
         self.append_result(result, now_ms)?;
         Ok(())
     }
@@ -294,7 +302,7 @@ impl Tables {
         Ok(sequence)
     }
 
-    fn insert(
+    pub(super) fn insert(
         &mut self,
         sequence: u64,
         lane: QueueLane,
@@ -374,7 +382,7 @@ impl Tables {
         self.count_outbox()
     }
 
-    fn take_sequence(&mut self) -> rusqlite::Result<u64> {
+    pub(super) fn take_sequence(&mut self) -> rusqlite::Result<u64> {
         let sequence = self.outbox.numbers.take(self.outbox.link);
         self.store_name()?;
         Ok(sequence)
@@ -411,7 +419,9 @@ impl Tables {
         self.count_outbox()?;
         if let Ok(instruction) = InstructionId::try_from(record.instruction.as_slice()) {
             let detail = "it ran, but its result was damaged on this device's disk";
-            self.append_result(interrupted(instruction, detail, 0, now_ms), now_ms)?;
+            let part = self.part_of(instruction, record.sequence, &record.record)?;
+            let result = InstructionResult { part, ..interrupted(instruction, detail, 0, now_ms) };
+            self.append_result(result, now_ms)?;
         }
         Ok(())
     }

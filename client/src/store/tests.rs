@@ -1,5 +1,6 @@
 mod damaged;
 mod forgotten;
+mod parts;
 mod policies;
 mod stopped;
 mod undecoded;

@@ -196,7 +196,7 @@ pub(crate) async fn watch(
                     progress(&instruction);
                     let complete = instruction.complete;
                     outcome.instruction = instruction;
-                    if complete && outcome.results.len() >= results_expected(&outcome.instruction) {
+                    if complete && outcome.is_whole() {
                         return Ok(());
                     }
                 }
@@ -220,7 +220,7 @@ pub(crate) async fn watch(
     Ok(outcome)
 }
 
-/// Every state that ends with a result of the device's own; parts beyond the first only add to it.
+/// Every state that ends with a result of the device's own, of which one part is the last.
 fn results_expected(instruction: &Instruction) -> usize {
     let own = [TargetState::Answered, TargetState::Failed, TargetState::Refused, TargetState::Interrupted];
     let count: u64 =
@@ -229,6 +229,11 @@ fn results_expected(instruction: &Instruction) -> usize {
 }
 
 impl Outcome {
+    /// Whether the last part of every result has come. A result's other parts came before it, and those of one device say nothing of another's.
+    fn is_whole(&self) -> bool {
+        self.results.iter().filter(|result| result.last).count() >= results_expected(&self.instruction)
+    }
+
     /// Counts by the state's name, in the order in which a target passes through them.
     pub(crate) fn states(&self) -> BTreeMap<&'static str, u64> {
         self.instruction.states.iter().map(|count| (count.state().name(), count.count)).collect()
@@ -322,6 +327,7 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use muster_proto::common::v1::{Column, Row, Value, value::Kind};
+    use muster_proto::operator::v1::StateCount;
 
     use super::*;
 
@@ -364,5 +370,18 @@ mod tests {
 
         assert_eq!(outcome.truncated(), BTreeMap::from([("web1", 2)]));
         assert_eq!(outcome.exit(), Exit::Partial, "a script must not take it for the whole answer");
+    }
+
+    #[test]
+    fn a_result_is_whole_with_its_last_part_and_other_parts_stand_for_no_other_device() {
+        let part = |device: &str, part, last| DeviceResult { part, last, ..result(device, &["a"], &[1]) };
+        let two = StateCount { state: TargetState::Answered.into(), count: 2 };
+        let instruction = Instruction { targets: 2, states: vec![two], ..Instruction::default() };
+        let of = |results: Vec<DeviceResult>| Outcome { instruction: instruction.clone(), results };
+        let first = || vec![part("web1", 0, false), part("web1", 1, false)];
+
+        assert!(!of(first()).is_whole());
+        assert!(!of([first(), vec![part("web1", 2, true)]].concat()).is_whole());
+        assert!(of([first(), vec![part("web1", 2, true), part("web2", 0, true)]].concat()).is_whole());
     }
 }

@@ -19,6 +19,7 @@ mod full_disk;
 mod full_disk_client;
 mod journey;
 mod kill_sweep;
+mod large_results;
 mod liar;
 mod listeners;
 mod openssl_pki;

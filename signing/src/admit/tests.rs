@@ -122,8 +122,12 @@ fn each_check_that_fails_has_its_own_code() {
 
 #[test]
 fn what_is_at_the_edge_is_admitted() {
-    let cases: [(&str, Change); 11] = [
+    let cases: [(&str, Change); 12] = [
         ("a clock five minutes back", |case| case.time_floor = NOW + 300),
+        ("a window of the least time of its definition", |case| {
+            case.order.not_before_ms = NOW_MS - 1_000;
+            case.order.expires_at_ms = NOW_MS + 59_000;
+        }),
         ("a window of ten minutes more than its definition's", |case| {
             case.order.expires_at_ms = case.order.not_before_ms + 4_200_000;
         }),

@@ -66,7 +66,8 @@ pub enum EnvelopeError {
     Timestamp(TimestampError),
     /// A timestamp, and nothing to verify it by.
     #[error(
-        "the signature has a timestamp, and no roots of timestamp authorities are trusted here; name their file as trust.timestamps"
+        "the signature has a timestamp, and no roots of timestamp authorities are trusted here; put timestamps.pem beside the other roots and \
+         name it as trust.timestamps (deploy/README.md, Timestamps)"
     )]
     NoTimestampRoots,
     /// A signer that may not play the role.

@@ -10,7 +10,9 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::cgroup::{Cgroup, QUERY_PROCESSES_MAX, end_groups_of};
-use super::{Answer, HelperCommand, Query, QueryLimits, RUN_GRACE, SQL_BYTES_MAX, SandboxProfile};
+use super::{
+    Answer, HelperCommand, Query, QueryLimits, RUN_GRACE, SQL_BYTES_MAX, SandboxProfile, Summary, TakeRows,
+};
 use crate::action::Action;
 use crate::error::QueryError;
 use crate::helper::protocol::{self, Finished, RESPONSE_BYTES_MAX, Request, Response, response};
@@ -34,21 +36,30 @@ pub enum Work {
 }
 
 /// Has a helper do something, until it is done or `stop` is over: then the helper is ended, and with it everything that came of it, and this returns
-/// once nothing of that runs any more, some seconds later at most. Needs a tokio runtime with IO and time.
+/// once nothing of that runs any more, some seconds later at most. Rows go into `rows` as they come. Needs a tokio runtime with IO and time.
 ///
 /// # Errors
-/// [`QueryError`] says what is to blame; a limit on rows or bytes is no error, but [`Answer::truncated`].
-/// [`QueryError::Stopped`] if it was stopped.
+/// [`QueryError`] says what is to blame; a limit on rows or bytes is no error, but [`Summary::truncated`].
+/// [`QueryError::Stopped`] if it was stopped. What `rows` took until then is no answer.
 pub async fn run_until(
     command: &HelperCommand,
     work: Work,
+    rows: &mut impl TakeRows,
     stop: impl Future<Output = ()>,
-) -> Result<Answer, QueryError> {
+) -> Result<Summary, QueryError> {
     match work {
-        Work::Query(query) => query_until(command, query, stop).await,
-        Work::Script(script) => script_until(command, script, stop).await,
-        Work::Action(action) => action_until(command, action, stop).await,
+        Work::Query(query) => query_until(command, query, rows, stop).await,
+        Work::Script(script) => script_until(command, script, rows, stop).await,
+        Work::Action(action) => action_until(command, action, rows, stop).await,
     }
+}
+
+/// As [`run_until`], without an end from outside and with all rows in memory.
+async fn run_whole(command: &HelperCommand, work: Work) -> Result<Answer, QueryError> {
+    let mut rows: Vec<Vec<SqlValue>> = Vec::new();
+    let Summary { columns, truncated, sandbox_missing } =
+        run_until(command, work, &mut rows, pending()).await?;
+    Ok(Answer { columns, rows, truncated, sandbox_missing })
 }
 
 /// Runs a query in a helper of its own.
@@ -59,7 +70,7 @@ pub async fn run_until(
 /// # Errors
 /// [`QueryError`] says what is to blame; a limit on rows or bytes is no error, but [`Answer::truncated`].
 pub async fn run(command: &HelperCommand, query: Query) -> Result<Answer, QueryError> {
-    query_until(command, query, pending()).await
+    run_whole(command, Work::Query(query)).await
 }
 
 /// Runs a script, watched over by a helper of its own.
@@ -70,7 +81,7 @@ pub async fn run(command: &HelperCommand, query: Query) -> Result<Answer, QueryE
 /// # Errors
 /// [`QueryError`] says what is to blame; a limit on rows or bytes is no error, but [`Answer::truncated`].
 pub async fn run_script(command: &HelperCommand, script: Script) -> Result<Answer, QueryError> {
-    script_until(command, script, pending()).await
+    run_whole(command, Work::Script(script)).await
 }
 
 /// Does a typed action in a helper of its own; the answer is one row, `changed` and `detail`.
@@ -81,14 +92,15 @@ pub async fn run_script(command: &HelperCommand, script: Script) -> Result<Answe
 /// # Errors
 /// [`QueryError`] says what is to blame.
 pub async fn run_action(command: &HelperCommand, action: Action) -> Result<Answer, QueryError> {
-    action_until(command, action, pending()).await
+    run_whole(command, Work::Action(action)).await
 }
 
 async fn query_until(
     command: &HelperCommand,
     query: Query,
+    rows: &mut impl TakeRows,
     stop: impl Future<Output = ()>,
-) -> Result<Answer, QueryError> {
+) -> Result<Summary, QueryError> {
     query.check_size()?;
     let limits = query.limits;
     let deadline = Instant::now() + limits.run_time + RUN_GRACE;
@@ -99,14 +111,15 @@ async fn query_until(
         return Err(QueryError::Sandbox { missing });
     }
     let request = Request::new(&query, std::mem::take(&mut helper.missing));
-    helper.answer(&request, limits, deadline, stop).await
+    helper.answer(&request, limits, deadline, rows, stop).await
 }
 
 async fn script_until(
     command: &HelperCommand,
     script: Script,
+    rows: &mut impl TakeRows,
     stop: impl Future<Output = ()>,
-) -> Result<Answer, QueryError> {
+) -> Result<Summary, QueryError> {
     if script.size() > SQL_BYTES_MAX {
         let (got, wanted) = (script.size() as u64, SQL_BYTES_MAX as u64);
         return Err(QueryError::TooLarge { what: "the script and its parameters".to_owned(), got, wanted });
@@ -115,18 +128,20 @@ async fn script_until(
     let deadline = Instant::now() + limits.run_time + RUN_GRACE + CLEAR_GRACE;
     let helper = Helper::start(command, Ends::ByItself)?;
     let request = Request::of_script(&script, &command.closed);
-    helper.answer(&request, limits, deadline, stop).await
+    helper.answer(&request, limits, deadline, rows, stop).await
 }
 
 async fn action_until(
     command: &HelperCommand,
     action: Action,
+    rows: &mut impl TakeRows,
     stop: impl Future<Output = ()>,
-) -> Result<Answer, QueryError> {
+) -> Result<Summary, QueryError> {
     let mut helper = Helper::start(command, Ends::ByKill)?;
     let request = Request::of_action(&action, &command.locks, std::mem::take(&mut helper.missing));
     let limits = QueryLimits { run_time: action.run_time, rows: request.rows, bytes: request.bytes };
-    helper.answer(&request, limits, Instant::now() + action.run_time + RUN_GRACE, stop).await
+    let deadline = Instant::now() + action.run_time + RUN_GRACE;
+    helper.answer(&request, limits, deadline, rows, stop).await
 }
 
 /// How long a helper may take to end everything that came of a script, and to clear up.
@@ -211,17 +226,18 @@ impl Helper {
         request: &Request,
         limits: QueryLimits,
         deadline: Instant,
+        rows: &mut impl TakeRows,
         stop: impl Future<Output = ()>,
-    ) -> Result<Answer, QueryError> {
+    ) -> Result<Summary, QueryError> {
         let outcome = tokio::select! {
             // What is done is done.
             biased;
-            outcome = timeout_at(deadline, self.converse(request, limits)) => Some(outcome),
+            outcome = timeout_at(deadline, self.converse(request, limits, rows)) => Some(outcome),
             () = stop => None,
         };
         let status = self.end().await;
         match outcome {
-            Some(Ok(Ok(answer))) => Ok(answer),
+            Some(Ok(Ok(summary))) => Ok(summary),
             Some(Ok(Err(Interruption::Query(error)))) => Err(error),
             Some(Ok(Err(Interruption::Pipe(error)))) => Err(crashed(status, &error.to_string())),
             Some(Err(_elapsed)) => Err(QueryError::Deadline { run_time: limits.run_time }),
@@ -229,30 +245,41 @@ impl Helper {
         }
     }
 
-    /// Writes the request and reads the whole answer. Standard input stays open: closed, it ends the helper.
-    async fn converse(&mut self, request: &Request, limits: QueryLimits) -> Result<Answer, Interruption> {
+    /// Writes the request and reads the whole answer, of which this holds a batch at a time. Standard input stays open: closed, it
+    /// ends the helper.
+    async fn converse(
+        &mut self,
+        request: &Request,
+        limits: QueryLimits,
+        rows: &mut impl TakeRows,
+    ) -> Result<Summary, Interruption> {
         if let Some(input) = &mut self.input {
             input.write_all(&protocol::encode(request)?).await?;
             input.flush().await?;
         }
-        let mut rows: Vec<Vec<SqlValue>> = Vec::new();
+        let mut rows_left = u64::from(limits.rows);
         let mut left = u64::from(limits.bytes) + ANSWER_OVERHEAD_BYTES;
+        let mut width = None;
         loop {
             let (response, size) = self.next_response().await?;
             left = left.checked_sub(size).ok_or_else(|| Interruption::Query(oversized(limits)))?;
             match response.message {
                 Some(response::Message::Rows(more)) => {
-                    let values = |row: protocol::Row| row.values.into_iter().map(Into::into).collect();
-                    rows.extend(more.rows.into_iter().map(values));
-                    if rows.len() as u64 > u64::from(limits.rows) {
-                        return Err(Interruption::Query(oversized(limits)));
+                    let count = more.rows.len() as u64;
+                    rows_left =
+                        rows_left.checked_sub(count).ok_or_else(|| Interruption::Query(oversized(limits)))?;
+                    if more.rows.iter().any(|row| row.values.len() != *width.get_or_insert(row.values.len()))
+                    {
+                        return Err(invalid());
                     }
+                    let values = |row: protocol::Row| row.values.into_iter().map(Into::into).collect();
+                    rows.take(more.rows.into_iter().map(values).collect()).await;
                 }
-                Some(response::Message::Finished(finished)) => return answer(finished, rows),
+                Some(response::Message::Finished(finished)) => return summary(finished, width),
                 Some(response::Message::Failure(failure)) => {
                     return Err(Interruption::Query(failure.into_error(limits.run_time)));
                 }
-                None => return Err(Interruption::Pipe(std::io::ErrorKind::InvalidData.into())),
+                None => return Err(invalid()),
             }
         }
     }
@@ -304,17 +331,21 @@ async fn end_left_by(pid: u32) {
 /// Bytes of an answer that are no rows: each column's name, the tags of rows and batches, an error's text.
 const ANSWER_OVERHEAD_BYTES: u64 = 1024 * 1024;
 
-fn answer(finished: Finished, rows: Vec<Vec<SqlValue>>) -> Result<Answer, Interruption> {
-    let width = finished.columns.len();
-    if rows.iter().any(|row| row.len() != width) {
-        return Err(Interruption::Pipe(std::io::ErrorKind::InvalidData.into()));
+/// Returns what is told beside the rows, which had this many values each.
+fn summary(finished: Finished, width: Option<usize>) -> Result<Summary, Interruption> {
+    if width.is_some_and(|width| width != finished.columns.len()) {
+        return Err(invalid());
     }
-    Ok(Answer {
+    Ok(Summary {
         columns: finished.columns.into_iter().map(Into::into).collect(),
-        rows,
         truncated: finished.truncated,
         sandbox_missing: finished.missing,
     })
+}
+
+/// A helper of this build does not write that.
+fn invalid() -> Interruption {
+    Interruption::Pipe(std::io::ErrorKind::InvalidData.into())
 }
 
 fn oversized(limits: QueryLimits) -> QueryError {

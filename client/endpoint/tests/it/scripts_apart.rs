@@ -220,8 +220,9 @@ fn what_is_stopped_returns_when_nothing_of_it_runs_any_more() {
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut rows: Vec<Vec<SqlValue>> = Vec::new();
 
-    let outcome = runtime.block_on(run_until(&helper(), Work::Script(action(&text)), begun));
+    let outcome = runtime.block_on(run_until(&helper(), Work::Script(action(&text)), &mut rows, begun));
 
     assert_eq!(processes(sleep), Vec::<String>::new());
     assert_eq!(outcome, Err(QueryError::Stopped));

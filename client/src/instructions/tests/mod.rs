@@ -6,6 +6,7 @@ mod licence;
 mod lists;
 mod outcome;
 mod restored;
+mod rows;
 mod slots;
 mod starting;
 mod stopping;
@@ -15,7 +16,8 @@ mod unreadable;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use muster_endpoint::{Answer, Column, ColumnKind, Reach, SandboxProfile, SqlValue};
+use futures_util::FutureExt as _;
+use muster_endpoint::{Column, ColumnKind, Reach, SandboxProfile, SqlValue, Summary, TakeRows as _};
 use muster_proto::common::v1::{Refusal, TargetState};
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::numbers::Standing;
@@ -23,9 +25,10 @@ use muster_proto::session::v1::InclusionProof;
 
 use super::admission::{Claimed, OpenedStop, OrderSigner, PlanColumn, PlanResource, PlanStep};
 use super::licence::LicenceTerms;
+use super::rows::{Collected, Collecting};
 use super::{
     Admission, DownloadWait, Effect, FetchFailure, HeldLicence, Instructions, Limits, Memory, Now, Opened,
-    Plan, Refused, Signed, WaitNotice,
+    Plan, Refused, Room, Signed, WaitNotice,
 };
 use crate::store::{Entry, JournalState, Recalled};
 
@@ -197,7 +200,7 @@ impl Test {
     }
 
     fn finish(&mut self, number: u8) {
-        self.machine.handle_finished(id(number), Ok(answer(Vec::new())), self.now);
+        self.machine.handle_finished(id(number), Ok(answer(&plan("Acme-A"), Vec::new())), self.now);
     }
 
     fn effects(&mut self) -> Vec<String> {
@@ -257,10 +260,10 @@ fn shown(effect: &Effect) -> String {
         }
         Effect::RecordStart { instruction, .. } => format!("start {}", n(instruction)),
         Effect::Run { instruction, .. } => format!("run {}", n(instruction)),
-        Effect::RecordResult { result } if result.detail.is_empty() => {
+        Effect::RecordResult { result, .. } if result.detail.is_empty() => {
             format!("result {} {:?}", result.instruction[0], result.state())
         }
-        Effect::RecordResult { result } => {
+        Effect::RecordResult { result, .. } => {
             format!("result {} {:?}: {}", result.instruction[0], result.state(), result.detail)
         }
         Effect::RecordRefusal { entry, result, .. } => {
@@ -289,9 +292,21 @@ pub(super) fn digest(text: &str) -> Digest {
     muster_signing::envelope::digest(text.as_bytes())
 }
 
-fn answer(rows: Vec<Vec<SqlValue>>) -> Answer {
+/// What a helper says behind its rows.
+fn summary() -> Summary {
     let columns = vec![Column { name: "a".to_owned(), kind: ColumnKind::Text }];
-    Answer { columns, rows, truncated: false, sandbox_missing: Vec::new() }
+    Summary { columns, truncated: false, sandbox_missing: Vec::new() }
+}
+
+/// The answer of these rows, which one part has room for.
+fn answer(plan: &Plan, rows: Vec<Vec<SqlValue>>) -> Collected {
+    let room = Room { bytes_max: 1 << 20, folder: "/nowhere".into() };
+    let mut collecting = Collecting::new(plan, &room);
+    let collected = async {
+        collecting.take(rows).await;
+        collecting.finish(summary()).await
+    };
+    collected.now_or_never().expect("nothing of it is put on a disk")
 }
 
 pub(super) fn plan(name: &str) -> Plan {

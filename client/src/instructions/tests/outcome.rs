@@ -1,15 +1,12 @@
+use muster_endpoint::QueryError;
+use muster_proto::session::v1::Result as InstructionResult;
+
 use super::*;
 use crate::instructions::outcome;
+use crate::instructions::run::{Place, StepError};
 
-#[test]
-fn rows_that_do_not_fit_are_left_out_and_told() {
-    let plan = plan("Acme-A");
-    let rows = vec![vec![SqlValue::Text("x".repeat(60_000))]; 100];
-
-    let result = outcome::finished(id(1), &plan, Ok(answer(rows)), NOW_MS, NOW_MS);
-
-    assert!(result.truncated && !result.rows.is_empty());
-    assert!(prost::Message::encoded_len(&result) <= muster_proto::limits::RESULT_BYTES_MAX);
+fn finished(plan: &Plan, collected: Collected) -> InstructionResult {
+    outcome::finished(id(1), plan, Ok(collected), NOW_MS, NOW_MS).0
 }
 
 #[test]
@@ -21,7 +18,7 @@ fn other_columns_than_the_declared_ones_are_a_failure() {
         max_length: None,
     }]);
 
-    let result = outcome::finished(id(1), &plan, Ok(answer(Vec::new())), NOW_MS, NOW_MS);
+    let result = finished(&plan, answer(&plan, Vec::new()));
 
     assert_eq!(result.state(), TargetState::Failed);
     assert!(result.detail.contains("[\"a\"]") && result.detail.contains("[\"b\"]"), "{}", result.detail);
@@ -29,21 +26,23 @@ fn other_columns_than_the_declared_ones_are_a_failure() {
 
 #[test]
 fn columns_that_the_wire_refuses_are_a_failure_not_a_stuck_outbox() {
-    let mut answer = answer(Vec::new());
+    let plan = plan("Acme-A");
+    let mut answer = answer(&plan, Vec::new());
     answer.columns.push(answer.columns[0].clone());
 
-    let result = outcome::finished(id(1), &plan("Acme-A"), Ok(answer), NOW_MS, NOW_MS);
+    let result = finished(&plan, answer);
 
     assert_eq!(result.state(), TargetState::Failed, "{}", result.detail);
 }
 
 #[test]
 fn the_texts_of_missing_layers_are_cut_and_never_fail_a_result() {
-    let mut answer = answer(vec![vec![SqlValue::Integer(1)]]);
+    let plan = plan("Acme-A");
+    let mut answer = answer(&plan, vec![vec![SqlValue::Integer(1)]]);
     let long = format!("cgroup: {}", "ü".repeat(100));
     answer.sandbox_missing = vec![long.clone(); 100];
 
-    let result = outcome::finished(id(1), &plan("Acme-A"), Ok(answer), NOW_MS, NOW_MS);
+    let result = finished(&plan, answer);
 
     assert_eq!((result.state(), result.rows.len()), (TargetState::Answered, 1), "{}", result.detail);
     let layers = &result.sandbox_missing;
@@ -78,12 +77,12 @@ fn a_value_of_another_type_than_the_declared_one_fails_the_step_that_gave_it() {
         kind: muster_proto::common::v1::ColumnType::Integer,
         max_length: None,
     }]);
-    let finished = |value: SqlValue| {
+    let of = |value: SqlValue| {
         let rows = vec![vec![SqlValue::Integer(1)], vec![value]];
-        outcome::finished(id(1), &plan, Ok(answer(rows)), NOW_MS, NOW_MS)
+        finished(&plan, answer(&plan, rows))
     };
 
-    let result = finished(SqlValue::Text("two".to_owned()));
+    let result = of(SqlValue::Text("two".to_owned()));
 
     assert_eq!((result.state(), result.rows.len()), (TargetState::Failed, 0));
     assert!(
@@ -93,6 +92,23 @@ fn a_value_of_another_type_than_the_declared_one_fails_the_step_that_gave_it() {
         "{}",
         result.detail
     );
-    assert_eq!(finished(SqlValue::Real(2.0)).state(), TargetState::Answered);
-    assert_eq!(finished(SqlValue::Null).state(), TargetState::Answered);
+    assert_eq!(of(SqlValue::Real(2.0)).state(), TargetState::Answered);
+    assert_eq!(of(SqlValue::Null).state(), TargetState::Answered);
+}
+
+#[test]
+fn a_sandbox_that_cannot_be_had_refuses_the_first_step_and_fails_a_later_one() {
+    let missing = || vec!["landlock: none".to_owned()];
+    let ended = |step, cause| {
+        let error = StepError::Query { place: Place { step, of: 2 }, cause };
+        outcome::finished(id(1), &plan("Acme-A"), Err(error), NOW_MS, NOW_MS).0
+    };
+
+    for cause in [QueryError::Sandbox { missing: missing() }, QueryError::Unconfined { missing: missing() }] {
+        let (first, later) = (ended(1, cause.clone()), ended(2, cause));
+
+        assert_eq!((first.state(), first.refusal()), (TargetState::Refused, Refusal::Unsupported));
+        assert_eq!((later.state(), later.refusal()), (TargetState::Failed, Refusal::Unspecified));
+        assert!(first.detail.contains("landlock: none") && later.detail.contains("landlock: none"));
+    }
 }

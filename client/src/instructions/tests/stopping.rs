@@ -9,9 +9,9 @@ use super::*;
 use crate::config::{OutboxConfig, ResourcesConfig};
 use crate::content::Content;
 use crate::https::CertificateWatch;
-use crate::instructions::LicenceAlarm;
 use crate::instructions::shell::{Shell, Workload};
 use crate::instructions::work::Work;
+use crate::instructions::{Confinement, LicenceAlarm};
 use crate::store::{Store, StoreError};
 
 #[tokio::test]
@@ -69,6 +69,8 @@ pub(super) fn shell(
             closed: Vec::new(),
             locks: folder.path().to_owned(),
         },
+        confinement: Confinement::default(),
+        room: Room { bytes_max: 1 << 20, folder: folder.path().to_owned() },
         inbox,
         session,
         workload: watch::channel(Workload::default()).0,

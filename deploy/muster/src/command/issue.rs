@@ -358,7 +358,7 @@ fn problems(outcome: &Outcome) -> Vec<Problem> {
     for (device, rows) in truncated {
         if !problems.iter().any(|problem| problem.device == device) {
             let what = format!(
-                "cut at a limit of the definition; {rows} rows are here, more rows or values are not"
+                "cut at a limit of the definition or the device; {rows} rows are here, more rows or values are not"
             );
             problems.push(Problem { device: device.to_owned(), what, is_truncated: true });
         }

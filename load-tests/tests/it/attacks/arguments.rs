@@ -119,3 +119,105 @@ fn integer(name: &str, value: i64) -> NamedValue {
 fn named(name: &str, kind: Kind) -> NamedValue {
     NamedValue { name: name.to_owned(), value: Some(Value { kind: Some(kind) }) }
 }
+
+const TYPED: &str = r#"name = "Acme-Test-Typed"
+version = "1.0.0"
+kind = "question"
+says = "What is %share% of %all% since %since%?"
+
+[[parameter]]
+name = "share"
+type = "number"
+min = -0.5
+max = 1.5
+
+[[parameter]]
+name = "all"
+type = "boolean"
+
+[[parameter]]
+name = "since"
+type = "datetime"
+
+[[parameter]]
+name = "any"
+type = "number"
+default = 0.0
+
+[[step]]
+query = "SELECT :share AS share, :all AS whole, :since AS since, :any AS other"
+
+[[result]]
+name = "share"
+type = "real"
+
+[[result]]
+name = "whole"
+type = "boolean"
+
+[[result]]
+name = "since"
+type = "datetime"
+
+[[result]]
+name = "other"
+type = "real"
+"#;
+
+#[test]
+fn attack_with_numbers_booleans_and_times_that_are_none_or_out_of_range_is_refused_by_the_signed_schema() {
+    let lab = Lab::new();
+    let liar = lab.liar();
+    let _client = lab.start();
+    let mut session = liar.accept(lab.welcome());
+    let definition = lab.publish(&liar, TYPED);
+    let order = |arguments: Vec<NamedValue>| Order { arguments, ..lab.order(&definition) };
+    let good = || vec![real("share", 0.5), integer("all", 1), integer("since", 1_700_000_000)];
+    let changed = |with: NamedValue| {
+        let mut arguments = good();
+        arguments.retain(|argument| argument.name != with.name);
+        arguments.push(with);
+        arguments
+    };
+
+    for (what, with) in [
+        ("no number", real("share", f64::NAN)),
+        ("no number without bounds", real("any", f64::NAN)),
+        ("more than any number", real("any", f64::INFINITY)),
+        ("less than any number", real("any", f64::NEG_INFINITY)),
+        ("just above the most", real("share", 1.500_000_000_000_000_3)),
+        ("just below the least", real("share", -0.500_000_000_000_000_2)),
+        ("an integer for a number", integer("share", 1)),
+        ("a text for a number", text("share", "0.5")),
+        ("bytes for a number", named("share", Kind::Blob(0.5_f64.to_be_bytes().to_vec()))),
+        ("neither true nor false", integer("all", 2)),
+        ("less than false", integer("all", -1)),
+        ("a real for a boolean", real("all", 1.0)),
+        ("a text for a boolean", text("all", "true")),
+        ("a text for a time", text("since", "2023-11-14T22:13:20Z")),
+        ("a real for a time", real("since", 1_700_000_000.5)),
+        ("bytes for a time", named("since", Kind::Blob(vec![0; 8]))),
+        ("nothing for a number", NamedValue { name: "share".to_owned(), value: None }),
+        ("nothing for a boolean", NamedValue { name: "all".to_owned(), value: Some(Value { kind: None }) }),
+    ] {
+        lab.refused(&mut session, &order(changed(with)), Refusal::BadArgument, what);
+    }
+
+    assert_eq!(lab.place.starts(), 0);
+    for arguments in [
+        good(),
+        changed(real("share", 1.5)),
+        changed(real("share", -0.5)),
+        changed(integer("all", 0)),
+        changed(integer("since", 0)),
+        changed(real("any", f64::MAX)),
+    ] {
+        let order = order(arguments);
+        lab.runs(&mut session, &order, &lab.signed(&order));
+    }
+    lab.goes_on(&mut session);
+}
+
+fn real(name: &str, value: f64) -> NamedValue {
+    named(name, Kind::Real(value))
+}

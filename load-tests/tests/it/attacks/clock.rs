@@ -160,28 +160,33 @@ fn upkept(client: &Service, times: usize) {
 }
 
 /// What a client takes for the time.
-struct Clock<'a> {
+pub(super) struct Clock<'a> {
     lab: &'a Lab,
     file: PathBuf,
 }
 
 impl<'a> Clock<'a> {
     /// One that is right.
-    fn new(lab: &'a Lab) -> Self {
+    pub(super) fn new(lab: &'a Lab) -> Self {
         let clock = Self { lab, file: lab.place.path("clock") };
         clock.set("+0");
         clock
     }
 
     /// Moves it away from the right time, as `faketime` writes it.
-    fn set(&self, offset: &str) {
+    pub(super) fn set(&self, offset: &str) {
         let new = self.file.with_extension("new");
         write(&new, &format!("{offset}\n"));
         std::fs::rename(new, &self.file).unwrap();
     }
 
-    fn start(&self) -> Service {
-        let environment = [
+    pub(super) fn start(&self) -> Service {
+        self.lab.place.start_client_with(DEVICE, &self.environment())
+    }
+
+    /// What makes a process go by it.
+    pub(super) fn environment(&self) -> [(&'static str, String); 7] {
+        [
             ("LD_PRELOAD", library()),
             ("FAKETIME_TIMESTAMP_FILE", self.file.display().to_string()),
             ("FAKETIME_NO_CACHE", "1".to_owned()),
@@ -190,8 +195,7 @@ impl<'a> Clock<'a> {
             ("DONT_FAKE_MONOTONIC", "1".to_owned()),
             ("NO_FAKE_STAT", "1".to_owned()),
             ("FAKETIME_DISABLE_SHM", "1".to_owned()),
-        ];
-        self.lab.place.start_client_with(DEVICE, &environment)
+        ]
     }
 }
 

@@ -30,6 +30,9 @@ fn attack_freeze_of_an_order_ends_with_its_window_and_no_window_is_longer_than_i
     let short = lab.publish(&liar, &super::text("Acme-Test-Short", "1.0.0", short));
     let endless = Order { expires_at_ms: now_ms() + 120 * MINUTE_MS, ..lab.order(&short) };
     lab.refused(&mut session, &endless, Refusal::BadArgument, "two hours, and the definition allows one");
+    let brief =
+        Order { not_before_ms: now_ms() - 5_000, expires_at_ms: now_ms() + 50_000, ..lab.order(&short) };
+    lab.refused(&mut session, &brief, Refusal::BadArgument, "55 s, and the definition asks for a minute");
     let early = Order {
         not_before_ms: now_ms() + 5 * MINUTE_MS,
         expires_at_ms: now_ms() + 6 * MINUTE_MS,

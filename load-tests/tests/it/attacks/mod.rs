@@ -1,5 +1,7 @@
 //! The attack table: each row is tried by a lying Switch, or a lying Background Channel, on a real client. Nothing of it runs, what became
 //! of it is told by its code, and what is honest runs afterwards. [`TABLE`] says which tests hold which row.
+//!
+//! What needs the same device and is no attack: answers of several messages ([`parts`]), and timestamps ([`stamped`]).
 
 mod arguments;
 mod changed;
@@ -12,11 +14,14 @@ mod freeze;
 mod malleable;
 mod mixed;
 mod names;
+mod parts;
 mod replay;
 mod rollback;
+mod stamped;
 mod stolen;
 mod table;
 mod unapproved;
+mod unsupported;
 mod welcome;
 
 use std::cell::Cell;
@@ -31,6 +36,8 @@ use muster_signing::licence::{Licence, Terms};
 use crate::liar::{Liar, Session, Welcome};
 use crate::support::orders::{id, operator, order_of, sign_at, sign_order, signer_of};
 use crate::support::{Place, Service, write};
+
+pub(crate) use parts::large;
 
 const DEVICE: &str = "web1.example.org";
 

@@ -134,13 +134,13 @@ fn named(signer: &Signer) -> String {
 }
 
 /// A timestamp authority of the home's CA, as `openssl ts` is one.
-struct Stamps<'a> {
+pub(super) struct Stamps<'a> {
     lab: &'a Lab,
     folder: PathBuf,
 }
 
 impl<'a> Stamps<'a> {
-    fn new(lab: &'a Lab) -> Self {
+    pub(super) fn new(lab: &'a Lab) -> Self {
         lab.place.issue(&["stamps", "--role", "timestamp"]);
         let folder = lab.place.path("stamps");
         let certs = lab.place.path("certs");
@@ -161,7 +161,7 @@ impl<'a> Stamps<'a> {
     }
 
     /// The definition with a timestamp of now, which the liar has.
-    fn stamp(&self, liar: &Liar, name: &str, definition: &[u8]) -> Vec<u8> {
+    pub(super) fn stamp(&self, liar: &Liar, name: &str, definition: &[u8]) -> Vec<u8> {
         let at = |end: &str| self.folder.join(format!("{name}.{end}"));
         std::fs::write(at("cms"), definition).unwrap();
         let sign = |more: &[(&str, &Path)]| {

@@ -241,7 +241,13 @@ impl Place {
     /// Starts the Switch and waits until it answers operators.
     #[track_caller]
     pub(crate) fn start_switch(&self) -> Service {
-        let mut switch = self.start("muster-switch", "switch");
+        self.start_switch_with(&[])
+    }
+
+    /// As [`Place::start_switch`], in an environment.
+    #[track_caller]
+    pub(crate) fn start_switch_with(&self, environment: &[(&str, String)]) -> Service {
+        let mut switch = self.start_with("muster-switch", "switch", environment);
         wait_until("the Switch to listen", || {
             assert!(switch.runs(), "the Switch ended:\n{}", switch.log());
             listens(self.ports.operator)

@@ -10,7 +10,15 @@ use crate::timestamp::stamper::Stamper;
 
 #[test]
 fn what_is_just_beyond_an_edge_is_refused_and_told_in_seconds() {
-    let cases: [(&str, Change, Refusal); 6] = [
+    let cases: [(&str, Change, Refusal); 7] = [
+        (
+            "a window of 59 s; its definition asks for 60 s at least",
+            |case| {
+                case.order.not_before_ms = NOW_MS - 1_000;
+                case.order.expires_at_ms = NOW_MS + 58_999;
+            },
+            Refusal::BadArgument,
+        ),
         (
             "this device's clock is 301 s behind what it has seen; set it",
             |case| case.time_floor = NOW + 301,
