@@ -54,10 +54,12 @@ fn sweep(victim: Victim) {
     let config = world.place.path(&format!("{CLIENT}.toml"));
     let written = std::fs::read_to_string(&config).expect("the configuration");
     write(&config, &format!("{written}\n[instructions]\nparallel = 1\n"));
-    let mut switch = world.switch();
-    let mut client = world.place.start_client(CLIENT);
-    world.place.wait_online(CLIENT);
+    // Before the services, so that it is there when they say what they logged.
     let mut orders = Orders::new(world, office);
+    let mut switch = orders.world.switch();
+    let mut client = orders.world.place.start_client(CLIENT);
+    orders.world.place.wait_online(CLIENT);
+    orders.import();
     let is_full = std::env::var("MUSTER_TEST_FULL").is_ok_and(|full| full == "yes");
     let points = if is_full { (1..=ALL).collect() } else { FEW.to_vec() };
     let began = std::time::Instant::now();
@@ -116,26 +118,28 @@ struct Orders {
 
 impl Orders {
     fn new(world: World, office: Office) -> Self {
-        let office = Arc::new(office);
-        let orders = Self {
+        Self {
             world,
-            office,
+            office: Arc::new(office),
             promises: Vec::new(),
             points: Vec::new(),
             left: Vec::new(),
             imported: 1,
             held: 1,
             counts: BTreeMap::new(),
-        };
+        }
+    }
+
+    /// Hands the definitions that it asks to the Switch.
+    fn import(&self) {
         for (name, approvals) in [(APPROVED, 1), (FLIPPED, 0)] {
-            let envelope = orders.office.definition(name, approvals);
-            let imported = orders.world.runtime.block_on(async {
-                let operator = orders.office.desk.operator().await?;
+            let envelope = self.office.definition(name, approvals);
+            let imported = self.world.runtime.block_on(async {
+                let operator = self.office.desk.operator().await?;
                 operator.import_definition(envelope).await
             });
             imported.expect("a definition");
         }
-        orders
     }
 
     /// Several operators do one thing after the other until the victim is dead, or they have done enough.
@@ -313,10 +317,19 @@ impl Orders {
         let counted: u64 = shown.states.iter().map(|count| count.count).sum();
         assert_eq!(counted, shown.targets, "fsync {nth}: {shown:?}");
         for count in &shown.states {
-            assert!(may_be.contains(&count.state()), "fsync {nth}: {shown:?}");
+            assert!(
+                may_be.contains(&count.state()),
+                "fsync {nth}: {shown:?}\n{}",
+                self.results_of(&shown.id)
+            );
             *self.counts.entry(count.state().name()).or_default() +=
                 usize::try_from(count.count).unwrap_or(0);
         }
+    }
+
+    /// What the export tells of an instruction.
+    fn results_of(&self, id: &str) -> String {
+        self.world.export().lines().filter(|line| line.contains(id)).collect::<Vec<_>>().join("\n")
     }
 
     /// The client comes to the licence that is in force, and never to an older one than it had.
