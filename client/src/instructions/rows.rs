@@ -17,6 +17,7 @@ use super::Plan;
 use super::admission::PlanColumn;
 use super::outcome::cut;
 use super::typed::{self, Mistyped};
+use crate::config::Config;
 use crate::store::{Parts, PartsFile};
 
 /// What a part's rows may have, with their tags; the rest is room for what is said beside them.
@@ -32,6 +33,16 @@ pub(crate) struct Room {
     pub(crate) bytes_max: u32,
     /// A folder of the client's own.
     pub(crate) folder: PathBuf,
+}
+
+impl Room {
+    /// The room that the configuration gives.
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            bytes_max: u32::try_from(config.instructions.result_bytes_max).unwrap_or(u32::MAX),
+            folder: config.data_dir.clone(),
+        }
+    }
 }
 
 /// Takes the rows of an answer.

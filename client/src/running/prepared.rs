@@ -172,10 +172,7 @@ impl Prepared {
             certificate: CertificateWatch::new(Background::of(&self.background)),
             helper: self.helper.clone(),
             confinement: Confinement::default(),
-            room: Room {
-                bytes_max: u32::try_from(config.instructions.result_bytes_max).unwrap_or(u32::MAX),
-                folder: config.data_dir.clone(),
-            },
+            room: Room::of(config),
             lists: self.admission.trust().lists(),
             inbox,
             session: outbound_sender.clone(),
