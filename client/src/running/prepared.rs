@@ -184,13 +184,7 @@ impl Prepared {
             stop: stop.clone(),
         };
         tasks.spawn(shell.run());
-        let caller = Caller {
-            config: config.session.clone(),
-            store: self.store.clone(),
-            identity: self.identity.clone(),
-            key: self.key.clone(),
-            workload: workload.clone(),
-        };
+        let caller = self.caller(config, &workload);
         let takeover = Takeover::default();
         let connection = Connection {
             profile: Arc::clone(&self.profile),
@@ -228,6 +222,16 @@ impl Prepared {
             Ok(())
         });
         (tasks, status)
+    }
+
+    fn caller(&self, config: &Config, workload: &watch::Receiver<Workload>) -> Caller {
+        Caller {
+            config: config.session.clone(),
+            store: self.store.clone(),
+            identity: self.identity.clone(),
+            key: self.key.clone(),
+            workload: workload.clone(),
+        }
     }
 
     fn follower(&self, config: &Config, ends: Ends, stop: &CancellationToken) -> Follower {
