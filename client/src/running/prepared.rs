@@ -30,7 +30,7 @@ use crate::connection::{Caller, Connection, Link, Takeover};
 use crate::content::Content;
 use crate::https::{Background, CertificateWatch, Https};
 use crate::identity::{Identity, Known, Teller};
-use crate::instructions::shell::{Outbound, Shell, Workload};
+use crate::instructions::shell::{Inbound, Outbound, Shell, Workload};
 use crate::instructions::{Confinement, LicenceAlarm, Room, SignedAdmission, Work};
 use crate::policy::{
     self, Followed, Follower, Following, Heard, Keeper, Memory, Offers, PolicyFile, PolicyStatus, Watching,
@@ -165,24 +165,8 @@ impl Prepared {
         let address = self.profile.switch(0).map(ToString::to_string).unwrap_or_default();
         let (address_sender, address) = watch::channel(address);
         let mut tasks = Tasks::new();
-        let shell = Shell {
-            machine: machine(config, self.admission.clone(), recovered),
-            store: self.store.clone(),
-            content: self.content.clone(),
-            certificate: CertificateWatch::new(Background::of(&self.background)),
-            helper: self.helper.clone(),
-            confinement: Confinement::default(),
-            room: Room::of(config),
-            lists: self.admission.trust().lists(),
-            inbox,
-            session: outbound_sender.clone(),
-            workload: workload_sender,
-            remember: config.instructions.remember,
-            work: Work::default(),
-            alarm: LicenceAlarm::default(),
-            recorded: VecDeque::new(),
-            stop: stop.clone(),
-        };
+        let ends = ShellEnds { inbox, session: outbound_sender.clone(), workload: workload_sender };
+        let shell = self.shell(config, recovered, ends, stop);
         tasks.spawn(shell.run());
         let caller = self.caller(config, &workload);
         let takeover = Takeover::default();
@@ -222,6 +206,33 @@ impl Prepared {
             Ok(())
         });
         (tasks, status)
+    }
+
+    fn shell(
+        &self,
+        config: &Config,
+        recovered: Recovered,
+        ends: ShellEnds,
+        stop: &CancellationToken,
+    ) -> Shell<SignedAdmission> {
+        Shell {
+            machine: machine(config, self.admission.clone(), recovered),
+            store: self.store.clone(),
+            content: self.content.clone(),
+            certificate: CertificateWatch::new(Background::of(&self.background)),
+            helper: self.helper.clone(),
+            confinement: Confinement::default(),
+            room: Room::of(config),
+            lists: self.admission.trust().lists(),
+            inbox: ends.inbox,
+            session: ends.session,
+            workload: ends.workload,
+            remember: config.instructions.remember,
+            work: Work::default(),
+            alarm: LicenceAlarm::default(),
+            recorded: VecDeque::new(),
+            stop: stop.clone(),
+        }
     }
 
     fn caller(&self, config: &Config, workload: &watch::Receiver<Workload>) -> Caller {
@@ -285,6 +296,13 @@ impl Prepared {
             stop: stop.clone(),
         }
     }
+}
+
+/// The shell's ends of what it shares with others.
+struct ShellEnds {
+    inbox: mpsc::Receiver<Inbound>,
+    session: mpsc::Sender<Outbound>,
+    workload: watch::Sender<Workload>,
 }
 
 /// The follower's ends of what it shares with others.
