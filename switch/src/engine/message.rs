@@ -75,6 +75,8 @@ pub(crate) enum ShardMessage {
     LicenceNotice {
         /// SHA-256 of its envelope.
         digest: Digest,
+        /// Its serial.
+        serial: u64,
     },
 }
 
@@ -106,6 +108,8 @@ pub(crate) struct Connected {
     pub(crate) epoch: Epoch,
     /// The licence held, for `Welcome`.
     pub(crate) licence_digest: Option<Digest>,
+    /// Its serial, 0 without one.
+    pub(crate) licence_serial: u64,
     /// The highest sequence seen of the outbox that the Hello named, 0 if there is none.
     pub(crate) highest_sequence: u64,
     /// The serial of the policy that the device last said it follows; 0: none.

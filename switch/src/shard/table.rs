@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use muster_pki::DeviceId;
 use muster_proto::frame;
-use muster_proto::ids::{Epoch, InstructionId};
+use muster_proto::ids::{Digest, Epoch, InstructionId};
 use muster_proto::session::switch::SwitchSession;
 use roaring::RoaringBitmap;
 use slab::Slab;
@@ -50,6 +50,8 @@ pub(super) struct Table {
     connecting: Cell<u32>,
     recent: RefCell<VecDeque<Broadcast>>,
     early: RefCell<HashMap<u32, EarlyClose>>,
+    /// The licence that the engine told of last, and its serial. Its answer to a connect may be older, and be read later.
+    licence: Cell<Option<(u64, Digest)>>,
 }
 
 impl Table {
@@ -153,10 +155,18 @@ impl Table {
                     }
                 }
             }
-            ShardMessage::LicenceNotice { digest } => {
+            ShardMessage::LicenceNotice { digest, serial } => {
+                self.licence.set(Some((serial, digest)));
                 self.for_each(|session| session.push_licence_notice(digest))
             }
         }
+    }
+
+    /// Returns the licence for a Welcome: the one of the engine's answer, unless the engine has told every session of a later one since,
+    /// which a session without an identity was not told of.
+    pub(super) fn newest_licence(&self, serial: u64, answered: Option<Digest>) -> Option<Digest> {
+        let later = self.licence.get().filter(|(told, _)| *told > serial);
+        later.map(|(_, digest)| digest).or(answered)
     }
 
     fn find(&self, key: SessionKey) -> Option<Rc<Session>> {
@@ -219,4 +229,24 @@ fn deliver(order: &Broadcast, number: u32, session: &Session) {
     };
     let Broadcast { instruction, urgency, since, .. } = *order;
     session.push_order(Due { instruction, frame, since, urgency });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g6_who_connects_while_a_licence_is_imported_is_welcomed_with_the_newest() {
+        let table = Table::default();
+        let [first, second, third] = [1, 2, 3].map(|byte| Digest::from([byte; 32]));
+        assert_eq!(table.newest_licence(0, None), None);
+        assert_eq!(table.newest_licence(1, Some(first)), Some(first));
+
+        table.handle(ShardMessage::LicenceNotice { digest: second, serial: 2 });
+
+        assert_eq!(table.newest_licence(0, None), Some(second));
+        assert_eq!(table.newest_licence(1, Some(first)), Some(second));
+        assert_eq!(table.newest_licence(2, Some(second)), Some(second));
+        assert_eq!(table.newest_licence(3, Some(third)), Some(third));
+    }
 }

@@ -71,7 +71,9 @@ fn welcome(
     outbox: OutboxId,
     connected: Connected,
 ) {
-    let Connected { number, epoch, licence_digest, highest_sequence, policy_serial, due } = connected;
+    let Connected { number, epoch, licence_digest, licence_serial, highest_sequence, policy_serial, due } =
+        connected;
+    let licence_digest = shard.table.newest_licence(licence_serial, licence_digest);
     session.note_policy(policy_serial);
     let args = WelcomeArgs { epoch, time_ms: shard.wall.now_ms(), licence_digest, highest_sequence };
     session.half(|half| half.push_welcome(args, Instant::now()));

@@ -188,10 +188,20 @@ impl Core {
             unauthenticated: connect.device.is_of_key(),
         };
         self.out.writes.push(Write::Facts { number, facts: Box::new(facts) });
-        let licence_digest = self.catalogue.licence.as_ref().map(|licence| licence.digest);
+        let licence = self.catalogue.licence.as_ref();
+        let (licence_digest, licence_serial) =
+            (licence.map(|licence| licence.digest), licence.map_or(0, |licence| licence.document.serial()));
         let due = self.due(number, now_ms);
         let policy_serial = self.policies.followed(number);
-        Ok(Connected { number, epoch: key.epoch, licence_digest, highest_sequence, policy_serial, due })
+        Ok(Connected {
+            number,
+            epoch: key.epoch,
+            licence_digest,
+            licence_serial,
+            highest_sequence,
+            policy_serial,
+            due,
+        })
     }
 
     /// Ends a session, unless a later one of the device began.

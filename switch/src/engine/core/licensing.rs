@@ -93,7 +93,7 @@ impl Core {
         self.out
             .writes
             .push(Write::Licence { position: self.marks.licence, record: Box::new(held.record()) });
-        self.out.messages.push((To::All, ShardMessage::LicenceNotice { digest: held.digest }));
+        self.out.messages.push((To::All, ShardMessage::LicenceNotice { digest: held.digest, serial }));
         Arc::make_mut(&mut self.catalogue).licence = Some(Arc::new(held));
         self.out.catalogue = Some(Arc::clone(&self.catalogue));
         let refused_targets = self.refuse_unlicensed();

@@ -107,7 +107,7 @@ async fn a_licence_never_goes_back_and_every_session_hears_of_a_new_one() {
     let older = world.licence(2);
     world.engine.import_licence(world.licence(3)).await.unwrap();
     let notice = |message| match message {
-        ShardMessage::LicenceNotice { digest } => Some(digest),
+        ShardMessage::LicenceNotice { digest, .. } => Some(digest),
         ShardMessage::Order { .. }
         | ShardMessage::Ack { .. }
         | ShardMessage::Close { .. }
