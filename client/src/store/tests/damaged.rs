@@ -88,7 +88,7 @@ async fn definitions_are_kept_by_digest_and_a_damaged_one_is_not_served() {
     assert_eq!(store.write(move |tables| tables.definition(digest, NOW)).await.unwrap(), None);
 }
 
-async fn damage(store: Store, folder: &TempDir, sql: &str) -> Store {
+pub(super) async fn damage(store: Store, folder: &TempDir, sql: &str) -> Store {
     store.close().await;
     Connection::open(folder.path().join(FILE)).unwrap().execute_batch(sql).unwrap();
     open(folder)

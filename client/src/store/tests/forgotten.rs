@@ -1,5 +1,6 @@
 //! When the journal forgets.
 
+use super::damaged::damage;
 use super::*;
 
 #[tokio::test]

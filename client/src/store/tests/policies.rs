@@ -1,5 +1,6 @@
 //! What is kept of policies, and what is told of it when it is damaged.
 
+use super::damaged::damage;
 use super::*;
 
 fn followed(envelope: &[u8]) -> StoredPolicies {
