@@ -68,7 +68,7 @@ pub(crate) async fn fetch(operator: &Operator, home: &Home, id: InstructionId) -
     })?;
     let authored = verified_definition(home, &prepared.definition)?;
     check(&order, id, &authored.definition, &prepared.definition, now_ms())?;
-    seen::hold(operator, home, &order, &authored).await?;
+    seen::hold(operator, home, &order, &authored, seen::Age::Waiting).await?;
     let definition = authored.definition;
     let (content, signers) = (verified.content, verified.signers);
     Ok(Standing::Lacks(Box::new(ToApprove { envelope, content, order, definition, signers })))

@@ -84,7 +84,7 @@ pub(crate) async fn prepare(operator: &Operator, home: &Home, wish: &Wish) -> Re
         now_ms: now_ms(),
     };
     order_check::check(&order, &asked)?;
-    seen::hold(operator, home, &order, &authored).await?;
+    seen::hold(operator, home, &order, &authored, seen::Age::New).await?;
     Ok(Checked { bytes, order, definition: authored.definition, prepared })
 }
 

@@ -11,7 +11,7 @@
 //! | `definition_name` | what was typed, and the definition | the definition, which is shown | none: decoding |
 //! | `definition_version` | the definition, and what was typed if it was; licensed | the definition, which is shown; licensed | none: decoding |
 //! | `definition_digest` | the definition, which an author signed, and the licence binds to its prefix | the same | none: decoding |
-//! | `licence_serial` | the Switch's licence, and that none later was seen | the same | any: no device asks for a licence |
+//! | `licence_serial` | the Switch's licence, and that none later was seen | not later than the Switch's licence: a newer one may have come meanwhile | any: no device asks for a licence |
 //! | `arguments` | what was typed, and the definition's parameters | the parameters; they are shown | none: decoding |
 //! | `audience` | its three fields | its three fields | empty: decoding |
 //! | `expression` | what was typed | it is shown | none: decoding |

@@ -53,6 +53,15 @@ struct Seen {
     sequence_at_ms: i64,
 }
 
+/// Whether an order was prepared a moment ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// It was, for whoever is to sign it.
+    New,
+    /// It waits for approvals, perhaps since before the licence of today.
+    Waiting,
+}
+
 /// What is known beside it.
 #[derive(Debug)]
 struct Known<'a> {
@@ -73,6 +82,7 @@ pub(crate) async fn hold(
     home: &Home,
     order: &Order,
     authored: &Authored,
+    age: Age,
 ) -> Result<(), Failure> {
     let roots = home.roots("licences");
     if !roots.exists() {
@@ -82,7 +92,7 @@ pub(crate) async fn hold(
     let Some((licence, _)) = licence(operator, home).await? else {
         return Err(denied("the Switch holds no licence").with_next("muster licence import FILE"));
     };
-    check_licence(order, authored, &licence, UnixTime::now())?;
+    check_licence(order, authored, &licence, age, UnixTime::now())?;
     with_seen(operator.context(), home, |seen, known| seen.with_order(order, &licence, known)).await
 }
 
@@ -128,11 +138,13 @@ pub(crate) fn forget(home: &Home, context: &str) -> Result<(), Failure> {
     }
 }
 
-/// What an order needs of the licence alone: it is the one that the order names, and licenses what the order issues.
+/// What an order needs of the licence alone: it is the one that the order names, or, of an order that waited, a later one, and licenses what
+/// the order issues.
 fn check_licence(
     order: &Order,
     authored: &Authored,
     licence: &Licence,
+    age: Age,
     now: UnixTime,
 ) -> Result<(), Failure> {
     if licence.tenant() != order.tenant {
@@ -146,14 +158,18 @@ fn check_licence(
         let told = format!("the Switch holds licence {}, which is not valid now", licence.serial());
         return Err(denied(told).with_next("muster licence import FILE"));
     }
-    if order.licence_serial != licence.serial() {
+    let is_its_licence = match age {
+        Age::New => order.licence_serial == licence.serial(),
+        Age::Waiting => order.licence_serial <= licence.serial(),
+    };
+    if !is_its_licence {
         let (told, held) = (order.licence_serial, licence.serial());
         return Err(denied(format!(
             "the order is under licence {told}, and the licence of its Switch has the serial {held}"
         ))
         .with_next(
-            "the same command again, if a licence has just been imported; what waits for approvals is to be issued \
-             again\n   or: muster doctor   (is it the right Switch?)",
+            "the same command again, if a licence has just been imported\n   or: muster doctor   (is it the right \
+             Switch?)",
         ));
     }
     let Authored { definition, author, stamped_at } = authored;
