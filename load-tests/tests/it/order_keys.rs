@@ -20,35 +20,32 @@ const LIBRARIES: [&str; 4] = [
     "/usr/local/lib/softhsm/libsofthsm2.so",
 ];
 
-/// Moves the operator's order key into a token `orders`; its library, and the configuration that leads there.
-fn token(place: &Place, key: &Path, certificate: &Path) -> (PathBuf, PathBuf) {
+/// Copies the operator's order key into a token `orders`, with its certificate and that of the CA above it; its library, and the configuration
+/// that leads there.
+fn token(place: &Place, key: &Path, chain: &Path) -> (PathBuf, PathBuf) {
     let library = LIBRARIES.iter().map(PathBuf::from).find(|path| path.exists());
     let library = library.expect("needs SoftHSM and pkcs11-tool: apt-get install softhsm2 opensc");
-    let (configuration, tokens, der) =
-        (place.path("softhsm2.conf"), place.path("tokens"), place.path("order.der"));
+    let (configuration, tokens) = (place.path("softhsm2.conf"), place.path("tokens"));
     std::fs::create_dir(&tokens).unwrap();
     write(&configuration, &format!("directories.tokendir = {}\nlog.level = ERROR\n", tokens.display()));
-    let said = |path: &Path| path.to_str().unwrap().to_owned();
-    let (module, certificate, key, der) = (said(&library), said(certificate), said(key), said(&der));
-    system("openssl", &["x509", "-in", &certificate, "-outform", "DER", "-out", &der]);
-    let id = ["--label", "ann", "--id", "a1"];
-    for (program, words) in [
-        (
-            "softhsm2-util",
-            &["--init-token", "--free", "--label", "orders", "--pin", SECRET, "--so-pin", "5678"][..],
-        ),
-        ("softhsm2-util", &[&["--import", &key, "--token", "orders", "--pin", SECRET][..], &id].concat()),
-        (
-            "pkcs11-tool",
-            &[
-                &["--module", &module, "--token-label", "orders", "--login", "--pin", SECRET][..],
-                &["--write-object", &der, "--type", "cert"],
-                &id,
-            ]
-            .concat(),
-        ),
-    ] {
+    let at_token = |program: &str, words: &[&str]| {
         run(Command::new(program).args(words).env("SOFTHSM2_CONF", &configuration)).with_code(0);
+    };
+    let words = ["--init-token", "--free", "--label", "orders", "--pin", SECRET, "--so-pin", "5678"];
+    at_token("softhsm2-util", &words);
+    let words = ["--import", key.to_str().unwrap(), "--token", "orders", "--pin", SECRET];
+    at_token("softhsm2-util", &[&words[..], &["--label", "ann", "--id", "a1"]].concat());
+    let pem = std::fs::read_to_string(chain).unwrap();
+    let certificates = pem.split_inclusive("-----END CERTIFICATE-----\n");
+    for (certificate, (label, id)) in certificates.zip([("ann", "a1"), ("issuing", "c1")]) {
+        let [pem, der] = ["pem", "der"].map(|form| place.path(&format!("{label}.{form}")));
+        write(&pem, certificate);
+        let (pem, der) = (pem.to_str().unwrap(), der.to_str().unwrap());
+        system("openssl", &["x509", "-in", pem, "-outform", "DER", "-out", der]);
+        let module =
+            ["--module", library.to_str().unwrap(), "--token-label", "orders", "--login", "--pin", SECRET];
+        let object = ["--write-object", der, "--type", "cert", "--label", label, "--id", id];
+        at_token("pkcs11-tool", &[&module[..], &object].concat());
     }
     (library, configuration)
 }
@@ -64,10 +61,10 @@ fn g7_an_order_is_signed_with_a_pfx_or_a_token_and_the_device_runs_it() {
     place.import_all();
     let client = place.start_client(DEVICE);
     place.wait_online(DEVICE);
-    let [key, certificate, pfx] =
+    let [key, chain, pfx] =
         ["operator/order.key", "operator/order.pem", "order.pfx"].map(|file| place.home().join(file));
-    let (library, configuration) = token(&place, &key, &certificate);
-    let words = ["pkcs12", "-export", "-inkey", key.to_str().unwrap(), "-in", certificate.to_str().unwrap()];
+    let (library, configuration) = token(&place, &key, &chain);
+    let words = ["pkcs12", "-export", "-inkey", key.to_str().unwrap(), "-in", chain.to_str().unwrap()];
     system("openssl", &[&words[..], &["-passout", "pass:1234", "-out", pfx.to_str().unwrap()]].concat());
     std::fs::remove_file(&key).unwrap();
     let ask = |number: &str, named: &[&str]| {

@@ -69,7 +69,7 @@ const TABLE: [Row; 18] = [
     ),
     (
         "every single-bit flip, every truncation",
-        &["attack_every_flipped_bit_and_truncation"],
+        &["attack_flipped_bits_and_truncations"],
         &[("signing/tool/tests/it/exhaustive.rs", "every_change_of_a")],
     ),
     ("an order without its approvals", &["attack_an_order_without_its_approvals"], &[]),
