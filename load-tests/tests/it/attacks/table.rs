@@ -64,7 +64,7 @@ const TABLE: [Row; 18] = [
     ),
     (
         "parameter injection",
-        &["attack_parameter_injection"],
+        &["attack_parameter_injection", "attack_with_numbers_booleans_and_times"],
         &[("client/endpoint/tests/it/injection.rs", "hostile_strings_in_every_text_parameter")],
     ),
     (
