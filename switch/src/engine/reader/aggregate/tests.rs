@@ -445,6 +445,10 @@ fn the_shipped_definitions_aggregates_can_run() {
             let definition = Definition::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
 
             assert_eq!(check(&definition), Ok(()), "{}", path.display());
+            // A device may answer with several rows of one thing.
+            let aggregate = definition.aggregate().unwrap_or_default();
+            let counts_devices = aggregate.contains("count(DISTINCT device) AS devices");
+            assert_eq!(aggregate.contains("AS devices"), counts_devices, "{}", path.display());
             with_aggregate += usize::from(definition.aggregate().is_some());
         }
     }
