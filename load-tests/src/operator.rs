@@ -94,6 +94,7 @@ impl Operator {
             arguments: vec![NamedValue { name: name.to_owned(), value }],
             audience: audience.to_owned(),
             gather_ms: 0,
+            keep_ms: 0,
         };
         Ok(self.instructions().prepare_instruction(request).await?.into_inner())
     }

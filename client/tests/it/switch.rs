@@ -1,7 +1,7 @@
 //! A Switch with one session at a time, whose every step the test decides.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
@@ -16,6 +16,7 @@ use muster_proto::session::v1::{
     Result as InstructionResult, SequenceRange,
 };
 use muster_service::credentials::provider;
+use prost::Message as _;
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -32,11 +33,16 @@ use crate::lab::{Lab, PATIENCE, now_ms};
 /// The listener.
 pub(crate) struct FakeSwitch {
     listener: TcpListener,
+    taken: Taken,
 }
+
+/// Results and events that a session acknowledged, as they came. A client that stopped before it read the ack brings them again in its next
+/// session, which acknowledges them again and tells the test nothing, as a Switch does.
+type Taken = Arc<Mutex<HashSet<Vec<u8>>>>;
 
 impl FakeSwitch {
     pub(crate) async fn listen() -> Self {
-        Self { listener: TcpListener::bind("localhost:0").await.unwrap() }
+        Self { listener: TcpListener::bind("localhost:0").await.unwrap(), taken: Taken::default() }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -73,7 +79,7 @@ impl FakeSwitch {
             loop {
                 let (stream, _) = self.listener.accept().await.unwrap();
                 if let Ok(stream) = acceptor(lab).accept(stream).await {
-                    return Self::welcome(lab, now_ms(), stream).await;
+                    return self.welcome(lab, now_ms(), stream).await;
                 }
             }
         };
@@ -96,7 +102,7 @@ impl FakeSwitch {
                 check_upgrade(request, response)
             };
             let socket = tokio_tungstenite::accept_hdr_async(stream, check).await.unwrap();
-            let session = Self::greet(lab, now_ms(), socket).await;
+            let session = self.greet(lab, now_ms(), socket).await;
             (session, proven.unwrap().device().clone())
         };
         tokio::time::timeout(PATIENCE, accepted).await.expect("the client did not connect")
@@ -118,15 +124,15 @@ impl FakeSwitch {
     async fn accept_one(&self, lab: &Lab, time_ms: i64) -> Session {
         let (stream, _) = self.listener.accept().await.unwrap();
         let stream = acceptor(lab).accept(stream).await.unwrap();
-        Self::welcome(lab, time_ms, stream).await
+        self.welcome(lab, time_ms, stream).await
     }
 
-    async fn welcome(lab: &Lab, time_ms: i64, stream: TlsStream<TcpStream>) -> Session {
+    async fn welcome(&self, lab: &Lab, time_ms: i64, stream: TlsStream<TcpStream>) -> Session {
         let socket = tokio_tungstenite::accept_hdr_async(stream, check_upgrade).await.unwrap();
-        Self::greet(lab, time_ms, socket).await
+        self.greet(lab, time_ms, socket).await
     }
 
-    async fn greet(lab: &Lab, time_ms: i64, socket: WebSocketStream<TlsStream<TcpStream>>) -> Session {
+    async fn greet(&self, lab: &Lab, time_ms: i64, socket: WebSocketStream<TlsStream<TcpStream>>) -> Session {
         let protocol = SwitchSession::new(SwitchSessionConfig::default(), Instant::now());
         let mut session = Session {
             socket,
@@ -138,6 +144,8 @@ impl FakeSwitch {
             followed: None,
             seen: VecDeque::new(),
             asked: 0,
+            handed: BTreeMap::new(),
+            taken: Arc::clone(&self.taken),
         };
         let SwitchEvent::Hello(hello) = session.next_raw().await else { panic!("no Hello") };
         let welcome = WelcomeArgs {
@@ -170,6 +178,9 @@ pub(crate) struct Session {
     seen: VecDeque<Event>,
     /// How often a policy was asked for.
     pub(crate) asked: usize,
+    /// Results and events that the test has, by lane and sequence.
+    handed: BTreeMap<(Lane, u64), Vec<u8>>,
+    taken: Taken,
 }
 
 impl Session {
@@ -188,6 +199,9 @@ impl Session {
 
     /// Acknowledges a sequence.
     pub(crate) async fn ack(&mut self, lane: Lane, sequence: u64) {
+        if let Some(bytes) = self.handed.remove(&(lane, sequence)) {
+            self.taken.lock().unwrap().insert(bytes);
+        }
         self.protocol.push_ack(lane, vec![SequenceRange { first: sequence, last: sequence }], 10_000);
         self.flush().await;
     }
@@ -338,9 +352,32 @@ impl Session {
                 self.protocol.push_document(document).unwrap();
                 self.flush().await;
             }
+            SwitchEvent::Result(result, length) => {
+                let bytes = result.encode_to_vec();
+                if self.hand_out(Lane::Results, result.sequence, bytes).await {
+                    return Some(SwitchEvent::Result(result, length));
+                }
+            }
+            SwitchEvent::Event(event, length) => {
+                let bytes = event.encode_to_vec();
+                if self.hand_out(Lane::Events, event.sequence, bytes).await {
+                    return Some(SwitchEvent::Event(event, length));
+                }
+            }
             other => return Some(other),
         }
         None
+    }
+
+    /// Returns whether the test is to have a result or an event; one that was acknowledged before is acknowledged again.
+    async fn hand_out(&mut self, lane: Lane, sequence: u64, bytes: Vec<u8>) -> bool {
+        let is_new = !self.taken.lock().unwrap().contains(&bytes);
+        if is_new {
+            self.handed.insert((lane, sequence), bytes);
+        } else {
+            self.ack(lane, sequence).await;
+        }
+        is_new
     }
 
     async fn next_raw(&mut self) -> SwitchEvent {

@@ -38,6 +38,8 @@ pub(crate) struct Wish {
     pub(crate) audience: String,
     /// How long clients may start it.
     pub(crate) gather: Option<Duration>,
+    /// How long the Switch keeps the results after that.
+    pub(crate) keep: Option<Duration>,
 }
 
 /// An order that was prepared by the Switch and checked here.
@@ -66,7 +68,8 @@ pub(crate) async fn prepare(operator: &Operator, home: &Home, wish: &Wish) -> Re
         version: wish.version.clone(),
         arguments: arguments.clone(),
         audience: wish.audience.clone(),
-        gather_ms: wish.gather.map_or(0, |gather| u64::try_from(gather.as_millis()).unwrap_or(u64::MAX)),
+        gather_ms: wish.gather.map_or(0, millis),
+        keep_ms: wish.keep.map_or(0, millis),
     };
     let prepared = answered(operator.instructions().prepare_instruction(request)).await?;
     let authored = verified_definition(home, &prepared.definition)?;
@@ -86,6 +89,10 @@ pub(crate) async fn prepare(operator: &Operator, home: &Home, wish: &Wish) -> Re
     order_check::check(&order, &asked)?;
     seen::hold(operator, home, &order, &authored, seen::Age::New).await?;
     Ok(Checked { bytes, order, definition: authored.definition, prepared })
+}
+
+fn millis(lifetime: Duration) -> u64 {
+    u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The name of the platform's free question.
@@ -222,6 +229,9 @@ pub(crate) async fn watch(
 
 /// Every state that ends with a result of the device's own, of which one part is the last.
 fn results_expected(instruction: &Instruction) -> usize {
+    if instruction.results_deleted {
+        return 0;
+    }
     let own = [TargetState::Answered, TargetState::Failed, TargetState::Refused, TargetState::Interrupted];
     let count: u64 =
         instruction.states.iter().filter(|count| own.contains(&count.state())).map(|count| count.count).sum();

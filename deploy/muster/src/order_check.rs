@@ -187,6 +187,7 @@ mod tests {
             arguments: Vec::new(),
             audience: "cpus > 2".to_owned(),
             gather: Some(Duration::from_secs(600)),
+            keep: None,
         };
         let arguments = [port(22)];
         let asked = Asked {

@@ -85,6 +85,13 @@ pub(super) fn has_its_order(state: TargetState, cause: &str) -> bool {
     ["written", "progress", "result"].contains(&cause) && state != TargetState::Cancelled
 }
 
+/// What has become of an instruction's results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Results {
+    Kept,
+    Deleted,
+}
+
 impl Instruction {
     pub(super) fn first_on(line: usize) -> Self {
         Self { first_line: line, shown: None, targets: BTreeMap::new() }
@@ -99,8 +106,12 @@ impl Instruction {
                 (about.clone(), "its record".to_owned(), "transitions or results without one".to_owned())
             }),
         }
+        let results = match &self.shown {
+            Some((_, shown)) if shown.results_deleted => Results::Deleted,
+            _ => Results::Kept,
+        };
         for (device, target) in &self.targets {
-            target.check(&format!("{about}, {device}"), findings);
+            target.check(&format!("{about}, {device}"), results, findings);
         }
     }
 
@@ -164,7 +175,14 @@ impl Instruction {
 }
 
 impl Target {
-    fn check(&self, about: &str, findings: &mut Findings) {
+    fn check(&self, about: &str, results: Results, findings: &mut Findings) {
+        if results == Results::Deleted {
+            let place = Place::Line(self.parts.first().map_or(0, |part| part.line));
+            return findings.hold(Rule::OneResult, place, self.parts.is_empty(), || {
+                let expected = "no result, since the record says that they are deleted".to_owned();
+                (about.to_owned(), expected, format!("{} parts", self.parts.len()))
+            });
+        }
         let Some(entered) = &self.entered else {
             for part in &self.parts {
                 findings.hold(Rule::Targets, Place::Line(part.line), false, || {

@@ -21,6 +21,8 @@ pub(super) struct Shown {
     pub(super) targets: u64,
     pub(super) states: BTreeMap<String, u64>,
     pub(super) complete: bool,
+    /// Whether its results had been kept long enough.
+    pub(super) results_deleted: bool,
     /// Whether an operator stopped it.
     pub(super) is_stopped: bool,
     /// How many approvals its author asks for.
@@ -120,6 +122,8 @@ fn shown(record: &Value) -> Result<Shown, String> {
         targets: number(record, "targets")?,
         states: states.iter().map(count).collect::<Result<_, String>>()?,
         complete: boolean(record, "complete")?,
+        // An older Switch deletes none, and does not say so.
+        results_deleted: record["results_deleted"].as_bool().unwrap_or_default(),
         is_stopped: record["stop"].is_object(),
         approvals_wanted: record["approvals_wanted"].as_u64().unwrap_or_default(),
         approved_by: approvals.iter().map(|given| text(given, "operator")).collect::<Result<_, _>>()?,

@@ -16,6 +16,8 @@ const EVENTS: &str = "muster_switch_events_total";
 const REPEATED: &str = "muster_switch_repeated_total";
 /// Results and events that were acked but not stored, by reason.
 const DROPPED: &str = "muster_switch_store_dropped_total";
+/// Results that had been kept long enough and were deleted.
+const RESULTS_DELETED: &str = "muster_switch_results_deleted_total";
 /// Results and events that were neither stored nor acked, by reason.
 const UNACKED: &str = "muster_switch_store_unacked_total";
 /// Events not taken because the disk is short, by road.
@@ -76,6 +78,7 @@ pub(crate) fn describe() {
     describe_counter!(RESULTS, "results committed");
     describe_counter!(EVENTS, "events committed, by road");
     describe_counter!(REPEATED, "results and events that came again and were acked again, by lane");
+    describe_counter!(RESULTS_DELETED, "results that had been kept long enough and were deleted");
     describe_counter!(DROPPED, "results and events acked but not stored, by reason");
     describe_counter!(
         UNACKED,
@@ -132,6 +135,11 @@ pub(crate) fn committed(items: usize, took: Duration) {
 /// Counts a stored result.
 pub(crate) fn result_stored() {
     counter!(RESULTS).increment(1);
+}
+
+/// Counts results that were deleted, as they are about to be.
+pub(crate) fn results_deleted(count: u64) {
+    counter!(RESULTS_DELETED).increment(count);
 }
 
 /// Counts a stored event by its road.

@@ -182,6 +182,10 @@ impl Writer {
         }
         self.core.release_events(Moment { now_ms, disk_free_bytes });
         self.core.handle_timeout(now_ms);
+        if let Some(instruction) = self.core.results_due(now_ms) {
+            let first = self.store.first_results(instruction, DELETED_AT_ONCE, DELETED_BYTES_AT_ONCE)?;
+            self.core.delete_results(instruction, first, now_ms);
+        }
         let output = self.core.poll_output(now_ms);
         let wrote = !output.writes.is_empty();
         if wrote {

@@ -25,7 +25,7 @@ use tonic::{Request, Response, Status};
 
 use super::state::{Api, instruction_id, page_size};
 use crate::config::GrantKind;
-use crate::engine::{Cursor, Prepare, PrepareStop, Reader};
+use crate::engine::{Cursor, Page, Prepare, PrepareStop, Reader};
 use crate::gate::{Caller, Entry};
 
 /// Results read at once for a watch.
@@ -51,6 +51,7 @@ impl InstructionService for Api {
             arguments: asked.arguments,
             audience: asked.audience,
             gather_ms: asked.gather_ms,
+            keep_ms: asked.keep_ms,
             operator: caller.name.clone(),
         };
         // Nobody gets an order that they may not sign for, or fills the room of those that wait with such.
@@ -334,8 +335,16 @@ impl Watch {
     async fn look(mut self) -> Result<Self, Status> {
         self.changes.mark_unchanged();
         let (id, after) = (self.id, self.cursor.clone());
-        let read =
-            move |reader: &Reader| Ok((reader.instruction(id)?, reader.results(id, &after, WATCH_RESULTS)?));
+        let read = move |reader: &Reader| {
+            let instruction = reader.instruction(id)?;
+            // What became of the targets is shown all the same.
+            let page = if instruction.results_deleted {
+                Page { items: Vec::new(), cursor: after, more: false }
+            } else {
+                reader.results(id, &after, WATCH_RESULTS)?
+            };
+            Ok((instruction, page))
+        };
         let (instruction, page) = self.api.read(read).await?;
         self.phase = match (page.more, instruction.complete) {
             (true, _) => Phase::Look,

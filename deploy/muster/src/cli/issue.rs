@@ -18,8 +18,11 @@ pub(crate) struct Issue {
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) wait: Duration,
     /// How long clients may start it, such as 1h [default: the definition's]
-    #[arg(long, value_name = "TIME", value_parser = gather)]
+    #[arg(long, value_name = "TIME", value_parser = lifetime)]
     pub(crate) gather: Option<Duration>,
+    /// How long the Switch keeps the results after that, such as 7d [default: the definition's]
+    #[arg(long, value_name = "TIME", value_parser = lifetime)]
+    pub(crate) keep: Option<Duration>,
     /// Show whom it would reach, and send nothing
     #[arg(long)]
     pub(crate) what_if: bool,
@@ -92,10 +95,10 @@ pub(crate) struct Run {
     pub(crate) issue: Issue,
 }
 
-/// Nothing can be gathered in no time; the definition's own bounds are the Switch's to check.
-fn gather(text: &str) -> Result<Duration, String> {
-    let gather = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if gather < Duration::from_secs(1) { Err("expected at least 1s".to_owned()) } else { Ok(gather) }
+/// Nothing can be gathered or kept in no time; the definition's own bounds are the Switch's to check.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if lifetime < Duration::from_secs(1) { Err("expected at least 1s".to_owned()) } else { Ok(lifetime) }
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {

@@ -43,6 +43,8 @@ fn as_json(record: Record) -> Value {
                 "audience": instruction.audience,
                 "created_at_ms": instruction.created_at_ms,
                 "expires_at_ms": instruction.expires_at_ms,
+                "results_until_ms": instruction.results_until_ms,
+                "results_deleted": instruction.results_deleted,
                 "targets": instruction.targets,
                 "states": states(&instruction),
                 "complete": instruction.complete,

@@ -273,6 +273,8 @@ async fn show(operator: &Operator, id: &str, format: Format) -> Result<Exit, Fai
         ("arguments", arguments(&instruction)),
         ("created", Cell::moment(instruction.created_at_ms)),
         ("expires", Cell::moment(instruction.expires_at_ms)),
+        ("results_kept_until", Cell::moment(instruction.results_until_ms)),
+        ("results_deleted", Cell::flag(Flag::from(instruction.results_deleted))),
     ];
     pairs.extend(standing(operator, &instruction).await?);
     print(pairs, format)?;

@@ -36,6 +36,7 @@ pub(crate) async fn ask(operator: &Operator, home: &Home, arguments: Ask) -> Res
         arguments: vec![("sql".to_owned(), arguments.sql)],
         audience: arguments.issue.on.clone(),
         gather: arguments.issue.gather,
+        keep: arguments.issue.keep,
     };
     let manner = Manner { consent: Consent::NotNeeded, sight: Sight::Rows };
     issue_and_show(operator, home, &wish, &arguments.issue, manner).await
@@ -49,6 +50,7 @@ pub(crate) async fn run(operator: &Operator, home: &Home, arguments: Run) -> Res
         arguments: arguments.parameters,
         audience: arguments.issue.on.clone(),
         gather: arguments.issue.gather,
+        keep: arguments.issue.keep,
     };
     let consent = if arguments.yes { Consent::Given } else { Consent::ForActions };
     let sight = if arguments.rows { Sight::Rows } else { Sight::Aggregate };

@@ -140,6 +140,7 @@ impl World {
             arguments: Vec::new(),
             audience: String::new(),
             gather: None,
+            keep: None,
         };
         let prepared =
             self.switch.serve(async |operator| issue::prepare(&operator, &self.home, &wish).await.map(drop));

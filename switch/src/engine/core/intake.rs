@@ -147,6 +147,11 @@ impl Core {
                 metrics::dropped("late_or_unknown")
             };
         };
+        if place == Place::Late && self.has_deleted(id) {
+            return if fresh == Fresh::New {
+                metrics::dropped("results_deleted")
+            };
+        }
         let Some(device) = self.devices.name(number).map(ToString::to_string) else {
             return metrics::dropped("unknown_device");
         };

@@ -10,7 +10,7 @@ use muster_proto::common::v1::{NamedValue, TargetState};
 use muster_proto::ids::{Digest, InstructionId};
 use muster_signing::admit::RefusalReason;
 use muster_signing::audience::{AUTHENTICATED, CLIENT_ATTRIBUTES, Expression};
-use muster_signing::definition::Kind;
+use muster_signing::definition::{Bounds, Kind};
 use muster_signing::order::{self, Audience, Order};
 use roaring::RoaringBitmap;
 use semver::Version;
@@ -38,6 +38,7 @@ pub(crate) struct Draft {
     targets: RoaringBitmap,
     online: u64,
     grace: Duration,
+    keep: Duration,
     approvals_wanted: u32,
 }
 
@@ -49,6 +50,7 @@ pub(crate) struct PreparedOrder {
     targets: RoaringBitmap,
     proofs: Arc<Proofs>,
     grace: Duration,
+    keep: Duration,
     approvals_wanted: u32,
     prepared_at_ms: i64,
     /// Who may submit it.
@@ -101,7 +103,9 @@ impl Core {
         let held = self.find_definition(&prepare.definition, &prepare.version, moment.now_ms)?;
         let kind = held.document.kind();
         let arguments = bind(&held, prepare.arguments)?;
-        let gather = gather(&held, prepare.gather_ms)?;
+        let lives = held.document.time_to_live();
+        let gather = within(&held, "gather", &lives.gather, prepare.gather_ms)?;
+        let keep = within(&held, "keep", &lives.keep, prepare.keep_ms)?;
         let targets = self.resolve(&prepare.audience)?;
         if targets.is_empty() {
             return Err(self.no_targets(&prepare.audience));
@@ -135,6 +139,7 @@ impl Core {
             members: self.devices.members(&targets),
             online: targets.intersection_len(&self.online),
             grace: held.document.limits().run_time.saturating_add(GRACE),
+            keep,
             approvals_wanted: held.document.approvals(),
             targets,
         })
@@ -212,7 +217,7 @@ impl Core {
     }
 
     fn accept(&mut self, prepared: PreparedOrder, submission: Submission, now_ms: i64) {
-        let PreparedOrder { id, bytes, targets, proofs, grace, approvals_wanted, .. } = prepared;
+        let PreparedOrder { id, bytes, targets, proofs, grace, keep, approvals_wanted, .. } = prepared;
         self.marks.instruction += 1;
         let position = self.marks.instruction;
         let record = InstructionRecord {
@@ -224,11 +229,15 @@ impl Core {
             approvals_wanted,
             approvals: submission.approvals,
         };
+        // What runs at its end has still to bring its result.
+        let kept_until_ms =
+            submission.order.expires_at_ms.saturating_add(millis(keep)).max(record.grace_until_ms);
         // Removed since the order was prepared; the signed root has them in it.
         let gone = &targets - self.devices.all();
         let blocked = (&targets & self.blocked_numbers()) - &gone;
         let active = Active::new(id, Ledger::queued(targets), &submission.order, &record, None, Some(proofs));
         self.out.writes.push(Write::Instruction { position, id, record: Box::new(record) });
+        self.keep_results(position, kept_until_ms);
         let record = SubmissionRecord {
             operator: submission.operator.clone(),
             idempotency_key: submission.idempotency_key.clone(),
@@ -363,6 +372,7 @@ impl Draft {
             targets: self.targets,
             proofs,
             grace: self.grace,
+            keep: self.keep,
             approvals_wanted: self.approvals_wanted,
             prepared_at_ms: 0,
             operator,
@@ -388,15 +398,20 @@ fn bind(held: &HeldDefinition, arguments: Vec<NamedValue>) -> Result<Vec<NamedVa
     Ok(bound.into_iter().filter(|argument| given.contains_key(argument.name.as_str())).collect())
 }
 
-fn gather(held: &HeldDefinition, asked_ms: u64) -> Result<Duration, EngineError> {
-    let allowed = &held.document.time_to_live().gather;
+/// Returns a time that the definition bounds (`time_to_live`): the one asked for, or its default.
+fn within(
+    held: &HeldDefinition,
+    what: &str,
+    allowed: &Bounds,
+    asked_ms: u64,
+) -> Result<Duration, EngineError> {
     if asked_ms == 0 {
         return Ok(allowed.default);
     }
     let asked = Duration::from_millis(asked_ms);
     if asked < allowed.min || asked > allowed.max {
         return Err(EngineError::InvalidArgument(format!(
-            "a gather time of {asked:?}, wanted {:?} to {:?}, as {} says",
+            "a {what} time of {asked:?}, wanted {:?} to {:?}, as {} says",
             allowed.min,
             allowed.max,
             held.document.name()

@@ -52,6 +52,11 @@ impl Core {
         (part >= stored).then_some((late.position, number))
     }
 
+    /// Returns whether the results of an instruction that has ended are deleted, so that one that comes now has no place beside them.
+    pub(super) fn has_deleted(&self, id: InstructionId) -> bool {
+        self.late.get(&id).is_some_and(|late| late.is_deleted)
+    }
+
     /// Keeps the memory of what was recalled small. Only between batches: the store must have what was taken.
     pub(super) fn forget_late(&mut self) {
         if self.late.len() > REMEMBERED_MAX {

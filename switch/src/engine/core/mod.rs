@@ -6,7 +6,7 @@
 //! `devices` has numbers and sessions, `history` what they remember, `documents` definitions and licence, `held` what is held of a signed document, `issue` preparing and submitting,
 //! `ledgers` what becomes of an instruction, `intake` results and events, `outboxes` which of them
 //! were seen, `blocking` devices that an operator keeps out, `parts` how much of a result may come, `late` results after an end, `removal` devices that an operator
-//! takes out, `policies` what clients are to follow, `reserve` events when the disk is short, `presence` when devices were last seen, `submissions` which orders
+//! takes out, `policies` what clients are to follow, `reserve` events when the disk is short, `retention` results that have been kept long enough, `presence` when devices were last seen, `submissions` which orders
 //! came already, `stops` what operators end, `unauthenticated` devices without a certificate.
 
 mod approvals;
@@ -27,6 +27,7 @@ mod policies;
 mod presence;
 mod removal;
 mod reserve;
+mod retention;
 mod stops;
 mod submissions;
 mod twins;
@@ -65,6 +66,8 @@ pub(crate) use policies::POLICIES_MAX;
 use policies::Policies;
 use presence::Presence;
 use reserve::Withheld;
+use retention::Retention;
+pub(crate) use retention::{DELETED_AT_ONCE, DELETED_BYTES_AT_ONCE};
 use stops::Stops;
 pub(crate) use stops::{PrepareStop, StopCommand, StopSubmission};
 pub(crate) use submissions::KEPT_MS as SUBMISSIONS_KEPT_MS;
@@ -102,6 +105,7 @@ pub(crate) struct Core {
     prepared: BTreeMap<InstructionId, PreparedOrder>,
     submissions: Submissions,
     stops: Stops,
+    retention: Retention,
     /// By root; instructions for the same devices share a tree.
     trees: HashMap<[u8; 32], Weak<Proofs>>,
     policies: Policies,
@@ -195,6 +199,7 @@ impl Core {
             prepared: BTreeMap::new(),
             submissions: Submissions::default(),
             stops: Stops::new(loaded.stops, config.stops_max),
+            retention: Retention::new(&loaded.kept),
             trees: HashMap::new(),
             policies: Policies::default(),
             policy_asks_per_second: config.policy_asks_per_second,

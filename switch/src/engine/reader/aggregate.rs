@@ -51,6 +51,7 @@ pub(super) struct Asked<'a> {
 
 /// Where the results are that were committed when it began.
 struct Opened {
+    id: InstructionId,
     instruction: Instruction,
     position: i64,
     until: i64,
@@ -138,12 +139,13 @@ fn open(pool: &Pool, shared: &Shared, id: InstructionId) -> Result<Opened, Engin
     pool.read(|connection| {
         let snapshot = connection.unchecked_transaction().map_err(failed)?;
         let stored = instructions::find(&snapshot, shared, id)?;
+        instructions::require_results(&snapshot, shared, id, stored.position)?;
         let instruction = instructions::shown(&snapshot, shared, &stored)?;
         let sql = "SELECT coalesce(max(position), 0) FROM results WHERE instruction = ?1";
         let mut statement = snapshot.prepare_cached(sql).map_err(failed)?;
         let until = statement.query_row([stored.position], |row| row.get(0)).map_err(failed)?;
         let definition = definition(shared, &stored)?;
-        Ok(Opened { instruction, position: stored.position, until, definition })
+        Ok(Opened { id, instruction, position: stored.position, until, definition })
     })
 }
 
@@ -211,9 +213,12 @@ type Read = (i64, u32, Option<DeviceResult>);
 /// Reads some results after a position; none at the end.
 fn page(pool: &Pool, shared: &Shared, opened: &Opened, after: i64) -> Result<Vec<Read>, EngineError> {
     pool.read(|connection| {
+        let snapshot = connection.unchecked_transaction().map_err(failed)?;
+        // Their time may be up between two pages.
+        instructions::require_results(&snapshot, shared, opened.id, opened.position)?;
         let sql = "SELECT position, instruction, number, record, crc FROM results \
                    WHERE instruction = ?1 AND position > ?2 AND position <= ?3 ORDER BY position";
-        let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+        let mut statement = snapshot.prepare_cached(sql).map_err(failed)?;
         let mut rows = statement.query([opened.position, after, opened.until]).map_err(failed)?;
         let (mut page, mut bytes) = (Vec::new(), 0);
         while bytes < READ_BYTES_MAX && page.len() < READ_RESULTS_MAX {

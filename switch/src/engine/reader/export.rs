@@ -40,7 +40,9 @@ pub(super) fn run(
         if each(&snapshot, sql, |row| transition(&snapshot, row, shared), &mut take)?.is_break() {
             return Ok(());
         }
-        let sql = "SELECT position, instruction, number, record, crc FROM results ORDER BY position";
+        // Of an instruction whose results are being deleted, none: what is left of them is no history.
+        let sql = "SELECT position, instruction, number, record, crc FROM results WHERE instruction NOT IN \
+                   (SELECT instruction FROM kept WHERE stage = 1) ORDER BY position";
         let result = |row: &Row<'_>| Ok(instructions::result(row, shared)?.map(Record::Result));
         if each(&snapshot, sql, result, &mut take)?.is_break() {
             return Ok(());
@@ -78,10 +80,8 @@ fn instruction(
     let Ok(stored) = instructions::stored(row, shared)? else { return Ok(None) };
     match instructions::ledger(connection, shared, &stored) {
         Ok(ledger) => {
-            let stop = instructions::stop(connection, shared, stored.position)?;
-            let approvals = instructions::approvals(connection, shared, stored.position)?;
             let counts = instructions::counted(&ledger);
-            let shown = instructions::instruction(&stored, counts, stop, approvals)?;
+            let shown = instructions::instruction(connection, shared, &stored, counts)?;
             Ok(Some(Record::Instruction(shown)))
         }
         Err(EngineError::Damaged(_)) => Ok(None),

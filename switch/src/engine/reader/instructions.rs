@@ -6,7 +6,7 @@ use muster_proto::ids::InstructionId;
 use muster_proto::operator::v1::{Approval, DeviceResult, ExportedResult, Instruction, StateCount, Stop};
 use muster_proto::order::v1::Order;
 use muster_signing::approval::is_named;
-use muster_signing::envelope;
+use muster_signing::{envelope, moment};
 use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -15,6 +15,7 @@ use super::{Cursor, Page, fleet};
 use crate::engine::EngineError;
 use crate::engine::ledger::Ledger;
 use crate::engine::shared::Shared;
+use crate::engine::store::kept::Kept;
 use crate::engine::store::{
     self, ApprovalsRecord, CountsRecord, InstructionRecord, StopRecord, checked, key,
 };
@@ -79,10 +80,13 @@ pub(super) fn results(
 ) -> Result<Page<DeviceResult>, EngineError> {
     let from = after.number()?;
     pool.read(|connection| {
-        let instruction = position(connection, id)?;
+        // One read transaction: what is whole as it begins is whole to its end.
+        let snapshot = connection.unchecked_transaction().map_err(failed)?;
+        let instruction = position(&snapshot, id)?;
+        require_results(&snapshot, shared, id, instruction)?;
         let sql = "SELECT position, instruction, number, record, crc FROM results WHERE instruction = ?1 AND position > ?2 \
                    ORDER BY position";
-        let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+        let mut statement = snapshot.prepare_cached(sql).map_err(failed)?;
         let mut rows = statement.query([instruction, from]).map_err(failed)?;
         let mut page = Page { items: Vec::new(), cursor: after.clone(), more: false };
         let mut bytes = 0;
@@ -100,6 +104,30 @@ pub(super) fn results(
         }
         Ok(page)
     })
+}
+
+/// Refuses what asks for results that are deleted, whole or in part. In a read transaction what it lets pass stays.
+pub(super) fn require_results(
+    connection: &Connection,
+    shared: &Shared,
+    id: InstructionId,
+    position: i64,
+) -> Result<(), EngineError> {
+    match kept(connection, shared, position)? {
+        Some(kept) if kept.stage.has_begun() => Err(EngineError::FailedPrecondition(format!(
+            "the results of instruction {id} were kept until {}, as it was issued, and are deleted; what became of its \
+             targets stays: muster instruction targets {id}",
+            moment::shown(u64::try_from(kept.until_ms).unwrap_or_default() / 1_000)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Returns until when the results of an instruction are kept; `None`: they stay, or the row is damaged.
+fn kept(connection: &Connection, shared: &Shared, position: i64) -> Result<Option<Kept>, EngineError> {
+    let read = store::kept::of(connection, position).map_err(failed)?;
+    let note = |what: &String| shared.damage.note("kept", &position.to_string(), what);
+    Ok(read.inspect_err(note).ok().flatten())
 }
 
 /// Returns an instruction's row, unless it is damaged.
@@ -183,8 +211,7 @@ pub(super) fn shown(
         Some(counts) => counts.states,
         None => counted(&ledger(connection, shared, stored)?),
     };
-    let stop = stop(connection, shared, stored.position)?;
-    instruction(stored, states, stop, approvals(connection, shared, stored.position)?)
+    instruction(connection, shared, stored, states)
 }
 
 /// Returns an instruction, its definition, and its order with all signatures that it has; nothing of the order where it lacks none.
@@ -218,11 +245,7 @@ pub(super) fn approvals(
 }
 
 /// Returns how an instruction was stopped; `None`: it was not, or the record is damaged.
-pub(super) fn stop(
-    connection: &Connection,
-    shared: &Shared,
-    position: i64,
-) -> Result<Option<Stop>, EngineError> {
+fn stop(connection: &Connection, shared: &Shared, position: i64) -> Result<Option<Stop>, EngineError> {
     let sql = "SELECT until_ms, record, crc FROM stops WHERE instruction = ?1";
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?, row.get(2)?));
@@ -278,11 +301,14 @@ fn decided(stored: &Stored) -> Result<u64, EngineError> {
 /// Returns an instruction as shown, with these counts. It has the targets that were signed, whatever the counts add up to:
 /// a target that got lost shows, and such an instruction is never complete.
 pub(super) fn instruction(
+    connection: &Connection,
+    shared: &Shared,
     stored: &Stored,
     states: Vec<StateCount>,
-    stop: Option<Stop>,
-    approvals: Option<ApprovalsRecord>,
 ) -> Result<Instruction, EngineError> {
+    let stop = stop(connection, shared, stored.position)?;
+    let approvals = approvals(connection, shared, stored.position)?;
+    let kept = kept(connection, shared, stored.position)?;
     let order = Order::decode(&stored.record.order[..]).map_err(failed)?;
     let audience = order.audience.clone().unwrap_or_default();
     let targets = audience.members_count;
@@ -311,6 +337,8 @@ pub(super) fn instruction(
         created_at_ms: stored.record.created_at_ms,
         expires_at_ms: order.expires_at_ms,
         targets,
+        results_until_ms: kept.map_or(0, |kept| kept.until_ms),
+        results_deleted: kept.is_some_and(|kept| kept.stage.has_begun()),
         complete: sum(&states) == targets && states.iter().all(|count| count.state().is_terminal()),
         states,
     })

@@ -9,6 +9,7 @@ use muster_proto::operator::v1::{Block, Client, ExportedResult, LoggedEvent, Sta
 use muster_proto::seen::{SeenSet, gap_ranges};
 use rusqlite::{Connection, params};
 
+use super::kept::{self, LoadedKept};
 use super::online::Online;
 use super::recall::{self, Received};
 use super::record::{checked, verify};
@@ -47,6 +48,8 @@ pub(crate) struct Loaded {
     pub(crate) submissions: Vec<(i64, SubmissionRecord)>,
     /// Of instructions whose windows may not be over.
     pub(crate) stops: Vec<LoadedStop>,
+    /// Results that are kept, or not deleted to the last.
+    pub(crate) kept: Vec<LoadedKept>,
     pub(crate) marks: LoadedMarks,
     /// Who is blocked, with by whom, when and why.
     pub(crate) blocked: BTreeMap<DeviceId, Block>,
@@ -109,6 +112,7 @@ fn load(connection: &Connection, submissions_since_ms: i64, damage: &Damage) -> 
     load_instructions(connection, damage, &mut loaded)?;
     load_submissions(connection, damage, submissions_since_ms, &mut loaded)?;
     loaded.stops = stops::load(connection, damage, submissions_since_ms)?;
+    loaded.kept = kept::load(connection, damage)?;
     load_marks(connection, damage, &mut loaded)?;
     loaded.blocked = blocked::load(connection, damage)?;
     loaded.online = online::load(connection, damage)?;

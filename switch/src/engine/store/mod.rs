@@ -7,6 +7,7 @@ pub(crate) mod approvals;
 mod blocked;
 mod error;
 mod files;
+pub(crate) mod kept;
 mod load;
 mod online;
 mod recall;
@@ -34,7 +35,7 @@ pub(crate) use record::{
     TransitionRecord, checked, checksum, verify,
 };
 pub(crate) use stops::LoadedStop;
-pub(crate) use write::{PolicyWrite, Write};
+pub(crate) use write::{KeptWrite, PolicyWrite, Write};
 
 /// The writing connection.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use roaring::RoaringBitmap;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::load::replay;
-use super::{InstructionRecord, Store, StoreError, checked, key};
+use super::{InstructionRecord, Store, StoreError, checked, kept, key};
 use crate::engine::damage::Damage;
 use crate::engine::ledger::Ledger;
 
@@ -28,6 +28,8 @@ pub(crate) struct Late {
     pub(crate) unanswered: Option<RoaringBitmap>,
     /// What of a result each of them has in the store already.
     pub(crate) received: HashMap<u32, Received>,
+    /// Its results have been kept long enough: what comes now has no place.
+    pub(crate) is_deleted: bool,
     /// Empty if a damaged record hides it.
     pub(crate) definition_digest: Vec<u8>,
 }
@@ -71,7 +73,10 @@ impl Store {
         let mut received = received(self.connection(), position)?;
         received
             .retain(|number, _| unanswered.as_ref().is_none_or(|unanswered| unanswered.contains(*number)));
-        Ok(Some(Late { position, unanswered, received, definition_digest }))
+        let kept = kept::of(self.connection(), position)?;
+        // A damaged record says nothing: the result is rather kept.
+        let is_deleted = kept.is_ok_and(|kept| kept.is_some_and(|kept| kept.stage.has_begun()));
+        Ok(Some(Late { position, unanswered, received, is_deleted, definition_digest }))
     }
 
     fn unanswered(

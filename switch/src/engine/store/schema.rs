@@ -65,6 +65,10 @@ CREATE TABLE stops (instruction INTEGER PRIMARY KEY, until_ms INTEGER NOT NULL, 
 ", "
 -- What others than the operator signed of an instruction, by its position.
 CREATE TABLE approvals (instruction INTEGER PRIMARY KEY, record BLOB NOT NULL, crc INTEGER NOT NULL);
+", "
+-- Until when the results of an instruction are kept, by its position, and how far their deletion has come: 0 not begun, 1 begun, 2 done.
+CREATE TABLE kept (instruction INTEGER PRIMARY KEY, until_ms INTEGER NOT NULL, stage INTEGER NOT NULL, crc INTEGER NOT NULL);
+CREATE INDEX kept_still ON kept (until_ms) WHERE stage < 2;
 "];
 
 /// Sets up the writing connection and brings the tables up to date.

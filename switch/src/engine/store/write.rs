@@ -8,7 +8,7 @@ use rusqlite::{CachedStatement, Connection, Transaction, params};
 
 use super::{
     ApprovalsRecord, CountsRecord, DocumentRecord, InstructionRecord, Mark, StopRecord, SubmissionRecord,
-    TransitionRecord, blocked, checksum, key,
+    TransitionRecord, blocked, checksum, kept, kept::Stage, key,
 };
 
 /// One row to be written.
@@ -110,6 +110,8 @@ pub(crate) enum Write {
         number: u32,
         record: Box<LoggedEvent>,
     },
+    /// How long an instruction's results are kept.
+    Kept(KeptWrite),
 }
 
 /// A row about client policies.
@@ -121,6 +123,15 @@ pub(crate) enum PolicyWrite {
     Gone { serial: u64 },
     /// Which one a device follows; 0: none.
     Followed { number: u32, serial: u64 },
+}
+
+/// A row about how long results are kept, by the position of their instruction.
+#[derive(Debug, Clone)]
+pub(crate) enum KeptWrite {
+    /// They are kept until then, or their deletion has come so far.
+    Until { instruction: i64, until_ms: i64, stage: Stage },
+    /// Those up to this position are deleted.
+    Gone { instruction: i64, last: i64 },
 }
 
 /// Writes a batch in one transaction; returns how many bytes it has, about.
@@ -194,6 +205,7 @@ fn write_one(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<u
             write_keyed(transaction, sql, "licences", *position, record.as_ref())
         }
         Write::Policy(write) => write_policy(transaction, write),
+        Write::Kept(write) => kept::write(transaction, write),
         Write::Counts { instruction, record } => {
             let sql = "INSERT OR REPLACE INTO counts VALUES (?1, ?2, ?3)";
             write_keyed(transaction, sql, "counts", *instruction, record)
@@ -274,6 +286,7 @@ fn write_logged(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Resul
         | Write::Definition { .. }
         | Write::Licence { .. }
         | Write::Policy(_)
+        | Write::Kept(_)
         | Write::Counts { .. } => Ok(0),
     }
 }
@@ -337,6 +350,9 @@ fn write_two_keys(
     Ok(record.len())
 }
 
-fn cached<'a>(transaction: &'a Transaction<'_>, sql: &str) -> rusqlite::Result<CachedStatement<'a>> {
+pub(super) fn cached<'a>(
+    transaction: &'a Transaction<'_>,
+    sql: &str,
+) -> rusqlite::Result<CachedStatement<'a>> {
     transaction.prepare_cached(sql)
 }

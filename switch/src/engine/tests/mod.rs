@@ -19,6 +19,7 @@ mod presence;
 mod removal;
 mod reserve;
 mod restart;
+mod retention;
 mod standing;
 mod stops;
 mod unauthenticated;

@@ -1,0 +1,195 @@
+//! Results that have been kept long enough.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use muster_proto::common::v1::TargetState;
+use muster_proto::ids::InstructionId;
+use muster_proto::operator::v1::export_response::Record;
+use muster_proto::session::v1::Result as SessionResult;
+use rusqlite::Connection;
+use tokio_util::sync::CancellationToken;
+
+use super::world::*;
+use crate::engine::core::DELETED_AT_ONCE;
+use crate::engine::{Cursor, EngineError, Prepare};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+#[tokio::test]
+async fn results_are_kept_as_long_as_the_definition_says_and_what_became_of_the_targets_for_ever() {
+    let mut world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    let (short, long) = (world.issue("").await, issue_kept_for(&world, 2 * DAY).await);
+    world.answer(&session, short, 1).await;
+    world.answer(&session, long, 2).await;
+    let shown = world.until(short, |instruction| instruction.complete).await;
+    assert_eq!(shown.results_until_ms, shown.expires_at_ms + 86_400_000);
+
+    world.advance(HOUR + DAY - Duration::from_secs(60));
+    world.connect("w2.acme.local").await;
+    assert_eq!(kept(&world, short), Ok(1));
+    world.advance(Duration::from_secs(60));
+
+    let shown = world.until(short, |instruction| instruction.results_deleted).await;
+    assert_eq!((counts(&shown), shown.complete), (vec![(TargetState::Answered, 1)], true));
+    assert_eq!(world.engine.reader().targets(short, None, &Cursor::default(), 10).unwrap().items.len(), 1);
+    let (Err(EngineError::FailedPrecondition(said)), Err(EngineError::FailedPrecondition(summed))) =
+        (kept(&world, short), summed(&world, short))
+    else {
+        panic!("{:?}, {:?}", kept(&world, short), summed(&world, short))
+    };
+    assert!(said.contains("kept until 20") && said.contains("muster instruction targets"), "{said}");
+    assert_eq!(said, summed);
+    assert_eq!((kept(&world, long), exported(&world)), (Ok(1), vec![(short, true, 0), (long, false, 1)]));
+    // No restart brings anything back, and what is kept still goes in its time.
+    let world = world.restart(|_| ());
+    assert!(world.engine.reader().instruction(short).unwrap().results_deleted);
+    world.advance(DAY);
+    world.until(long, |instruction| instruction.results_deleted).await;
+}
+
+#[tokio::test]
+async fn many_results_go_bit_by_bit_and_a_kill_between_leaves_none_behind_and_shows_none_of_the_rest() {
+    let mut world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    let id = world.issue("").await;
+    let parts = u32::try_from(2 * DELETED_AT_ONCE + 1).unwrap();
+    for number in 0..parts {
+        let sequence = u64::from(number) + 1;
+        let whole = result(id, sequence, TargetState::Answered);
+        let part = SessionResult { part: number, last: number + 1 == parts, detail: String::new(), ..whole };
+        world.tell_result(&session, part).await;
+        while world.next_ack().await.1.iter().all(|range| range.last < sequence) {}
+    }
+    world.until_state(id, TargetState::Answered).await;
+    world.advance(HOUR + DAY);
+
+    // The clock stands, so that the next of them are due in no time.
+    world.until(id, |instruction| instruction.results_deleted).await;
+    world.connect("w2.acme.local").await;
+    assert_eq!(left(&world), (u64::from(parts) - DELETED_AT_ONCE, 1));
+    assert!(matches!(kept(&world, id), Err(EngineError::FailedPrecondition(_))), "{:?}", kept(&world, id));
+    assert_eq!(exported(&world), [(id, true, 0)]);
+
+    let world = world.killed();
+    assert!(world.engine.reader().instruction(id).unwrap().results_deleted);
+    let emptied = async {
+        while left(&world) != (0, 2) {
+            world.advance(Duration::from_millis(50));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, emptied).await.expect("none is left");
+}
+
+#[tokio::test]
+async fn what_comes_after_its_instructions_results_are_deleted_is_acked_and_not_kept() {
+    let mut world = World::new().await;
+    let (answered, late) = (world.connect("w1.acme.local").await, world.connect("w2.acme.local").await);
+    let id = world.issue("").await;
+    world.answer(&answered, id, 1).await;
+    world.advance(2 * HOUR);
+    world.until_state(id, TargetState::Expired).await;
+    // It is recalled as one whose results are kept, and must not be remembered as such.
+    let part = SessionResult { last: false, ..result(id, 1, TargetState::Answered) };
+    world.tell_result(&late, part).await;
+    assert_eq!(world.next_ack().await.1, [range(1, 1)]);
+    world.advance(DAY);
+    world.until(id, |instruction| instruction.results_deleted).await;
+
+    let rest = SessionResult { part: 1, ..result(id, 2, TargetState::Answered) };
+    world.tell_result(&late, rest).await;
+
+    assert_eq!(world.next_ack().await.1, [range(2, 2)]);
+    assert_eq!(left(&world).0, 0);
+}
+
+#[tokio::test]
+async fn an_operator_chooses_how_long_results_are_kept_within_what_the_author_signed() {
+    let world = World::new().await;
+    world.connect("w1.acme.local").await;
+
+    let id = issue_kept_for(&world, HOUR).await;
+
+    let shown = world.engine.reader().instruction(id).unwrap();
+    assert_eq!(shown.results_until_ms, shown.expires_at_ms + 3_600_000);
+    for beyond in [HOUR / 2, 31 * DAY] {
+        let refused = world.engine.prepare(wish(beyond), admitted).await;
+        let Err(EngineError::InvalidArgument(said)) = refused else { panic!("{refused:?}") };
+        assert!(said.contains("keep time") && said.contains(DEFINITION), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn results_of_which_nobody_can_tell_how_long_they_are_kept_stay() {
+    let mut world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    let (older, damaged, sound) = (world.issue("").await, world.issue("").await, world.issue("").await);
+    for (sequence, id) in (1..).zip([older, damaged, sound]) {
+        world.answer(&session, id, sequence).await;
+    }
+
+    let world = world.restart(|database| {
+        database.execute("DELETE FROM kept WHERE instruction = 1", []).unwrap();
+        database.execute("UPDATE kept SET until_ms = until_ms - 1 WHERE instruction = 2", []).unwrap();
+    });
+    world.advance(60 * DAY);
+    world.until(sound, |instruction| instruction.results_deleted).await;
+
+    for id in [older, damaged] {
+        let shown = world.engine.reader().instruction(id).unwrap();
+        assert_eq!((shown.results_until_ms, shown.results_deleted, kept(&world, id)), (0, false, Ok(1)));
+    }
+    assert_eq!(warnings(&world), ["kept"]);
+}
+
+/// An order whose results are kept for so long after its end.
+fn wish(keep: Duration) -> Prepare {
+    Prepare {
+        definition: DEFINITION.to_owned(),
+        operator: OPERATOR.to_owned(),
+        keep_ms: u64::try_from(keep.as_millis()).unwrap(),
+        ..Prepare::default()
+    }
+}
+
+async fn issue_kept_for(world: &World, keep: Duration) -> InstructionId {
+    let prepared = world.engine.prepare(wish(keep), admitted).await.unwrap();
+    world.submit(&prepared).await
+}
+
+/// How many results are served.
+fn kept(world: &World, id: InstructionId) -> Result<usize, EngineError> {
+    world.engine.reader().results(id, &Cursor::default(), 10).map(|page| page.items.len())
+}
+
+fn summed(world: &World, id: InstructionId) -> Result<u64, EngineError> {
+    let query = "SELECT count(*) AS n FROM results";
+    world.engine.reader().aggregate(id, query, &CancellationToken::new()).map(|answer| answer.results)
+}
+
+/// The instructions of the export: whether their results are deleted, and how many results it has of them.
+fn exported(world: &World) -> Vec<(InstructionId, bool, usize)> {
+    let mut found: Vec<(String, bool, usize)> = Vec::new();
+    let take = |response: muster_proto::operator::v1::ExportResponse| {
+        match response.record.unwrap() {
+            Record::Instruction(shown) => found.push((shown.id, shown.results_deleted, 0)),
+            Record::Result(result) => {
+                found.iter_mut().filter(|(id, ..)| *id == result.instruction).for_each(|found| found.2 += 1);
+            }
+            Record::Definition(_) | Record::Transition(_) | Record::Event(_) => {}
+        }
+        ControlFlow::Continue(())
+    };
+    world.engine.reader().export(take).unwrap();
+    found.into_iter().map(|(id, deleted, results)| (id.parse().unwrap(), deleted, results)).collect()
+}
+
+/// How many results lie in the store, and how far their deletion has come at most.
+fn left(world: &World) -> (u64, i64) {
+    let database = Connection::open(world.dir.path().join("switch.db")).unwrap();
+    let results = database.query_row("SELECT count(*) FROM results", [], |row| row.get(0)).unwrap();
+    (results, database.query_row("SELECT max(stage) FROM kept", [], |row| row.get(0)).unwrap())
+}
