@@ -32,6 +32,7 @@ mod processes;
 mod python_client;
 mod renewal;
 mod restored_store;
+mod retention;
 mod revocation;
 mod scale;
 mod signers;

@@ -41,7 +41,7 @@ impl From<&StoreError> for EngineEnd {
 /// Why a call was refused. Each variant knows what it means to a caller of the operator API.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EngineError {
-    /// There is no such instruction, device or definition (`NOT_FOUND`).
+    /// There is no such instruction, device or definition, or its results have been deleted (`NOT_FOUND`).
     #[error("{0}")]
     NotFound(String),
     /// The audience is well written and holds no device (`OUT_OF_RANGE`, so that a caller can tell it from a mistake).

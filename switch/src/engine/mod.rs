@@ -41,6 +41,6 @@ pub(crate) use message::{
 pub(crate) use metrics::describe as describe_metrics;
 pub(crate) use metrics::unauthenticated_refused;
 pub(crate) use proofs::Proofs;
-pub(crate) use reader::{AggregateLimits, Cursor, EngineStatus, Reader};
+pub(crate) use reader::{AggregateLimits, Cursor, EngineStatus, Page, Reader};
 pub use store::StoreError;
 pub(crate) use trust::Trust;

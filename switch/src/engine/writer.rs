@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::core::{Command, Core, CoreConfig, Moment, Output, SUBMISSIONS_KEPT_MS};
+use super::core::{
+    Command, Core, CoreConfig, DELETED_AT_ONCE, DELETED_BYTES_AT_ONCE, Moment, Output, SUBMISSIONS_KEPT_MS,
+};
 use super::damage::Damage;
 use super::outgoing::Outgoing;
 use super::reader::{Pool, Reader};

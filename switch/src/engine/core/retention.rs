@@ -3,11 +3,11 @@
 //! They are deleted from the end of their time on, some at a time, so that nobody waits for it. An instruction, its targets and what became of
 //! each stay. A stage beside the time says what readers may believe: as long as the deletion has not begun, every result is there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::Core;
 use crate::engine::metrics;
-use crate::engine::store::kept::{First, Kept, LoadedKept, Stage};
+use crate::engine::store::kept::{First, LoadedKept, Stage};
 use crate::engine::store::{KeptWrite, Write};
 
 /// What is kept, and until when.

@@ -114,7 +114,7 @@ pub(super) fn require_results(
     position: i64,
 ) -> Result<(), EngineError> {
     match kept(connection, shared, position)? {
-        Some(kept) if kept.stage.has_begun() => Err(EngineError::FailedPrecondition(format!(
+        Some(kept) if kept.stage.has_begun() => Err(EngineError::NotFound(format!(
             "the results of instruction {id} were kept until {}, as it was issued, and are deleted; what became of its \
              targets stays: muster instruction targets {id}",
             moment::shown(u64::try_from(kept.until_ms).unwrap_or_default() / 1_000)

@@ -13,7 +13,7 @@ const APPLICATION_ID: i64 = 0x4d75_5377;
 ///
 /// Each record is a protobuf message beside a CRC32C over the table's name, its key columns and itself. Positions are
 /// given by the core, ascending, and never reused.
-const MIGRATIONS: [&str; 8] = ["
+const MIGRATIONS: [&str; 9] = ["
 CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE devices (number INTEGER PRIMARY KEY, device TEXT NOT NULL, crc INTEGER NOT NULL);
 CREATE INDEX devices_by_name ON devices (device);

@@ -148,16 +148,7 @@ pub(super) fn all(connection: &mut Connection, writes: &[Write]) -> rusqlite::Re
 /// Returns how many bytes the row has, about.
 fn write_one(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<usize> {
     match write {
-        Write::Mark { mark, value } => {
-            let value = i64::try_from(*value).unwrap_or(i64::MAX);
-            let crc = checksum("marks", &[mark.name().as_bytes(), &key(value)], &[]);
-            cached(transaction, "INSERT OR REPLACE INTO marks VALUES (?1, ?2, ?3)")?.execute(params![
-                mark.name(),
-                value,
-                crc
-            ])?;
-            Ok(32)
-        }
+        Write::Mark { mark, value } => write_mark(transaction, *mark, *value),
         Write::Device { number, device } => {
             let crc = checksum("devices", &[&key(*number), device.as_str().as_bytes()], &[]);
             cached(transaction, "INSERT INTO devices VALUES (?1, ?2, ?3)")?.execute(params![
@@ -289,6 +280,17 @@ fn write_logged(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Resul
         | Write::Kept(_)
         | Write::Counts { .. } => Ok(0),
     }
+}
+
+fn write_mark(transaction: &Transaction<'_>, mark: Mark, value: u64) -> rusqlite::Result<usize> {
+    let value = i64::try_from(value).unwrap_or(i64::MAX);
+    let crc = checksum("marks", &[mark.name().as_bytes(), &key(value)], &[]);
+    cached(transaction, "INSERT OR REPLACE INTO marks VALUES (?1, ?2, ?3)")?.execute(params![
+        mark.name(),
+        value,
+        crc
+    ])?;
+    Ok(32)
 }
 
 fn write_removal(transaction: &Transaction<'_>, number: u32, at_ms: i64) -> rusqlite::Result<usize> {
