@@ -7,6 +7,7 @@ use muster_proto::common::v1::TargetState;
 use muster_proto::ids::InstructionId;
 use muster_proto::operator::v1::export_response::Record;
 use muster_proto::session::v1::Result as SessionResult;
+use muster_signing::envelope::ContentType;
 use rusqlite::Connection;
 use tokio_util::sync::CancellationToken;
 
@@ -121,6 +122,22 @@ async fn an_operator_chooses_how_long_results_are_kept_within_what_the_author_si
         let Err(EngineError::InvalidArgument(said)) = refused else { panic!("{refused:?}") };
         assert!(said.contains("keep time") && said.contains(DEFINITION), "{said}");
     }
+}
+
+#[tokio::test]
+async fn results_are_kept_until_what_runs_at_the_end_has_brought_its_own() {
+    let world = World::new().await;
+    world.connect("w1.acme.local").await;
+    let brief = definition_text("1.1.0", "SELECT 1 AS one")
+        .replace("min = \"1h\", max = \"30d\"", "min = \"1s\", max = \"30d\"");
+    let signed = world.author.sign(brief.as_bytes(), ContentType::Definition, world.now_ms());
+    world.engine.import_definition(signed).await.unwrap();
+
+    let id = issue_kept_for(&world, Duration::from_secs(1)).await;
+
+    // The run time of 10 s that the definition allows, and 30 s to bring the answer.
+    let shown = world.engine.reader().instruction(id).unwrap();
+    assert_eq!(shown.results_until_ms, shown.expires_at_ms + 40_000);
 }
 
 #[tokio::test]
