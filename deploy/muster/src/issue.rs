@@ -23,14 +23,14 @@ use crate::home::Home;
 use crate::operator::{Operator, answered};
 use crate::order_check::{self, Asked};
 use crate::output::{self, Cell, Table};
-use crate::seen;
+use crate::seen::{self, Age, Chosen};
 
 /// What the operator wants to issue.
 #[derive(Debug, Clone)]
 pub(crate) struct Wish {
     /// The definition's name.
     pub(crate) definition: String,
-    /// Its version; empty: the highest.
+    /// Its version; empty: the highest, and none below what this home has seen.
     pub(crate) version: String,
     /// Arguments as typed.
     pub(crate) arguments: Vec<(String, String)>,
@@ -87,7 +87,8 @@ pub(crate) async fn prepare(operator: &Operator, home: &Home, wish: &Wish) -> Re
         now_ms: now_ms(),
     };
     order_check::check(&order, &asked)?;
-    seen::hold(operator, home, &order, &authored, seen::Age::New).await?;
+    let chosen = if wish.version.is_empty() { Chosen::BySwitch } else { Chosen::Typed };
+    seen::hold(operator, home, &order, &authored, Age::New(chosen)).await?;
     Ok(Checked { bytes, order, definition: authored.definition, prepared })
 }
 

@@ -9,7 +9,7 @@
 //! | `tenant` | what the context is for, and the Switch's licence | the same | what the context is for, if anything has told that |
 //! | `instruction` | made by now (a later time would have devices start it once more); else any: a known one starts nothing | what was typed | any: a known one stops nothing else |
 //! | `definition_name` | what was typed, and the definition | the definition, which is shown | none: decoding |
-//! | `definition_version` | the definition, and what was typed if it was; licensed | the definition, which is shown; licensed | none: decoding |
+//! | `definition_version` | the definition, and what was typed; if nothing was, none below what this home has seen; licensed | the definition, which is shown; licensed | none: decoding |
 //! | `definition_digest` | the definition, which an author signed, and the licence binds to its prefix | the same | none: decoding |
 //! | `licence_serial` | the Switch's licence, and that none later was seen | not later than the Switch's licence: a newer one may have come meanwhile | any: no device asks for a licence |
 //! | `arguments` | what was typed, and the definition's parameters | the parameters; they are shown | none: decoding |
@@ -144,8 +144,10 @@ mod tests {
     const MINUTE: i64 = 60_000;
     const ENVELOPE: &[u8] = b"the definition's envelope";
 
-    fn definition() -> Definition {
-        Definition::parse(include_str!("../../../signing/definitions/Muster-Port-Listeners.toml")).unwrap()
+    fn definition(version: &str) -> Definition {
+        let text = include_str!("../../../signing/definitions/Muster-Port-Listeners.toml");
+        assert!(text.contains("version = \"1.0.0\""));
+        Definition::parse(&text.replace("version = \"1.0.0\"", &format!("version = \"{version}\""))).unwrap()
     }
 
     fn port(number: i64) -> NamedValue {
@@ -179,11 +181,12 @@ mod tests {
         id
     }
 
-    fn verdict(order: &Order) -> Result<(), String> {
-        let definition = definition();
+    /// What is said of an order that came with the definition in one version, where one was typed, or none.
+    fn verdict(order: &Order, came: &str, typed: &str) -> Result<(), String> {
+        let definition = definition(came);
         let wish = Wish {
             definition: "Muster-Port-Listeners".to_owned(),
-            version: String::new(),
+            version: typed.to_owned(),
             arguments: Vec::new(),
             audience: "cpus > 2".to_owned(),
             gather: Some(Duration::from_secs(600)),
@@ -204,7 +207,9 @@ mod tests {
 
     #[test]
     fn what_was_asked_for_may_be_signed() {
-        assert_eq!(verdict(&order()), Ok(()));
+        for typed in ["", "1.0.0"] {
+            assert_eq!(verdict(&order(), "1.0.0", typed), Ok(()));
+        }
     }
 
     #[test]
@@ -225,12 +230,31 @@ mod tests {
             ("the end of its window", |order| order.expires_at_ms = NOW + 60 * MINUTE),
         ];
         for (what, lie) in lies {
-            let mut order = order();
-            lie(&mut order);
+            for typed in ["", "1.0.0"] {
+                let mut order = order();
+                lie(&mut order);
 
-            let refused = verdict(&order).unwrap_err();
+                let refused = verdict(&order, "1.0.0", typed).unwrap_err();
 
-            assert!(refused.contains(what) && refused.contains("nothing was signed"), "{what}: {refused}");
+                assert!(
+                    refused.contains(what) && refused.contains("nothing was signed"),
+                    "{what}: {refused}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_version_that_was_typed_is_the_one_that_is_issued_whole_with_its_definition() {
+        for other in ["0.9.0", "1.1.0"] {
+            let order = Order { definition_version: other.to_owned(), ..order() };
+
+            let refused = verdict(&order, other, "1.0.0").unwrap_err();
+
+            for said in ["the version", other, "1.0.0", "nothing was signed"] {
+                assert!(refused.contains(said), "{said}: {refused}");
+            }
+            assert_eq!(verdict(&order, other, ""), Ok(()), "what the home has seen holds it, in seen.rs");
         }
     }
 

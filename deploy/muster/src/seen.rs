@@ -2,8 +2,10 @@
 //!
 //! For which organisation an order is, under which licence and under which number, nobody types. The Switch alone says it, so it is held
 //! against the licence, which a licensor signed, and against what earlier orders said: `seen/CONTEXT.toml` in the home, written
-//! before the signature is made.
+//! before the signature is made. So it is with a definition's version where nobody types one: the Switch must not choose one below what
+//! this home has seen, which may have wanted more approvals.
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,8 +13,10 @@ use std::time::Duration;
 use muster_pki::{Facts, Role, UnixTime};
 use muster_proto::operator::v1::GetLicenceRequest;
 use muster_proto::order::v1::Order;
+use muster_signing::definition::Definition;
 use muster_signing::envelope::{self, ContentType};
-use muster_signing::licence::Licence;
+use muster_signing::licence::{Licence, LicenceRefusal};
+use semver::Version;
 use serde::{Deserialize, Serialize};
 
 use crate::address;
@@ -30,6 +34,10 @@ const FOLDER: &str = "seen";
 /// How many numbers of orders beyond one a millisecond are believed: many operators prepare at once, and the clocks of two looks may be
 /// seconds apart.
 const SEQUENCE_SLACK: u64 = 10_000;
+
+/// Definitions whose versions are remembered of one context. Only what an author signed and a licence admits is, so that no Switch fills it up;
+/// it is some 200 KiB then, written with each order.
+const VERSIONS_MAX: usize = 4_096;
 
 /// Between two tries to have the file for oneself.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -51,13 +59,26 @@ struct Seen {
     sequence: u64,
     /// and when it came, in milliseconds since 1970.
     sequence_at_ms: i64,
+    /// The highest version of each definition, by its name, that was there with a signature and a licence. The last field, since it is a
+    /// table of the file.
+    #[serde(default)]
+    versions: BTreeMap<String, Version>,
+}
+
+/// Who chose the version of the definition that an order is to issue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Chosen {
+    /// The operator typed it.
+    Typed,
+    /// The Switch, which is to take the highest.
+    BySwitch,
 }
 
 /// Whether an order was prepared a moment ago.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Age {
     /// It was, for whoever is to sign it.
-    New,
+    New(Chosen),
     /// It waits for approvals, perhaps since before the licence of today.
     Waiting,
 }
@@ -93,7 +114,29 @@ pub(crate) async fn hold(
         return Err(denied("the Switch holds no licence").with_next("muster licence import FILE"));
     };
     check_licence(order, authored, &licence, age, UnixTime::now())?;
-    with_seen(operator.context(), home, |seen, known| seen.with_order(order, &licence, known)).await
+    let definition = &authored.definition;
+    with_seen(operator.context(), home, |seen, known| {
+        seen.with_order(order, &licence, known)?.with_issued(definition, age)
+    })
+    .await
+}
+
+/// Remembers definitions that were imported or shown, as far as the licence of the Switch admits them: from then on the Switch may choose none below
+/// them. What cannot be asked for or remembered here is left: a home that cannot be written signs nothing either.
+pub(crate) async fn learn(operator: &Operator, home: &Home, authored: &[Authored]) {
+    if authored.is_empty() {
+        return;
+    }
+    let Ok(Some((licence, _))) = licence(operator, home).await else { return };
+    if !licence.is_valid_at(UnixTime::now()) {
+        return;
+    }
+    let admitted = authored.iter().filter(|authored| admits(&licence, authored).is_ok());
+    let definitions: Vec<&Definition> = admitted.map(|authored| &authored.definition).collect();
+    let learned = with_seen(operator.context(), home, |seen, known| {
+        Ok(seen.with_definitions(&definitions, &licence, known))
+    });
+    drop(learned.await);
 }
 
 /// As [`hold`], of a stop, which no licence is asked for.
@@ -159,7 +202,7 @@ fn check_licence(
         return Err(denied(told).with_next("muster licence import FILE"));
     }
     let is_its_licence = match age {
-        Age::New => order.licence_serial == licence.serial(),
+        Age::New(_) => order.licence_serial == licence.serial(),
         Age::Waiting => order.licence_serial <= licence.serial(),
     };
     if !is_its_licence {
@@ -172,10 +215,13 @@ fn check_licence(
              Switch?)",
         ));
     }
-    let Authored { definition, author, stamped_at } = authored;
-    licence
-        .admits(definition.name(), definition.version(), author, *stamped_at)
+    admits(licence, authored)
         .map_err(|error| denied(format!("the definition: {error}")).with_next("muster licence show"))
+}
+
+fn admits(licence: &Licence, authored: &Authored) -> Result<(), LicenceRefusal> {
+    let Authored { definition, author, stamped_at } = authored;
+    licence.admits(definition.name(), definition.version(), author, *stamped_at)
 }
 
 const RIGHT_SWITCH: &str = "muster doctor   (is it the right Switch?)";
@@ -197,9 +243,7 @@ impl Seen {
     /// Returns what is seen with an order that is to be signed; its licence is the one that it names.
     fn with_order(&self, order: &Order, licence: &Licence, known: &Known<'_>) -> Result<Self, Failure> {
         self.check_tenant(order, known)?;
-        let own = known.own_licence.filter(|own| own.tenant() == order.tenant).map_or(0, Licence::serial);
-        let seen = if self.tenant == order.tenant { self.licence_serial } else { 0 };
-        let highest = seen.max(own);
+        let highest = self.highest_serial(&order.tenant, known);
         if licence.serial() < highest {
             let told = licence.serial();
             let name = &known.context.name;
@@ -213,6 +257,66 @@ impl Seen {
         }
         let numbered = self.with_sequence(order, known)?;
         Ok(Self { tenant: order.tenant.clone(), licence_serial: licence.serial(), ..numbered })
+    }
+
+    /// The highest serial of a licence of an organisation that was seen.
+    fn highest_serial(&self, tenant: &str, known: &Known<'_>) -> u64 {
+        let own = known.own_licence.filter(|own| own.tenant() == tenant).map_or(0, Licence::serial);
+        let seen = if self.tenant == tenant { self.licence_serial } else { 0 };
+        seen.max(own)
+    }
+
+    /// Returns what is seen with the definition of an order that is to be signed. Of one to approve, somebody else has signed which version it
+    /// is, and it is shown.
+    fn with_issued(self, definition: &Definition, age: Age) -> Result<Self, Failure> {
+        let (name, version) = (definition.name().to_string(), definition.version());
+        match age {
+            Age::New(Chosen::BySwitch) => self.check_version(&name, version)?,
+            Age::New(Chosen::Typed) | Age::Waiting => {}
+        }
+        if !self.versions.contains_key(&name) && self.versions.len() >= VERSIONS_MAX {
+            return Err(denied(format!(
+                "this home remembers the versions of {VERSIONS_MAX} definitions of its Switch, which is the most, and {name} is another one"
+            ))
+            .with_next("muster ctx remove NAME, then muster ctx add NAME --tenant …, which begins anew"));
+        }
+        Ok(self.with_version(name, version))
+    }
+
+    /// A version with fewer approvals, or with a mistake that was mended since, is not the Switch's to choose.
+    fn check_version(&self, name: &str, version: &Version) -> Result<(), Failure> {
+        let Some(highest) = self.versions.get(name).filter(|highest| version < *highest) else {
+            return Ok(());
+        };
+        Err(denied(format!(
+            "the Switch prepared {name} {version}; wanted {highest} or later, which this home has seen, since no version was typed"
+        ))
+        .with_next(format!(
+            "muster definition list   (if {highest} is not there or not ready, it tells why; import it again)\n   or: muster run {name} \
+             --definition-version {version} …, if that version is meant"
+        )))
+    }
+
+    /// Returns what is seen with definitions that a licence admits. An older licence, or another organisation's, says nothing.
+    fn with_definitions(&self, definitions: &[&Definition], licence: &Licence, known: &Known<'_>) -> Self {
+        let tenant = licence.tenant();
+        let is_others = self.tenant(known).is_some_and(|wanted| wanted != tenant);
+        if is_others || licence.serial() < self.highest_serial(tenant, known) {
+            return self.clone();
+        }
+        definitions.iter().fold(self.clone(), |seen, definition| {
+            let name = definition.name().to_string();
+            let has_room = seen.versions.len() < VERSIONS_MAX || seen.versions.contains_key(&name);
+            if has_room { seen.with_version(name, definition.version()) } else { seen }
+        })
+    }
+
+    fn with_version(mut self, name: String, version: &Version) -> Self {
+        let highest = self.versions.entry(name).or_insert_with(|| version.clone());
+        if *highest < *version {
+            highest.clone_from(version);
+        }
+        self
     }
 
     /// Returns what is seen with a stop that is to be signed. It is not what tells of an organisation or a licence first: nothing but

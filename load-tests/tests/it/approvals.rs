@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use muster_load_tests::history::History;
 use serde_json::{Value, json};
 
-use crate::support::{Place, Said, binary, run, sign_definition, wait_until};
+use crate::support::{Place, Said, binary, run, sign_definition, system, wait_until};
 
 const HERE: &str = "web1.example.org";
 const AWAY: &str = "web2.example.org";
@@ -31,6 +31,53 @@ query = "SELECT :answer AS answer"
 name = "answer"
 type = "integer"
 "#;
+
+/// The store of the Switch goes back to before the version that wants approvals, as a lying Switch would have it.
+#[test]
+fn attack_rollback_a_switch_cannot_take_approvals_away_by_a_version_that_nobody_typed() {
+    let place = Place::with_pki(&[HERE]);
+    place.switch_config("");
+    place.client_config_to(HERE, place.ports.sessions, "");
+    place.add_context();
+    let switch = place.start_switch();
+    place.import_all();
+    let version = |version: &str, approvals: &str| {
+        let text = DEFINITION.replace("1.0.0", version).replace("approvals = 2\n", approvals);
+        let signed = sign_definition(&place.path(""), &format!("{NAME}-{version}"), &text, &place.home());
+        place.muster(["definition", "import", signed.to_str().unwrap()]).with_code(0);
+    };
+    version("1.0.0", "");
+    let client = place.start_client(HERE);
+    place.wait_online(HERE);
+    client.stop();
+    switch.stop();
+    let (held, copy) = (place.path("switch"), place.path("copy"));
+    let cp = |from: &Path, to: &Path| {
+        system("cp", &["-a", from.to_str().unwrap(), to.to_str().unwrap()]).with_code(0)
+    };
+    cp(&held, &copy);
+    let switch = place.start_switch();
+    version("2.0.0", "approvals = 2\n");
+    switch.stop();
+    std::fs::remove_dir_all(&held).unwrap();
+    cp(&copy, &held);
+    let switch = place.start_switch();
+
+    let issued = place.muster(["run", NAME, "-p", "answer=7", "--wait", "1s", "-o", "json"]);
+
+    let refused = issued.with_code(4);
+    refused.naming(&[
+        "Acme-Test-Approved 1.0.0",
+        "wanted 2.0.0 or later",
+        "no version was typed",
+        "nothing was signed",
+    ]);
+    assert_eq!(place.muster(["instruction", "list", "-o", "jsonl"]).with_code(0).json_lines().len(), 0);
+    let typed =
+        ["run", NAME, "--definition-version", "1.0.0", "-p", "answer=7", "--wait", "1s", "-o", "json"];
+    place.muster(typed).with_code(3);
+    switch.stop();
+}
 
 #[test]
 fn an_instruction_runs_once_others_have_signed_it_and_not_before() {

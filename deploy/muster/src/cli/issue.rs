@@ -79,7 +79,7 @@ pub(crate) struct Run {
     /// The definition's name
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
-    /// Its version [default: the highest that is licensed]
+    /// Its version [default: the highest that is licensed, and none below what was seen from here]
     #[arg(long, value_name = "V", default_value = "", hide_default_value = true)]
     pub(crate) definition_version: String,
     /// An argument; repeat it for more

@@ -14,9 +14,10 @@ use super::licence;
 use crate::cli::{Definition, Listing};
 use crate::exit::{Exit, Failure};
 use crate::home::{Home, read_file};
-use crate::issue::verified_definition_text;
+use crate::issue::{Authored, verified_definition, verified_definition_text};
 use crate::operator::{Operator, answered};
 use crate::output::{self, Cell, Flag, Format, Table};
+use crate::seen;
 
 /// By how much a version's second number may grow at once without a word.
 const MINOR_STEP: u64 = 10;
@@ -30,7 +31,7 @@ const UNLICENSED: &str = "UNLICENSED";
 /// Runs a verb.
 pub(crate) async fn run(operator: &Operator, home: &Home, verb: Definition) -> Result<Exit, Failure> {
     match verb {
-        Definition::Import { files, output } => import(operator, &files, output).await,
+        Definition::Import { files, output } => import(operator, home, &files, output).await,
         Definition::List(listing) => list(operator, &listing).await,
         Definition::Show { name, definition_version, output } => {
             show(operator, home, name, definition_version, output).await
@@ -39,12 +40,18 @@ pub(crate) async fn run(operator: &Operator, home: &Home, verb: Definition) -> R
 }
 
 /// Imports file after file, up to the first that is refused. What is imported by then is shown.
-async fn import(operator: &Operator, files: &[std::path::PathBuf], format: Format) -> Result<Exit, Failure> {
+async fn import(
+    operator: &Operator,
+    home: &Home,
+    files: &[std::path::PathBuf],
+    format: Format,
+) -> Result<Exit, Failure> {
     let (mut table, mut unlicensed, mut refused) = (table(), Vec::new(), None);
-    let mut leaps = Vec::new();
+    let (mut leaps, mut authored) = (Vec::new(), Vec::new());
     for file in files {
-        match import_one(operator, file).await {
-            Ok((imported, highest)) => {
+        match import_one(operator, home, file).await {
+            Ok(Imported { shown: imported, highest, authored: verified }) => {
+                authored.extend(verified);
                 table.push(row(&imported));
                 leaps.extend(highest.and_then(|highest| leap(&imported, &highest)));
                 if state(&imported) != READY {
@@ -57,6 +64,7 @@ async fn import(operator: &Operator, files: &[std::path::PathBuf], format: Forma
             }
         }
     }
+    seen::learn(operator, home, &authored).await;
     let done = table.len();
     match refused {
         Some(failure) if done == 0 => return Err(failure),
@@ -104,16 +112,27 @@ async fn explain_unlicensed(operator: &Operator, imported: &[Shown]) {
     });
 }
 
-/// Imports one file; returns what it is, and the highest version of its name that was held before.
-async fn import_one(operator: &Operator, file: &Path) -> Result<(Shown, Option<Version>), Failure> {
+/// What became of a file.
+struct Imported {
+    /// What it is, as the Switch says.
+    shown: Shown,
+    /// The highest version of its name that was held before.
+    highest: Option<Version>,
+    /// What it is, as far as this home's roots say.
+    authored: Option<Authored>,
+}
+
+/// Imports one file.
+async fn import_one(operator: &Operator, home: &Home, file: &Path) -> Result<Imported, Failure> {
     let bytes = read_file(file, "muster-sign definition sign FILE.toml --key F --cert F --out FILE.cms")?;
     let envelope = muster_sign::read_envelope(&bytes)
         .map_err(|error| Failure::usage(error.to_string()).in_file(file))?;
     let highest = highest(operator, &envelope).await;
+    let authored = verified_definition(home, &envelope).ok();
     let imported =
         answered(operator.definitions().import_definition(ImportDefinitionRequest { envelope })).await;
     let response = imported.map_err(|status| Failure::from(status).in_file(file))?;
-    Ok((response.definition.unwrap_or_default(), highest))
+    Ok(Imported { shown: response.definition.unwrap_or_default(), highest, authored })
 }
 
 /// The highest version that is held of a definition's name. It is for a hint, so what cannot be told is none.
@@ -240,6 +259,7 @@ async fn show(
     let found =
         answered(operator.definitions().get_definition(GetDefinitionRequest { name, version })).await?;
     let text = verified_definition_text(home, &found.envelope)?;
+    seen::learn(operator, home, verified_definition(home, &found.envelope).ok().as_slice()).await;
     let shown = found.definition.unwrap_or_default();
     let state = state(&shown);
     match format {
@@ -298,6 +318,10 @@ mod tests {
     /// A Switch that takes every definition but one, as unlicensed, and tells nobody its licence.
     #[derive(Clone, Default)]
     struct FakeSwitch {
+        /// The licence that it tells nevertheless.
+        licence: Option<Vec<u8>>,
+        /// The definition that it shows.
+        shown: Vec<u8>,
         asked_for_licence: Arc<AtomicUsize>,
         taken: Arc<AtomicUsize>,
     }
@@ -334,7 +358,13 @@ mod tests {
             &self,
             _: Request<GetDefinitionRequest>,
         ) -> Result<Response<api::GetDefinitionResponse>, Status> {
-            Err(Status::unimplemented("get"))
+            match self.shown.as_slice() {
+                [] => Err(Status::unimplemented("get")),
+                envelope => Ok(Response::new(api::GetDefinitionResponse {
+                    definition: Some(Shown::default()),
+                    envelope: envelope.to_vec().into(),
+                })),
+            }
         }
     }
 
@@ -352,7 +382,8 @@ mod tests {
             _: Request<api::GetLicenceRequest>,
         ) -> Result<Response<api::GetLicenceResponse>, Status> {
             self.asked_for_licence.fetch_add(1, Ordering::SeqCst);
-            Err(Status::permission_denied("not for you"))
+            let envelope = self.licence.clone().ok_or_else(|| Status::permission_denied("not for you"))?;
+            Ok(Response::new(api::GetLicenceResponse { envelope: envelope.into(), problem: String::new() }))
         }
     }
 
@@ -362,6 +393,12 @@ mod tests {
         let files: Vec<_> =
             (0..contents.len()).map(|number| folder.path().join(format!("{number}.cms"))).collect();
         files.iter().zip(contents).for_each(|(file, content)| std::fs::write(file, content).unwrap());
+        let home = Home::locate(Some(folder.path().to_owned())).unwrap();
+        served(switch, async |operator| import(&operator, &home, &files, Format::Json).await).await
+    }
+
+    /// Does something with that Switch.
+    async fn served<T>(switch: &FakeSwitch, job: impl AsyncFnOnce(Operator) -> T) -> T {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = Server::builder()
@@ -371,13 +408,12 @@ mod tests {
         let connector = tower::service_fn(move |_: Uri| async move {
             tokio::net::TcpStream::connect(address).await.map(TokioIo::new)
         });
-        let importing = async {
+        let job = async {
             let endpoint = Endpoint::from_static("http://switch.invalid");
-            let operator = Operator::over(endpoint.connect_with_connector(connector).await.unwrap());
-            import(&operator, &files, Format::Json).await
+            job(Operator::over(endpoint.connect_with_connector(connector).await.unwrap())).await
         };
         tokio::select! {
-            imported = importing => imported,
+            done = job => done,
             served = serving => panic!("{served:?}"),
         }
     }
@@ -390,6 +426,31 @@ mod tests {
 
         assert_eq!(imported.unwrap(), Exit::Ok);
         assert_eq!(switch.asked_for_licence.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_imported_or_shown_is_remembered_so_that_no_switch_chooses_a_lower_version() {
+        for is_shown in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let home = Home::locate(Some(folder.path().to_owned())).unwrap();
+            let now = muster_pki::UnixTime::now();
+            crate::provision::provision(&home, "acme", crate::pki_home::CRL_BASE_URL, now).unwrap();
+            let file = home.path("definitions/Muster-Os-Version.cms");
+            let switch = FakeSwitch {
+                licence: Some(std::fs::read(home.path("licence.cms")).unwrap()),
+                shown: if is_shown { std::fs::read(&file).unwrap() } else { Vec::new() },
+                ..FakeSwitch::default()
+            };
+
+            let done = served(&switch, async |operator| match is_shown {
+                true => show(&operator, &home, String::new(), String::new(), Format::Json).await,
+                false => import(&operator, &home, std::slice::from_ref(&file), Format::Json).await,
+            });
+
+            assert_eq!(done.await.unwrap(), Exit::Ok);
+            let seen = std::fs::read_to_string(home.path("seen/test.toml")).unwrap();
+            assert!(seen.contains("[versions]\nMuster-Os-Version = \""), "{seen}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use muster_proto::common::v1::TargetState;
 use muster_proto::operator::v1::Instruction;
-use muster_signing::definition::Kind;
+use muster_signing::definition::{Definition, Kind};
 use serde_json::json;
 
 use super::aggregate;
@@ -93,8 +93,7 @@ async fn issue_and_show(
         return show_what_if(&checked, options.output);
     }
     if manner.consent == Consent::ForActions && checked.definition.kind() == Kind::Action {
-        let what = format!("{} is an action", checked.order.definition_name);
-        output::confirm_count(&what, checked.prepared.targets)?;
+        output::confirm_count(&confirmed(&checked.definition), checked.prepared.targets)?;
     }
     let id = submit(operator, home, wish, &checked, &options.key).await?;
     if checked.definition.approvals() > 0 {
@@ -131,6 +130,16 @@ async fn issue_and_show(
     }
     show(&id, &outcome, options.output, Detail::Answer)?;
     Ok(outcome.exit())
+}
+
+/// What a person confirms of an action: a version that wants fewer approvals than another is to be seen.
+fn confirmed(definition: &Definition) -> String {
+    let wanted = match definition.approvals() {
+        0 => "no approvals".to_owned(),
+        1 => "the approval of 1 other".to_owned(),
+        several => format!("the approvals of {several} others"),
+    };
+    format!("{} {}, which wants {wanted}, is an action", definition.name(), definition.version())
 }
 
 /// Prints what would be sent: words for people, one object or row for programs.

@@ -26,8 +26,10 @@ use crate::cli::PackImport;
 use crate::exchange::Source;
 use crate::exit::{Exit, Failure};
 use crate::home::{Context, Home, nearest};
+use crate::issue::{Authored, verified_definition};
 use crate::operator::{Operator, answered};
 use crate::output::{self, Cell, Flag, Format, Table};
+use crate::seen;
 
 /// What is read of the file at once.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -138,12 +140,15 @@ async fn import_chosen(
         Some(base) => put_resources(home, base, file, &pack.resources).await?,
         None => Vec::new(),
     };
+    let authored: Vec<Authored> =
+        pack.definitions.iter().filter_map(|it| verified_definition(home, &it.envelope).ok()).collect();
     let request = ImportPackRequest {
         index: std::mem::take(&mut pack.envelope),
         definitions: pack.definitions.iter_mut().map(|it| std::mem::take(&mut it.envelope)).collect(),
     };
     let imported = answered(operator.definitions().import_pack(request)).await;
     let imported = imported.map_err(|status| not_imported(status).about(name))?;
+    seen::learn(&operator, home, &authored).await;
     table(&imported, &pack.resources, &kept).print(format)?;
     output::note(&output::printable(&summary(&pack, &imported, &kept)));
     if let Some(note) = unlicensed(&imported) {

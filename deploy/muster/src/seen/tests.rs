@@ -128,6 +128,11 @@ impl World {
 
     /// Asks the Switch for an order, which prepares this one; gives what is said of it.
     async fn issue(&self, order: &Order) -> Result<(), String> {
+        self.issue_typed(order, "").await
+    }
+
+    /// As [`Self::issue`], of a version that was typed.
+    async fn issue_typed(&self, order: &Order, version: &str) -> Result<(), String> {
         *self.switch.issue.lock().unwrap() = Some(api::PrepareInstructionResponse {
             order: order::encode(order),
             definition: self.definition.clone(),
@@ -136,7 +141,7 @@ impl World {
         });
         let wish = Wish {
             definition: "Muster-Os-Version".to_owned(),
-            version: String::new(),
+            version: version.to_owned(),
             arguments: Vec::new(),
             audience: String::new(),
             gather: None,
@@ -145,6 +150,31 @@ impl World {
         let prepared =
             self.switch.serve(async |operator| issue::prepare(&operator, &self.home, &wish).await.map(drop));
         prepared.await.map_err(|failure| failure.to_string())
+    }
+
+    /// The definition in another version, by the same author; an action, which wants so many approvals.
+    fn version(&self, version: &str, approvals: u8) -> Vec<u8> {
+        let text = include_str!("../../../../signing/definitions/Muster-Os-Version.toml");
+        let kind = format!("kind = \"action\"\napprovals = {approvals}\n");
+        let text = text.replace("kind = \"question\"\n", &kind);
+        let (before, rest) = text.split_once("\nversion = \"").unwrap();
+        let (_, after) = rest.split_once('"').unwrap();
+        let text = format!("{before}\nversion = \"{version}\"{after}");
+        envelope::sign(text.as_bytes(), ContentType::Definition, &self.signer("publisher"), UnixTime::now())
+            .unwrap()
+    }
+
+    /// What the home remembers of the definition's versions.
+    fn highest(&self) -> Option<String> {
+        let seen = Seen::read(&self.file()).unwrap();
+        seen.versions.get("Muster-Os-Version").map(ToString::to_string)
+    }
+
+    /// Imports or shows definitions.
+    async fn learn(&self, envelopes: &[&[u8]]) {
+        let authored = envelopes.iter().map(|it| issue::verified_definition(&self.home, it).unwrap());
+        let authored: Vec<Authored> = authored.collect();
+        self.switch.serve(async |operator| learn(&operator, &self.home, &authored).await).await;
     }
 
     /// Asks the Switch for an order to approve, which it has under a signature that holds.
@@ -376,4 +406,90 @@ async fn a_context_that_names_its_organisation_takes_no_other_from_the_first_ord
     let other = Seen::default().with_order(&of("other"), &licence, &known);
     refused(other.map(drop).map_err(|failure| failure.to_string()), &["\"other\"", "for \"acme\""]);
     assert!(Seen::default().with_order(&of(TENANT), &licence, &known).is_ok());
+}
+
+#[tokio::test]
+async fn attack_rollback_no_switch_chooses_a_version_below_one_that_was_seen_and_so_takes_approvals_away() {
+    let mut world = World::new();
+    world.definition = world.version("2.0.0", 2);
+    assert_eq!(world.issue(&world.order()).await, Ok(()));
+    assert_eq!(world.highest().as_deref(), Some("2.0.0"));
+
+    world.definition = world.version("1.9.0", 0);
+    let words = ["Muster-Os-Version 1.9.0", "wanted 2.0.0 or later", "no version was typed"];
+    refused(world.issue(&world.order()).await, &words);
+    assert_eq!(world.highest().as_deref(), Some("2.0.0"));
+    // Who signed it first has chosen it, and what is approved is shown with its version.
+    assert_eq!(world.approve(&world.order()).await, Ok(()));
+    assert_eq!(world.issue_typed(&world.order(), "1.9.0").await, Ok(()), "it is the operator's will");
+    refused(world.issue(&world.order()).await, &words);
+
+    for (version, highest) in [("2.0.0", "2.0.0"), ("2.0.1", "2.0.1")] {
+        world.definition = world.version(version, 2);
+        assert_eq!(world.issue(&world.order()).await, Ok(()));
+        assert_eq!(world.highest().as_deref(), Some(highest));
+    }
+    world.definition = world.version("3.0.0", 0);
+    assert_eq!(world.approve(&world.order()).await, Ok(()));
+    assert_eq!(world.highest().as_deref(), Some("3.0.0"), "what was approved was seen, too");
+}
+
+#[tokio::test]
+async fn a_version_that_was_imported_or_shown_counts_as_far_as_the_licence_of_the_organisation_admits_it() {
+    let world = World::new();
+    let (older, newer) = (world.version("1.0.1", 0), world.version("2.0.0", 2));
+
+    // Whoever may use the prefix has to have signed it.
+    let unbound = NewLicence {
+        prefixes: vec![("Acme".to_owned(), std::fs::read(world.home.path("publisher/cert.pem")).unwrap())],
+        ..world.terms()
+    };
+    for told in [world.licence_of(unbound), Vec::new()] {
+        world.hold_licence(&told);
+        world.learn(&[&newer]).await;
+        assert!(!world.file().exists());
+    }
+    world.hold_licence(&world.licence(TENANT, 2));
+    world.learn(&[&newer, &older]).await;
+    assert_eq!(world.highest().as_deref(), Some("2.0.0"));
+    world.learn(&[&older]).await;
+    assert_eq!(world.highest().as_deref(), Some("2.0.0"));
+    assert_eq!(tenant(&world.home, &context()), "", "a definition tells no organisation");
+
+    // An older licence may admit whom the newer one does not.
+    let world = World { definition: older, ..world };
+    world.hold_licence(&world.licence(TENANT, 2));
+    refused(
+        world.issue(&Order { licence_serial: 2, ..world.order() }).await,
+        &["Muster-Os-Version 1.0.1", "wanted 2.0.0"],
+    );
+    let order = Order { licence_serial: 2, ..world.order() };
+    assert_eq!(world.issue_typed(&order, "1.0.1").await, Ok(()));
+    for others in [world.licence(TENANT, 1), world.licence("other", 2)] {
+        world.hold_licence(&others);
+        world.learn(&[&world.version("9.0.0", 0)]).await;
+        assert_eq!(world.highest().as_deref(), Some("2.0.0"));
+    }
+}
+
+#[test]
+fn the_versions_that_are_remembered_have_a_bound_which_forgets_none() {
+    let world = World::new();
+    let definition = issue::verified_definition(&world.home, &world.definition).unwrap().definition;
+    let one = |number| (format!("Acme-Thing-{number}"), Version::new(1, 0, 0));
+    let mut full = Seen { versions: (1..VERSIONS_MAX).map(one).collect(), ..Seen::default() };
+    let last = full.clone().with_issued(&definition, Age::New(Chosen::BySwitch)).unwrap();
+    assert_eq!(last.versions.len(), VERSIONS_MAX);
+    assert_eq!(last.clone().with_issued(&definition, Age::New(Chosen::BySwitch)).unwrap(), last);
+
+    full.versions.extend([one(0)]);
+    let licence = document(&world.licence(TENANT, 1));
+    let context = context();
+    let known = Known { context: &context, own_licence: None, own_tenant: None, now_ms: now_ms() };
+    assert_eq!(full.with_definitions(&[&definition], &licence, &known), full);
+    for age in [Age::New(Chosen::BySwitch), Age::New(Chosen::Typed), Age::Waiting] {
+        let said =
+            full.clone().with_issued(&definition, age).map(drop).map_err(|failure| failure.to_string());
+        refused(said, &["4096 definitions", "Muster-Os-Version is another one"]);
+    }
 }
