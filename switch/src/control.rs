@@ -303,9 +303,15 @@ fn tell_trust(component: &Component, told: &mut Vec<String>, problems: Vec<Strin
     *told = problems;
 }
 
+/// Of a Switch that has had none: whoever sets it up imports it next.
+const NEVER_LICENSED: &str = "no licence: import one with `muster licence import FILE`";
+
 fn licence_state(status: &EngineStatus, now_ms: i64) -> State {
     if status.licence_serial == 0 {
-        return State::Degraded("no licence: import one with `muster licence import FILE`".to_owned());
+        if !status.licence_problem.is_empty() {
+            return State::Degraded(status.licence_problem.clone());
+        }
+        return State::Degraded(NEVER_LICENSED.to_owned());
     }
     let serial = status.licence_serial;
     if status.licence_expires_at_ms <= now_ms {
@@ -382,7 +388,9 @@ mod tests {
         let none = EngineStatus::default();
         let held = EngineStatus { licence_serial: 7, licence_expires_at_ms: 1000, ..EngineStatus::default() };
 
-        assert!(matches!(licence_state(&none, 0), State::Degraded(_)));
+        assert_eq!(licence_state(&none, 0), State::Degraded(NEVER_LICENSED.to_owned()));
+        let lost = EngineStatus { licence_problem: "licence 3 is damaged".to_owned(), ..none };
+        assert_eq!(licence_state(&lost, 0), State::Degraded("licence 3 is damaged".to_owned()));
         assert_eq!(licence_state(&held, 999), State::Ready);
         assert!(matches!(licence_state(&held, 1000), State::Degraded(_)));
     }

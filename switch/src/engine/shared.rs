@@ -205,15 +205,18 @@ impl Shared {
                 "instruction {id} was set aside: {why}; its results are kept, issue it again for those who are missing"
             ));
         }
-        if catalogue.licence.is_none() {
+        let licence_lost = catalogue.licence_lost();
+        if catalogue.licence.is_none() && licence_lost.is_none() {
             warnings.push("there is no licence, so nothing can be issued; import one".to_owned());
         }
+        warnings.extend(catalogue.lacks_policy().then(|| policy_lost(catalogue.policy_lost())));
         let licence = catalogue.licence.as_ref();
         if licence.is_some_and(|licence| licence.document.is_refresh_due(self.clock.unix_time())) {
             warnings.push("the licence should have had a successor by now (refresh_by); it goes on working: import the newer one, or look at licence_url".to_owned());
         }
         let licence_problem = licence.and_then(|licence| licence.refusal(self.clock.now_ms()));
-        let licence_problem = licence_problem.map(|reason| reason.to_string()).unwrap_or_default();
+        let licence_problem =
+            licence_problem.map(|reason| reason.to_string()).or(licence_lost).unwrap_or_default();
         if !licence_problem.is_empty() {
             warnings.push(format!("nothing can be issued under the licence: {licence_problem}"));
         }
@@ -239,4 +242,12 @@ impl Shared {
             warnings,
         }
     }
+}
+
+/// Says that policies are kept back, since a damaged one may have taken their place.
+fn policy_lost(serial: u64) -> String {
+    format!(
+        "policy {serial} is damaged on the Switch's disk, and may have been for all devices: none before it is given to any; sign what it said, \
+         and what is needed of those before it, with a higher serial, and import that"
+    )
 }

@@ -66,7 +66,8 @@ pub(super) fn start(
     let connections = connections.collect::<Result<Vec<_>, _>>()?;
     let take = std::mem::take;
     let (definitions, licences) = (take(&mut loaded.definitions), take(&mut loaded.licences));
-    let catalogue = Catalogue::stored(definitions, licences, take(&mut loaded.policies), &damage);
+    let serials = [loaded.marks.licence_serial, loaded.marks.policy_serial];
+    let catalogue = Catalogue::stored(definitions, licences, take(&mut loaded.policies), serials, &damage);
     let shared = Arc::new(Shared::new(SharedParts {
         clock: config.clock,
         damage,

@@ -293,7 +293,11 @@ fn healthy(report: &mut Report, status: &GetStatusResponse, now_ms: i64) {
         format!("version {}, {} sessions, {} devices", status.version, status.sessions, status.devices);
     report.add("switch", Verdict::Ok, found, "");
     match status.licence_serial {
-        0 => report.add("licence", Verdict::Broken, "none", "muster licence import FILE"),
+        0 => {
+            let why =
+                Some(first_line(&status.licence_problem)).filter(|why| !why.is_empty()).unwrap_or("none");
+            report.add("licence", Verdict::Broken, why, "muster licence import FILE");
+        }
         serial => licence(report, serial, status, now_ms),
     }
     disk(report, status);
@@ -385,6 +389,23 @@ mod tests {
         let licence = rows.iter().find(|row| row["check"] == "licence").unwrap();
         assert_eq!((&licence["verdict"], worst), (&"broken".into(), Exit::Refused));
         assert!(licence["found"].as_str().unwrap().contains("SIGNER_REVOKED"), "{licence}");
+    }
+
+    #[test]
+    fn g6_a_licence_that_is_damaged_is_broken_and_told_with_its_serial() {
+        for (licence_problem, found) in
+            [("", "none"), ("licence 3 is damaged on the disk", "licence 3 is damaged")]
+        {
+            let licence_problem = licence_problem.to_owned();
+            let status =
+                GetStatusResponse { licence_serial: 0, licence_expires_at_ms: 0, licence_problem, ..sound() };
+
+            let (worst, rows) = checked(status);
+
+            let licence = rows.iter().find(|row| row["check"] == "licence").unwrap();
+            assert_eq!((&licence["verdict"], worst), (&"broken".into(), Exit::Refused));
+            assert!(licence["found"].as_str().unwrap().contains(found), "{licence}");
+        }
     }
 
     fn checked(status: GetStatusResponse) -> (Exit, Vec<serde_json::Value>) {

@@ -48,7 +48,8 @@ pub(crate) async fn is_held(operator: &Operator) -> Result<bool, Failure> {
 async fn show(operator: &Operator, home: &Home, format: output::Format) -> Result<Exit, Failure> {
     let held = answered(operator.licence().get_licence(GetLicenceRequest {})).await?;
     if held.envelope.is_empty() {
-        return Err(Failure::new(Exit::Refused, "the Switch holds no licence")
+        let why = if held.problem.is_empty() { String::new() } else { format!(": {}", held.problem) };
+        return Err(Failure::new(Exit::Refused, format!("the Switch holds no licence{why}"))
             .with_next("muster licence import FILE"));
     }
     if !held.problem.is_empty() {

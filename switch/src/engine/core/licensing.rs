@@ -94,7 +94,7 @@ impl Core {
             .writes
             .push(Write::Licence { position: self.marks.licence, record: Box::new(held.record()) });
         self.out.messages.push((To::All, ShardMessage::LicenceNotice { digest: held.digest, serial }));
-        Arc::make_mut(&mut self.catalogue).licence = Some(Arc::new(held));
+        Arc::make_mut(&mut self.catalogue).set_licence(Arc::new(held));
         self.out.catalogue = Some(Arc::clone(&self.catalogue));
         let refused_targets = self.refuse_unlicensed();
         Ok(ImportedLicence { serial, refused_targets })

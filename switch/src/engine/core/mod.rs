@@ -53,7 +53,7 @@ pub(crate) use approvals::{ApprovalSubmission, approvals};
 pub(crate) use blocking::BlockedDevices;
 pub(crate) use command::{Blocking, Command, EventIn, ImportCommand, Reply, ResultIn};
 pub(crate) use devices::Devices;
-pub(crate) use held::{Held, HeldDefinition, HeldLicence, HeldPack, HeldPolicy};
+pub(crate) use held::{Document, Held, HeldDefinition, HeldLicence, HeldPack, HeldPolicy};
 pub(crate) use history::Ahead;
 use history::History;
 pub(crate) use issue::{Draft, PreparedOrder, Submission, parse_audience};
@@ -170,9 +170,8 @@ impl Core {
     pub(crate) fn new(config: CoreConfig, loaded: Loaded, catalogue: Catalogue) -> Self {
         let stored_marks = loaded.marks;
         let mut marks = stored_marks;
-        // A store from before the mark has it from its licence.
-        let serial = catalogue.licence.as_ref().map_or(0, |held| held.document.serial());
-        marks.licence_serial = marks.licence_serial.max(serial);
+        // A store from before the mark has it from its licences.
+        marks.licence_serial = marks.licence_serial.max(catalogue.licence_serial());
         let mut core = Self {
             tenant: config.tenant,
             prepared_ttl_ms: millis(config.prepared_ttl),

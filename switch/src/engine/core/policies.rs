@@ -57,7 +57,8 @@ impl Policies {
                 made.follow(number, serial);
             }
         }
-        for held in catalogue.policies() {
+        // A damaged one may have been for all, and have taken the place of those before it.
+        for held in catalogue.policies().filter(|held| held.document.serial() > catalogue.policy_lost()) {
             made.insert(Arc::clone(held), devices);
         }
         made

@@ -10,13 +10,14 @@ use muster_proto::operator::v1::Definition as ShownDefinition;
 use muster_proto::session::v1::DocumentKind;
 use muster_signing::admit::RefusalReason;
 use muster_signing::definition::Kind;
-use muster_signing::licence::LicenceRefusal;
+use muster_signing::licence::{Licence, LicenceRefusal};
+use muster_signing::policy::Policy;
 use semver::Version;
 
 use crate::engine::EngineError;
-use crate::engine::core::{HeldDefinition, HeldLicence, HeldPolicy};
+use crate::engine::core::{Document, Held, HeldDefinition, HeldLicence, HeldPolicy};
 use crate::engine::damage::Damage;
-use crate::engine::store::DocumentRecord;
+use crate::engine::store::LoadedDocuments;
 
 /// Definitions that a warning names at most.
 const FALLEN_NAMED_MAX: usize = 3;
@@ -30,37 +31,96 @@ pub(crate) struct Catalogue {
     by_digest: HashMap<Digest, Arc<HeldDefinition>>,
     /// The one in force; older ones are kept on disk only.
     pub(crate) licence: Option<Arc<HeldLicence>>,
+    /// The last licence, where it is damaged. None before it comes back into force: it took something away from them.
+    lost_licence: Option<LostLicence>,
     policies: BTreeMap<u64, Arc<HeldPolicy>>,
+    /// The highest serial of a policy that is damaged; 0: none is.
+    lost_policy: u64,
+}
+
+/// What is known of a licence that is damaged.
+#[derive(Debug, Clone, Copy)]
+enum LostLicence {
+    /// It had this serial.
+    Serial(u64),
+    /// It came after the one with this serial; 0: after none.
+    After(u64),
 }
 
 impl Catalogue {
-    /// Makes it of what was stored, in the order of import.
+    /// Makes it of what was stored, in the order of import. `licence_serial` and `policy_serial` are the highest that ever were.
     pub(crate) fn stored(
-        definitions: Vec<DocumentRecord>,
-        licences: Vec<DocumentRecord>,
-        policies: Vec<DocumentRecord>,
+        definitions: LoadedDocuments,
+        licences: LoadedDocuments,
+        policies: LoadedDocuments,
+        [licence_serial, policy_serial]: [u64; 2],
         damage: &Damage,
     ) -> Self {
         let mut catalogue = Self::default();
-        for record in definitions {
-            match HeldDefinition::stored(record) {
-                Ok(held) => catalogue.insert(Arc::new(held)),
-                Err(what) => damage.note("definitions", "text", &what),
-            }
+        let (definitions, _) = read(definitions, "definitions", damage);
+        definitions.into_iter().for_each(|(_, held)| catalogue.insert(Arc::new(held)));
+        let (licences, lost_at) = read::<Licence>(licences, "licences", damage);
+        let (at, serial) = licences.last().map_or((0, 0), |(at, held)| (*at, held.document.serial()));
+        if serial < licence_serial {
+            catalogue.lost_licence = Some(LostLicence::Serial(licence_serial));
+        } else if at < lost_at {
+            catalogue.lost_licence = Some(LostLicence::After(serial));
+        } else {
+            catalogue.licence = licences.into_iter().next_back().map(|(_, held)| Arc::new(held));
         }
-        for record in licences {
-            match HeldLicence::stored(record) {
-                Ok(held) => catalogue.licence = Some(Arc::new(held)),
-                Err(what) => damage.note("licences", "text", &what),
-            }
-        }
-        for record in policies {
-            match HeldPolicy::stored(record) {
-                Ok(held) => catalogue.insert_policy(Arc::new(held)),
-                Err(what) => damage.note("policies", "text", &what),
-            }
-        }
+        let (policies, lost_at) = read::<Policy>(policies, "policies", damage);
+        let last = policies.last().map_or(0, |(_, held)| held.document.serial());
+        let gone = if last < policy_serial { policy_serial } else { 0 };
+        catalogue.lost_policy = u64::try_from(lost_at).unwrap_or_default().max(gone);
+        policies.into_iter().for_each(|(_, held)| catalogue.insert_policy(Arc::new(held)));
         catalogue
+    }
+
+    /// Returns the highest serial of a licence that is known of.
+    pub(crate) fn licence_serial(&self) -> u64 {
+        match (&self.licence, self.lost_licence) {
+            (Some(held), _) => held.document.serial(),
+            (None, Some(LostLicence::Serial(serial))) => serial,
+            // A serial never goes back, so the lost one had another.
+            (None, Some(LostLicence::After(serial))) => serial.saturating_add(1),
+            (None, None) => 0,
+        }
+    }
+
+    /// Takes a licence into force.
+    pub(crate) fn set_licence(&mut self, held: Arc<HeldLicence>) {
+        self.licence = Some(held);
+        self.lost_licence = None;
+    }
+
+    /// Says that the licence is damaged, and what to do; `None`: it is not, or there never was one.
+    pub(crate) fn licence_lost(&self) -> Option<String> {
+        Some(match self.lost_licence? {
+            LostLicence::Serial(serial) => format!(
+                "licence {serial} is damaged on the Switch's disk; import it again (none before it comes back into force)"
+            ),
+            LostLicence::After(0) => {
+                "the licence is damaged on the Switch's disk; import it again".to_owned()
+            }
+            LostLicence::After(serial) => format!(
+                "the licence after {serial} is damaged on the Switch's disk; import it again ({serial} does not come back into force)"
+            ),
+        })
+    }
+
+    /// Returns the serial of a damaged policy before which none is given to devices any more: it may have taken their place. 0: none is damaged.
+    pub(crate) fn policy_lost(&self) -> u64 {
+        self.lost_policy
+    }
+
+    /// Returns whether devices may lack a policy by that: no later one is for all of them.
+    pub(crate) fn lacks_policy(&self) -> bool {
+        let audience = |held: &Arc<HeldPolicy>| held.document.terms().audience.clone();
+        let mut later = self.policies.range(self.lost_policy.saturating_add(1)..).map(|(_, held)| held);
+        let mut earlier = self.policies.range(..self.lost_policy).map(|(_, held)| held);
+        let is_superseded = later.any(|held| audience(held).is_none());
+        let asks = |held| audience(held).is_some_and(|audience| audience.asks_for_unauthenticated());
+        self.lost_policy > 0 && (!is_superseded || earlier.any(asks))
     }
 
     pub(crate) fn insert(&mut self, held: Arc<HeldDefinition>) {
@@ -195,7 +255,8 @@ impl Catalogue {
     pub(crate) fn refusal(&self, held: &HeldDefinition, now_ms: i64) -> Option<RefusalReason> {
         let reason = |refusal, detail| RefusalReason { refusal, detail, lacks_only_a_crl: false };
         let Some(licence) = &self.licence else {
-            return Some(reason(Refusal::Unlicensed, "there is no licence; import one".to_owned()));
+            let none = || "there is no licence; import one".to_owned();
+            return Some(reason(Refusal::Unlicensed, self.licence_lost().unwrap_or_else(none)));
         };
         // In the order in which a client finds it out.
         licence.refusal(now_ms).or_else(|| held.standing.refusal()).or_else(|| {
@@ -227,6 +288,25 @@ impl Catalogue {
             problem: refused.map(|reason| reason.detail).unwrap_or_default(),
         }
     }
+}
+
+/// Reads the documents of a table; also returns the last position of one that is damaged, or cannot be read, 0 for none.
+fn read<T: Document>(
+    loaded: LoadedDocuments,
+    table: &'static str,
+    damage: &Damage,
+) -> (Vec<(i64, Held<T>)>, i64) {
+    let (mut documents, mut lost_at) = (Vec::new(), loaded.damaged_to);
+    for (position, record) in loaded.whole {
+        match Held::stored(record) {
+            Ok(held) => documents.push((position, held)),
+            Err(what) => {
+                lost_at = lost_at.max(position);
+                damage.note(table, &position.to_string(), &what);
+            }
+        }
+    }
+    (documents, lost_at)
 }
 
 fn licensed(licence: &HeldLicence, held: &HeldDefinition) -> Result<(), LicenceRefusal> {

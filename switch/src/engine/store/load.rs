@@ -34,10 +34,10 @@ pub(crate) struct Loaded {
     pub(crate) next_number: u32,
     pub(crate) seen: Vec<StoredOutbox>,
     /// In the order of import.
-    pub(crate) definitions: Vec<DocumentRecord>,
-    pub(crate) licences: Vec<DocumentRecord>,
+    pub(crate) definitions: LoadedDocuments,
+    pub(crate) licences: LoadedDocuments,
     /// By serial.
-    pub(crate) policies: Vec<DocumentRecord>,
+    pub(crate) policies: LoadedDocuments,
     /// Which policy devices follow, by number.
     pub(crate) followed: Vec<(u32, u64)>,
     /// Those with targets that are not terminal, oldest first.
@@ -54,6 +54,15 @@ pub(crate) struct Loaded {
     /// Who is blocked, with by whom, when and why.
     pub(crate) blocked: BTreeMap<DeviceId, Block>,
     pub(crate) online: Online,
+}
+
+/// Documents of a table, in its order.
+#[derive(Debug, Default)]
+pub(crate) struct LoadedDocuments {
+    /// Those that are whole, each with its position.
+    pub(crate) whole: Vec<(i64, DocumentRecord)>,
+    /// The last position of a damaged one; 0: there is none.
+    pub(crate) damaged_to: i64,
 }
 
 /// An instruction whose transitions add up.
@@ -298,17 +307,20 @@ fn load_documents(
     connection: &Connection,
     damage: &Damage,
     table: &'static str,
-) -> rusqlite::Result<Vec<DocumentRecord>> {
+) -> rusqlite::Result<LoadedDocuments> {
     let mut statement =
         connection.prepare(&format!("SELECT position, record, crc FROM {table} ORDER BY position"))?;
     let mut rows = statement.query([])?;
-    let mut documents = Vec::new();
+    let mut documents = LoadedDocuments::default();
     while let Some(row) = rows.next()? {
         let position: i64 = row.get(0)?;
         let record: Vec<u8> = row.get(1)?;
         match checked(table, &[&key(position)], &record, row.get(2)?) {
-            Ok(document) => documents.push(document),
-            Err(what) => damage.note(table, &position.to_string(), &what),
+            Ok(document) => documents.whole.push((position, document)),
+            Err(what) => {
+                documents.damaged_to = position;
+                damage.note(table, &position.to_string(), &what);
+            }
         }
     }
     Ok(documents)

@@ -28,7 +28,7 @@ use rusqlite::{Connection, OpenFlags};
 
 pub use error::StoreError;
 use files::Files;
-pub(crate) use load::{Loaded, LoadedInstruction, LoadedMarks, replay};
+pub(crate) use load::{Loaded, LoadedDocuments, LoadedInstruction, LoadedMarks, replay};
 pub(crate) use recall::{ENDED_WITHOUT_IT, Late, Received};
 pub(crate) use record::{
     ApprovalsRecord, CountsRecord, DocumentRecord, InstructionRecord, StopRecord, SubmissionRecord,

@@ -62,6 +62,76 @@ async fn a_licence_serial_is_used_once_and_never_goes_back_also_when_its_licence
 }
 
 #[tokio::test]
+async fn no_older_licence_comes_back_into_force_when_the_last_one_is_damaged() {
+    type Harm = fn(&Connection);
+    let harms: [(Harm, &str); 4] = [
+        (|database| flip(database, "licences", "position = 2"), "licence 3 is damaged"),
+        (
+            |database| {
+                database.execute("DELETE FROM licences WHERE position = 2", []).unwrap();
+            },
+            "licence 3 is damaged",
+        ),
+        (
+            |database| {
+                flip(database, "licences", "position = 2");
+                // As of a store from before the mark.
+                database.execute("DELETE FROM marks WHERE name = 'licence_serial'", []).unwrap();
+            },
+            "the licence after 1 is damaged",
+        ),
+        (|database| flip(database, "licences", "true"), "licence 3 is damaged"),
+    ];
+    for (harm, said) in harms {
+        let world = World::new().await;
+        world.connect("w1.acme.local").await;
+        assert!(world.prepare("").await.is_ok());
+        // It binds the prefix no more, as one does that distrusts a stolen key.
+        let third = world.licence_for(3, "Other");
+        world.engine.import_licence(third.clone()).await.unwrap();
+
+        let world = world.restart(harm);
+        let connected = world.connect("w1.acme.local").await.connected;
+        let refused = world.prepare("").await.unwrap_err();
+        let status = world.engine.reader().status();
+        let shown = world.engine.reader().definition(DEFINITION, "").unwrap().0;
+        let first = world.engine.import_licence(world.licence(1)).await;
+
+        assert!(refused.to_string().contains(said), "{refused}");
+        assert_eq!((connected.licence_digest, world.engine.reader().licence()), (None, None));
+        assert_eq!((status.licence_serial, status.licence_problem.contains(said)), (0, true), "{status:?}");
+        let warned = status.warnings.iter().filter(|warning| warning.contains(said)).count();
+        assert_eq!(warned, 1, "{:?}", status.warnings);
+        assert!(!shown.licensed && shown.problem.contains(said), "{shown:?}");
+        assert!(matches!(first, Err(EngineError::FailedPrecondition(_))), "{first:?}");
+
+        let again = world.engine.import_licence(third.clone()).await;
+        let in_force = |world: &World| world.engine.reader().licence().map(|held| held.to_vec());
+        assert_eq!(again.map(|imported| imported.serial), Ok(3));
+        assert_eq!(in_force(&world), Some(third.clone()));
+        let refused = world.prepare("").await.unwrap_err();
+        assert!(refused.to_string().contains("prefix"), "{refused}");
+        let world = world.restart(|_| ());
+        assert_eq!(in_force(&world), Some(third), "it stands behind the damaged one");
+        assert_eq!(world.engine.reader().status().licence_problem, "");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_licence_that_a_later_one_followed_changes_nothing() {
+    let world = World::new().await;
+    for serial in [2, 3] {
+        world.engine.import_licence(world.licence(serial)).await.unwrap();
+    }
+
+    let world = world.restart(|database| flip(database, "licences", "position < 3"));
+
+    assert_eq!(world.engine.reader().status().licence_serial, 3);
+    assert_eq!(world.engine.reader().status().licence_problem, "");
+    assert_eq!(warnings(&world), ["licences"]);
+}
+
+#[tokio::test]
 async fn a_transition_that_is_gone_is_missed() {
     let world = World::new().await;
     let session = world.connect("w1.acme.local").await;

@@ -200,10 +200,11 @@ async fn a_removed_device_follows_nothing() {
 }
 
 #[tokio::test]
-async fn a_damaged_policy_is_never_served_and_its_serial_stays_used() {
+async fn a_damaged_policy_is_never_served_brings_none_back_that_it_may_have_superseded_and_its_serial_stays_used()
+ {
     let world = World::new().await;
     let session = world.connect("w1.acme.local").await;
-    let first = import(&world, 1, "").await;
+    import(&world, 1, "").await;
     let damaged = import(&world, 2, "").await;
     world.check_policy(&session, 1).await;
 
@@ -216,13 +217,42 @@ async fn a_damaged_policy_is_never_served_and_its_serial_stays_used() {
     let given = world.check_policy(&again, 0).await;
     let said = refused(&world, world.policy(2, "")).await;
 
-    assert_eq!(given, Some(first));
+    assert_eq!(given, None, "the damaged one was for all: nobody is given an earlier one");
     assert!(world.engine.document(DocumentKind::Policy, damaged).is_none());
     assert!(said.contains("the highest imported was 2"), "{said}");
     assert_eq!(again.connected.policy_serial, 0, "it tells it again");
     assert_eq!(warnings(&world), ["marks", "policies", "policy_followed"]);
-    import(&world, 3, "").await;
+    let told = world.engine.reader().status().warnings;
+    assert!(told.iter().any(|told| told.contains("policy 2 is damaged")), "{told:?}");
+    let third = import(&world, 3, LINUX).await;
     assert_eq!(serials(&world).await, [3, 1]);
+    let mac = world.connect_with("m1.acme.local", outbox(), vec![text("os", "macos")]).await;
+    let given = [world.check_policy(&again, 0).await, world.check_policy(&mac, 0).await];
+    assert_eq!(given, [Some(third), None], "a later one is given, and brings no earlier one back");
+    let world = world.restart(|_| ());
+    let mac = world.connect_with("m1.acme.local", outbox(), vec![text("os", "macos")]).await;
+    assert_eq!(world.check_policy(&mac, 0).await, None, "nor does another start");
+    let of_policy = |world: &World| {
+        let told = world.engine.reader().status().warnings;
+        told.into_iter().filter(|told| told.contains("policy 2 is damaged")).count()
+    };
+    assert_eq!(of_policy(&world), 1);
+    import(&world, 4, "").await;
+    assert_eq!(of_policy(&world), 0, "none lacks one any more");
+}
+
+#[tokio::test]
+async fn a_policy_that_is_gone_from_the_disk_brings_none_back_either() {
+    let world = World::new().await;
+    import(&world, 1, "").await;
+    import(&world, 2, "").await;
+
+    let world = world.restart(|database| {
+        database.execute("DELETE FROM policies WHERE position = 2", []).unwrap();
+    });
+    let session = world.connect("w1.acme.local").await;
+
+    assert_eq!(world.check_policy(&session, 0).await, None);
 }
 
 #[tokio::test]
