@@ -284,6 +284,7 @@ fn plan(admitted: Admitted, tables: Option<PlanTables>) -> Result<Plan, Refused>
     let Admitted { definition, arguments, .. } = admitted;
     let mut steps = Vec::new();
     for step in definition.steps() {
+        may_be_of(definition.kind(), step)?;
         steps.push(plan_step(step, &arguments)?);
     }
     let columns = definition.result().iter().map(|column| PlanColumn {
@@ -303,10 +304,7 @@ fn plan(admitted: Admitted, tables: Option<PlanTables>) -> Result<Plan, Refused>
         name: definition.name().to_string(),
         version: definition.version().clone(),
         steps,
-        reach: match definition.kind() {
-            DefinitionKind::Question => Reach::Reads,
-            DefinitionKind::Action => Reach::Changes,
-        },
+        reach: reach_of(definition.kind()),
         booleans: definition.parameters().iter().filter(is_boolean).map(|it| it.name().to_owned()).collect(),
         columns: (!definition.result().is_empty()).then(|| columns.collect()),
         resources: resources.collect(),
@@ -320,6 +318,24 @@ fn plan(admitted: Admitted, tables: Option<PlanTables>) -> Result<Plan, Refused>
         parameters: arguments.into_iter().map(bound).collect(),
         tables,
     })
+}
+
+/// What scripts may do.
+const fn reach_of(kind: DefinitionKind) -> Reach {
+    match kind {
+        DefinitionKind::Question => Reach::Reads,
+        DefinitionKind::Action => Reach::Changes,
+    }
+}
+
+/// A question is asked without anybody's confirmation, so it changes nothing. No definition is read that has an action in one, and here that is
+/// not taken on trust. A script of a question is no matter of its step: it is started with [`Reach::Reads`].
+fn may_be_of(kind: DefinitionKind, step: &Step) -> Result<(), Refused> {
+    if kind == DefinitionKind::Question && matches!(step, Step::Action(_)) {
+        let detail = "it is a question with an action, which nobody confirmed; wanted: kind = \"action\"";
+        return Err(Refused::new(Refusal::Unsupported, detail.to_owned()));
+    }
+    Ok(())
 }
 
 /// Returns what a step runs: as it is signed, or, for the platform's free question, the one argument that is it.
@@ -383,4 +399,46 @@ fn refused(reason: RefusalReason) -> Refused {
 
 fn unix_time(ms: i64) -> UnixTime {
     UnixTime::since_unix_epoch(std::time::Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_signing::definition::Definition;
+
+    use super::*;
+
+    #[test]
+    fn no_action_is_planned_of_a_question_whoever_read_the_definition() {
+        let unit = || Operand::Literal("ssh.service".to_owned());
+        let path = || Operand::Literal("/etc/motd".to_owned());
+        let restart = Action::Service { verb: ServiceVerb::Restart, unit: unit() };
+        let put = Action::FilePut { resource: "motd".to_owned(), path: path(), mode: 0o644 };
+        for action in [restart, put, Action::FileRemove { path: path() }] {
+            let step = Step::Action(action);
+
+            let refused = may_be_of(DefinitionKind::Question, &step).unwrap_err();
+
+            assert_eq!(refused.refusal, Refusal::Unsupported);
+            assert!(refused.detail.contains("a question with an action"), "{}", refused.detail);
+            assert_eq!(may_be_of(DefinitionKind::Action, &step), Ok(()));
+        }
+        let query = Step::Query { sql: "SELECT 1 AS one".to_owned() };
+        assert_eq!(may_be_of(DefinitionKind::Question, &query), Ok(()));
+    }
+
+    #[test]
+    fn a_script_may_change_something_in_an_action_alone() {
+        for (kind, reach) in [("question", Reach::Reads), ("action", Reach::Changes)] {
+            let text = format!(
+                "name = \"Acme-Some-Script\"\nversion = \"1.0.0\"\nkind = \"{kind}\"\nsays = \"Runs it\"\n[[step]]\n\
+                 script = {{ interpreter = \"/bin/sh\", text = \"true\" }}\n[[result]]\nname = \"line\"\ntype = \"text\"\nmax_length = 9\n\
+                 [limits]\nrun_time = \"10s\"\nrows = 10\nbytes = \"1 KiB\"\n[time_to_live]\n\
+                 gather = {{ default = \"1h\", min = \"1m\", max = \"7d\" }}\nkeep = {{ default = \"1d\", min = \"1h\", max = \"30d\" }}\n"
+            );
+            let definition = Definition::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+
+            assert_eq!(reach_of(definition.kind()), reach);
+            assert_eq!(may_be_of(definition.kind(), &definition.steps()[0]), Ok(()));
+        }
+    }
 }
