@@ -1,4 +1,5 @@
 mod bounds;
+mod steps;
 
 use muster_proto::common::v1::{NamedValue, Value, value::Kind as Wire};
 use proptest::prelude::*;
