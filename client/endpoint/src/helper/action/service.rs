@@ -101,7 +101,8 @@ fn show(unit: &str) -> [&str; 5] {
     ["--no-pager", "show", "--property=LoadState,ActiveState,SubState,Names", "--", unit]
 }
 
-/// A unit's name, which is never an option, a pattern or a path.
+/// A unit's name, which is never an option, a pattern or a path. The rule is that of `muster_signing::definition`, which a test holds it to: the helper
+/// takes nobody's word for it.
 fn is_unit(unit: &str) -> bool {
     let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b":_.@\\-".contains(&byte);
     let begins = unit.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
@@ -180,6 +181,49 @@ mod tests {
         for no in ["", "-H", "--root=/", "ssh*", "a b", "/etc/x.service", "a\n", "$(id)"] {
             let undone = act(Verb::Stop, no, Instant::now()).unwrap_err();
             assert!(matches!(&undone, Undone::Problem(what) if what.contains("is no unit")), "{undone:?}");
+        }
+    }
+
+    /// Whether a definition with that action takes a value for its unit.
+    fn is_signed_units(unit: &str) -> bool {
+        use muster_proto::common::v1::{NamedValue, Value, value::Kind};
+        static DEFINITION: std::sync::LazyLock<muster_signing::definition::Definition> =
+            std::sync::LazyLock::new(|| {
+                muster_signing::definition::Definition::parse(
+                    "name = \"Acme-Unit-Stop\"\nversion = \"1.0.0\"\nkind = \"action\"\nsays = \"Stops %it%\"\n\n\
+                     [[parameter]]\nname = \"it\"\ntype = \"string\"\n\n\
+                     [[step]]\naction = { do = \"service.stop\", unit = \":it\" }\n\n\
+                     [[result]]\nname = \"changed\"\ntype = \"boolean\"\n\n[[result]]\nname = \"detail\"\ntype = \"text\"\n",
+                )
+                .unwrap()
+            });
+        let value = Some(Value { kind: Some(Kind::Text(unit.to_owned())) });
+        DEFINITION.bind(&[NamedValue { name: "it".to_owned(), value }]).is_ok()
+    }
+
+    #[test]
+    fn what_is_a_unit_to_who_signs_is_one_to_who_acts() {
+        let kinds = [
+            "service", "timer", "socket", "path", "target", "mount", "slice", "scope", "device", "swap", "b",
+            "",
+        ];
+        let ends =
+            kinds.map(|kind| format!("a.{kind}")).into_iter().chain(kinds.map(|kind| format!("a.b.{kind}")));
+        let begins = (0..=0x17f).filter_map(char::from_u32);
+        let begins =
+            begins.flat_map(|c| [c.to_string(), format!("{c}a"), format!("a{c}a"), format!("a{c}a.service")]);
+        let lengths = [1, 247, 248, 254, 255, 256, 1_000].map(|length| "a".repeat(length));
+        let units = ends.chain(begins).chain(lengths.iter().cloned());
+        let long = lengths.iter().map(|name| format!("{name}.service"));
+        for unit in units.chain(long).chain([String::new()]) {
+            assert_eq!(is_unit(&unit), is_signed_units(&unit), "{unit:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_unit_to_both_or_to_neither(unit in "[a-zA-Z0-9:_.@\\\\*/ -]{0,12}(\\.(service|timer|socket|path|target))?") {
+            proptest::prop_assert_eq!(is_unit(&unit), is_signed_units(&unit), "{:?}", unit);
         }
     }
 
