@@ -38,8 +38,9 @@ const LIMITS: &[(Limit, i32)] = &[
     (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
 ];
 
-/// Functions that an aggregate may call: those that only compute. Left out is what makes values of a size that somebody names or that are another
-/// each time, and what reaches outside of the query.
+/// Functions that an aggregate may call: those that only compute. Left out is what gives another value each time, what reaches outside of the
+/// query, and what nobody sums up with (`zeroblob`). `printf` and `format` make a text as long as somebody says, and `replace`, `hex` and
+/// `group_concat` do the like: each value has at most SQLITE_LIMIT_LENGTH of [`LIMITS`], and what many take together is the [`Watch`]'s to end.
 #[rustfmt::skip]
 const FUNCTIONS: &[&str] = &[
     "->", "->>", "abs", "avg", "char", "coalesce", "concat", "concat_ws", "count", "cume_dist", "current_date", "current_time",
