@@ -334,7 +334,11 @@ fn tell_licence(component: &Component, state: State) {
     if let State::Degraded(problem) = &state
         && component.state() != state
     {
-        tracing::warn!(problem, "the licence");
+        if problem == NEVER_LICENSED {
+            tracing::info!(problem, "the licence");
+        } else {
+            tracing::warn!(problem, "the licence");
+        }
     }
     component.set(state);
 }
