@@ -1,11 +1,9 @@
-//! Definitions by digest, the licence, and what must never go back: licence serial, versions, the time floor, the epoch.
-
-use std::collections::BTreeMap;
+//! Definitions by digest, the licence and its serial, the time floor, when the store was brought back, the epoch.
 
 use muster_proto::ids::Digest;
 use rusqlite::{OptionalExtension, params};
 
-use super::tables::{Tables, checksum};
+use super::tables::Tables;
 
 /// Definitions kept; the longest unused goes first. 512 × 256 KiB = 128 MiB at worst, a few MiB in practice.
 const DEFINITIONS_MAX: i64 = 512;
@@ -64,19 +62,19 @@ impl Tables {
 
     /// Returns the highest licence serial ever kept; it outlives the licence's own record.
     pub(crate) fn licence_serial(&self, now_ms: i64) -> rusqlite::Result<u64> {
-        self.meta_number("licence_serial", now_ms)
+        self.lasting_number("licence_serial", now_ms)
     }
 
     /// Keeps a licence that was verified.
     pub(crate) fn keep_licence(&mut self, envelope: &[u8], serial: u64) -> rusqlite::Result<()> {
         self.set_meta("licence", envelope)?;
-        self.set_meta("licence_serial", &serial.to_be_bytes())
+        self.set_lasting_number("licence_serial", serial)
     }
 
     /// Returns the time floor, milliseconds since 1970: no order is judged by a clock that is far behind it (signing.md, "clock set back"). It rises with the
     /// monotonic clock and to the times of orders that were admitted, so a later wall clock may have been seen.
     pub(crate) fn time_floor_ms(&self, now_ms: i64) -> rusqlite::Result<i64> {
-        Ok(i64::try_from(self.meta_number("time_floor", now_ms)?).unwrap_or(i64::MAX))
+        Ok(i64::try_from(self.lasting_number("time_floor", now_ms)?).unwrap_or(i64::MAX))
     }
 
     /// Returns the time by which things are thrown away: the wall clock, unless it is far ahead of the floor. A clock that
@@ -90,19 +88,19 @@ impl Tables {
         if now_ms <= self.time_floor_ms(now_ms)? {
             return Ok(());
         }
-        self.set_meta("time_floor", &u64::try_from(now_ms).unwrap_or(0).to_be_bytes())
+        self.set_lasting_number("time_floor", u64::try_from(now_ms).unwrap_or(0))
     }
 
     /// Returns when the store was last found to be brought back from a copy, by the Switch's clock in milliseconds since
     /// 1970; 0: never. Orders from before may have started on this device already.
     pub(crate) fn restored_at_ms(&self, now_ms: i64) -> rusqlite::Result<i64> {
-        Ok(i64::try_from(self.meta_number("restored_at", now_ms)?).unwrap_or(i64::MAX))
+        Ok(i64::try_from(self.lasting_number("restored_at", now_ms)?).unwrap_or(i64::MAX))
     }
 
     /// Notes that the store was brought back. The time rises with each, so that none is taken for the one before.
     pub(super) fn mark_restored(&mut self, switch_ms: i64, now_ms: i64) -> rusqlite::Result<()> {
         let at_ms = switch_ms.max(self.restored_at_ms(now_ms)?.saturating_add(1));
-        self.set_meta("restored_at", &u64::try_from(at_ms).unwrap_or(0).to_be_bytes())?;
+        self.set_lasting_number("restored_at", u64::try_from(at_ms).unwrap_or(0))?;
         self.set_meta("restored_here", &u64::try_from(now_ms).unwrap_or(0).to_be_bytes())
     }
 
@@ -123,7 +121,7 @@ impl Tables {
             at_ms,
             "the store was said to be brought back from a copy at a time that is still to come; that is taken back"
         );
-        self.set_meta("restored_at", &u64::try_from(at_ms).unwrap_or(0).to_be_bytes())
+        self.set_lasting_number("restored_at", u64::try_from(at_ms).unwrap_or(0))
     }
 
     /// Returns the epoch of the last session, 0 if there was none.
@@ -136,46 +134,10 @@ impl Tables {
         self.set_meta("epoch", &epoch.to_be_bytes())
     }
 
-    /// Returns the highest version seen of every definition.
-    pub(crate) fn versions(&mut self, now_ms: i64) -> rusqlite::Result<BTreeMap<String, semver::Version>> {
-        let rows: Vec<(String, String, i64)> = {
-            let mut statement = self.connection.prepare("SELECT name, version, crc FROM versions")?;
-            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-            rows.collect::<rusqlite::Result<_>>()?
-        };
-        let mut versions = BTreeMap::new();
-        for (name, text, crc) in rows {
-            let sound = crc == version_checksum(&name, &text);
-            match semver::Version::parse(&text) {
-                Ok(version) if sound => {
-                    versions.insert(name, version);
-                }
-                Ok(_) | Err(_) => {
-                    self.set_aside("versions", name.as_bytes(), text.as_bytes(), now_ms)?;
-                    self.connection.execute("DELETE FROM versions WHERE name = ?1", [&name])?;
-                }
-            }
-        }
-        Ok(versions)
-    }
-
-    /// Keeps the highest version of a definition; the caller compared.
-    pub(crate) fn keep_version(&mut self, name: &str, version: &semver::Version) -> rusqlite::Result<()> {
-        let text = version.to_string();
-        self.connection
-            .prepare_cached("INSERT OR REPLACE INTO versions (name, version, crc) VALUES (?1, ?2, ?3)")?
-            .execute(params![name, text, version_checksum(name, &text)])?;
-        Ok(())
-    }
-
     pub(super) fn meta_number(&self, name: &str, now_ms: i64) -> rusqlite::Result<u64> {
         Ok(self
             .meta(name, now_ms)?
             .and_then(|value| Some(u64::from_be_bytes(value.as_slice().try_into().ok()?)))
             .unwrap_or(0))
     }
-}
-
-fn version_checksum(name: &str, version: &str) -> i64 {
-    checksum("versions", &[name.as_bytes(), version.as_bytes()])
 }

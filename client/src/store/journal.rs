@@ -80,7 +80,10 @@ impl Tables {
         }))
     }
 
-    /// Returns whether an order was answered without being taken on. The same bytes never start anything.
+    /// Returns whether an order was answered without being taken on, by the digest of its envelope. The same bytes start nothing for as long as
+    /// they are remembered. That is no more than these bytes: what was refused as it was opened proved nothing, not even which instruction it
+    /// is of, and the same signed text in another envelope (with another signature or a timestamp) is another order, judged anew. An
+    /// instruction is known by the journal, which has it from the first order that held.
     pub(crate) fn is_refused(&self, order_digest: Digest) -> rusqlite::Result<bool> {
         self.connection
             .prepare_cached("SELECT EXISTS (SELECT 1 FROM refused WHERE order_digest = ?1)")?

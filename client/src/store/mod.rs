@@ -9,6 +9,7 @@ mod certificate_wait;
 mod documents;
 mod gap;
 mod journal;
+mod lasting;
 mod name;
 mod outbox;
 mod parts;

@@ -51,7 +51,7 @@ impl Tables {
         Ok(StoredPolicies {
             current,
             trial,
-            highest_serial: self.meta_number("policy_serial", now_ms)?,
+            highest_serial: self.lasting_number("policy_serial", now_ms)?,
             rolled_back: present("policy_rolled_back")?.and_then(|digest| Digest::try_from(&digest[..]).ok()),
         })
     }
@@ -80,7 +80,7 @@ impl Tables {
             StoredPolicy::Lost => {}
         }
         self.set_meta("policy_trial", trial.as_deref().unwrap_or_default())?;
-        self.set_meta("policy_serial", &policies.highest_serial.to_be_bytes())?;
+        self.set_lasting_number("policy_serial", policies.highest_serial)?;
         let rolled_back = policies.rolled_back.map(|digest| digest.to_vec());
         self.set_meta("policy_rolled_back", rolled_back.as_deref().unwrap_or_default())
     }

@@ -2,7 +2,7 @@
 //!
 //! | table | key | holds |
 //! |---|---|---|
-//! | `meta` | name | `outbox` (id, next sequence, first never offered), `time_floor`, `restored_at`, `restored_here`, `epoch`, `licence`, `licence_serial`, policies, `certificate_wait` |
+//! | `meta` | name | `outbox` (id, next sequence, first never offered), `time_floor`, `restored_at`, `restored_here`, `epoch`, `licence`, `licence_serial`, policies, `certificate_wait`; second records `….again`, `version.…` |
 //! | `journal` | instruction | order digest, definition digest, state, end of window, start, the delivered order |
 //! | `refused` | order digest | orders that named no journal entry and were answered |
 //! | `stopped` | instruction | until when it is remembered, digest of the stop, what its operator says |
@@ -151,6 +151,12 @@ impl Tables {
     #[cfg(test)]
     pub(crate) fn fill(&self) -> rusqlite::Result<()> {
         self.connection.query_row("PRAGMA max_page_count = 1", [], |_| Ok(()))
+    }
+
+    /// Takes back what [`Self::fill`] did.
+    #[cfg(test)]
+    pub(crate) fn empty(&self) -> rusqlite::Result<()> {
+        self.connection.query_row("PRAGMA max_page_count = 1000000", [], |_| Ok(()))
     }
 
     /// Returns how many records were ever set aside.

@@ -88,6 +88,63 @@ async fn definitions_are_kept_by_digest_and_a_damaged_one_is_not_served() {
     assert_eq!(store.write(move |tables| tables.definition(digest, NOW)).await.unwrap(), None);
 }
 
+#[tokio::test]
+async fn what_must_not_go_back_outlasts_damage_to_either_of_its_records_one_after_the_other() {
+    let folder = TempDir::new().unwrap();
+    let mut store = open(&folder);
+    store
+        .write(|tables| {
+            tables.raise_time_floor(NOW)?;
+            tables.keep_licence(b"licence", 7)?;
+            tables.keep_policies(&StoredPolicies { highest_serial: 9, ..StoredPolicies::default() })?;
+            tables.mark_restored(NOW - 5, NOW)?;
+            tables.keep_version("Acme-A", &semver::Version::new(1, 2, 3))?;
+            tables.keep_version("Acme-B", &semver::Version::new(2, 0, 0))
+        })
+        .await
+        .unwrap();
+
+    for (sql, aside) in [
+        (
+            "UPDATE meta SET value = zeroblob(8) WHERE name IN ('time_floor', 'licence_serial', 'policy_serial', 'restored_at')",
+            4,
+        ),
+        ("UPDATE meta SET crc = crc + 1 WHERE name LIKE '%.again'", 8),
+        ("UPDATE versions SET version = '0.0.1' WHERE name = 'Acme-A'", 9),
+        ("UPDATE meta SET value = CAST('0.0.1' AS BLOB) WHERE name LIKE 'version.%'", 11),
+        ("UPDATE versions SET name = name || 'x'", 13),
+        ("UPDATE meta SET name = name || 'x' WHERE name LIKE 'version.%'", 15),
+        // As stores of earlier versions are.
+        ("DELETE FROM meta WHERE name LIKE '%.again' OR name LIKE 'version.%'", 15),
+        (
+            "UPDATE meta SET crc = crc + 1 WHERE name IN ('time_floor', 'licence_serial', 'policy_serial', 'restored_at')",
+            19,
+        ),
+    ] {
+        store = damage(store, &folder, sql).await;
+
+        let (floor, licence, policy) = store
+            .write(|tables| {
+                Ok((
+                    tables.time_floor_ms(NOW)?,
+                    tables.licence_serial(NOW)?,
+                    tables.policies(NOW)?.highest_serial,
+                ))
+            })
+            .await
+            .unwrap();
+        assert_eq!((floor, licence, policy), (NOW, 7, 9), "{sql}");
+        let (restored, versions, damaged) = store
+            .write(|tables| Ok((tables.restored_at_ms(NOW)?, tables.versions(NOW)?, tables.damaged()?)))
+            .await
+            .unwrap();
+        assert_eq!((restored, damaged), (NOW - 5, aside), "{sql}");
+        let versions: Vec<String> =
+            versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+        assert_eq!(versions, ["Acme-A 1.2.3", "Acme-B 2.0.0"], "{sql}");
+    }
+}
+
 pub(super) async fn damage(store: Store, folder: &TempDir, sql: &str) -> Store {
     store.close().await;
     Connection::open(folder.path().join(FILE)).unwrap().execute_batch(sql).unwrap();
