@@ -78,6 +78,26 @@ pub struct RefusalReason {
     pub detail: String,
     /// Nothing was wrong but that an issuer has no fresh CRL (R6 of trust.md): another judgement, after one came, may differ.
     pub lacks_only_a_crl: bool,
+    /// The definition that the order names, where author, licence and the order's tenant and time held and a later check did not.
+    pub seen: Option<Box<Seen>>,
+}
+
+/// A version that its author signed, the licence admits and an order named: what a client remembers against rollback, whether it ran or
+/// not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The definition's name.
+    pub name: String,
+    /// Its version.
+    pub version: semver::Version,
+}
+
+impl Seen {
+    /// Returns that of a definition.
+    #[must_use]
+    pub fn of(definition: &Definition) -> Self {
+        Self { name: definition.name().to_string(), version: definition.version().clone() }
+    }
 }
 
 /// What may be run: everything was checked.
@@ -199,13 +219,26 @@ pub fn admit(
         .admits(definition.name(), definition.version(), &author.thumbprint(), stamped_at)
         .map_err(|error| refuse(error.refusal(), error))?;
     check_version(&definition, memory)?;
-    check_standing(order, &definition, device)?;
-    check_approvals(&definition, people)?;
-    check_audience(order, &definition, proof, device)?;
-    check_window(order, &definition)?;
-    check_platform(&definition, device)?;
-    let arguments = definition.bind(&order.arguments).map_err(|error| refuse(Refusal::BadArgument, error))?;
-    Ok(Admitted { definition, arguments, author, licence })
+    match check_issue(order, people, &definition, proof, device) {
+        Ok(arguments) => Ok(Admitted { definition, arguments, author, licence }),
+        Err(reason) => Err(RefusalReason { seen: Some(Box::new(Seen::of(&definition))), ..reason }),
+    }
+}
+
+/// Checks what an order asks of a definition that may be run; returns its arguments.
+fn check_issue(
+    order: &Order,
+    people: usize,
+    definition: &Definition,
+    proof: Option<&InclusionProof>,
+    device: &Device<'_>,
+) -> Result<Vec<NamedValue>, RefusalReason> {
+    check_standing(order, definition, device)?;
+    check_approvals(definition, people)?;
+    check_audience(order, definition, proof, device)?;
+    check_window(order, definition)?;
+    check_platform(definition, device)?;
+    definition.bind(&order.arguments).map_err(|error| refuse(Refusal::BadArgument, error))
 }
 
 /// Judges a stop that [`order`] opened. A stop runs nothing: it needs no definition, no licence and no place in an audience, and so
@@ -470,7 +503,7 @@ fn require(holds: bool, refusal: Refusal, detail: impl FnOnce() -> String) -> Re
 }
 
 fn refuse(refusal: Refusal, detail: impl ToString) -> RefusalReason {
-    RefusalReason { refusal, detail: detail.to_string(), lacks_only_a_crl: false }
+    RefusalReason { refusal, detail: detail.to_string(), lacks_only_a_crl: false, seen: None }
 }
 
 #[cfg(test)]

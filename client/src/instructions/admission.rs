@@ -9,6 +9,7 @@ use muster_pki::Thumbprint;
 use muster_proto::common::v1::{ColumnType, Refusal};
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::session::v1::InclusionProof;
+use muster_signing::admit::Seen;
 use muster_signing::definition::Script;
 use muster_signing::policy::NotGranted;
 
@@ -23,12 +24,15 @@ pub(crate) struct Refused {
     pub(crate) detail: String,
     /// Nothing is wrong but that there is no fresh CRL (R6 of trust.md): judged again when one comes.
     pub(crate) lacks_only_a_crl: bool,
+    /// The definition that it would have run, where its author, its licence and the order itself held: that version is remembered all the
+    /// same.
+    pub(crate) seen: Option<Box<Seen>>,
 }
 
 impl Refused {
     /// Refuses for something that no CRL changes.
     pub(crate) const fn new(refusal: Refusal, detail: String) -> Self {
-        Self { refusal, detail, lacks_only_a_crl: false }
+        Self { refusal, detail, lacks_only_a_crl: false, seen: None }
     }
 
     /// The policy of that serial, which this device follows, does not grant it.
@@ -207,12 +211,13 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// Takes in what was admitted.
-    pub(crate) fn remember(&mut self, plan: &Plan) {
-        let highest = self.versions.entry(plan.name.clone()).or_insert_with(|| plan.version.clone());
-        if *highest < plan.version {
-            *highest = plan.version.clone();
+    /// Takes in a version that held; returns whether it is higher than each before.
+    pub(crate) fn remember(&mut self, name: &str, version: &semver::Version) -> bool {
+        if self.versions.get(name).is_some_and(|highest| highest >= version) {
+            return false;
         }
+        self.versions.insert(name.to_owned(), version.clone());
+        true
     }
 }
 

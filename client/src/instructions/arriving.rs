@@ -262,7 +262,7 @@ impl<A: Admission> Instructions<A> {
         match admitted {
             Ok(_) if self.waiting.len() >= self.limits.queued => self.refuse_for_room(entry, now),
             Ok(plan) => {
-                self.memory.remember(&plan);
+                self.memory.remember(&plan.name, &plan.version);
                 let floor_ms = self.floor.raise(entry.expires_at_ms, now);
                 let instruction = entry.instruction;
                 self.effects.push_back(Effect::RecordIntent {
@@ -276,6 +276,13 @@ impl<A: Admission> Instructions<A> {
                 self.waiting.push_back(Waiting::new(entry, definition, verified));
             }
             Err(refused) => {
+                // What its author, the licence and an operator vouch for was seen, whatever else is wrong with this order of it.
+                if let Some(seen) = &refused.seen
+                    && self.memory.remember(&seen.name, &seen.version)
+                {
+                    let (name, version) = (seen.name.clone(), seen.version.clone());
+                    self.effects.push_back(Effect::KeepVersion { name, version });
+                }
                 let result = outcome::refused(entry.instruction, &refused, now.wall_ms);
                 let order_digest = entry.order_digest;
                 // With the approvals that it lacks, the same order is to run: the journal would keep it out.

@@ -21,6 +21,8 @@ pub(crate) enum Effect {
     AskLicence { digest: Digest },
     /// Put a definition on disk.
     KeepDefinition { digest: Digest, envelope: Vec<u8> },
+    /// Put a version on disk that was seen.
+    KeepVersion { name: String, version: semver::Version },
     /// Put a licence on disk.
     KeepLicence { envelope: Vec<u8>, serial: u64 },
     /// Put the intent on disk, and with it the version and the time that were seen.
@@ -87,6 +89,7 @@ impl Effect {
             | Self::AskDefinition { .. }
             | Self::AskLicence { .. }
             | Self::KeepDefinition { .. }
+            | Self::KeepVersion { .. }
             | Self::KeepLicence { .. }
             | Self::SendProgress { .. }
             | Self::Fetch { .. }

@@ -279,6 +279,9 @@ impl<A: Admission> Shell<A> {
             Effect::KeepDefinition { digest, envelope } => {
                 self.durable(move |tables| tables.keep_definition(digest, &envelope, now_ms)).await?;
             }
+            Effect::KeepVersion { name, version } => {
+                self.durable(move |tables| tables.keep_version(&name, &version)).await?;
+            }
             Effect::KeepLicence { envelope, serial } => {
                 tracing::info!(serial, "licence taken");
                 self.durable(move |tables| tables.keep_licence(&envelope, serial)).await?;

@@ -9,7 +9,7 @@ use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::order::v1::Order;
 use muster_proto::session::v1::InclusionProof;
 use muster_service::credentials::Revocation;
-use muster_signing::admit::{self, Admitted, Documents, RefusalReason};
+use muster_signing::admit::{self, Admitted, Documents, RefusalReason, Seen};
 use muster_signing::approval::people;
 use muster_signing::definition::{
     Action, Kind as DefinitionKind, Operand, Parameter, ParameterKind, Sandbox, ServiceVerb, Step,
@@ -200,7 +200,16 @@ impl Admission for SignedAdmission {
             unix_time(now_ms),
         )
         .map_err(refused)
-        .and_then(|admitted| granted(admitted, opened.signer, &self.followed.current()))
+        .and_then(|admitted| {
+            let seen = Seen::of(&admitted.definition);
+            granted(admitted, opened.signer, &self.followed.current())
+                .map_err(|refused| Refused { seen: Some(Box::new(seen)), ..refused })
+        })
+        // The Switch's key signs for what a policy names: what is refused of it, nobody has vouched for.
+        .map_err(|refused| Refused {
+            seen: refused.seen.filter(|_| opened.signer == OrderSigner::Operator),
+            ..refused
+        })
     }
 
     fn licence(&self, envelope: &[u8], now_ms: i64) -> Result<LicenceTerms, Refused> {
@@ -394,7 +403,8 @@ fn bound(argument: NamedValue) -> (String, SqlValue) {
 }
 
 fn refused(reason: RefusalReason) -> Refused {
-    Refused { refusal: reason.refusal, detail: reason.detail, lacks_only_a_crl: reason.lacks_only_a_crl }
+    let RefusalReason { refusal, detail, lacks_only_a_crl, seen } = reason;
+    Refused { refusal, detail, lacks_only_a_crl, seen }
 }
 
 fn unix_time(ms: i64) -> UnixTime {

@@ -121,6 +121,35 @@ fn each_check_that_fails_has_its_own_code() {
 }
 
 #[test]
+fn a_version_counts_as_seen_once_its_author_its_licence_and_its_order_hold_and_not_before() {
+    let cases: [(&str, Change, bool); 11] = [
+        ("an order for others", |case| case.device = "pc-9", true),
+        ("an order without its approvals", |case| case.people = 0, true),
+        ("another platform", |case| case.platform = "macos-aarch64", true),
+        ("an argument out of its range", |case| case.order.arguments = vec![days(10)], true),
+        ("an older version", |case| case.highest = Some("1.2.1"), false),
+        ("an order of another tenant", |case| case.order.tenant = "other".to_owned(), false),
+        ("an order of yesterday", |case| case.move_window(-600), false),
+        ("another definition", |case| case.order.definition_digest = vec![0; 32], false),
+        ("a prefix that is someone else's", Case::license_someone_else, false),
+        ("an author that the licence distrusts", Case::distrust_author, false),
+        ("an author of other roots", |case| case.authors = Pki::flat("authors"), false),
+    ];
+    for (name, change, is_seen) in cases {
+        let mut case = Case::new();
+        case.replace_definition(&DEFINITION.replace("platforms", "approvals = 1\nplatforms"));
+        case.people = 2;
+        change(&mut case);
+
+        let refusal = case.judge().expect_err(name);
+
+        let seen = refusal.seen.as_ref().map(|seen| (seen.name.as_str(), seen.version.to_string()));
+        let wanted = is_seen.then(|| ("Acme-Test-Days", "1.2.0".to_owned()));
+        assert_eq!(seen, wanted, "{name}: {refusal}");
+    }
+}
+
+#[test]
 fn what_is_at_the_edge_is_admitted() {
     let cases: [(&str, Change); 12] = [
         ("a clock five minutes back", |case| case.time_floor = NOW + 300),

@@ -124,6 +124,20 @@ fn what_is_not_admitted_is_remembered_and_answered() {
 }
 
 #[test]
+fn a_version_that_was_seen_in_a_refused_order_is_kept_before_it_is_told_and_no_older_one_runs() {
+    let mut test = Test::new();
+    test.order("1 newer-for-others");
+    test.recalled(1, None, Some("newer-for-others"));
+
+    assert_eq!(test.effects(), ["recall 1", "keep Acme-A 2.0.0", "refuse 1 WrongAudience journaled"]);
+    test.admitted(2);
+    assert_eq!(test.effects(), ["recall 2", "refuse 2 RolledBack journaled"]);
+    test.order("3 newer-for-others");
+    test.recalled(3, None, Some("newer-for-others"));
+    assert_eq!(test.effects(), ["recall 3", "refuse 3 WrongAudience journaled"], "once");
+}
+
+#[test]
 fn an_order_that_came_before_its_approvals_is_refused_and_runs_with_them() {
     let mut test = Test::new();
     test.order("1 unapproved");

@@ -22,6 +22,7 @@ use muster_proto::common::v1::{Refusal, TargetState};
 use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::numbers::Standing;
 use muster_proto::session::v1::InclusionProof;
+use muster_signing::admit::Seen;
 
 use super::admission::{Claimed, OpenedStop, OrderSigner, PlanColumn, PlanResource, PlanStep};
 use super::licence::LicenceTerms;
@@ -122,11 +123,19 @@ impl Admission for Spoken {
             b"wrong-audience" => {
                 return Err(Refused::new(Refusal::WrongAudience, "not for you".to_owned()));
             }
+            b"newer-for-others" => {
+                let seen = Seen { name: plan.name, version: semver::Version::new(2, 0, 0) };
+                let refused = Refused::new(Refusal::WrongAudience, "not for you".to_owned());
+                return Err(Refused { seen: Some(Box::new(seen)), ..refused });
+            }
             b"with-resource" => {
                 plan.resources =
                     vec![PlanResource { name: "a".to_owned(), size: 1, root: digest("a"), sha256: None }];
             }
             _ => {}
+        }
+        if memory.versions.get(&plan.name).is_some_and(|seen| plan.version < *seen) {
+            return Err(Refused::new(Refusal::RolledBack, "a newer one was seen".to_owned()));
         }
         if self.is_revoked {
             return Err(Refused::new(Refusal::SignerRevoked, "revoked".to_owned()));
@@ -237,6 +246,7 @@ fn shown(effect: &Effect) -> String {
         Effect::AskDefinition { .. } => "ask definition".to_owned(),
         Effect::AskLicence { .. } => "ask licence".to_owned(),
         Effect::KeepDefinition { .. } => "keep definition".to_owned(),
+        Effect::KeepVersion { name, version } => format!("keep {name} {version}"),
         Effect::KeepLicence { serial, .. } => format!("keep licence {serial}"),
         Effect::RecordIntent { entry, .. } => format!("intent {}", n(&entry.instruction)),
         Effect::SendProgress { instruction, state: TargetState::Acked } => {

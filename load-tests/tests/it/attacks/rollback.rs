@@ -5,13 +5,13 @@ use std::time::Duration;
 use muster_pki::authority::Revoked;
 use muster_pki::{Role, UnixTime};
 use muster_proto::common::v1::Refusal;
-use muster_proto::order::v1::Order;
+use muster_proto::order::v1::{Audience, Order};
 use muster_proto::session::v1::DocumentKind;
 use muster_signing::envelope;
 
 use super::{DEVICE, Lab, instruction, text};
 use crate::liar::Welcome;
-use crate::support::orders::{authority, issued, sign_order};
+use crate::support::orders::{authority, issued, sign_order, stranger};
 use crate::support::{wait_until, write};
 
 #[test]
@@ -36,6 +36,50 @@ fn attack_old_definition_after_a_newer_one_is_refused_as_rolled_back_also_after_
 
     let again = lab.order(&new);
     lab.runs(&mut session, &again, &lab.signed(&again));
+}
+
+#[test]
+fn attack_old_definition_after_a_newer_one_that_was_refused_is_refused_as_rolled_back_also_after_kill_9() {
+    let lab = Lab::new();
+    let liar = lab.liar();
+    let client = lab.start();
+    let mut session = liar.accept(lab.welcome());
+    let of = |name: &str, version: &str| lab.publish(&liar, &text(name, version, ""));
+    let [alone, elsewhere, forged] = ["Acme-Test-Alone", "Acme-Test-Elsewhere", "Acme-Test-Forged"];
+    let asking = text(alone, "2.0.0", "").replacen("says", "approvals = 1\nsays", 1);
+    let asking = lab.publish(&liar, &asking);
+    let old = [of(alone, "1.0.0"), of(elsewhere, "1.0.0")];
+
+    lab.refused(&mut session, &lab.order(&asking), Refusal::Unapproved, "nobody approved of it");
+    let audience = Audience { expression: "os == 'none'".to_owned(), ..Audience::default() };
+    let for_others = Order { audience: Some(audience), ..lab.order(&of(elsewhere, "2.0.0")) };
+    lab.refused(&mut session, &for_others, Refusal::WrongAudience, "it is for others");
+    for old in &old {
+        lab.refused(&mut session, &lab.order(old), Refusal::RolledBack, "a newer one was seen");
+    }
+    client.kill();
+    drop(session);
+    let _client = lab.start();
+    let mut session = liar.accept(lab.welcome());
+    for old in &old {
+        lab.refused(
+            &mut session,
+            &lab.order(old),
+            Refusal::RolledBack,
+            "a newer one was seen before kill -9",
+        );
+    }
+
+    // What its author or an operator did not sign, nobody has seen.
+    let newer = lab.order(&of(forged, "2.0.0"));
+    let told = lab.tried(&mut session, &newer, &sign_order(&newer, &stranger(Role::OrderSigner)));
+    assert_eq!(told.1, Refusal::UntrustedSigner);
+    let of_stranger = super::definition(&stranger(Role::Author), &text(forged, "3.0.0", ""));
+    liar.shelve(&of_stranger);
+    lab.refused(&mut session, &lab.order(&of_stranger), Refusal::UntrustedSigner, "a stranger's");
+    let first = lab.order(&of(forged, "1.0.0"));
+    lab.runs(&mut session, &first, &lab.signed(&first));
+    lab.goes_on(&mut session);
 }
 
 #[test]

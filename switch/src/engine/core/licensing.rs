@@ -137,6 +137,7 @@ impl Held<Licence> {
             refusal: Refusal::LicenceStale,
             detail: "the licence is outside its validity; import a newer one".to_owned(),
             lacks_only_a_crl: false,
+            seen: None,
         };
         self.standing.refusal().or_else(|| (!self.is_valid_at(now_ms)).then(lapsed))
     }

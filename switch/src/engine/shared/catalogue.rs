@@ -253,7 +253,7 @@ impl Catalogue {
     /// Returns why a definition may not be issued, with the code that clients would tell; `None` if it may. Its signers and the licence's are
     /// judged beforehand, by `Shared::judge_documents`.
     pub(crate) fn refusal(&self, held: &HeldDefinition, now_ms: i64) -> Option<RefusalReason> {
-        let reason = |refusal, detail| RefusalReason { refusal, detail, lacks_only_a_crl: false };
+        let reason = |refusal, detail| RefusalReason { refusal, detail, lacks_only_a_crl: false, seen: None };
         let Some(licence) = &self.licence else {
             let none = || "there is no licence; import one".to_owned();
             return Some(reason(Refusal::Unlicensed, self.licence_lost().unwrap_or_else(none)));
