@@ -20,6 +20,8 @@ mod alarm;
 mod arriving;
 mod certificate;
 mod confinement;
+mod due;
+mod durable;
 mod effect;
 mod floor;
 mod learning;
@@ -48,6 +50,7 @@ pub(crate) use admission::{Admission, Memory, Opened, Plan, PlanResource, Refres
 pub(crate) use alarm::LicenceAlarm;
 pub(crate) use certificate::{DownloadWait, WaitNotice};
 pub(crate) use confinement::Confinement;
+pub(crate) use due::Due;
 pub(crate) use effect::Effect;
 pub(crate) use floor::CLOCK_OFF_MS;
 use floor::TimeFloor;
@@ -159,6 +162,16 @@ impl<A: Admission> Instructions<A> {
     /// Returns what to do next.
     pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
+    }
+
+    /// Returns what is to be ended at once, whatever else is to be done: it waits for no write.
+    pub(crate) fn poll_end(&mut self) -> Option<InstructionId> {
+        let is_end = |effect: &Effect| matches!(effect, Effect::EndRun { .. });
+        let at = self.effects.iter().position(is_end)?;
+        match self.effects.remove(at) {
+            Some(Effect::EndRun { instruction }) => Some(instruction),
+            Some(_) | None => None,
+        }
     }
 
     /// Returns when [`Self::handle_timeout`] should next be called.

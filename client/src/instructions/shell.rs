@@ -11,10 +11,11 @@ use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::numbers::Standing;
 use muster_proto::session::v1::{DocumentKind, InclusionProof, Result as InstructionResult};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::confinement::Confinement;
+use super::due::Due;
 use super::rows::Room;
 use super::run::{StepError, run_steps};
 use super::work::{Done, Work, fetch};
@@ -23,7 +24,7 @@ use crate::clock;
 use crate::content::Content;
 use crate::events::{CERTIFICATE_MISSING, CERTIFICATE_RECOVERED, ORDER_UNREADABLE, STOP_REFUSED};
 use crate::https::CertificateWatch;
-use crate::store::{Entry, StopEntry, Store, StoreError, Tables, event_record};
+use crate::store::{Entry, StopEntry, Store, StoreError, event_record};
 use crate::value;
 
 /// What came over the session.
@@ -88,21 +89,9 @@ pub(crate) struct Workload {
     pub(crate) certificate_wait: Option<(InstructionId, i64)>,
 }
 
-/// Pause before a write is tried again that found the disk full.
-const DISK_FULL_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5_000 });
-
-/// Losses that the last error names; the log has all.
-const LOSSES_TOLD: usize = 8;
-
 /// How long what runs may take to end when the client stops; what takes longer is reported as interrupted at the next
 /// start.
 const DRAIN: Duration = Duration::from_secs(2);
-
-/// How often what is out of date is forgotten.
-const UPKEEP: Duration = Duration::from_secs(3_600);
-
-/// How often roots are read again.
-const REFRESH: Duration = Duration::from_secs(30);
 
 /// Everything an instruction may need.
 #[derive(Debug)]
@@ -137,45 +126,41 @@ pub(crate) struct Shell<A> {
     pub(crate) alarm: LicenceAlarm,
     /// Starts that are on disk and that the machine has yet to be told of.
     pub(crate) recorded: VecDeque<InstructionId>,
+    /// What came over the session while a write waited for room on the disk, in order; before what the inbox has.
+    pub(crate) delayed: VecDeque<Inbound>,
+    /// What is done at times of its own.
+    pub(crate) due: Due,
     /// Ends the task.
     pub(crate) stop: CancellationToken,
 }
 
 impl<A: Admission> Shell<A> {
-    /// Runs until it is stopped or the store fails.
+    /// Runs until it is stopped or the store fails. What is due is done before each wait, and what changes seldom is looked at first:
+    /// whoever keeps the inbox full, keeps neither a root that was removed nor the time floor from being noted.
     pub(crate) async fn run(mut self) -> Result<(), StoreError> {
-        let mut upkeep = Instant::now();
-        let mut refresh = Instant::now() + REFRESH;
         loop {
+            self.handle_due().await?;
             self.settle().await?;
-            let next = upkeep.min(refresh);
-            let timeout = self.machine.poll_timeout(clock::now()).map_or(next, |at| next.min(at.into()));
+            let timeout = self.poll_timeout();
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return self.drain().await,
-                Some(done) = self.work.next() => self.handle_done(done),
-                Some(inbound) = self.inbox.recv() => self.handle_inbound(inbound),
                 Ok(()) = self.lists.changed() => self.machine.handle_lists(clock::now()),
                 () = self.certificate.changed() => {
                     self.machine.handle_certificate(self.certificate.availability(), clock::now());
                 }
-                () = sleep_until(timeout) => {
-                    self.machine.handle_timeout(clock::now());
-                    if Instant::now() >= upkeep {
-                        self.upkeep().await?;
-                        upkeep = Instant::now() + UPKEEP;
-                    }
-                    if Instant::now() >= refresh {
-                        self.refresh();
-                        refresh = Instant::now() + REFRESH;
-                    }
-                }
+                Some(done) = self.work.next() => self.handle_done(done),
+                Some(inbound) = next(&mut self.delayed, &mut self.inbox) => self.handle_inbound(inbound),
+                () = sleep_until(timeout) => {}
             }
         }
     }
 
     /// Takes in what has come over the session by now.
     fn read_inbox(&mut self) {
+        for inbound in std::mem::take(&mut self.delayed) {
+            self.handle_inbound(inbound);
+        }
         for _ in 0..self.inbox.len() {
             let Ok(inbound) = self.inbox.try_recv() else { return };
             self.handle_inbound(inbound);
@@ -348,7 +333,7 @@ impl<A: Admission> Shell<A> {
     }
 
     async fn record_refusal(
-        &self,
+        &mut self,
         order_digest: Digest,
         entry: Option<Box<Entry>>,
         result: InstructionResult,
@@ -364,7 +349,7 @@ impl<A: Admission> Shell<A> {
     }
 
     async fn record_stop(
-        &self,
+        &mut self,
         stop: StopEntry,
         result: InstructionResult,
         now_ms: i64,
@@ -379,7 +364,7 @@ impl<A: Admission> Shell<A> {
     }
 
     async fn report_stop(
-        &self,
+        &mut self,
         digest: Digest,
         instruction: InstructionId,
         refused: &Refused,
@@ -399,7 +384,7 @@ impl<A: Admission> Shell<A> {
     }
 
     async fn report_unreadable(
-        &self,
+        &mut self,
         order_digest: Digest,
         refused: &Refused,
         now_ms: i64,
@@ -416,7 +401,7 @@ impl<A: Admission> Shell<A> {
     }
 
     async fn record_wait(
-        &self,
+        &mut self,
         stored: Option<Vec<u8>>,
         notice: Option<WaitNotice>,
         now_ms: i64,
@@ -450,42 +435,6 @@ impl<A: Admission> Shell<A> {
         .await
     }
 
-    /// The disk stayed full until the client had to stop: nothing more can be written, and what is lost by it is told.
-    fn give_up(&mut self, first: Option<String>) -> Result<(), StoreError> {
-        let rest = std::iter::from_fn(|| self.machine.poll_effect());
-        let losses: Vec<String> = first.into_iter().chain(rest.filter_map(|effect| effect.loss())).collect();
-        for loss in &losses {
-            tracing::error!(loss, "not written: the disk of the store is full, and the client stops");
-        }
-        let more = losses.len().saturating_sub(LOSSES_TOLD);
-        let mut lost = losses.into_iter().take(LOSSES_TOLD).collect::<Vec<_>>().join(", ");
-        if more > 0 {
-            lost.push_str(&format!(", and {more} more, which the log names"));
-        }
-        if lost.is_empty() { Ok(()) } else { Err(StoreError::Unwritten { lost }) }
-    }
-
-    /// Writes, and waits for room on a full disk: nothing goes on before it is written. Once the client stops, a full disk
-    /// is told.
-    async fn durable<T, F>(&self, job: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&mut Tables) -> rusqlite::Result<T> + Clone + Send + 'static,
-    {
-        loop {
-            match self.store.write(job.clone()).await {
-                Err(StoreError::DiskFull) if !self.stop.is_cancelled() => {
-                    tracing::error!("the disk of the store is full; instructions wait for room");
-                    tokio::select! {
-                        () = self.stop.cancelled() => {}
-                        () = sleep(DISK_FULL_PAUSE) => {}
-                    }
-                }
-                other => return other,
-            }
-        }
-    }
-
     /// Sends if there is a session with room; the Switch asks again for what it does not hear.
     fn send(&self, outbound: Outbound) {
         if let Err(error) = self.session.try_send(outbound) {
@@ -516,37 +465,6 @@ impl<A: Admission> Shell<A> {
         self.work.run(instruction, stop, task);
     }
 
-    /// Reads roots again, unless the last reading has not ended yet.
-    fn refresh(&mut self) {
-        if !self.work.is_refreshing()
-            && let Some(job) = self.machine.refresh()
-        {
-            self.work.refresh(job);
-        }
-    }
-
-    async fn upkeep(&mut self) -> Result<(), StoreError> {
-        let now = clock::now();
-        let (now_ms, floor_ms) = (now.wall_ms, self.machine.time_floor_ms(now));
-        let remember_ms = i64::try_from(self.remember.as_millis()).unwrap_or(i64::MAX);
-        let forgotten = self
-            .durable(move |tables| {
-                tables.raise_time_floor(floor_ms)?;
-                tables.drop_beyond_bounds(now_ms)?;
-                tables.forget_ended(remember_ms, now_ms)
-            })
-            .await;
-        match forgotten {
-            // The client stops; the next one begins with the same.
-            Err(StoreError::DiskFull) => Ok(()),
-            Err(error) => Err(error),
-            Ok(forgotten) => {
-                tracing::debug!(forgotten, "upkeep");
-                Ok(())
-            }
-        }
-    }
-
     /// Gives what runs a moment to end. Downloads are given up: they go on where they ended, after the next start.
     async fn drain(mut self) -> Result<(), StoreError> {
         self.machine.handle_stopping();
@@ -558,5 +476,13 @@ impl<A: Admission> Shell<A> {
             self.settle().await?;
         }
         Ok(())
+    }
+}
+
+/// Waits for what comes next over the session. Nothing is lost when the wait is given up.
+async fn next(delayed: &mut VecDeque<Inbound>, inbox: &mut mpsc::Receiver<Inbound>) -> Option<Inbound> {
+    match delayed.pop_front() {
+        Some(inbound) => Some(inbound),
+        None => inbox.recv().await,
     }
 }

@@ -1,12 +1,14 @@
 //! Stops: an operator ends an instruction, whatever has become of it here.
 //!
-//! The stop is on disk before anything else follows from it: what had not started never starts, nor does an order that comes later, and
-//! is answered as cancelled in the same write. What runs is ended, and its end is its answer. What has ended keeps its own.
+//! What runs is ended before anything is written, since it may be what fills the disk; its end is its answer, and a client that dies in
+//! between answers as interrupted and is told of the stop again. Then the stop is put on disk: what had not started never starts, nor does
+//! an order that comes later, and is answered as cancelled in the same write. What has ended keeps its own answer.
 
 use muster_proto::common::v1::Refusal;
 use muster_proto::ids::{Digest, InstructionId};
 
-use super::admission::{OpenedStop, Signed};
+use super::admission::{Claimed, OpenedStop, Signed};
+use super::slots::Started;
 use super::{Admission, Effect, Instructions, Now, Opened, Refused, outcome};
 use crate::store::StopEntry;
 
@@ -24,7 +26,6 @@ impl<A: Admission> Instructions<A> {
         let result = Box::new(outcome::cancelled(instruction, &detail, 0, now.wall_ms));
         let expires_at_ms = stop.expires_at_ms;
         let entry = StopEntry { instruction, digest, expires_at_ms, detail: detail.clone() };
-        self.effects.push_back(Effect::RecordStop { stop: Box::new(entry), result });
         if is_fetching {
             self.effects.push_back(Effect::StopFetching);
         }
@@ -32,10 +33,29 @@ impl<A: Admission> Instructions<A> {
             started.stopped = Some(detail);
             // What has yet to be recorded is ended instead of run.
             if started.runs() {
-                self.effects.push_back(Effect::EndRun { instruction });
+                self.effects.push_front(Effect::EndRun { instruction });
             }
         }
+        self.effects.push_back(Effect::RecordStop { stop: Box::new(entry), result });
         self.advance(now);
+    }
+
+    /// An order came while a write waits for room on the disk. Returns whether it is the stop of something that runs, which is then
+    /// stopped, once; everything else keeps its turn.
+    pub(crate) fn handle_urgent(&mut self, envelope: &[u8], now: Now) -> bool {
+        let Some(Claimed::Stop(instruction)) = self.admission.claimed(envelope) else { return false };
+        let is_running = |started: &Started| started.runs() && started.stopped.is_none();
+        if !self.running.get(&instruction).is_some_and(is_running) {
+            return false;
+        }
+        let Ok(Signed::Stop(stop)) = self.admission.open(envelope, now.wall_ms) else { return false };
+        self.memory.time_floor_ms = self.floor.at(now);
+        // What is claimed may be anything; what was verified says whom it stops.
+        if stop.stops != instruction || self.admission.admit_stop(&stop, &self.memory, now.wall_ms).is_err() {
+            return false;
+        }
+        self.handle_stop(&stop, muster_signing::envelope::digest(envelope), now);
+        true
     }
 
     /// What ran was ended by its stop: nothing of it runs any more.

@@ -46,7 +46,7 @@ pub(crate) enum FetchFailure {
 enum Owner {
     Fetch(InstructionId, AbortHandle),
     Run(InstructionId, CancellationToken),
-    Refresh,
+    Refresh(AbortHandle),
 }
 
 /// Downloads and runs, and the reading of roots. Dropping it ends all of them.
@@ -115,12 +115,12 @@ impl Work {
             Done::Refreshed
         };
         let task = self.tasks.spawn_blocking(task);
-        self.owners.insert(task.id(), Owner::Refresh);
+        self.owners.insert(task.id(), Owner::Refresh(task));
     }
 
-    /// Returns whether a reading has not ended yet.
+    /// Returns whether a reading has not ended yet, be its end told or not.
     pub(super) fn is_refreshing(&self) -> bool {
-        self.owners.values().any(|owner| matches!(owner, Owner::Refresh))
+        self.owners.values().any(|owner| matches!(owner, Owner::Refresh(task) if !task.is_finished()))
     }
 
     /// Waits for the next task that ends; `None` if there is none. Nothing is lost when the wait is given up.
@@ -132,7 +132,7 @@ impl Work {
             }
             Err(error) if error.is_cancelled() => Some(match self.owners.remove(&error.id()) {
                 Some(Owner::Run(instruction, _)) => Done::Ended(instruction),
-                Some(Owner::Fetch(..) | Owner::Refresh) | None => Done::GivenUp,
+                Some(Owner::Fetch(..) | Owner::Refresh(_)) | None => Done::GivenUp,
             }),
             Err(error) => {
                 tracing::error!(%error, "a task broke");
@@ -141,7 +141,7 @@ impl Work {
                     Owner::Fetch(instruction, _) | Owner::Run(instruction, _) => {
                         Some(Done::Broke(instruction, detail.to_owned()))
                     }
-                    Owner::Refresh => Some(Done::Refreshed),
+                    Owner::Refresh(_) => Some(Done::Refreshed),
                 }
             }
         }
@@ -201,14 +201,15 @@ mod tests {
     #[tokio::test]
     async fn roots_and_lists_are_read_apart_from_the_runtime_and_one_reading_ends_before_the_next() {
         let mut work = Work::default();
-        let (sender, read_by) = std::sync::mpsc::sync_channel(1);
+        // It ends once it was heard.
+        let (sender, read_by) = std::sync::mpsc::sync_channel(0);
         work.refresh(Box::new(move || sender.send(std::thread::current().id()).unwrap()));
         assert!(work.is_refreshing());
 
+        assert_ne!(read_by.recv().unwrap(), std::thread::current().id());
         assert!(matches!(work.next().await, Some(Done::Refreshed)));
 
         assert!(!work.is_refreshing());
-        assert_ne!(read_by.recv().unwrap(), std::thread::current().id());
     }
 
     #[tokio::test]

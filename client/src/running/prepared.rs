@@ -31,7 +31,7 @@ use crate::content::Content;
 use crate::https::{Background, CertificateWatch, Https};
 use crate::identity::{Identity, Known, Teller};
 use crate::instructions::shell::{Inbound, Outbound, Shell, Workload};
-use crate::instructions::{Confinement, LicenceAlarm, Room, SignedAdmission, Work};
+use crate::instructions::{Confinement, Due, LicenceAlarm, Room, SignedAdmission, Work};
 use crate::policy::{
     self, Followed, Follower, Following, Heard, Keeper, Memory, Offers, PolicyFile, PolicyStatus, Watching,
 };
@@ -231,6 +231,8 @@ impl Prepared {
             work: Work::default(),
             alarm: LicenceAlarm::default(),
             recorded: VecDeque::new(),
+            delayed: VecDeque::new(),
+            due: Due::default(),
             stop: stop.clone(),
         }
     }

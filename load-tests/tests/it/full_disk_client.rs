@@ -1,10 +1,11 @@
 //! A full disk under a running client: what it takes it keeps, what it cannot take it says, and it lives on.
 
 use muster_load_tests::history::{History, Promise};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-use crate::support::{Place, Said, SmallDisk, lacks_root, rows, wait_until};
+use crate::stops::author_endless;
+use crate::support::{Place, Said, SmallDisk, children, lacks_root, rows, wait_until};
 
 const DEVICE: &str = "web1.example.org";
 /// Bytes of a large event: an event may have 64 KiB.
@@ -85,6 +86,47 @@ fn a_client_that_is_stopped_on_a_full_disk_ends_and_has_everything_it_took_when_
     wait_until("every event that was taken", || place.events("test.posted").len() >= taken.len());
     let known: Vec<u64> = place.events("test.posted").iter().map(number).collect();
     assert_eq!(known, taken);
+    client.stop();
+    switch.stop();
+}
+
+#[test]
+fn a_stop_ends_what_runs_while_the_disk_is_full_and_is_answered_when_there_is_room() {
+    if lacks_root() {
+        return;
+    }
+    let place = Place::with_pki(&[DEVICE]);
+    let small = SmallDisk::mount(place.path(DEVICE));
+    place.switch_config("");
+    place.client_config_to(DEVICE, place.ports.sessions, "");
+    place.add_context();
+    let switch = place.start_switch();
+    place.import_all();
+    author_endless(&place);
+    let client = place.start_client(DEVICE);
+    place.wait_online(DEVICE);
+    let issued = place.muster(["run", "Acme-Test-Endless", "--wait", "1s", "-o", "json"]).with_code(3).json();
+    let endless = id(&issued);
+    wait_until("the helper", || !children(client.pid()).is_empty());
+
+    small.fill(0);
+    // What is taken on meanwhile waits for room.
+    let during =
+        place.muster(["ask", "SELECT name FROM os", "-o", "json", "--wait", "1s"]).with_code(3).json();
+    wait_until("it to wait", || client.log().contains("instructions wait for room"));
+    assert!(!children(client.pid()).is_empty(), "it runs");
+    let stop =
+        ["instruction", "stop", &endless, "--reason", "it fills the disk", "--wait", "1s", "-o", "json"];
+    let stopped = place.muster(stop).json();
+
+    wait_until("the helper to be gone", || children(client.pid()).is_empty());
+    assert_ne!(stopped["states"], json!({ "cancelled": 1 }), "there is no room for the answer");
+
+    small.free();
+    let show = || place.muster(["instruction", "show", &endless, "-o", "json"]).with_code(0).json();
+    wait_until("the answer", || show()["states"] == json!({ "cancelled": 1 }));
+    let watch = ["instruction", "watch", &id(&during), "-o", "json", "--wait", "60s"];
+    assert_eq!(rows(&place.muster(watch).with_code(0).json()).len(), 1, "what waited runs");
     client.stop();
     switch.stop();
 }

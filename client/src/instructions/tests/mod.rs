@@ -2,6 +2,7 @@
 
 mod arriving;
 mod certificate;
+mod flood;
 mod licence;
 mod lists;
 mod outcome;
@@ -14,6 +15,8 @@ mod stops;
 mod unreadable;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
@@ -29,7 +32,7 @@ use super::licence::LicenceTerms;
 use super::rows::{Collected, Collecting};
 use super::{
     Admission, DownloadWait, Effect, FetchFailure, HeldLicence, Instructions, Limits, Memory, Now, Opened,
-    Plan, Refused, Room, Signed, WaitNotice,
+    Plan, RefreshJob, Refused, Room, Signed, WaitNotice,
 };
 use crate::store::{Entry, JournalState, Recalled};
 
@@ -44,6 +47,8 @@ struct Spoken {
     has_list: bool,
     /// Whether there is a root of those who signed what is `strange`.
     has_root: bool,
+    /// How often roots were read.
+    refreshed: Arc<AtomicUsize>,
 }
 
 impl Spoken {
@@ -70,7 +75,7 @@ impl Admission for Spoken {
         if words[1] == "stop" {
             return Ok(Signed::Stop(Box::new(OpenedStop {
                 stops: id(words[2].parse().unwrap()),
-                expires_at_ms: NOW_MS + if words.contains(&"late") { 0 } else { 60_000 },
+                expires_at_ms: if words.contains(&"late") { now_ms } else { now_ms.max(NOW_MS) + 60_000 },
                 order: muster_proto::order::v1::Order { operator: "ann".to_owned(), ..Default::default() },
                 signer: OrderSigner::Operator,
             })));
@@ -79,7 +84,7 @@ impl Admission for Spoken {
             instruction: id(words[0].parse().unwrap()),
             definition: digest(words[1]),
             licence_serial: 3,
-            expires_at_ms: NOW_MS + 60_000,
+            expires_at_ms: now_ms.max(NOW_MS) + 60_000,
             order: muster_proto::order::v1::Order::default(),
             signer: OrderSigner::Operator,
             people: if words.contains(&"approved") { 2 } else { 1 },
@@ -152,6 +157,13 @@ impl Admission for Spoken {
         let text = &text[text.find("licence ").unwrap() + 8..];
         let (serial, refresh_by) = text.split_once(" refreshed by ").unwrap_or((text, ""));
         Ok(LicenceTerms { serial: serial.parse().unwrap(), refresh_by_ms: refresh_by.parse().ok() })
+    }
+
+    fn refresh(&self) -> Option<RefreshJob> {
+        let refreshed = Arc::clone(&self.refreshed);
+        Some(Box::new(move || {
+            refreshed.fetch_add(1, Ordering::Relaxed);
+        }))
     }
 }
 

@@ -41,7 +41,7 @@ fn what_is_downloaded_for_is_given_up() {
     test.order("9 stop 1");
     test.machine.handle_fetched(id(1), Ok(Vec::new()), test.now);
 
-    assert_eq!(test.effects(), ["stop 1 Cancelled", "stop fetching"]);
+    assert_eq!(test.effects(), ["stop fetching", "stop 1 Cancelled"]);
     assert!(!test.machine.is_fetching(id(1)));
 }
 
@@ -52,7 +52,7 @@ fn what_runs_is_ended_and_then_answered_as_cancelled() {
     test.effects();
 
     test.order("9 stop 1");
-    assert_eq!(test.effects(), ["stop 1 Cancelled", "end 1"], "its answer waits for its end");
+    assert_eq!(test.effects(), ["end 1", "stop 1 Cancelled"], "its answer waits for its end");
     test.machine.handle_ended(id(1), test.now);
 
     assert_eq!(test.effects_with_detail(), ["result 1 Cancelled: stopped by ann"]);
@@ -100,4 +100,25 @@ fn the_slot_of_what_was_stopped_is_for_the_next() {
     test.machine.handle_ended(id(1), test.now);
 
     assert_eq!(test.effects(), ["result 1 Cancelled", "start 3", "running 3", "run 3"]);
+}
+
+#[test]
+fn a_stop_while_a_write_waits_is_let_through_to_what_runs_once_and_nothing_else_is() {
+    let mut test = Test::new();
+    test.admitted(1);
+    test.effects();
+    test.admitted(2);
+    test.effects_until_recorded();
+    for other in ["9 stop 1 forged", "9 stop 1 late", "9 stop 2", "9 stop 3", "3 d", "junk"] {
+        assert!(!test.machine.handle_urgent(other.as_bytes(), test.now), "{other}");
+    }
+    assert_eq!(test.effects(), Vec::<String>::new());
+
+    test.order("3 d");
+    assert!(test.machine.handle_urgent(b"9 stop 1", test.now));
+    assert!(!test.machine.handle_urgent(b"9 stop 1", test.now), "once");
+
+    assert_eq!(test.machine.poll_end(), Some(id(1)));
+    assert_eq!(test.machine.poll_end(), None);
+    assert_eq!(test.effects(), ["recall 3", "stop 1 Cancelled"]);
 }

@@ -10,6 +10,7 @@ mod endless;
 mod endless_content;
 mod endless_frames;
 mod flipped;
+mod flooded;
 mod freeze;
 mod malleable;
 mod mixed;

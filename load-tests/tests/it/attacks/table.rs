@@ -35,6 +35,7 @@ const TABLE: [Row; 18] = [
             "attack_endless_data_that_trickles_ends",
             "attack_endless_data_that_trickles_is_left",
             "attack_endless_data_of_an_answer",
+            "attack_endless_data_of_garbage",
         ],
         &[
             ("client/src/content/tests.rs", "a_lying_outboard"),

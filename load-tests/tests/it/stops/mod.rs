@@ -129,7 +129,7 @@ fn a_lying_switch_stops_nothing_and_cannot_run_what_an_operator_has_stopped() {
 }
 
 /// A definition that runs until it is ended.
-fn author_endless(place: &Place) {
+pub(crate) fn author_endless(place: &Place) {
     let name = "Acme-Test-Endless";
     let text = format!(
         r#"name = "{name}"
