@@ -71,14 +71,16 @@ pub(super) fn leads_to(cause: &str) -> Option<&'static [TargetState]> {
             TargetState::Cancelled,
         ],
         "deadline" => &[TargetState::Expired],
-        "removed" | "stopped" => &[TargetState::Cancelled],
-        UNLICENSED => &[TargetState::Refused],
+        "removed" | "stopped" | "blocked" => &[TargetState::Cancelled],
+        code if REFUSED_BY_SWITCH.contains(&code) => &[TargetState::Refused],
         _ => return None,
     })
 }
 
-/// The cause by which the Switch refuses itself what is queued.
-const UNLICENSED: &str = "UNLICENSED";
+/// The causes by which the Switch refuses itself what is queued: the codes by which devices refuse what a licence does not admit, and whose
+/// signer does not count besides (PROTOCOL.md §5, steps 8 to 10).
+const REFUSED_BY_SWITCH: [&str; 5] =
+    ["UNLICENSED", "UNTRUSTED_SIGNER", "ROLLED_BACK", "SIGNER_REVOKED", "BAD_SIGNATURE"];
 
 /// Returns whether a device that came to this state by this cause has the order. Who answers `cancelled` may have its stop alone.
 pub(super) fn has_its_order(state: TargetState, cause: &str) -> bool {
@@ -259,7 +261,7 @@ impl Entered {
             | TargetState::Acked
             | TargetState::Running => Wanted::Open,
             // It was queued, by what the Switch knew: its device may have run it, where the Switch ended before it noted that.
-            TargetState::Refused if self.cause == UNLICENSED => Wanted::Late,
+            TargetState::Refused if REFUSED_BY_SWITCH.contains(&self.cause.as_str()) => Wanted::Late,
             TargetState::Answered | TargetState::Failed | TargetState::Refused | TargetState::Interrupted => {
                 Wanted::Same
             }

@@ -140,19 +140,32 @@ fn what_was_promised_and_is_not_there_is_lost_also_when_it_went_by_the_other_lan
 
 #[test]
 fn what_the_switch_refused_itself_may_have_run_and_needs_no_result() {
-    let refused = GOOD
+    for code in ["UNLICENSED", "UNTRUSTED_SIGNER", "ROLLED_BACK"] {
+        let cause = format!("\"cause\":\"{code}\"");
+        let refused = GOOD
+            .replace(
+                "\"state\":\"expired\",\"devices\":[\"c\"],\"cause\":\"deadline\"",
+                &format!("\"state\":\"refused\",\"devices\":[\"c\"],{cause}"),
+            )
+            .replace("\"refused\":1,\"expired\":1", "\"refused\":2");
+        let late = |line: &&str| !(line.contains("\"result\"") && line.contains("\"device\":\"c\""));
+        let without: String = refused.lines().filter(late).map(|line| format!("{line}\n")).collect();
+
+        assert_eq!(check(&refused), [], "{code}");
+        assert_eq!(check(&without), [], "{code}");
+        let answered = check(&GOOD.replace("\"cause\":\"deadline\"", &cause));
+        assert_eq!(answered.iter().map(|violation| violation.rule).collect::<Vec<_>>(), [Rule::Causes]);
+    }
+    // And who was blocked before an order was sent is cancelled.
+    let blocked = GOOD
         .replace(
             "\"state\":\"expired\",\"devices\":[\"c\"],\"cause\":\"deadline\"",
-            "\"state\":\"refused\",\"devices\":[\"c\"],\"cause\":\"UNLICENSED\"",
+            "\"state\":\"cancelled\",\"devices\":[\"c\"],\"cause\":\"blocked\"",
         )
-        .replace("\"refused\":1,\"expired\":1", "\"refused\":2");
-    let late = |line: &&str| !(line.contains("\"result\"") && line.contains("\"device\":\"c\""));
-    let without: String = refused.lines().filter(late).map(|line| format!("{line}\n")).collect();
-
-    assert_eq!(check(&refused), []);
-    assert_eq!(check(&without), []);
-    let answered = check(&GOOD.replace("\"cause\":\"deadline\"", "\"cause\":\"UNLICENSED\""));
-    assert_eq!(answered.iter().map(|violation| violation.rule).collect::<Vec<_>>(), [Rule::Causes]);
+        .replace("\"expired\":1", "\"cancelled\":1");
+    assert_eq!(check(&blocked), []);
+    let other = check(&GOOD.replace("\"cause\":\"deadline\"", "\"cause\":\"WRONG_TENANT\""));
+    assert_eq!(other.iter().map(|violation| violation.rule).collect::<Vec<_>>(), [Rule::Causes]);
 }
 
 #[test]

@@ -326,7 +326,12 @@ impl EngineHandle {
     /// [`EngineError::FailedPrecondition`] (G6: a lower serial, another tenant, not valid now), disk, or as [`Self::connect`].
     pub(crate) async fn import_licence(&self, envelope: Vec<u8>) -> Result<ImportedLicence, EngineError> {
         let shared = Arc::clone(&self.shared);
-        let licence = blocking(move || shared::verify_licence(&shared, envelope)).await??;
+        let verified = move || {
+            // What it does not admit is refused by the code of the moment, and who signed that is not judged on the writer's thread.
+            shared.judge_documents();
+            shared::verify_licence(&shared, envelope)
+        };
+        let licence = blocking(verified).await??;
         self.import(|reply| ImportCommand::Licence(licence, reply)).await
     }
 

@@ -34,7 +34,8 @@ async fn import(operator: &Operator, file: &Path) -> Result<Exit, Failure> {
     ));
     if refused > 0 {
         output::note(&format!(
-            "# {refused} queued targets were refused (UNLICENSED): the licence does not admit what they were to run"
+            "# {refused} queued targets were refused: the licence does not admit what they were to run; muster definition list and muster \
+             instruction targets ID tell the code of each"
         ));
     }
     Ok(Exit::Ok)

@@ -22,9 +22,6 @@ use crate::engine::{EngineError, ShardMessage};
 /// them up.
 pub(super) const SERIAL_STEP_MAX: u64 = 1_000_000_000;
 
-/// The cause of transitions of targets whose definition lost its licence before the order was sent to them.
-const UNLICENSED: &str = "UNLICENSED";
-
 /// What became of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ImportedLicence {
@@ -96,37 +93,40 @@ impl Core {
         self.out.messages.push((To::All, ShardMessage::LicenceNotice { digest: held.digest, serial }));
         Arc::make_mut(&mut self.catalogue).set_licence(Arc::new(held));
         self.out.catalogue = Some(Arc::clone(&self.catalogue));
-        let refused_targets = self.refuse_unlicensed();
+        let refused_targets = self.refuse_unlicensed(moment.now_ms);
         Ok(ImportedLicence { serial, refused_targets })
     }
 
-    /// Refuses what is queued under a prefix, a signer or a version that the licence in force does not admit (G1); returns how many
-    /// targets that were. Devices that have the order already judge it by the licence that they are told of now, and so do those with a
-    /// session: their order may be on the way, and would run under a target that has ended.
-    fn refuse_unlicensed(&mut self) -> u64 {
+    /// Refuses what is queued under a prefix, a signer or a version that the licence in force does not admit (G1), by the code that clients
+    /// would give; returns how many targets that were. Devices that have the order already judge it by the licence that they are told of
+    /// now, and so do those with a session: their order may be on the way, and would run under a target that has ended.
+    fn refuse_unlicensed(&mut self, now_ms: i64) -> u64 {
         let unsent = |active: &Active| active.unsent(&self.online);
         let lost = self.active.iter().map(|(position, active)| (*position, unsent(active), active));
-        let lost: Vec<(i64, RoaringBitmap)> = lost
-            .filter(|(_, unsent, active)| !unsent.is_empty() && !self.admits(active))
-            .map(|(position, unsent, _)| (position, unsent))
+        let lost: Vec<(i64, RoaringBitmap, &'static str)> = lost
+            .filter(|(_, unsent, _)| !unsent.is_empty())
+            .filter_map(|(position, unsent, active)| {
+                Some((position, unsent, self.lost(active, now_ms)?.name()))
+            })
             .collect();
-        for (position, queued) in &lost {
+        for (position, queued, code) in &lost {
             tracing::warn!(
                 position,
                 targets = queued.len(),
-                "queued targets are refused: their definition lost its licence"
+                code,
+                "queued targets are refused: the licence does not admit their definition"
             );
-            self.advance(*position, queued, TargetState::Refused, UNLICENSED);
+            self.advance(*position, queued, TargetState::Refused, code);
         }
-        lost.iter().map(|(_, queued)| queued.len()).sum()
+        lost.iter().map(|(_, queued, _)| queued.len()).sum()
     }
 
-    /// Returns whether the licence admits what an instruction runs. A definition that is not held, because it is damaged, is not judged
-    /// here: clients do.
-    fn admits(&self, active: &Active) -> bool {
-        let digest = Digest::try_from(&active.definition_digest[..]).ok();
-        let held = digest.and_then(|digest| self.catalogue.definition_by_digest(digest));
-        held.is_none_or(|held| self.catalogue.admits(held))
+    /// Returns the code by which clients refuse what an instruction runs, if the licence does not admit it: the same that lists of definitions
+    /// show. A definition that is not held, because it is damaged, is not judged here: clients do.
+    fn lost(&self, active: &Active, now_ms: i64) -> Option<Refusal> {
+        let digest = Digest::try_from(&active.definition_digest[..]).ok()?;
+        let held = self.catalogue.definition_by_digest(digest).filter(|held| !self.catalogue.admits(held))?;
+        self.catalogue.refusal(held, now_ms).map(|reason| reason.refusal)
     }
 }
 

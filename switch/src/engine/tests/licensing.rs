@@ -1,7 +1,8 @@
 //! The licence flips what is imported and ends what is queued (G1), and a slip of the pen does not use up its serials (G6).
 
-use muster_proto::common::v1::TargetState;
+use muster_proto::common::v1::{Refusal, TargetState};
 use muster_signing::envelope::{self, ContentType};
+use muster_signing::licence::Terms;
 
 use super::stops::{leave, run};
 use super::world::*;
@@ -39,6 +40,45 @@ async fn g1_what_is_queued_under_a_lost_prefix_is_refused_and_nobody_gets_it_whe
     let world = world.killed();
     assert_eq!(counts(&world.engine.reader().instruction(id).unwrap()), expected);
     assert!(world.connect("w2.acme.local").await.connected.due.is_empty());
+}
+
+#[tokio::test]
+async fn g1_what_the_switch_refuses_itself_has_the_code_that_devices_would_give_and_that_definitions_are_shown_with()
+ {
+    type Change = fn(&World, &mut Terms);
+    let no_prefix: Change = |_, terms| terms.prefixes.clear();
+    let distrusted: Change = |world, terms| {
+        let author = world.author.issued.certificate.thumbprint();
+        terms.distrusted.insert(author, unix_time(world.now_ms() - 60_000));
+    };
+    let minimum: Change = |_, terms| {
+        terms.minimum_versions.insert(DEFINITION.parse().unwrap(), "2.0.0".parse().unwrap());
+    };
+    // A client finds the revoked author out before it asks the licence.
+    for (change, is_revoked, code) in [
+        (no_prefix, false, Refusal::Unlicensed),
+        (distrusted, false, Refusal::UntrustedSigner),
+        (minimum, false, Refusal::RolledBack),
+        (no_prefix, true, Refusal::SignerRevoked),
+    ] {
+        let world = World::new().await;
+        leave(&world, &world.connect("w1.acme.local").await).await;
+        let id = world.issue("").await;
+        if is_revoked {
+            let crl = world.author.revoked(world.now_ms());
+            world.believe(|trust| trust.revocation = Some(crl));
+        }
+
+        let licence = world.licence_with(2, |terms| change(&world, terms));
+        let lost = world.engine.import_licence(licence).await.unwrap();
+
+        assert_eq!(lost.refused_targets, 1, "{code:?}");
+        let reader = world.engine.reader();
+        let targets = reader.targets(id, None, &Cursor::default(), 10).unwrap().items;
+        let [target] = &targets[..] else { panic!("{targets:?}") };
+        assert_eq!((target.state(), target.cause.as_str()), (TargetState::Refused, code.name()));
+        assert_eq!(reader.definition(DEFINITION, "").unwrap().0.refusal(), code);
+    }
 }
 
 #[tokio::test]

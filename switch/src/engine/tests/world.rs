@@ -370,18 +370,29 @@ impl World {
     }
 
     fn licence_of(&self, serial: u64, prefix: &str, from_seconds: i64, to_seconds: i64) -> Vec<u8> {
-        let terms = Terms {
+        self.licence_with(serial, |terms| {
+            terms.not_before = at(self.now_ms(), from_seconds);
+            terms.not_after = at(self.now_ms(), to_seconds);
+            let signers = std::mem::take(&mut terms.prefixes).into_values();
+            terms.prefixes = signers.map(|signers| (prefix.to_owned(), signers)).collect();
+        })
+    }
+
+    /// A licence of the author's that says something else beside.
+    pub(super) fn licence_with(&self, serial: u64, change: impl FnOnce(&mut Terms)) -> Vec<u8> {
+        let mut terms = Terms {
             serial,
             licensee: "Acme Inc.".to_owned(),
             tenant: TENANT.to_owned(),
-            not_before: at(self.now_ms(), from_seconds),
-            not_after: at(self.now_ms(), to_seconds),
+            not_before: at(self.now_ms(), -3_600),
+            not_after: at(self.now_ms(), 90 * 86_400),
             refresh_by: None,
             features: [].into(),
-            prefixes: [(prefix.to_owned(), [self.author.issued.certificate.thumbprint()].into())].into(),
+            prefixes: [("Acme".to_owned(), [self.author.issued.certificate.thumbprint()].into())].into(),
             minimum_versions: [].into(),
             distrusted: [].into(),
         };
+        change(&mut terms);
         let text = Licence::new(terms).unwrap().to_text().unwrap();
         self.licensor.sign(text.as_bytes(), ContentType::Licence, self.now_ms())
     }
