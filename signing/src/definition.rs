@@ -5,6 +5,7 @@
 //! platform's own `Muster-Core-Query`, whose step *is* its parameter. Start with [`Definition::parse`].
 
 mod action;
+mod aggregate;
 mod argument;
 pub(crate) mod datetime;
 mod document;
@@ -26,6 +27,7 @@ use muster_proto::common::v1::ColumnType;
 use muster_proto::ids::Digest;
 
 pub use self::action::{ACTION_COLUMNS, Action, Operand, ServiceVerb};
+pub use self::aggregate::AGGREGATE_FUNCTIONS;
 pub use self::argument::ArgumentError;
 pub use self::error::{DefinitionError, FINDINGS_MAX, Finding};
 pub use self::name::{DefinitionName, NameError};

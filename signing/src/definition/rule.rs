@@ -182,6 +182,8 @@ rules! {
     AggregateUnboundName = "aggregate-unbound-name", Warning;
     /// A name in the aggregate that is no column of the results.
     AggregateUnknownName = "aggregate-unknown-name", Warning;
+    /// A function in the aggregate that no Switch calls.
+    AggregateUnknownFunction = "aggregate-unknown-function", Warning;
 }
 
 #[cfg(test)]

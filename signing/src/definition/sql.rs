@@ -115,8 +115,8 @@ fn quoted(text: &str, quote: u8) -> Option<usize> {
     None
 }
 
-/// Why a text is no one SELECT, as far as its words tell; EXPLAIN of one is a query, too. What is told here, SQLite refuses, or the client's
-/// authorizer.
+/// Why a text is no one SELECT, as far as its words tell. What is told here, SQLite refuses, or the client's authorizer; of EXPLAIN the columns
+/// are those of SQLite's version and nobody's answer.
 pub(super) fn not_one_select(tokens: &[Token<'_>]) -> Option<String> {
     if let Some(open) = tokens.iter().find(|token| token.word == Word::Unclosed) {
         let begin: String = open.text.chars().take(20).collect();
@@ -139,10 +139,34 @@ pub(super) fn not_one_select(tokens: &[Token<'_>]) -> Option<String> {
         return Some("more than one statement".to_owned());
     }
     match statement.first() {
-        Some(first) if first.is_one_of(&["SELECT", "WITH", "VALUES", "EXPLAIN"]) => None,
+        Some(first) if first.is_one_of(&["SELECT", "VALUES"]) => None,
+        Some(first) if first.is("WITH") => {
+            changes(statement).map(|verb| format!("{} behind its WITH", verb.text.to_ascii_uppercase()))
+        }
         Some(first) => Some(format!("it begins with {:?}", first.text.chars().take(20).collect::<String>())),
         None => Some("no words at all".to_owned()),
     }
+}
+
+/// Returns what a statement with a WITH does, if that is a change. `replace` alone may be the name of what stands in the WITH.
+fn changes<'a, 'b>(statement: &'b [Token<'a>]) -> Option<&'b Token<'a>> {
+    let mut depth = 0_usize;
+    for (at, token) in statement.iter().enumerate() {
+        let is_into = |next: &Token<'_>| next.is("INTO");
+        if token.is_sign("(") {
+            depth += 1;
+        } else if token.is_sign(")") {
+            depth = depth.saturating_sub(1);
+        } else if depth == 0 && token.is_one_of(&["SELECT", "VALUES"]) {
+            return None;
+        } else if depth == 0
+            && (token.is_one_of(&["DELETE", "INSERT", "UPDATE"])
+                || token.is("REPLACE") && statement.get(at + 1).is_some_and(is_into))
+        {
+            return Some(token);
+        }
+    }
+    None
 }
 
 fn without_end<'a, 'b>(tokens: &'b [Token<'a>]) -> &'b [Token<'a>] {
@@ -308,6 +332,46 @@ pub(super) fn unknown_names<'a>(tokens: &[Token<'a>], known: &[&str]) -> Vec<&'a
     unknown
 }
 
+/// Returns the functions that a SELECT calls and that are none of `known`, each once and as it is written, as far as its words tell.
+pub(super) fn unknown_functions<'a>(tokens: &[Token<'a>], known: &[&str]) -> Vec<&'a str> {
+    let mut unknown: Vec<&str> = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        let name = bare(token);
+        let is_known = || known.iter().any(|known| known.eq_ignore_ascii_case(&name));
+        let may_be_one = match token.word {
+            Word::Plain => !token.is_one_of(KEYWORDS),
+            Word::Quoted => true,
+            Word::Number | Word::Text | Word::Parameter | Word::Sign | Word::Unclosed => false,
+        };
+        let is_called = may_be_one
+            && tokens.get(at + 1).is_some_and(|next| next.is_sign("("))
+            && !is_given_columns(tokens, at + 1);
+        if is_called && !is_known() && !unknown.contains(&token.text) {
+            unknown.push(token.text);
+        }
+    }
+    unknown
+}
+
+/// Whether the parenthesis at this place holds the columns of what a WITH names: `q (a, b) AS (…)`.
+fn is_given_columns(tokens: &[Token<'_>], open: usize) -> bool {
+    let mut depth = 0_usize;
+    for (at, token) in tokens.iter().enumerate().skip(open) {
+        if token.is_sign("(") {
+            depth += 1;
+        } else if token.is_sign(")") {
+            depth = depth.saturating_sub(1);
+            if depth == 0 {
+                let next = |ahead: usize| tokens.get(at + ahead);
+                return next(1).is_some_and(|next| next.is("AS"))
+                    && next(2)
+                        .is_some_and(|next| next.is_sign("(") || next.is_one_of(&["NOT", "MATERIALIZED"]));
+            }
+        }
+    }
+    false
+}
+
 /// Returns the parameters that are part of a pattern: what stands behind LIKE or GLOB, and what is joined to it.
 pub(super) fn wildcard_parameters<'a>(tokens: &[Token<'a>]) -> Vec<&'a str> {
     let mut found = Vec::new();
@@ -403,7 +467,8 @@ mod tests {
             "WITH a AS (SELECT 1) SELECT * FROM a",
             "VALUES (1)",
             "-- why\nselect 1",
-            "EXPLAIN SELECT 1",
+            "WITH replace AS (SELECT 1 AS a), b(c) AS NOT MATERIALIZED (VALUES (2)) SELECT replace(a, 'x', 'y') FROM replace, b",
+            "with a as (select 1) values (2)",
         ] {
             assert_eq!(not_one_select(&tokens(sql)), None, "{sql}");
         }
@@ -413,6 +478,12 @@ mod tests {
             ("SELECT 'a", "nothing ends"),
             ("SELECT 1; SELECT 2", "more than one statement"),
             ("DELETE FROM t", "begins with \"DELETE\""),
+            ("WITH x AS (SELECT 1 AS a) DELETE FROM t", "DELETE behind its WITH"),
+            ("WITH x(a) AS (SELECT 1) insert INTO t SELECT a FROM x", "INSERT behind its WITH"),
+            ("WITH x AS (SELECT 1) UPDATE t SET a = (SELECT 1)", "UPDATE behind its WITH"),
+            ("WITH x AS (SELECT 1) REPLACE INTO t SELECT 1", "REPLACE behind its WITH"),
+            ("EXPLAIN SELECT 1 AS a", "begins with \"EXPLAIN\""),
+            ("EXPLAIN QUERY PLAN SELECT 1", "begins with \"EXPLAIN\""),
             ("-- nothing", "no words"),
         ] {
             assert!(not_one_select(&tokens(sql)).unwrap().contains(words), "{sql}");
@@ -442,6 +513,22 @@ mod tests {
             ("SELECT sum(bytes) AS size FROM results", "bytes"),
         ] {
             let found = unknown_names(&tokens(sql), &["name", "size", "device"]);
+
+            assert_eq!(found.join(" "), wanted, "{sql}");
+        }
+    }
+
+    #[test]
+    fn finds_functions_that_are_none_of_the_known_and_takes_no_keyword_or_with_for_one() {
+        for (sql, wanted) in [
+            ("SELECT COUNT(*), \"sum\"(a) FILTER (WHERE a IN (1, 2)) OVER (ORDER BY a) FROM t", ""),
+            ("SELECT CAST(a AS TEXT) FROM t WHERE EXISTS (SELECT 1) AND (a) NOT IN (SELECT (2))", ""),
+            ("WITH q (z) AS (SELECT 1), r(y) AS MATERIALIZED (VALUES (2)) SELECT sum(z) FROM q, r", ""),
+            ("SELECT load_extension(1), [Random] () FROM t", "load_extension [Random]"),
+            ("SELECT count(cuont(a)), cuont (b), 'sleep(1)' FROM t -- no(1)", "cuont"),
+            ("SELECT value FROM json_each('[1]')", "json_each"),
+        ] {
+            let found = unknown_functions(&tokens(sql), &["count", "sum"]);
 
             assert_eq!(found.join(" "), wanted, "{sql}");
         }

@@ -7,8 +7,8 @@ use crate::definition::document::{self, Document};
 use crate::definition::error::{Fault, Faults};
 use crate::definition::parameter::Pattern;
 use crate::definition::rule::Rule;
-use crate::definition::sql::{self, Column, Token};
-use crate::definition::{Kind, read};
+use crate::definition::sql::{self, Column};
+use crate::definition::{AGGREGATE_FUNCTIONS, Kind, read};
 
 /// What clients are built for.
 const SYSTEM: &str = "linux";
@@ -40,6 +40,7 @@ pub(super) fn give(document: &Document, faults: &mut Faults) {
             faults.push(fault.wanted("columns of [[result]] only").fix("do it in the step's query"));
         }
         aggregate_names(&aggregate.query, &document.result, faults);
+        aggregate_functions(&aggregate.query, faults);
     }
     for column in document.result.iter().map(Spanned::get_ref) {
         length(column, faults);
@@ -211,6 +212,21 @@ fn aggregate_names(query: &Spanned<String>, declared: &[Spanned<document::Column
     }
 }
 
+/// A Switch calls those of its list. It may be a later one than this tool, so that what is not known here is no error.
+fn aggregate_functions(query: &Spanned<String>, faults: &mut Faults) {
+    let tokens = sql::tokens(query.get_ref());
+    if sql::not_one_select(&tokens).is_some() {
+        return;
+    }
+    for found in sql::unknown_functions(&tokens, AGGREGATE_FUNCTIONS) {
+        let said = format!("the aggregate calls `{found}`, which no Switch calls there");
+        let fault = fault(query, Rule::AggregateUnknownFunction, said).at(found);
+        faults.push(
+            fault.wanted("a function that only computes").fix("take another, or do it in the step's query"),
+        );
+    }
+}
+
 fn wildcards(query: &Spanned<String>, document: &Document, faults: &mut Faults) {
     for used in sql::wildcard_parameters(&sql::tokens(query.get_ref())) {
         let is_used = |parameter: &&document::Parameter| {
@@ -231,7 +247,11 @@ fn wildcards(query: &Spanned<String>, document: &Document, faults: &mut Faults) 
 }
 
 fn columns(query: &Spanned<String>, declared: &[Spanned<document::Column>], faults: &mut Faults) {
-    let tokens: Vec<Token<'_>> = sql::tokens(query.get_ref());
+    let tokens = sql::tokens(query.get_ref());
+    // What is no query gives none; that is told already.
+    if sql::not_one_select(&tokens).is_some() {
+        return;
+    }
     let Some(given) = sql::columns(&tokens) else { return };
     if given.contains(&Column::Star) {
         let fault = fault(query, Rule::SelectStar, "`*` gives what a client's version knows of").at("*");

@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use muster_signing::definition::AGGREGATE_FUNCTIONS;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
@@ -36,20 +37,6 @@ const LIMITS: &[(Limit, i32)] = &[
     (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, 200),
     (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 1),
     (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
-];
-
-/// Functions that an aggregate may call: those that only compute. Left out is what gives another value each time, what reaches outside of the
-/// query, and what nobody sums up with (`zeroblob`). `printf` and `format` make a text as long as somebody says, and `replace`, `hex` and
-/// `group_concat` do the like: each value has at most SQLITE_LIMIT_LENGTH of [`LIMITS`], and what many take together is the [`Watch`]'s to end.
-#[rustfmt::skip]
-const FUNCTIONS: &[&str] = &[
-    "->", "->>", "abs", "avg", "char", "coalesce", "concat", "concat_ws", "count", "cume_dist", "current_date", "current_time",
-    "current_timestamp", "date", "datetime", "dense_rank", "first_value", "format", "glob", "group_concat", "hex", "if", "ifnull", "iif",
-    "instr", "json", "json_array", "json_array_length", "json_extract", "json_group_array", "json_group_object", "json_object", "json_quote",
-    "json_type", "json_valid", "julianday", "lag", "last_value", "lead", "length", "like", "likelihood", "likely", "lower", "ltrim", "max",
-    "min", "nth_value", "ntile", "nullif", "octet_length", "percent_rank", "printf", "quote", "rank", "replace", "round", "row_number",
-    "rtrim", "sign", "soundex", "strftime", "string_agg", "substr", "substring", "sum", "time", "timediff", "total", "trim", "typeof",
-    "unhex", "unicode", "unixepoch", "unlikely", "upper",
 ];
 
 /// The connection.
@@ -189,7 +176,7 @@ fn refusal(action: &AuthAction<'_>) -> Option<String> {
             (!table_name.eq_ignore_ascii_case(TABLE)).then(|| format!("the table {table_name}"))
         }
         AuthAction::Function { function_name } => {
-            let is_known = FUNCTIONS.iter().any(|name| name.eq_ignore_ascii_case(function_name));
+            let is_known = AGGREGATE_FUNCTIONS.iter().any(|name| name.eq_ignore_ascii_case(function_name));
             (!is_known).then(|| format!("the function {function_name}()"))
         }
         // It makes rows of nothing, without an end.
