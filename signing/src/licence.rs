@@ -259,11 +259,35 @@ fn check(terms: &Terms) -> Result<(), LicenceError> {
     if terms.not_after <= terms.not_before {
         return Err(LicenceError::new("not_after is not after not_before"));
     }
+    check_refresh(terms)?;
+    if let Some((name, version)) =
+        terms.minimum_versions.iter().find(|(_, version)| !version.build.is_empty())
+    {
+        return Err(LicenceError::new(format!(
+            "minimum version {version} of {name}; build metadata (`+…`) has no order, so no version may have it: remove it"
+        )));
+    }
     terms.prefixes.keys().try_for_each(|prefix| check_prefix(prefix))?;
     if let Some((prefix, _)) = terms.prefixes.iter().find(|(_, signers)| signers.is_empty()) {
         return Err(LicenceError::new(format!("prefix {prefix} has no signer; give one, or remove it")));
     }
     Ok(())
+}
+
+/// Before it is valid nobody warns, and after its end it is refused.
+fn check_refresh(terms: &Terms) -> Result<(), LicenceError> {
+    match terms.refresh_by {
+        Some(refresh_by) if !(terms.not_before..=terms.not_after).contains(&refresh_by) => {
+            let shown = |moment: UnixTime| moment::shown(moment.as_secs());
+            Err(LicenceError::new(format!(
+                "refresh_by is {}; wanted a moment of its validity, {} to {}",
+                shown(refresh_by),
+                shown(terms.not_before),
+                shown(terms.not_after)
+            )))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn refuse_hidden(text: &str) -> Result<(), LicenceError> {

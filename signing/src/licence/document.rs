@@ -70,7 +70,8 @@ pub(super) fn read(text: &str) -> Result<Terms, LicenceError> {
             .map_err(|error| LicenceError::new(format!("minimum: {error}")))?;
         let version = semver::Version::parse(&minimum.version)
             .map_err(|error| LicenceError::new(format!("minimum version of {}: {error}", minimum.name)))?;
-        Ok((name, version))
+        // Licences were issued with build metadata once. It has no order, and no definition has any.
+        Ok((name, semver::Version { build: semver::BuildMetadata::EMPTY, ..version }))
     };
     let mut minimum_versions = BTreeMap::new();
     for given in document.minimum {

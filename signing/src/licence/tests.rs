@@ -63,6 +63,12 @@ fn refuses_terms_that_do_not_hold_together() {
         ("name = \"Acme\"", "name = \"Ac-me\"", "prefix"),
         ("1970-01-01T00:16:40Z", "1970-01-01T00:00:10Z", "not_after"),
         ("1970-01-01T00:16:40Z", "12:00:00", "no moment"),
+        (
+            "1970-01-01T00:15:00Z",
+            "1970-01-01T00:16:41Z",
+            "wanted a moment of its validity, 1970-01-01T00:00:10Z to 1970",
+        ),
+        ("1970-01-01T00:15:00Z", "1970-01-01T00:00:09Z", "refresh_by is 1970-01-01T00:00:09Z"),
         ("1.2.0", "one", "minimum version"),
         ("serial = 7", "serial = 7\nserail = 8", "unknown field"),
     ] {
@@ -104,7 +110,23 @@ fn a_licence_says_whom_it_is_for_in_words_that_fit_a_line() {
     assert!(with(&|terms| terms.tenant = "a\nb".to_owned()).is_err());
     let nobody = with(&|terms| drop(terms.prefixes.insert("Empty".to_owned(), BTreeSet::new())));
     assert!(nobody.unwrap_err().contains("prefix Empty has no signer"));
-    assert_eq!(with(&|terms| terms.not_after = at(11)), Ok(()));
+    let refresh = |seconds| with(&|terms: &mut Terms| terms.refresh_by = Some(at(seconds)));
+    assert_eq!((refresh(10), refresh(1_000)), (Ok(()), Ok(())));
+    let shortest = |terms: &mut Terms| (terms.not_after, terms.refresh_by) = (at(11), None);
+    assert_eq!(with(&shortest), Ok(()));
+}
+
+#[test]
+fn g6_build_metadata_of_a_minimum_version_is_not_issued_and_of_a_licence_that_has_it_orders_nothing() {
+    let mut terms = licence().terms().clone();
+    terms.minimum_versions.insert("Acme-Os-Version".parse().unwrap(), version("1.2.0+x"));
+    let text = licence().to_text().unwrap().replace("\"1.2.0\"", "\"1.2.0+x\"");
+
+    let refused = Licence::new(terms).unwrap_err().to_string();
+    let read = Licence::parse(&text).unwrap();
+
+    assert!(refused.contains("minimum version 1.2.0+x of Acme-Os-Version"), "{refused}");
+    assert_eq!(read, licence());
 }
 
 #[test]

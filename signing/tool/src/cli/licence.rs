@@ -169,7 +169,12 @@ fn minimum_version(text: &str) -> Result<(DefinitionName, semver::Version), Stri
         .split_once('=')
         .ok_or_else(|| format!("{text:?}; wanted NAME=VERSION, such as Acme-Os-Version=1.2.0"))?;
     let name = name.parse().map_err(|error| format!("{name:?}: {error}"))?;
-    let version = version.parse().map_err(|error| format!("{version:?}: {error}"))?;
+    let version: semver::Version = version.parse().map_err(|error| format!("{version:?}: {error}"))?;
+    if !version.build.is_empty() {
+        return Err(format!(
+            "{version}: build metadata (`+…`) has no order, so no version may have it; remove it"
+        ));
+    }
     Ok((name, version))
 }
 
@@ -193,7 +198,7 @@ mod tests {
     #[test]
     fn a_minimum_version_names_a_definition() {
         assert_eq!(minimum_version("Acme-A-B=1.2.3").unwrap().1, semver::Version::new(1, 2, 3));
-        for wrong in ["Acme-A-B", "Acme=1.2.3", "Acme-A-B=1.2"] {
+        for wrong in ["Acme-A-B", "Acme=1.2.3", "Acme-A-B=1.2", "Acme-A-B=1.2.3+x"] {
             assert!(minimum_version(wrong).is_err(), "{wrong}");
         }
     }

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use muster_pki::{Role, Thumbprint, UnixTime};
 use muster_signing::envelope::{self, ContentType};
 use muster_signing::licence::{Licence, LicenceRequest, VerifiedRequest};
+use muster_signing::moment::shown;
 use serde_json::{Value, json};
 
 use super::signer::{lone_signer, outlasted, signer, signer_for};
@@ -141,9 +142,19 @@ fn limit(new: &mut NewLicence, arguments: &IssueLicence) -> anyhow::Result<()> {
     }
     new.features.extend(arguments.features.iter().cloned());
     new.minimum_versions.extend(arguments.minimum_versions.iter().cloned());
+    let before = new.distrusted.clone();
     for (who, after) in &arguments.distrusted {
         let signer = named(who, "distrust")?;
-        new.distrusted.insert(signer, UnixTime::since_unix_epoch(Duration::from_secs(*after)));
+        let after = UnixTime::since_unix_epoch(Duration::from_secs(*after));
+        if let Some(before) = before.get(&signer).filter(|before| after > **before) {
+            let [before, after] = [*before, after].map(|moment| shown(moment.as_secs()));
+            anyhow::bail!(
+                "--distrust {signer} from {after} on: the former licence distrusts it from {before} on, and what was stamped between them \
+                 would count again; leave it out, and {before} goes on, or give an earlier moment. Without --renew, all that a licence says is \
+                 yours to say anew"
+            );
+        }
+        new.distrusted.insert(signer, after);
     }
     Ok(())
 }
@@ -184,9 +195,23 @@ pub(super) fn issue(arguments: &IssueLicence, now: UnixTime) -> anyhow::Result<S
         outlasted(&signer, licence.terms().not_after)
             .into_iter()
             .chain(long_silence(arguments.refresh))
+            .chain(late_distrust(&licence, now))
             .chain(lone_signer(&signer, home)),
     );
     Ok(show(&report, arguments.output))
+}
+
+/// Warns of signers who are distrusted from a moment on that is still to come.
+fn late_distrust(licence: &Licence, now: UnixTime) -> Vec<String> {
+    let late = licence.terms().distrusted.iter().filter(|(_, after)| **after > now);
+    let said = |(signer, after): (&Thumbprint, &UnixTime)| {
+        format!(
+            "signer {signer} is distrusted from {} on, which is still to come: whatever the key signs and has stamped until then counts; give the \
+             last moment at which it was theirs alone",
+            shown(after.as_secs())
+        )
+    };
+    late.map(said).collect()
 }
 
 /// Days from which on a `refresh_by` guards little.

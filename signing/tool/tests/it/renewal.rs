@@ -64,6 +64,25 @@ fn g6_what_a_distrusted_signer_or_an_old_version_is_refused_by_the_licence_that_
 }
 
 #[test]
+fn g6_a_distrust_that_is_to_come_is_warned_of_and_no_renewal_moves_one_later() {
+    let home = home();
+    let issued = |what: &str| succeed(home.path(), &format!("{RENEW} {what} -o json"));
+    let to_come = |report: &serde_json::Value| report["warnings"].to_string().contains("still to come");
+    let past = issued("--distrust author.pem=2026-11-01T08:00:00Z");
+    std::fs::rename(home.path().join("new.cms"), home.path().join("licence.cms")).unwrap();
+
+    let later = refuse(home.path(), &format!("{RENEW} --distrust author.pem=2026-11-01T08:00:01Z"));
+    let same = issued("--distrust author.pem=2026-11-01T08:00:00Z");
+    let earlier = issued("--distrust author.pem=2026-10-31");
+    let future = issued("--distrust policy.pem=2999-01-01T00:00:00Z");
+
+    assert!(later.contains("the former licence distrusts it from 2026-11-01T08:00:00Z on"), "{later}");
+    assert_eq!(same["distrusted"], past["distrusted"]);
+    assert_ne!(earlier["distrusted"], past["distrusted"]);
+    assert_eq!([&past, &same, &earlier, &future].map(to_come), [false, false, false, true]);
+}
+
+#[test]
 fn g6_only_a_licence_of_a_licensor_that_the_home_trusts_is_renewed_and_never_under_an_older_serial() {
     let home = home();
     succeed(
