@@ -5,13 +5,17 @@ use std::process::ExitCode;
 use crate::output;
 
 /// The exit codes that scripts may rely on (DESIGN.md, CLI).
+///
+/// Of a signed document that is refused: [`Self::Usage`] if its file is not there, [`Self::Refused`] if it is none or its text will not do,
+/// [`Self::Denied`] if it is not to be trusted: its signature, its signer, a serial that goes back, another organisation. The same holds of definitions,
+/// packs, licences and policies. What is wrong with the files of this machine, such as an order key, is [`Self::Refused`]: nobody denied anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// Everything asked for was done.
     Ok,
-    /// What was asked about was refused or unhealthy (`pki check`, `doctor`).
+    /// What was asked about was refused or unhealthy (`pki check`, `doctor`), a document is none, or a file here is of no use.
     Refused,
-    /// What was typed is wrong.
+    /// What was typed is wrong, or names what is not there.
     Usage,
     /// Not every target answered, something of an answer was left out, or some of several things are done.
     Partial,
@@ -61,6 +65,20 @@ impl Failure {
     /// Nobody answers.
     pub(crate) fn unreachable(message: impl Into<String>) -> Self {
         Self::new(Exit::Unreachable, message)
+    }
+
+    /// A file is no signed document.
+    pub(crate) fn no_document(why: impl std::fmt::Display) -> Self {
+        Self::new(Exit::Refused, why.to_string())
+    }
+
+    /// What the Switch said of a signed document. Nobody typed what is wrong with its text.
+    pub(crate) fn of_document(status: tonic::Status) -> Self {
+        let failure = Self::from(status);
+        match failure.exit {
+            Exit::Usage => Self { exit: Exit::Refused, ..failure },
+            Exit::Ok | Exit::Refused | Exit::Partial | Exit::Denied | Exit::Unreachable => failure,
+        }
     }
 
     /// Adds the next thing to type or do.
@@ -167,5 +185,24 @@ impl From<tonic::Status> for Failure {
             Exit::Unreachable => failure.with_next("muster doctor"),
             Exit::Ok | Exit::Refused | Exit::Usage | Exit::Partial | Exit::Denied => failure,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Status;
+
+    use super::*;
+
+    #[test]
+    fn a_documents_text_is_refused_its_signer_is_denied_and_neither_was_typed() {
+        let of_document = |status| Failure::of_document(status).exit();
+
+        assert_eq!(of_document(Status::invalid_argument("an aggregate that cannot run")), Exit::Refused);
+        assert_eq!(of_document(Status::permission_denied("the signature does not verify")), Exit::Denied);
+        assert_eq!(of_document(Status::failed_precondition("a serial never goes back")), Exit::Denied);
+        assert_eq!(of_document(Status::unavailable("away")), Exit::Unreachable);
+        assert_eq!(Failure::no_document("neither PEM nor DER").exit(), Exit::Refused);
+        assert_eq!(Failure::from(Status::invalid_argument("an audience")).exit(), Exit::Usage);
     }
 }

@@ -110,7 +110,7 @@ impl Home {
         let read = |role: &str| {
             let path = self.roots(role);
             Roots::from_pem(&read_file(&path, "muster pki init")?, &path.display().to_string())
-                .map_err(|error| Failure::denied(error.to_string()))
+                .map_err(|error| Failure::new(crate::exit::Exit::Refused, error.to_string()))
         };
         let timestamps = self.roots("timestamps").exists().then(|| read("timestamps")).transpose()?;
         Ok(DocumentRoots { signers: read(role)?, timestamps })

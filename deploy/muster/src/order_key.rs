@@ -5,7 +5,7 @@ use muster_sign::key::{self, KeySource, SignerSource};
 use muster_signing::envelope::Signer;
 
 use crate::cli::OrderKey;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::home::{Home, read_file};
 use crate::provision;
 
@@ -30,7 +30,7 @@ pub(crate) fn open(home: &Home, named: &OrderKey) -> Result<Signer, Failure> {
         module: named.pkcs11_module.clone(),
     };
     key::open(&source).map_err(|error| {
-        let failure = Failure::denied(format!("the order-signing key: {error}"));
+        let failure = Failure::new(Exit::Refused, format!("the order-signing key: {error}"));
         // What is wrong with a key that was named, its error says itself.
         if named.order_key.is_some() { failure } else { failure.with_next(next) }
     })
@@ -114,7 +114,7 @@ mod tests {
 
         let failure = opened(&home, &token).unwrap_err();
 
-        assert_eq!(failure.exit(), crate::exit::Exit::Denied);
+        assert_eq!(failure.exit(), Exit::Refused, "nobody denied anything");
         assert!(failure.to_string().contains("/no/such.so: No such file"), "{failure}");
         assert_eq!(failure.next(), None, "the error itself says what to do");
     }

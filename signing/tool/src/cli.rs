@@ -32,7 +32,7 @@ use crate::key::{KeySource, SignerSource};
         --key author.key --cert author.pem --out basics.pack\n  \
         muster-sign exchange build basics.pack --home ~/.muster --out exchange.json\n  \
         muster-sign file sign muster-switch --key release.key --cert release.pem\n\n\
-        Exit codes: 0 done, 1 refused (the reason and what would fix it are on standard error), 2 usage."
+        Exit codes: 0 done, 1 refused (the reason and what would fix it are on standard error), 2 usage (the arguments, whatever the files hold)."
 )]
 pub struct Cli {
     /// What to do.

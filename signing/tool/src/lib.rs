@@ -148,6 +148,14 @@ pub enum ToolError {
     },
 }
 
+impl ToolError {
+    /// Returns whether the arguments alone are wrong, whatever the files hold.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::RefreshAfterEnd { .. })
+    }
+}
+
 impl From<EnvelopeError> for ToolError {
     fn from(problem: EnvelopeError) -> Self {
         Self::Envelope { code: problem.refusal().name(), problem }

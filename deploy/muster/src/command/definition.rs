@@ -125,13 +125,13 @@ struct Imported {
 /// Imports one file.
 async fn import_one(operator: &Operator, home: &Home, file: &Path) -> Result<Imported, Failure> {
     let bytes = read_file(file, "muster-sign definition sign FILE.toml --key F --cert F --out FILE.cms")?;
-    let envelope = muster_sign::read_envelope(&bytes)
-        .map_err(|error| Failure::usage(error.to_string()).in_file(file))?;
+    let envelope =
+        muster_sign::read_envelope(&bytes).map_err(|error| Failure::no_document(error).in_file(file))?;
     let highest = highest(operator, &envelope).await;
     let authored = verified_definition(home, &envelope).ok();
     let imported =
         answered(operator.definitions().import_definition(ImportDefinitionRequest { envelope })).await;
-    let response = imported.map_err(|status| Failure::from(status).in_file(file))?;
+    let response = imported.map_err(|status| Failure::of_document(status).in_file(file))?;
     Ok(Imported { shown: response.definition.unwrap_or_default(), highest, authored })
 }
 

@@ -25,9 +25,9 @@ pub(crate) async fn run(operator: &Operator, home: &Home, verb: Licence) -> Resu
 async fn import(operator: &Operator, file: &Path) -> Result<Exit, Failure> {
     let bytes = read_file(file, "muster-sign licence issue --help")?;
     let envelope = muster_sign::read_envelope(&bytes)
-        .map_err(|error| Failure::usage(error.to_string()).in_file(file))?;
+        .map_err(|error| Failure::no_document(error).in_file(file))?;
     let imported = answered(operator.licence().import_licence(ImportLicenceRequest { envelope })).await;
-    let imported = imported.map_err(|status| Failure::from(status).in_file(file))?;
+    let imported = imported.map_err(|status| Failure::of_document(status).in_file(file))?;
     let (serial, refused) = (imported.serial, imported.refused_targets);
     output::note(&format!(
         "the Switch holds licence {serial}; clients take it at once, or when they connect"

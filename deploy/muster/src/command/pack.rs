@@ -277,7 +277,7 @@ fn not_imported(status: Status) -> Failure {
         | Code::Internal
         | Code::Unavailable
         | Code::DataLoss
-        | Code::Unauthenticated => Failure::from(status),
+        | Code::Unauthenticated => Failure::of_document(status),
     };
     let is_refusal = matches!(
         code,

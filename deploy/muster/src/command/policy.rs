@@ -46,10 +46,10 @@ fn taken(policy: &ClientPolicy) -> String {
 
 async fn import_one(operator: &Operator, file: &Path) -> Result<ClientPolicy, Failure> {
     let bytes = read_file(file, "muster-sign policy sign FILE.toml --key F --cert F --out FILE.cms")?;
-    let envelope = muster_sign::read_envelope(&bytes)
-        .map_err(|error| Failure::usage(error.to_string()).in_file(file))?;
+    let envelope =
+        muster_sign::read_envelope(&bytes).map_err(|error| Failure::no_document(error).in_file(file))?;
     let imported = answered(operator.policies().import_policy(ImportPolicyRequest { envelope })).await;
-    let response = imported.map_err(|status| Failure::from(status).in_file(file))?;
+    let response = imported.map_err(|status| Failure::of_document(status).in_file(file))?;
     Ok(response.policy.unwrap_or_default())
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use muster_signing::definition::DefinitionName;
 
 use super::{Judged, Output, SignerFiles, StampAtOnce};
 
@@ -31,13 +32,13 @@ pub struct BuildPack {
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     /// The pack's name, Prefix-Area-Thing as a definition's.
-    #[arg(long)]
+    #[arg(long, value_parser = name)]
     pub name: String,
     /// The pack's version, such as 1.0.0.
-    #[arg(long)]
+    #[arg(long, value_parser = version)]
     pub version: String,
     /// What it is for, in words.
-    #[arg(long)]
+    #[arg(long, value_parser = words)]
     pub says: String,
     /// Key and certificate.
     #[command(flatten)]
@@ -67,4 +68,35 @@ pub struct VerifyPack {
     /// How to say what was found.
     #[command(flatten)]
     pub output: Output,
+}
+
+fn name(text: &str) -> Result<String, String> {
+    text.parse::<DefinitionName>().map(|name| name.to_string()).map_err(|error| error.to_string())
+}
+
+fn version(text: &str) -> Result<String, String> {
+    let version =
+        semver::Version::parse(text).map_err(|error| format!("{error}; wanted one such as 1.0.0"))?;
+    Ok(version.to_string())
+}
+
+fn words(text: &str) -> Result<String, String> {
+    match text.trim().is_empty() {
+        true => Err("nothing; wanted what it is for, in words".to_owned()),
+        false => Ok(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pack_has_a_name_a_version_and_words_that_can_stand_in_one() {
+        assert_eq!(name("Acme-Test-Pack").as_deref(), Ok("Acme-Test-Pack"));
+        assert_eq!(version("1.0.0-rc.1").as_deref(), Ok("1.0.0-rc.1"));
+        assert_eq!(words("Tests.").as_deref(), Ok("Tests."));
+        assert!(name("Acme").is_err() && version("1").is_err());
+        assert!(words("").is_err() && words(" \n").is_err());
+    }
 }

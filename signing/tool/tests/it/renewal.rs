@@ -121,8 +121,11 @@ fn g6_a_newer_licence_is_due_after_a_month_or_when_the_licensor_says_and_a_long_
     assert_eq!(due("--valid 365d --refresh 90d"), (90 * 24, false));
     assert_eq!(due("--valid 365d --refresh 91d"), (91 * 24, true));
     assert_eq!(due("--valid 14d --refresh 14d"), (14 * 24, false));
-    let late = refuse(home.path(), &format!("{issue} --valid 14d --refresh 15d"));
+    let late = muster_sign(home.path(), &format!("{issue} --valid 14d --refresh 15d"));
+    let beyond = muster_sign(home.path(), &format!("{issue} --valid 14d --refresh 0d"));
 
+    assert_eq!((late.status.code(), beyond.status.code()), (Some(2), Some(2)));
+    let late = String::from_utf8(late.stderr).unwrap();
     assert!(late.contains("--refresh 15d is after the licence's end; wanted at most 14d"), "{late}");
 }
 
