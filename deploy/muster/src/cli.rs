@@ -396,7 +396,8 @@ pub(crate) enum Definition {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Licence {
     /// Hand a signed licence to the Switch (made by `muster-sign licence issue`)
-    #[command(after_help = "Examples:\n  muster licence import licence.cms")]
+    #[command(after_help = "Examples:\n  muster licence import licence.cms\n\n\
+                            Where the home has a licence of the same organisation, licence.cms, the newer one takes its place there, too.")]
     Import {
         /// The file
         file: PathBuf,

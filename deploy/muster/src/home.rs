@@ -11,7 +11,7 @@
 //! operator/order.{pem,key} the operator's certificate for signing orders
 //! publisher/, licensor/,   cert.pem and key.pem of a development PKI's author, licensor and policies' administrator
 //! policy/
-//! licence.cms              the licence
+//! licence.cms              the licence, the newest that was imported with this home
 //! definitions/*.cms        signed definitions
 //! pki/                     the development CA (`muster pki`)
 //! ```

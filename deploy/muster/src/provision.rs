@@ -174,9 +174,12 @@ pub(crate) fn renew(home: &Home, tenant: &str, revoked: Revoked, now: UnixTime) 
     Ok(())
 }
 
+/// Where a home has its licence, if it has one.
+pub(crate) const LICENCE: &str = "licence.cms";
+
 /// The home's licence, if its signature holds.
 pub(crate) fn held_licence(home: &Home, now: UnixTime) -> Option<Licence> {
-    let bytes = std::fs::read(home.path("licence.cms")).ok()?;
+    let bytes = std::fs::read(home.path(LICENCE)).ok()?;
     let roots = home.document_roots("licences").ok()?;
     let facts = Facts::at(now);
     let verified =
@@ -244,7 +247,7 @@ fn write_licence(home: &Home, tenant: &str, serial: u64, now: UnixTime) -> Resul
     };
     let envelope = muster_sign::issue_licence(&request, &signer(home, "licensor")?, now)
         .map_err(|error| Failure::new(Exit::Refused, format!("licence: {error}")))?;
-    home.write("licence.cms", &envelope, Secrecy::Public)
+    home.write(LICENCE, &envelope, Secrecy::Public)
 }
 
 fn signer(home: &Home, who: &str) -> Result<Signer, Failure> {

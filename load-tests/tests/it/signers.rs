@@ -160,6 +160,11 @@ fn g1_what_the_switch_refused_by_itself_is_told_where_an_instruction_is_shown() 
 
     import(&place, "licence", &without);
 
+    // The home's own licence says the same from now on.
+    let mut verify = binary("muster-sign");
+    verify.args(["definition", "verify"]).arg(place.home().join("definitions/Muster-Core-Query.cms"));
+    let verified = run(verify.arg("--home").arg(place.home())).with_code(1);
+    assert!(verified.out.contains("UNLICENSED"), "{verified:?}");
     let shown = show(&place, id);
     assert_eq!(
         (&shown["states"], &shown["refused_by_switch"]),

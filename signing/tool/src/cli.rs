@@ -85,7 +85,7 @@ pub enum DefinitionCommand {
     Sign(SignDefinition),
     /// Verify a signed definition as a Switch does when it is imported, and look its prefix up in the licence.
     #[command(
-        after_help = "Example:\n  muster-sign definition verify Acme-Os-Version.cms --home ~/.muster\n\nA definition that the licence does not cover is a finding, UNLICENSED (exit code 1): it can be imported, but not issued. Without a licence in the home there is a warning."
+        after_help = "Example:\n  muster-sign definition verify Acme-Os-Version.cms --home ~/.muster\n\nA definition that the licence does not cover is a finding, UNLICENSED (exit code 1): it can be imported, but not issued. The licence is the home's licence.cms, which `muster licence import` keeps the newest that it has imported; a Switch may have a newer one from its licence_url (`muster licence show`). Without a licence in the home there is a warning."
     )]
     Verify(VerifyDefinition),
     /// Show what a definition, signed or not, says; nothing is verified.

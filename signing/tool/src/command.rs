@@ -136,13 +136,17 @@ fn verify(arguments: &VerifyDefinition, now: UnixTime) -> anyhow::Result<Report>
     let file = arguments.file.display();
     let envelope = read_envelope(&read(&arguments.file)?).with_context(|| file.to_string())?;
     let authors = roots(&arguments.home, "authors")?;
-    let licences = roots(&arguments.home, "licences")?;
     let licence_file = arguments.home.join("licence.cms");
     let licence = match licence_file.exists() {
         true => {
             Some(read_envelope(&read(&licence_file)?).with_context(|| licence_file.display().to_string())?)
         }
         false => None,
+    };
+    // Who only signs may have no roots of licensors, and where there is no licence nothing is judged by them.
+    let licences = match &licence {
+        Some(_) => roots(&arguments.home, "licences")?,
+        None => Roots::default(),
     };
     let timestamps = timestamp::roots(&arguments.home)?;
     let mut inside_all = inside(&envelope);
