@@ -1,9 +1,11 @@
 //! The algorithms that a signature may name: of an envelope, or of a timestamp.
 
+use std::ops::RangeInclusive;
+
 use aws_lc_rs::{digest, signature};
 use const_oid::db::{rfc5912, rfc8410};
-use der::asn1::{AnyRef, ObjectIdentifier};
-use der::{Decode, Encode};
+use der::asn1::{AnyRef, ObjectIdentifier, UintRef};
+use der::{Decode, Encode, Sequence};
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoRef};
 
 /// A digest algorithm; SHA-1 and MD5 are none.
@@ -17,6 +19,9 @@ pub(crate) enum Hash {
 /// What is used, in words.
 pub(crate) const WANTED: &str =
     "SHA-256, SHA-384 or SHA-512 with ECDSA P-256 or P-384, or RSA of 2048 bits or more";
+
+/// Bits of an RSA key, as `aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256` has them.
+const RSA_BITS: RangeInclusive<usize> = 2048..=8192;
 
 /// Why an algorithm or a key is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -105,7 +110,10 @@ impl KeyType {
         match (spki.algorithm.oid, curve) {
             (rfc5912::ID_EC_PUBLIC_KEY, Some(Ok(rfc5912::SECP_256_R_1))) => Ok((Self::P256, key)),
             (rfc5912::ID_EC_PUBLIC_KEY, Some(Ok(rfc5912::SECP_384_R_1))) => Ok((Self::P384, key)),
-            (rfc5912::RSA_ENCRYPTION, _) => Ok((Self::Rsa, key)),
+            (rfc5912::RSA_ENCRYPTION, _) => {
+                check_rsa_size(&key)?;
+                Ok((Self::Rsa, key))
+            }
             (other, _) => Err(Unusable::Algorithm(format!("a key of type {}", name(&other)))),
         }
     }
@@ -129,6 +137,25 @@ impl KeyType {
                 parameters: Some(AnyRef::NULL.into()),
             },
         }
+    }
+}
+
+/// An RSA key (RFC 8017 §A.1.1).
+#[derive(Sequence)]
+struct RsaKey<'a> {
+    modulus: UintRef<'a>,
+    exponent: UintRef<'a>,
+}
+
+/// Refuses a key that no signature is verified by, before anybody says that the signature is not its own.
+fn check_rsa_size(key: &[u8]) -> Result<(), Unusable> {
+    let key = RsaKey::from_der(key)?;
+    let modulus = key.modulus.as_bytes();
+    let unused = modulus.first().map_or(0, |first| first.leading_zeros());
+    let bits = (modulus.len() * 8).saturating_sub(usize::try_from(unused).unwrap_or(0));
+    match RSA_BITS.contains(&bits) {
+        true => Ok(()),
+        false => Err(Unusable::Algorithm(format!("an RSA key of {bits} bits"))),
     }
 }
 
@@ -275,22 +302,51 @@ mod tests {
         assert!(unknown.to_string().starts_with("digest algorithm 1.2.3.4; wanted"), "{unknown}");
     }
 
+    fn read_key(
+        oid: ObjectIdentifier,
+        parameters: Option<Any>,
+        key: &[u8],
+    ) -> Result<(KeyType, Vec<u8>), Unusable> {
+        let key = SubjectPublicKeyInfoOwned {
+            algorithm: identifier(oid, parameters),
+            subject_public_key: BitString::from_bytes(key).unwrap(),
+        };
+        KeyType::read(&key.to_der().unwrap())
+    }
+
+    #[test]
+    fn an_rsa_key_has_2048_to_8192_bits_and_one_that_has_not_is_told_as_that() {
+        // The first byte of the modulus, and how many there are.
+        let of = |first: u8, bytes: usize| {
+            let modulus = [vec![first], vec![1; bytes - 1]].concat();
+            let key = RsaKey {
+                modulus: UintRef::new(&modulus).unwrap(),
+                exponent: UintRef::new(&[1, 0, 1]).unwrap(),
+            };
+            let key = key.to_der().unwrap();
+            read_key(rfc5912::RSA_ENCRYPTION, Some(null()), &key).map(|(kind, read)| (kind, read == key))
+        };
+        let refused = |bits: usize| Err(Unusable::Algorithm(format!("an RSA key of {bits} bits")));
+
+        for (first, bytes) in [(0x80, 256), (0xff, 384), (0xff, 1024)] {
+            assert_eq!(of(first, bytes), Ok((KeyType::Rsa, true)));
+        }
+        assert_eq!(of(0x80, 128), refused(1024));
+        assert_eq!(of(0x7f, 256), refused(2047));
+        assert_eq!(of(0x01, 1025), refused(8193));
+        let no_key = read_key(rfc5912::RSA_ENCRYPTION, Some(null()), &[4, 1, 2]);
+        assert!(matches!(no_key, Err(Unusable::Form(_))), "{no_key:?}");
+    }
+
     #[test]
     fn a_key_is_of_p256_p384_or_rsa() {
-        let read = |oid, parameters: Option<Any>| {
-            let key = SubjectPublicKeyInfoOwned {
-                algorithm: identifier(oid, parameters),
-                subject_public_key: BitString::from_bytes(&[4, 1, 2]).unwrap(),
-            };
-            KeyType::read(&key.to_der().unwrap())
-        };
+        let read = |oid, parameters| read_key(oid, parameters, &[4, 1, 2]);
         let curve = |oid: ObjectIdentifier| Some(Any::encode_from(&oid).unwrap());
 
         let key = vec![4, 1, 2];
         let of_curve = |oid| read(rfc5912::ID_EC_PUBLIC_KEY, curve(oid));
         assert_eq!(of_curve(rfc5912::SECP_256_R_1), Ok((KeyType::P256, key.clone())));
-        assert_eq!(of_curve(rfc5912::SECP_384_R_1), Ok((KeyType::P384, key.clone())));
-        assert_eq!(read(rfc5912::RSA_ENCRYPTION, Some(null())), Ok((KeyType::Rsa, key)));
+        assert_eq!(of_curve(rfc5912::SECP_384_R_1), Ok((KeyType::P384, key)));
         for (oid, parameters) in [
             (rfc5912::ID_EC_PUBLIC_KEY, curve(rfc5912::SECP_521_R_1)),
             (rfc5912::ID_EC_PUBLIC_KEY, None),

@@ -108,6 +108,12 @@ impl ContentType {
         }
     }
 
+    /// Returns the type's name as it stands in a sentence: `an order`.
+    #[must_use]
+    pub fn with_article(self) -> String {
+        error::with_article(self.name())
+    }
+
     /// Returns whether a timestamp makes a signature outlive its certificate. Whoever stole the key of an order's, a licence's or a
     /// policy's signer would keep stamped ones to use them after the revocation, and nothing distrusts these signers "after" a moment.
     #[must_use]

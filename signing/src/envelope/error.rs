@@ -27,7 +27,7 @@ pub enum EnvelopeError {
     )]
     Form(String),
     /// Another type of document, or none of ours.
-    #[error("the envelope holds a {got}; wanted a {wanted}")]
+    #[error("the envelope holds {}; wanted {}", with_article(got), with_article(wanted))]
     ContentType {
         /// The type's name, or its OID.
         got: String,
@@ -131,6 +131,17 @@ impl EnvelopeError {
     }
 }
 
+/// A noun as it stands in a sentence.
+pub(super) fn with_article(noun: &str) -> String {
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {noun}")
+}
+
+/// A number that may be less, and not 0.
+pub(super) fn up_to(most: usize) -> String {
+    if most == 1 { "1".to_owned() } else { format!("1 to {most}") }
+}
+
 impl From<der::Error> for EnvelopeError {
     fn from(error: der::Error) -> Self {
         Self::Form(error.to_string())
@@ -178,7 +189,7 @@ pub enum SignError {
     #[error("the envelope would have {0} bytes; wanted at most {ENVELOPE_BYTES_MAX}")]
     TooLarge(usize),
     /// The wrong number of signers.
-    #[error("{got} signers; wanted 1 to {wanted}, each once")]
+    #[error("{got} signers; wanted {}, each once", up_to(*wanted))]
     Signers {
         /// How many there are.
         got: usize,
@@ -207,5 +218,19 @@ pub enum SignError {
 impl From<der::Error> for SignError {
     fn from(error: der::Error) -> Self {
         Self::Encoding(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nouns_and_numbers_are_told_as_people_say_them() {
+        let got = "order".to_owned();
+        let other = EnvelopeError::ContentType { got, wanted: "definition" }.to_string();
+
+        assert_eq!(other, "the envelope holds an order; wanted a definition");
+        assert_eq!((up_to(1), up_to(8)), ("1".to_owned(), "1 to 8".to_owned()));
     }
 }

@@ -14,7 +14,7 @@ use muster_pki::{Certificate, UnixTime, has_short_sets};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use super::attributes;
-use super::error::{EnvelopeError, SignError};
+use super::error::{EnvelopeError, SignError, up_to};
 use super::{CERTIFICATES_MAX, ContentType, ENVELOPE_BYTES_MAX, Signer, stamp};
 use crate::algorithm::{Hash, KeyType, check_one_form, verifier};
 use crate::timestamp::Token;
@@ -179,9 +179,9 @@ impl Structure {
         let infos = data.signer_infos.0.as_slice();
         if infos.is_empty() || infos.len() > content_type.signers_max() {
             return Err(EnvelopeError::Form(format!(
-                "{} signatures; wanted 1 to {}",
+                "{} signatures; wanted {}",
                 infos.len(),
-                content_type.signers_max()
+                up_to(content_type.signers_max())
             )));
         }
         if digest_algorithms(infos.iter().map(|info| &info.digest_alg))? != data.digest_algorithms {

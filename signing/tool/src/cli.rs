@@ -122,7 +122,8 @@ pub enum PolicyCommand {
 pub struct StampDocument {
     /// The envelope (DER or PEM).
     pub file: PathBuf,
-    /// Where the timestamp authority answers, http://HOST/PATH; one that is there over https alone is asked by --request and --answer.
+    /// Where the timestamp authority answers, http://HOST/PATH; one that is there over https alone is asked by --request and --answer. Up to 3
+    /// redirects are followed: the answer is signed, and tied to its request.
     #[arg(long, env = "MUSTER_TIMESTAMP_URL", required_unless_present = "request")]
     pub url: Option<String>,
     /// Without --answer: where the request for the authority goes. With it: the request that was answered.

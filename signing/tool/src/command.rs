@@ -123,13 +123,26 @@ fn sign(arguments: &SignDefinition, now: UnixTime) -> anyhow::Result<String> {
 fn authored(path: &Path) -> anyhow::Result<String> {
     let file = path.display();
     let bytes = read(path)?;
-    let is_signed = |envelope: Vec<u8>| envelope::inspect(&envelope).ok().map(|it| it.content_type.name());
+    let is_signed =
+        |envelope: Vec<u8>| envelope::inspect(&envelope).ok().map(|it| it.content_type.with_article());
     if let Some(kind) = read_envelope(&bytes).ok().and_then(is_signed) {
         anyhow::bail!(
-            "{file}: it is signed already, and holds a {kind}; wanted the authored text (TOML), which `inspect -o json` shows as `text`"
+            "{file}: it is signed already, and holds {kind}; wanted the authored text (TOML), which `inspect -o json` shows as `text`"
         );
     }
+    refuse_pack(path, &bytes)?;
     String::from_utf8(bytes).with_context(|| format!("{file}: not UTF-8"))
+}
+
+/// Says of an archive what reads it: no document is one.
+fn refuse_pack(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    // POSIX.1-1988: where an ustar header has its name.
+    anyhow::ensure!(
+        bytes.get(257..262) != Some(&b"ustar"[..]),
+        "{}: a pack, or another archive; `muster-sign pack verify` says what is in a pack",
+        path.display()
+    );
+    Ok(())
 }
 
 fn verify(arguments: &VerifyDefinition, now: UnixTime) -> anyhow::Result<Report> {
@@ -189,6 +202,7 @@ fn verify(arguments: &VerifyDefinition, now: UnixTime) -> anyhow::Result<Report>
 fn inspect(arguments: &Inspect, wanted: ContentType) -> anyhow::Result<String> {
     let file = arguments.file.display();
     let bytes = read(&arguments.file)?;
+    refuse_pack(&arguments.file, &bytes)?;
     // An authored text is no envelope yet, and still worth looking at.
     let is_text = !bytes.starts_with(&[0x30]) && !bytes.trim_ascii_start().starts_with(b"-----BEGIN ");
     let (mut report, content) = if is_text {
@@ -199,9 +213,9 @@ fn inspect(arguments: &Inspect, wanted: ContentType) -> anyhow::Result<String> {
             envelope::inspect(&envelope).map_err(ToolError::from).with_context(|| file.to_string())?;
         anyhow::ensure!(
             inspection.content_type == wanted,
-            "{file}: a {}; wanted a {}",
-            inspection.content_type.name(),
-            wanted.name()
+            "{file}: {}; wanted {}",
+            inspection.content_type.with_article(),
+            wanted.with_article()
         );
         (signatures(&inspection, &envelope), inspection.content)
     };

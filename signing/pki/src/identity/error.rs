@@ -83,7 +83,7 @@ pub enum IdentityError {
     },
     /// The key cannot be used.
     #[error(
-        "{what}: an unusable private key: {problem}; wanted RSA of 2048 to 8192 bits, ECDSA P-256, P-384 or P-521, or Ed25519; make a new one and request a certificate for it"
+        "{what}: an unusable private key: {problem}; wanted RSA of 2048 to 8192 bits, ECDSA P-256 or P-384 (for TLS alone, P-521 and Ed25519, too); make a new one and request a certificate for it"
     )]
     KeyUnusable {
         /// The key's file.

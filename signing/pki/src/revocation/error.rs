@@ -35,7 +35,7 @@ pub enum CrlError {
     },
     /// No candidate has the issuer's name and may sign CRLs.
     #[error(
-        "CRL of {issuer}: no trusted CA of that name that may sign CRLs; name its certificate in `revocation.issuers`"
+        "CRL of {issuer}: no trusted CA of that name that may sign CRLs; wanted the CRL of a CA that is among the roots or above a signer, or that `revocation.issuers` of a service's configuration names"
     )]
     UnknownIssuer {
         /// The issuer's name.

@@ -83,7 +83,7 @@ fn a_definition_with_two_signatures_and_an_order_with_two_of_one_signer_are_refu
     let as_definition = edited(&two, |data| {
         data.encap_content_info.econtent_type = ContentType::Definition.oid();
     });
-    lab.refuses("2 signatures; wanted 1 to 1", &as_definition, ContentType::Definition);
+    lab.refuses("2 signatures; wanted 1;", &as_definition, ContentType::Definition);
 
     let later = sign(CONTENT, ContentType::Order, &lab.ann, at(NOW - 1)).unwrap();
     let later = structure::signed_data(&later).unwrap().signer_infos.0;

@@ -124,7 +124,7 @@ impl Signed {
         let envelope = read_envelope(&read_short(file)?)?;
         let inspection = envelope::inspect(&envelope).map_err(ToolError::from)?;
         let kind = inspection.content_type;
-        anyhow::ensure!(kind == ContentType::Definition, "a {}; wanted a definition", kind.name());
+        anyhow::ensure!(kind == ContentType::Definition, "{}; wanted a definition", kind.with_article());
         // Whose roots will judge it is not known here; what no root would mend is.
         envelope::open(&envelope, kind).map_err(ToolError::from)?;
         let judged_at = inspection.stamps.first().and_then(|stamp| stamp.at).unwrap_or(now);

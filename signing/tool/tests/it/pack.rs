@@ -91,6 +91,20 @@ fn g9_the_same_files_make_the_same_archive_but_for_the_indexs_signature() {
 }
 
 #[test]
+fn a_pack_that_is_taken_for_a_document_is_told_as_what_it_is() {
+    let lab = Lab::new();
+    lab.succeed(BUILD);
+
+    for words in ["definition inspect a.pack", "definition lint a.pack"] {
+        let output = lab.muster_sign(words);
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said).unwrap();
+
+        assert!(said.contains("a pack, or another archive; `muster-sign pack verify`"), "{words}: {said}");
+    }
+}
+
+#[test]
 fn what_does_not_belong_into_a_pack_is_told_and_nothing_is_written() {
     let lab = Lab::new();
     std::fs::write(lab.path("stray.txt"), "stray").unwrap();
