@@ -19,6 +19,8 @@ mod trial;
 
 use std::path::Path;
 
+use muster_service::credentials::read_at_most;
+use muster_signing::envelope::ENVELOPE_BYTES_MAX;
 use muster_signing::policy::{Grants, Policy};
 use serde::{Deserialize, Serialize};
 
@@ -77,11 +79,14 @@ fn status(keeper: &Keeper) -> PolicyStatus {
 /// # Errors
 /// What is there cannot be read.
 pub(crate) fn read_copy(path: &Path) -> Result<Option<Policy>, String> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => match Policy::parse(&text) {
-            Ok(policy) => Ok(Some(policy)),
-            Err(error) => Err(format!("{}: {error}", path.display())),
-        },
+    // With the line above it, it has no more than a policy's envelope may have.
+    let max = u64::try_from(ENVELOPE_BYTES_MAX).unwrap_or(u64::MAX);
+    match read_at_most(path, max) {
+        Ok(bytes) => {
+            let text = std::str::from_utf8(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+            let policy = Policy::parse(text).map_err(|error| format!("{}: {error}", path.display()))?;
+            Ok(Some(policy))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("{}: {error}", path.display())),
     }

@@ -77,6 +77,25 @@ const IO_WORDS: &[&str] = &[
 /// What nothing in the workspace may depend on (DESIGN.md, Decisions).
 const BANNED: &[&str] = &["ring", "openssl-sys", "rsa", "rustls-pemfile", "sqlx"];
 
+/// Crates that open whatever file a person names, on a command line or in a configuration.
+const BOUNDED: &[&str] = &[
+    "muster-sign",
+    "muster",
+    "muster-service",
+    "muster-switch",
+    "muster-client",
+    "muster-background-channel",
+];
+
+/// The only files of those crates that read to an end without a bound: what the system itself says, the program's own lock, and the
+/// answer of the machine's own client.
+const UNBOUNDED_FILES: &[&str] = &[
+    "deploy/service/src/credentials/server_store.rs",
+    "switch/src/engine/reader/aggregate/bounds.rs",
+    "switch/src/engine/store/mod.rs",
+    "client/src/local.rs",
+];
+
 /// The only files that may say `unsafe`.
 const UNSAFE_FILES: &[&str] = &["client/endpoint/src/vtab.rs"];
 
@@ -136,6 +155,28 @@ fn pure_crates_name_no_clock_socket_or_file() {
             for (number, line) in non_test_lines(&read(&file)) {
                 let said = IO_WORDS.iter().find(|word| line.contains(**word));
                 assert!(said.is_none(), "{}:{number}: a pure crate says {said:?}", file.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn no_program_reads_a_file_whole_without_a_bound() {
+    for name in BOUNDED {
+        let source = root().join(layer(name).1).join("src");
+        let is_bounded = |file: &PathBuf| !UNBOUNDED_FILES.contains(&relative(file).as_str());
+        let files = rust_files(&source).into_iter().filter(|file| !is_test_module(file));
+        for file in files.filter(is_bounded) {
+            for (number, line) in non_test_lines(&read(&file)) {
+                let says = |word: &&&str| line.contains(**word);
+                let whole = ["fs::read(", "fs::read_to_string("].iter().find(says);
+                let endless = ["read_to_end(", "read_to_string("].iter().find(says);
+                let found = whole.or(endless.filter(|_| !line.contains(".take(")));
+                assert!(
+                    found.is_none(),
+                    "{}:{number}: {found:?} has no bound; use muster_sign::read_file, or read_at_most of muster_service",
+                    relative(&file)
+                );
             }
         }
     }

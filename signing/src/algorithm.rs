@@ -18,7 +18,7 @@ pub(crate) enum Hash {
 
 /// What is used, in words.
 pub(crate) const WANTED: &str =
-    "SHA-256, SHA-384 or SHA-512 with ECDSA P-256 or P-384, or RSA of 2048 bits or more";
+    "SHA-256, SHA-384 or SHA-512 with ECDSA P-256 or P-384, or RSA of 2048 to 8192 bits";
 
 /// Bits of an RSA key, as `aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256` has them.
 const RSA_BITS: RangeInclusive<usize> = 2048..=8192;

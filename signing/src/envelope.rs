@@ -32,7 +32,7 @@ pub use self::cosign::cosign;
 pub use self::detached::{ContentDigest, Detached, Digester, VerifiedFile, sign_detached};
 pub use self::error::{EnvelopeError, SignError};
 pub use self::signer::{RemoteKey, Signer};
-pub use self::stamp::{signature_values, with_timestamps};
+pub use self::stamp::{signature_values, timestamps, with_timestamps};
 pub use crate::algorithm::KeyType;
 
 /// Most certificates of an envelope; a chain has two or three.

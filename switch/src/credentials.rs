@@ -209,9 +209,9 @@ fn server(
 fn read_roots(path: &Path, read_bytes: &mut Vec<u8>) -> Result<Roots, String> {
     let name = path.display().to_string();
     let unreadable = |source| CredentialError::Read { path: path.to_owned(), source }.to_string();
-    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let bytes = credentials::read_at_most(path, credentials::FILE_BYTES_MAX).map_err(unreadable)?;
     let roots = Roots::from_pem(&bytes, &name).map_err(|error| error.to_string());
-    read_bytes.extend(bytes);
+    read_bytes.extend_from_slice(&bytes);
     roots
 }
 

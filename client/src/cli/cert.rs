@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
+use std::ops::Deref;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use muster_pki::select::{Outcome, Report, Row, Standing, Unfit};
 use muster_pki::{Identity, IdentityFiles, NamedBytes};
-use muster_service::credentials::{CertificateStore, Rules};
+use muster_service::credentials::{CertificateStore, Rules, read_at_most};
 use muster_service::exit;
 use muster_service::program::ConfigFiles;
 use muster_signing::policy::Policy;
@@ -25,7 +26,7 @@ use crate::profile::{self, Stage};
 use crate::{policy, running};
 
 /// The largest file that is imported.
-const FILE_BYTES_MAX: usize = 1 << 20;
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Characters of a line of PEM (RFC 7468).
 const PEM_LINE: usize = 64;
@@ -146,9 +147,9 @@ fn import(arguments: &ImportArguments, config: &Config) -> Result<Imported, Cert
     let bytes = read(&arguments.file)?;
     let key = arguments.key.as_deref().map(read).transpose()?;
     let password = arguments.password_file.as_deref().map(read).transpose()?;
-    let password = password.map(String::from_utf8).transpose();
+    let password = password.as_deref().map(|bytes| std::str::from_utf8(bytes)).transpose();
     let password = password.map_err(|_| CertCliError::Other("the password is not UTF-8".to_owned()))?;
-    let password = password.as_deref().map(|text| text.trim_end_matches(['\r', '\n']));
+    let password = password.map(|text| text.trim_end_matches(['\r', '\n']));
     let (file, key_file) = (arguments.file.display().to_string(), arguments.key.clone().unwrap_or_default());
     let key_file = key_file.display().to_string();
     let identity = Identity::read(&IdentityFiles {
@@ -201,13 +202,8 @@ fn rules(config: &Config) -> Result<Rules, CertCliError> {
     unruly.map_or(Ok(rules), |unruly| Err(CertCliError::Other(unruly.to_string())))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, CertCliError> {
-    let failed = |cause| CertCliError::File { path: path.to_owned(), cause };
-    let bytes = std::fs::read(path).map_err(failed)?;
-    if bytes.len() > FILE_BYTES_MAX {
-        return Err(failed(io::Error::other(format!("more than {FILE_BYTES_MAX} bytes"))));
-    }
-    Ok(bytes)
+fn read(path: &Path) -> Result<impl Deref<Target = Vec<u8>>, CertCliError> {
+    read_at_most(path, FILE_BYTES_MAX).map_err(|cause| CertCliError::File { path: path.to_owned(), cause })
 }
 
 /// Returns certificate, CAs and key as the store reads them without a password; the folder's mode keeps others out.

@@ -19,10 +19,14 @@
 use std::path::{Path, PathBuf};
 
 use muster_pki::Roots;
+use muster_sign::{FileError, FileKind};
 use muster_signing::envelope::Anchors;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Failure;
+
+/// What `muster` writes into a home for itself: contexts, what was seen, where CRLs are. Few lines, and a person may add some.
+pub(crate) const OWN_FILE: FileKind = FileKind::new("a small text of this home", 1 << 20);
 
 /// A home folder.
 #[derive(Debug, Clone)]
@@ -109,8 +113,11 @@ impl Home {
     pub(crate) fn document_roots(&self, role: &str) -> Result<DocumentRoots, Failure> {
         let read = |role: &str| {
             let path = self.roots(role);
-            Roots::from_pem(&read_file(&path, "muster pki init")?, &path.display().to_string())
-                .map_err(|error| Failure::new(crate::exit::Exit::Refused, error.to_string()))
+            Roots::from_pem(
+                &read_file(&path, FileKind::CERTIFICATES, "muster pki init")?,
+                &path.display().to_string(),
+            )
+            .map_err(|error| Failure::new(crate::exit::Exit::Refused, error.to_string()))
         };
         let timestamps = self.roots("timestamps").exists().then(|| read("timestamps")).transpose()?;
         Ok(DocumentRoots { signers: read(role)?, timestamps })
@@ -119,12 +126,12 @@ impl Home {
     /// Reads the contexts; none if there is no file yet.
     pub(crate) fn contexts(&self) -> Result<Contexts, Failure> {
         let path = self.path("contexts.toml");
-        match std::fs::read_to_string(&path) {
-            Ok(text) => toml::from_str(&text).map_err(|error| {
+        match text_if_there(&path, OWN_FILE) {
+            Ok(Some(text)) => toml::from_str(&text).map_err(|error| {
                 Failure::usage(format!("{}: {}", path.display(), error.to_string().trim_end()))
             }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Contexts::default()),
-            Err(error) => Err(Failure::usage(format!("{}: {error}", path.display()))),
+            Ok(None) => Ok(Contexts::default()),
+            Err(error) => Err(Failure::usage(error.to_string())),
         }
     }
 
@@ -232,10 +239,18 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
-/// Reads a file that a command needs.
-pub(crate) fn read_file(path: &Path, next: &str) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path)
-        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())).with_next(next))
+/// Reads a file of a kind that a command needs.
+pub(crate) fn read_file(path: &Path, kind: FileKind, next: &str) -> Result<Vec<u8>, Failure> {
+    muster_sign::read_file(path, kind).map_err(|error| Failure::usage(error.to_string()).with_next(next))
+}
+
+/// Reads a text that a home may have; `None`: it is not there.
+pub(crate) fn text_if_there(path: &Path, kind: FileKind) -> Result<Option<String>, FileError> {
+    match muster_sign::read_text(path, kind) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
@@ -266,6 +281,27 @@ mod tests {
             "no context is the current one; there is dev, production, staging"
         );
         assert!(refused("", &[], None).contains("has no context, so no Switch is known"));
+    }
+
+    #[test]
+    fn a_file_that_no_home_has_is_not_read_and_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(folder.path().to_owned())).unwrap();
+        std::fs::File::create(home.path("contexts.toml")).unwrap().set_len(100 << 30).unwrap();
+        let next = "muster definition import FILE";
+
+        let contexts = home.contexts().unwrap_err().to_string();
+        let endless = read_file(Path::new("/dev/zero"), FileKind::ENVELOPE, next).unwrap_err();
+
+        assert!(
+            contexts.contains("contexts.toml: 107374182400 bytes; wanted a small text of this home"),
+            "{contexts}"
+        );
+        assert_eq!(
+            endless.to_string(),
+            "/dev/zero: more than 524288 bytes; wanted an envelope of at most 524288 bytes"
+        );
+        assert_eq!((endless.exit(), endless.next()), (crate::exit::Exit::Usage, Some(next)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The key that signs orders: the home's, or one that was named, in a file or a token (G7).
 
 use muster_pki::Role;
+use muster_sign::FileKind;
 use muster_sign::key::{self, KeySource, SignerSource};
 use muster_signing::envelope::Signer;
 
@@ -18,7 +19,7 @@ pub(crate) fn open(home: &Home, named: &OrderKey) -> Result<Signer, Failure> {
             let (key, certificate) = (home.path("operator/order.key"), home.path("operator/order.pem"));
             if let Some(missing) = [&certificate, &key].into_iter().find(|path| !path.exists()) {
                 // Says why, in the words of every other file of the home.
-                read_file(missing, next)?;
+                read_file(missing, FileKind::KEY, next)?;
             }
             (KeySource::File(key), Some(certificate))
         }

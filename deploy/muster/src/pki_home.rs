@@ -20,11 +20,12 @@ use std::time::Duration;
 
 use muster_pki::authority::{Authority, Issued, Request, Revoked};
 use muster_pki::{Certificate, Role, Roots, UnixTime};
+use muster_sign::FileKind;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Flaws;
 use crate::exit::{Exit, Failure};
-use crate::home::{Home, Secrecy, read_file};
+use crate::home::{Home, OWN_FILE, Secrecy, read_file, text_if_there};
 
 /// The roles that a development CA has, and their folders.
 pub(crate) const ROLES: [(Role, &str); 9] = [
@@ -48,6 +49,8 @@ const CRL_VALIDITY: Duration = Duration::from_secs(30 * 86_400);
 pub(crate) const CRL_BASE_URL: &str = "http://localhost:4003";
 /// The file of a home that says where its CRLs are published.
 const CRL_URL_FILE: &str = "pki/crl-url";
+/// What a CA issued and revoked; a certificate has some 300 bytes of it.
+const INDEX: FileKind = FileKind::new("what a development CA issued (JSON)", 64 << 20);
 /// Certificates begin this long before they are issued, so that a clock a little behind accepts them.
 const BACKDATE: Duration = Duration::from_secs(3_600);
 
@@ -271,7 +274,7 @@ impl<'a> PkiHome<'a> {
     /// Copies a role's lists to where a web server publishes them, each whole or not at all.
     pub(crate) fn publish(&self, role: Role, target: &Path) -> Result<(), Failure> {
         for list in lists(role)? {
-            let text = read_file(&self.home.path(&list.path), "muster pki crl")?;
+            let text = read_file(&self.home.path(&list.path), FileKind::CRL, "muster pki crl")?;
             let crls = muster_pki::pem::crls(&text, &list.path)
                 .map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
             let Some(der) = crls.first() else { continue };
@@ -359,7 +362,9 @@ impl<'a> PkiHome<'a> {
 
     /// Returns a role's lists if `trust` has the role's root of this home, and none where another PKI issues for the role.
     pub(crate) fn crl_files_in_trust(&self, folder: &str) -> Vec<PathBuf> {
-        let roots = |path: PathBuf| Roots::from_pem(&std::fs::read(path).ok()?, folder).ok();
+        let roots = |path: PathBuf| {
+            Roots::from_pem(&muster_sign::read_file(&path, FileKind::CERTIFICATES).ok()?, folder).ok()
+        };
         let (own, trusted) =
             (roots(self.home.path(&format!("pki/{folder}/root.pem"))), roots(self.home.roots(folder)));
         let is_trusted = own.zip(trusted).is_some_and(|(own, trusted)| own.overlaps(&trusted).is_some());
@@ -373,10 +378,9 @@ impl<'a> PkiHome<'a> {
 
     /// Returns where certificates say that CRLs are published.
     pub(crate) fn crl_base_url(&self) -> Result<String, Failure> {
-        match std::fs::read_to_string(self.home.path(CRL_URL_FILE)) {
-            Ok(text) => Ok(text.trim().to_owned()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(CRL_BASE_URL.to_owned()),
-            Err(error) => Err(Failure::new(Exit::Refused, format!("{CRL_URL_FILE}: {error}"))),
+        match text_if_there(&self.home.path(CRL_URL_FILE), OWN_FILE) {
+            Ok(text) => Ok(text.map_or_else(|| CRL_BASE_URL.to_owned(), |text| text.trim().to_owned())),
+            Err(error) => Err(Failure::new(Exit::Refused, error.to_string())),
         }
     }
 
@@ -399,7 +403,11 @@ impl<'a> PkiHome<'a> {
     /// Reads the role's `issuing` CA, or its `root`.
     fn authority(&self, folder: &str, which: &str) -> Result<Authority, Failure> {
         let read = |name: &str| {
-            let bytes = read_file(&self.home.path(&format!("pki/{folder}/{name}")), "muster pki init")?;
+            let bytes = read_file(
+                &self.home.path(&format!("pki/{folder}/{name}")),
+                FileKind::KEY,
+                "muster pki init",
+            )?;
             String::from_utf8(bytes).map_err(|_| Failure::usage(format!("pki/{folder}/{name} is not PEM")))
         };
         let (certificate, key) = (read(&format!("{which}.pem"))?, read(&format!("{which}.key"))?);
@@ -408,11 +416,11 @@ impl<'a> PkiHome<'a> {
 
     fn index(&self, folder: &str) -> Result<Index, Failure> {
         let path = self.home.path(&format!("pki/{folder}/index.json"));
-        match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
+        match text_if_there(&path, INDEX) {
+            Ok(Some(text)) => serde_json::from_str(&text)
                 .map_err(|error| Failure::new(Exit::Refused, format!("{}: {error}", path.display()))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Index::default()),
-            Err(error) => Err(Failure::new(Exit::Refused, format!("{}: {error}", path.display()))),
+            Ok(None) => Ok(Index::default()),
+            Err(error) => Err(Failure::new(Exit::Refused, error.to_string())),
         }
     }
 
@@ -432,7 +440,7 @@ pub(crate) fn folder(role: Role) -> Result<&'static str, Failure> {
 }
 
 fn read_chain(file: &Path) -> Option<Vec<Certificate>> {
-    let bytes = std::fs::read(file).ok()?;
+    let bytes = muster_sign::read_file(file, FileKind::CERTIFICATES).ok()?;
     let chain = muster_pki::pem::certificates(&bytes, "certificate").ok()?;
     chain.iter().map(|der| Certificate::from_der(der).ok()).collect()
 }

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use muster_pki::{Facts, Role, UnixTime};
+use muster_sign::FileKind;
 use muster_signing::envelope::{self, ContentType, Signer};
 use muster_signing::licence::Licence;
 
 use crate::exit::{Exit, Failure};
-use crate::home::{Home, Secrecy};
+use crate::home::{Home, OWN_FILE, Secrecy, read_file, text_if_there};
 use crate::pki_home::{PkiHome, ROLES, Standing, Wanted};
 
 /// The platform's own definitions, as their authors wrote them. They ship unsigned; each organisation signs them with
@@ -92,12 +93,10 @@ fn theirs(home: &Home) -> Option<PathBuf> {
 
 /// Returns the organisation that a home was made for; one without the file says it in its licence.
 pub(crate) fn tenant(home: &Home, now: UnixTime) -> Result<Option<String>, Failure> {
-    match std::fs::read_to_string(home.path(TENANT_FILE)) {
-        Ok(text) => Ok(Some(text.trim().to_owned())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(held_licence(home, now).map(|licence| licence.tenant().to_owned()))
-        }
-        Err(error) => Err(Failure::new(Exit::Refused, format!("{TENANT_FILE}: {error}"))),
+    match text_if_there(&home.path(TENANT_FILE), OWN_FILE) {
+        Ok(Some(text)) => Ok(Some(text.trim().to_owned())),
+        Ok(None) => Ok(held_licence(home, now).map(|licence| licence.tenant().to_owned())),
+        Err(error) => Err(Failure::new(Exit::Refused, error.to_string())),
     }
 }
 
@@ -179,7 +178,7 @@ pub(crate) const LICENCE: &str = "licence.cms";
 
 /// The home's licence, if its signature holds.
 pub(crate) fn held_licence(home: &Home, now: UnixTime) -> Option<Licence> {
-    let bytes = std::fs::read(home.path(LICENCE)).ok()?;
+    let bytes = muster_sign::read_file(&home.path(LICENCE), FileKind::ENVELOPE).ok()?;
     let roots = home.document_roots("licences").ok()?;
     let facts = Facts::at(now);
     let verified =
@@ -235,7 +234,7 @@ fn write_definitions(home: &Home, now: UnixTime) -> Result<(), Failure> {
 
 /// Issues a licence that binds the development prefixes to the home's publisher.
 fn write_licence(home: &Home, tenant: &str, serial: u64, now: UnixTime) -> Result<(), Failure> {
-    let publisher = crate::home::read_file(&home.path("publisher/cert.pem"), "muster pki init")?;
+    let publisher = read_file(&home.path("publisher/cert.pem"), FileKind::CERTIFICATES, "muster pki init")?;
     let request = muster_sign::NewLicence {
         licensee: format!("Development fleet of {}", operator_name()),
         tenant: tenant.to_owned(),
@@ -251,8 +250,8 @@ fn write_licence(home: &Home, tenant: &str, serial: u64, now: UnixTime) -> Resul
 }
 
 fn signer(home: &Home, who: &str) -> Result<Signer, Failure> {
-    let certificate = crate::home::read_file(&home.path(&format!("{who}/cert.pem")), "muster pki init")?;
-    let key = crate::home::read_file(&home.path(&format!("{who}/key.pem")), "muster pki init")?;
+    let certificate = read_file(&home.path(&format!("{who}/cert.pem")), FileKind::KEY, "muster pki init")?;
+    let key = read_file(&home.path(&format!("{who}/key.pem")), FileKind::KEY, "muster pki init")?;
     Signer::from_pem(&certificate, &key)
         .map_err(|error| Failure::new(Exit::Refused, format!("{who}: {error}")))
 }

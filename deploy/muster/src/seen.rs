@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::address;
 use crate::clock::now_ms;
 use crate::exit::{Exit, Failure};
-use crate::home::{Context, Home, Secrecy};
+use crate::home::{Context, Home, OWN_FILE, Secrecy, text_if_there};
 use crate::issue::Authored;
 use crate::operator::{Operator, answered};
 use crate::output;
@@ -228,15 +228,15 @@ const RIGHT_SWITCH: &str = "muster doctor   (is it the right Switch?)";
 
 impl Seen {
     fn read(path: &Path) -> Result<Self, Failure> {
-        match std::fs::read_to_string(path) {
-            Ok(text) => toml::from_str(&text).map_err(|error| {
+        match text_if_there(path, OWN_FILE) {
+            Ok(Some(text)) => toml::from_str(&text).map_err(|error| {
                 let told = format!("{}: {}", path.display(), error.to_string().trim_end());
                 denied(told).with_next(
                     "muster ctx remove NAME, then muster ctx add NAME --tenant …, which begins anew",
                 )
             }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(denied(format!("{}: {error}", path.display()))),
+            Ok(None) => Ok(Self::default()),
+            Err(error) => Err(denied(error.to_string())),
         }
     }
 

@@ -45,6 +45,7 @@ use serde::{Deserialize, Serialize};
 pub use self::client_side::ClientCredentials;
 pub use self::dial::{Address, Deadlines, DialError, dial};
 pub use self::error::{CredentialError, PeerRefused};
+pub use self::files::{FILE_BYTES_MAX, FileBytes, read_at_most};
 pub use self::live::{Reload, WatchedFile};
 pub use self::one_device::{OneDevice, OtherDevice};
 pub use self::outgoing::Outgoing;

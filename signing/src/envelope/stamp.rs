@@ -24,6 +24,15 @@ pub fn signature_values(envelope: &[u8]) -> Result<Vec<Vec<u8>>, EnvelopeError> 
     Ok(data.signer_infos.0.iter().map(|info| info.signature.as_bytes().to_vec()).collect())
 }
 
+/// Returns the timestamp of each signature that has one, in the order of [`signature_values`]. Nothing is verified.
+///
+/// # Errors
+/// It is no envelope, or one of its signatures has unsigned attributes that are not exactly a timestamp.
+pub fn timestamps(envelope: &[u8]) -> Result<Vec<Option<Token>>, EnvelopeError> {
+    let data = signed_data(envelope)?;
+    data.signer_infos.0.iter().map(|info| info.unsigned_attrs.as_ref().map(read).transpose()).collect()
+}
+
 /// Returns the envelope with a timestamp beside each signature, in the order of [`signature_values`], in the place of those
 /// that are there. The signatures stay what they are; a digest of the envelope does not.
 ///

@@ -70,7 +70,8 @@ pub enum Document {
                       curl -H 'Content-Type: application/timestamp-query' --data-binary @a.tsq http://timestamp.example/ -o a.tsr\n  \
                       muster-sign timestamp a.cms --home ~/.muster --request a.tsq --answer a.tsr\n\n\
                       A timestamp changes the document's digest: stamp it before it is imported. Orders, licences and policies end with \
-                      their signers' certificates all the same."
+                      their signers' certificates all the same. A timestamp from outside of the validity of the signer's certificate proves \
+                      nothing, and is never written."
     )]
     Timestamp(StampDocument),
 }
@@ -93,7 +94,7 @@ pub enum DefinitionCommand {
     Inspect(Inspect),
     /// Tell everything that is wrong with authored texts, each with its place and what to do, and advice beyond that.
     #[command(
-        after_help = "Example:\n  muster-sign definition lint Acme-*.toml --strict\n\nExit codes: 0 no error, 1 an error (with --strict: any finding), 2 usage. signing/definitions/README.md lists what is found."
+        after_help = "Example:\n  muster-sign definition lint Acme-*.toml --strict\n\nExit codes: 0 no error, 1 an error or a file that cannot be read (with --strict: any finding), 2 usage. A file that cannot be read is told in its place (JSON: `problem`), and the others are looked at. signing/definitions/README.md lists what is found."
     )]
     Lint(LintDefinition),
     /// Print the JSON Schema (draft 2020-12) of a definition, for editors.
@@ -144,6 +145,9 @@ pub struct StampDocument {
     /// Where the envelope (DER) with the timestamp goes; without it, back into FILE. A licence request has no timestamp.
     #[arg(long)]
     pub out: Option<PathBuf>,
+    /// Put the new timestamp in the place of one that FILE has; without it, such a FILE is refused, since an earlier timestamp proves more.
+    #[arg(long)]
+    pub replace: bool,
     /// How to say what was done.
     #[command(flatten)]
     pub output: Output,

@@ -4,6 +4,7 @@ mod exchange;
 mod file;
 mod licence;
 mod lint;
+mod out;
 mod pack;
 mod policy;
 mod signer;
@@ -23,6 +24,7 @@ use muster_signing::policy::Policy;
 use muster_signing::timestamp::ClaimedStamp;
 use serde_json::{Value, json};
 
+use self::out::{Out, Product, Sources};
 use self::signer::{lone_signer, signer, signer_for};
 use self::whole::write;
 
@@ -30,7 +32,9 @@ use crate::cli::{
     Cli, DefinitionCommand, Document, ExchangeCommand, FileCommand, Format, Inspect, LicenceCommand, Output,
     PackCommand, PolicyCommand, SignDefinition, VerifyDefinition,
 };
-use crate::{Licensed, ToolError, Trust, read_envelope, sign_definition, verify_definition};
+use crate::{
+    FileKind, Licensed, ToolError, Trust, read_envelope, read_file, sign_definition, verify_definition,
+};
 
 /// What a command found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +65,7 @@ pub fn run(cli: &Cli, now: UnixTime) -> anyhow::Result<Report> {
         Document::Definition(DefinitionCommand::Inspect(arguments)) => {
             inspect(arguments, ContentType::Definition)?
         }
-        Document::Definition(DefinitionCommand::Lint(arguments)) => return lint::lint(arguments),
+        Document::Definition(DefinitionCommand::Lint(arguments)) => return Ok(lint::lint(arguments)),
         Document::Definition(DefinitionCommand::Schema) => lint::SCHEMA.to_owned(),
         Document::Licence(LicenceCommand::Request(arguments)) => licence::request(arguments, now)?,
         Document::Licence(LicenceCommand::Issue(arguments)) => licence::issue(arguments, now)?,
@@ -106,12 +110,14 @@ fn said_lines(text: &str) -> String {
 
 fn sign(arguments: &SignDefinition, now: UnixTime) -> anyhow::Result<String> {
     let file = arguments.file.display();
+    let sources = Sources::of("FILE", [&arguments.file]).and_signer(&arguments.signer);
+    let out = Out::new("--out", &arguments.out, Product::Envelope(ContentType::Definition), &sources)?;
     let text = authored(&arguments.file)?;
     let others = [(Role::OrderSigner, "orders"), (Role::Licensor, "licences"), (Role::Policy, "policies")];
     let home = arguments.home.as_deref();
     let signer = signer_for(&arguments.signer, home, (Role::Author, "authors"), &others, now)?;
     let envelope = sign_definition(&text, &signer, now).with_context(|| file.to_string())?;
-    write(&arguments.out, &envelope)?;
+    write(&out, &envelope)?;
     let definition = Definition::parse(&text)?;
     let report = json!({ "name": definition.name().as_str(), "version": definition.version().to_string() });
     let mut report = signed_to(report, &signer, &envelope, &arguments.out);
@@ -122,7 +128,7 @@ fn sign(arguments: &SignDefinition, now: UnixTime) -> anyhow::Result<String> {
 /// Reads a text that is to be signed.
 fn authored(path: &Path) -> anyhow::Result<String> {
     let file = path.display();
-    let bytes = read(path)?;
+    let bytes = read(path, FileKind::DOCUMENT)?;
     let is_signed =
         |envelope: Vec<u8>| envelope::inspect(&envelope).ok().map(|it| it.content_type.with_article());
     if let Some(kind) = read_envelope(&bytes).ok().and_then(is_signed) {
@@ -147,12 +153,14 @@ fn refuse_pack(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 
 fn verify(arguments: &VerifyDefinition, now: UnixTime) -> anyhow::Result<Report> {
     let file = arguments.file.display();
-    let envelope = read_envelope(&read(&arguments.file)?).with_context(|| file.to_string())?;
+    let envelope =
+        read_envelope(&read(&arguments.file, FileKind::ENVELOPE)?).with_context(|| file.to_string())?;
     let authors = roots(&arguments.home, "authors")?;
     let licence_file = arguments.home.join("licence.cms");
     let licence = match licence_file.exists() {
         true => {
-            Some(read_envelope(&read(&licence_file)?).with_context(|| licence_file.display().to_string())?)
+            let bytes = read(&licence_file, FileKind::ENVELOPE)?;
+            Some(read_envelope(&bytes).with_context(|| licence_file.display().to_string())?)
         }
         false => None,
     };
@@ -201,7 +209,7 @@ fn verify(arguments: &VerifyDefinition, now: UnixTime) -> anyhow::Result<Report>
 
 fn inspect(arguments: &Inspect, wanted: ContentType) -> anyhow::Result<String> {
     let file = arguments.file.display();
-    let bytes = read(&arguments.file)?;
+    let bytes = read(&arguments.file, FileKind::DOCUMENT)?;
     refuse_pack(&arguments.file, &bytes)?;
     // An authored text is no envelope yet, and still worth looking at.
     let is_text = !bytes.starts_with(&[0x30]) && !bytes.trim_ascii_start().starts_with(b"-----BEGIN ");
@@ -257,7 +265,7 @@ fn roots(home: &Path, role: &str) -> anyhow::Result<Roots> {
 }
 
 fn roots_of(path: &Path) -> anyhow::Result<Roots> {
-    Ok(Roots::from_pem(&read(path)?, &path.display().to_string())?)
+    Ok(Roots::from_pem(&read(path, FileKind::CERTIFICATES)?, &path.display().to_string())?)
 }
 
 /// Returns the certificates that an envelope and its timestamps claim: none if it is none.
@@ -281,7 +289,9 @@ fn revocation<'a>(
     let issuers: Vec<Certificate> = roots.chain(inside).collect();
     let mut index = RevocationIndex::default();
     for path in crls {
-        index = index.with_crl(&read(path)?, &issuers, now).with_context(|| path.display().to_string())?;
+        index = index
+            .with_crl(&read(path, FileKind::CRL)?, &issuers, now)
+            .with_context(|| path.display().to_string())?;
     }
     Ok(Some(index))
 }
@@ -403,8 +413,8 @@ fn random() -> anyhow::Result<[u8; 16]> {
     Ok(bytes)
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| path.display().to_string())
+fn read(path: &Path, kind: FileKind) -> anyhow::Result<Vec<u8>> {
+    Ok(read_file(path, kind)?)
 }
 
 #[cfg(test)]

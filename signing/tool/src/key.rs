@@ -28,6 +28,17 @@ pub enum KeySource {
     Token(Box<TokenUri>),
 }
 
+impl KeySource {
+    /// Returns the files that it names: the key's own, or its token's library and PIN.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::File(path) => vec![path.clone()],
+            Self::Token(uri) => uri.module.iter().chain(&uri.pin).cloned().collect(),
+        }
+    }
+}
+
 impl FromStr for KeySource {
     type Err = UriError;
 

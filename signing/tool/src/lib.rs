@@ -3,7 +3,7 @@
 //!
 //! What its commands do is here as functions, for `muster pki init` and tests: [`sign_definition`],
 //! [`verify_definition`], [`request_licence`], [`issue_licence`], [`verify_licence`], [`sign_policy`], [`verify_policy`], [`sign_file`], [`verify_file`], [`stamp_envelope`], [`read_envelope`]. They are given bytes and `now`; only
-//! [`command`] opens files and connections, and [`key`] what holds a signing key: PEM and PFX files, PKCS#11 tokens. Start with [`cli`].
+//! [`command`] and [`read_file`] open files and connections, and [`key`] what holds a signing key: PEM and PFX files, PKCS#11 tokens. Start with [`cli`].
 
 pub mod cli;
 pub mod command;
@@ -14,6 +14,7 @@ pub mod key;
 mod licence;
 mod pack;
 mod policy;
+mod read;
 mod timestamp;
 
 pub use definition::{Licensed, Trust, VerifiedDefinition, sign_definition, verify_definition};
@@ -22,7 +23,8 @@ pub use file::{sign_file, verify_file};
 pub use licence::{NewLicence, issue_licence, request_licence, verify_licence, verify_request};
 pub use pack::sign_pack_index;
 pub use policy::{VerifiedPolicy, sign_policy, verify_policy};
-pub use timestamp::{Stamped, stamp_envelope};
+pub use read::{FileError, FileKind, read_file, read_text};
+pub use timestamp::{Existing, Stamped, existing_timestamps, stamp_envelope};
 
 use muster_pki::{Certificate, ExtendedKeyUsage, Facts, Role, Roots, Thumbprint, UnixTime};
 use muster_signing::definition::DefinitionError;
@@ -75,6 +77,16 @@ pub enum ToolError {
     /// A timestamp that nobody would believe.
     #[error(transparent)]
     Timestamp(#[from] TimestampError),
+    /// A timestamp that would be believed, and by which its document would be refused.
+    #[error(
+        "the timestamp is of {at}, and proves nothing: {problem}; nothing is written; if no good timestamp is there, have the document signed again and stamped at once"
+    )]
+    UselessStamp {
+        /// The moment of the timestamp.
+        at: String,
+        /// Why.
+        problem: String,
+    },
     /// A pack that is not made, or not taken.
     #[error(transparent)]
     Pack(#[from] PackError),

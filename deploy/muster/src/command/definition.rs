@@ -6,6 +6,7 @@ use muster_proto::common::v1::Refusal;
 use muster_proto::operator::v1::{
     Definition as Shown, GetDefinitionRequest, ImportDefinitionRequest, ListDefinitionsRequest,
 };
+use muster_sign::FileKind;
 use muster_signing::definition::Definition as Document;
 use muster_signing::envelope;
 use semver::Version;
@@ -124,7 +125,11 @@ struct Imported {
 
 /// Imports one file.
 async fn import_one(operator: &Operator, home: &Home, file: &Path) -> Result<Imported, Failure> {
-    let bytes = read_file(file, "muster-sign definition sign FILE.toml --key F --cert F --out FILE.cms")?;
+    let bytes = read_file(
+        file,
+        FileKind::ENVELOPE,
+        "muster-sign definition sign FILE.toml --key F --cert F --out FILE.cms",
+    )?;
     let envelope =
         muster_sign::read_envelope(&bytes).map_err(|error| Failure::no_document(error).in_file(file))?;
     let highest = highest(operator, &envelope).await;
@@ -362,7 +367,7 @@ mod tests {
                 [] => Err(Status::unimplemented("get")),
                 envelope => Ok(Response::new(api::GetDefinitionResponse {
                     definition: Some(Shown::default()),
-                    envelope: envelope.to_vec().into(),
+                    envelope: envelope.to_vec(),
                 })),
             }
         }
@@ -383,7 +388,7 @@ mod tests {
         ) -> Result<Response<api::GetLicenceResponse>, Status> {
             self.asked_for_licence.fetch_add(1, Ordering::SeqCst);
             let envelope = self.licence.clone().ok_or_else(|| Status::permission_denied("not for you"))?;
-            Ok(Response::new(api::GetLicenceResponse { envelope: envelope.into(), problem: String::new() }))
+            Ok(Response::new(api::GetLicenceResponse { envelope, problem: String::new() }))
         }
     }
 

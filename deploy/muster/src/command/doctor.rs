@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use muster_pki::{Certificate, Facts, Role, Roots};
 use muster_proto::operator::v1::{Client as Device, GetStatusRequest, GetStatusResponse};
+use muster_sign::FileKind;
 use rustls_pki_types::UnixTime;
 
 use crate::address;
@@ -91,8 +92,9 @@ fn certificate(report: &mut Report, home: &Home, check: &str, file: &str, role: 
     let fix =
         format!("put a fresh one there; with a development CA: muster pki issue NAME --role {}", role.name());
     let path = home.path(file);
-    let read =
-        |path: &std::path::Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    let read = |path: &std::path::Path| {
+        muster_sign::read_file(path, FileKind::CERTIFICATES).map_err(|error| error.to_string())
+    };
     let checked = read(&path).and_then(|bytes| {
         let chain = muster_pki::pem::certificates(&bytes, file).map_err(|error| error.to_string())?;
         let roots_path = home.roots(roots);
@@ -142,7 +144,7 @@ fn roots(report: &mut Report, home: &Home, now: UnixTime) {
     ] {
         let path = home.roots(name);
         // Whoever needs them is told that they are missing; a home need not have all.
-        let read = std::fs::read(&path).ok();
+        let read = muster_sign::read_file(&path, FileKind::CERTIFICATES).ok();
         let read = read.and_then(|bytes| Roots::from_pem(&bytes, &path.display().to_string()).ok());
         for root in read.iter().flat_map(Roots::iter) {
             if let Some(soon) = expires_soon(root, now) {
@@ -294,8 +296,8 @@ fn healthy(report: &mut Report, status: &GetStatusResponse, now_ms: i64) {
     report.add("switch", Verdict::Ok, found, "");
     match status.licence_serial {
         0 => {
-            let why =
-                Some(first_line(&status.licence_problem)).filter(|why| !why.is_empty()).unwrap_or("none");
+            let problem = first_line(&status.licence_problem);
+            let why = if problem.is_empty() { "none".to_owned() } else { problem };
             report.add("licence", Verdict::Broken, why, "muster licence import FILE");
         }
         serial => licence(report, serial, status, now_ms),

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use muster_pki::UnixTime;
 use muster_proto::operator::v1::{GetLicenceRequest, ImportLicenceRequest};
+use muster_sign::FileKind;
 use muster_signing::licence::Licence as Document;
 use serde_json::json;
 
@@ -23,7 +24,7 @@ pub(crate) async fn run(operator: &Operator, home: &Home, verb: Licence) -> Resu
 }
 
 async fn import(operator: &Operator, home: &Home, file: &Path) -> Result<Exit, Failure> {
-    let bytes = read_file(file, "muster-sign licence issue --help")?;
+    let bytes = read_file(file, FileKind::ENVELOPE, "muster-sign licence issue --help")?;
     let envelope =
         muster_sign::read_envelope(&bytes).map_err(|error| Failure::no_document(error).in_file(file))?;
     let request = ImportLicenceRequest { envelope: envelope.clone() };
@@ -126,7 +127,7 @@ mod tests {
     /// A licence of a home's licensor.
     fn licence(home: &Home, tenant: &str, serial: u64) -> Vec<u8> {
         let read = |file: &str| std::fs::read(home.path(file)).unwrap();
-        let signer = Signer::from_pem(&read("licensor/cert.pem"), &read("licensor/key.pem")).unwrap();
+        let signer = Signer::from_pem(read("licensor/cert.pem"), read("licensor/key.pem")).unwrap();
         let new = NewLicence {
             licensee: "Acme".to_owned(),
             tenant: tenant.to_owned(),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use muster_pki::UnixTime;
 use muster_proto::operator::v1::{ClientPolicy, GetPolicyRequest, ImportPolicyRequest, ListPoliciesRequest};
+use muster_sign::FileKind;
 
 use crate::cli::Policy;
 use crate::exit::{Exit, Failure};
@@ -45,7 +46,11 @@ fn taken(policy: &ClientPolicy) -> String {
 }
 
 async fn import_one(operator: &Operator, file: &Path) -> Result<ClientPolicy, Failure> {
-    let bytes = read_file(file, "muster-sign policy sign FILE.toml --key F --cert F --out FILE.cms")?;
+    let bytes = read_file(
+        file,
+        FileKind::ENVELOPE,
+        "muster-sign policy sign FILE.toml --key F --cert F --out FILE.cms",
+    )?;
     let envelope =
         muster_sign::read_envelope(&bytes).map_err(|error| Failure::no_document(error).in_file(file))?;
     let imported = answered(operator.policies().import_policy(ImportPolicyRequest { envelope })).await;

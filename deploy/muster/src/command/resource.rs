@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use hyper::body::Bytes;
+use muster_sign::FileKind;
 use serde_json::Value;
 
 use crate::address::Url;
@@ -13,7 +14,7 @@ use crate::home::{Context, Home, read_file};
 use crate::output::{self, Cell, Format, Table};
 
 /// A file is held in memory while it is hashed and sent.
-const FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+const SENT: FileKind = FileKind::new("a file that this command sends", 1 << 30);
 
 /// Runs a verb.
 pub(crate) async fn run(home: &Home, context: &Context, verb: Resource) -> Result<Exit, Failure> {
@@ -85,10 +86,7 @@ fn regular_file(file: &Path) -> Result<Vec<u8>, Failure> {
     let refused = |what: String| Err(Failure::usage(format!("{}: {what}", file.display())));
     match std::fs::metadata(file) {
         Ok(metadata) if !metadata.is_file() => refused("not a regular file".to_owned()),
-        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
-            refused(format!("{} bytes; this command sends at most {FILE_BYTES_MAX}", metadata.len()))
-        }
-        Ok(_) => read_file(file, "muster resource put FILE"),
+        Ok(_) => read_file(file, SENT, "muster resource put FILE"),
         Err(error) => refused(error.to_string()),
     }
 }

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use muster_pki::{Thumbprint, UnixTime, pem};
 use muster_service::shutdown::Shutdown;
+use muster_sign::FileKind;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -96,7 +97,9 @@ async fn crl(State(home): State<Arc<Home>>, Path(file): Path<String>, headers: H
         Some((role, None)) if known(role) => format!("pki/{role}/crl.pem"),
         Some(_) | None => return StatusCode::NOT_FOUND.into_response(),
     };
-    let Ok(text) = tokio::fs::read(home.path(&path)).await else {
+    let path = home.path(&path);
+    let read = tokio::task::spawn_blocking(move || muster_sign::read_file(&path, FileKind::CRL)).await;
+    let Ok(Ok(text)) = read else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let Some(der) = pem::crls(&text, &file).ok().and_then(|crls| crls.into_iter().next()) else {

@@ -11,6 +11,7 @@ use muster_service::credentials::{IssuerSettings, RevocationSettings};
 use muster_service::exit::describe;
 use muster_service::shutdown::{self, Shutdown};
 use muster_service::telemetry::{self, LogConfig};
+use muster_sign::FileKind;
 
 use super::clients::{self, Admission, DevClient};
 use super::crls;
@@ -228,7 +229,7 @@ impl Fleet {
 
     /// Hands the licence and the signed definitions to the Switch, as an operator would.
     async fn import(&self, operator: &Operator) -> Result<(), Failure> {
-        let envelope = read_file(&self.home.path("licence.cms"), NEXT)?;
+        let envelope = read_file(&self.home.path("licence.cms"), FileKind::ENVELOPE, NEXT)?;
         self.import_licence(operator, envelope).await?;
         let folder = self.home.path("definitions");
         let entries = std::fs::read_dir(&folder)
@@ -236,7 +237,7 @@ impl Fleet {
         for entry in entries.flatten() {
             let path = entry.path();
             if path.extension().is_some_and(|extension| extension == "cms") {
-                let envelope = read_file(&path, NEXT)?;
+                let envelope = read_file(&path, FileKind::ENVELOPE, NEXT)?;
                 let imported =
                     answered(operator.definitions().import_definition(ImportDefinitionRequest { envelope }))
                         .await;

@@ -19,7 +19,7 @@ use super::trust_folder::{Accepted, TrustFolder, TrustFolderError};
 use super::{Own, Rules};
 
 /// The largest file; a CRL with 100,000 entries has 4 MiB.
-const FILE_BYTES_MAX: u64 = 64 << 20;
+pub const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// Which files there are and what they are for.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ pub(super) struct ReadServers {
 }
 
 /// A file as it was read, or why it was not.
-pub(super) type FileBytes = Result<Zeroizing<Vec<u8>>, std::io::Error>;
+pub type FileBytes = Result<Zeroizing<Vec<u8>>, std::io::Error>;
 
 /// A digest over the bytes of one half of the files, to tell whether anything changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -294,10 +294,13 @@ pub(super) fn read(path: &Path) -> FileBytes {
     Ok(bytes)
 }
 
-/// Reads a file of at most so many bytes.
-pub(super) fn read_at_most(path: &Path, max: u64) -> FileBytes {
+/// Reads a file of at most so many bytes; a larger one, or one without an end, is not read beyond them.
+///
+/// # Errors
+/// It is larger, or the system does not give it.
+pub fn read_at_most(path: &Path, max: u64) -> FileBytes {
     let mut bytes = Zeroizing::new(Vec::new());
-    File::open(path)?.take(max + 1).read_to_end(&mut bytes)?;
+    File::open(path)?.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > max {
         return Err(std::io::Error::other(format!("more than {max} bytes")));
     }

@@ -65,7 +65,8 @@ impl CertificateStore {
     #[must_use]
     pub fn new(settings: StoreSettings) -> Self {
         let mut chosen = Chosen::of(settings.selection.clone(), settings.wanted.clone());
-        let remembered = settings.remembered.as_ref().and_then(|path| std::fs::read(path).ok());
+        let remembered =
+            settings.remembered.as_ref().and_then(|path| read_at_most(path, STORE_FILE_BYTES_MAX).ok());
         let remembered = remembered.and_then(|bytes| pem::certificates(&bytes, "remembered").ok());
         if let Some(certificate) =
             remembered.and_then(|ders| ders.first().and_then(|der| Certificate::from_der(der).ok()))

@@ -19,6 +19,7 @@ use muster_pki::trust_store::{
 use muster_pki::{Certificate, NamedBytes, Roots, pem};
 
 use super::durable;
+use super::files::{FILE_BYTES_MAX, read_at_most};
 
 /// Where systems keep their CAs as one PEM file; the first that is there counts.
 pub(super) const SYSTEM_STORES: [&str; 4] = [
@@ -174,12 +175,12 @@ impl TrustFolder {
             site_servers: site.as_input(site_name),
             policy: policy.as_input(&policy_name),
         };
-        let known = match std::fs::read(&merged_path) {
+        let known = match read_at_most(&merged_path, FILE_BYTES_MAX) {
             Ok(bytes) => Some(bytes),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(source) => return Err(TrustFolderError::Io { path: merged_path, source }),
         };
-        let reason = rebuild_reason(known.as_deref(), &inputs);
+        let reason = rebuild_reason(known.as_ref().map(|bytes| bytes.as_slice()), &inputs);
         let reason = if always { Some(reason.unwrap_or(RebuildReason::InputsChanged)) } else { reason };
         let (merged, mut problems) = match merge(&inputs) {
             Ok(merged) => (merged, Vec::new()),
@@ -332,8 +333,8 @@ impl TrustFolder {
 
     fn read_merged(&self) -> Result<TrustStore, TrustFolderError> {
         let path = self.merged_file();
-        let bytes =
-            std::fs::read(&path).map_err(|source| TrustFolderError::Io { path: path.clone(), source })?;
+        let bytes = read_at_most(&path, FILE_BYTES_MAX)
+            .map_err(|source| TrustFolderError::Io { path: path.clone(), source })?;
         Ok(TrustStore::read(NamedBytes { what: &path.display().to_string(), bytes: &bytes })?)
     }
 
@@ -395,7 +396,7 @@ fn look(path: &Path, expected: Expected) -> Found {
 /// Returns the roots of an installed file. It was good enough without a policy, so nothing more is asked of it here.
 fn installed_roots(path: &Path) -> Result<Vec<Certificate>, TrustFolderError> {
     let failed = |source| TrustFolderError::Io { path: path.to_owned(), source };
-    let bytes = std::fs::read(path).map_err(failed)?;
+    let bytes = read_at_most(path, FILE_BYTES_MAX).map_err(failed)?;
     let roots = Roots::from_pem(&bytes, &path.display().to_string());
     let roots = roots.map_err(|error| TrustFolderError::Refused(vec![error.to_string()]))?;
     Ok(roots.iter().cloned().collect())

@@ -7,6 +7,7 @@ use muster_pki::UnixTime;
 use muster_signing::exchange::{Exchange, Listed, PackPath};
 use serde_json::{Value, json};
 
+use super::out::{Out, Product, Sources};
 use super::{merge, pack, show, whole};
 use crate::ToolError;
 use crate::cli::{BuildExchange, Format};
@@ -18,6 +19,8 @@ pub(super) fn build(arguments: &BuildExchange, now: UnixTime) -> anyhow::Result<
             "--url-prefix {prefix}: wanted a folder below that of the list, with `/` at its end, such as {prefix}/"
         );
     }
+    let sources = Sources::of("a pack", &arguments.files).and_judged(&arguments.roots, &arguments.trust);
+    let out = Out::new("--out", &arguments.out, Product::Exchange, &sources)?;
     let mut packs = Vec::new();
     for file in &arguments.files {
         let url = url(prefix, file)?;
@@ -26,7 +29,7 @@ pub(super) fn build(arguments: &BuildExchange, now: UnixTime) -> anyhow::Result<
     }
     let exchange = Exchange::new(packs).map_err(ToolError::from)?;
     let text = exchange.to_text().map_err(ToolError::from)?;
-    whole::write(&arguments.out, text.as_bytes())?;
+    whole::write(&out, text.as_bytes())?;
     let mut report = json!({ "packs": exchange.packs().len(), "out": arguments.out.display().to_string() });
     match arguments.output.format {
         Format::Json => {

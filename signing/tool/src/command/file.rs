@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use muster_pki::{Roots, UnixTime};
-use muster_signing::envelope::{Anchors, ContentDigest, Detached, Digester, ENVELOPE_BYTES_MAX};
+use muster_signing::envelope::{Anchors, ContentDigest, ContentType, Detached, Digester};
 use serde_json::json;
 
+use super::out::{Out, Product, Sources};
 use super::{inside, merge, person, revocation, show, signer, timestamp, write};
 use crate::cli::{Judged, SignFile, VerifyFile};
-use crate::{ReadError, ToolError, read_envelope, sign_file, verify_file};
+use crate::read::read_opened;
+use crate::{FileKind, ToolError, read_envelope, sign_file, verify_file};
 
 /// What is held of a file at once.
 pub(super) const PIECE_BYTES: usize = 128 * 1024;
@@ -21,12 +23,14 @@ const SUFFIX: &str = ".p7s";
 
 pub(super) fn sign(arguments: &SignFile, now: UnixTime) -> anyhow::Result<String> {
     let name = arguments.file.display();
+    let out = arguments.out.clone().unwrap_or_else(|| beside(&arguments.file));
+    let sources = Sources::of("FILE", [&arguments.file]).and_signer(&arguments.signer);
+    let product = Product::Envelope(ContentType::File);
+    let out = Out::new("--out", &out, product, &sources.and_stamp(&arguments.stamp))?;
     let signer = signer(&arguments.signer)?;
     let (digest, size) = digest(&arguments.file, Digester::of(&signer))?;
     let signature = sign_file(&digest, &signer, now).with_context(|| name.to_string())?;
     let (signature, stamped_at) = timestamp::at_once(signature, &arguments.stamp, now)?;
-    let out = arguments.out.clone().unwrap_or_else(|| beside(&arguments.file));
-    anyhow::ensure!(out != arguments.file, "{name}: --out names the file itself; wanted a file of its own");
     write(&out, &signature)?;
     let mut report = described(&arguments.file, size, &digest);
     merge(
@@ -34,7 +38,7 @@ pub(super) fn sign(arguments: &SignFile, now: UnixTime) -> anyhow::Result<String
         json!({
             "signer": signer.certificate().map(person),
             "signed_at": now.as_secs(),
-            "out": out.display().to_string(),
+            "out": out.path().display().to_string(),
         }),
     );
     merge(&mut report, timestamp::proven(&signature, stamped_at));
@@ -133,17 +137,7 @@ fn digest(path: &Path, mut digester: Digester) -> anyhow::Result<(ContentDigest,
     Ok((digester.finish(), size))
 }
 
-/// Reads a file that should be an envelope; one that is larger is not read at all.
+/// Reads a regular file that should be an envelope.
 pub(super) fn read_short(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let name = || path.display().to_string();
-    let file = open(path)?;
-    // PEM is a third longer than what it holds, and has some lines around it.
-    let most = 2 * ENVELOPE_BYTES_MAX as u64;
-    let size = file.metadata().with_context(name)?.len();
-    if size > most {
-        return Err(ReadError::TooLarge(usize::try_from(size)?)).with_context(name);
-    }
-    let mut bytes = Vec::new();
-    file.take(most).read_to_end(&mut bytes).with_context(name)?;
-    Ok(bytes)
+    Ok(read_opened(&open(path)?, path, FileKind::ENVELOPE)?)
 }

@@ -1,6 +1,6 @@
 //! `muster-sign licence`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,15 +10,20 @@ use muster_signing::licence::{Licence, LicenceRequest, VerifiedRequest};
 use muster_signing::moment::shown;
 use serde_json::{Value, json};
 
+use super::out::{Out, Product, Sources};
 use super::signer::{lone_signer, outlasted, signer, signer_for};
 use super::{merge, person, read, roots, show, signed_to, warn, write};
 use crate::cli::{Inspect, IssueLicence, NamedSigner, RequestLicence};
 use crate::licence::thumbprint;
 use crate::{
-    NewLicence, ToolError, issue_licence, read_envelope, request_licence, verify_licence, verify_request,
+    FileKind, NewLicence, ToolError, issue_licence, read_envelope, request_licence, verify_licence,
+    verify_request,
 };
 
 pub(super) fn request(arguments: &RequestLicence, now: UnixTime) -> anyhow::Result<String> {
+    let sources = Sources::default().and_signer(&arguments.signer);
+    let product = Product::Envelope(ContentType::LicenceRequest);
+    let out = Out::new("--out", &arguments.out, product, &sources)?;
     let signer = signer(&arguments.signer)?;
     let request = LicenceRequest {
         licensee: arguments.licensee.clone(),
@@ -27,7 +32,7 @@ pub(super) fn request(arguments: &RequestLicence, now: UnixTime) -> anyhow::Resu
         authorities: std::collections::BTreeSet::new(),
     };
     let envelope = request_licence(request, &signer, now)?;
-    write(&arguments.out, &envelope)?;
+    write(&out, &envelope)?;
     let mut report = request_summary(&verify_request(&envelope, None, now)?);
     let next = format!(
         "send {} to the licensor, and tell them the thumbprint on another way, such as by telephone",
@@ -39,7 +44,7 @@ pub(super) fn request(arguments: &RequestLicence, now: UnixTime) -> anyhow::Resu
 
 pub(super) fn inspect(arguments: &Inspect, now: UnixTime) -> anyhow::Result<String> {
     let file = arguments.file.display();
-    let Ok(envelope) = read_envelope(&read(&arguments.file)?) else {
+    let Ok(envelope) = read_envelope(&read(&arguments.file, FileKind::DOCUMENT)?) else {
         // An authored text, or nothing at all, which is told there.
         return super::inspect(arguments, ContentType::Licence);
     };
@@ -75,7 +80,7 @@ fn terms(arguments: &IssueLicence, now: UnixTime) -> anyhow::Result<NewLicence> 
     let mut prefixes = Vec::new();
     for (prefix, files) in &arguments.prefixes {
         for file in files {
-            prefixes.push((prefix.clone(), read(file)?));
+            prefixes.push((prefix.clone(), read(file, FileKind::CERTIFICATES)?));
         }
     }
     let authors = match (&arguments.home, arguments.requests.is_empty()) {
@@ -92,7 +97,7 @@ fn terms(arguments: &IssueLicence, now: UnixTime) -> anyhow::Result<NewLicence> 
     let mut tenant = arguments.tenant.clone().or_else(|| said(&new.tenant));
     for path in &arguments.requests {
         let file = path.display().to_string();
-        let envelope = read_envelope(&read(path)?).with_context(|| file.clone())?;
+        let envelope = read_envelope(&read(path, FileKind::ENVELOPE)?).with_context(|| file.clone())?;
         let verified = verify_request(&envelope, authors.as_ref(), now).with_context(|| file.clone())?;
         agree(&mut licensee, verified.request.licensee, "licensee").with_context(|| file.clone())?;
         agree(&mut tenant, verified.request.tenant, "tenant").with_context(|| file.clone())?;
@@ -125,7 +130,7 @@ fn withdraw(new: &mut NewLicence, arguments: &IssueLicence) -> anyhow::Result<()
 fn named(who: &NamedSigner, argument: &str) -> anyhow::Result<Thumbprint> {
     match who {
         NamedSigner::Thumbprint(thumbprint) => Ok(*thumbprint),
-        NamedSigner::File(file) => thumbprint(&read(file)?)
+        NamedSigner::File(file) => thumbprint(&read(file, FileKind::CERTIFICATES)?)
             .map_err(|problem| anyhow::anyhow!("--{argument} {}: {problem}", file.display())),
     }
 }
@@ -162,7 +167,7 @@ fn limit(new: &mut NewLicence, arguments: &IssueLicence) -> anyhow::Result<()> {
 /// Reads the licence that is renewed: what it says goes on, so whoever brought it must not have written it.
 fn former(file: &Path, home: &Path, now: UnixTime) -> anyhow::Result<Licence> {
     let name = || file.display().to_string();
-    let envelope = read_envelope(&read(file)?).with_context(name)?;
+    let envelope = read_envelope(&read(file, FileKind::ENVELOPE)?).with_context(name)?;
     verify_licence(&envelope, &roots(home, "licences")?, now).with_context(name)
 }
 
@@ -180,13 +185,31 @@ fn agree(said: &mut Option<String>, asked: Option<String>, what: &str) -> anyhow
     Ok(())
 }
 
+/// The files that `licence issue` reads.
+fn sources(arguments: &IssueLicence) -> Sources {
+    let file = |who: &NamedSigner| match who {
+        NamedSigner::File(file) => Some(file.clone()),
+        NamedSigner::Thumbprint(_) => None,
+    };
+    let distrusted: Vec<PathBuf> = arguments.distrusted.iter().filter_map(|(who, _)| file(who)).collect();
+    let withdrawn: Vec<PathBuf> = arguments.withdrawn_signers.iter().filter_map(file).collect();
+    Sources::of("--prefix", arguments.prefixes.iter().flat_map(|(_, files)| files))
+        .and("--request", &arguments.requests)
+        .and("--renew", &arguments.renew)
+        .and("--distrust", &distrusted)
+        .and("--withdraw-signer", &withdrawn)
+        .and_signer(&arguments.signer)
+}
+
 pub(super) fn issue(arguments: &IssueLicence, now: UnixTime) -> anyhow::Result<String> {
+    let out =
+        Out::new("--out", &arguments.out, Product::Envelope(ContentType::Licence), &sources(arguments))?;
     let new = terms(arguments, now)?;
     let others = [(Role::Author, "authors"), (Role::OrderSigner, "orders")];
     let home = arguments.home.as_deref();
     let signer = signer_for(&arguments.signer, home, (Role::Licensor, "licences"), &others, now)?;
     let envelope = issue_licence(&new, &signer, now)?;
-    write(&arguments.out, &envelope)?;
+    write(&out, &envelope)?;
     let content = envelope::inspect(&envelope).map_err(ToolError::from)?.content;
     let licence = Licence::parse(&String::from_utf8(content)?)?;
     let mut report = signed_to(summary(&licence), &signer, &envelope, &arguments.out);

@@ -15,6 +15,7 @@ use muster_signing::pack::{
 use serde_json::{Value, json};
 
 use super::file::{PIECE_BYTES, Trusted, open, read_short};
+use super::out::{Out, Product, Sources};
 use super::whole::Whole;
 use super::{inside, merge, person, printable, random, revocation, show, signer, timestamp};
 use crate::cli::{BuildPack, Format, Judged, Output, VerifyPack};
@@ -26,8 +27,11 @@ const DEFINITION_EXTENSION: &str = "cms";
 pub(super) fn build(arguments: &BuildPack, now: UnixTime) -> anyhow::Result<String> {
     let name = arguments.name.parse().context("--name")?;
     let version = arguments.version.parse().with_context(|| format!("--version {}", arguments.version))?;
+    let files = files(&arguments.files)?;
+    let sources = Sources::of("a member", &files).and_signer(&arguments.signer).and_stamp(&arguments.stamp);
+    let out = Out::new("--out", &arguments.out, Product::Pack, &sources)?;
     let signer = signer(&arguments.signer)?;
-    let inputs = Inputs::read(&arguments.files, now)?;
+    let inputs = Inputs::read(files, now)?;
     let definitions: Vec<Definition> = inputs.definitions.iter().map(|it| it.definition.clone()).collect();
     let index = Index::new(
         name,
@@ -42,7 +46,7 @@ pub(super) fn build(arguments: &BuildPack, now: UnixTime) -> anyhow::Result<Stri
     index.check_resources(&definitions).map_err(ToolError::from)?;
     let envelope = sign_pack_index(&index, &signer, now)?;
     let (envelope, stamped_at) = timestamp::at_once(envelope, &arguments.stamp, now)?;
-    let mut whole = Whole::begin(&arguments.out, random()?)?;
+    let mut whole = Whole::begin(&out, random()?)?;
     inputs.write(&index, &envelope, &mut whole)?;
     whole.put()?;
     let mut report = summary(&index);
@@ -76,11 +80,12 @@ struct Resource {
 }
 
 impl Inputs {
-    fn read(given: &[PathBuf], now: UnixTime) -> anyhow::Result<Self> {
+    fn read(files: Vec<PathBuf>, now: UnixTime) -> anyhow::Result<Self> {
         let (mut definitions, mut resources) = (Vec::new(), Vec::new());
-        for file in files(given)? {
+        for file in files {
             if file.extension().is_some_and(|extension| extension == DEFINITION_EXTENSION) {
-                definitions.push(Signed::read(&file, now).with_context(|| file.display().to_string())?);
+                let bytes = read_short(&file)?;
+                definitions.push(Signed::read(&bytes, now).with_context(|| file.display().to_string())?);
             } else {
                 resources.push(Resource::read(file)?);
             }
@@ -120,8 +125,8 @@ impl Inputs {
 }
 
 impl Signed {
-    fn read(file: &Path, now: UnixTime) -> anyhow::Result<Self> {
-        let envelope = read_envelope(&read_short(file)?)?;
+    fn read(bytes: &[u8], now: UnixTime) -> anyhow::Result<Self> {
+        let envelope = read_envelope(bytes)?;
         let inspection = envelope::inspect(&envelope).map_err(ToolError::from)?;
         let kind = inspection.content_type;
         anyhow::ensure!(kind == ContentType::Definition, "{}; wanted a definition", kind.with_article());
@@ -348,7 +353,7 @@ mod tests {
             [("list.txt".to_owned(), digests)],
         );
         let (index, inputs) = (index.unwrap(), Inputs { definitions: vec![definition], resources });
-        let out = folder.path().join("a.pack");
+        let out = Out::in_place(&folder.path().join("a.pack"));
         let write = || inputs.write(&index, b"index", &mut Whole::begin(&out, [1; 16]).unwrap());
         write().unwrap();
 

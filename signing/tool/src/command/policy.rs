@@ -4,23 +4,26 @@ use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 use muster_pki::{Role, UnixTime};
-use muster_signing::envelope::{self, Anchors};
+use muster_signing::envelope::{self, Anchors, ContentType};
 use muster_signing::policy::{Grants, Policy};
 use serde_json::{Value, json};
 
+use super::out::{Out, Product, Sources};
 use super::signer::{lone_signer, signer_for};
 use super::{authored, inside, merge, person, read, revocation, roots, show, signed_to, warn, write};
 use crate::cli::{Format, Output, SignPolicy, VerifyPolicy};
-use crate::{read_envelope, sign_policy, verify_policy};
+use crate::{FileKind, read_envelope, sign_policy, verify_policy};
 
 pub(super) fn sign(arguments: &SignPolicy, now: UnixTime) -> anyhow::Result<String> {
     let file = arguments.file.display();
+    let sources = Sources::of("FILE", [&arguments.file]).and_signer(&arguments.signer);
+    let out = Out::new("--out", &arguments.out, Product::Envelope(ContentType::Policy), &sources)?;
     let text = authored(&arguments.file)?;
     let others = [(Role::Author, "authors"), (Role::OrderSigner, "orders"), (Role::Licensor, "licences")];
     let home = arguments.home.as_deref();
     let signer = signer_for(&arguments.signer, home, (Role::Policy, "policies"), &others, now)?;
     let envelope = sign_policy(&text, &signer, now).with_context(|| file.to_string())?;
-    write(&arguments.out, &envelope)?;
+    write(&out, &envelope)?;
     let report = summary(&Policy::parse(&text)?, arguments.output);
     let mut report = signed_to(report, &signer, &envelope, &arguments.out);
     warn(&mut report, lone_signer(&signer, home));
@@ -29,7 +32,8 @@ pub(super) fn sign(arguments: &SignPolicy, now: UnixTime) -> anyhow::Result<Stri
 
 pub(super) fn verify(arguments: &VerifyPolicy, now: UnixTime) -> anyhow::Result<String> {
     let file = arguments.file.display();
-    let envelope = read_envelope(&read(&arguments.file)?).with_context(|| file.to_string())?;
+    let envelope =
+        read_envelope(&read(&arguments.file, FileKind::ENVELOPE)?).with_context(|| file.to_string())?;
     let roots = roots(&arguments.home, "policies")?;
     let timestamps = super::timestamp::roots(&arguments.home)?;
     let all = std::iter::once(&roots).chain(&timestamps);

@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use muster_pki::{Roots, UnixTime};
+use muster_pki::{Certificate, Roots, UnixTime};
 use muster_signing::envelope::{self, ContentType};
-use muster_signing::timestamp::{Request, Stamp, TOKEN_BYTES_MAX, Token};
+use muster_signing::moment;
+use muster_signing::timestamp::{ClaimedStamp, Request, Stamp, TOKEN_BYTES_MAX, Token};
 use serde_json::{Value, json};
 
+use super::out::{Out, Product, Sources};
 use super::{inside, merge, person, random, read, revocation, show, warn, write};
 use crate::cli::{StampAtOnce, StampDocument};
-use crate::{Stamped, ToolError, read_envelope, stamp_envelope};
+use crate::{Existing, FileKind, Stamped, ToolError, existing_timestamps, read_envelope, stamp_envelope};
 
 /// How long an authority may take, from the connection to the last byte of its answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -32,7 +34,8 @@ fn file(home: &Path) -> PathBuf {
 
 pub(super) fn stamp(arguments: &StampDocument, now: UnixTime) -> anyhow::Result<String> {
     let name = arguments.file.display();
-    let envelope = read_envelope(&read(&arguments.file)?).with_context(|| name.to_string())?;
+    let bytes = read(&arguments.file, FileKind::ENVELOPE)?;
+    let envelope = read_envelope(&bytes).with_context(|| name.to_string())?;
     let kind =
         envelope::inspect(&envelope).map_err(ToolError::from).with_context(|| name.to_string())?.content_type;
     anyhow::ensure!(
@@ -40,6 +43,7 @@ pub(super) fn stamp(arguments: &StampDocument, now: UnixTime) -> anyhow::Result<
         "{name}: a {}, which has no timestamp, and nobody takes one that has; send it as it is",
         kind.name()
     );
+    let out = out(arguments, kind)?;
     let path = match (&arguments.roots, &arguments.home) {
         (Some(path), _) => path.clone(),
         (None, Some(home)) => file(home),
@@ -50,6 +54,9 @@ pub(super) fn stamp(arguments: &StampDocument, now: UnixTime) -> anyhow::Result<
         }
     };
     let roots = super::roots_of(&path)?;
+    if !arguments.replace {
+        check_unstamped(arguments, &envelope, &roots, now)?;
+    }
     // Who signed the list of a timestamp authority's issuing CA is in the answer alone.
     let revoked = |token: &Token| {
         let mut certificates = inside(&envelope);
@@ -61,27 +68,74 @@ pub(super) fn stamp(arguments: &StampDocument, now: UnixTime) -> anyhow::Result<
         (Some(url), None, _) => stamp_envelope(&envelope, &roots, revoked, now, random, |request| {
             ask(url, request).with_context(|| format!("timestamp authority {url}"))
         }),
-        (_, Some(request), None) => return write_request(arguments, &envelope, kind, request),
+        (_, Some(request), None) => return write_request(arguments, &envelope, kind, request, &out),
         (_, Some(request), Some(answer)) => {
-            let asked = read(request)?;
+            let asked = read(request, FileKind::TIMESTAMP)?;
             let nonce = || Request::nonce_of(&asked).with_context(|| request.display().to_string());
-            stamp_envelope(&envelope, &roots, revoked, now, nonce, |_| read(answer))
+            stamp_envelope(&envelope, &roots, revoked, now, nonce, |_| read(answer, FileKind::TIMESTAMP))
         }
         (None, None, _) => {
             anyhow::bail!("who gives the timestamp? give --url, or --request and then --answer")
         }
     };
     let Stamped { envelope, stamps } = stamped.with_context(|| name.to_string())?;
-    let out = arguments.out.as_ref().unwrap_or(&arguments.file);
-    write(out, &envelope)?;
+    write(&out, &envelope)?;
     let stamps: Vec<Value> = stamps.iter().map(stamp_report).collect();
     let mut report = json!({
         "timestamps": stamps,
         "digest": envelope::digest(&envelope).to_string(),
-        "out": out.display().to_string(),
+        "out": out.path().display().to_string(),
     });
     warn(&mut report, in_vain(kind));
     Ok(show(&report, arguments.output))
+}
+
+/// Where the request goes, or the document with its timestamp.
+fn out(arguments: &StampDocument, kind: ContentType) -> anyhow::Result<Out> {
+    let sources = Sources::of("--roots", &arguments.roots).and("--crl", &arguments.crl);
+    match (&arguments.request, &arguments.answer, &arguments.out) {
+        (Some(request), None, _) => {
+            let sources = sources.and("FILE", [&arguments.file]);
+            Out::new("--request", request, Product::TimestampRequest, &sources)
+        }
+        (_, _, None) => Ok(Out::in_place(&arguments.file)),
+        (_, _, Some(out)) => {
+            let sources = sources.and("--request", &arguments.request).and("--answer", &arguments.answer);
+            Out::new("--out", out, Product::Envelope(kind), &sources)
+        }
+    }
+}
+
+/// Refuses a document that has a timestamp: a later one proves less, and perhaps nothing any more.
+fn check_unstamped(
+    arguments: &StampDocument,
+    envelope: &[u8],
+    roots: &Roots,
+    now: UnixTime,
+) -> anyhow::Result<()> {
+    let name = arguments.file.display();
+    // What signed a list may come with the answer alone: such a list says nothing of what is here.
+    let revocation = revocation(&arguments.crl, [roots], inside(envelope), now).unwrap_or_default();
+    let existing = existing_timestamps(envelope, roots, revocation.as_ref(), now);
+    let existing = existing.with_context(|| name.to_string())?;
+    if existing.is_empty() {
+        return Ok(());
+    }
+    let told: Vec<String> = existing.iter().map(in_words).collect();
+    anyhow::bail!(
+        "{name}: has a timestamp already: {}; a later one in its place proves less; give --replace to have that all the same",
+        told.join("; ")
+    )
+}
+
+fn in_words(existing: &Existing) -> String {
+    let ClaimedStamp { at, chain } = &existing.claimed;
+    let at = at.map_or_else(|| "no moment".to_owned(), |at| moment::shown(at.as_secs()));
+    let authority = chain.first().map_or("nobody", Certificate::subject);
+    match &existing.problem {
+        None => format!("of {at}, by {authority}, which holds"),
+        Some(problem) => format!("of {at}, by {authority}, which does not hold by these roots ({problem})"),
+    }
 }
 
 /// Warns of a document that no timestamp makes last longer.
@@ -127,6 +181,7 @@ fn write_request(
     envelope: &[u8],
     kind: ContentType,
     path: &Path,
+    out: &Out,
 ) -> anyhow::Result<String> {
     let name = arguments.file.display();
     let values = envelope::signature_values(envelope).with_context(|| name.to_string())?;
@@ -137,7 +192,7 @@ fn write_request(
         );
     };
     let request = Request::new(value, random()?)?;
-    write(path, request.der())?;
+    write(out, request.der())?;
     let next = format!(
         "send it to a timestamp authority (`curl -H 'Content-Type: {}' --data-binary @{} URL -o answer.tsr`), then give --answer",
         Request::CONTENT_TYPE,

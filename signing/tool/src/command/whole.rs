@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use super::out::Out;
+
 /// A file under a name of its own, until it is [whole](Self::put).
 #[derive(Debug)]
 pub(super) struct Whole {
@@ -17,9 +19,10 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    /// Begins the file that is to stand at `path`, in the same folder; `unique` tells it from others that are under way. Behind a link, the
+    /// Begins the file that is to stand at `out`, in the same folder; `unique` tells it from others that are under way. Behind a link, the
     /// file that it leads to is meant.
-    pub(super) fn begin(path: &Path, unique: [u8; 16]) -> anyhow::Result<Self> {
+    pub(super) fn begin(out: &Out, unique: [u8; 16]) -> anyhow::Result<Self> {
+        let path = out.path();
         let named = || path.display().to_string();
         let there = std::fs::metadata(path).ok();
         if there.is_some_and(|there| !there.is_file() && !there.is_dir()) {
@@ -79,9 +82,9 @@ impl Drop for Whole {
 }
 
 /// Writes a file whole or not at all.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let mut whole = Whole::begin(path, super::random()?)?;
-    whole.write_all(bytes).with_context(|| path.display().to_string())?;
+pub(super) fn write(out: &Out, bytes: &[u8]) -> anyhow::Result<()> {
+    let mut whole = Whole::begin(out, super::random()?)?;
+    whole.write_all(bytes).with_context(|| out.path().display().to_string())?;
     whole.put()
 }
 
@@ -95,11 +98,11 @@ mod tests {
         let path = folder.path().join("a");
         std::fs::write(&path, "old").unwrap();
 
-        let mut whole = Whole::begin(&path, [1; 16]).unwrap();
+        let mut whole = Whole::begin(&Out::in_place(&path), [1; 16]).unwrap();
         whole.write_all(b"ne").unwrap();
         drop(whole);
         let (kept, left) = (std::fs::read(&path).unwrap(), std::fs::read_dir(folder.path()).unwrap().count());
-        write(&path, b"new").unwrap();
+        write(&Out::in_place(&path), b"new").unwrap();
 
         assert_eq!((kept.as_slice(), left), (&b"old"[..], 1));
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
@@ -114,8 +117,8 @@ mod tests {
         std::os::unix::fs::symlink("a", at("link")).unwrap();
         std::os::unix::fs::symlink("/dev/null", at("null")).unwrap();
 
-        write(&at("link"), b"new").unwrap();
-        write(&at("null"), b"new").unwrap();
+        write(&Out::in_place(&at("link")), b"new").unwrap();
+        write(&Out::in_place(&at("null")), b"new").unwrap();
 
         assert!(at("link").is_symlink() && at("null").is_symlink());
         assert_eq!(std::fs::read(at("a")).unwrap(), b"new");
@@ -129,7 +132,7 @@ mod tests {
         let path = folder.path().join("a");
         std::fs::create_dir(&path).unwrap();
 
-        assert!(write(&path, b"new").is_err());
+        assert!(write(&Out::in_place(&path), b"new").is_err());
 
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }

@@ -8,18 +8,14 @@ use muster_pki::pfx::PfxError;
 use muster_signing::envelope::SignError;
 
 use super::secret::SecretError;
+use crate::FileError;
 
 /// Why there is no signer.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// A file cannot be read.
-    #[error("{}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// Key and certificate give no identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),

@@ -8,12 +8,16 @@ use zeroize::Zeroizing;
 
 use super::error::KeyError;
 use super::{SignerSource, secret};
+use crate::{FileKind, read_file};
 
 /// Makes a signer of a key's file and, where that has no certificate, of the certificate's.
 pub(super) fn open(key: &Path, source: &SignerSource) -> Result<Signer, KeyError> {
-    let bytes = Zeroizing::new(read(key)?);
-    let chain =
-        source.certificate.as_deref().map(|path| Ok::<_, KeyError>((path, read(path)?))).transpose()?;
+    let bytes = Zeroizing::new(read_file(key, FileKind::KEY)?);
+    let chain = source
+        .certificate
+        .as_deref()
+        .map(|path| Ok::<_, KeyError>((path, read_file(path, FileKind::KEY)?)))
+        .transpose()?;
     let certificate = chain.as_ref().map(|(path, bytes)| (*path, &bytes[..]));
     let given = secret::given(source.password_file.as_deref())?;
     match attempt(key, &bytes, certificate, given.as_ref().map(|text| text.as_str())) {
@@ -79,16 +83,4 @@ pub(super) fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<Certificate>
     let read = pem::certificates(bytes, &name)?;
     let parsed: Result<Vec<_>, _> = read.iter().map(|der| Certificate::from_der(der)).collect();
     parsed.map_err(|error| KeyError::Certificate { certificate: name, problem: error.to_string() })
-}
-
-/// Reads a file, of at most the bytes that any such file has.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
-    use std::io::Read as _;
-
-    let failed = |source| KeyError::Read { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    // One more, so that whoever reads the format refuses it as too large.
-    let most = pfx::PFX_BYTES_MAX as u64 + 1;
-    std::fs::File::open(path).map_err(failed)?.take(most).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
 }

@@ -21,11 +21,12 @@ use self::signing::TokenKey;
 use super::error::{KeyError, TokenError};
 use super::uri::TokenUri;
 use super::{SignerSource, file, secret};
+use crate::{FileKind, read_file};
 
 /// Makes a signer of a token's key.
 pub(super) fn open(uri: &TokenUri, source: &SignerSource) -> Result<Signer, KeyError> {
     let chain = match &source.certificate {
-        Some(path) => Some(file::certificates(path, &file::read(path)?)?),
+        Some(path) => Some(file::certificates(path, &read_file(path, FileKind::KEY)?)?),
         None => None,
     };
     let module = uri.module.as_ref().or(source.module.as_ref()).ok_or(TokenError::NoModule)?;

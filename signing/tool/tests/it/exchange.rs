@@ -67,8 +67,9 @@ fn g9_what_is_not_verified_or_would_lie_elsewhere_gets_into_no_list() {
     std::fs::copy(lab.path("a.pack"), lab.path("a~.pack")).unwrap();
     std::fs::create_dir(lab.path("x")).unwrap();
     std::fs::copy(lab.path("b.pack"), lab.path("x/a.pack")).unwrap();
-    std::fs::write(lab.path("exchange.json"), "old").unwrap();
     let build = "exchange build a.pack --roots root.pem --out exchange.json";
+    lab.succeed(&build.replace("a.pack", "a.pack b.pack"));
+    let old = std::fs::read(lab.path("exchange.json")).unwrap();
     for (arguments, words) in [
         (build.replace("a.pack", "a.pack changed.pack"), "changed.pack: "),
         (build.replace("a.pack", "a.pack again.pack"), "Acme-Test-Pack 1.10.0: there twice"),
@@ -85,7 +86,7 @@ fn g9_what_is_not_verified_or_would_lie_elsewhere_gets_into_no_list() {
         let error = lab.refuse(&arguments);
 
         assert!(error.contains(words), "{arguments}: {error}");
-        assert_eq!(std::fs::read(lab.path("exchange.json")).unwrap(), b"old", "{arguments}");
+        assert_eq!(std::fs::read(lab.path("exchange.json")).unwrap(), old, "{arguments}");
     }
     assert_eq!(lab.muster_sign("exchange build").status.code(), Some(2));
     assert_eq!(lab.muster_sign("exchange build a.pack --out exchange.json").status.code(), Some(2));

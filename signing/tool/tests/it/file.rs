@@ -168,7 +168,7 @@ fn what_is_no_file_has_no_signature_or_would_be_overwritten_is_told() {
         ("file sign . --key leaf.key --cert chain.pem", "not a regular file"),
         ("file sign /dev/zero --key leaf.key --cert chain.pem", "not a regular file"),
         ("file sign none --key leaf.key --cert chain.pem", "none: No such file"),
-        (&format!("{SIGN} --out FILE"), "--out names the file itself"),
+        (&format!("{SIGN} --out FILE"), "--out FILE: names the file of FILE; wanted a file of its own"),
         ("file sign FILE --key root.key --cert root.pem", "self-signed"),
         ("file sign FILE --key issuing.key --cert issuing.pem", "not for codeSigning"),
     ] {

@@ -65,6 +65,46 @@ fn warnings_count_where_one_is_strict() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_is_told_in_its_place_and_the_others_are_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("good.toml"), GOOD).unwrap();
+    std::fs::write(folder.path().join("bytes.toml"), b"\xff").unwrap();
+    std::fs::write(folder.path().join("bad.toml"), GOOD.replace("1.0.0", "1.0")).unwrap();
+    let files = ["good.toml", "none.toml", "bytes.toml", "bad.toml"];
+
+    let shown = lint(folder.path(), &files);
+    let told = lint(folder.path(), &[&files[..], &["-o", "json"]].concat());
+
+    let out = String::from_utf8(shown.stdout).unwrap();
+    let place = |words: &str| out.find(words).unwrap_or_else(|| panic!("{words}: {out}"));
+    let places = [
+        place("good.toml: errors: 0"),
+        place("none.toml: error: No such file"),
+        place("none.toml: errors: 1, warnings: 0\n"),
+        place("bytes.toml: error: not UTF-8"),
+        place("bad.toml:2:11: error: no semantic version"),
+    ];
+    assert!(places.is_sorted(), "{out}");
+    assert!(shown.stderr.is_empty() && told.stderr.is_empty());
+    assert_eq!((shown.status.code(), told.status.code()), (Some(1), Some(1)));
+    let told: Value = serde_json::from_slice(&told.stdout).unwrap();
+    let each: Vec<(&str, u64, bool)> = told
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| {
+            let problem = &it["problem"];
+            (it["file"].as_str().unwrap(), it["errors"].as_u64().unwrap(), problem.is_string())
+        })
+        .collect();
+    assert_eq!(
+        each,
+        [("good.toml", 0, false), ("none.toml", 1, true), ("bytes.toml", 1, true), ("bad.toml", 1, false)]
+    );
+    assert!(told[1]["problem"].as_str().unwrap().starts_with("No such file"), "{told}");
+}
+
+#[test]
 fn what_misleads_or_drives_a_terminal_does_not_reach_it() {
     let folder = tempfile::tempdir().unwrap();
     for (hidden, number) in

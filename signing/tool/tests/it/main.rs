@@ -21,6 +21,8 @@ mod lint;
 #[cfg(test)]
 mod openssl;
 #[cfg(test)]
+mod outputs;
+#[cfg(test)]
 mod pack;
 #[cfg(test)]
 mod renewal;
@@ -28,5 +30,7 @@ mod renewal;
 mod request;
 #[cfg(test)]
 mod signers;
+#[cfg(test)]
+mod sizes;
 #[cfg(test)]
 mod timestamp;

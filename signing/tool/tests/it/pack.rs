@@ -128,8 +128,10 @@ fn what_does_not_belong_into_a_pack_is_told_and_nothing_is_written() {
         assert!(error.contains(words), "{arguments}: {error}");
         assert!(!lab.path("a.pack").exists(), "{arguments}");
     }
-    for (from, to) in [("Acme-Test-Pack", "Acme"), ("1.0.0", "one"), ("--key author", "--key packer")] {
-        lab.refuse(&BUILD.replace(from, to));
+    for (from, to, code) in
+        [("Acme-Test-Pack", "Acme", 2), ("1.0.0", "one", 2), ("--key author", "--key packer", 1)]
+    {
+        assert_eq!(lab.muster_sign(&BUILD.replace(from, to)).status.code(), Some(code), "{to}");
     }
     let left = std::fs::read_dir(lab.dir.path())
         .unwrap()

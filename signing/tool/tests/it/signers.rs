@@ -58,14 +58,18 @@ fn what_is_signed_already_is_told_as_such() {
     let by = "--key author.key --cert author.pem";
     succeed(home.path(), &format!("{SIGN} {by}"));
 
-    for command in [
-        format!("definition sign a.cms --out b.cms {by}"),
-        format!("policy sign a.cms --out b.cms {by}"),
-        "definition lint a.cms".to_owned(),
-    ] {
+    for command in
+        [format!("definition sign a.cms --out b.cms {by}"), format!("policy sign a.cms --out b.cms {by}")]
+    {
         let error = refuse(home.path(), &command);
         assert!(error.contains("a.cms: it is signed already, and holds a definition"), "{error}");
     }
+    let linted = muster_sign(home.path(), "definition lint a.cms");
+    assert_eq!(linted.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&linted.stdout)
+            .contains("a.cms: error: it is signed already, and holds a definition")
+    );
 }
 
 #[test]
@@ -82,15 +86,18 @@ fn every_document_is_written_whole_in_the_place_of_the_old_one() {
         format!("policy sign p.toml {by}"),
         "timestamp licence.cms --roots trust/authors.pem --request out".to_owned(),
     ] {
-        std::fs::write(at("out"), "old").unwrap();
+        succeed(home.path(), &command);
+        let old = std::fs::read(at("out")).unwrap();
         // Who opened the old one, here by another name, keeps it: it was not written into.
         std::fs::hard_link(at("out"), at("opened")).unwrap();
 
         succeed(home.path(), &command);
 
-        assert_eq!(std::fs::read(at("opened")).unwrap(), b"old", "{command}");
-        assert_ne!(std::fs::read(at("out")).unwrap(), b"old", "{command}");
-        std::fs::remove_file(at("opened")).unwrap();
+        assert_eq!(std::fs::read(at("opened")).unwrap(), old, "{command}");
+        assert_ne!(std::fs::read(at("out")).unwrap(), old, "{command}");
+        for file in ["opened", "out"] {
+            std::fs::remove_file(at(file)).unwrap();
+        }
     }
 }
 

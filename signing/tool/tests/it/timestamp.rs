@@ -12,6 +12,8 @@ use muster_signing::timestamp::{Request, TimestampError, Token};
 
 use crate::authority::{P256, Served, TimestampAuthority};
 
+mod kept;
+
 const CONTENT: &[u8] = b"name = \"Acme-Os-Version\"\nversion = \"1.0.0\"\nkind = \"question\"\nsays = \"Which?\"\n\n[[step]]\nquery = \"SELECT version FROM os\"\n\n\
                          [[result]]\nname = \"version\"\ntype = \"text\"\n";
 

@@ -7,6 +7,8 @@ use muster_pki::{
     Policy, RevocationIndex, Role, Roots, Severity, UnixTime, Verdict, check_with, verify_path,
 };
 use muster_service::credentials::Address;
+use muster_sign::FileKind;
+use muster_sign::key::PASSWORD_BYTES_MAX;
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -15,6 +17,9 @@ use crate::cli::PkiCheck;
 use crate::exit::{Exit, Failure};
 use crate::home::read_file;
 use crate::output::{self, Cell, Format, Table};
+
+/// A password, with what ends its line.
+const PASSWORD: FileKind = FileKind::new("the password as one line", PASSWORD_BYTES_MAX + 2);
 
 /// What is to be judged.
 struct Subject {
@@ -28,7 +33,7 @@ struct Subject {
 /// Runs the command.
 pub(super) fn run(arguments: &PkiCheck, now: UnixTime) -> Result<Exit, Failure> {
     let role = parse_role(&arguments.role)?;
-    let roots = read_file(&arguments.ca, "muster pki check --ca ROOTS.pem …")?;
+    let roots = read_file(&arguments.ca, FileKind::CERTIFICATES, "muster pki check --ca ROOTS.pem …")?;
     let roots = Roots::from_pem(&roots, &arguments.ca.display().to_string())
         .map_err(|error| Failure::usage(error.to_string()))?;
     let subject = subject(arguments, role)?;
@@ -72,7 +77,7 @@ fn subject(arguments: &PkiCheck, role: Role) -> Result<Subject, Failure> {
     let mut chain = Vec::new();
     let mut key_problem = None;
     for (index, file) in arguments.files.iter().enumerate() {
-        let bytes = read_file(file, "muster pki check … FILE")?;
+        let bytes = read_file(file, FileKind::CERTIFICATES, "muster pki check … FILE")?;
         let what = file.display().to_string();
         let is_pfx = FileFormat::of(&bytes) == FileFormat::Pfx;
         // The key is part of a PFX; beside PEM it is looked at if it was named.
@@ -98,7 +103,7 @@ fn identity(
     certificate: NamedBytes<'_>,
     password: Option<&str>,
 ) -> Result<Identity, String> {
-    let read = |path: &Path| read_file(path, "muster pki check --key F …").map_err(|error| error.to_string());
+    let read = |path: &Path| muster_sign::read_file(path, FileKind::KEY).map_err(|error| error.to_string());
     let key = arguments.key.as_deref().map(|path| Ok::<_, String>((path.display().to_string(), read(path)?)));
     let key = key.transpose()?;
     let key = key.as_ref().map(|(what, bytes)| NamedBytes { what, bytes });
@@ -111,7 +116,7 @@ fn certificates(bytes: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>
 
 /// Returns the one line of the file.
 fn password(path: &Path) -> Result<Zeroizing<String>, Failure> {
-    let bytes = read_file(path, "muster pki check --password-file F …")?;
+    let bytes = read_file(path, PASSWORD, "muster pki check --password-file F …")?;
     let text = String::from_utf8(bytes).map_err(|_| {
         Failure::usage(format!("{}: not UTF-8; wanted the password as one line", path.display()))
     })?;
@@ -130,7 +135,7 @@ fn revocation(
     }
     let mut index = RevocationIndex::default();
     for file in &arguments.crl {
-        let bytes = read_file(file, "muster pki check --crl F …")?;
+        let bytes = read_file(file, FileKind::CRL, "muster pki check --crl F …")?;
         let beside = muster_pki::pem::read(&bytes, "CRL").map(|contents| contents.certificates);
         let near: Vec<CertificateDer<'static>> =
             chain.iter().skip(1).cloned().chain(beside.unwrap_or_default()).collect();

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use muster_pki::{Certificate, CrlSummary, EnvelopeSummary, Item, KeySummary, RequestSummary, UnixTime};
+use muster_sign::FileKind;
 use muster_signing::envelope::ContentType;
 use serde_json::json;
 
@@ -35,12 +36,18 @@ const COLUMNS: [&str; 18] = [
 /// Columns that only `-o wide` shows.
 const WIDE_ONLY: [&str; 5] = ["serial", "not_before", "key", "thumbprint", "signature"];
 
+/// Whatever of a PKI there is; the largest of it are CRLs.
+const ANY: FileKind = FileKind::new(
+    "certificates, keys, CRLs, requests or an envelope (PEM, DER, or a PFX)",
+    muster_pki::CRL_BYTES_MAX,
+);
+
 /// What one item says, by column.
 type Facts = Vec<(&'static str, Cell)>;
 
 /// Prints a row for each item of the file.
 pub(super) fn run(file: &Path, format: Format) -> Result<Exit, Failure> {
-    let bytes = read_file(file, "muster pki inspect FILE")?;
+    let bytes = read_file(file, ANY, "muster pki inspect FILE")?;
     let items = muster_pki::describe(&bytes, &file.display().to_string())
         .map_err(|error| Failure::usage(error.to_string()))?;
     table(&items).print(format)?;

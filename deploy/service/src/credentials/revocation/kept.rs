@@ -16,10 +16,13 @@ use zeroize::Zeroizing;
 use super::Keeping;
 use super::dues::Dues;
 use crate::credentials::durable::replace;
-use crate::credentials::files::read;
+use crate::credentials::files::{read, read_at_most};
 
 /// Most issuers that it is remembered of since when they are configured; those that are at present are, whatever their number.
 const CONFIGURED_SINCE_MAX: usize = 4_096;
+
+/// Largest `state.json` that is read: some KiB for each of the URLs and issuers there are.
+const STATE_BYTES_MAX: u64 = 16 << 20;
 
 /// For how long the CRL of a file is kept that is gone.
 const LIST_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -74,7 +77,7 @@ impl Kept {
         };
         let mut this = Self { folder: Some(folder.clone()), is_of_another, ..Self::default() };
         let path = folder.join("state.json");
-        match std::fs::read(&path) {
+        match read_at_most(&path, STATE_BYTES_MAX) {
             Ok(bytes) => match serde_json::from_slice(&bytes) {
                 Ok(state) => this.state = state,
                 Err(error) => tracing::warn!(file = %path.display(), %error, "is damaged and begun anew"),
