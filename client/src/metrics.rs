@@ -6,7 +6,7 @@ pub(crate) const STORE_FULL: &str = "muster_client_store_full_total";
 pub(crate) const RECORDS_DAMAGED: &str = "muster_client_records_damaged_total";
 /// Records dropped at the bounds of the outbox.
 pub(crate) const OUTBOX_DROPPED: &str = "muster_client_outbox_dropped_total";
-/// Times the outbox took another outbox_id, since the store was brought back from a copy.
+/// Times the outbox took another outbox_id, since the Switch has seen numbers that the store never sent.
 pub(crate) const OUTBOX_RENEWED: &str = "muster_client_outbox_renewed_total";
 /// Sessions that were welcomed.
 pub(crate) const SESSIONS: &str = "muster_client_sessions_total";

@@ -30,6 +30,25 @@ pub struct Operator {
     home: PathBuf,
 }
 
+/// Connects to the gRPC services at `localhost:PORT` with a certificate.
+///
+/// # Errors
+/// The home has no roots of servers, or nobody answers.
+pub async fn channel(home: &Path, address: &str, identity: &Identity) -> anyhow::Result<Channel> {
+    let config = tls::client(&tls::server_roots(home)?, identity, &[b"h2"])?;
+    let (address, name) = (address.to_owned(), ServerName::try_from("localhost")?);
+    let connector = tower::service_fn(move |_: tonic::transport::Uri| {
+        let (address, name, config) = (address.clone(), name.clone(), config.clone());
+        async move {
+            let stream = TcpStream::connect(&address).await?;
+            stream.set_nodelay(true)?;
+            let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await?;
+            Ok::<_, std::io::Error>(TokioIo::new(stream))
+        }
+    });
+    Ok(Endpoint::from_static("http://switch.invalid").connect_with_connector(connector).await?)
+}
+
 impl Operator {
     /// Connects to `localhost:PORT` with the home's operator certificate.
     ///
@@ -41,20 +60,7 @@ impl Operator {
             chain_pem: read(home, "operator/tls.pem")?,
             key_pem: read(home, "operator/tls.key")?,
         };
-        let config = tls::client(&tls::server_roots(home)?, &identity, &[b"h2"])?;
-        let (address, name) = (address.to_owned(), ServerName::try_from("localhost")?);
-        let connector = tower::service_fn(move |_: tonic::transport::Uri| {
-            let (address, name, config) = (address.clone(), name.clone(), config.clone());
-            async move {
-                let stream = TcpStream::connect(&address).await?;
-                stream.set_nodelay(true)?;
-                let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await?;
-                Ok::<_, std::io::Error>(TokioIo::new(stream))
-            }
-        });
-        let channel =
-            Endpoint::from_static("http://switch.invalid").connect_with_connector(connector).await?;
-        Ok(Self { channel, home: home.to_owned() })
+        Ok(Self { channel: channel(home, address, &identity).await?, home: home.to_owned() })
     }
 
     /// Instructions.

@@ -2,8 +2,14 @@
 //!
 //! A store that is brought back from a copy (a backup, a machine's snapshot) goes on from the copy's next number under the
 //! same outbox_id. Whoever saw those numbers before takes what they name for repeats, acks it, and nobody ever sees
-//! it. [`Welcome.highest_sequence`](crate::session::v1::Welcome::highest_sequence) gives it away: the Switch has seen a
-//! number that this store, as far as it remembers, never sent. The client then takes another outbox_id.
+//! it. A Welcome gives it away: the Switch has seen a number that this store, as far as it remembers, never sent. The client
+//! then takes another outbox_id.
+//!
+//! There are two roads, and only one of them proves anything. Over a session nobody but the device names a number, so what
+//! [`Welcome.highest_by_session`](crate::session::v1::Welcome::highest_by_session) gives away is a copy, whose journal is not to
+//! be believed either. By the Background Channel whoever holds one can name any number of any device, so a number that
+//! [`Welcome.highest_sequence`](crate::session::v1::Welcome::highest_sequence) alone gives away changes the outbox_id and nothing
+//! else: that costs an honest store nothing.
 //!
 //! # What is promised
 //! A client that marks numbers as offered on its disk *before* it sends what they name ([`OutboxNumbers::take`],
@@ -14,6 +20,8 @@
 //! # What is not
 //! - What waited in the copy may have been delivered after the copy was made. It is sent again under the new outbox_id:
 //!   events may be listed twice, since nobody can tell them from new ones. Of a result the Switch keeps one.
+//! - A copy is not told from an honest store where all that the Switch has seen since it was made came by the Background Channel, or
+//!   under an outbox_id that was taken since.
 //! - The Background Channel does not tell what it has seen. Events that are posted there after a copy came back and
 //!   before the next Welcome may be taken for repeats and lost. From that Welcome on they are safe: either it tells
 //!   of the copy, or the numbers went past all that was seen.
@@ -45,7 +53,10 @@ pub enum Link {
 pub enum Standing {
     /// Every number that the Switch has seen may have come from this store.
     Own,
-    /// The Switch has seen a number that this store never sent: the store is an older copy. Take another outbox_id.
+    /// A number was named by a road that proves nothing, and this store never sent it: the store is an older copy whose events were
+    /// posted, or somebody made the number up. Take another outbox_id, and believe nothing else of it.
+    Claimed,
+    /// A number came over a session that this store never sent: the store is an older copy. Take another outbox_id.
     Copy,
 }
 
@@ -88,9 +99,17 @@ impl OutboxNumbers {
         std::mem::replace(&mut self.unoffered, unoffered) != unoffered
     }
 
-    /// Judges the highest number that the Switch has seen of this outbox_id, 0 for none.
-    pub fn judge(&self, highest_sequence: u64) -> Standing {
-        if highest_sequence < self.unoffered { Standing::Own } else { Standing::Copy }
+    /// Judges the highest number that the Switch has seen of this outbox_id, by whichever road, and the highest of those that came over
+    /// sessions; 0 for none. A Switch that does not tell the roads apart says no second one (`None`): its only one counts as both,
+    /// since nothing may start twice.
+    pub fn judge(&self, highest_sequence: u64, highest_by_session: Option<u64>) -> Standing {
+        if highest_by_session.unwrap_or(highest_sequence) >= self.unoffered {
+            Standing::Copy
+        } else if highest_sequence >= self.unoffered {
+            Standing::Claimed
+        } else {
+            Standing::Own
+        }
     }
 
     /// Goes on under another outbox_id: nothing was offered under it.

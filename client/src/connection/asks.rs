@@ -93,7 +93,14 @@ mod tests {
         let mut switch = SwitchSession::new(SwitchSessionConfig::default(), now);
         deliver(&mut client, &mut switch);
         assert!(matches!(switch.poll_event(), Some(SwitchEvent::Hello(_))));
-        let welcome = WelcomeArgs { epoch: Epoch(1), time_ms: 1, licence_digest: None, highest_sequence: 0 };
+        let welcome = WelcomeArgs {
+            epoch: Epoch(1),
+            time_ms: 1,
+            licence_digest: None,
+            highest_sequence: 0,
+            highest_by_session: None,
+            stops_due: 0,
+        };
         switch.push_welcome(welcome, now);
         deliver(&mut client, &mut switch);
         assert!(client.is_established());

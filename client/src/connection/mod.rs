@@ -9,6 +9,7 @@ mod certificate;
 mod drain;
 mod pause;
 mod session;
+mod stops;
 mod takeover;
 
 use std::sync::Arc;
@@ -97,9 +98,9 @@ pub(crate) enum End {
     /// The protocol's state machine ended the session.
     #[error("the session ended: {}", .0.name())]
     Closed(CloseReason),
-    /// The store was brought back from a copy. Its outbox has another name, which the next session tells.
+    /// The Switch has seen numbers that the store never sent. Its outbox has another name, which the next session tells.
     #[error(
-        "the store was brought back from a copy; its outbox has another outbox_id, by which the next session goes"
+        "the Switch has seen numbers that this store never sent; its outbox has another outbox_id, by which the next session goes"
     )]
     Renewed,
     /// Another session takes the place of this one.

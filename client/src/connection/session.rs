@@ -18,10 +18,11 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use super::asks::Asks;
 use super::caller::{Opened, Socket, broken};
 use super::drain::LaneDrain;
+use super::stops::ExpectedStops;
 use super::{Connection, End, Link};
 use crate::instructions::shell::{Inbound, Outbound};
 use crate::policy::Heard;
-use crate::store::{QueueLane, StoreError};
+use crate::store::{QueueLane, SeenNumbers, StoreError};
 
 /// How long a client that stops takes leave of the Switch, which notices in any case: a small part of its drain.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -71,6 +72,7 @@ impl Connection {
             asks: Asks::default(),
             results: LaneDrain::new(QueueLane::Results),
             events: LaneDrain::new(QueueLane::Events),
+            stops: ExpectedStops::default(),
         };
         if let Some(welcome) = welcome
             && let Err(end) = session.handle_welcome(welcome).await
@@ -106,6 +108,7 @@ struct Session<'a> {
     asks: Asks,
     results: LaneDrain,
     events: LaneDrain,
+    stops: ExpectedStops,
 }
 
 impl Session<'_> {
@@ -120,7 +123,7 @@ impl Session<'_> {
                 () = takeover.offered() => return self.leave(End::Moved).await,
                 settled = self.settle() => settled?,
             }
-            let deadline = self.protocol.poll_timeout();
+            let deadline = self.protocol.poll_timeout().into_iter().chain(self.stops.poll_timeout()).min();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return self.leave(End::Stopped).await,
@@ -139,7 +142,10 @@ impl Session<'_> {
     /// Handles and sends everything that can be by now.
     async fn settle(&mut self) -> Result<(), End> {
         self.handle_events().await?;
-        self.drain().await?;
+        // What waits may be much and the line slow: an order to stop is read first.
+        if !self.stops.are_due(Instant::now()) {
+            self.drain().await?;
+        }
         self.asks.send(&mut self.protocol);
         self.transmit().await?;
         // What was written may have made room.
@@ -198,6 +204,7 @@ impl Session<'_> {
             match event {
                 ClientEvent::Welcome(welcome) => self.handle_welcome(welcome).await?,
                 ClientEvent::Order { envelope, proof } => {
+                    self.stops.handle_order();
                     self.deliver(Inbound::Order { envelope, proof }).await?
                 }
                 ClientEvent::Acked { lane, ranges } => self.handle_acked(lane, ranges).await?,
@@ -229,26 +236,41 @@ impl Session<'_> {
     }
 
     async fn handle_welcome(&mut self, welcome: Welcome) -> Result<(), End> {
-        let (epoch, highest, switch_ms) = (welcome.epoch, welcome.highest_sequence, welcome.time_ms);
+        let (epoch, switch_ms, stops_due) = (welcome.epoch, welcome.time_ms, welcome.stops_due);
+        let seen = SeenNumbers { highest: welcome.highest_sequence, by_session: welcome.highest_by_session };
         let now_ms = crate::clock::wall_ms();
         let judged = self.connection.store.write(move |tables| {
             tables.keep_epoch(epoch)?;
-            let standing = tables.welcomed(highest, switch_ms, now_ms)?;
+            let standing = tables.welcomed(seen, switch_ms, now_ms)?;
             Ok((standing, tables.outbox_id(), tables.restored_at_ms(now_ms)?))
         });
         let (standing, outbox, restored_at_ms) = judged.await?;
-        if standing == Standing::Copy {
-            tracing::warn!(
-                highest_sequence = highest,
-                %outbox,
-                "the store was brought back from a copy: the Switch has seen numbers that it never sent; it goes on under \
-                 another outbox_id, events that waited in the copy may be listed twice, and instructions issued before are not run"
-            );
-            metrics::counter!(crate::metrics::OUTBOX_RENEWED).increment(1);
-            self.deliver(Inbound::Judged { standing, restored_at_ms, switch_ms }).await?;
-            return Err(End::Renewed);
+        match standing {
+            Standing::Own => {}
+            Standing::Claimed => {
+                tracing::warn!(
+                    highest_sequence = seen.highest,
+                    %outbox,
+                    "the Background Channel has handed on numbers that this store never sent: somebody made them up, or the store was \
+                     brought back from a copy; it goes on under another outbox_id, and events that waited may be listed twice"
+                );
+                metrics::counter!(crate::metrics::OUTBOX_RENEWED).increment(1);
+                return Err(End::Renewed);
+            }
+            Standing::Copy => {
+                tracing::warn!(
+                    highest_sequence = seen.by_session.unwrap_or(seen.highest),
+                    %outbox,
+                    "the store was brought back from a copy: the Switch has seen numbers that it never sent; it goes on under \
+                     another outbox_id, events that waited in the copy may be listed twice, and instructions issued before are not run"
+                );
+                metrics::counter!(crate::metrics::OUTBOX_RENEWED).increment(1);
+                self.deliver(Inbound::Judged { standing, restored_at_ms, switch_ms, stops_due: 0 }).await?;
+                return Err(End::Renewed);
+            }
         }
-        self.deliver(Inbound::Judged { standing, restored_at_ms, switch_ms }).await?;
+        self.stops = ExpectedStops::new(stops_due, Instant::now());
+        self.deliver(Inbound::Judged { standing, restored_at_ms, switch_ms, stops_due }).await?;
         tracing::info!(epoch, "session established");
         metrics::counter!(crate::metrics::SESSIONS).increment(1);
         self.connection.link.send_replace(Link::Up { epoch, since_ms: crate::clock::wall_ms() });

@@ -31,6 +31,15 @@ impl Arriving {
     }
 }
 
+/// Whether an order could be opened by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    /// It was taken for what it is, or refused.
+    Decided,
+    /// It waits for a CRL.
+    Waits,
+}
+
 /// How often the definition of an order may have been asked for: a request can get lost where a queue was full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
@@ -44,7 +53,7 @@ impl<A: Admission> Instructions<A> {
         self.open(envelope, proof, now.instant + self.limits.document, now);
     }
 
-    /// Opens an order; what lacks only a CRL waits for it until the deadline.
+    /// Opens an order; what lacks only a CRL waits for it until the deadline, and may be a stop that was announced.
     pub(super) fn open(
         &mut self,
         envelope: &[u8],
@@ -52,24 +61,52 @@ impl<A: Admission> Instructions<A> {
         deadline: Instant,
         now: Now,
     ) {
+        if self.open_now(envelope, proof, deadline, now) == Opening::Decided {
+            self.handle_expected(now);
+        }
+    }
+
+    fn open_now(
+        &mut self,
+        envelope: &[u8],
+        proof: Option<InclusionProof>,
+        deadline: Instant,
+        now: Now,
+    ) -> Opening {
         let order_digest = muster_signing::envelope::digest(envelope);
         let opened = match self.admission.open(envelope, now.wall_ms) {
             Ok(Signed::Order(opened)) => *opened,
-            Ok(Signed::Stop(stop)) => return self.handle_stop(&stop, order_digest, now),
+            Ok(Signed::Stop(stop)) => {
+                self.handle_stop(&stop, order_digest, now);
+                return Opening::Decided;
+            }
             Err(refused) if refused.lacks_only_a_crl && deadline > now.instant && self.has_room() => {
                 if self.unopened.iter().all(|unopened| unopened.order_digest != order_digest) {
                     tracing::warn!(%order_digest, detail = refused.detail, "an order waits for a CRL");
                     let envelope = envelope.to_vec();
                     self.unopened.push(Unopened { order_digest, envelope, proof, deadline });
                 }
-                return;
+                return Opening::Waits;
             }
             Err(refused) => {
                 let holds = |wall_ms| self.admission.open(envelope, wall_ms).is_ok();
                 let refused = self.blame_clock(refused, holds, now);
-                return self.refuse_unopened(envelope, order_digest, refused, now);
+                self.refuse_unopened(envelope, order_digest, refused, now);
+                return Opening::Decided;
             }
         };
+        self.arrive(opened, order_digest, (envelope, proof), now);
+        Opening::Decided
+    }
+
+    /// An order that can be read waits for what it names.
+    fn arrive(
+        &mut self,
+        opened: Opened,
+        order_digest: Digest,
+        (envelope, proof): (&[u8], Option<InclusionProof>),
+        now: Now,
+    ) {
         let instruction = opened.instruction;
         let entry = Entry {
             instruction,
@@ -214,6 +251,7 @@ impl<A: Admission> Instructions<A> {
         }
         self.handle_lists_timeout(now);
         self.judge(now);
+        self.handle_hold_timeout(now);
         self.advance(now);
     }
 

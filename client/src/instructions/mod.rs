@@ -57,6 +57,7 @@ use floor::TimeFloor;
 pub(crate) use licence::HeldLicence;
 use licence::{WaitingLicence, WantedLicence};
 pub(crate) use live::LiveTrust;
+pub(crate) use restored::STOPS_WAIT;
 pub(crate) use rows::Room;
 pub(crate) use signed::SignedAdmission;
 pub use trust::TrustError;
@@ -178,7 +179,8 @@ impl<A: Admission> Instructions<A> {
     pub(crate) fn poll_timeout(&self, now: Now) -> Option<Instant> {
         let documents = self.arriving.iter().map(|arriving| arriving.deadline);
         let lists = self.unopened.iter().map(|unopened| unopened.deadline);
-        documents.chain(lists).chain(self.licence_timeout()).chain(self.download_timeout(now)).min()
+        let waits = self.licence_timeout().into_iter().chain(self.download_timeout(now));
+        documents.chain(lists).chain(waits).chain(self.hold.timeout()).min()
     }
 
     /// Returns the earliest time that it can be, milliseconds since 1970.

@@ -3,13 +3,18 @@
 //! A journal that is a copy has forgotten what started after the copy was made, so nothing of a restart starts before the
 //! first Welcome of this process has been judged ([`muster_proto::numbers`]). Without a Switch it waits.
 //!
+//! A Welcome tells how many stops the Switch holds for this device; they come before anything else. What waits starts once so many orders
+//! came, for any of it may be among what they stop; a Switch that announces what it does not send delays that by [`STOPS_WAIT`] only.
+//!
 //! What cannot be told: a start whose device had sent no number since the copy was made leaves no trace at the Switch, and
 //! a machine brought back with its memory goes on with what it held until the next Welcome. Orders are told apart by when
 //! their ids were made: one that was dated ahead, past the time of the restore, counts as issued after it, which is why an
 //! operator's command signs no id of the future.
 
+use std::time::{Duration, Instant};
+
 use super::slots::Waiting;
-use super::{Admission, Instructions, Now, Refused, outcome};
+use super::{Admission, Effect, Instructions, Now, Refused, outcome};
 use crate::store::Entry;
 use muster_proto::common::v1::Refusal;
 use muster_proto::numbers::Standing;
@@ -22,8 +27,29 @@ pub(super) type Held = (Entry, Option<Vec<u8>>);
 pub(super) enum Hold {
     /// No Welcome of this process was judged.
     UntilJudged,
-    /// One was.
+    /// One was, and stops are to come.
+    UntilStopped {
+        /// How many.
+        left: u32,
+        /// From then on they are not waited for.
+        until: Instant,
+    },
+    /// One was, and nothing is waited for.
     Released,
+}
+
+/// How long stops are waited for that a Welcome has announced: they are written right behind it, so this is for slow lines, and short
+/// enough for whoever waits for what has not started.
+pub(crate) const STOPS_WAIT: Duration = Duration::from_secs(5);
+
+impl Hold {
+    /// Returns when it ends by itself.
+    pub(super) fn timeout(self) -> Option<Instant> {
+        match self {
+            Self::UntilStopped { until, .. } => Some(until),
+            Self::UntilJudged | Self::Released => None,
+        }
+    }
 }
 
 impl<A: Admission> Instructions<A> {
@@ -35,7 +61,15 @@ impl<A: Admission> Instructions<A> {
     /// A Welcome was judged; the store has then been brought back last at `restored_at_ms`, which may be earlier than a Switch
     /// that lied had said. If it is news that it was, the journal has ended everything that was open, and all of it is let
     /// go here.
-    pub(crate) fn handle_judged(&mut self, standing: Standing, restored_at_ms: i64, now: Now) {
+    ///
+    /// What has not started waits for the stops that the Welcome has announced.
+    pub(crate) fn handle_judged(
+        &mut self,
+        standing: Standing,
+        restored_at_ms: i64,
+        stops_due: u32,
+        now: Now,
+    ) {
         // A session that ended meanwhile may have kept the news itself.
         let is_news = standing == Standing::Copy || restored_at_ms > self.memory.restored_at_ms;
         self.memory.restored_at_ms = restored_at_ms;
@@ -44,8 +78,41 @@ impl<A: Admission> Instructions<A> {
             self.arriving.clear();
             self.waiting.clear();
             self.fetching.clear();
+            // Nobody could end it any more, and its answer was given.
+            let runs = self.running.iter().filter(|(_, started)| started.runs());
+            self.effects.extend(runs.map(|(instruction, _)| Effect::EndRun { instruction: *instruction }));
             self.running.clear();
         }
+        if stops_due > 0 {
+            // Announced again and again, they are waited for no longer.
+            let until = now.instant + STOPS_WAIT;
+            let until = self.hold.timeout().map_or(until, |earlier| earlier.min(until));
+            self.hold = Hold::UntilStopped { left: stops_due, until };
+            return;
+        }
+        self.release(now);
+    }
+
+    /// An order or a stop came, and was taken for what it is; stops come first.
+    pub(super) fn handle_expected(&mut self, now: Now) {
+        let Hold::UntilStopped { left, until } = self.hold else { return };
+        if left > 1 {
+            self.hold = Hold::UntilStopped { left: left - 1, until };
+            return;
+        }
+        self.release(now);
+    }
+
+    /// The stops that were announced may not have come in time.
+    pub(super) fn handle_hold_timeout(&mut self, now: Now) {
+        if self.hold.timeout().is_some_and(|until| until <= now.instant) {
+            tracing::warn!("the Switch has announced stops that did not come; what waits starts without");
+            self.release(now);
+        }
+    }
+
+    /// Lets what waits start.
+    fn release(&mut self, now: Now) {
         self.hold = Hold::Released;
         for (entry, definition) in std::mem::take(&mut self.held) {
             match definition {

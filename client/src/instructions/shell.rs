@@ -56,6 +56,8 @@ pub(crate) enum Inbound {
         restored_at_ms: i64,
         /// The Switch's clock, milliseconds since 1970.
         switch_ms: i64,
+        /// How many stops it says come next.
+        stops_due: u32,
     },
     /// The session ended.
     Disconnected,
@@ -184,9 +186,9 @@ impl<A: Admission> Shell<A> {
             // The session hands them to whoever follows policies.
             Inbound::Document { kind: DocumentKind::Policy, .. } => {}
             Inbound::LicenceNotice(digest) => self.machine.handle_licence_notice(digest, now),
-            Inbound::Judged { standing, restored_at_ms, switch_ms } => {
+            Inbound::Judged { standing, restored_at_ms, switch_ms, stops_due } => {
                 self.machine.handle_switch_time(switch_ms, now);
-                self.machine.handle_judged(standing, restored_at_ms, now);
+                self.machine.handle_judged(standing, restored_at_ms, stops_due, now);
                 self.keep_fetching();
             }
             Inbound::Disconnected => self.machine.handle_disconnected(),

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use journal::{Entry, JournalState, Recalled};
+pub(crate) use name::SeenNumbers;
 pub use outbox::OutboxCounts;
 pub(crate) use outbox::{QueueLane, Queued, event_record};
 pub(crate) use parts::{Parts, PartsFile};

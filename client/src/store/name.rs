@@ -6,6 +6,15 @@ use muster_proto::numbers::{Link, OutboxNumbers, Standing};
 use super::outbox::unsigned;
 use super::tables::Tables;
 
+/// The highest numbers of this outbox that a Switch says it has seen; 0: none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SeenNumbers {
+    /// By whichever road.
+    pub(crate) highest: u64,
+    /// By sessions; `None`: the Switch does not tell the roads apart.
+    pub(crate) by_session: Option<u64>,
+}
+
 impl Tables {
     /// Returns the name of this outbox.
     pub(crate) fn outbox_id(&self) -> OutboxId {
@@ -17,38 +26,45 @@ impl Tables {
         if self.outbox.numbers.offer(last) { self.store_name() } else { Ok(()) }
     }
 
-    /// Takes what a Welcome tells of this outbox: goes on, everything that waits offered, or takes another name, because
-    /// the store was brought back from a copy. Then the session must end before anything is sent in it, nothing that the
-    /// copy had taken on starts ([`Self::end_open`]), and no order from before `switch_ms` ([`Self::restored_at_ms`]). A time of an
+    /// Takes what a Welcome tells of this outbox: goes on, everything that waits offered, or takes another name. Then the session must
+    /// end before anything is sent in it. If the store was brought back from a copy, nothing that the
+    /// copy had taken on starts ([`Self::end_open`]), and no order from before `switch_ms` ([`Self::restored_at_ms`]). If only somebody
+    /// has named numbers by the other road, that may be a lie, and the name is all that changes. A time of an
     /// earlier Welcome that cannot have been true is taken back ([`Self::doubt_restored`]).
     ///
     /// The time is the Switch's: a machine brought back with its clock is behind, and orders are dated by the Switch.
     ///
-    /// A copy is told by numbers only. What ran after the copy was made and left no number at the Switch before the store
+    /// A copy is told by numbers only. What ran after the copy was made and left no number at the Switch by a session before the store
     /// came back (no result, no event) may start again.
     pub(crate) fn welcomed(
         &mut self,
-        highest_sequence: u64,
+        seen: SeenNumbers,
         switch_ms: i64,
         now_ms: i64,
     ) -> rusqlite::Result<Standing> {
         self.doubt_restored(switch_ms, now_ms)?;
-        let standing = self.outbox.numbers.judge(highest_sequence);
+        let standing = self.outbox.numbers.judge(seen.highest, seen.by_session);
         match standing {
             Standing::Own => {
                 self.offer(u64::MAX)?;
                 self.outbox.link = Link::Up;
             }
+            Standing::Claimed => self.rename()?,
             Standing::Copy => {
-                self.outbox.link = Link::Down;
-                self.outbox.id = OutboxId::from(rand::random::<[u8; 16]>());
-                self.outbox.numbers.renew();
-                self.store_name()?;
+                self.rename()?;
                 self.end_open(now_ms)?;
                 self.mark_restored(switch_ms, now_ms)?;
             }
         }
         Ok(standing)
+    }
+
+    /// Takes another name. What waits keeps its numbers.
+    fn rename(&mut self) -> rusqlite::Result<()> {
+        self.outbox.link = Link::Down;
+        self.outbox.id = OutboxId::from(rand::random::<[u8; 16]>());
+        self.outbox.numbers.renew();
+        self.store_name()
     }
 
     /// Notes that the session has ended: what is appended from here on is not sent at once.

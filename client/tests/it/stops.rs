@@ -5,7 +5,7 @@ use muster_proto::common::v1::{Refusal, TargetState};
 use muster_proto::session::v1::{Event, Lane};
 
 use crate::lab::{Lab, PATIENCE, instruction, now_ms};
-use crate::switch::{FakeSwitch, Session};
+use crate::switch::{FakeSwitch, Said, Session};
 
 const ENDLESS: &str =
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) AS answer FROM n";
@@ -93,6 +93,89 @@ async fn a_stop_that_comes_before_its_order_keeps_it_from_running_also_after_a_r
     assert_eq!(cancelled.started_at_ms, 0);
     assert_eq!((next.state(), next.instruction), (TargetState::Answered, instruction(3).to_vec()));
     assert_eq!(progress, ["Acked", "Running"], "of the third; of the first there is nothing more to say");
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_restart_finds_taken_on_does_not_start_before_the_stops_that_the_welcome_announces() {
+    let (switch, mut lab) = lab().await;
+    lab.definition = lab.definition_of(ENDLESS, "10m");
+    let mut config = lab.config();
+    config.instructions.parallel = 1;
+    let client = lab.start_with(config.clone()).await;
+    let mut session = switch.accept(&lab).await;
+    session.order(&lab.order(1)).await;
+    for wanted in ["Acked", "Running"] {
+        assert_eq!(session.progress().await, wanted);
+    }
+    session.order(&lab.order(2)).await;
+    assert_eq!(session.progress().await, "Acked");
+    client.stop().await;
+    drop(session);
+
+    let client = lab.start_with(config).await;
+    let mut session = switch.accept_saying(&lab, Said { stops_due: 1, ..Said::now() }).await;
+    let early = tokio::time::timeout(Duration::from_secs(1), session.result()).await;
+    assert!(early.is_err(), "nothing starts, and nothing that waits is sent before the stop: {early:?}");
+    session.order(&lab.stop(9, 2)).await;
+
+    let (mut results, mut progress) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let (result, before) = session.result().await;
+        results.push((result.instruction[15], result.state(), result.started_at_ms > 0));
+        progress.extend(before);
+    }
+    results.sort_unstable_by_key(|(number, ..)| *number);
+    assert_eq!(results, [(1, TargetState::Interrupted, true), (2, TargetState::Cancelled, false)]);
+    assert_eq!(progress, Vec::<String>::new());
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_that_announces_a_stop_and_sends_none_is_waited_for_a_few_seconds() {
+    let (switch, lab) = lab().await;
+    let client = lab.start().await;
+    let mut session = switch.accept_saying(&lab, Said { stops_due: 2, ..Said::now() }).await;
+
+    // The client's start, which waited.
+    assert_eq!(session.event().await.name, "client.started");
+    session.order(&lab.order(1)).await;
+
+    let (result, _) = session.result().await;
+    assert_eq!(result.state(), TargetState::Answered, "{}", result.detail);
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_goes_on_where_only_the_other_road_has_named_higher_numbers() {
+    let (switch, mut lab) = lab().await;
+    lab.definition = lab.definition_of(ENDLESS, "10m");
+    let client = lab.start().await;
+    let mut session = switch.accept(&lab).await;
+    let order = lab.order(1);
+    session.order(&order).await;
+    for wanted in ["Acked", "Running"] {
+        assert_eq!(session.progress().await, wanted);
+    }
+    let outbox = session.hello.outbox_id.clone();
+    drop(session);
+
+    let said = Said { highest_sequence: 1 << 62, ..Said::now() };
+    switch.accept_saying(&lab, said).await.end().await;
+    let mut session = switch.accept(&lab).await;
+
+    assert_ne!(session.hello.outbox_id, outbox);
+    client.wait_for(|status| status.running == 1).await;
+    session.order(&order).await;
+    assert_eq!(session.progress().await, "Running");
+    session.order(&lab.stop(9, 1)).await;
+    let (result, _) = session.result().await;
+    assert_eq!(
+        (result.state(), result.started_at_ms > 0),
+        (TargetState::Cancelled, true),
+        "{}",
+        result.detail
+    );
     client.stop().await;
 }
 

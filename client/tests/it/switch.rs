@@ -30,6 +30,22 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
 use crate::lab::{Lab, PATIENCE, now_ms};
 
+/// What a Welcome says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Said {
+    pub(crate) time_ms: i64,
+    pub(crate) highest_sequence: u64,
+    pub(crate) highest_by_session: Option<u64>,
+    pub(crate) stops_due: u32,
+}
+
+impl Said {
+    /// What a Switch says that has seen nothing of this client.
+    pub(crate) fn now() -> Self {
+        Self { time_ms: now_ms(), highest_sequence: 0, highest_by_session: Some(0), stops_due: 0 }
+    }
+}
+
 /// The listener.
 pub(crate) struct FakeSwitch {
     listener: TcpListener,
@@ -51,14 +67,17 @@ impl FakeSwitch {
 
     /// Takes the client's next session and welcomes it.
     pub(crate) async fn accept(&self, lab: &Lab) -> Session {
-        self.accept_at(lab, now_ms()).await
+        self.accept_saying(lab, Said::now()).await
     }
 
     /// As [`Self::accept`], by another clock, milliseconds since 1970.
     pub(crate) async fn accept_at(&self, lab: &Lab, time_ms: i64) -> Session {
-        tokio::time::timeout(PATIENCE, self.accept_one(lab, time_ms))
-            .await
-            .expect("the client did not connect")
+        self.accept_saying(lab, Said { time_ms, ..Said::now() }).await
+    }
+
+    /// As [`Self::accept`], and says this.
+    pub(crate) async fn accept_saying(&self, lab: &Lab, said: Said) -> Session {
+        tokio::time::timeout(PATIENCE, self.accept_one(lab, said)).await.expect("the client did not connect")
     }
 
     /// Takes the client's next connection and does not take its certificate.
@@ -79,7 +98,7 @@ impl FakeSwitch {
             loop {
                 let (stream, _) = self.listener.accept().await.unwrap();
                 if let Ok(stream) = acceptor(lab).accept(stream).await {
-                    return self.welcome(lab, now_ms(), stream).await;
+                    return self.welcome(lab, Said::now(), stream).await;
                 }
             }
         };
@@ -102,7 +121,7 @@ impl FakeSwitch {
                 check_upgrade(request, response)
             };
             let socket = tokio_tungstenite::accept_hdr_async(stream, check).await.unwrap();
-            let session = self.greet(lab, now_ms(), socket).await;
+            let session = self.greet(lab, Said::now(), socket).await;
             (session, proven.unwrap().device().clone())
         };
         tokio::time::timeout(PATIENCE, accepted).await.expect("the client did not connect")
@@ -121,18 +140,18 @@ impl FakeSwitch {
         tokio::time::timeout(PATIENCE, turned).await.expect("the client did not connect");
     }
 
-    async fn accept_one(&self, lab: &Lab, time_ms: i64) -> Session {
+    async fn accept_one(&self, lab: &Lab, said: Said) -> Session {
         let (stream, _) = self.listener.accept().await.unwrap();
         let stream = acceptor(lab).accept(stream).await.unwrap();
-        self.welcome(lab, time_ms, stream).await
+        self.welcome(lab, said, stream).await
     }
 
-    async fn welcome(&self, lab: &Lab, time_ms: i64, stream: TlsStream<TcpStream>) -> Session {
+    async fn welcome(&self, lab: &Lab, said: Said, stream: TlsStream<TcpStream>) -> Session {
         let socket = tokio_tungstenite::accept_hdr_async(stream, check_upgrade).await.unwrap();
-        self.greet(lab, time_ms, socket).await
+        self.greet(lab, said, socket).await
     }
 
-    async fn greet(&self, lab: &Lab, time_ms: i64, socket: WebSocketStream<TlsStream<TcpStream>>) -> Session {
+    async fn greet(&self, lab: &Lab, said: Said, socket: WebSocketStream<TlsStream<TcpStream>>) -> Session {
         let protocol = SwitchSession::new(SwitchSessionConfig::default(), Instant::now());
         let mut session = Session {
             socket,
@@ -150,9 +169,11 @@ impl FakeSwitch {
         let SwitchEvent::Hello(hello) = session.next_raw().await else { panic!("no Hello") };
         let welcome = WelcomeArgs {
             epoch: Epoch(hello.last_epoch + 1),
-            time_ms,
+            time_ms: said.time_ms,
             licence_digest: Some(lab.licence_digest()),
-            highest_sequence: 0,
+            highest_sequence: said.highest_sequence,
+            highest_by_session: said.highest_by_session,
+            stops_due: said.stops_due,
         };
         session.protocol.push_welcome(welcome, Instant::now());
         session.hello = hello;

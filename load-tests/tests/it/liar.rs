@@ -57,6 +57,9 @@ pub(crate) struct Welcome {
     /// The licence that it names.
     pub(crate) licence: Option<Digest>,
     pub(crate) highest_sequence: u64,
+    /// `None`: it does not tell the roads apart.
+    pub(crate) highest_by_session: Option<u64>,
+    pub(crate) stops_due: u32,
     /// After what silence the session is said to be dead; `None`: as usual.
     pub(crate) dead_after: Option<Duration>,
 }
@@ -299,6 +302,8 @@ impl Session<'_> {
             time_ms: said.time_ms.unwrap_or_else(now_ms),
             licence_digest: said.licence,
             highest_sequence: said.highest_sequence,
+            highest_by_session: said.highest_by_session,
+            stops_due: said.stops_due,
         };
         self.protocol.push_welcome(welcome, Instant::now());
         self.flush().await;

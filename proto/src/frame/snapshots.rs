@@ -15,6 +15,22 @@ const INSTRUCTION: [u8; 16] =
     [0x01, 0x8f, 0x4f, 0x9a, 0x7a, 0x3c, 0x7b, 0x01, 0x9c, 0x2d, 0, 0x11, 0x22, 0x33, 0xaa, 0xbb];
 
 #[test]
+fn a_welcome_says_that_nothing_came_over_sessions() {
+    check(
+        Body::Welcome(Welcome {
+            epoch: 7,
+            idle_timeout_ms: 150_000,
+            version: 1,
+            highest_sequence: 9,
+            highest_by_session: Some(0),
+            stops_due: 2,
+            ..Welcome::default()
+        }),
+        "120e080718f0930930014009480050 02",
+    );
+}
+
+#[test]
 fn hello() {
     check(
         Body::Hello(Hello {
@@ -44,6 +60,8 @@ fn welcome() {
             version: 1,
             licence_digest: vec![],
             highest_sequence: 0,
+            highest_by_session: None,
+            stops_due: 0,
         }),
         "121708071080a0f1c2b13418f093092080804028808010 3001",
     );

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -30,7 +30,30 @@ fn a_welcome_is_judged_by_what_was_offered_and_not_by_what_waits() {
 
     for ((next, unoffered, highest), wanted) in table {
         let numbers = OutboxNumbers::stored(next, unoffered);
-        assert_eq!(numbers.judge(highest), wanted, "{numbers:?}, highest {highest}");
+        // Whether the Switch tells the roads apart or not.
+        for by_session in [None, Some(highest)] {
+            let judged = numbers.judge(highest, by_session);
+            assert_eq!(judged, wanted, "{numbers:?}, highest {highest}, by session {by_session:?}");
+        }
+    }
+}
+
+#[test]
+fn only_a_number_that_came_over_a_session_shows_a_copy() {
+    let numbers = OutboxNumbers::stored(12, 11);
+
+    // (highest by whichever road, highest by session) and what follows.
+    let table = [
+        ((10, 0), Standing::Own),
+        ((11, 0), Standing::Claimed),
+        ((11, 10), Standing::Claimed),
+        ((1 << 62, 10), Standing::Claimed),
+        ((u64::MAX, 11), Standing::Copy),
+        // No Switch says so; it would be one that came over a session all the same.
+        ((0, 11), Standing::Copy),
+    ];
+    for ((highest, by_session), wanted) in table {
+        assert_eq!(numbers.judge(highest, Some(by_session)), wanted, "{highest}, {by_session}");
     }
 }
 
@@ -61,6 +84,8 @@ enum Step {
     Disconnect,
     Copy,
     Restore,
+    /// Somebody names the last number of all, by the Background Channel.
+    Claim,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -71,6 +96,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => Just(Step::Disconnect),
         1 => Just(Step::Copy),
         1 => Just(Step::Restore),
+        1 => Just(Step::Claim),
     ];
     proptest::collection::vec(step, 1..80)
 }
@@ -89,6 +115,10 @@ struct World {
     copy: Option<Disk>,
     link: Link,
     seen: BTreeMap<u32, SeenSet>,
+    /// The highest that came over sessions, of each outbox.
+    by_session: BTreeMap<u32, u64>,
+    /// Outboxes of which somebody else has named the last number of all.
+    claimed: BTreeSet<u32>,
     stored: BTreeMap<(u32, u64), u32>,
     tokens: u32,
     outboxes: u32,
@@ -103,6 +133,8 @@ impl World {
             copy: None,
             link: Link::Down,
             seen: BTreeMap::new(),
+            by_session: BTreeMap::new(),
+            claimed: BTreeSet::new(),
             stored: BTreeMap::new(),
             tokens: 0,
             outboxes: 1,
@@ -121,6 +153,9 @@ impl World {
             Step::Send { count, acks_come } if self.link == Link::Up => self.send(count, acks_come),
             Step::Send { .. } => {}
             Step::Disconnect => self.link = Link::Down,
+            Step::Claim => {
+                self.claimed.insert(self.disk.outbox);
+            }
             Step::Copy => self.copy = Some(self.disk.clone()),
             Step::Restore => {
                 if let Some(copy) = &self.copy {
@@ -133,8 +168,13 @@ impl World {
     }
 
     fn connect(&mut self) {
-        let highest = self.seen.get(&self.disk.outbox).map_or(0, SeenSet::highest);
-        if self.disk.numbers.judge(highest) == Standing::Copy {
+        let outbox = self.disk.outbox;
+        let highest = self.seen.get(&outbox).map_or(0, SeenSet::highest);
+        let highest = if self.claimed.contains(&outbox) { u64::MAX } else { highest };
+        let by_session = self.by_session.get(&outbox).copied().unwrap_or_default();
+        let standing = self.disk.numbers.judge(highest, Some(by_session));
+        assert!(standing != Standing::Copy || self.copies_back > 0, "only a copy is taken for one");
+        if standing != Standing::Own {
             self.disk.outbox = self.outboxes;
             self.outboxes += 1;
             self.disk.numbers.renew();
@@ -153,6 +193,8 @@ impl World {
             if seen.insert(Sequence::try_from(number).unwrap()) == Fresh::New {
                 self.stored.insert((outbox, number), token);
             }
+            let by_session = self.by_session.entry(outbox).or_default();
+            *by_session = number.max(*by_session);
             let kept = self.stored[&(outbox, number)];
             assert_eq!(
                 kept, token,
@@ -183,7 +225,7 @@ proptest! {
     #[test]
     fn without_a_copy_no_outbox_changes_its_name_and_nothing_is_kept_twice(steps in steps()) {
         let mut world = World::new();
-        for step in steps.into_iter().filter(|step| !matches!(step, Step::Restore)) {
+        for step in steps.into_iter().filter(|step| !matches!(step, Step::Restore | Step::Claim)) {
             world.take(step);
         }
         prop_assert_eq!((world.outboxes, world.copies_back), (1, 0));

@@ -260,7 +260,14 @@ impl Fleet {
                 SwitchEvent::Hello(_) => {
                     self.epoch += 1;
                     let epoch = Epoch(self.epoch);
-                    let args = WelcomeArgs { epoch, time_ms: 0, licence_digest: None, highest_sequence: 0 };
+                    let args = WelcomeArgs {
+                        epoch,
+                        time_ms: 0,
+                        licence_digest: None,
+                        highest_sequence: 0,
+                        highest_by_session: Some(0),
+                        stops_due: 0,
+                    };
                     self.pair.switch.push_welcome(args, self.pair.now());
                 }
                 SwitchEvent::Result(result, bytes) => self.hold(Lane::Results, result.sequence, bytes),

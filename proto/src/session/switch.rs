@@ -63,8 +63,12 @@ pub struct WelcomeArgs {
     pub time_ms: i64,
     /// SHA-256 of the licence's envelope, if there is one.
     pub licence_digest: Option<Digest>,
-    /// The highest sequence seen of the outbox that the Hello named, 0 if there is none.
+    /// The highest sequence seen of the outbox that the Hello named, by whichever road, 0 if there is none.
     pub highest_sequence: u64,
+    /// The highest that came over sessions; `None` is what a Switch says that does not tell the roads apart.
+    pub highest_by_session: Option<u64>,
+    /// Stops that follow, before any order.
+    pub stops_due: u32,
 }
 
 /// What a session tells its shell.
@@ -248,6 +252,8 @@ impl SwitchSession {
             version,
             licence_digest: welcome.licence_digest.map_or_else(Vec::new, |digest| digest.to_vec()),
             highest_sequence: welcome.highest_sequence,
+            highest_by_session: welcome.highest_by_session,
+            stops_due: welcome.stops_due,
         };
         self.outbound.push_granted(Priority::Control, encode(Body::Welcome(body)));
         self.state = State::Established(Established {

@@ -11,7 +11,7 @@ use muster_proto::session::v1::{CloseReason, Document, DocumentKind, Hello};
 use super::Shard;
 use super::handshake::Visitor;
 use super::session::{Due, Ending, Identity, Session};
-use crate::engine::{Connect, Connected, DueOrder, EngineError, SessionKey};
+use crate::engine::{Connect, Connected, DueOrder, EngineError, SessionKey, Urgency};
 use crate::metrics;
 
 /// How long a client is told to stay away when the engine could not take it.
@@ -71,11 +71,18 @@ fn welcome(
     outbox: OutboxId,
     connected: Connected,
 ) {
-    let Connected { number, epoch, licence_digest, licence_serial, highest_sequence, policy_serial, due } =
-        connected;
+    let Connected { number, epoch, licence_digest, licence_serial, policy_serial, due, .. } = connected;
     let licence_digest = shard.table.newest_licence(licence_serial, licence_digest);
     session.note_policy(policy_serial);
-    let args = WelcomeArgs { epoch, time_ms: shard.wall.now_ms(), licence_digest, highest_sequence };
+    let stops_due = due.iter().filter(|order| order.urgency == Urgency::Stop).count();
+    let args = WelcomeArgs {
+        epoch,
+        time_ms: shard.wall.now_ms(),
+        licence_digest,
+        highest_sequence: connected.highest_sequence,
+        highest_by_session: Some(connected.highest_by_session),
+        stops_due: u32::try_from(stops_due).unwrap_or(u32::MAX),
+    };
     session.half(|half| half.push_welcome(args, Instant::now()));
     let since = Instant::now();
     let had: Vec<InstructionId> = due.iter().map(|order| order.instruction).collect();

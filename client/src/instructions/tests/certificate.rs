@@ -75,7 +75,7 @@ fn s6_a_store_that_turns_out_to_be_a_copy_ends_the_wait_with_everything_else() {
     test.machine.handle_fetched(id(1), Err(FetchFailure::NoCertificate), test.now);
     test.effects();
 
-    test.machine.handle_judged(Standing::Copy, NOW_MS, test.now);
+    test.machine.handle_judged(Standing::Copy, NOW_MS, 0, test.now);
 
     assert_eq!(test.effects(), ["no wait"], "the journal has answered it");
 }
@@ -120,7 +120,7 @@ fn s6_a_certificate_that_came_while_the_client_was_down_starts_the_download_afte
 
     test.machine.handle_certificate(Availability::Present, test.now);
     assert_eq!(test.effects(), ["no wait, recovered 1 after 0 s"]);
-    test.machine.handle_judged(Standing::Own, 0, test.now);
+    test.machine.handle_judged(Standing::Own, 0, 0, test.now);
 
     assert_eq!(test.effects(), ["fetch 1"]);
 }

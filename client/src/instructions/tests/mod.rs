@@ -186,7 +186,7 @@ impl Test {
         let licence = held_licence();
         let machine = Instructions::new(Spoken::default(), limits, Some(licence), 3, memory, now.instant);
         let mut test = Self { machine, now };
-        test.machine.handle_judged(Standing::Own, 0, now);
+        test.machine.handle_judged(Standing::Own, 0, 0, now);
         test
     }
 

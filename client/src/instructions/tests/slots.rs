@@ -167,7 +167,7 @@ fn a_download_is_wanted_until_it_ends_or_the_store_turns_out_to_be_a_copy() {
     fetched(&mut test, 1);
     assert!(!test.machine.is_fetching(id(1)) && test.machine.is_fetching(id(2)));
 
-    test.machine.handle_judged(Standing::Copy, NOW_MS, test.now);
+    test.machine.handle_judged(Standing::Copy, NOW_MS, 0, test.now);
 
     assert!(!test.machine.is_fetching(id(2)));
 }

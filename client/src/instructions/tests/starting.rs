@@ -88,7 +88,7 @@ fn a_start_of_a_store_that_turned_out_to_be_a_copy_is_ended_and_not_run() {
     test.admitted(1);
     test.effects_until_recorded();
 
-    test.machine.handle_judged(Standing::Copy, NOW_MS, test.now);
+    test.machine.handle_judged(Standing::Copy, NOW_MS, 0, test.now);
     test.machine.handle_start_recorded(id(1), test.now);
 
     assert_eq!(test.effects(), ["result 1 Interrupted"]);
@@ -180,7 +180,7 @@ impl Lab {
         lab.block().await;
         let standing = Standing::Own;
         lab.inbox
-            .send(Inbound::Judged { standing, restored_at_ms: 0, switch_ms: now.wall_ms })
+            .send(Inbound::Judged { standing, restored_at_ms: 0, switch_ms: now.wall_ms, stops_due: 0 })
             .await
             .unwrap();
         // The shell has taken it, and waits for the store.

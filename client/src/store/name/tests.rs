@@ -8,6 +8,7 @@ use prost::Message as _;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use super::SeenNumbers;
 use crate::config::OutboxConfig;
 use crate::store::{Entry, FILE, JournalState, QueueLane, Tables, event_record};
 
@@ -49,7 +50,7 @@ fn another_name_that_was_not_committed_is_not_taken() {
     let before = tables.outbox_id();
 
     tables.begin().unwrap();
-    assert_eq!(tables.welcomed(7, RESTORED, NOW).unwrap(), Standing::Copy);
+    assert_eq!(tables.welcomed(by_session(7), RESTORED, NOW).unwrap(), Standing::Copy);
     tables.roll_back().unwrap();
 
     assert_eq!(tables.outbox_id(), before);
@@ -145,6 +146,33 @@ fn what_a_copy_had_taken_on_ends_as_interrupted_with_the_new_name_and_its_time_s
 }
 
 #[test]
+fn numbers_that_somebody_else_has_named_change_the_name_and_end_nothing() {
+    let folder = TempDir::new().unwrap();
+    let mut tables = open(folder.path());
+    tables.record_intent(&entry(1)).unwrap();
+    tables.record_intent(&entry(2)).unwrap();
+    assert!(tables.record_start(id(2), NOW).unwrap());
+    append(&mut tables, "waits");
+    let before = tables.outbox_id();
+
+    let claimed = SeenNumbers { highest: 1 << 62, by_session: Some(0) };
+    assert_eq!(welcomed_by(&mut tables, claimed), Standing::Claimed);
+
+    assert_ne!(tables.outbox_id(), before);
+    assert_eq!(waiting(&mut tables), [(1, "waits".into())]);
+    assert_eq!(tables.restored_at_ms(NOW).unwrap(), 0);
+    let states = [1, 2].map(|number| tables.recall(id(number)).unwrap().map(|known| known.state));
+    assert_eq!(states, [Some(JournalState::Intent), Some(JournalState::Started)]);
+    assert!(tables.queued(QueueLane::Results, 0, 1 << 20, NOW).unwrap().is_empty());
+    assert_eq!(welcomed(&mut tables, 0), Standing::Own);
+
+    // A Switch that does not tell the roads apart: nothing may start twice.
+    let untold = SeenNumbers { highest: 1 << 62, by_session: None };
+    assert_eq!(welcomed_by(&mut tables, untold), Standing::Copy);
+    assert_eq!(tables.recall(id(1)).unwrap().map(|known| known.state), Some(JournalState::Done));
+}
+
+#[test]
 fn a_restore_of_the_future_is_taken_back_when_the_clocks_of_switch_and_device_agree_that_it_is_to_come() {
     let minute = 60_000;
     let year = 365 * 86_400_000;
@@ -165,7 +193,7 @@ fn a_restore_of_the_future_is_taken_back_when_the_clocks_of_switch_and_device_ag
         let mut tables = open(folder.path());
         let mut welcomed = |highest, switch_ms, now_ms| {
             tables.begin().unwrap();
-            let standing = tables.welcomed(highest, switch_ms, now_ms).unwrap();
+            let standing = tables.welcomed(by_session(highest), switch_ms, now_ms).unwrap();
             tables.commit().unwrap();
             (standing, tables.restored_at_ms(now_ms).unwrap())
         };
@@ -203,6 +231,11 @@ fn entry(number: u8) -> Entry {
     }
 }
 
+/// Numbers that came over sessions.
+fn by_session(highest: u64) -> SeenNumbers {
+    SeenNumbers { highest, by_session: Some(highest) }
+}
+
 fn open(folder: &Path) -> Tables {
     Tables::open(&folder.join(FILE), OutboxConfig::default(), NOW).unwrap()
 }
@@ -221,8 +254,12 @@ fn append(tables: &mut Tables, name: &str) -> u64 {
 }
 
 fn welcomed(tables: &mut Tables, highest: u64) -> Standing {
+    welcomed_by(tables, by_session(highest))
+}
+
+fn welcomed_by(tables: &mut Tables, seen: SeenNumbers) -> Standing {
     tables.begin().unwrap();
-    let standing = tables.welcomed(highest, RESTORED, NOW).unwrap();
+    let standing = tables.welcomed(seen, RESTORED, NOW).unwrap();
     tables.commit().unwrap();
     standing
 }

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod changed;
+mod claimed;
 mod clock;
 mod endless;
 mod endless_content;

@@ -10,7 +10,7 @@ use crate::support::repository;
 type Row = (&'static str, &'static [&'static str], &'static [(&'static str, &'static str)]);
 
 /// Every row of the specification, in its order; then what is tried beyond it.
-const TABLE: [Row; 18] = [
+const TABLE: [Row; 19] = [
     ("replay to the same device", &["attack_replay_to_the_same_device", "attack_replay_of_an_order"], &[]),
     (
         "replay to another device or tenant",
@@ -77,6 +77,11 @@ const TABLE: [Row; 18] = [
     ("a stop that nobody signed, an order after its stop", &["a_lying_switch_stops_nothing"], &[]),
     ("what this device cannot give", &["attack_with_a_definition_for_another_platform"], &[]),
     ("a Welcome that lies", &["attack_by_a_welcome"], &[]),
+    (
+        "a Background Channel that names numbers of a device's outbox",
+        &["attack_by_a_relayed_number"],
+        &[("switch/src/engine/tests/intake.rs", "what_is_relayed_never_raises")],
+    ),
 ];
 
 #[test]

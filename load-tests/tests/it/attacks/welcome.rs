@@ -3,9 +3,10 @@
 use muster_proto::common::v1::{Refusal, TargetState};
 use muster_proto::ids::InstructionId;
 
-use super::{Lab, instruction};
+use super::{Lab, instruction, text};
 use crate::liar::{Session, Welcome, now_ms};
 use crate::support::orders::order_of;
+use crate::support::{children, wait_until};
 
 const YEAR_MS: i64 = 365 * 86_400_000;
 
@@ -19,7 +20,8 @@ fn attack_by_a_welcome_that_calls_the_store_a_copy_of_the_future_is_taken_back_b
     drop(session);
 
     // Every number was seen, and the restore is a year from now.
-    let lie = Welcome { highest_sequence: u64::MAX, time_ms: Some(now_ms() + YEAR_MS), ..lab.welcome() };
+    let time_ms = Some(now_ms() + YEAR_MS);
+    let lie = Welcome { highest_by_session: Some(u64::MAX), time_ms, ..lab.welcome() };
     let mut session = liar.accept(lie);
     session.until("the session to end", |told| told.ended.clone());
     // A Switch whose time is not that of the device takes nothing back, earlier or later.
@@ -43,6 +45,42 @@ fn attack_by_a_welcome_that_calls_the_store_a_copy_of_the_future_is_taken_back_b
 }
 
 #[test]
+fn attack_by_a_welcome_that_calls_the_store_a_copy_leaves_nothing_running_that_nobody_could_stop() {
+    let lab = Lab::new();
+    let liar = lab.liar();
+    let endless = lab.publish(&liar, &endless());
+    let client = lab.start();
+    let mut session = liar.accept(lab.welcome());
+    let order = lab.order(&endless);
+    session.deliver(&lab.signed(&order));
+    session.until("it to run", |told| {
+        told.progress.contains(&(instruction(&order), TargetState::Running)).then_some(())
+    });
+    wait_until("the helper", || !children(client.pid()).is_empty());
+    drop(session);
+
+    // A Switch that does not tell the roads apart says so by its only number.
+    let mut session = liar.accept(Welcome { highest_sequence: u64::MAX, ..lab.welcome() });
+    session.until("the session to end", |told| told.ended.clone());
+    drop(session);
+
+    let mut session = liar.accept(lab.welcome());
+    assert_eq!(session.result(instruction(&order)), (TargetState::Interrupted, Refusal::Unspecified));
+    wait_until("the helper to be gone", || children(client.pid()).is_empty());
+}
+
+#[test]
+fn attack_by_a_welcome_that_announces_stops_and_sends_none_delays_what_waits_by_some_seconds() {
+    let lab = Lab::new();
+    let liar = lab.liar();
+    let _client = lab.start();
+
+    let mut session = liar.accept(Welcome { stops_due: u32::MAX, ..lab.welcome() });
+
+    lab.goes_on(&mut session);
+}
+
+#[test]
 fn attack_by_a_welcome_with_the_last_epoch_of_all_keeps_no_later_session_out() {
     let lab = Lab::new();
     let liar = lab.liar();
@@ -60,6 +98,12 @@ fn attack_by_a_welcome_with_the_last_epoch_of_all_keeps_no_later_session_out() {
     let mut session = liar.accept(lab.welcome());
     assert_eq!(session.told.hello.last_epoch, 2);
     lab.goes_on(&mut session);
+}
+
+/// A definition that runs until it is ended.
+fn endless() -> String {
+    let query = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) AS one FROM n";
+    text("Acme-Test-Endless", "1.0.0", "[limits]\nrun_time = \"3m\"\n").replace("SELECT 1 AS one", query)
 }
 
 /// Issues an instruction whose id is of now.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::liar::{Liar, Welcome};
 use crate::support::orders::{id, operator, order_of, order_without, sign_order, stranger};
-use crate::support::{Place, children, run, sign_definition, wait_for, wait_until};
+use crate::support::{Place, children, run, sign_definition, wait_for, wait_until, write};
 
 const RUNS: &str = "web1.example.org";
 const AWAY: &str = "web2.example.org";
@@ -75,6 +75,43 @@ fn a_stop_ends_what_runs_cancels_what_waits_and_leaves_what_has_answered() {
     for service in [runs, away, switch] {
         service.stop();
     }
+}
+
+#[test]
+fn what_waited_when_its_client_ended_never_starts_once_it_was_stopped_meanwhile() {
+    let place = Place::with_pki(&[RUNS]);
+    place.switch_config("");
+    let path = place.client_config_to(RUNS, place.ports.sessions, "");
+    let text = std::fs::read_to_string(&path).expect("the configuration");
+    write(&path, &format!("{text}\n[instructions]\nparallel = 1\n"));
+    place.record_starts(RUNS);
+    place.add_context();
+    let switch = place.start_switch();
+    place.import_all();
+    author_endless(&place);
+    let client = place.start_client(RUNS);
+    place.wait_online(RUNS);
+    let issue = || {
+        let said = place.muster(["run", "Acme-Test-Endless", "--wait", "1s", "-o", "json"]).with_code(3);
+        self::text(&said.json(), "instruction")
+    };
+    let first = issue();
+    wait_until("it to run", || show(&place, &first)["states"] == json!({ "running": 1 }));
+    let second = issue();
+    wait_until("it to wait", || show(&place, &second)["states"] == json!({ "acked": 1 }));
+    client.kill();
+    wait_until("the Switch to see it go", || !is_online(&place, RUNS));
+    place.muster(["instruction", "stop", &second, "--reason", REASON, "--wait", "1s"]).with_code(3);
+
+    let client = place.start_client(RUNS);
+
+    wait_until("both to be answered", || {
+        show(&place, &first)["states"] == json!({ "interrupted": 1 })
+            && show(&place, &second)["states"] == json!({ "cancelled": 1 })
+    });
+    assert_eq!(place.starts(), 1, "the first: {}", client.log());
+    client.stop();
+    switch.stop();
 }
 
 #[test]

@@ -305,7 +305,14 @@ fn closing(session: &mut SwitchSession) -> (CloseReason, u32) {
 }
 
 fn welcome() -> WelcomeArgs {
-    WelcomeArgs { epoch: Epoch(7), time_ms: 1_800_000_000_000, licence_digest: None, highest_sequence: 9 }
+    WelcomeArgs {
+        epoch: Epoch(7),
+        time_ms: 1_800_000_000_000,
+        licence_digest: None,
+        highest_sequence: 9,
+        highest_by_session: Some(8),
+        stops_due: 2,
+    }
 }
 
 fn hello() -> Hello {

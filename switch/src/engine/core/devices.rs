@@ -166,9 +166,10 @@ impl Core {
         self.online.insert(number);
         self.out.presence.push((connect.device.clone(), Some(connect.address)));
         // A name that is none has seen nothing; the shard refuses it before it comes here.
-        let highest_sequence = OutboxId::try_from(&connect.hello.outbox_id[..]).map_or(0, |outbox| {
+        let outbox = OutboxId::try_from(&connect.hello.outbox_id[..]);
+        let (highest_sequence, highest_by_session) = outbox.map_or((0, 0), |outbox| {
             self.outboxes.greet(number, outbox, now_ms);
-            self.outboxes.highest(number, outbox)
+            (self.outboxes.highest(number, outbox), self.outboxes.highest_by_session(number, outbox))
         });
         let attributes = with_device(connect.hello.attributes, &connect.device);
         let attributes = self.devices.set_attributes(number, attributes);
@@ -199,6 +200,7 @@ impl Core {
             licence_digest,
             licence_serial,
             highest_sequence,
+            highest_by_session,
             policy_serial,
             due,
         })

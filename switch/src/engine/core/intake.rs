@@ -10,18 +10,12 @@ use muster_proto::seen::{Fresh, gap_ranges};
 use muster_proto::session::v1::{Event, Lane, Result as SessionResult};
 use roaring::RoaringBitmap;
 
+use super::outboxes::Road;
 use super::parts::Part;
 use super::{Core, EventIn, Moment, ResultIn};
 use crate::engine::outgoing::Acked;
 use crate::engine::store::Write;
 use crate::engine::{EngineError, metrics};
-
-/// By which road an event came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Road {
-    Session,
-    Background,
-}
 
 /// Where a result falls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +41,7 @@ impl Core {
         if self.left_behind(number) {
             return;
         }
-        let fresh = self.see(number, outbox, result.sequence, "results", now_ms);
+        let fresh = self.see((number, outbox), result.sequence, Road::Session, "results", now_ms);
         let sequence = (fresh != Fresh::Full).then_some(result.sequence);
         let credit_bytes = u64::from(encoded_len);
         self.out.acks.push(Acked { session, lane: Lane::Results, sequence, credit_bytes });
@@ -213,7 +207,7 @@ impl Core {
     }
 
     fn take_event(&mut self, number: u32, outbox: OutboxId, event: Event, road: Road, now_ms: i64) -> Fresh {
-        let fresh = self.see(number, outbox, event.sequence, "events", now_ms);
+        let fresh = self.see((number, outbox), event.sequence, road, "events", now_ms);
         if fresh != Fresh::New {
             return fresh;
         }
@@ -240,9 +234,9 @@ impl Core {
     /// Adds a sequence to what was seen of an outbox.
     fn see(
         &mut self,
-        number: u32,
-        outbox: OutboxId,
+        outbox: (u32, OutboxId),
         sequence: u64,
+        road: Road,
         lane: &'static str,
         now_ms: i64,
     ) -> Fresh {
@@ -250,22 +244,13 @@ impl Core {
             metrics::dropped("malformed");
             return Fresh::Repeated;
         };
-        let fresh = self.outboxes.insert(number, outbox, sequence, now_ms);
+        let fresh = self.outboxes.insert(outbox, sequence, road, now_ms);
         match fresh {
             Fresh::New => {}
             Fresh::Repeated => metrics::repeated(lane),
             Fresh::Full => metrics::left_unacked("seen_full"),
         }
         fresh
-    }
-}
-
-impl Road {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Session => "session",
-            Self::Background => "background",
-        }
     }
 }
 

@@ -60,7 +60,7 @@ pub(crate) use issue::{Draft, PreparedOrder, Submission, parse_audience};
 use ledgers::{Active, Entered};
 pub(crate) use licensing::ImportedLicence;
 use outboxes::Outboxes;
-pub(crate) use outboxes::StoredOutbox;
+pub(crate) use outboxes::{Road, StoredOutbox};
 #[cfg(test)]
 pub(crate) use policies::POLICIES_MAX;
 use policies::Policies;

@@ -4,7 +4,9 @@
 //! one with each record, so only the latest are remembered. What a forgotten one sends again would be stored again.
 //!
 //! A session's client names its own outbox; a Background Channel names whatever it likes. So outboxes that only relayed
-//! events have named have a small share of their own, and never push out one that a `Hello` has named.
+//! events have named have a small share of their own, and never push out one that a `Hello` has named. For the same reason the
+//! highest number that came over sessions is kept apart: a client takes a higher one than it ever sent for the proof that its store is an
+//! older copy, and then ends everything that it had taken on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -32,6 +34,27 @@ pub(crate) struct StoredOutbox {
     /// Whether a `Hello` has named it.
     pub(crate) greeted: bool,
     pub(crate) set: SeenSet,
+    /// The highest sequence that came over sessions.
+    pub(crate) by_session: u64,
+    /// Whether that is not stored yet.
+    pub(crate) is_new: bool,
+}
+
+/// By which road a record came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Road {
+    Session,
+    Background,
+}
+
+impl Road {
+    /// Returns what a stored event has.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Background => "background",
+        }
+    }
 }
 
 /// The outboxes of all devices.
@@ -50,26 +73,42 @@ struct Outbox {
     used: i64,
     /// A `Hello` has named it.
     greeted: bool,
+    /// The highest sequence that came over sessions; 0 if none did.
+    by_session: u64,
 }
 
 impl Outboxes {
     /// Makes them of what was stored.
     pub(super) fn new(stored: Vec<StoredOutbox>) -> Self {
         let last_used = stored.iter().map(|outbox| outbox.used).max().unwrap_or_default();
-        let outbox =
-            |StoredOutbox { number, id, used, greeted, set }| ((number, id), Outbox { set, used, greeted });
+        let touched = stored.iter().filter(|outbox| outbox.is_new).map(|outbox| (outbox.number, outbox.id));
+        let touched = touched.collect();
+        let outbox = |StoredOutbox { number, id, used, greeted, set, by_session, is_new: _ }| {
+            ((number, id), Outbox { set, used, greeted, by_session })
+        };
         let seen = stored.into_iter().map(outbox);
-        Self { seen: seen.collect(), touched: BTreeSet::new(), last_used }
+        Self { seen: seen.collect(), touched, last_used }
     }
 
     /// Adds a sequence to what was seen of an outbox; a new outbox may make the device's oldest forgotten.
-    pub(super) fn insert(&mut self, number: u32, id: OutboxId, sequence: Sequence, now_ms: i64) -> Fresh {
+    pub(super) fn insert(
+        &mut self,
+        (number, id): (u32, OutboxId),
+        sequence: Sequence,
+        road: Road,
+        now_ms: i64,
+    ) -> Fresh {
         self.last_used = now_ms.max(self.last_used.saturating_add(1));
         let known = self.seen.contains_key(&(number, id));
         let outbox = self.seen.entry((number, id)).or_default();
         outbox.used = self.last_used;
         let fresh = outbox.set.insert(sequence);
-        if fresh == Fresh::New {
+        // The device has sent it, whoever named it before, and whether there was room for it or not.
+        let is_higher = road == Road::Session && sequence.value() > outbox.by_session;
+        if is_higher {
+            outbox.by_session = sequence.value();
+        }
+        if fresh == Fresh::New || is_higher {
             self.touched.insert((number, id));
         }
         if !known {
@@ -116,18 +155,28 @@ impl Outboxes {
         self.seen.get(&(number, id)).is_some_and(|outbox| outbox.set.contains(sequence))
     }
 
-    /// Returns the highest sequence that was seen of an outbox; 0 if nothing of it is remembered.
+    /// Returns the highest sequence that was seen of an outbox, by whichever road; 0 if nothing of it is remembered.
     pub(super) fn highest(&self, number: u32, id: OutboxId) -> u64 {
         self.seen.get(&(number, id)).map_or(0, |outbox| outbox.set.highest())
+    }
+
+    /// Returns the highest sequence of an outbox that came over sessions; 0 if none did, or nothing of it is remembered.
+    pub(super) fn highest_by_session(&self, number: u32, id: OutboxId) -> u64 {
+        self.seen.get(&(number, id)).map_or(0, |outbox| outbox.by_session)
     }
 
     /// Takes what is to be written since the last call.
     pub(super) fn poll_writes(&mut self) -> Vec<Write> {
         let touched = std::mem::take(&mut self.touched).into_iter();
         let write = |(number, outbox)| match self.seen.get(&(number, outbox)) {
-            Some(Outbox { set, used, greeted }) => {
-                Write::Seen { number, outbox, used: *used, greeted: *greeted, record: set.encode() }
-            }
+            Some(Outbox { set, used, greeted, by_session }) => Write::Seen {
+                number,
+                outbox,
+                used: *used,
+                greeted: *greeted,
+                by_session: *by_session,
+                record: set.encode(),
+            },
             None => Write::SeenGone { number, outbox },
         };
         touched.map(write).collect()
@@ -189,6 +238,8 @@ mod tests {
             used: 100 - i64::from(first),
             greeted: true,
             set: SeenSet::new(),
+            by_session: 0,
+            is_new: false,
         };
         let mut outboxes = Outboxes::new((0..16).map(stored).collect());
 
@@ -217,8 +268,27 @@ mod tests {
         );
     }
 
+    #[test]
+    fn only_what_comes_over_sessions_raises_the_mark_of_sessions_also_if_it_is_a_repeat() {
+        let mut outboxes = Outboxes::default();
+        outboxes.greet(1, id(0), 7);
+        outboxes.poll_writes();
+        let mut take = |sequence: u64, road| {
+            let fresh = outboxes.insert((1, id(0)), Sequence::try_from(sequence).unwrap(), road, 7);
+            (fresh, outboxes.highest_by_session(1, id(0)), outboxes.poll_writes().len())
+        };
+
+        assert_eq!(take(1, Road::Session), (Fresh::New, 1, 1));
+        assert_eq!(take(1 << 62, Road::Background), (Fresh::New, 1, 1));
+        assert_eq!(take(5, Road::Background), (Fresh::New, 1, 1));
+        assert_eq!(take(5, Road::Session), (Fresh::Repeated, 5, 1), "and it is written");
+        assert_eq!(take(5, Road::Session), (Fresh::Repeated, 5, 0));
+        assert_eq!(take(3, Road::Session), (Fresh::New, 5, 1));
+        assert_eq!(outboxes.highest(1, id(0)), 1 << 62);
+    }
+
     fn insert(outboxes: &mut Outboxes, number: u32, first: u8) -> Fresh {
-        outboxes.insert(number, id(first), Sequence::try_from(1).unwrap(), 7)
+        outboxes.insert((number, id(first)), Sequence::try_from(1).unwrap(), Road::Background, 7)
     }
 
     fn id(first: u8) -> OutboxId {

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use muster_pki::DeviceId;
 use muster_proto::common::v1::TargetState;
-use muster_proto::ids::{InstructionId, OutboxId, Sequence};
-use muster_proto::operator::v1::{Block, Client, ExportedResult, LoggedEvent, StateCount};
-use muster_proto::seen::{SeenSet, gap_ranges};
+use muster_proto::ids::InstructionId;
+use muster_proto::operator::v1::{Block, Client, StateCount};
 use rusqlite::{Connection, params};
 
 use super::kept::{self, LoadedKept};
@@ -16,7 +15,7 @@ use super::record::{checked, verify};
 use super::stops::{self, LoadedStop};
 use super::{
     ApprovalsRecord, CountsRecord, DocumentRecord, InstructionRecord, Mark, Store, StoreError,
-    SubmissionRecord, TransitionRecord, approvals, bitmap, blocked, key, online,
+    SubmissionRecord, TransitionRecord, approvals, bitmap, blocked, key, online, seen,
 };
 use crate::engine::core::StoredOutbox;
 use crate::engine::damage::Damage;
@@ -113,7 +112,7 @@ fn load(connection: &Connection, submissions_since_ms: i64, damage: &Damage) -> 
     load_devices(connection, damage, &mut loaded)?;
     load_facts(connection, damage, &mut loaded)?;
     names_from_facts(&mut loaded);
-    load_seen(connection, damage, &mut loaded)?;
+    loaded.seen = seen::load(connection, &loaded.devices, damage)?;
     loaded.definitions = load_documents(connection, damage, "definitions")?;
     loaded.licences = load_documents(connection, damage, "licences")?;
     loaded.policies = load_documents(connection, damage, "policies")?;
@@ -227,80 +226,6 @@ fn names_from_facts(loaded: &mut Loaded) {
             loaded.devices.push((*number, device));
         }
     }
-}
-
-fn load_seen(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> rusqlite::Result<()> {
-    let mut statement =
-        connection.prepare("SELECT number, outbox_id, record, crc, used, greeted FROM seen")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let number: u32 = row.get(0)?;
-        let outbox: Vec<u8> = row.get(1)?;
-        let record: Vec<u8> = row.get(2)?;
-        let Ok(id) = OutboxId::try_from(&outbox[..]) else {
-            damage.note("seen", &format!("{number}/?"), "outbox_id is not 16 bytes");
-            continue;
-        };
-        let set = verify("seen", &[&key(number), &outbox], &record, row.get(3)?)
-            .and_then(|()| SeenSet::decode(&record).map_err(|error| error.to_string()));
-        let set = match set {
-            Ok(set) => set,
-            Err(what) => {
-                damage.note("seen", &format!("{number}/{id}"), &what);
-                seen_again(connection, number, id)?
-            }
-        };
-        loaded.seen.push(StoredOutbox { number, id, used: row.get(4)?, greeted: row.get(5)?, set });
-    }
-    Ok(())
-}
-
-/// The numbers that a device's name has had, for a device that was removed and came again has the seen sets of before.
-const NUMBERS_OF_NAME: &str = "SELECT ?1 UNION SELECT b.number FROM devices a JOIN devices b ON b.device = a.device WHERE a.number = ?1";
-
-/// Gathers a damaged seen set again from the events and results that it let in. What was acked without being stored is
-/// not in it; if it comes again, it is dropped again.
-fn seen_again(connection: &Connection, number: u32, outbox: OutboxId) -> rusqlite::Result<SeenSet> {
-    let mut seen = SeenSet::new();
-    let mut add = |outbox_id: &[u8], sequence: u64| {
-        if outbox_id == outbox.as_bytes()
-            && let Ok(sequence) = Sequence::try_from(sequence)
-        {
-            let _fresh = seen.insert(sequence);
-        }
-    };
-    let mut gaps = Vec::new();
-    let sql = format!("SELECT position, number, record, crc FROM events WHERE number IN ({NUMBERS_OF_NAME})");
-    let mut events = connection.prepare(&sql)?;
-    let mut rows = events.query([number])?;
-    while let Some(row) = rows.next()? {
-        let (position, number, record): (i64, u32, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let keys = [&key(position)[..], &key(number)];
-        if let Ok(logged) = checked::<LoggedEvent>("events", &keys, &record, row.get(3)?) {
-            let event = logged.event.unwrap_or_default();
-            add(&logged.outbox_id, event.sequence);
-            if logged.outbox_id == outbox.as_bytes() {
-                gaps.extend(gap_ranges(&event));
-            }
-        }
-    }
-    let sql = format!(
-        "SELECT position, instruction, number, record, crc FROM results WHERE number IN ({NUMBERS_OF_NAME})"
-    );
-    let mut results = connection.prepare(&sql)?;
-    let mut rows = results.query([number])?;
-    while let Some(row) = rows.next()? {
-        let (position, instruction, number): (i64, i64, u32) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let record: Vec<u8> = row.get(3)?;
-        let keys = [&key(position)[..], &key(instruction), &key(number)];
-        if let Ok(result) = checked::<ExportedResult>("results", &keys, &record, row.get(4)?) {
-            add(&result.outbox_id, result.sequence);
-        }
-    }
-    for gap in gaps {
-        let _fresh = seen.insert_range(gap);
-    }
-    Ok(seen)
 }
 
 fn load_documents(

@@ -13,6 +13,7 @@ mod online;
 mod recall;
 mod record;
 mod schema;
+mod seen;
 mod stops;
 mod write;
 

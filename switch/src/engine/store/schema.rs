@@ -13,7 +13,7 @@ const APPLICATION_ID: i64 = 0x4d75_5377;
 ///
 /// Each record is a protobuf message beside a CRC32C over the table's name, its key columns and itself. Positions are
 /// given by the core, ascending, and never reused.
-const MIGRATIONS: [&str; 9] = ["
+const MIGRATIONS: [&str; 10] = ["
 CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE devices (number INTEGER PRIMARY KEY, device TEXT NOT NULL, crc INTEGER NOT NULL);
 CREATE INDEX devices_by_name ON devices (device);
@@ -69,6 +69,10 @@ CREATE TABLE approvals (instruction INTEGER PRIMARY KEY, record BLOB NOT NULL, c
 -- Until when the results of an instruction are kept, by its position, and how far their deletion has come: 0 not begun, 1 begun, 2 done.
 CREATE TABLE kept (instruction INTEGER PRIMARY KEY, until_ms INTEGER NOT NULL, stage INTEGER NOT NULL, crc INTEGER NOT NULL);
 CREATE INDEX kept_still ON kept (until_ms) WHERE stage < 2;
+", "
+-- The highest sequence that came over sessions, 8 bytes, the first the highest; under the checksum. Those from before have none:
+-- it is gathered from the events and results.
+ALTER TABLE seen ADD COLUMN by_session BLOB;
 "];
 
 /// Sets up the writing connection and brings the tables up to date.

@@ -53,6 +53,8 @@ pub(crate) enum Write {
         used: i64,
         /// Whether a `Hello` has named the outbox.
         greeted: bool,
+        /// The highest sequence that came over sessions.
+        by_session: u64,
         record: Vec<u8>,
     },
     /// The outbox is forgotten.
@@ -176,10 +178,11 @@ fn write_one(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<u
                 .execute(params![at_ms, devices, crc])?;
             Ok(devices.len() + 32)
         }
-        Write::Seen { number, outbox, used, greeted, record } => {
-            let crc = checksum("seen", &[&key(*number), outbox.as_bytes()], record);
-            cached(transaction, "INSERT OR REPLACE INTO seen VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-                .execute(params![number, outbox.as_bytes(), record, crc, used, greeted])?;
+        Write::Seen { number, outbox, used, greeted, by_session, record } => {
+            let by_session = by_session.to_be_bytes();
+            let crc = checksum("seen", &[&key(*number), outbox.as_bytes(), &by_session], record);
+            cached(transaction, "INSERT OR REPLACE INTO seen VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+                .execute(params![number, outbox.as_bytes(), record, crc, used, greeted, by_session])?;
             Ok(record.len() + 32)
         }
         Write::SeenGone { number, outbox } => {

@@ -275,7 +275,7 @@ async fn a_store_that_cannot_be_used_says_where_it_is_what_was_found_and_what_to
         (
             "a later version",
             |file| pragma(file, "user_version", 99),
-            &["has layout 99", "layouts up to 8", "newer version"],
+            &["has layout 99", "layouts up to 10", "newer version"],
         ),
         (
             "another program",

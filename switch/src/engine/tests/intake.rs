@@ -7,6 +7,7 @@ use muster_proto::relay::v1::{RelayEventsResponse, RelayRefusal, RelayedEvent};
 use muster_proto::seen::{GAP_EVENT, gap_field};
 use muster_proto::session::v1::{Event, Lane, Result as SessionResult};
 
+use super::restart::forget_roads;
 use super::world::*;
 
 #[tokio::test]
@@ -236,6 +237,68 @@ async fn a_session_is_told_the_highest_sequence_seen_of_its_outbox_and_of_no_oth
 
     let told = [first, again, other].map(|session| session.connected.highest_sequence);
     assert_eq!(told, [0, 7, 0]);
+}
+
+#[tokio::test]
+async fn what_is_relayed_never_raises_the_number_that_shows_a_copy_of_a_store() {
+    let mut world = World::new().await;
+    let first = world.connect("w1.acme.local").await;
+    world.tell_event(&first, event(7)).await;
+    world.next_ack().await;
+    let answer = world.engine.relay(vec![relayed(1 << 62), relayed(9)]).await.unwrap();
+    assert_eq!(answer.accepted, 2);
+
+    let again = world.connect("w1.acme.local").await;
+    // The client has sent it as well; whether it is a repeat is another question.
+    world.tell_event(&again, event(9)).await;
+    world.next_ack().await;
+    let world = world.restart(|_| ());
+    let restarted = world.connect("w1.acme.local").await;
+    let removed = world.engine.remove("w1.acme.local".parse().unwrap()).await;
+    removed.unwrap();
+    let back = world.connect("w1.acme.local").await;
+    let mut world = world.restart(|database| {
+        assert_eq!(database.execute("UPDATE seen SET by_session = x'7fffffffffffffff'", []).unwrap(), 1);
+    });
+    let gathered = world.connect("w1.acme.local").await;
+    let id = world.issue("").await;
+    world.answer(&gathered, id, 30).await;
+    let answered = world.connect("w1.acme.local").await;
+
+    let told = [first, again, restarted, back, gathered, answered]
+        .map(|session| (session.connected.highest_sequence, session.connected.highest_by_session));
+    let claimed = 1 << 62;
+    // Of the repeat there is no record.
+    assert_eq!(told, [(0, 0), (claimed, 7), (claimed, 9), (claimed, 9), (claimed, 7), (claimed, 30)]);
+}
+
+#[tokio::test]
+async fn of_a_store_of_the_eighth_layout_what_was_not_relayed_came_over_sessions() {
+    let mut world = World::new().await;
+    let first = world.connect("w1.acme.local").await;
+    let id = world.issue("").await;
+    world.tell_event(&first, event(1)).await;
+    world.next_ack().await;
+    world.answer(&first, id, 2).await;
+    world.engine.relay(vec![relayed(1 << 62), relayed(3), relayed(4)]).await.unwrap();
+    world.engine.remove("w1.acme.local".parse().unwrap()).await.unwrap();
+    world.connect("w1.acme.local").await;
+
+    let world = world.restart(|database| {
+        forget_roads(database);
+        database.execute_batch("DROP TABLE kept; PRAGMA user_version = 8").unwrap();
+    });
+    let session = world.connect("w1.acme.local").await;
+
+    let told = (session.connected.highest_sequence, session.connected.highest_by_session);
+    assert_eq!(told, (1 << 62, 2));
+    assert_eq!(world.engine.reader().status().warnings, Vec::<String>::new());
+    let mut stored = None;
+    world.restart(|database| {
+        let sql = "SELECT by_session FROM seen";
+        stored = database.query_row(sql, [], |row| row.get::<_, Option<Vec<u8>>>(0)).unwrap();
+    });
+    assert_eq!(stored, Some(2_u64.to_be_bytes().to_vec()), "it is found once");
 }
 
 #[tokio::test]

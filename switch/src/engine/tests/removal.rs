@@ -9,6 +9,7 @@ use muster_proto::operator::v1::{RemoveClientResponse, Transition};
 use muster_proto::relay::v1::RelayedEvent;
 use muster_proto::session::v1::Result as SessionResult;
 
+use super::restart::forget_roads;
 use super::world::*;
 use crate::engine::{EngineError, ShardMessage};
 
@@ -256,9 +257,10 @@ async fn a_store_of_the_third_layout_learns_to_remove() {
     world.connect(GONE).await;
 
     let world = world.restart(|database| {
+        forget_roads(database);
         database
             .execute_batch(
-                "ALTER TABLE seen DROP COLUMN greeted; DROP TABLE removed; DROP TABLE policies; DROP TABLE policy_followed; DROP TABLE blocked; DROP TABLE stops; DROP TABLE approvals; PRAGMA user_version = 3;",
+                "ALTER TABLE seen DROP COLUMN greeted; DROP TABLE removed; DROP TABLE policies; DROP TABLE policy_followed; DROP TABLE blocked; DROP TABLE stops; DROP TABLE approvals; DROP TABLE kept; PRAGMA user_version = 3;",
             )
             .unwrap();
     });

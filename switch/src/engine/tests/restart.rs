@@ -6,6 +6,7 @@ use muster_proto::common::v1::TargetState;
 use muster_proto::operator::v1::export_response::Record;
 
 use super::world::*;
+use crate::engine::store::{checksum, key};
 use crate::engine::{Cursor, EngineEnd, EngineError, OpenError};
 
 #[tokio::test]
@@ -69,8 +70,9 @@ async fn a_store_of_the_first_version_still_knows_what_it_has_seen() {
     world.next_ack().await;
 
     let mut world = world.restart(|database| {
+        forget_roads(database);
         database.execute_batch(
-            "ALTER TABLE seen DROP COLUMN greeted; ALTER TABLE seen DROP COLUMN used; DROP TABLE last_seen; DROP TABLE online; DROP TABLE removed; DROP TABLE policies; DROP TABLE policy_followed; DROP TABLE blocked; DROP TABLE stops; DROP TABLE approvals; PRAGMA user_version = 1;",
+            "ALTER TABLE seen DROP COLUMN greeted; ALTER TABLE seen DROP COLUMN used; DROP TABLE last_seen; DROP TABLE online; DROP TABLE removed; DROP TABLE policies; DROP TABLE policy_followed; DROP TABLE blocked; DROP TABLE stops; DROP TABLE approvals; DROP TABLE kept; PRAGMA user_version = 1;",
         ).unwrap();
     });
     let session = world.connect("w1.acme.local").await;
@@ -147,4 +149,17 @@ fn told(world: &World) -> Vec<String> {
     };
     world.engine.reader().export(take).unwrap();
     records
+}
+
+/// Makes the seen sets as they were before the roads were told apart.
+pub(super) fn forget_roads(database: &rusqlite::Connection) {
+    let mut statement = database.prepare("SELECT number, outbox_id, record FROM seen").unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+    let rows: Vec<(i64, Vec<u8>, Vec<u8>)> = rows.collect::<Result<_, _>>().unwrap();
+    for (number, outbox, record) in rows {
+        let crc = checksum("seen", &[&key(number), &outbox], &record);
+        let sql = "UPDATE seen SET crc = ?1 WHERE number = ?2 AND outbox_id = ?3";
+        database.execute(sql, rusqlite::params![crc, number, outbox]).unwrap();
+    }
+    database.execute_batch("ALTER TABLE seen DROP COLUMN by_session").unwrap();
 }
