@@ -144,11 +144,15 @@ impl History {
         self.findings.hold(
             Rule::Causes,
             place,
-            leads_to.is_none_or(|states| states.contains(&state)),
+            leads_to.is_some_and(|states| states.contains(&state)),
             || {
-                let names: Vec<&str> =
-                    leads_to.unwrap_or_default().iter().map(|state| state.name()).collect();
-                let expected = format!("`{cause}` to lead to {}", names.join(" or "));
+                let names = |states: &[TargetState]| {
+                    states.iter().map(|state| state.name()).collect::<Vec<_>>().join(" or ")
+                };
+                let expected = leads_to.map_or_else(
+                    || format!("a cause that this version knows, and not `{cause}`"),
+                    |states| format!("`{cause}` to lead to {}", names(states)),
+                );
                 (format!("instruction {id}"), expected, format!("`{}`", state.name()))
             },
         );
