@@ -17,7 +17,11 @@ const TABLE: [Row; 19] = [
         &["attack_replay_to_another_device", "attack_replay_to_another_tenant"],
         &[],
     ),
-    ("old definition after a newer one (rollback)", &["attack_old_definition"], &[]),
+    (
+        "old definition after a newer one (rollback)",
+        &["attack_old_definition", "attack_rollback_a_switch_cannot_take_approvals_away"],
+        &[],
+    ),
     ("old licence or CRL", &["attack_old_licence", "attack_old_crl"], &[]),
     ("freeze (never told of the newer)", &["attack_freeze_of_an_order", "attack_freeze_of_the_licence"], &[]),
     ("mix and match", &["attack_mix_and_match"], &[]),
