@@ -210,7 +210,7 @@ impl History {
                 self.definitions.contains(&(name.clone(), version.clone()))
             }
             Promise::ResultAcked { device, outbox_id, sequence } => {
-                self.has(Lane::Result, device, outbox_id, *sequence)
+                self.has(Lane::Result, device, outbox_id, *sequence) || self.may_be_deleted(device)
             }
             Promise::EventAcked { device, outbox_id, sequence } => {
                 self.has(Lane::Event, device, outbox_id, *sequence)
@@ -219,6 +219,12 @@ impl History {
         findings.hold(Rule::Promises, Place::Promise(number), kept, || {
             (promise.to_string(), "it, since it was promised".to_owned(), "nothing".to_owned())
         });
+    }
+
+    /// Whether results of this device have been deleted; for which instruction a promise was, it does not say.
+    fn may_be_deleted(&self, device: &str) -> bool {
+        let is_deleted = |it: &Instruction| it.shown.as_ref().is_some_and(|(_, shown)| shown.results_deleted);
+        self.instructions.values().any(|it| is_deleted(it) && it.targets.contains_key(device))
     }
 
     fn shown(&self, instruction: &str) -> Option<&Shown> {

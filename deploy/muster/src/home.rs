@@ -23,7 +23,7 @@ use muster_sign::{FileError, FileKind};
 use muster_signing::envelope::Anchors;
 use serde::{Deserialize, Serialize};
 
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 
 /// What `muster` writes into a home for itself: contexts, what was seen, where CRLs are. Few lines, and a person may add some.
 pub(crate) const OWN_FILE: FileKind = FileKind::new("a small text of this home", 1 << 20);
@@ -117,7 +117,7 @@ impl Home {
                 &read_file(&path, FileKind::CERTIFICATES, "muster pki init")?,
                 &path.display().to_string(),
             )
-            .map_err(|error| Failure::new(crate::exit::Exit::Refused, error.to_string()))
+            .map_err(|error| Failure::new(Exit::Refused, error.to_string()))
         };
         let timestamps = self.roots("timestamps").exists().then(|| read("timestamps")).transpose()?;
         Ok(DocumentRoots { signers: read(role)?, timestamps })
@@ -213,7 +213,7 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8], secrecy: Secrecy) -> Result<
         } else {
             ""
         };
-        Failure::new(crate::exit::Exit::Refused, format!("write {}: {error}{hint}", path.display()))
+        Failure::new(Exit::Refused, format!("write {}: {error}{hint}", path.display()))
     })
 }
 
@@ -239,9 +239,13 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
-/// Reads a file of a kind that a command needs.
+/// Reads a file of a kind that a command needs. One that is not there is the command line's mistake; what is there and cannot be such a file
+/// is refused as what it holds would be.
 pub(crate) fn read_file(path: &Path, kind: FileKind, next: &str) -> Result<Vec<u8>, Failure> {
-    muster_sign::read_file(path, kind).map_err(|error| Failure::usage(error.to_string()).with_next(next))
+    muster_sign::read_file(path, kind).map_err(|error| {
+        let exit = if error.is_too_large() { Exit::Refused } else { Exit::Usage };
+        Failure::new(exit, error.to_string()).with_next(next)
+    })
 }
 
 /// Reads a text that a home may have; `None`: it is not there.
@@ -301,7 +305,7 @@ mod tests {
             endless.to_string(),
             "/dev/zero: more than 524288 bytes; wanted an envelope of at most 524288 bytes"
         );
-        assert_eq!((endless.exit(), endless.next()), (crate::exit::Exit::Usage, Some(next)));
+        assert_eq!((endless.exit(), endless.next()), (Exit::Refused, Some(next)));
     }
 
     #[test]

@@ -186,6 +186,14 @@ pub(crate) fn held_licence(home: &Home, now: UnixTime) -> Option<Licence> {
     Licence::parse(&String::from_utf8(verified.content).ok()?).ok()
 }
 
+/// What the home's licence says, whether its signature holds or not: one whose licensor has ended, or whose root is gone, is the one to replace.
+pub(crate) fn claimed_licence(home: &Home) -> Option<Licence> {
+    let bytes = muster_sign::read_file(&home.path(LICENCE), FileKind::ENVELOPE).ok()?;
+    let envelope = muster_sign::read_envelope(&bytes).ok()?;
+    let inspection = envelope::inspect(&envelope).ok()?;
+    Licence::parse(&String::from_utf8(inspection.content).ok()?).ok()
+}
+
 /// Someone who has a certificate in a home.
 struct Person {
     role: Role,

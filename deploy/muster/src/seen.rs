@@ -121,22 +121,47 @@ pub(crate) async fn hold(
     .await
 }
 
-/// Remembers definitions that were imported or shown, as far as the licence of the Switch admits them: from then on the Switch may choose none below
-/// them. What cannot be asked for or remembered here is left: a home that cannot be written signs nothing either.
-pub(crate) async fn learn(operator: &Operator, home: &Home, authored: &[Authored]) {
+/// Remembers definitions that were imported or shown, as far as a licence admits them, the Switch's or the home's own, since a Switch that
+/// wants one forgotten gives none: from then on the Switch may choose none below them. Returns a line on what is not remembered, for whoever
+/// imported it; a home that cannot be written signs nothing either.
+pub(crate) async fn learn(operator: &Operator, home: &Home, authored: &[Authored]) -> Option<String> {
     if authored.is_empty() {
-        return;
+        return None;
     }
-    let Ok(Some((licence, _))) = licence(operator, home).await else { return };
-    if !licence.is_valid_at(UnixTime::now()) {
-        return;
-    }
-    let admitted = authored.iter().filter(|authored| admits(&licence, authored).is_ok());
-    let definitions: Vec<&Definition> = admitted.map(|authored| &authored.definition).collect();
+    let now = UnixTime::now();
+    let told = licence(operator, home).await.ok().flatten().map(|(licence, _)| licence);
+    let licences = told.into_iter().chain(provision::held_licence(home, now));
+    let licences: Vec<Licence> = licences.filter(|licence| licence.is_valid_at(now)).collect();
+    let mut forgotten = Vec::new();
     let learned = with_seen(operator.context(), home, |seen, known| {
-        Ok(seen.with_definitions(&definitions, &licence, known))
+        let after = licences.iter().fold(seen.clone(), |seen, licence| {
+            let admitted = authored.iter().filter(|authored| admits(licence, authored).is_ok());
+            let definitions: Vec<&Definition> = admitted.map(|authored| &authored.definition).collect();
+            seen.with_definitions(&definitions, licence, known)
+        });
+        let definitions = authored.iter().map(|authored| &authored.definition);
+        let unknown = definitions.filter(|definition| !after.knows(definition));
+        forgotten.extend(unknown.map(|definition| format!("{} {}", definition.name(), definition.version())));
+        Ok(after)
     });
-    drop(learned.await);
+    match learned.await {
+        Ok(()) => not_remembered(&forgotten),
+        Err(failure) => Some(format!("this home does not remember what was imported: {failure}")),
+    }
+}
+
+/// Says of definitions that nothing keeps a Switch from choosing older ones.
+fn not_remembered(definitions: &[String]) -> Option<String> {
+    const NAMED_MAX: usize = 5;
+    let (named, others) = definitions.split_at_checked(NAMED_MAX).unwrap_or((definitions, &[]));
+    let others = if others.is_empty() { String::new() } else { format!(" and {} others", others.len()) };
+    (!definitions.is_empty()).then(|| {
+        format!(
+            "this home does not remember {}{others}: no licence that it can verify admits them, or it has room for no more; import them again once one does, or the \
+             Switch may choose older versions where none is typed",
+            named.join(", ")
+        )
+    })
 }
 
 /// As [`hold`], of a stop, which no licence is asked for.
@@ -226,17 +251,17 @@ fn admits(licence: &Licence, authored: &Authored) -> Result<(), LicenceRefusal> 
 
 const RIGHT_SWITCH: &str = "muster doctor   (is it the right Switch?)";
 
+const BEGIN_ANEW: &str = "muster ctx remove NAME, then muster ctx add NAME --tenant …, which begins anew";
+
 impl Seen {
     fn read(path: &Path) -> Result<Self, Failure> {
         match text_if_there(path, OWN_FILE) {
             Ok(Some(text)) => toml::from_str(&text).map_err(|error| {
                 let told = format!("{}: {}", path.display(), error.to_string().trim_end());
-                denied(told).with_next(
-                    "muster ctx remove NAME, then muster ctx add NAME --tenant …, which begins anew",
-                )
+                denied(told).with_next(BEGIN_ANEW)
             }),
             Ok(None) => Ok(Self::default()),
-            Err(error) => Err(denied(error.to_string())),
+            Err(error) => Err(denied(error.to_string()).with_next(BEGIN_ANEW)),
         }
     }
 
@@ -278,7 +303,7 @@ impl Seen {
             return Err(denied(format!(
                 "this home remembers the versions of {VERSIONS_MAX} definitions of its Switch, which is the most, and {name} is another one"
             ))
-            .with_next("muster ctx remove NAME, then muster ctx add NAME --tenant …, which begins anew"));
+            .with_next(BEGIN_ANEW));
         }
         Ok(self.with_version(name, version))
     }
@@ -309,6 +334,11 @@ impl Seen {
             let has_room = seen.versions.len() < VERSIONS_MAX || seen.versions.contains_key(&name);
             if has_room { seen.with_version(name, definition.version()) } else { seen }
         })
+    }
+
+    /// Whether this version of a definition, or a higher one, is remembered.
+    fn knows(&self, definition: &Definition) -> bool {
+        self.versions.get(definition.name().as_str()).is_some_and(|highest| highest >= definition.version())
     }
 
     fn with_version(mut self, name: String, version: &Version) -> Self {

@@ -169,6 +169,21 @@ fn what_the_switch_refused_itself_may_have_run_and_needs_no_result() {
 }
 
 #[test]
+fn what_was_acknowledged_of_a_device_whose_results_were_deleted_is_not_lost() {
+    let deleted = GOOD.replace("\"complete\":false", "\"complete\":false,\"results_deleted\":true");
+    let without: String = deleted
+        .lines()
+        .filter(|line| !line.contains("\"kind\":\"result\""))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let other = Promise::ResultAcked { device: "z".to_owned(), outbox_id: OUTBOX.to_owned(), sequence: 1 };
+
+    let found = History::read(&without).check(&[result_acked(3), other, event_acked(2)]);
+
+    assert_eq!(found.iter().map(|violation| violation.place).collect::<Vec<_>>(), [Place::Promise(2)]);
+}
+
+#[test]
 fn stops_approvals_and_definitions_that_were_promised_are_there() {
     let with = |more: &str| GOOD.replace("\"complete\":false", &format!("\"complete\":false,{more}"));
     let stop = || Promise::StopAccepted { instruction: "i".to_owned() };

@@ -23,6 +23,9 @@ use crate::envelope::APPROVALS_MAX;
 /// Longest description in bytes; it is shown on one screen.
 const SAYS_BYTES_MAX: usize = 1_024;
 
+/// Longest version in bytes: whoever issues remembers the highest of each definition.
+const VERSION_BYTES_MAX: usize = 128;
+
 /// Reads and checks a text.
 pub(super) fn definition(text: &str) -> Result<Content, Fault> {
     check_text(text)?;
@@ -106,6 +109,10 @@ fn approvals(document: &Document) -> Result<u32, Fault> {
 }
 
 fn version(text: &Spanned<String>) -> Result<semver::Version, Fault> {
+    if text.get_ref().len() > VERSION_BYTES_MAX {
+        let found = format!("{} bytes", text.get_ref().len());
+        return Err(fault(text, Rule::VersionInvalid, found).wanted(format!("at most {VERSION_BYTES_MAX}")));
+    }
     let version = semver::Version::parse(text.get_ref()).map_err(|error| {
         fault(text, Rule::VersionInvalid, format!("no semantic version: {error}")).wanted("one such as 1.2.0")
     })?;

@@ -345,12 +345,36 @@ pub(super) fn unknown_functions<'a>(tokens: &[Token<'a>], known: &[&str]) -> Vec
         };
         let is_called = may_be_one
             && tokens.get(at + 1).is_some_and(|next| next.is_sign("("))
-            && !is_given_columns(tokens, at + 1);
+            && !is_given_columns(tokens, at + 1)
+            && !is_cast_type(tokens, at);
         if is_called && !is_known() && !unknown.contains(&token.text) {
             unknown.push(token.text);
         }
     }
     unknown
+}
+
+/// Whether the word at this place is part of the type that a CAST names, which may have a length: `CAST(x AS DECIMAL(10, 2))`.
+fn is_cast_type(tokens: &[Token<'_>], at: usize) -> bool {
+    let mut depth = 0_usize;
+    let mut is_behind_as = false;
+    for (before, token) in tokens.iter().enumerate().take(at).rev() {
+        if token.is_sign(")") {
+            depth += 1;
+        } else if token.is_sign("(") {
+            match depth.checked_sub(1) {
+                Some(outer) => depth = outer,
+                None => {
+                    return is_behind_as
+                        && before
+                            .checked_sub(1)
+                            .is_some_and(|it| tokens.get(it).is_some_and(|it| it.is("CAST")));
+                }
+            }
+        }
+        is_behind_as |= depth == 0 && token.is("AS");
+    }
+    false
 }
 
 /// Whether the parenthesis at this place holds the columns of what a WITH names: `q (a, b) AS (…)`.
@@ -527,6 +551,8 @@ mod tests {
             ("SELECT load_extension(1), [Random] () FROM t", "load_extension [Random]"),
             ("SELECT count(cuont(a)), cuont (b), 'sleep(1)' FROM t -- no(1)", "cuont"),
             ("SELECT value FROM json_each('[1]')", "json_each"),
+            ("SELECT CAST(a AS VARYING CHARACTER(9)), CAST(count(*) AS DECIMAL(10, 2)) FROM t", ""),
+            ("SELECT CAST(cuont(a) AS text(1)) AS n, b AS c, nuo(d) FROM t", "cuont nuo"),
         ] {
             let found = unknown_functions(&tokens(sql), &["count", "sum"]);
 

@@ -142,10 +142,12 @@ fn defaults_are_those_of_the_example() {
 
 #[test]
 fn a_problem_has_its_line_and_what_would_do() {
+    let too_long = format!("1.2.0-{}", "a".repeat(123));
     for (from, to, line, words) in [
         ("Acme-Security-ExpiringCertificates", "Acme", 2, "Prefix-Area-Thing"),
         ("1.2.0", "1.2", 3, "semantic version"),
         ("1.2.0", "1.2.0+build", 3, "build metadata"),
+        ("1.2.0", &too_long, 3, "wanted at most 128"),
         ("\"question\"", "\"query\"", 4, "unknown variant"),
         ("%days%", "%dayz%", 5, "names no parameter"),
         ("max_length = 200", "max_lenght = 200", 11, "unknown field"),

@@ -7,15 +7,10 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _,
     RSA_PKCS1_SHA256, RsaKeyPair, UnparsedPublicKey,
 };
-use der::asn1::UintRef;
-use der::{Decode as _, Sequence};
 use muster_pki::{Certificate, PrivateKeyDer, pem};
 
 use super::error::SignError;
 use crate::algorithm::{KeyType, verifier};
-
-/// Lengths of an RSA modulus that are used, in bits: what verifying accepts.
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// Who signs: a certificate, the ones above it up to and without the root, and the key.
 pub struct Signer {
@@ -76,15 +71,7 @@ impl Signer {
         certificates: impl IntoIterator<Item = Certificate>,
         key: Box<dyn RemoteKey>,
     ) -> Result<Self, SignError> {
-        let (chain, key_type, public) = chain(certificates)?;
-        if let (KeyType::Rsa, bits) = (key_type, modulus_bits(&public).unwrap_or_default())
-            && !RSA_BITS.contains(&bits)
-        {
-            let (least, most) = (RSA_BITS.start(), RSA_BITS.end());
-            let problem =
-                format!("an RSA key of {bits} bits; wanted {least} to {most}, or ECDSA P-256 or P-384");
-            return Err(SignError::Certificate(problem));
-        }
+        let (chain, key_type, _) = chain(certificates)?;
         Ok(Self { chain, key: Key::Remote(key_type, key) })
     }
 
@@ -159,19 +146,6 @@ fn chain(
 
 fn mismatch(chain: &[Certificate]) -> SignError {
     SignError::Mismatch(chain.first().map(|leaf| leaf.subject().to_owned()).unwrap_or_default())
-}
-
-/// RSAPublicKey (RFC 8017 A.1.1).
-#[derive(Sequence)]
-struct RsaPublicKey<'a> {
-    modulus: UintRef<'a>,
-    exponent: UintRef<'a>,
-}
-
-fn modulus_bits(public: &[u8]) -> Option<usize> {
-    let modulus = RsaPublicKey::from_der(public).ok()?.modulus;
-    let first = modulus.as_bytes().first()?;
-    Some(modulus.as_bytes().len() * 8 - usize::try_from(first.leading_zeros()).ok()?)
 }
 
 impl fmt::Debug for Signer {

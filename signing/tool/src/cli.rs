@@ -32,7 +32,7 @@ use crate::key::{KeySource, SignerSource};
         --key author.key --cert author.pem --out basics.pack\n  \
         muster-sign exchange build basics.pack --home ~/.muster --out exchange.json\n  \
         muster-sign file sign muster-switch --key release.key --cert release.pem\n\n\
-        --out (and --request) names none of the files that a command reads; a file that is there is replaced if it is empty, or an older one of \
+        --out (and --request) names none of the files that a command reads; a file that is there is replaced if it is empty, or one of \
         the same kind.\n\n\
         Exit codes: 0 done, 1 refused (the reason and what would fix it are on standard error), 2 usage (the arguments, whatever the files hold)."
 )]

@@ -164,10 +164,10 @@ fn verify(arguments: &VerifyDefinition, now: UnixTime) -> anyhow::Result<Report>
         }
         false => None,
     };
-    // Who only signs may have no roots of licensors, and where there is no licence nothing is judged by them.
+    // Who only signs may have no roots of licensors, and where there is no licence nothing but a CRL is judged by them.
     let licences = match &licence {
-        Some(_) => roots(&arguments.home, "licences")?,
-        None => Roots::default(),
+        None if !arguments.home.join("trust/licences.pem").exists() => Roots::default(),
+        None | Some(_) => roots(&arguments.home, "licences")?,
     };
     let timestamps = timestamp::roots(&arguments.home)?;
     let mut inside_all = inside(&envelope);

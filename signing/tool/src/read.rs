@@ -75,6 +75,12 @@ pub enum FileError {
 }
 
 impl FileError {
+    /// Returns whether it is too large for its kind.
+    #[must_use]
+    pub const fn is_too_large(&self) -> bool {
+        matches!(self, Self::TooLarge { .. })
+    }
+
     /// Returns whether there is no such file.
     #[must_use]
     pub fn is_missing(&self) -> bool {

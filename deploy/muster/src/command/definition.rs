@@ -65,13 +65,13 @@ async fn import(
             }
         }
     }
-    seen::learn(operator, home, &authored).await;
+    let forgotten = seen::learn(operator, home, &authored).await;
     let done = table.len();
     match refused {
         Some(failure) if done == 0 => return Err(failure),
         Some(_) | None => table.print(format)?,
     }
-    leaps.iter().for_each(|leap| output::note(&output::printable(leap)));
+    leaps.iter().chain(&forgotten).for_each(|told| output::note(&output::printable(told)));
     if !unlicensed.is_empty() {
         explain_unlicensed(operator, &unlicensed).await;
     }
@@ -264,7 +264,8 @@ async fn show(
     let found =
         answered(operator.definitions().get_definition(GetDefinitionRequest { name, version })).await?;
     let text = verified_definition_text(home, &found.envelope)?;
-    seen::learn(operator, home, verified_definition(home, &found.envelope).ok().as_slice()).await;
+    // Who only looks is not told what is not remembered.
+    drop(seen::learn(operator, home, verified_definition(home, &found.envelope).ok().as_slice()).await);
     let shown = found.definition.unwrap_or_default();
     let state = state(&shown);
     match format {

@@ -59,7 +59,7 @@ enum Kept {
 /// Puts an imported licence in the place of the home's, where that is an older one of the same organisation: `muster-sign definition verify` and
 /// `licence issue --renew` go by it, and `muster dev` offers it to its Switch.
 fn keep(home: &Home, envelope: &[u8]) -> Result<Kept, Failure> {
-    let Some(own) = provision::held_licence(home, UnixTime::now()) else { return Ok(Kept::Left) };
+    let Some(own) = provision::claimed_licence(home) else { return Ok(Kept::Left) };
     // The Switch has verified it by its roots, which need not be the home's.
     let Ok((new, _)) = seen::verified(home, envelope) else { return Ok(Kept::Left) };
     if new.tenant() != own.tenant() || new.serial() <= own.serial() {
@@ -160,6 +160,10 @@ mod tests {
         assert_eq!(keep(&home, &newer).unwrap(), Kept::Put);
         assert_eq!(held(), newer);
         assert_eq!(keep(&home, &licence(&home, "acme", serial + 6)).unwrap(), Kept::Left);
+        // One that does not hold any more is the one to replace, and no reason to go back.
+        std::fs::write(home.path("licence.cms"), licence(&stranger, "acme", serial + 8)).unwrap();
+        assert_eq!(keep(&home, &newer).unwrap(), Kept::Left);
+        assert_eq!(keep(&home, &licence(&home, "acme", serial + 9)).unwrap(), Kept::Put);
         std::fs::remove_file(home.path("licence.cms")).unwrap();
         assert_eq!(keep(&home, &newer).unwrap(), Kept::Left);
         assert!(!home.path("licence.cms").exists());

@@ -148,8 +148,9 @@ async fn import_chosen(
     };
     let imported = answered(operator.definitions().import_pack(request)).await;
     let imported = imported.map_err(|status| not_imported(status).about(name))?;
-    seen::learn(&operator, home, &authored).await;
+    let forgotten = seen::learn(&operator, home, &authored).await;
     table(&imported, &pack.resources, &kept).print(format)?;
+    forgotten.iter().for_each(|told| output::note(&output::printable(told)));
     output::note(&output::printable(&summary(&pack, &imported, &kept)));
     if let Some(note) = unlicensed(&imported) {
         output::note(&note);

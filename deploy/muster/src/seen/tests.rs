@@ -171,10 +171,10 @@ impl World {
     }
 
     /// Imports or shows definitions.
-    async fn learn(&self, envelopes: &[&[u8]]) {
+    async fn learn(&self, envelopes: &[&[u8]]) -> Option<String> {
         let authored = envelopes.iter().map(|it| issue::verified_definition(&self.home, it).unwrap());
         let authored: Vec<Authored> = authored.collect();
-        self.switch.serve(async |operator| learn(&operator, &self.home, &authored).await).await;
+        self.switch.serve(async |operator| learn(&operator, &self.home, &authored).await).await
     }
 
     /// Asks the Switch for an order to approve, which it has under a signature that holds.
@@ -446,11 +446,12 @@ async fn a_version_that_was_imported_or_shown_counts_as_far_as_the_licence_of_th
     };
     for told in [world.licence_of(unbound), Vec::new()] {
         world.hold_licence(&told);
-        world.learn(&[&newer]).await;
+        let told = world.learn(&[&newer]).await.unwrap();
+        assert!(told.contains("does not remember Muster-Os-Version 2.0.0"), "{told}");
         assert!(!world.file().exists());
     }
     world.hold_licence(&world.licence(TENANT, 2));
-    world.learn(&[&newer, &older]).await;
+    assert_eq!(world.learn(&[&newer, &older]).await, None);
     assert_eq!(world.highest().as_deref(), Some("2.0.0"));
     world.learn(&[&older]).await;
     assert_eq!(world.highest().as_deref(), Some("2.0.0"));
@@ -468,6 +469,25 @@ async fn a_version_that_was_imported_or_shown_counts_as_far_as_the_licence_of_th
     for others in [world.licence(TENANT, 1), world.licence("other", 2)] {
         world.hold_licence(&others);
         world.learn(&[&world.version("9.0.0", 0)]).await;
+        assert_eq!(world.highest().as_deref(), Some("2.0.0"));
+    }
+}
+
+#[tokio::test]
+async fn a_switch_that_gives_no_licence_or_an_older_one_has_no_version_forgotten_that_the_homes_own_admits() {
+    let newer = |world: &World| world.version("2.0.0", 2);
+    let older = |world: &World| {
+        let nobodys = ("Acme".to_owned(), std::fs::read(world.home.path("publisher/cert.pem")).unwrap());
+        world.licence_of(NewLicence { serial: 1, prefixes: vec![nobodys], ..world.terms() })
+    };
+    let told: [fn(&World) -> Vec<u8>; 3] = [older, |_| Vec::new(), |_| b"nothing".to_vec()];
+    for told in told {
+        let world = World::new();
+        std::fs::write(world.home.path("licence.cms"), world.licence(TENANT, 2)).unwrap();
+        world.hold_licence(&told(&world));
+
+        assert_eq!(world.learn(&[&newer(&world)]).await, None);
+
         assert_eq!(world.highest().as_deref(), Some("2.0.0"));
     }
 }

@@ -66,6 +66,13 @@ impl Lab {
 }
 
 #[test]
+fn a_content_type_is_named_as_in_a_sentence() {
+    let named = [ContentType::Order, ContentType::Definition].map(ContentType::with_article);
+
+    assert_eq!(named, ["an order", "a definition"]);
+}
+
+#[test]
 fn an_envelope_without_signature_is_refused() {
     let lab = Lab::new();
 

@@ -91,6 +91,20 @@ fn g10_what_a_timestamp_makes_outlive_its_certificate_are_definitions_packs_and_
 }
 
 #[test]
+fn each_signature_has_its_timestamp_or_none() {
+    let lab = Lab::new();
+    let bare = lab.signed(ContentType::Definition, NOW);
+    let stamped = lab.stamped(&bare, AT_NOW);
+    let of = |envelope: &[u8]| timestamps(envelope).unwrap();
+
+    assert!(matches!(of(&bare)[..], [None]));
+    let [Some(token)] = &of(&stamped)[..] else { panic!("no timestamp") };
+    let Some(value) = signature_values(&bare).unwrap().pop() else { panic!("no signature") };
+    assert_eq!(token.verify(&value, &lab.stamp_roots, &Facts::at(at(NOW))).unwrap().at, at(NOW));
+    assert!(timestamps(CONTENT).is_err());
+}
+
+#[test]
 fn a_timestamp_is_refused_without_roots_for_it_and_where_it_is_over_another_signature() {
     let lab = Lab::new();
     let envelope = lab.signed(ContentType::Definition, NOW);

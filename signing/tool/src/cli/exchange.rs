@@ -26,7 +26,7 @@ pub struct BuildExchange {
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     /// The folder of the packs below that of the list, such as packs/; without it, they lie beside the list.
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "FOLDER/")]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "FOLDER/", value_parser = folder)]
     pub url_prefix: String,
     /// Roots of those who may sign the packs and their definitions (PEM); without it, trust/authors.pem of the home.
     #[arg(long, required_unless_present = "home")]
@@ -40,4 +40,12 @@ pub struct BuildExchange {
     /// How to say what was done.
     #[command(flatten)]
     pub output: Output,
+}
+
+fn folder(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.ends_with('/') {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("wanted a folder below that of the list, with `/` at its end, such as {text}/"))
+    }
 }

@@ -38,7 +38,7 @@ pub enum LicenceCommand {
 #[derive(Debug, Args)]
 pub struct RequestLicence {
     /// A prefix to publish under; may be repeated.
-    #[arg(long = "prefix", value_name = "PREFIX", required = true)]
+    #[arg(long = "prefix", value_name = "PREFIX", value_parser = bare_prefix, required = true)]
     pub prefixes: Vec<String>,
     /// Whom the licence is to be for, in words; left out, the licensor says.
     #[arg(long)]
@@ -73,7 +73,7 @@ pub struct IssueLicence {
     #[arg(long = "prefix", value_name = "PREFIX=CERT.pem[,CERT.pem]", value_parser = prefix, required_unless_present_any = ["requests", "renew"])]
     pub prefixes: Vec<(String, Vec<PathBuf>)>,
     /// The former licence (DER or PEM), whose prefixes, features, minimum versions and distrusted signers go on; what else is given is added, or
-    /// takes their place. It must verify by the home's trust/licences.pem.
+    /// takes their place, except that none is distrusted later than before. It must verify by the home's trust/licences.pem.
     #[arg(long, value_name = "FILE", requires = "home")]
     pub renew: Option<PathBuf>,
     /// A prefix of the former licence that is taken away, with all its signers; may be repeated. With --prefix of the same name, the signers given there
@@ -126,6 +126,14 @@ pub enum NamedSigner {
     File(PathBuf),
     /// By its thumbprint.
     Thumbprint(Thumbprint),
+}
+
+fn bare_prefix(text: &str) -> Result<String, String> {
+    if DefinitionName::is_prefix(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("wanted ASCII letters and digits, without hyphen, such as Acme".to_owned())
+    }
 }
 
 fn prefix(text: &str) -> Result<(String, Vec<PathBuf>), String> {

@@ -14,11 +14,6 @@ use crate::cli::{BuildExchange, Format};
 
 pub(super) fn build(arguments: &BuildExchange, now: UnixTime) -> anyhow::Result<String> {
     let prefix = arguments.url_prefix.as_str();
-    if !prefix.is_empty() && !prefix.ends_with('/') {
-        anyhow::bail!(
-            "--url-prefix {prefix}: wanted a folder below that of the list, with `/` at its end, such as {prefix}/"
-        );
-    }
     let sources = Sources::of("a pack", &arguments.files).and_judged(&arguments.roots, &arguments.trust);
     let out = Out::new("--out", &arguments.out, Product::Exchange, &sources)?;
     let mut packs = Vec::new();

@@ -1,5 +1,6 @@
 //! `muster-sign licence`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ pub(super) fn request(arguments: &RequestLicence, now: UnixTime) -> anyhow::Resu
         licensee: arguments.licensee.clone(),
         tenant: arguments.tenant.clone(),
         prefixes: arguments.prefixes.iter().cloned().collect(),
-        authorities: std::collections::BTreeSet::new(),
+        authorities: BTreeSet::new(),
     };
     let envelope = request_licence(request, &signer, now)?;
     write(&out, &envelope)?;
@@ -148,6 +149,7 @@ fn limit(new: &mut NewLicence, arguments: &IssueLicence) -> anyhow::Result<()> {
     new.features.extend(arguments.features.iter().cloned());
     new.minimum_versions.extend(arguments.minimum_versions.iter().cloned());
     let before = new.distrusted.clone();
+    let mut given = BTreeSet::new();
     for (who, after) in &arguments.distrusted {
         let signer = named(who, "distrust")?;
         let after = UnixTime::since_unix_epoch(Duration::from_secs(*after));
@@ -159,6 +161,10 @@ fn limit(new: &mut NewLicence, arguments: &IssueLicence) -> anyhow::Result<()> {
                  yours to say anew"
             );
         }
+        anyhow::ensure!(
+            given.insert(signer),
+            "--distrust {signer}: given twice; give it once, with the earlier moment"
+        );
         new.distrusted.insert(signer, after);
     }
     Ok(())

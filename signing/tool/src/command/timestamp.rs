@@ -55,7 +55,8 @@ pub(super) fn stamp(arguments: &StampDocument, now: UnixTime) -> anyhow::Result<
     };
     let roots = super::roots_of(&path)?;
     if !arguments.replace {
-        check_unstamped(arguments, &envelope, &roots, now)?;
+        check_unstamped(&arguments.file, &envelope, &arguments.crl, &roots, now)?;
+        check_stays_unstamped(arguments, &envelope, &roots, now)?;
     }
     // Who signed the list of a timestamp authority's issuing CA is in the answer alone.
     let revoked = |token: &Token| {
@@ -108,24 +109,47 @@ fn out(arguments: &StampDocument, kind: ContentType) -> anyhow::Result<Out> {
 
 /// Refuses a document that has a timestamp: a later one proves less, and perhaps nothing any more.
 fn check_unstamped(
-    arguments: &StampDocument,
+    file: &Path,
     envelope: &[u8],
+    crls: &[PathBuf],
     roots: &Roots,
     now: UnixTime,
 ) -> anyhow::Result<()> {
-    let name = arguments.file.display();
-    // What signed a list may come with the answer alone: such a list says nothing of what is here.
-    let revocation = revocation(&arguments.crl, [roots], inside(envelope), now).unwrap_or_default();
-    let existing = existing_timestamps(envelope, roots, revocation.as_ref(), now);
-    let existing = existing.with_context(|| name.to_string())?;
-    if existing.is_empty() {
+    let name = file.display();
+    let tokens = envelope::timestamps(envelope).with_context(|| name.to_string())?;
+    // Who signed a list may be told by the answer alone, which is yet to come.
+    if tokens.iter().all(Option::is_none) {
         return Ok(());
     }
+    let revocation = revocation(crls, [roots], inside(envelope), now)?;
+    let existing = existing_timestamps(envelope, roots, revocation.as_ref(), now);
+    let existing = existing.with_context(|| name.to_string())?;
     let told: Vec<String> = existing.iter().map(in_words).collect();
     anyhow::bail!(
         "{name}: has a timestamp already: {}; a later one in its place proves less; give --replace to have that all the same",
         told.join("; ")
     )
+}
+
+/// The same of the file that is written, where it is this document, stamped before.
+fn check_stays_unstamped(
+    arguments: &StampDocument,
+    envelope: &[u8],
+    roots: &Roots,
+    now: UnixTime,
+) -> anyhow::Result<()> {
+    let (None, Some(out)) =
+        (arguments.request.as_ref().filter(|_| arguments.answer.is_none()), &arguments.out)
+    else {
+        return Ok(());
+    };
+    let Ok(there) = read(out, FileKind::ENVELOPE) else { return Ok(()) };
+    let Ok(there) = read_envelope(&there) else { return Ok(()) };
+    let values = |envelope: &[u8]| envelope::signature_values(envelope).ok();
+    if values(&there) == values(envelope) {
+        check_unstamped(out, &there, &arguments.crl, roots, now)?;
+    }
+    Ok(())
 }
 
 fn in_words(existing: &Existing) -> String {

@@ -29,7 +29,16 @@ impl Whole {
             let file = File::options().write(true).open(path).with_context(named)?;
             return Ok(Self { path: path.to_owned(), partial: None, writer: Some(BufWriter::new(file)) });
         }
-        let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let path = match std::fs::canonicalize(path) {
+            Ok(path) => path,
+            Err(_) if path.is_symlink() => {
+                anyhow::bail!(
+                    "{}: a link to a file that is not there; name that file, or remove the link",
+                    named()
+                )
+            }
+            Err(_) => path.to_owned(),
+        };
         let mut name = OsString::from(".");
         name.push(path.file_name().with_context(|| format!("{}: no file's name", named()))?);
         name.push(format!(".{:032x}.partial", u128::from_be_bytes(unique)));
@@ -120,6 +129,10 @@ mod tests {
         write(&Out::in_place(&at("link")), b"new").unwrap();
         write(&Out::in_place(&at("null")), b"new").unwrap();
 
+        std::os::unix::fs::symlink("none", at("dangling")).unwrap();
+        let dangling = write(&Out::in_place(&at("dangling")), b"new").unwrap_err().to_string();
+        assert!(dangling.contains("a link to a file that is not there"), "{dangling}");
+        std::fs::remove_file(at("dangling")).unwrap();
         assert!(at("link").is_symlink() && at("null").is_symlink());
         assert_eq!(std::fs::read(at("a")).unwrap(), b"new");
         assert!(!std::fs::metadata("/dev/null").unwrap().is_file());

@@ -77,7 +77,6 @@ fn g9_what_is_not_verified_or_would_lie_elsewhere_gets_into_no_list() {
         (build.replace("a.pack", "a.pack none.pack"), "none.pack: No such file"),
         (build.replace("a.pack", "a.pack d/list.txt"), "list.txt: the pack ends"),
         (build.replace("a.pack", "a~.pack"), "a pack lies on the server of its list"),
-        (format!("{build} --url-prefix packs"), "such as packs/"),
         (format!("{build} --url-prefix https://other.example/"), "a pack lies on the server of its list"),
         (format!("{build} --url-prefix ../"), "a pack lies on the server of its list"),
         (format!("{build} --url-prefix /packs/"), "a pack lies on the server of its list"),

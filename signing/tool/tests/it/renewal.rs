@@ -72,11 +72,14 @@ fn g6_a_distrust_that_is_to_come_is_warned_of_and_no_renewal_moves_one_later() {
     std::fs::rename(home.path().join("new.cms"), home.path().join("licence.cms")).unwrap();
 
     let later = refuse(home.path(), &format!("{RENEW} --distrust author.pem=2026-11-01T08:00:01Z"));
+    let twice = "--distrust policy.pem=2026-10-01 --distrust policy.pem=2026-11-01";
+    let twice = refuse(home.path(), &format!("{RENEW} {twice}"));
     let same = issued("--distrust author.pem=2026-11-01T08:00:00Z");
     let earlier = issued("--distrust author.pem=2026-10-31");
     let future = issued("--distrust policy.pem=2999-01-01T00:00:00Z");
 
     assert!(later.contains("the former licence distrusts it from 2026-11-01T08:00:00Z on"), "{later}");
+    assert!(twice.contains("given twice"), "{twice}");
     assert_eq!(same["distrusted"], past["distrusted"]);
     assert_ne!(earlier["distrusted"], past["distrusted"]);
     assert_eq!([&past, &same, &earlier, &future].map(to_come), [false, false, false, true]);

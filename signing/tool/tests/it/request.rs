@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::commands::{home, refuse, succeed};
+use crate::commands::{home, muster_sign, refuse, succeed};
 
 const REQUEST: &str = "licence request --prefix Acme --prefix Exchange --licensee Acme --tenant acme --key author.key --cert author.pem";
 const ISSUE: &str =
@@ -91,13 +91,15 @@ fn g6_what_no_licence_could_hold_is_not_asked_for() {
     let home = home();
     let out = Path::new("request.cms");
 
-    let prefix = refuse(home.path(), &format!("{} --out request.cms", REQUEST.replace("Exchange", "Acme-")));
+    let prefix =
+        muster_sign(home.path(), &format!("{} --out request.cms", REQUEST.replace("Exchange", "Acme-")));
     let server = refuse(home.path(), &format!("{} --out request.cms", REQUEST.replace("author", "server")));
     let nameless = REQUEST.replace(" --licensee Acme", "");
     succeed(home.path(), &format!("{nameless} --out nameless.cms"));
     let licensee = refuse(home.path(), &format!("{ISSUE} --request nameless.cms"));
 
-    assert!(prefix.contains("without hyphen"), "{prefix}");
+    assert_eq!(prefix.status.code(), Some(2), "it is told before anything is read");
+    assert!(String::from_utf8_lossy(&prefix.stderr).contains("without hyphen"), "{prefix:?}");
     assert!(server.contains("not for codeSigning"), "{server}");
     assert!(licensee.contains("give --licensee"), "{licensee}");
     assert!(!home.path().join(out).exists());

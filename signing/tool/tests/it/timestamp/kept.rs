@@ -36,6 +36,35 @@ fn a_timestamp_stays_unless_it_is_to_be_replaced_whichever_roots_are_named() {
 }
 
 #[test]
+fn a_stamped_document_is_not_written_over_by_itself_with_a_later_timestamp() {
+    let lab = Lab::new();
+    let home = lab.home();
+    let at = |file: &str| home.path().join(file);
+    std::fs::write(at("a.cms"), &lab.envelope).unwrap();
+    std::fs::write(at("none.crl"), lab.authority.list(None)).unwrap();
+    std::fs::write(at("foreign.crl"), "-----BEGIN X509 CRL-----\n").unwrap();
+    let served = Served::new(lab.authority, "application/timestamp-reply");
+    let out = [&STAMP[..], &["--url", &served.url, "--out", "b.cms"]].concat();
+    succeed(home.path(), &out);
+    let stamped = std::fs::read(at("b.cms")).unwrap();
+
+    let again = refuse(home.path(), &out);
+    let listed = refuse(home.path(), &[&out[..], &["--crl", "none.crl"]].concat());
+    let unread = refuse(
+        home.path(),
+        &["timestamp", "b.cms", "--home", ".", "--url", &served.url, "--crl", "foreign.crl"],
+    );
+
+    for told in [&again, &listed] {
+        assert!(told.contains("b.cms: has a timestamp already") && told.contains("which holds"), "{told}");
+    }
+    assert!(unread.contains("foreign.crl"), "{unread}");
+    assert_eq!(std::fs::read(at("b.cms")).unwrap(), stamped, "as it was");
+    succeed(home.path(), &[&out[..], &["--replace"]].concat());
+    assert_ne!(std::fs::read(at("b.cms")).unwrap(), stamped);
+}
+
+#[test]
 fn the_timestamp_of_a_files_signature_stays_too() {
     let lab = Lab::new();
     let home = lab.home();
