@@ -251,8 +251,17 @@ async fn relay_batch(
     let settled = sort(positions, &answer.refused);
     let relayed = Relayed { taken: settled.taken.len(), kept: settled.kept.clone() };
     // Committed before the next read, so that a batch is not sent twice.
-    spool.settle(settled, wall.now_ms()).await?;
+    spool.settle(dated(settled, wall.settled_ms()), wall.now_ms()).await?;
     Ok(Some(relayed))
+}
+
+/// Leaves out what is kept while something speaks against the clock: how long an event has been refused counts from a settled time to a settled
+/// time, since it is dropped by that.
+fn dated(settled: Settled, settled_ms: Option<i64>) -> Settled {
+    match settled_ms {
+        Some(_) => settled,
+        None => Settled { kept: Vec::new(), ..settled },
+    }
 }
 
 /// Sorts the positions of a batch by what the Switch said of each.
@@ -386,6 +395,14 @@ mod tests {
         let sorted = sort(vec![10, 11, 12, 13, 14, 15, 16], &answer);
 
         assert_eq!(sorted, Settled { taken: vec![10, 15], kept: vec![11, 13, 14, 16], hopeless: vec![12] });
+    }
+
+    #[test]
+    fn while_the_clock_is_not_settled_no_event_is_dropped_or_dated_for_being_refused() {
+        let settled = || Settled { taken: vec![1], kept: vec![2], hopeless: vec![3] };
+
+        assert_eq!(dated(settled(), None), Settled { taken: vec![1], kept: vec![], hopeless: vec![3] });
+        assert_eq!(dated(settled(), Some(7)), settled());
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //!
 //! The passed time counts while the machine sleeps (`CLOCK_BOOTTIME`), so waking up is no jump. A virtual machine that was
 //! paused or moved does not know how long: its clock jumps, is held back, and believed after `clock.settle`. At the start
-//! of the process there is nothing to hold a clock against, and the first reading is believed.
+//! of the process there is nothing to hold a clock against, and the first reading is believed. What cannot be undone, such as
+//! deleting what has been kept long enough, waits for [`Wall::settled_ms`]: a machine may start with any clock, and is set right soon.
 
 mod steady;
 
@@ -99,14 +100,29 @@ impl Wall {
     /// Returns the time, milliseconds since 1970, UTC. It never goes back.
     #[must_use]
     pub fn now_ms(&self) -> i64 {
+        self.read().0
+    }
+
+    /// Returns the time if nothing speaks against it: the wall clock is believed, and the first reading of this process has stood for
+    /// `clock.settle`. To be asked before anything is deleted because its time is up.
+    #[must_use]
+    pub fn settled_ms(&self) -> Option<i64> {
+        let (now_ms, is_settled) = self.read();
+        is_settled.then_some(now_ms)
+    }
+
+    /// Reads the clock; returns the time, and whether it is settled.
+    fn read(&self) -> (i64, bool) {
         let mut steady = self.steady();
         // Read under the lock, so that of two readers the later reading comes later.
-        let (now_ms, change) = steady.handle_reading((self.0.read)());
+        let reading = (self.0.read)();
+        let (now_ms, change) = steady.handle_reading(reading);
+        let is_settled = steady.is_settled(reading.passed);
         drop(steady);
         if let Some(change) = change {
             self.tell(change, now_ms);
         }
-        now_ms
+        (now_ms, is_settled)
     }
 
     /// Returns the time, as certificate checks want it.

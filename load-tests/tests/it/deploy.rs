@@ -61,6 +61,8 @@ fn the_units_start_the_client_at_boot_and_keep_it() {
             sysusers.lines().any(|line| line.split_whitespace().nth(1) == Some(user)),
             "{user} is made nowhere"
         );
+        // What is deleted when its time is up.
+        assert!(text.lines().any(|line| line == "After=network-online.target time-sync.target"), "{program}");
     }
 }
 

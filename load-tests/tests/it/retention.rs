@@ -37,7 +37,8 @@ keep = {{ default = "1h", min = "1s", max = "7d" }}
 #[test]
 fn results_go_when_their_time_is_up_and_an_operator_is_told_of_what_stays() {
     let place = Place::with_pki(&[DEVICE]);
-    place.switch_config("");
+    // Nothing is deleted before the clock has stood for so long.
+    place.switch_config("[clock]\nsettle = \"1s\"\n");
     place.background_config();
     place.add_context();
     let switch = place.start_switch();

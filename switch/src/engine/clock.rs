@@ -1,7 +1,5 @@
 //! The wall clock, injected: orders and certificates end by it, and tests turn it by hand.
 
-use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::UnixTime;
@@ -9,35 +7,28 @@ use rustls_pki_types::UnixTime;
 use crate::wall::Wall;
 
 /// Tells the time of day.
-#[derive(Clone)]
-pub(crate) struct Clock(Arc<dyn Fn() -> i64 + Send + Sync>);
+#[derive(Debug, Clone)]
+pub(crate) struct Clock(Wall);
 
 impl Clock {
     /// Returns the clock that all of the Switch goes by.
     pub(crate) fn of(wall: &Wall) -> Self {
-        let wall = wall.clone();
-        Self::new(move || wall.now_ms())
-    }
-
-    /// Makes a clock of a function that returns milliseconds since 1970, UTC.
-    pub(crate) fn new(now_ms: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now_ms))
+        Self(wall.clone())
     }
 
     /// Returns the time, milliseconds since 1970, UTC.
     pub(crate) fn now_ms(&self) -> i64 {
-        (self.0)()
+        self.0.now_ms()
+    }
+
+    /// Returns the time if nothing speaks against it; only by that is anything deleted.
+    pub(crate) fn settled_ms(&self) -> Option<i64> {
+        self.0.settled_ms()
     }
 
     /// Returns the time as certificates are compared with.
     pub(crate) fn unix_time(&self) -> UnixTime {
         unix_time(self.now_ms())
-    }
-}
-
-impl fmt::Debug for Clock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Clock")
     }
 }
 

@@ -153,7 +153,7 @@ pub(crate) struct Prepare {
     pub(crate) audience: String,
     /// How long clients may start it, milliseconds; 0: the definition's default.
     pub(crate) gather_ms: u64,
-    /// How long its results are kept after it has ended, milliseconds; 0: the definition's default.
+    /// How long its results are kept from the end of its window on, milliseconds; 0: the definition's default.
     pub(crate) keep_ms: u64,
     /// Who asks: the name in the operator's certificate.
     pub(crate) operator: String,

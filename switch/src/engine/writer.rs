@@ -185,9 +185,12 @@ impl Writer {
         }
         self.core.release_events(Moment { now_ms, disk_free_bytes });
         self.core.handle_timeout(now_ms);
-        if let Some(instruction) = self.core.results_due(now_ms) {
+        // One wrong reading at the start would delete what nobody can bring back.
+        if let Some(settled_ms) = self.shared.clock.settled_ms()
+            && let Some(instruction) = self.core.results_due(settled_ms)
+        {
             let first = self.store.first_results(instruction, DELETED_AT_ONCE, DELETED_BYTES_AT_ONCE)?;
-            self.core.delete_results(instruction, first, now_ms);
+            self.core.delete_results(instruction, first, settled_ms);
         }
         let output = self.core.poll_output(now_ms);
         let wrote = !output.writes.is_empty();
@@ -255,7 +258,9 @@ impl Writer {
             return RETRY;
         }
         let now = self.shared.clock.now_ms();
-        let due = self.core.poll_timeout(now).map_or(i64::MAX, |at| at.saturating_sub(now));
+        let deletion = self.shared.clock.settled_ms().and_then(|_| self.core.next_deletion());
+        let due = self.core.poll_timeout(now).into_iter().chain(deletion).min();
+        let due = due.map_or(i64::MAX, |at| at.saturating_sub(now));
         Duration::from_millis(u64::try_from(due).unwrap_or_default()).min(TICK)
     }
 }

@@ -9,12 +9,13 @@ use muster_proto::common::v1::TargetState;
 use muster_proto::ids::InstructionId;
 use muster_proto::operator::v1::watch_instruction_response::Update;
 use muster_proto::operator::v1::{
-    AggregateResultsRequest, AggregateResultsResponse, GetInstructionRequest, GetInstructionResponse,
-    Instruction, ListInstructionsRequest, ListInstructionsResponse, ListResultsRequest, ListResultsResponse,
-    ListTargetsRequest, ListTargetsResponse, PrepareApprovalRequest, PrepareApprovalResponse,
-    PrepareInstructionRequest, PrepareInstructionResponse, PrepareStopRequest, PrepareStopResponse,
-    SubmitApprovalRequest, SubmitApprovalResponse, SubmitInstructionRequest, SubmitInstructionResponse,
-    SubmitStopRequest, SubmitStopResponse, WatchInstructionRequest, WatchInstructionResponse,
+    AggregateResultsRequest, AggregateResultsResponse, DeviceResult, GetInstructionRequest,
+    GetInstructionResponse, Instruction, ListInstructionsRequest, ListInstructionsResponse,
+    ListResultsRequest, ListResultsResponse, ListTargetsRequest, ListTargetsResponse, PrepareApprovalRequest,
+    PrepareApprovalResponse, PrepareInstructionRequest, PrepareInstructionResponse, PrepareStopRequest,
+    PrepareStopResponse, SubmitApprovalRequest, SubmitApprovalResponse, SubmitInstructionRequest,
+    SubmitInstructionResponse, SubmitStopRequest, SubmitStopResponse, WatchInstructionRequest,
+    WatchInstructionResponse,
 };
 use muster_proto_grpc::operator::v1::instruction_service_server::InstructionService;
 use muster_signing::definition::Kind;
@@ -25,7 +26,7 @@ use tonic::{Request, Response, Status};
 
 use super::state::{Api, instruction_id, page_size};
 use crate::config::GrantKind;
-use crate::engine::{Cursor, Page, Prepare, PrepareStop, Reader};
+use crate::engine::{Cursor, EngineError, Page, Prepare, PrepareStop, Reader};
 use crate::gate::{Caller, Entry};
 
 /// Results read at once for a watch.
@@ -341,7 +342,7 @@ impl Watch {
             let page = if instruction.results_deleted {
                 Page { items: Vec::new(), cursor: after, more: false }
             } else {
-                reader.results(id, &after, WATCH_RESULTS)?
+                unless_deleted(reader.results(id, &after, WATCH_RESULTS), &after)?
             };
             Ok((instruction, page))
         };
@@ -358,5 +359,33 @@ impl Watch {
             self.updates.push_back(Update::Instruction(instruction));
         }
         Ok(self)
+    }
+}
+
+/// Returns what was read of the results of an instruction that is there. Where their deletion began since it was read, that is nothing, and there
+/// is more: the next look is told that they are deleted.
+fn unless_deleted(
+    read: Result<Page<DeviceResult>, EngineError>,
+    after: &Cursor,
+) -> Result<Page<DeviceResult>, EngineError> {
+    if matches!(read, Err(EngineError::NotFound(_))) {
+        return Ok(Page { items: Vec::new(), cursor: after.clone(), more: true });
+    }
+    read
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_looks_again_where_the_results_began_to_be_deleted_between_its_two_reads() {
+        let after = Cursor::from_token("7");
+
+        let read = unless_deleted(Err(EngineError::NotFound("are deleted".to_owned())), &after).unwrap();
+        let other = unless_deleted(Err(EngineError::Damaged("a page".to_owned())), &after);
+
+        assert_eq!((read.items.len(), read.more, read.next_page_token()), (0, true, "7".to_owned()));
+        assert!(matches!(other, Err(EngineError::Damaged(_))), "{other:?}");
     }
 }

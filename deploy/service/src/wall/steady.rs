@@ -33,6 +33,8 @@ pub(super) enum Change {
 #[derive(Debug)]
 pub(super) struct Steady {
     limits: ClockLimits,
+    /// When the first reading was taken.
+    began: Duration,
     /// The last moment that was believed of the wall clock.
     anchor: Reading,
     /// What was said last.
@@ -52,7 +54,7 @@ struct Doubt {
 impl Steady {
     /// Believes the first reading: there is nothing to hold it against.
     pub(super) fn new(limits: ClockLimits, first: Reading) -> Self {
-        Self { limits, anchor: first, last_ms: first.wall_ms, doubt: None }
+        Self { limits, began: first.passed, anchor: first, last_ms: first.wall_ms, doubt: None }
     }
 
     /// Takes a reading; returns the time to go by, and what is to be told.
@@ -73,6 +75,12 @@ impl Steady {
     /// Returns how far the wall clock is ahead (or behind), if it is not believed.
     pub(super) fn off_ms(&self) -> Option<i64> {
         self.doubt.as_ref().map(|doubt| doubt.off_ms)
+    }
+
+    /// Returns whether nothing speaks against the time, as of the last reading: the wall clock is believed, and the first reading, which
+    /// could be held against nothing, was taken `settle` ago. A clock that was wrong at the start is mostly set right before that.
+    pub(super) fn is_settled(&self, passed: Duration) -> bool {
+        self.doubt.is_none() && passed.saturating_sub(self.began) >= self.limits.settle
     }
 
     /// A clock that is a little behind makes the time stand still until it has caught up.
@@ -192,6 +200,38 @@ mod tests {
 
                 assert_eq!(got, (at(believed), told), "{name}, after {passed} s");
             }
+        }
+    }
+
+    #[test]
+    fn the_first_reading_settles_and_whatever_is_doubted_has_not() {
+        let first = Reading { wall_ms: at(0), passed: Duration::from_secs(1_000) };
+        /// The passed time and the wall clock of readings one after the other.
+        type Readings = &'static [(u64, i64)];
+        // With whether the last of them leaves a settled time.
+        let courses: [(&str, Readings, bool); 8] = [
+            ("at the start", &[(0, 0)], false),
+            ("just before its time", &[(599, 599)], false),
+            ("when it has stood", &[(600, 600)], true),
+            (
+                "wrong at the start and set back in time",
+                &[(100, 100 - 40 * DAY), (10_000, 10_000 - 40 * DAY)],
+                false,
+            ),
+            ("set back later", &[(600, 600), (601, -DAY)], false),
+            ("jumped ahead", &[(600, 600), (601, DAY)], false),
+            ("back from a jump", &[(600, 600), (601, DAY), (602, 602)], true),
+            ("ahead for good", &[(1, DAY), (601, DAY + 600)], true),
+        ];
+        for (name, readings, wanted) in courses {
+            let mut steady = Steady::new(LIMITS, first);
+            let mut last = first.passed;
+            for (passed, wall) in readings {
+                last = Duration::from_secs(1_000 + passed);
+                steady.handle_reading(Reading { wall_ms: at(*wall), passed: last });
+            }
+
+            assert_eq!(steady.is_settled(last), wanted, "{name}");
         }
     }
 

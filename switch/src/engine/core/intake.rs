@@ -141,7 +141,7 @@ impl Core {
                 metrics::dropped("late_or_unknown")
             };
         };
-        if place == Place::Late && self.has_deleted(id) {
+        if place != Place::Open && self.has_deleted(id) {
             return if fresh == Fresh::New {
                 metrics::dropped("results_deleted")
             };

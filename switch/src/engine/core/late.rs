@@ -52,9 +52,11 @@ impl Core {
         (part >= stored).then_some((late.position, number))
     }
 
-    /// Returns whether the results of an instruction that has ended are deleted, so that one that comes now has no place beside them.
+    /// Returns whether the results of an instruction that has ended, or is damaged, are deleted, so that one that comes now has no place beside
+    /// them.
     pub(super) fn has_deleted(&self, id: InstructionId) -> bool {
-        self.late.get(&id).is_some_and(|late| late.is_deleted)
+        let is_aside_deleted = self.set_aside.get(&id).is_some_and(|aside| aside.is_deleted);
+        is_aside_deleted || self.late.get(&id).is_some_and(|late| late.is_deleted)
     }
 
     /// Keeps the memory of what was recalled small. Only between batches: the store must have what was taken.

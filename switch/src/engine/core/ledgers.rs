@@ -265,7 +265,7 @@ impl Core {
     /// Returns when [`Self::handle_timeout`] should next be called, milliseconds since 1970.
     pub(crate) fn poll_timeout(&self, now_ms: i64) -> Option<i64> {
         let orders = self.active.values().filter_map(|active| active.next_timeout(&self.online, now_ms));
-        orders.chain(self.stops.next_timeout(&self.online)).chain(self.retention.next_timeout()).min()
+        orders.chain(self.stops.next_timeout(&self.online)).min()
     }
 
     /// Ends what is overdue, and sends again what connected targets have not got.

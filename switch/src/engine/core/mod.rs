@@ -123,6 +123,8 @@ struct Aside {
     position: i64,
     /// What devices have brought since the start.
     received: HashMap<u32, Received>,
+    /// Its results have been kept long enough: what comes now has no place.
+    is_deleted: bool,
 }
 
 /// What a batch of commands asks for.
@@ -191,7 +193,9 @@ impl Core {
             set_aside: loaded
                 .set_aside
                 .iter()
-                .map(|(position, id, _)| (*id, Aside::new(*position)))
+                .map(|(position, id, _)| {
+                    (*id, Aside::new(*position, loaded.deleted_aside.contains(position)))
+                })
                 .collect(),
             late: HashMap::new(),
             entered: BTreeMap::new(),
@@ -339,8 +343,8 @@ impl Core {
 }
 
 impl Aside {
-    fn new(position: i64) -> Self {
-        Self { position, received: HashMap::new() }
+    fn new(position: i64, is_deleted: bool) -> Self {
+        Self { position, received: HashMap::new(), is_deleted }
     }
 }
 

@@ -1,21 +1,22 @@
 //! Results that have been kept long enough (`time_to_live.keep` of a definition).
 //!
 //! They are deleted from the end of their time on, some at a time, so that nobody waits for it. An instruction, its targets and what became of
-//! each stay. A stage beside the time says what readers may believe: as long as the deletion has not begun, every result is there.
+//! each stay. A stage beside the time says what readers may believe: as long as the deletion has not begun, every result is there; once it is
+//! done, there never will be one again.
 
 use std::collections::BTreeSet;
 
 use super::Core;
 use crate::engine::metrics;
 use crate::engine::store::kept::{First, LoadedKept, Stage};
-use crate::engine::store::{KeptWrite, Write};
+use crate::engine::store::{KeptWrite, Mark, Write};
 
 /// What is kept, and until when.
 #[derive(Debug, Default)]
 pub(super) struct Retention {
     /// By when their time is up, then by the position of their instruction.
     due: BTreeSet<(i64, i64)>,
-    /// Those of which some results are deleted.
+    /// Those whose deletion has begun. Nothing more is stored of them.
     begun: BTreeSet<i64>,
     /// When the next results may be deleted.
     next_at_ms: i64,
@@ -59,6 +60,11 @@ impl Core {
         (is_due && !self.active.contains_key(instruction)).then_some(*instruction)
     }
 
+    /// Returns when results should next be deleted, milliseconds since 1970.
+    pub(crate) fn next_deletion(&self) -> Option<i64> {
+        self.retention.next_timeout()
+    }
+
     /// Deletes the first results of an instruction whose time is up.
     pub(crate) fn delete_results(&mut self, instruction: i64, first: First, now_ms: i64) {
         let Some((until_ms, _)) = self.retention.due.iter().find(|(_, due)| *due == instruction).copied()
@@ -66,24 +72,39 @@ impl Core {
             return;
         };
         self.retention.next_at_ms = now_ms.saturating_add(DELETE_EVERY_MS);
-        // What was recalled while all of them were there says so.
-        self.late.retain(|_, late| late.position != instruction);
+        let has_begun = !self.retention.begun.insert(instruction);
+        self.refuse_results(instruction);
         if let Some(last) = first.last {
             self.out.writes.push(Write::Kept(KeptWrite::Gone { instruction, last }));
+            // The table's last position may go with them, and is not to be given again.
+            let value = u64::try_from(self.marks.result).unwrap_or_default();
+            self.out.writes.push(Write::Mark { mark: Mark::Result, value });
             metrics::results_deleted(first.count);
         }
-        let stage = if first.more { Stage::Begun } else { Stage::Done };
-        let has_changed = !first.more || self.retention.begun.insert(instruction);
-        if has_changed {
+        // What came in the batch in which the deletion began is stored, and the look did not see it. From the next batch on nothing is.
+        let is_done = has_begun && first.last.is_none();
+        if is_done || !has_begun {
+            let stage = if is_done { Stage::Done } else { Stage::Begun };
             self.out.writes.push(Write::Kept(KeptWrite::Until { instruction, until_ms, stage }));
         }
-        if !first.more {
+        if is_done {
             self.retention.due.remove(&(until_ms, instruction));
             self.retention.begun.remove(&instruction);
             tracing::info!(
                 instruction,
                 "the results of an instruction have been kept long enough, and are deleted"
             );
+        }
+    }
+
+    /// Stores no result of an instruction any more.
+    fn refuse_results(&mut self, instruction: i64) {
+        for late in self.late.values_mut().filter(|late| late.position == instruction) {
+            late.is_deleted = true;
+            late.received.clear();
+        }
+        for aside in self.set_aside.values_mut().filter(|aside| aside.position == instruction) {
+            aside.is_deleted = true;
         }
     }
 }

@@ -40,9 +40,9 @@ pub(super) fn run(
         if each(&snapshot, sql, |row| transition(&snapshot, row, shared), &mut take)?.is_break() {
             return Ok(());
         }
-        // Of an instruction whose results are being deleted, none: what is left of them is no history.
+        // Of an instruction whose results are deleted or being deleted, none: what is left of them is no history.
         let sql = "SELECT position, instruction, number, record, crc FROM results WHERE instruction NOT IN \
-                   (SELECT instruction FROM kept WHERE stage = 1) ORDER BY position";
+                   (SELECT instruction FROM kept WHERE stage >= 1) ORDER BY position";
         let result = |row: &Row<'_>| Ok(instructions::result(row, shared)?.map(Record::Result));
         if each(&snapshot, sql, result, &mut take)?.is_break() {
             return Ok(());

@@ -11,7 +11,7 @@ use crate::engine::damage::Damage;
 pub(crate) enum Stage {
     /// Not begun: all of them are there.
     Whole,
-    /// Begun: some are gone.
+    /// Begun: some are gone, or will be in a moment.
     Begun,
     /// Done: none is left.
     Done,
@@ -39,8 +39,6 @@ pub(crate) struct First {
     /// The position of the last of them; `None`: there is none.
     pub(crate) last: Option<i64>,
     pub(crate) count: u64,
-    /// Whether there are more.
-    pub(crate) more: bool,
 }
 
 impl Stage {
@@ -86,10 +84,9 @@ fn first(
     let sql = "SELECT position, length(record) FROM results WHERE instruction = ?1 ORDER BY position";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([instruction])?;
-    let (mut first, mut bytes) = (First { last: None, count: 0, more: false }, 0);
+    let (mut first, mut bytes) = (First { last: None, count: 0 }, 0);
     while let Some(row) = rows.next()? {
         if first.count >= count_max || bytes >= bytes_max {
-            first.more = true;
             break;
         }
         first.last = Some(row.get(0)?);
@@ -127,6 +124,12 @@ pub(crate) fn of(
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement.query_row([instruction], |row| read(instruction, row)).optional()?;
     Ok(found.transpose())
+}
+
+/// Returns whether the deletion of an instruction's results has begun. A damaged row says nothing: they are rather kept.
+pub(super) fn is_deleted(connection: &Connection, instruction: i64) -> rusqlite::Result<bool> {
+    let kept = of(connection, instruction)?;
+    Ok(kept.is_ok_and(|kept| kept.is_some_and(|kept| kept.stage.has_begun())))
 }
 
 /// Reads a row (instruction, `until_ms`, stage, crc).

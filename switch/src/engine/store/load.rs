@@ -43,6 +43,8 @@ pub(crate) struct Loaded {
     pub(crate) active: Vec<LoadedInstruction>,
     /// Those that are damaged, and why.
     pub(crate) set_aside: Vec<(i64, InstructionId, String)>,
+    /// Those of them whose results are deleted, or being deleted, by position.
+    pub(crate) deleted_aside: BTreeSet<i64>,
     /// Those since [`Store::load`]'s `submissions_since_ms`, with when they came, oldest first.
     pub(crate) submissions: Vec<(i64, SubmissionRecord)>,
     /// Of instructions whose windows may not be over.
@@ -121,6 +123,11 @@ fn load(connection: &Connection, submissions_since_ms: i64, damage: &Damage) -> 
     load_submissions(connection, damage, submissions_since_ms, &mut loaded)?;
     loaded.stops = stops::load(connection, damage, submissions_since_ms)?;
     loaded.kept = kept::load(connection, damage)?;
+    for (position, ..) in &loaded.set_aside {
+        if kept::is_deleted(connection, *position)? {
+            loaded.deleted_aside.insert(*position);
+        }
+    }
     load_marks(connection, damage, &mut loaded)?;
     loaded.blocked = blocked::load(connection, damage)?;
     loaded.online = online::load(connection, damage)?;
@@ -397,7 +404,13 @@ fn load_marks(connection: &Connection, damage: &Damage, loaded: &mut Loaded) -> 
         licence: last("licences")?,
         instruction: last("instructions")?,
         transition: last("transitions")?,
-        result: last("results")?,
+        result: i64::try_from(mark(
+            connection,
+            damage,
+            Mark::Result,
+            u64::try_from(last("results")?).unwrap_or_default(),
+        )?)
+        .unwrap_or(i64::MAX),
         event: last("events")?,
     };
     Ok(())

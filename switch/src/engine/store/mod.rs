@@ -63,6 +63,8 @@ pub(crate) enum Mark {
     LicenceSerial,
     /// The highest serial of a policy (K1 of trust.md).
     PolicySerial,
+    /// The last position of a result, as of the last deletion: the table's own may be gone.
+    Result,
 }
 
 /// The file that says who has the store.
@@ -173,6 +175,7 @@ impl Mark {
             Self::Batch => "batch",
             Self::LicenceSerial => "licence_serial",
             Self::PolicySerial => "policy_serial",
+            Self::Result => "result",
         }
     }
 }

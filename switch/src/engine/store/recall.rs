@@ -70,12 +70,11 @@ impl Store {
                 (None, Vec::new())
             }
         };
-        let mut received = received(self.connection(), position)?;
+        let is_deleted = kept::is_deleted(self.connection(), position)?;
+        // What is left of the others says nothing of one that has no place any more.
+        let mut received = if is_deleted { HashMap::new() } else { received(self.connection(), position)? };
         received
             .retain(|number, _| unanswered.as_ref().is_none_or(|unanswered| unanswered.contains(*number)));
-        let kept = kept::of(self.connection(), position)?;
-        // A damaged record says nothing: the result is rather kept.
-        let is_deleted = kept.is_ok_and(|kept| kept.is_some_and(|kept| kept.stage.has_begun()));
         Ok(Some(Late { position, unanswered, received, is_deleted, definition_digest }))
     }
 

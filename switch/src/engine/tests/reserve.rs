@@ -41,7 +41,7 @@ async fn below_the_reserve_results_go_in_and_events_do_not() {
 
 #[test]
 fn sessions_whose_events_waited_come_back_when_there_is_space_and_not_at_its_edge() {
-    let mut core = core();
+    let mut core = core_of(Loaded::default());
     let session = connect(&mut core);
     core.handle(event_in(session, 1), moment(0, RESERVE));
     assert_eq!(acks(&core.poll_output(0)), [Some(1)]);
@@ -61,7 +61,8 @@ fn sessions_whose_events_waited_come_back_when_there_is_space_and_not_at_its_edg
     assert_eq!(acks(&core.poll_output(4)), [Some(2)]);
 }
 
-fn core() -> Core {
+/// A core of its own, with what was stored.
+pub(super) fn core_of(loaded: Loaded) -> Core {
     let config = CoreConfig {
         tenant: TENANT.to_owned(),
         prepared_ttl: Duration::from_secs(600),
@@ -71,7 +72,7 @@ fn core() -> Core {
         policy_asks_per_second: 1,
         unauthenticated: UnauthenticatedLimits { devices_max: 1, new_per_minute: 1, events_per_minute: 1 },
     };
-    Core::new(config, Loaded::default(), Catalogue::default())
+    Core::new(config, loaded, Catalogue::default())
 }
 
 fn connect(core: &mut Core) -> SessionKey {

@@ -8,16 +8,23 @@ use muster_proto::ids::InstructionId;
 use muster_proto::operator::v1::export_response::Record;
 use muster_proto::session::v1::Result as SessionResult;
 use muster_signing::envelope::ContentType;
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 use tokio_util::sync::CancellationToken;
 
-use super::damage::warnings;
+use super::damage::{flip, warnings};
+use super::reserve::core_of;
 use super::world::*;
-use crate::engine::core::DELETED_AT_ONCE;
-use crate::engine::{Cursor, EngineError, Prepare};
+use crate::engine::core::{Command, DELETED_AT_ONCE, Moment, Output, ResultIn};
+use crate::engine::damage::Damage;
+use crate::engine::store::kept::{First, Kept, LoadedKept, Stage};
+use crate::engine::store::{Loaded, Store, Write, checksum, key};
+use crate::engine::{Cursor, EngineError, Prepare, SessionKey};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+/// How long a clock stands until it is believed to the last.
+const SETTLE: Duration = Duration::from_secs(600);
 
 #[tokio::test]
 async fn results_are_kept_as_long_as_the_definition_says_and_what_became_of_the_targets_for_ever() {
@@ -77,13 +84,192 @@ async fn many_results_go_bit_by_bit_and_a_kill_between_leaves_none_behind_and_sh
 
     let world = world.killed();
     assert!(world.engine.reader().instruction(id).unwrap().results_deleted);
+    world.advance(SETTLE);
+    until_none_is_left(&world).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_wrong_at_the_start_deletes_no_results_whether_it_is_set_right_or_not_for_its_time_to_settle()
+ {
+    let mut world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    let id = world.issue("").await;
+    world.answer(&session, id, 1).await;
+    world.until_state(id, TargetState::Answered).await;
+
+    // A machine that starts with its clock 40 days ahead.
+    world.put_wall_wrong_by(40 * DAY);
+    let world = world.restart(|_| ());
+    look(&world).await;
+    world.advance(SETTLE - Duration::from_secs(1));
+    look(&world).await;
+    assert_eq!(left(&world), (1, 0), "it has yet to settle");
+    world.put_wall_wrong_by(Duration::ZERO);
+    look(&world).await;
+    world.advance(10 * SETTLE);
+    look(&world).await;
+    assert_eq!(left(&world), (1, 0), "it was set back, and is not believed");
+
+    let world = world.restart(|_| ());
+    world.advance(SETTLE);
+    look(&world).await;
+    assert_eq!((kept(&world, id), left(&world)), (Ok(1), (1, 0)), "right from the start");
+    world.advance(2 * DAY);
+    world.until(id, |instruction| instruction.results_deleted).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_deletes_no_results_until_it_is_believed() {
+    let mut world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    let id = world.issue("").await;
+    world.answer(&session, id, 1).await;
+    world.until_state(id, TargetState::Answered).await;
+    world.advance(SETTLE);
+    look(&world).await;
+
+    world.put_wall_wrong_by(40 * DAY);
+    look(&world).await;
+    world.advance(SETTLE - Duration::from_secs(1));
+    look(&world).await;
+    assert_eq!(left(&world), (1, 0));
+    world.advance(Duration::from_secs(1));
+
+    world.until(id, |instruction| instruction.results_deleted).await;
+}
+
+#[tokio::test]
+async fn a_late_result_that_comes_as_the_deletion_begins_goes_with_the_others() {
+    // With results of others, and without.
+    for others in [&["w2.acme.local"][..], &[]] {
+        let mut world = World::new().await;
+        let late = world.connect("w1.acme.local").await;
+        let mut answering = Vec::new();
+        for other in others {
+            answering.push(world.connect(other).await);
+        }
+        let id = world.issue("").await;
+        for session in &answering {
+            world.answer(session, id, 1).await;
+        }
+        world.advance(2 * HOUR);
+        world.until_state(id, TargetState::Expired).await;
+        world.advance(DAY);
+
+        // It wakes the writer, so that it is taken in the batch in which the deletion begins.
+        world.tell_result(&late, result(id, 1, TargetState::Answered)).await;
+        assert_eq!(world.next_ack().await.1, [range(1, 1)]);
+
+        until_none_is_left(&world).await;
+    }
+}
+
+#[tokio::test]
+async fn what_comes_for_a_damaged_instruction_whose_results_are_deleted_is_acked_and_not_kept() {
+    let mut world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    let id = world.issue("").await;
+    world.answer(&session, id, 1).await;
+    // Open once more, as far as anybody can tell.
+    let mut world = world.restart(|database| {
+        flip(database, "transitions", "instruction = 1");
+        database.execute("DELETE FROM counts", []).unwrap();
+    });
+    let session = world.connect("w1.acme.local").await;
+    world.answer(&session, id, 2).await;
+    assert_eq!(left(&world), (2, 0), "until then what comes is kept");
+    world.advance(HOUR + DAY);
+    until_none_is_left(&world).await;
+
+    world.answer(&session, id, 3).await;
+    let now = left(&world);
+    let mut world = world.restart(|_| ());
+    let session = world.connect("w1.acme.local").await;
+    world.answer(&session, id, 4).await;
+
+    assert_eq!((now, left(&world)), ((0, 2), (0, 2)));
+}
+
+#[tokio::test]
+async fn a_position_of_a_deleted_result_is_not_given_again_after_a_restart() {
+    let mut world = World::new().await;
+    let session = world.connect("w1.acme.local").await;
+    let older = world.issue("").await;
+    world.answer(&session, older, 1).await;
+    world.advance(HOUR + DAY);
+    until_none_is_left(&world).await;
+
+    let mut world = world.restart(|_| ());
+    let session = world.connect("w1.acme.local").await;
+    let newer = world.issue("").await;
+    world.answer(&session, newer, 2).await;
+
+    let database = Connection::open(world.dir.path().join("switch.db")).unwrap();
+    let position: i64 = database.query_row("SELECT position FROM results", [], |row| row.get(0)).unwrap();
+    assert_eq!(position, 2);
+}
+
+#[tokio::test]
+async fn what_was_recalled_of_results_that_are_deleted_stays_and_counts_none_of_them() {
+    let mut world = World::new().await;
+    let late = world.connect("w1.acme.local").await;
+    let id = world.issue("").await;
+    let part = |sequence: u64| SessionResult { last: false, ..result(id, sequence, TargetState::Answered) };
+    world.tell_result(&late, part(1)).await;
+    world.next_ack().await;
+    world.advance(2 * HOUR);
+    world.until_state(id, TargetState::Expired).await;
+    world.engine.clone().close();
+    let store = Store::open(world.dir.path()).unwrap();
+    let recalled = |stage: i64| {
+        let crc = checksum("kept", &[&key(1), &key(1_000), &key(stage)], &[]);
+        let sql = "UPDATE kept SET until_ms = 1000, stage = ?1, crc = ?2";
+        assert_eq!(store.connection().execute(sql, params![stage, crc]).unwrap(), 1);
+        store.recall(id, &Damage::default()).unwrap().unwrap()
+    };
+    let (whole, begun) = (recalled(0), recalled(1));
+    assert_eq!((whole.received.len(), whole.is_deleted), (1, false));
+    assert_eq!((begun.received.len(), begun.is_deleted), (0, true));
+
+    let kept = LoadedKept { instruction: 1, kept: Kept { until_ms: 1_000, stage: Stage::Whole } };
+    let devices = vec![(0, "w1.acme.local".parse().unwrap())];
+    let mut core = core_of(Loaded { devices, kept: vec![kept], ..Loaded::default() });
+    let comes = |sequence: u64| {
+        let session = SessionKey { shard: 0, slot: 5, epoch: late.connected.epoch };
+        let result = SessionResult { part: u32::try_from(sequence).unwrap(), ..part(sequence) };
+        Command::Result(Box::new(ResultIn { number: 0, outbox: outbox(), session, result, encoded_len: 9 }))
+    };
+    let stored = |output: &Output| output.writes.iter().any(|write| matches!(write, Write::Result { .. }));
+    let moment = Moment { now_ms: 2_000, disk_free_bytes: u64::MAX };
+    core.recall(id, whole);
+    core.handle(comes(2), moment);
+    assert!(stored(&core.poll_output(2_000)), "nothing is deleted yet");
+
+    core.delete_results(1, First { last: Some(1), count: 1 }, 2_000);
+    core.poll_output(2_000);
+
+    assert_eq!(core.to_recall(&comes(3)), None, "it is not asked again");
+    core.handle(comes(3), moment);
+    assert!(!stored(&core.poll_output(2_000)));
+}
+
+/// Lets the writer look at what is due.
+async fn look(world: &World) {
+    // The answer comes with the commit, and what one batch finds due is in it.
+    for _ in 0..2 {
+        world.connect("w9.acme.local").await;
+    }
+}
+
+/// Waits until the deletion is done and nothing is there.
+async fn until_none_is_left(world: &World) {
     let emptied = async {
-        while left(&world) != (0, 2) {
+        while left(world) != (0, 2) {
             world.advance(Duration::from_millis(50));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, emptied).await.expect("none is left");
+    tokio::time::timeout(PATIENCE, emptied).await.unwrap_or_else(|_| panic!("left: {:?}", left(world)));
 }
 
 #[tokio::test]
