@@ -112,8 +112,8 @@ pub(crate) struct Connected {
     pub(crate) licence_serial: u64,
     /// The highest sequence seen of the outbox that the Hello named, by whichever road, 0 if there is none.
     pub(crate) highest_sequence: u64,
-    /// The highest that came over sessions.
-    pub(crate) highest_by_session: u64,
+    /// The highest that came over sessions; `None`: not known.
+    pub(crate) highest_by_session: Option<u64>,
     /// The serial of the policy that the device last said it follows; 0: none.
     pub(crate) policy_serial: u64,
     /// Orders to write at once, stops first, then oldest first. Call [`super::EngineHandle::sent`] for each that was written.

@@ -80,7 +80,7 @@ fn welcome(
         time_ms: shard.wall.now_ms(),
         licence_digest,
         highest_sequence: connected.highest_sequence,
-        highest_by_session: Some(connected.highest_by_session),
+        highest_by_session: connected.highest_by_session,
         stops_due: u32::try_from(stops_due).unwrap_or(u32::MAX),
     };
     session.half(|half| half.push_welcome(args, Instant::now()));

@@ -167,7 +167,7 @@ impl Core {
         self.out.presence.push((connect.device.clone(), Some(connect.address)));
         // A name that is none has seen nothing; the shard refuses it before it comes here.
         let outbox = OutboxId::try_from(&connect.hello.outbox_id[..]);
-        let (highest_sequence, highest_by_session) = outbox.map_or((0, 0), |outbox| {
+        let (highest_sequence, highest_by_session) = outbox.map_or((0, Some(0)), |outbox| {
             self.outboxes.greet(number, outbox, now_ms);
             (self.outboxes.highest(number, outbox), self.outboxes.highest_by_session(number, outbox))
         });

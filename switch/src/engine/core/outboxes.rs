@@ -34,10 +34,8 @@ pub(crate) struct StoredOutbox {
     /// Whether a `Hello` has named it.
     pub(crate) greeted: bool,
     pub(crate) set: SeenSet,
-    /// The highest sequence that came over sessions.
-    pub(crate) by_session: u64,
-    /// Whether that is not stored yet.
-    pub(crate) is_new: bool,
+    /// The highest sequence that came over sessions; `None`: an earlier version did not tell the roads apart.
+    pub(crate) by_session: Option<u64>,
 }
 
 /// By which road a record came.
@@ -67,27 +65,32 @@ pub(super) struct Outboxes {
     last_used: i64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Outbox {
     set: SeenSet,
     used: i64,
     /// A `Hello` has named it.
     greeted: bool,
-    /// The highest sequence that came over sessions; 0 if none did.
-    by_session: u64,
+    /// The highest sequence that came over sessions; 0 if none did; `None`: not known.
+    by_session: Option<u64>,
+}
+
+impl Default for Outbox {
+    /// One that nobody has named yet: nothing came of it.
+    fn default() -> Self {
+        Self { set: SeenSet::default(), used: 0, greeted: false, by_session: Some(0) }
+    }
 }
 
 impl Outboxes {
     /// Makes them of what was stored.
     pub(super) fn new(stored: Vec<StoredOutbox>) -> Self {
         let last_used = stored.iter().map(|outbox| outbox.used).max().unwrap_or_default();
-        let touched = stored.iter().filter(|outbox| outbox.is_new).map(|outbox| (outbox.number, outbox.id));
-        let touched = touched.collect();
-        let outbox = |StoredOutbox { number, id, used, greeted, set, by_session, is_new: _ }| {
+        let outbox = |StoredOutbox { number, id, used, greeted, set, by_session }| {
             ((number, id), Outbox { set, used, greeted, by_session })
         };
         let seen = stored.into_iter().map(outbox);
-        Self { seen: seen.collect(), touched, last_used }
+        Self { seen: seen.collect(), touched: BTreeSet::new(), last_used }
     }
 
     /// Adds a sequence to what was seen of an outbox; a new outbox may make the device's oldest forgotten.
@@ -103,11 +106,7 @@ impl Outboxes {
         let outbox = self.seen.entry((number, id)).or_default();
         outbox.used = self.last_used;
         let fresh = outbox.set.insert(sequence);
-        // The device has sent it, whoever named it before, and whether there was room for it or not.
-        let is_higher = road == Road::Session && sequence.value() > outbox.by_session;
-        if is_higher {
-            outbox.by_session = sequence.value();
-        }
+        let is_higher = road == Road::Session && outbox.note_session(sequence.value());
         if fresh == Fresh::New || is_higher {
             self.touched.insert((number, id));
         }
@@ -160,9 +159,9 @@ impl Outboxes {
         self.seen.get(&(number, id)).map_or(0, |outbox| outbox.set.highest())
     }
 
-    /// Returns the highest sequence of an outbox that came over sessions; 0 if none did, or nothing of it is remembered.
-    pub(super) fn highest_by_session(&self, number: u32, id: OutboxId) -> u64 {
-        self.seen.get(&(number, id)).map_or(0, |outbox| outbox.by_session)
+    /// Returns the highest sequence of an outbox that came over sessions; 0 if none did, or nothing of it is remembered; `None`: not known.
+    pub(super) fn highest_by_session(&self, number: u32, id: OutboxId) -> Option<u64> {
+        self.seen.get(&(number, id)).map_or(Some(0), |outbox| outbox.by_session)
     }
 
     /// Takes what is to be written since the last call.
@@ -194,6 +193,24 @@ impl Outboxes {
                 metrics::outbox_forgotten();
             }
         }
+    }
+}
+
+impl Outbox {
+    /// Notes that a session brought a sequence that is in the set by now, unless there was no room; returns whether the mark of sessions went up.
+    ///
+    /// The device has sent it, whoever named it before. Of an outbox from before the roads were told apart, a higher one may have come over
+    /// sessions than what comes now, which may be sent again: a mark below that would let an older copy of a store pass for the store. But
+    /// nothing that came was higher than the set's highest, so what reaches that is the mark.
+    fn note_session(&mut self, sequence: u64) -> bool {
+        let is_higher = match self.by_session {
+            Some(highest) => sequence > highest,
+            None => sequence >= self.set.highest(),
+        };
+        if is_higher {
+            self.by_session = Some(sequence);
+        }
+        is_higher
     }
 }
 
@@ -238,8 +255,7 @@ mod tests {
             used: 100 - i64::from(first),
             greeted: true,
             set: SeenSet::new(),
-            by_session: 0,
-            is_new: false,
+            by_session: Some(0),
         };
         let mut outboxes = Outboxes::new((0..16).map(stored).collect());
 
@@ -278,13 +294,37 @@ mod tests {
             (fresh, outboxes.highest_by_session(1, id(0)), outboxes.poll_writes().len())
         };
 
-        assert_eq!(take(1, Road::Session), (Fresh::New, 1, 1));
-        assert_eq!(take(1 << 62, Road::Background), (Fresh::New, 1, 1));
-        assert_eq!(take(5, Road::Background), (Fresh::New, 1, 1));
-        assert_eq!(take(5, Road::Session), (Fresh::Repeated, 5, 1), "and it is written");
-        assert_eq!(take(5, Road::Session), (Fresh::Repeated, 5, 0));
-        assert_eq!(take(3, Road::Session), (Fresh::New, 5, 1));
+        assert_eq!(take(1, Road::Session), (Fresh::New, Some(1), 1));
+        assert_eq!(take(1 << 62, Road::Background), (Fresh::New, Some(1), 1));
+        assert_eq!(take(5, Road::Background), (Fresh::New, Some(1), 1));
+        assert_eq!(take(5, Road::Session), (Fresh::Repeated, Some(5), 1), "and it is written");
+        assert_eq!(take(5, Road::Session), (Fresh::Repeated, Some(5), 0));
+        assert_eq!(take(3, Road::Session), (Fresh::New, Some(5), 1));
         assert_eq!(outboxes.highest(1, id(0)), 1 << 62);
+    }
+
+    #[test]
+    fn the_mark_of_sessions_of_an_outbox_from_before_is_known_once_one_brings_the_highest_of_all_and_not_by_what_is_lower_or_relayed()
+     {
+        let stored = |highest: u64| {
+            let mut set = SeenSet::new();
+            let _fresh = set.insert_range(SequenceRange { first: 1, last: highest });
+            StoredOutbox { number: 1, id: id(0), used: 7, greeted: true, set, by_session: None }
+        };
+        let mut outboxes = Outboxes::new(vec![stored(9)]);
+        let mut take = |sequence: u64, road| {
+            let _fresh = outboxes.insert((1, id(0)), Sequence::try_from(sequence).unwrap(), road, 7);
+            (outboxes.highest_by_session(1, id(0)), outboxes.poll_writes().len())
+        };
+
+        assert_eq!(take(3, Road::Session), (None, 0), "a higher one may have come over a session");
+        assert_eq!(take(20, Road::Background), (None, 1));
+        assert_eq!(take(15, Road::Session), (None, 1), "20 may have come over a session as well");
+        assert_eq!(take(20, Road::Session), (Some(20), 1), "it is sent again, and written");
+        assert_eq!(take(30, Road::Background), (Some(20), 1));
+        assert_eq!(take(25, Road::Session), (Some(25), 1), "from then on it goes up with each");
+        // One that was named first since the roads are told apart needs no such proof.
+        assert_eq!(outboxes.highest_by_session(1, id(1)), Some(0));
     }
 
     fn insert(outboxes: &mut Outboxes, number: u32, first: u8) -> Fresh {

@@ -114,7 +114,7 @@ fn load(connection: &Connection, submissions_since_ms: i64, damage: &Damage) -> 
     load_devices(connection, damage, &mut loaded)?;
     load_facts(connection, damage, &mut loaded)?;
     names_from_facts(&mut loaded);
-    loaded.seen = seen::load(connection, &loaded.devices, damage)?;
+    loaded.seen = seen::load(connection, damage)?;
     loaded.definitions = load_documents(connection, damage, "definitions")?;
     loaded.licences = load_documents(connection, damage, "licences")?;
     loaded.policies = load_documents(connection, damage, "policies")?;

@@ -71,7 +71,7 @@ CREATE TABLE kept (instruction INTEGER PRIMARY KEY, until_ms INTEGER NOT NULL, s
 CREATE INDEX kept_still ON kept (until_ms) WHERE stage < 2;
 ", "
 -- The highest sequence that came over sessions, 8 bytes, the first the highest; under the checksum. Those from before have none:
--- it is gathered from the events and results.
+-- it is not known of them.
 ALTER TABLE seen ADD COLUMN by_session BLOB;
 "];
 

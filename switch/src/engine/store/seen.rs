@@ -1,12 +1,8 @@
 //! What was seen of each outbox, as it lies on disk.
 
-use std::collections::HashMap;
-
-use muster_pki::DeviceId;
 use muster_proto::ids::{OutboxId, Sequence};
 use muster_proto::operator::v1::{ExportedResult, LoggedEvent};
 use muster_proto::seen::{SeenSet, gap_ranges};
-use muster_proto::session::v1::SequenceRange;
 use rusqlite::Connection;
 
 use super::key;
@@ -14,12 +10,9 @@ use super::record::{checked, verify};
 use crate::engine::core::{Road, StoredOutbox};
 use crate::engine::damage::Damage;
 
-/// Loads the outboxes of devices. What of a row is damaged, or was not kept by an earlier version, is gathered from elsewhere.
-pub(super) fn load(
-    connection: &Connection,
-    devices: &[(u32, DeviceId)],
-    damage: &Damage,
-) -> rusqlite::Result<Vec<StoredOutbox>> {
+/// Loads the outboxes of devices. What of a row is damaged is gathered from elsewhere. What came over sessions of one that an earlier version
+/// wrote is not known, and not looked for: the events are all that the fleet ever told.
+pub(super) fn load(connection: &Connection, damage: &Damage) -> rusqlite::Result<Vec<StoredOutbox>> {
     let mut statement =
         connection.prepare("SELECT number, outbox_id, record, crc, used, greeted, by_session FROM seen")?;
     let mut rows = statement.query([])?;
@@ -35,80 +28,16 @@ pub(super) fn load(
         let (used, greeted) = (row.get(4)?, row.get(5)?);
         let by_session: Option<Vec<u8>> = row.get(6)?;
         let outbox = match read(number, &outbox, &record, by_session.as_deref(), row.get(3)?) {
-            Ok((set, Some(by_session))) => {
-                StoredOutbox { number, id, used, greeted, set, by_session, is_new: false }
-            }
-            Ok((set, None)) => StoredOutbox { number, id, used, greeted, set, by_session: 0, is_new: true },
+            Ok((set, by_session)) => StoredOutbox { number, id, used, greeted, set, by_session },
             Err(what) => {
                 damage.note("seen", &format!("{number}/{id}"), &what);
                 let Gathered { set, by_session } = gather(connection, number, id)?;
-                StoredOutbox { number, id, used, greeted, set, by_session, is_new: false }
+                StoredOutbox { number, id, used, greeted, set, by_session: Some(by_session) }
             }
         };
         loaded.push(outbox);
     }
-    if loaded.iter().any(|outbox| outbox.is_new) {
-        tell_roads_apart(connection, devices, &mut loaded)?;
-    }
     Ok(loaded)
-}
-
-/// Finds what came over sessions of outboxes whose roads an earlier version did not tell apart: whatever was seen and is not
-/// known to have been relayed. Each event is read once, for all outboxes together.
-fn tell_roads_apart(
-    connection: &Connection,
-    devices: &[(u32, DeviceId)],
-    loaded: &mut [StoredOutbox],
-) -> rusqlite::Result<()> {
-    let names: HashMap<u32, String> =
-        devices.iter().map(|(number, device)| (*number, device.to_string())).collect();
-    let mut relayed: HashMap<(String, Vec<u8>), Vec<SequenceRange>> = HashMap::new();
-    let mut events = connection.prepare("SELECT position, number, record, crc FROM events")?;
-    let mut rows = events.query([])?;
-    while let Some(row) = rows.next()? {
-        let (position, number, record): (i64, u32, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let keys = [&key(position)[..], &key(number)];
-        // A damaged one is counted where events are served.
-        let Ok(logged) = checked::<LoggedEvent>("events", &keys, &record, row.get(3)?) else { continue };
-        if logged.road != Road::Background.name() {
-            continue;
-        }
-        let event = logged.event.unwrap_or_default();
-        let ranges = relayed.entry((logged.device, logged.outbox_id)).or_default();
-        ranges.extend(gap_ranges(&event));
-        match ranges.last_mut() {
-            // They mostly come in order.
-            Some(last) if last.last.checked_add(1) == Some(event.sequence) => last.last = event.sequence,
-            Some(_) | None => ranges.push(SequenceRange { first: event.sequence, last: event.sequence }),
-        }
-    }
-    for outbox in loaded.iter_mut().filter(|outbox| outbox.is_new) {
-        let name = names.get(&outbox.number).cloned().unwrap_or_default();
-        let relayed = relayed.remove(&(name, outbox.id.to_vec())).unwrap_or_default();
-        outbox.by_session = highest_beside(&outbox.set, relayed);
-    }
-    Ok(())
-}
-
-/// Returns the highest sequence of a set that is in none of the ranges; 0 if there is none.
-fn highest_beside(set: &SeenSet, mut ranges: Vec<SequenceRange>) -> u64 {
-    ranges.sort_unstable_by_key(|range| range.last);
-    let mut highest = set.highest();
-    while let Some(range) = ranges.pop() {
-        if range.last < highest {
-            break;
-        }
-        if range.first <= highest {
-            highest = highest_up_to(set, range.first.saturating_sub(1));
-        }
-    }
-    highest
-}
-
-/// Returns the highest sequence of a set that is not above a limit; 0 if there is none.
-fn highest_up_to(set: &SeenSet, limit: u64) -> u64 {
-    let above = set.ranges().filter(|range| range.first <= limit).last();
-    above.map_or(set.mark(), |range| range.last).min(limit)
 }
 
 /// Reads a row; the second is `None` where an earlier version wrote it.
@@ -186,33 +115,4 @@ fn gather(connection: &Connection, number: u32, outbox: OutboxId) -> rusqlite::R
         let _fresh = gathered.set.insert_range(gap);
     }
     Ok(gathered)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_came_over_sessions_is_what_was_seen_and_not_relayed() {
-        let range = |first, last| SequenceRange { first, last };
-        // (seen, relayed) and the highest that came over sessions.
-        let table = [
-            (vec![], vec![], 0),
-            (vec![range(1, 5)], vec![], 5),
-            (vec![range(1, 5)], vec![range(1, 5)], 0),
-            (vec![range(1, 5)], vec![range(4, 5)], 3),
-            (vec![range(1, 5), range(1 << 62, 1 << 62)], vec![range(1 << 62, 1 << 62)], 5),
-            (vec![range(1, 5), range(8, 9), range(20, 30)], vec![range(25, 30), range(8, 24)], 5),
-            (vec![range(1, 5), range(8, 9)], vec![range(6, 6), range(9, 9)], 8),
-            (vec![range(1, 5), range(8, 9)], vec![range(1, 5)], 9),
-            (vec![range(1, 9)], vec![range(9, 9), range(3, 8), range(5, 6)], 2),
-        ];
-        for (seen, relayed, wanted) in table {
-            let mut set = SeenSet::new();
-            for range in seen {
-                let _fresh = set.insert_range(range);
-            }
-            assert_eq!(highest_beside(&set, relayed.clone()), wanted, "{set:?} without {relayed:?}");
-        }
-    }
 }

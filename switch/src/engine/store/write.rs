@@ -53,8 +53,8 @@ pub(crate) enum Write {
         used: i64,
         /// Whether a `Hello` has named the outbox.
         greeted: bool,
-        /// The highest sequence that came over sessions.
-        by_session: u64,
+        /// The highest sequence that came over sessions; `None`: not known.
+        by_session: Option<u64>,
         record: Vec<u8>,
     },
     /// The outbox is forgotten.
@@ -179,8 +179,12 @@ fn write_one(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<u
             Ok(devices.len() + 32)
         }
         Write::Seen { number, outbox, used, greeted, by_session, record } => {
-            let by_session = by_session.to_be_bytes();
-            let crc = checksum("seen", &[&key(*number), outbox.as_bytes(), &by_session], record);
+            let by_session = by_session.map(u64::to_be_bytes);
+            let number_key = key(*number);
+            let keys = [&number_key[..], outbox.as_bytes()]
+                .into_iter()
+                .chain(by_session.as_ref().map(|key| &key[..]));
+            let crc = checksum("seen", &keys.collect::<Vec<_>>(), record);
             cached(transaction, "INSERT OR REPLACE INTO seen VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
                 .execute(params![number, outbox.as_bytes(), record, crc, used, greeted, by_session])?;
             Ok(record.len() + 32)
