@@ -61,13 +61,15 @@ impl Core {
             }
         }
         // Also when the licence that had it is damaged: an older one must not come back.
-        let highest = self.marks.licence_serial;
+        let highest = self.marks.licence_serial.max(self.catalogue.licence_serial());
         if serial < highest {
             return Err(EngineError::FailedPrecondition(format!(
                 "the licence has serial {serial}, the highest held was {highest}; a serial never goes back (G6)"
             )));
         }
-        if highest > 0 && serial > highest.saturating_add(SERIAL_STEP_MAX) {
+        // From a guess nobody can tell how far it is to a serial that was used.
+        let is_known = highest > 0 && !self.catalogue.is_licence_serial_guessed();
+        if is_known && serial > highest.saturating_add(SERIAL_STEP_MAX) {
             return Err(EngineError::FailedPrecondition(format!(
                 "the licence has serial {serial}, the highest held was {highest}; a serial that grows by more than {SERIAL_STEP_MAX} at once is \
                  taken for a slip of the pen, since none can go back: issue it with serial {}",

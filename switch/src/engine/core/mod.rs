@@ -172,8 +172,9 @@ impl Core {
     pub(crate) fn new(config: CoreConfig, loaded: Loaded, catalogue: Catalogue) -> Self {
         let stored_marks = loaded.marks;
         let mut marks = stored_marks;
-        // A store from before the mark has it from its licences.
-        marks.licence_serial = marks.licence_serial.max(catalogue.licence_serial());
+        // A store from before the mark has it from its licence; what is only guessed of a damaged one is not to become a mark.
+        let serial = catalogue.licence.as_ref().map_or(0, |held| held.document.serial());
+        marks.licence_serial = marks.licence_serial.max(serial);
         let mut core = Self {
             tenant: config.tenant,
             prepared_ttl_ms: millis(config.prepared_ttl),

@@ -76,15 +76,20 @@ impl Catalogue {
         catalogue
     }
 
-    /// Returns the highest serial of a licence that is known of.
+    /// Returns the highest serial of a licence that is known of; of a damaged one of which none is, the lowest that it can have had, 0 for none.
     pub(crate) fn licence_serial(&self) -> u64 {
         match (&self.licence, self.lost_licence) {
             (Some(held), _) => held.document.serial(),
             (None, Some(LostLicence::Serial(serial))) => serial,
+            (None, Some(LostLicence::After(0)) | None) => 0,
             // A serial never goes back, so the lost one had another.
             (None, Some(LostLicence::After(serial))) => serial.saturating_add(1),
-            (None, None) => 0,
         }
+    }
+
+    /// Returns whether that serial is a guess: the damaged licence may have had any higher one.
+    pub(crate) fn is_licence_serial_guessed(&self) -> bool {
+        matches!(self.lost_licence, Some(LostLicence::After(_)))
     }
 
     /// Takes a licence into force.
@@ -113,14 +118,16 @@ impl Catalogue {
         self.lost_policy
     }
 
-    /// Returns whether devices may lack a policy by that: no later one is for all of them.
+    /// Returns whether devices may lack a policy by that: no later one is for all of them, or none for those without a certificate, where an
+    /// earlier one was.
     pub(crate) fn lacks_policy(&self) -> bool {
         let audience = |held: &Arc<HeldPolicy>| held.document.terms().audience.clone();
-        let mut later = self.policies.range(self.lost_policy.saturating_add(1)..).map(|(_, held)| held);
-        let mut earlier = self.policies.range(..self.lost_policy).map(|(_, held)| held);
-        let is_superseded = later.any(|held| audience(held).is_none());
+        let later = || self.policies.range(self.lost_policy.saturating_add(1)..).map(|(_, held)| held);
+        let earlier = || self.policies.range(..self.lost_policy).map(|(_, held)| held);
         let asks = |held| audience(held).is_some_and(|audience| audience.asks_for_unauthenticated());
-        self.lost_policy > 0 && (!is_superseded || earlier.any(asks))
+        let is_for_all = later().any(|held| audience(held).is_none());
+        let lacks_unauthenticated = earlier().any(asks) && !later().any(asks);
+        self.lost_policy > 0 && (!is_for_all || lacks_unauthenticated)
     }
 
     pub(crate) fn insert(&mut self, held: Arc<HeldDefinition>) {

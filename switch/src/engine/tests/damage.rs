@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use muster_pki::Role;
 use muster_proto::common::v1::TargetState;
 use muster_proto::operator::v1::StateCount;
 use prost::Message as _;
@@ -114,6 +115,41 @@ async fn no_older_licence_comes_back_into_force_when_the_last_one_is_damaged() {
         let world = world.restart(|_| ());
         assert_eq!(in_force(&world), Some(third), "it stands behind the damaged one");
         assert_eq!(world.engine.reader().status().licence_problem, "");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_licence_can_be_imported_again_whatever_its_serial_was_where_nothing_tells_of_that() {
+    type Harm = fn(&Connection);
+    let without_mark: Harm = |database| {
+        database.execute("DELETE FROM marks WHERE name = 'licence_serial'", []).unwrap();
+    };
+    let damaged_mark: Harm = |database| {
+        database.execute("UPDATE marks SET value = value + 1 WHERE name = 'licence_serial'", []).unwrap();
+    };
+    // A serial that is a moment, alone and after others.
+    for (before, harm) in [(&[][..], without_mark), (&[1_000_000_000, 1_900_000_000], damaged_mark)] {
+        let world = World::empty(Party::new(Role::Author), 64);
+        for serial in before {
+            world.engine.import_licence(world.licence(*serial)).await.unwrap();
+        }
+        let last = world.licence(2_026_080_101);
+        world.engine.import_licence(last.clone()).await.unwrap();
+
+        let world = world.restart(|database| {
+            flip(database, "licences", if before.is_empty() { "true" } else { "position > 1" });
+            harm(database);
+        });
+        // What was guessed is no mark at the next start.
+        world.connect("w1.acme.local").await;
+        let world = world.restart(|_| ());
+        for serial in before.iter().take(1) {
+            let older = world.engine.import_licence(world.licence(*serial)).await;
+            assert!(matches!(older, Err(EngineError::FailedPrecondition(_))), "{older:?}");
+        }
+        let again = world.engine.import_licence(last).await;
+
+        assert_eq!(again.map(|imported| imported.serial), Ok(2_026_080_101), "{before:?}");
     }
 }
 

@@ -242,6 +242,36 @@ async fn a_damaged_policy_is_never_served_brings_none_back_that_it_may_have_supe
 }
 
 #[tokio::test]
+async fn a_damaged_policy_is_told_of_until_later_ones_are_for_all_whom_it_may_have_been_for() {
+    const WITHOUT: &str = "authenticated == false";
+    /// The policies before the damaged one,
+    type Before = &'static [&'static str];
+    /// and those after it, with whether it is still told of.
+    type After = &'static [(&'static str, bool)];
+    let courses: [(Before, After); 3] = [
+        (&[""], &[(LINUX, true), ("", false)]),
+        (&["", WITHOUT], &[("", true), (WITHOUT, false)]),
+        (&[WITHOUT], &[(WITHOUT, true), ("", false)]),
+    ];
+    for (before, after) in courses {
+        let world = World::new().await;
+        let mut serial = 0;
+        for audience in before.iter().chain(&[""]) {
+            serial += 1;
+            import(&world, serial, audience).await;
+        }
+        let world = world.restart(|database| flip(database, "policies", &format!("position = {serial}")));
+        for (audience, is_told) in after {
+            serial += 1;
+            import(&world, serial, audience).await;
+            let told = world.engine.reader().status().warnings;
+            let found = told.iter().any(|told| told.contains("is damaged on the Switch's disk"));
+            assert_eq!(found, *is_told, "{before:?}, {serial}: {told:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_policy_that_is_gone_from_the_disk_brings_none_back_either() {
     let world = World::new().await;
     import(&world, 1, "").await;
