@@ -162,7 +162,7 @@ impl Poster {
         let Road { passed, events } = self.road;
         let (outbox, queued) = self
             .store
-            .write(move |tables| {
+            .alone(move |tables| {
                 let queued = tables.queued_events(passed, BATCH_BYTES, events, now_ms)?;
                 Ok((tables.outbox_id(), queued))
             })

@@ -83,7 +83,7 @@ impl StatusSource {
         let now_ms = crate::clock::wall_ms();
         let (outbox_id, outbox, damaged_records, last_epoch) = self
             .store
-            .write(move |tables| {
+            .alone(move |tables| {
                 let epoch = tables.epoch(now_ms)?;
                 Ok((tables.outbox_id(), tables.outbox_counts(), tables.damaged()?, epoch))
             })

@@ -32,7 +32,7 @@ impl LaneDrain {
     pub(super) async fn peek(&mut self, store: &Store) -> Result<Option<&Queued>, StoreError> {
         if self.held.is_empty() && !self.is_empty {
             let (lane, taken, now_ms) = (self.lane, self.taken, crate::clock::wall_ms());
-            let queued = store.write(move |tables| tables.queued(lane, taken, HELD_BYTES, now_ms)).await?;
+            let queued = store.alone(move |tables| tables.queued(lane, taken, HELD_BYTES, now_ms)).await?;
             self.is_empty = queued.is_empty();
             if let Some(last) = queued.last() {
                 self.taken = last.sequence;

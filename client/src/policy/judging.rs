@@ -144,7 +144,7 @@ impl Follower {
     /// Returns why no policy can be judged by the clock at present: it was set back, so that certificates count which have ended.
     async fn clock_problem(&mut self) -> Result<Option<String>, StoreError> {
         let now_ms = clock::wall_ms();
-        let floor_ms = match self.store.write(move |tables| tables.time_floor_ms(now_ms)).await {
+        let floor_ms = match self.store.alone(move |tables| tables.time_floor_ms(now_ms)).await {
             Ok(floor_ms) => floor_ms,
             Err(full @ StoreError::DiskFull) => {
                 self.judges_at = Some(Instant::now() + CLOCK_PAUSE);

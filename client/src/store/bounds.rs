@@ -65,6 +65,37 @@ fn a_store_on_a_full_disk_opens_again_with_everything_when_there_is_room() {
     assert_eq!(tables.outbox_counts().results, 1);
 }
 
+#[tokio::test]
+async fn a_look_is_not_refused_for_want_of_room_for_what_is_written_beside_it() {
+    let folder = TempDir::new().unwrap();
+    let store = Store::open(folder.path(), &OutboxConfig::default(), NOW).unwrap();
+    store.write(|tables| tables.fill()).await.unwrap();
+    let (blocker, goes_on) = std::sync::mpsc::sync_channel::<()>(1);
+    let (begun, has_begun) = oneshot::channel();
+    let blocked = store.write(move |_| {
+        begun.send(()).unwrap();
+        // Ends with its sender.
+        let _gone: Result<(), std::sync::mpsc::RecvError> = goes_on.recv();
+        Ok(())
+    });
+    let large = store.write(|tables| tables.keep_definition(digest(1), &[1; 100_000], NOW));
+    let small = store.write(|tables| tables.epoch(NOW));
+    let look = store.alone(|tables| tables.queued(QueueLane::Events, 0, 1_000, NOW));
+    let beside = async {
+        has_begun.await.unwrap();
+        // Behind all of them.
+        let unblock = async { drop(blocker) };
+        tokio::join!(large, small, look, unblock)
+    };
+
+    let (blocked, (large, small, look, ())) = tokio::join!(blocked, beside);
+
+    blocked.unwrap();
+    assert!(matches!(large, Err(StoreError::DiskFull)), "{large:?}");
+    assert!(matches!(small, Err(StoreError::DiskFull)), "it shares the batch: {small:?}");
+    assert_eq!(look.unwrap(), Vec::new());
+}
+
 /// Says whether the test cannot be run here; fails unless `MUSTER_TEST_MAY_SKIP` names what is missing.
 fn lacks(name: &str, is_missing: bool, fix: &str) -> bool {
     let may_skip = std::env::var("MUSTER_TEST_MAY_SKIP").unwrap_or_default();

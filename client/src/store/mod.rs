@@ -2,7 +2,8 @@
 //!
 //! SQLite in WAL mode with `synchronous=FULL`, written by one thread. A batch is whatever queued during the previous
 //! fsync; answers leave after the commit, so an answer means "on disk" (promises.md). An error of the disk ends the
-//! thread and with it the client, except a full disk: that batch is rolled back and refused, and nothing was promised.
+//! thread and with it the client, except a full disk: that batch is rolled back and refused, and nothing was promised. What must not be
+//! refused for want of somebody else's room, such as a look at what is there, has a transaction of its own ([`Store::alone`]).
 //! Start reading at [`Store::open`] and [`tables::Tables`].
 
 mod certificate_wait;
@@ -106,6 +107,7 @@ type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 enum Request {
     Run(Job),
+    Alone(Job),
     Close,
 }
 
@@ -147,6 +149,23 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&mut Tables) -> rusqlite::Result<T> + Send + 'static,
     {
+        self.run(Request::Run, job).await
+    }
+
+    /// As [`Self::write`], in a transaction of its own: on a full disk it is refused only if it needs room itself, and a look needs none.
+    pub(crate) async fn alone<T, F>(&self, job: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tables) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.run(Request::Alone, job).await
+    }
+
+    async fn run<T, F>(&self, request: fn(Job) -> Request, job: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tables) -> rusqlite::Result<T> + Send + 'static,
+    {
         let (tell, told) = oneshot::channel();
         let job: Job = Box::new(move |tables| {
             // A refused job must answer too, so the value waits here until the commit is known.
@@ -160,7 +179,7 @@ impl Store {
             });
             (answer, outcome)
         });
-        if self.requests.send(Request::Run(job)).await.is_err() {
+        if self.requests.send(request(job)).await.is_err() {
             return Err(self.failed().await);
         }
         match told.await {
@@ -196,15 +215,15 @@ struct Writer {
 impl Writer {
     /// Commits batch after batch; returns why it ended.
     fn run(mut self) -> StoreError {
-        let mut batch = Vec::new();
+        let (mut batch, mut alone) = (Vec::new(), Vec::new());
         loop {
             let Some(first) = self.incoming.blocking_recv() else { return StoreError::Closed };
-            let mut closing = Self::take(first, &mut batch);
-            while !closing && batch.len() < BATCH_MAX {
+            let mut closing = Self::take(first, &mut batch, &mut alone);
+            while !closing && batch.len() + alone.len() < BATCH_MAX {
                 let Ok(next) = self.incoming.try_recv() else { break };
-                closing = Self::take(next, &mut batch);
+                closing = Self::take(next, &mut batch, &mut alone);
             }
-            if let Err(error) = self.commit(&mut batch) {
+            if let Err(error) = self.commit_all(&mut batch, &mut alone) {
                 tracing::error!(%error, "the store broke");
                 return error;
             }
@@ -214,15 +233,25 @@ impl Writer {
         }
     }
 
-    /// Puts a request into the batch; returns whether it was the last.
-    fn take(request: Request, batch: &mut Vec<Job>) -> bool {
+    /// Puts a request where it belongs; returns whether it was the last.
+    fn take(request: Request, batch: &mut Vec<Job>, alone: &mut Vec<Job>) -> bool {
         match request {
-            Request::Run(job) => {
-                batch.push(job);
-                false
-            }
-            Request::Close => true,
+            Request::Run(job) => batch.push(job),
+            Request::Alone(job) => alone.push(job),
+            Request::Close => return true,
         }
+        false
+    }
+
+    /// Commits the batch, and then what has a transaction of its own.
+    fn commit_all(&mut self, batch: &mut Vec<Job>, alone: &mut Vec<Job>) -> Result<(), StoreError> {
+        if !batch.is_empty() {
+            self.commit(batch)?;
+        }
+        for job in alone.drain(..) {
+            self.commit(&mut vec![job])?;
+        }
+        Ok(())
     }
 
     fn commit(&mut self, batch: &mut Vec<Job>) -> Result<(), StoreError> {
