@@ -22,6 +22,8 @@ pub(crate) const STOPS: &str = "muster_client_stops_total";
 pub(crate) const ORDERS_REFUSED: &str = "muster_client_orders_refused_total";
 /// Orders and stops that do not verify and were neither answered nor told, since too many such answers wait already, or were told lately.
 pub(crate) const ORDERS_UNANSWERED: &str = "muster_client_orders_unanswered_total";
+/// Orders and documents that came while a write waited for room on the disk, and had no room themselves; the Switch sends them again.
+pub(crate) const ORDERS_WITHOUT_ROOM: &str = "muster_client_orders_without_room_total";
 /// Events that the Background Channel took.
 pub(crate) const EVENTS_POSTED: &str = "muster_client_events_posted_total";
 /// Events that the Background Channel refuses for good; they wait for a session.

@@ -20,12 +20,16 @@ use super::caller::{Opened, Socket, broken};
 use super::drain::LaneDrain;
 use super::stops::ExpectedStops;
 use super::{Connection, End, Link};
+use crate::instructions::STOPS_WAIT;
 use crate::instructions::shell::{Inbound, Outbound};
 use crate::policy::Heard;
 use crate::store::{QueueLane, SeenNumbers, StoreError};
 
 /// How long a client that stops takes leave of the Switch, which notices in any case: a small part of its drain.
 const LEAVE: Duration = Duration::from_secs(1);
+
+/// Acks that are remembered while a full disk keeps what they name from being deleted; the oldest go first.
+const UNDELETED_MAX: usize = 64;
 
 impl Connection {
     /// Connects and drives one session to its end.
@@ -46,8 +50,12 @@ impl Connection {
             Ok((opened, welcome)) => self.drive(opened, welcome).await,
             Err(end) => return end,
         };
-        // If the instructions have ended, so has the client.
-        drop(self.inbox.send(Inbound::Disconnected).await);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            // The instructions take it, also while their disk is full. If they have ended, so has the client.
+            _taken = self.inbox.send(Inbound::Disconnected) => {}
+        }
         let parted = self.store.write(|tables| {
             tables.parted();
             Ok(())
@@ -73,6 +81,8 @@ impl Connection {
             results: LaneDrain::new(QueueLane::Results),
             events: LaneDrain::new(QueueLane::Events),
             stops: ExpectedStops::default(),
+            unjudged_until: None,
+            undeleted: Vec::new(),
         };
         if let Some(welcome) = welcome
             && let Err(end) = session.handle_welcome(welcome).await
@@ -109,6 +119,10 @@ struct Session<'a> {
     results: LaneDrain,
     events: LaneDrain,
     stops: ExpectedStops,
+    /// The disk had no room for what the Welcome says: until then stops of what runs are heard, and the session does nothing else.
+    unjudged_until: Option<Instant>,
+    /// What was acked and is not deleted, since the disk had no room for that; the oldest first.
+    undeleted: Vec<(QueueLane, Vec<SequenceRange>)>,
 }
 
 impl Session<'_> {
@@ -123,13 +137,14 @@ impl Session<'_> {
                 () = takeover.offered() => return self.leave(End::Moved).await,
                 settled = self.settle() => settled?,
             }
-            let deadline = self.protocol.poll_timeout().into_iter().chain(self.stops.poll_timeout()).min();
+            let own = self.stops.poll_timeout().into_iter().chain(self.unjudged_until);
+            let deadline = self.protocol.poll_timeout().into_iter().chain(own).min();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return self.leave(End::Stopped).await,
                 () = takeover.offered() => return self.leave(End::Moved).await,
                 message = self.socket.next() => self.handle_message(message)?,
-                Some(outbound) = self.connection.outbound.recv() => self.handle_outbound(outbound),
+                Some(outbound) = self.connection.outbound.recv() => self.handle_outbound(outbound)?,
                 Ok(()) = self.appended.changed() => {
                     self.results.handle_append();
                     self.events.handle_append();
@@ -142,6 +157,11 @@ impl Session<'_> {
     /// Handles and sends everything that can be by now.
     async fn settle(&mut self) -> Result<(), End> {
         self.handle_events().await?;
+        if let Some(until) = self.unjudged_until {
+            self.transmit().await?;
+            let is_over = until <= Instant::now();
+            return if is_over { self.leave(End::Store(StoreError::DiskFull)).await } else { Ok(()) };
+        }
         // What waits may be much and the line slow: an order to stop is read first.
         if !self.stops.are_due(Instant::now()) {
             self.drain().await?;
@@ -181,8 +201,12 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn handle_outbound(&mut self, outbound: Outbound) {
+    fn handle_outbound(&mut self, outbound: Outbound) -> Result<(), End> {
+        if self.unjudged_until.is_some() {
+            return Ok(());
+        }
         match outbound {
+            Outbound::Again => return Err(End::Busy),
             Outbound::Progress(instruction, state) => {
                 if let Err(error) = self.protocol.push_progress(instruction, state) {
                     // A result tells more than a progress.
@@ -197,54 +221,83 @@ impl Session<'_> {
                 }
             }
         }
+        Ok(())
     }
 
     async fn handle_events(&mut self) -> Result<(), End> {
         while let Some(event) = self.protocol.poll_event() {
-            match event {
-                ClientEvent::Welcome(welcome) => self.handle_welcome(welcome).await?,
-                ClientEvent::Order { envelope, proof } => {
-                    self.stops.handle_order();
-                    self.deliver(Inbound::Order { envelope, proof }).await?
-                }
-                ClientEvent::Acked { lane, ranges } => self.handle_acked(lane, ranges).await?,
-                ClientEvent::Document(document) => {
-                    let Ok(digest) = Digest::try_from(&document.digest[..]) else { continue };
-                    let kind = document.kind();
-                    if kind == DocumentKind::Policy {
-                        self.connection.hear(Heard::Document { digest, envelope: document.envelope });
-                        continue;
-                    }
-                    self.deliver(Inbound::Document { kind, digest, envelope: document.envelope }).await?;
-                }
-                ClientEvent::LicenceNotice(digest) => self.deliver(Inbound::LicenceNotice(digest)).await?,
-                ClientEvent::PolicyNotice { digest, spread } => {
-                    if let Some(digest) = digest {
-                        self.connection.hear(Heard::Notice { digest, spread });
-                    }
-                }
-                ClientEvent::GoAway { reason, reconnect_after, detail } => {
-                    return Err(End::GoneAway { reason, reconnect_after, detail });
-                }
-                ClientEvent::Closed { reason } => {
-                    self.transmit().await?;
-                    return Err(End::Closed(reason));
-                }
+            if self.unjudged_until.is_some() {
+                self.handle_unjudged(event).await?;
+            } else {
+                self.handle_event(event).await?;
             }
         }
         Ok(())
+    }
+
+    async fn handle_event(&mut self, event: ClientEvent) -> Result<(), End> {
+        match event {
+            ClientEvent::Welcome(welcome) => self.handle_welcome(welcome).await?,
+            ClientEvent::Order { envelope, proof } => {
+                self.stops.handle_order();
+                self.deliver(Inbound::Order { envelope, proof }).await?;
+            }
+            ClientEvent::Acked { lane, ranges } => self.handle_acked(lane, ranges).await?,
+            ClientEvent::Document(document) => {
+                let Ok(digest) = Digest::try_from(&document.digest[..]) else { return Ok(()) };
+                let kind = document.kind();
+                if kind == DocumentKind::Policy {
+                    self.connection.hear(Heard::Document { digest, envelope: document.envelope });
+                    return Ok(());
+                }
+                self.deliver(Inbound::Document { kind, digest, envelope: document.envelope }).await?;
+            }
+            ClientEvent::LicenceNotice(digest) => self.deliver(Inbound::LicenceNotice(digest)).await?,
+            ClientEvent::PolicyNotice { digest, spread } => {
+                if let Some(digest) = digest {
+                    self.connection.hear(Heard::Notice { digest, spread });
+                }
+            }
+            ClientEvent::GoAway { reason, reconnect_after, detail } => {
+                return Err(End::GoneAway { reason, reconnect_after, detail });
+            }
+            ClientEvent::Closed { reason } => {
+                self.transmit().await?;
+                return Err(End::Closed(reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Handles what comes in a session whose Welcome could not be judged: its orders may be stops of what runs, and all else is for a session
+    /// that can be built on.
+    async fn handle_unjudged(&mut self, event: ClientEvent) -> Result<(), End> {
+        match event {
+            ClientEvent::Order { envelope, .. } => self.deliver(Inbound::Urgent(envelope)).await,
+            ended @ (ClientEvent::GoAway { .. } | ClientEvent::Closed { .. }) => {
+                self.handle_event(ended).await
+            }
+            ClientEvent::Welcome(_)
+            | ClientEvent::Acked { .. }
+            | ClientEvent::Document(_)
+            | ClientEvent::LicenceNotice(_)
+            | ClientEvent::PolicyNotice { .. } => Ok(()),
+        }
     }
 
     async fn handle_welcome(&mut self, welcome: Welcome) -> Result<(), End> {
         let (epoch, switch_ms, stops_due) = (welcome.epoch, welcome.time_ms, welcome.stops_due);
         let seen = SeenNumbers { highest: welcome.highest_sequence, by_session: welcome.highest_by_session };
         let now_ms = crate::clock::wall_ms();
-        let judged = self.connection.store.write(move |tables| {
+        let judged = self.connection.store.alone(move |tables| {
             tables.keep_epoch(epoch)?;
             let standing = tables.welcomed(seen, switch_ms, now_ms)?;
             Ok((standing, tables.outbox_id(), tables.restored_at_ms(now_ms)?))
         });
-        let (standing, outbox, restored_at_ms) = judged.await?;
+        let (standing, outbox, restored_at_ms) = match judged.await {
+            Err(StoreError::DiskFull) => return self.hear_stops().await,
+            judged => judged?,
+        };
         match standing {
             Standing::Own => {}
             Standing::Claimed => {
@@ -281,13 +334,43 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// The disk has no room for what the Welcome says, and so nothing may be built on it: neither on its epoch nor on whether the store is a
+    /// copy. What runs may be what fills the disk, and the Switch may have its stop.
+    async fn hear_stops(&mut self) -> Result<(), End> {
+        tracing::warn!(
+            "the disk of the store is full; this session hears stops of what runs, and nothing else"
+        );
+        self.unjudged_until = Some(Instant::now() + STOPS_WAIT);
+        self.deliver(Inbound::Unjudged).await
+    }
+
+    /// Deletes what was acked. What a full disk has no room for is deleted with the next ack; what is not by the end of the session is sent
+    /// again in the next one, and acked again.
     async fn handle_acked(&mut self, lane: Lane, ranges: Vec<SequenceRange>) -> Result<(), End> {
         let lane = match lane {
             Lane::Results => QueueLane::Results,
             Lane::Events => QueueLane::Events,
             Lane::Unspecified => return Ok(()),
         };
-        Ok(self.connection.store.write(move |tables| tables.acked(lane, &ranges)).await?)
+        let is_first = self.undeleted.is_empty();
+        self.undeleted.push((lane, ranges));
+        let acked = self.undeleted.clone();
+        let deleted = self
+            .connection
+            .store
+            .write(move |tables| acked.iter().try_for_each(|(lane, ranges)| tables.acked(*lane, ranges)));
+        match deleted.await {
+            Ok(()) => self.undeleted.clear(),
+            Err(StoreError::DiskFull) => {
+                if is_first {
+                    tracing::warn!("the disk of the store is full; what was acked is deleted later");
+                }
+                let excess = self.undeleted.len().saturating_sub(UNDELETED_MAX);
+                self.undeleted.drain(..excess);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
     }
 
     /// Hands something to the instructions, which have the time of one write to take it.
@@ -300,8 +383,19 @@ impl Session<'_> {
         }
     }
 
-    /// Moves as much of the outbox into the session as there is credit for.
+    /// Moves as much of the outbox into the session as there is credit for. What cannot be sent as it is and needs a write that a full disk
+    /// refuses waits, and its lane with it, until something happens; the session goes on.
     async fn drain(&mut self) -> Result<(), End> {
+        for drained in [self.drain_results().await, self.drain_events().await] {
+            match drained {
+                Err(StoreError::DiskFull) => tracing::debug!("the disk of the store is full; a lane waits"),
+                drained => drained?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn drain_results(&mut self) -> Result<(), StoreError> {
         let store = &self.connection.store;
         while self.protocol.credit(Lane::Results) > 0 {
             let Some(queued) = self.results.peek(store).await? else { break };
@@ -324,6 +418,11 @@ impl Session<'_> {
             }
             self.results.pop();
         }
+        Ok(())
+    }
+
+    async fn drain_events(&mut self) -> Result<(), StoreError> {
+        let store = &self.connection.store;
         while self.protocol.credit(Lane::Events) > 0 {
             let Some(queued) = self.events.peek(store).await? else { break };
             let (sequence, now_ms) = (queued.sequence, crate::clock::wall_ms());

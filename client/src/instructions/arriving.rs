@@ -211,6 +211,7 @@ impl<A: Admission> Instructions<A> {
         self.licence_wanted = None;
         self.licence_waiting = None;
         self.licence_refused = None;
+        self.handle_parted();
     }
 
     /// A deadline may have passed.
@@ -298,7 +299,10 @@ impl<A: Admission> Instructions<A> {
         let Arriving { entry, definition, .. } = arriving;
         let definition = definition.unwrap_or_default();
         match admitted {
-            Ok(_) if self.waiting.len() >= self.limits.queued => self.refuse_for_room(entry, now),
+            Ok(plan) if self.waiting.len() >= self.limits.queued => {
+                self.see(&plan.name, &plan.version);
+                self.refuse_for_room(entry, now);
+            }
             Ok(plan) => {
                 self.memory.remember(&plan.name, &plan.version);
                 let floor_ms = self.floor.raise(entry.expires_at_ms, now);
@@ -315,11 +319,8 @@ impl<A: Admission> Instructions<A> {
             }
             Err(refused) => {
                 // What its author, the licence and an operator vouch for was seen, whatever else is wrong with this order of it.
-                if let Some(seen) = &refused.seen
-                    && self.memory.remember(&seen.name, &seen.version)
-                {
-                    let (name, version) = (seen.name.clone(), seen.version.clone());
-                    self.effects.push_back(Effect::KeepVersion { name, version });
+                if let Some(seen) = &refused.seen {
+                    self.see(&seen.name, &seen.version);
                 }
                 let result = outcome::refused(entry.instruction, &refused, now.wall_ms);
                 let order_digest = entry.order_digest;
@@ -327,6 +328,14 @@ impl<A: Admission> Instructions<A> {
                 let entry = (refused.refusal != Refusal::Unapproved).then_some(entry);
                 self.refuse(order_digest, entry, result);
             }
+        }
+    }
+
+    /// Remembers a version of an order that is not taken on.
+    fn see(&mut self, name: &str, version: &semver::Version) {
+        if self.memory.remember(name, version) {
+            let (name, version) = (name.to_owned(), version.clone());
+            self.effects.push_back(Effect::KeepVersion { name, version });
         }
     }
 

@@ -5,15 +5,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::Admission;
-use super::shell::{Inbound, Shell};
+use super::delayed::Sort;
+use super::shell::{Inbound, Outbound, Shell};
 use crate::clock;
 use crate::store::{StoreError, Tables};
 
 /// Pause before a write is tried again that found the disk full.
 const DISK_FULL_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5_000 });
-
-/// Most that is taken out of the inbox while a write waits, as many as that has room for. Beyond it the session waits, then the Switch does.
-const DELAYED_MAX: usize = 64;
 
 /// Losses that the last error names; the log has all.
 const LOSSES_TOLD: usize = 8;
@@ -63,21 +61,38 @@ impl<A: Admission> Shell<A> {
                 biased;
                 () = self.stop.cancelled() => return,
                 () = sleep_until(until) => return,
-                Some(inbound) = self.inbox.recv(), if self.delayed.len() < DELAYED_MAX => self.delay(inbound),
+                Some(inbound) = self.inbox.recv() => self.delay(inbound),
             }
         }
     }
 
+    /// A stop of what runs keeps its turn, too: it may have been announced, and counts then.
     fn delay(&mut self, inbound: Inbound) {
-        match &inbound {
-            Inbound::Order { envelope, .. } if self.machine.handle_urgent(envelope, clock::now()) => {
-                self.end_stopped();
+        let sort = match &inbound {
+            Inbound::Order { envelope, .. } | Inbound::Urgent(envelope) => {
+                self.hear_urgent(envelope);
+                if self.machine.is_stop(envelope) { Sort::Stop } else { Sort::Order }
             }
-            Inbound::Order { .. }
-            | Inbound::Document { .. }
-            | Inbound::LicenceNotice(_)
+            Inbound::Document { .. } => Sort::Document,
+            Inbound::LicenceNotice(_)
             | Inbound::Judged { .. }
-            | Inbound::Disconnected => self.delayed.push_back(inbound),
+            | Inbound::Unjudged
+            | Inbound::Disconnected => Sort::Notice,
+        };
+        self.delayed.push(inbound, sort);
+    }
+
+    /// Ends what runs if this is its stop.
+    pub(super) fn hear_urgent(&mut self, envelope: &[u8]) {
+        if self.machine.handle_urgent(envelope, clock::now()) {
+            self.end_stopped();
+        }
+    }
+
+    /// Asks for another session if this one has brought more than there was room for; it is asked for again where the queue is full.
+    pub(super) fn come_again(&mut self) {
+        if self.delayed.is_short() && self.session.try_send(Outbound::Again).is_ok() {
+            self.delayed.forget_short();
         }
     }
 

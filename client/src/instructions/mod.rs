@@ -20,6 +20,7 @@ mod alarm;
 mod arriving;
 mod certificate;
 mod confinement;
+mod delayed;
 mod due;
 mod durable;
 mod effect;
@@ -50,6 +51,7 @@ pub(crate) use admission::{Admission, Memory, Opened, Plan, PlanResource, Refres
 pub(crate) use alarm::LicenceAlarm;
 pub(crate) use certificate::{DownloadWait, WaitNotice};
 pub(crate) use confinement::Confinement;
+pub(crate) use delayed::Delayed;
 pub(crate) use due::Due;
 pub(crate) use effect::Effect;
 pub(crate) use floor::CLOCK_OFF_MS;

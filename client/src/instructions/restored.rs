@@ -4,7 +4,8 @@
 //! first Welcome of this process has been judged ([`muster_proto::numbers`]). Without a Switch it waits.
 //!
 //! A Welcome tells how many stops the Switch holds for this device; they come before anything else. What waits starts once so many orders
-//! came, for any of it may be among what they stop; a Switch that announces what it does not send delays that by [`STOPS_WAIT`] only.
+//! came, for any of it may be among what they stop; a Switch that announces what it does not send delays that by [`STOPS_WAIT`] only. Where
+//! the session ends before they came, the next Welcome is waited for, no longer than [`WELCOME_WAIT`] in all.
 //!
 //! What cannot be told: a start whose device had sent no number since the copy was made leaves no trace at the Switch, and
 //! a machine brought back with its memory goes on with what it held until the next Welcome. Orders are told apart by when
@@ -33,6 +34,13 @@ pub(super) enum Hold {
         left: u32,
         /// From then on they are not waited for.
         until: Instant,
+        /// Since when stops are waited for, in whichever session.
+        since: Instant,
+    },
+    /// The session ended before the announced stops came, or its Welcome could not be judged: the next one is waited for.
+    UntilWelcome {
+        /// Since when stops are waited for, in whichever session.
+        since: Instant,
     },
     /// One was, and nothing is waited for.
     Released,
@@ -42,11 +50,24 @@ pub(super) enum Hold {
 /// enough for whoever waits for what has not started.
 pub(crate) const STOPS_WAIT: Duration = Duration::from_secs(5);
 
+/// How long stops are waited for across sessions: for most pauses between two of them, which are a minute at the longest; short enough for
+/// whoever waits for what has not started where no Switch is to be had.
+pub(crate) const WELCOME_WAIT: Duration = Duration::from_secs(60);
+
 impl Hold {
     /// Returns when it ends by itself.
     pub(super) fn timeout(self) -> Option<Instant> {
         match self {
             Self::UntilStopped { until, .. } => Some(until),
+            Self::UntilWelcome { since } => Some(since + WELCOME_WAIT),
+            Self::UntilJudged | Self::Released => None,
+        }
+    }
+
+    /// Returns since when stops are waited for; `None`: they are not.
+    fn since(self) -> Option<Instant> {
+        match self {
+            Self::UntilStopped { since, .. } | Self::UntilWelcome { since } => Some(since),
             Self::UntilJudged | Self::Released => None,
         }
     }
@@ -85,19 +106,35 @@ impl<A: Admission> Instructions<A> {
         }
         if stops_due > 0 {
             // Announced again and again, they are waited for no longer.
-            let until = now.instant + STOPS_WAIT;
-            let until = self.hold.timeout().map_or(until, |earlier| earlier.min(until));
-            self.hold = Hold::UntilStopped { left: stops_due, until };
+            let latest = self.hold.timeout().unwrap_or(now.instant + WELCOME_WAIT);
+            let since = self.hold.since().unwrap_or(now.instant);
+            self.hold =
+                Hold::UntilStopped { left: stops_due, until: latest.min(now.instant + STOPS_WAIT), since };
             return;
         }
         self.release(now);
     }
 
+    /// The session ended: stops that were announced in it come in the next one.
+    pub(super) fn handle_parted(&mut self) {
+        if let Hold::UntilStopped { since, .. } = self.hold {
+            self.hold = Hold::UntilWelcome { since };
+        }
+    }
+
+    /// A Welcome came, and could not be judged: nothing starts until one was, or for a bounded time.
+    pub(crate) fn handle_unjudged(&mut self, now: Now) {
+        if self.hold != Hold::UntilJudged {
+            let since = self.hold.since().unwrap_or(now.instant);
+            self.hold = Hold::UntilWelcome { since };
+        }
+    }
+
     /// An order or a stop came, and was taken for what it is; stops come first.
     pub(super) fn handle_expected(&mut self, now: Now) {
-        let Hold::UntilStopped { left, until } = self.hold else { return };
+        let Hold::UntilStopped { left, until, since } = self.hold else { return };
         if left > 1 {
-            self.hold = Hold::UntilStopped { left: left - 1, until };
+            self.hold = Hold::UntilStopped { left: left - 1, until, since };
             return;
         }
         self.release(now);
@@ -105,10 +142,21 @@ impl<A: Admission> Instructions<A> {
 
     /// The stops that were announced may not have come in time.
     pub(super) fn handle_hold_timeout(&mut self, now: Now) {
-        if self.hold.timeout().is_some_and(|until| until <= now.instant) {
-            tracing::warn!("the Switch has announced stops that did not come; what waits starts without");
-            self.release(now);
+        if self.hold.timeout().is_none_or(|until| until > now.instant) {
+            return;
         }
+        match self.hold {
+            Hold::UntilStopped { .. } => {
+                tracing::warn!("the Switch has announced stops that did not come; what waits starts without");
+            }
+            Hold::UntilWelcome { .. } => {
+                tracing::warn!(
+                    "the session ended before the stops came that are due, and there was no other in time; what waits starts without"
+                );
+            }
+            Hold::UntilJudged | Hold::Released => {}
+        }
+        self.release(now);
     }
 
     /// Lets what waits start.
@@ -129,6 +177,11 @@ impl<A: Admission> Instructions<A> {
     }
 
     pub(super) fn may_start(&self) -> bool {
-        self.hold == Hold::Released && !self.is_stopping
+        !self.is_held() && !self.is_stopping
+    }
+
+    /// Returns whether nothing may start or run for now, whatever is on disk.
+    pub(crate) fn is_held(&self) -> bool {
+        self.hold != Hold::Released
     }
 }

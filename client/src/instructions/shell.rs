@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::confinement::Confinement;
+use super::delayed::Delayed;
 use super::due::Due;
 use super::rows::Room;
 use super::run::{StepError, run_steps};
@@ -37,6 +38,9 @@ pub(crate) enum Inbound {
         /// The proof beside it.
         proof: Option<InclusionProof>,
     },
+    /// An order of a session whose Welcome could not be judged: if it is the stop of something that runs, that is ended. Nothing else comes
+    /// of it, and the next session brings it again.
+    Urgent(Bytes),
     /// A document that was asked for.
     Document {
         /// What it is.
@@ -59,6 +63,8 @@ pub(crate) enum Inbound {
         /// How many stops it says come next.
         stops_due: u32,
     },
+    /// A Welcome could not be judged, since the disk had no room for what it says.
+    Unjudged,
     /// The session ended.
     Disconnected,
 }
@@ -72,6 +78,8 @@ pub(crate) enum Outbound {
     Ask(DocumentKind, Digest),
     /// This policy is followed, 0 for none; is there a later one?
     CheckPolicy(u64),
+    /// Another session is wanted, in which the Switch sends again what was not answered.
+    Again,
 }
 
 /// What others may know of the machine.
@@ -129,7 +137,7 @@ pub(crate) struct Shell<A> {
     /// Starts that are on disk and that the machine has yet to be told of.
     pub(crate) recorded: VecDeque<InstructionId>,
     /// What came over the session while a write waited for room on the disk, in order; before what the inbox has.
-    pub(crate) delayed: VecDeque<Inbound>,
+    pub(crate) delayed: Delayed,
     /// What is done at times of its own.
     pub(crate) due: Due,
     /// Ends the task.
@@ -143,6 +151,7 @@ impl<A: Admission> Shell<A> {
         loop {
             self.handle_due().await?;
             self.settle().await?;
+            self.come_again();
             let timeout = self.poll_timeout();
             tokio::select! {
                 biased;
@@ -160,7 +169,7 @@ impl<A: Admission> Shell<A> {
 
     /// Takes in what has come over the session by now.
     fn read_inbox(&mut self) {
-        for inbound in std::mem::take(&mut self.delayed) {
+        while let Some(inbound) = self.delayed.pop() {
             self.handle_inbound(inbound);
         }
         for _ in 0..self.inbox.len() {
@@ -191,6 +200,8 @@ impl<A: Admission> Shell<A> {
                 self.machine.handle_judged(standing, restored_at_ms, stops_due, now);
                 self.keep_fetching();
             }
+            Inbound::Urgent(envelope) => self.hear_urgent(&envelope),
+            Inbound::Unjudged => self.machine.handle_unjudged(now),
             Inbound::Disconnected => self.machine.handle_disconnected(),
         }
     }
@@ -212,7 +223,8 @@ impl<A: Admission> Shell<A> {
         }
     }
 
-    /// Carries out every effect, in order.
+    /// Carries out every effect, in order, and then runs what has its start on disk, unless stops are waited for: that ends by itself
+    /// ([`Instructions::poll_timeout`]) or with what comes.
     async fn settle(&mut self) -> Result<(), StoreError> {
         loop {
             while let Some(effect) = self.machine.poll_effect() {
@@ -222,10 +234,16 @@ impl<A: Admission> Shell<A> {
                     performed => performed?,
                 }
             }
-            let Some(instruction) = self.recorded.pop_front() else { break };
-            // The disk may have taken its time, and a stop may have come in it.
+            if self.recorded.is_empty() || self.machine.is_held() {
+                break;
+            }
+            // The disk may have taken its time, and a stop may have come in it, or a Welcome that announces some.
             self.read_inbox();
-            self.machine.handle_start_recorded(instruction, clock::now());
+            if !self.machine.is_held()
+                && let Some(instruction) = self.recorded.pop_front()
+            {
+                self.machine.handle_start_recorded(instruction, clock::now());
+            }
         }
         let licence_problem = self.tell_licence().await?;
         let (waiting, running) = self.machine.counts();
@@ -482,8 +500,8 @@ impl<A: Admission> Shell<A> {
 }
 
 /// Waits for what comes next over the session. Nothing is lost when the wait is given up.
-async fn next(delayed: &mut VecDeque<Inbound>, inbox: &mut mpsc::Receiver<Inbound>) -> Option<Inbound> {
-    match delayed.pop_front() {
+async fn next(delayed: &mut Delayed, inbox: &mut mpsc::Receiver<Inbound>) -> Option<Inbound> {
+    match delayed.pop() {
         Some(inbound) => Some(inbound),
         None => inbox.recv().await,
     }

@@ -40,8 +40,8 @@ impl<A: Admission> Instructions<A> {
         self.advance(now);
     }
 
-    /// An order came while a write waits for room on the disk. Returns whether it is the stop of something that runs, which is then
-    /// stopped, once; everything else keeps its turn.
+    /// An order came while a write waits for room on the disk, or in a session that nothing else is taken from. Returns whether it is the stop
+    /// of something that runs, which is then stopped, once; nothing else comes of it here.
     pub(crate) fn handle_urgent(&mut self, envelope: &[u8], now: Now) -> bool {
         let Some(Claimed::Stop(instruction)) = self.admission.claimed(envelope) else { return false };
         let is_running = |started: &Started| started.runs() && started.stopped.is_none();
@@ -56,6 +56,11 @@ impl<A: Admission> Instructions<A> {
         }
         self.handle_stop(&stop, muster_signing::envelope::digest(envelope), now);
         true
+    }
+
+    /// Returns whether an order says that it is a stop; nothing of that is verified.
+    pub(crate) fn is_stop(&self, envelope: &[u8]) -> bool {
+        matches!(self.admission.claimed(envelope), Some(Claimed::Stop(_)))
     }
 
     /// What ran was ended by its stop: nothing of it runs any more.

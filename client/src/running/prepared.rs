@@ -31,7 +31,7 @@ use crate::content::Content;
 use crate::https::{Background, CertificateWatch, Https};
 use crate::identity::{Identity, Known, Teller};
 use crate::instructions::shell::{Inbound, Outbound, Shell, Workload};
-use crate::instructions::{Confinement, Due, LicenceAlarm, Room, SignedAdmission, Work};
+use crate::instructions::{Confinement, Delayed, Due, LicenceAlarm, Room, SignedAdmission, Work};
 use crate::policy::{
     self, Followed, Follower, Following, Heard, Keeper, Memory, Offers, PolicyFile, PolicyStatus, Watching,
 };
@@ -231,7 +231,7 @@ impl Prepared {
             work: Work::default(),
             alarm: LicenceAlarm::default(),
             recorded: VecDeque::new(),
-            delayed: VecDeque::new(),
+            delayed: Delayed::default(),
             due: Due::default(),
             stop: stop.clone(),
         }

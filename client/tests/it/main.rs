@@ -11,6 +11,7 @@
 mod certificates;
 mod commands;
 mod events;
+mod full_disk;
 mod instructions;
 mod lab;
 mod licences;

@@ -91,7 +91,7 @@ async fn a_client_that_may_make_no_control_group_answers_and_tells_of_it() {
 /// Whether this machine lacks something that a test needs, which fails the test, unless `MUSTER_TEST_MAY_SKIP` names it.
 #[expect(clippy::print_stderr, reason = "a skip is loud")]
 #[track_caller]
-fn lacks(name: &str, is_missing: bool, fix: &str) -> bool {
+pub(crate) fn lacks(name: &str, is_missing: bool, fix: &str) -> bool {
     let may_skip = std::env::var("MUSTER_TEST_MAY_SKIP").unwrap_or_default();
     let may = may_skip.split(',').any(|one| one.trim() == name);
     assert!(!is_missing || may, "needs {name}: {fix}; or skip such tests with MUSTER_TEST_MAY_SKIP={name}");

@@ -131,6 +131,43 @@ fn a_stop_ends_what_runs_while_the_disk_is_full_and_is_answered_when_there_is_ro
     switch.stop();
 }
 
+#[test]
+fn a_stop_ends_what_runs_where_the_session_has_to_be_made_anew_while_the_disk_is_full() {
+    if lacks_root() {
+        return;
+    }
+    let place = Place::with_pki(&[DEVICE]);
+    let small = SmallDisk::mount(place.path(DEVICE));
+    place.switch_config("");
+    place.client_config_to(DEVICE, place.ports.sessions, "");
+    place.add_context();
+    let switch = place.start_switch();
+    place.import_all();
+    author_endless(&place);
+    let client = place.start_client(DEVICE);
+    place.wait_online(DEVICE);
+    let issued = place.muster(["run", "Acme-Test-Endless", "--wait", "1s", "-o", "json"]).with_code(3).json();
+    let endless = id(&issued);
+    wait_until("the helper", || !children(client.pid()).is_empty());
+
+    small.fill(0);
+    switch.stop();
+    let switch = place.start_switch();
+    let stop =
+        ["instruction", "stop", &endless, "--reason", "it fills the disk", "--wait", "1s", "-o", "json"];
+    let stopped = place.muster(stop).json();
+
+    wait_until("the helper to be gone", || children(client.pid()).is_empty());
+    assert_ne!(stopped["states"], json!({ "cancelled": 1 }), "there is no room for the answer");
+    assert!(client.log().contains("this session hears stops of what runs"), "{}", client.log());
+
+    small.free();
+    let show = || place.muster(["instruction", "show", &endless, "-o", "json"]).with_code(0).json();
+    wait_until("the answer", || show()["states"] == json!({ "cancelled": 1 }));
+    client.stop();
+    switch.stop();
+}
+
 /// Posts events of one size until one is refused; the numbers of the others are noted.
 #[track_caller]
 fn post_until_refused(place: &Place, bytes: usize, taken: &mut Vec<u64>) -> Said {

@@ -169,6 +169,22 @@ fn one_too_many_fails_with_advice() {
 }
 
 #[test]
+fn a_version_that_there_was_no_room_to_wait_for_counts_as_seen() {
+    let mut test = Test::new();
+    for number in 1..=5 {
+        test.admitted(number);
+    }
+    test.effects();
+
+    test.order("6 newer");
+    test.recalled(6, None, Some("newer"));
+    assert_eq!(test.effects(), ["recall 6", "keep Acme-A 2.0.0", "refuse 6 Failed journaled"]);
+    test.admitted(7);
+
+    assert_eq!(test.effects(), ["recall 7", "refuse 7 RolledBack journaled"]);
+}
+
+#[test]
 fn a_lost_session_forgets_what_was_not_acked() {
     let mut test = Test::new();
     test.order("1 d");

@@ -133,6 +133,7 @@ impl Admission for Spoken {
                 let refused = Refused::new(Refusal::WrongAudience, "not for you".to_owned());
                 return Err(Refused { seen: Some(Box::new(seen)), ..refused });
             }
+            b"newer" => plan.version = semver::Version::new(2, 0, 0),
             b"with-resource" => {
                 plan.resources =
                     vec![PlanResource { name: "a".to_owned(), size: 1, root: digest("a"), sha256: None }];

@@ -1,5 +1,5 @@
 use super::*;
-use crate::instructions::restored::{Hold, STOPS_WAIT};
+use crate::instructions::restored::{Hold, STOPS_WAIT, WELCOME_WAIT};
 
 #[test]
 fn a_recovered_intent_starts_once_and_not_before_a_welcome_was_judged() {
@@ -125,6 +125,80 @@ fn a_switch_that_announces_stops_that_do_not_come_delays_what_waits_by_a_bounded
 
         assert_eq!(test.effects(), ["start 1", "running 1", "run 1"], "announced again after {again} s");
     }
+}
+
+#[test]
+fn stops_that_a_session_announced_and_did_not_bring_are_waited_for_in_the_next_one() {
+    let mut test = restarted();
+    test.machine.handle_judged(Standing::Own, 0, 1, test.now);
+    test.pass(1);
+    test.machine.handle_disconnected();
+
+    test.pass(2 * STOPS_WAIT.as_secs());
+    assert_eq!(test.effects(), Vec::<String>::new());
+    test.machine.handle_judged(Standing::Own, 0, 1, test.now);
+    test.pass(STOPS_WAIT.as_secs() - 1);
+    test.order("9 stop 1");
+
+    assert_eq!((test.effects(), test.machine.counts()), (vec!["stop 1 Cancelled".to_owned()], (0, 0)));
+}
+
+#[test]
+fn without_another_session_what_waits_for_announced_stops_starts_after_a_bounded_time() {
+    // However often they are announced in between.
+    for sessions in [0, 1, 5] {
+        let mut test = restarted();
+        test.machine.handle_judged(Standing::Own, 0, 1, test.now);
+        test.machine.handle_disconnected();
+        for _ in 0..sessions {
+            test.pass(10);
+            test.machine.handle_judged(Standing::Own, 0, u32::MAX, test.now);
+            test.machine.handle_disconnected();
+        }
+
+        test.pass(WELCOME_WAIT.as_secs() - 10 * sessions - 1);
+        assert_eq!(test.effects(), Vec::<String>::new());
+        assert!(test.machine.poll_timeout(test.now).is_some());
+        test.pass(1);
+
+        assert_eq!(test.effects(), ["start 1", "running 1", "run 1"], "{sessions} further sessions");
+    }
+}
+
+#[test]
+fn a_session_that_ends_when_its_stops_have_come_holds_nothing() {
+    let mut test = restarted();
+    test.machine.handle_judged(Standing::Own, 0, 1, test.now);
+    test.order("9 stop 7");
+
+    test.machine.handle_disconnected();
+
+    assert_eq!(test.effects(), ["stop 7 Cancelled", "start 1", "running 1", "run 1"]);
+}
+
+#[test]
+fn a_welcome_that_could_not_be_judged_lets_nothing_start_before_the_next_one_or_a_bounded_time() {
+    let mut test = Test::new();
+    for number in 1..=3 {
+        test.admitted(number);
+    }
+    test.effects();
+    let waited = test.now.instant;
+
+    test.machine.handle_unjudged(test.now);
+    test.finish(1);
+    assert_eq!(test.effects(), ["result 1 Answered"]);
+    test.pass(WELCOME_WAIT.as_secs() / 2);
+    test.machine.handle_disconnected();
+    test.machine.handle_unjudged(test.now);
+    assert_eq!(test.machine.poll_timeout(test.now), Some(waited + WELCOME_WAIT));
+    test.machine.handle_judged(Standing::Own, 0, 0, test.now);
+    assert_eq!(test.effects(), ["start 3", "running 3", "run 3"]);
+
+    let mut test = restarted();
+    test.machine.handle_unjudged(test.now);
+    test.pass(WELCOME_WAIT.as_secs());
+    assert_eq!(test.effects(), Vec::<String>::new(), "no Welcome of this process was judged");
 }
 
 #[test]

@@ -127,6 +127,35 @@ async fn what_still_holds_when_the_store_goes_on_runs() {
     assert!(told.contains(&TargetState::Running), "{told:?}");
 }
 
+#[tokio::test]
+async fn what_has_its_start_on_disk_waits_for_the_stops_that_a_welcome_has_announced_meanwhile() {
+    let lab = Lab::start(60_000).await;
+
+    lab.judged(1).await;
+    let mut lab = lab.unblocked().await;
+    assert_eq!(lab.results().await, Vec::<TargetState>::new(), "nothing has run");
+    assert!(lab.outbound.try_recv().is_err(), "nothing runs");
+    lab.send(b"9 stop 1").await;
+    let (states, told) = lab.go_on().await;
+
+    assert_eq!(states, [TargetState::Cancelled]);
+    assert!(!told.contains(&TargetState::Running), "{told:?}");
+}
+
+#[tokio::test]
+async fn what_has_its_start_on_disk_runs_once_the_announced_stops_of_others_have_come() {
+    let lab = Lab::start(60_000).await;
+
+    lab.judged(1).await;
+    let lab = lab.unblocked().await;
+    lab.send(b"9 stop 7").await;
+    let (states, told) = lab.go_on().await;
+
+    // There is no helper here.
+    assert_eq!(states, [TargetState::Cancelled, TargetState::Failed]);
+    assert!(told.contains(&TargetState::Running), "{told:?}");
+}
+
 /// A shell whose store blocks while it writes the start of instruction 1.
 struct Lab {
     _folder: TempDir,
@@ -178,11 +207,7 @@ impl Lab {
             tokio::task::yield_now().await;
         }
         lab.block().await;
-        let standing = Standing::Own;
-        lab.inbox
-            .send(Inbound::Judged { standing, restored_at_ms: 0, switch_ms: now.wall_ms, stops_due: 0 })
-            .await
-            .unwrap();
+        lab.judged(0).await;
         // The shell has taken it, and waits for the store.
         while lab.inbox.capacity() < lab.inbox.max_capacity() {
             tokio::task::yield_now().await;
@@ -207,34 +232,58 @@ impl Lab {
         self.blocker = blocker;
     }
 
+    /// A Welcome is judged that announces so many stops.
+    async fn judged(&self, stops_due: u32) {
+        let (standing, switch_ms) = (Standing::Own, crate::clock::now().wall_ms);
+        let judged = Inbound::Judged { standing, restored_at_ms: 0, switch_ms, stops_due };
+        self.inbox.send(judged).await.unwrap();
+    }
+
+    /// Lets the store go on until the start of the instruction is on disk and the inbox was read.
+    async fn unblocked(mut self) -> Self {
+        self.blocker = std::sync::mpsc::sync_channel(1).0;
+        let state = |tables: &mut crate::store::Tables| Ok(tables.recall(id(1))?.map(|known| known.state));
+        while self.store.write(state).await.unwrap() != Some(JournalState::Started)
+            || self.inbox.capacity() < self.inbox.max_capacity()
+        {
+            tokio::task::yield_now().await;
+        }
+        self
+    }
+
+    /// What has become of instructions.
+    async fn results(&self) -> Vec<TargetState> {
+        let read =
+            |tables: &mut crate::store::Tables| tables.queued(QueueLane::Results, 0, usize::MAX, NOW_MS);
+        let queued = self.store.write(read).await.unwrap();
+        let state = |record: &[u8]| InstructionResult::decode(record).unwrap().state();
+        queued.iter().map(|queued| state(&queued.record[..])).collect()
+    }
+
     async fn send(&self, envelope: &'static [u8]) {
         self.inbox.send(Inbound::Order { envelope: envelope.into(), proof: None }).await.unwrap();
     }
 
     /// Lets the store go on, and returns the results and the progress of the instruction.
     async fn go_on(mut self) -> (Vec<TargetState>, Vec<TargetState>) {
-        drop(self.blocker);
-        let results = loop {
-            let read =
-                |tables: &mut crate::store::Tables| tables.queued(QueueLane::Results, 0, usize::MAX, NOW_MS);
-            let queued = self.store.write(read).await.unwrap();
-            if !queued.is_empty() {
-                break queued;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        self.blocker = std::sync::mpsc::sync_channel(1).0;
+        let is_of_it = |tables: &mut crate::store::Tables| {
+            Ok(tables.recall(id(1))?.is_some_and(|known| known.state == JournalState::Done))
         };
+        while !self.store.write(is_of_it).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let results = self.results().await;
         self.stop.cancel();
         while let Some(ended) = self.running.join_next().await {
             ended.unwrap().unwrap();
         }
-        let results =
-            results.iter().map(|queued| InstructionResult::decode(&queued.record[..]).unwrap().state());
         let mut told = Vec::new();
         while let Ok(outbound) = self.outbound.try_recv() {
             if let Outbound::Progress(_, state) = outbound {
                 told.push(state);
             }
         }
-        (results.collect(), told)
+        (results, told)
     }
 }

@@ -11,7 +11,7 @@ use crate::content::Content;
 use crate::https::CertificateWatch;
 use crate::instructions::shell::{Shell, Workload};
 use crate::instructions::work::Work;
-use crate::instructions::{Confinement, Due, LicenceAlarm};
+use crate::instructions::{Confinement, Delayed, Due, LicenceAlarm};
 use crate::store::{Store, StoreError};
 
 #[tokio::test]
@@ -79,7 +79,7 @@ pub(super) fn shell(
         work: Work::default(),
         alarm: LicenceAlarm::default(),
         recorded: VecDeque::new(),
-        delayed: VecDeque::new(),
+        delayed: Delayed::default(),
         due: Due::default(),
         stop: stop.clone(),
     };
