@@ -90,7 +90,7 @@ pub struct OperatorLimits {
     /// Connections of operators and services at most, handshakes not among them; further ones are closed.
     /// Default 256.
     pub connections_max: u32,
-    /// Of these, with one certificate at most; further ones are closed. A peer has one for all of its calls. Default 16.
+    /// Of these, with one certificate at most; further ones are closed. A peer has one for all of its calls. Default 64.
     pub connections_per_certificate_max: u32,
     /// Handshakes in progress at most; further connections wait in the kernel's backlog. Default 64.
     pub handshakes_max: u32,
