@@ -97,7 +97,7 @@ impl Caller {
         let now_ms = crate::clock::wall_ms();
         let (outbox, last_epoch, counts) = self
             .store
-            .write(move |tables| Ok((tables.outbox_id(), tables.epoch(now_ms)?, tables.outbox_counts())))
+            .alone(move |tables| Ok((tables.outbox_id(), tables.epoch(now_ms)?, tables.outbox_counts())))
             .await?;
         let licence = self.workload.borrow().licence;
         Ok(Hello {

@@ -208,6 +208,7 @@ impl<A: Admission> Instructions<A> {
         self.unopened.clear();
         self.arriving.clear();
         self.licence_asked = None;
+        self.licence_superseded = false;
         self.licence_wanted = None;
         self.licence_waiting = None;
         self.licence_refused = None;
@@ -266,7 +267,7 @@ impl<A: Admission> Instructions<A> {
             let is_needed = held < arriving.opened.licence_serial || held == 0;
             // One that is asked for may take away what the held one allows (G1), whichever the order names.
             let licence_comes = self.licence_asked.is_some() && in_time
-                || self.licence_waiting.is_some() && in_time && is_needed;
+                || (self.licence_waiting.is_some() || self.licence_superseded) && in_time && is_needed;
             let list_comes = in_time && arriving.lacked == Some(self.lists);
             if arriving.definition.is_none() || licence_comes || list_comes {
                 at += 1;

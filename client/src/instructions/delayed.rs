@@ -85,12 +85,15 @@ impl Delayed {
             return self.keep(inbound, sort);
         }
         metrics::counter!(crate::metrics::ORDERS_WITHOUT_ROOM).increment(1);
-        // Stops are sent again in this session as well.
-        if sort != Sort::Stop && !self.is_short {
+        if !self.is_short {
             self.is_short = true;
             tracing::warn!(
                 "more has come than there is room for while the disk is full; another session brings it again"
             );
+        }
+        if sort == Sort::Stop {
+            // What it stops may be among the orders that wait here: nothing starts before that session has brought it.
+            self.push(Inbound::Unjudged, Sort::Notice);
         }
     }
 
@@ -245,11 +248,15 @@ mod tests {
     }
 
     #[test]
-    fn stops_that_have_no_room_end_no_session_and_the_queue_has_an_end() {
-        let stops = queue((0..10 * KEPT_MAX).map(|number| stop(&number.to_string())));
+    fn of_stops_that_have_no_room_nothing_starts_before_another_session_and_the_queue_has_an_end() {
+        let mut stops = queue((0..10 * KEPT_MAX).map(|number| stop(&number.to_string())));
+        assert!(stops.is_short());
+        assert_eq!(stops.kept.len(), KEPT_MAX + 1);
+        stops.push(Inbound::Disconnected, Sort::Notice);
 
-        assert!(!stops.is_short());
-        assert_eq!(stops.kept.len(), KEPT_MAX);
+        let shown = shown(stops);
+
+        assert_eq!(shown[KEPT_MAX..], ["Unjudged", "Disconnected"]);
     }
 
     #[test]

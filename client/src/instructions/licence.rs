@@ -112,6 +112,7 @@ impl<A: Admission> Instructions<A> {
 
     /// The Switch told which licence it holds.
     pub(crate) fn handle_licence_notice(&mut self, digest: Digest, now: Now) {
+        self.licence_superseded = false;
         let held = self.licence.as_ref().is_some_and(|licence| licence.digest == digest);
         let waits = self.licence_waiting.as_ref().is_some_and(|waiting| waiting.digest == digest);
         let is_coming = self.licence_wanted.is_some_and(|wanted| {
@@ -152,7 +153,13 @@ impl<A: Admission> Instructions<A> {
         }
         self.licence_wanted = None;
         self.licence_asked = None;
-        self.judge_licence(digest, envelope, now);
+        self.licence_superseded = envelope::digest(envelope) != digest;
+        if self.licence_superseded {
+            // It holds another by now, and tells of that one.
+            tracing::info!(%digest, "the Switch sent another licence than the one asked for, or none");
+        } else {
+            self.judge_licence(digest, envelope, now);
+        }
         self.judge(now);
     }
 
@@ -174,10 +181,6 @@ impl<A: Admission> Instructions<A> {
     /// Judges what came, or came before what it needs.
     fn judge_licence(&mut self, digest: Digest, envelope: &[u8], now: Now) {
         let before = self.licence_waiting.take().or(self.licence_refused.take()).map(|before| before.detail);
-        if envelope::digest(envelope) != digest {
-            tracing::warn!(%digest, "the Switch sent another licence than the one asked for, or none");
-            return;
-        }
         let (detail, lacks_only_a_crl) = match self.admission.licence(envelope, now.wall_ms) {
             Ok(terms) => match self.backwards(terms.serial, envelope) {
                 Some(detail) => (detail, false),

@@ -101,6 +101,8 @@ pub(crate) struct Instructions<A> {
     licence_serial: u64,
     /// A licence that was asked for, and that orders wait for.
     licence_asked: Option<Digest>,
+    /// The Switch did not have the licence that it was asked for any more, and has yet to tell of its next.
+    licence_superseded: bool,
     /// A licence that has yet to come, whether orders wait for it or not.
     licence_wanted: Option<WantedLicence>,
     /// A licence that came before the CRL that it needs.
@@ -143,6 +145,7 @@ impl<A: Admission> Instructions<A> {
             licence,
             licence_serial,
             licence_asked: None,
+            licence_superseded: false,
             licence_wanted: None,
             licence_waiting: None,
             licence_refused: None,

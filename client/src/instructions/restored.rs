@@ -5,7 +5,7 @@
 //!
 //! A Welcome tells how many stops the Switch holds for this device; they come before anything else. What waits starts once so many orders
 //! came, for any of it may be among what they stop; a Switch that announces what it does not send delays that by [`STOPS_WAIT`] only. Where
-//! the session ends before they came, the next Welcome is waited for, no longer than [`WELCOME_WAIT`] in all.
+//! the session ends before they came, the next Welcome is waited for, no longer than [`WELCOME_WAIT`], and then for its stops.
 //!
 //! What cannot be told: a start whose device had sent no number since the copy was made leaves no trace at the Switch, and
 //! a machine brought back with its memory goes on with what it held until the next Welcome. Orders are told apart by when
@@ -105,11 +105,15 @@ impl<A: Admission> Instructions<A> {
             self.running.clear();
         }
         if stops_due > 0 {
-            // Announced again and again, they are waited for no longer.
-            let latest = self.hold.timeout().unwrap_or(now.instant + WELCOME_WAIT);
+            // Announced again and again, they are waited for no longer; a Welcome that was waited for has its own time for them.
+            let latest = match self.hold {
+                Hold::UntilStopped { until, .. } => until,
+                Hold::UntilWelcome { since } => since + WELCOME_WAIT + STOPS_WAIT,
+                Hold::UntilJudged | Hold::Released => now.instant + STOPS_WAIT,
+            };
             let since = self.hold.since().unwrap_or(now.instant);
-            self.hold =
-                Hold::UntilStopped { left: stops_due, until: latest.min(now.instant + STOPS_WAIT), since };
+            let until = latest.min(now.instant + STOPS_WAIT);
+            self.hold = Hold::UntilStopped { left: stops_due, until, since };
             return;
         }
         self.release(now);

@@ -8,7 +8,6 @@ use muster_proto::common::v1::Refusal;
 use muster_proto::ids::{Digest, InstructionId};
 
 use super::admission::{Claimed, OpenedStop, Signed};
-use super::slots::Started;
 use super::{Admission, Effect, Instructions, Now, Opened, Refused, outcome};
 use crate::store::StopEntry;
 
@@ -41,11 +40,10 @@ impl<A: Admission> Instructions<A> {
     }
 
     /// An order came while a write waits for room on the disk, or in a session that nothing else is taken from. Returns whether it is the stop
-    /// of something that runs, which is then stopped, once; nothing else comes of it here.
+    /// of something that was taken on and has not ended, which is then stopped, once; nothing else comes of it here.
     pub(crate) fn handle_urgent(&mut self, envelope: &[u8], now: Now) -> bool {
         let Some(Claimed::Stop(instruction)) = self.admission.claimed(envelope) else { return false };
-        let is_running = |started: &Started| started.runs() && started.stopped.is_none();
-        if !self.running.get(&instruction).is_some_and(is_running) {
+        if !self.awaits_stop(instruction) {
             return false;
         }
         let Ok(Signed::Stop(stop)) = self.admission.open(envelope, now.wall_ms) else { return false };
@@ -56,6 +54,16 @@ impl<A: Admission> Instructions<A> {
         }
         self.handle_stop(&stop, muster_signing::envelope::digest(envelope), now);
         true
+    }
+
+    /// Returns whether something would be stopped that is not yet: what there may be has a bound, and each of it is stopped once.
+    fn awaits_stop(&self, instruction: InstructionId) -> bool {
+        if let Some(started) = self.running.get(&instruction) {
+            return started.stopped.is_none();
+        }
+        self.waiting.iter().any(|waiting| waiting.entry.instruction == instruction)
+            || self.held.iter().any(|(entry, _)| entry.instruction == instruction)
+            || self.arriving.iter().any(|arriving| arriving.instruction() == instruction)
     }
 
     /// Returns whether an order says that it is a stop; nothing of that is verified.

@@ -54,6 +54,32 @@ fn g1_an_order_waits_no_longer_than_any_document_for_a_licence_that_does_not_com
 }
 
 #[test]
+fn an_order_under_a_licence_after_next_waits_where_the_one_asked_for_is_superseded_meanwhile() {
+    for is_told in [true, false] {
+        let mut test = Test::new();
+        test.machine.licence = None;
+        test.machine.handle_licence_notice(digest("licence 2"), test.now);
+        test.order("1 d");
+        test.recalled(1, None, Some("d"));
+        assert_eq!(test.effects(), ["ask licence", "recall 1"]);
+
+        test.machine.handle_licence(digest("licence 2"), b"", test.now);
+        assert_eq!(test.effects(), Vec::<String>::new());
+
+        if is_told {
+            test.machine.handle_licence_notice(digest("licence 3"), test.now);
+            test.machine.handle_licence(digest("licence 3"), b"licence 3", test.now);
+            let taken =
+                ["ask licence", "keep licence 3", "intent 1", "acked 1", "start 1", "running 1", "run 1"];
+            assert_eq!(test.effects(), taken);
+        } else {
+            test.pass(30);
+            assert_eq!(test.effects(), ["refuse 1 Unlicensed journaled"], "no longer than for any document");
+        }
+    }
+}
+
+#[test]
 fn the_licence_serial_never_goes_back() {
     let mut test = Test::new();
     test.licence("licence 9");

@@ -144,6 +144,21 @@ fn stops_that_a_session_announced_and_did_not_bring_are_waited_for_in_the_next_o
 }
 
 #[test]
+fn stops_of_a_welcome_that_came_at_the_last_moment_have_their_own_time() {
+    let mut test = restarted();
+    test.machine.handle_judged(Standing::Own, 0, 1, test.now);
+    test.machine.handle_disconnected();
+    test.pass(WELCOME_WAIT.as_secs() - 1);
+    test.machine.handle_judged(Standing::Own, 0, 1, test.now);
+
+    test.pass(STOPS_WAIT.as_secs() - 1);
+    assert_eq!(test.effects(), Vec::<String>::new());
+    test.pass(1);
+
+    assert_eq!(test.effects(), ["start 1", "running 1", "run 1"]);
+}
+
+#[test]
 fn without_another_session_what_waits_for_announced_stops_starts_after_a_bounded_time() {
     // However often they are announced in between.
     for sessions in [0, 1, 5] {
@@ -240,6 +255,28 @@ fn a_start_that_the_journal_forbids_does_not_run() {
     test.machine.handle_forbidden(id(1), test.now);
 
     assert_eq!((test.effects(), test.machine.counts()), (Vec::new(), (0, 0)));
+}
+
+#[test]
+fn what_has_not_started_never_does_once_its_stop_was_heard_while_a_write_waits() {
+    let mut test = restarted();
+    assert!(test.machine.handle_urgent(b"9 stop 1", test.now), "held since the restart");
+    assert!(!test.machine.handle_urgent(b"9 stop 1", test.now), "once");
+    test.machine.handle_judged(Standing::Own, 0, 0, test.now);
+    assert_eq!((test.effects(), test.machine.counts()), (vec!["stop 1 Cancelled".to_owned()], (0, 0)));
+
+    let mut test = Test::new();
+    for instruction in 1..=4 {
+        test.admitted(instruction);
+    }
+    test.effects();
+    assert_eq!(test.machine.counts(), (2, 2));
+    assert!(test.machine.handle_urgent(b"9 stop 4", test.now), "it waits");
+
+    test.finish(1);
+    test.finish(2);
+
+    assert!(test.effects().iter().all(|effect| !effect.starts_with("start 4")));
 }
 
 /// A machine that was started again with an intent.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use muster_pki::DeviceId;
 use muster_proto::common::v1::{NamedValue, TargetState};
 use muster_proto::ids::{Digest, InstructionId};
+use muster_service::config::human::duration;
 use muster_signing::admit::RefusalReason;
 use muster_signing::audience::{AUTHENTICATED, CLIENT_ATTRIBUTES, Expression};
 use muster_signing::definition::{Bounds, Kind};
@@ -411,9 +412,10 @@ fn within(
     let asked = Duration::from_millis(asked_ms);
     if asked < allowed.min || asked > allowed.max {
         return Err(EngineError::InvalidArgument(format!(
-            "a {what} time of {asked:?}, wanted {:?} to {:?}, as {} says",
-            allowed.min,
-            allowed.max,
+            "a {what} time of {}, wanted {} to {}, as {} says",
+            duration::format(asked),
+            duration::format(allowed.min),
+            duration::format(allowed.max),
             held.document.name()
         )));
     }

@@ -9,7 +9,7 @@ use super::pool::{Pool, failed};
 use super::{fleet, instructions};
 use crate::engine::EngineError;
 use crate::engine::shared::Shared;
-use crate::engine::store::{TransitionRecord, bitmap, checked, key};
+use crate::engine::store::{TransitionRecord, bitmap, checked, kept, key};
 
 /// Gives definitions, instructions, transitions, results and events, each by its position.
 pub(super) fn run(
@@ -41,9 +41,14 @@ pub(super) fn run(
             return Ok(());
         }
         // Of an instruction whose results are deleted or being deleted, none: what is left of them is no history.
-        let sql = "SELECT position, instruction, number, record, crc FROM results WHERE instruction NOT IN \
-                   (SELECT instruction FROM kept WHERE stage >= 1) ORDER BY position";
-        let result = |row: &Row<'_>| Ok(instructions::result(row, shared)?.map(Record::Result));
+        let deleted = kept::deleted(&snapshot, &shared.damage).map_err(failed)?;
+        let sql = "SELECT position, instruction, number, record, crc FROM results ORDER BY position";
+        let result = |row: &Row<'_>| {
+            if deleted.contains(&row.get(1).map_err(failed)?) {
+                return Ok(None);
+            }
+            Ok(instructions::result(row, shared)?.map(Record::Result))
+        };
         if each(&snapshot, sql, result, &mut take)?.is_break() {
             return Ok(());
         }

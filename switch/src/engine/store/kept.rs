@@ -1,5 +1,7 @@
 //! Until when results are kept, and their deletion.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::write::cached;
@@ -124,6 +126,22 @@ pub(crate) fn of(
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement.query_row([instruction], |row| read(instruction, row)).optional()?;
     Ok(found.transpose())
+}
+
+/// Returns the instructions whose results are deleted, or are being deleted. Of a damaged row the results stay.
+pub(crate) fn deleted(connection: &Connection, damage: &Damage) -> rusqlite::Result<BTreeSet<i64>> {
+    let sql = "SELECT instruction, until_ms, stage, crc FROM kept WHERE stage > 0";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([])?;
+    let mut deleted = BTreeSet::new();
+    while let Some(row) = rows.next()? {
+        let instruction: i64 = row.get(0)?;
+        match read(instruction, row)? {
+            Ok(_) => drop(deleted.insert(instruction)),
+            Err(what) => damage.note("kept", &instruction.to_string(), &what),
+        }
+    }
+    Ok(deleted)
 }
 
 /// Returns whether the deletion of an instruction's results has begun. A damaged row says nothing: they are rather kept.

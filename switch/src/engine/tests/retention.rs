@@ -333,22 +333,27 @@ async fn results_are_kept_until_what_runs_at_the_end_has_brought_its_own() {
 async fn results_of_which_nobody_can_tell_how_long_they_are_kept_stay() {
     let mut world = World::new().await;
     let session = world.connect("w1.acme.local").await;
-    let (older, damaged, sound) = (world.issue("").await, world.issue("").await, world.issue("").await);
-    for (sequence, id) in (1..).zip([older, damaged, sound]) {
-        world.answer(&session, id, sequence).await;
+    let mut ids = Vec::new();
+    for sequence in 1..=4 {
+        ids.push(world.issue("").await);
+        world.answer(&session, ids[ids.len() - 1], sequence).await;
     }
+    let [older, damaged, gone, sound] = ids[..] else { panic!("{ids:?}") };
 
     let world = world.restart(|database| {
         database.execute("DELETE FROM kept WHERE instruction = 1", []).unwrap();
         database.execute("UPDATE kept SET until_ms = until_ms - 1 WHERE instruction = 2", []).unwrap();
+        database.execute("UPDATE kept SET stage = 2 WHERE instruction = 3", []).unwrap();
     });
     world.advance(60 * DAY);
     world.until(sound, |instruction| instruction.results_deleted).await;
 
-    for id in [older, damaged] {
+    for id in [older, damaged, gone] {
         let shown = world.engine.reader().instruction(id).unwrap();
         assert_eq!((shown.results_until_ms, shown.results_deleted, kept(&world, id)), (0, false, Ok(1)));
     }
+    let told = [(older, false, 1), (damaged, false, 1), (gone, false, 1), (sound, true, 0)];
+    assert_eq!(exported(&world), told);
     assert_eq!(warnings(&world), ["kept"]);
 }
 
