@@ -184,7 +184,7 @@ impl<A: Admission> Instructions<A> {
         !self.is_held() && !self.is_stopping
     }
 
-    /// Returns whether nothing may start or run for now, whatever is on disk.
+    /// Returns whether nothing may start or run until the hold ends, whatever is on disk.
     pub(crate) fn is_held(&self) -> bool {
         self.hold != Hold::Released
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 use crate::stops::author_endless;
-use crate::support::{Place, Said, SmallDisk, children, lacks_root, rows, wait_until};
+use crate::support::{Place, Said, Service, SmallDisk, children, lacks_root, rows, wait_until};
 
 const DEVICE: &str = "web1.example.org";
 /// Bytes of a large event: an event may have 64 KiB.
@@ -96,18 +96,7 @@ fn a_stop_ends_what_runs_while_the_disk_is_full_and_is_answered_when_there_is_ro
         return;
     }
     let place = Place::with_pki(&[DEVICE]);
-    let small = SmallDisk::mount(place.path(DEVICE));
-    place.switch_config("");
-    place.client_config_to(DEVICE, place.ports.sessions, "");
-    place.add_context();
-    let switch = place.start_switch();
-    place.import_all();
-    author_endless(&place);
-    let client = place.start_client(DEVICE);
-    place.wait_online(DEVICE);
-    let issued = place.muster(["run", "Acme-Test-Endless", "--wait", "1s", "-o", "json"]).with_code(3).json();
-    let endless = id(&issued);
-    wait_until("the helper", || !children(client.pid()).is_empty());
+    let Endless { small, switch, client, instruction: endless } = Endless::on_a_small_disk(&place);
 
     small.fill(0);
     // What is taken on meanwhile waits for room.
@@ -115,16 +104,10 @@ fn a_stop_ends_what_runs_while_the_disk_is_full_and_is_answered_when_there_is_ro
         place.muster(["ask", "SELECT name FROM os", "-o", "json", "--wait", "1s"]).with_code(3).json();
     wait_until("it to wait", || client.log().contains("instructions wait for room"));
     assert!(!children(client.pid()).is_empty(), "it runs");
-    let stop =
-        ["instruction", "stop", &endless, "--reason", "it fills the disk", "--wait", "1s", "-o", "json"];
-    let stopped = place.muster(stop).json();
-
-    wait_until("the helper to be gone", || children(client.pid()).is_empty());
-    assert_ne!(stopped["states"], json!({ "cancelled": 1 }), "there is no room for the answer");
+    stop_without_room(&place, &client, &endless);
 
     small.free();
-    let show = || place.muster(["instruction", "show", &endless, "-o", "json"]).with_code(0).json();
-    wait_until("the answer", || show()["states"] == json!({ "cancelled": 1 }));
+    wait_for_its_answer(&place, &endless);
     let watch = ["instruction", "watch", &id(&during), "-o", "json", "--wait", "60s"];
     assert_eq!(rows(&place.muster(watch).with_code(0).json()).len(), 1, "what waited runs");
     client.stop();
@@ -137,35 +120,58 @@ fn a_stop_ends_what_runs_where_the_session_has_to_be_made_anew_while_the_disk_is
         return;
     }
     let place = Place::with_pki(&[DEVICE]);
-    let small = SmallDisk::mount(place.path(DEVICE));
-    place.switch_config("");
-    place.client_config_to(DEVICE, place.ports.sessions, "");
-    place.add_context();
-    let switch = place.start_switch();
-    place.import_all();
-    author_endless(&place);
-    let client = place.start_client(DEVICE);
-    place.wait_online(DEVICE);
-    let issued = place.muster(["run", "Acme-Test-Endless", "--wait", "1s", "-o", "json"]).with_code(3).json();
-    let endless = id(&issued);
-    wait_until("the helper", || !children(client.pid()).is_empty());
+    let Endless { small, switch, client, instruction: endless } = Endless::on_a_small_disk(&place);
 
     small.fill(0);
     switch.stop();
     let switch = place.start_switch();
-    let stop =
-        ["instruction", "stop", &endless, "--reason", "it fills the disk", "--wait", "1s", "-o", "json"];
-    let stopped = place.muster(stop).json();
-
-    wait_until("the helper to be gone", || children(client.pid()).is_empty());
-    assert_ne!(stopped["states"], json!({ "cancelled": 1 }), "there is no room for the answer");
+    stop_without_room(&place, &client, &endless);
     assert!(client.log().contains("this session hears stops of what runs"), "{}", client.log());
 
     small.free();
-    let show = || place.muster(["instruction", "show", &endless, "-o", "json"]).with_code(0).json();
-    wait_until("the answer", || show()["states"] == json!({ "cancelled": 1 }));
+    wait_for_its_answer(&place, &endless);
     client.stop();
     switch.stop();
+}
+
+/// A query without end on a client whose disk is small.
+struct Endless {
+    small: SmallDisk,
+    switch: Service,
+    client: Service,
+    instruction: String,
+}
+
+impl Endless {
+    fn on_a_small_disk(place: &Place) -> Self {
+        let small = SmallDisk::mount(place.path(DEVICE));
+        place.switch_config("");
+        place.client_config_to(DEVICE, place.ports.sessions, "");
+        place.add_context();
+        let switch = place.start_switch();
+        place.import_all();
+        author_endless(place);
+        let client = place.start_client(DEVICE);
+        place.wait_online(DEVICE);
+        let run = ["run", "Acme-Test-Endless", "--wait", "1s", "-o", "json"];
+        let instruction = id(&place.muster(run).with_code(3).json());
+        wait_until("the helper", || !children(client.pid()).is_empty());
+        Self { small, switch, client, instruction }
+    }
+}
+
+/// Stops it: nothing of it runs any more, and its answer waits for room.
+fn stop_without_room(place: &Place, client: &Service, instruction: &str) {
+    let stop =
+        ["instruction", "stop", instruction, "--reason", "it fills the disk", "--wait", "1s", "-o", "json"];
+    let stopped = place.muster(stop).json();
+    wait_until("the helper to be gone", || children(client.pid()).is_empty());
+    assert_ne!(stopped["states"], json!({ "cancelled": 1 }), "there is no room for the answer");
+}
+
+fn wait_for_its_answer(place: &Place, instruction: &str) {
+    let show = || place.muster(["instruction", "show", instruction, "-o", "json"]).with_code(0).json();
+    wait_until("the answer", || show()["states"] == json!({ "cancelled": 1 }));
 }
 
 /// Posts events of one size until one is refused; the numbers of the others are noted.

@@ -1,21 +1,19 @@
 //! What the shell does whatever comes: while garbage keeps the inbox full, and while the disk is full.
 
-use muster_proto::session::v1::Result as InstructionResult;
-use prost::Message as _;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::stopping::{open, shell};
+use super::stopping::{open, results, shell};
 use super::*;
 use crate::instructions::Due;
 use crate::instructions::floor::TimeFloor;
 use crate::instructions::restored::STOPS_WAIT;
 use crate::instructions::shell::{Inbound, Outbound, Shell};
 use crate::instructions::work::Done;
-use crate::store::{QueueLane, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -243,11 +241,7 @@ impl Lab {
 
     /// What became of instructions, and of orders that name one.
     async fn results(&self) -> Vec<TargetState> {
-        let read =
-            |tables: &mut crate::store::Tables| tables.queued(QueueLane::Results, 0, usize::MAX, NOW_MS);
-        let queued = self.store.write(read).await.unwrap();
-        let state = |record: &[u8]| InstructionResult::decode(record).unwrap().state();
-        queued.iter().map(|queued| state(&queued.record[..])).collect()
+        results(&self.store).await
     }
 
     async fn end(mut self) {

@@ -1,16 +1,14 @@
 //! Between the record of a start and the run: a disk that is full may put hours there.
 
-use muster_proto::session::v1::Result as InstructionResult;
-use prost::Message;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::stopping::shell;
+use super::stopping::{results, shell};
 use super::*;
 use crate::config::OutboxConfig;
 use crate::instructions::shell::{Inbound, Outbound, Shell};
-use crate::store::{QueueLane, Store};
+use crate::store::Store;
 
 #[test]
 fn nothing_runs_before_its_start_is_told_to_be_on_disk() {
@@ -253,11 +251,7 @@ impl Lab {
 
     /// What has become of instructions.
     async fn results(&self) -> Vec<TargetState> {
-        let read =
-            |tables: &mut crate::store::Tables| tables.queued(QueueLane::Results, 0, usize::MAX, NOW_MS);
-        let queued = self.store.write(read).await.unwrap();
-        let state = |record: &[u8]| InstructionResult::decode(record).unwrap().state();
-        queued.iter().map(|queued| state(&queued.record[..])).collect()
+        results(&self.store).await
     }
 
     async fn send(&self, envelope: &'static [u8]) {

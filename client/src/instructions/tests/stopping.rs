@@ -1,6 +1,8 @@
 //! What a client says that has to stop while its disk is full.
 
 use muster_endpoint::HelperCommand;
+use muster_proto::session::v1::Result as InstructionResult;
+use prost::Message as _;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +14,7 @@ use crate::https::CertificateWatch;
 use crate::instructions::shell::{Shell, Workload};
 use crate::instructions::work::Work;
 use crate::instructions::{Confinement, Delayed, Due, LicenceAlarm};
-use crate::store::{Store, StoreError};
+use crate::store::{QueueLane, Store, StoreError, Tables};
 
 #[tokio::test]
 async fn a_client_that_stops_on_a_full_disk_names_everything_that_it_could_not_write() {
@@ -84,4 +86,12 @@ pub(super) fn shell(
         stop: stop.clone(),
     };
     (shell, stop)
+}
+
+/// What has become of instructions, and of orders that name one, as far as it waits for the Switch.
+pub(super) async fn results(store: &Store) -> Vec<TargetState> {
+    let read = |tables: &mut Tables| tables.queued(QueueLane::Results, 0, usize::MAX, NOW_MS);
+    let queued = store.write(read).await.unwrap();
+    let state = |record: &[u8]| InstructionResult::decode(record).unwrap().state();
+    queued.iter().map(|queued| state(&queued.record[..])).collect()
 }
