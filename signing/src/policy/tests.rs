@@ -158,9 +158,13 @@ fn k2_steps_that_are_not_listed_are_not_granted_and_limited_tables_alone_grant_q
 #[test]
 fn k2_a_policy_that_lets_scripts_run_by_an_oversight_warns() {
     let warnings = |text: &str| Policy::parse(&format!("{TEXT}{text}")).unwrap().terms().grants.warnings();
-    for silent in
-        ["", "[grants]", "[grants]\ntables = [\"os\"]", "[grants]\nkinds = []\nsteps = [\"script\"]"]
-    {
+    for silent in [
+        "",
+        "[grants]",
+        "[grants]\ntables = [\"os\"]",
+        "[grants]\ntables = [\"os\"]\nsteps = [\"query\"]",
+        "[grants]\nkinds = []\nsteps = [\"script\"]",
+    ] {
         assert!(warnings(silent).is_empty(), "{silent}");
     }
     assert!(warnings("[grants]\nkinds = [\"question\"]")[0].contains("steps = [\"query\"] allows SQL alone"));
