@@ -9,7 +9,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use muster_pki::{CertificateDer, DeviceId, Role};
-use muster_service::admission::{self, Admitted, Entrance, Full, Handshakes, Lobby, Places, TurnedAway};
+use muster_service::admission::{
+    self, Admitted, Entrance, Full, Handshakes, Lobby, Places, Spare, TurnedAway,
+};
 use muster_service::credentials::{Peer, PeerRefused, ServerCredentials};
 use muster_service::wall::Wall;
 use tokio::net::{TcpListener, TcpStream};
@@ -56,6 +58,7 @@ impl Acceptor {
             credentials: Arc::clone(&self.credentials),
             roles: &[Role::Device, Role::Operator],
             answer: None,
+            spare: Spare::new(),
             stop: self.cancelled.clone(),
             tell: {
                 let (door, wall) = (Arc::clone(&self.door), self.wall.clone());

@@ -14,14 +14,17 @@ mod handshakes;
 mod lines;
 mod lobby;
 mod plain;
+mod secured;
 mod shares;
+mod spare;
 
 pub use self::entrance::{Admitted, Answer, Entrance, Newcomer, Tell, TurnedAway};
-pub use self::farewell::end;
+pub use self::farewell::{end, end_line};
 pub use self::handshakes::{Handshakes, Permit};
 pub use self::lines::{LINES_PER_MINUTE_MAX, Lines};
 pub use self::lobby::{Lobby, LobbyBounds, Place, Source};
 pub use self::shares::{Full, Places, Share, Shares, Taken};
+pub use self::spare::Spare;
 
 /// Why a connection was ended before its handshake began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +46,9 @@ pub enum Refused {
     /// What came is text, such as a request of plain HTTP; the peer was told.
     #[error("the peer speaks no TLS")]
     PlainText,
+    /// The process has no descriptor for another connection.
+    #[error("the process has no file descriptor left for it; see LimitNOFILE")]
+    OutOfDescriptors,
     /// The first byte came, and no handshake ended in time to make room.
     #[error("no handshake could begin within `tls_deadline`: too many are in progress")]
     Busy,
@@ -58,6 +64,7 @@ impl Refused {
             Self::Silent => "silent",
             Self::Gone => "gone",
             Self::PlainText => "plain_text",
+            Self::OutOfDescriptors => "descriptors",
             Self::Busy => "busy",
         }
     }

@@ -88,7 +88,6 @@ fn sessions(limits: &SessionLimits, shards: u64) -> Vec<Invalid> {
     found.extend(share(SHARE_OF_WAITING, limits.waiting_per_source_max, limits.waiting_max));
     found.extend(not_zero("first_byte_deadline", limits.first_byte_deadline));
     found.extend(at_least("backlog", limits.backlog.into(), 1));
-    found.extend(at_least_bytes("read_buffer_bytes", limits.read_buffer_bytes, 512));
     found.extend(not_zero("tls_deadline", limits.tls_deadline));
     found.extend(not_zero("upgrade_deadline", limits.upgrade_deadline));
     found.extend(not_zero("write_deadline", limits.write_deadline));

@@ -62,9 +62,6 @@ pub struct SessionLimits {
     /// The longest WebSocket message and frame from a client; the protocol's bound is 1 MiB. Default `1 MiB`.
     #[serde(with = "human::bytes")]
     pub message_bytes_max: u64,
-    /// Read buffer of a session. Default `4 KiB`.
-    #[serde(with = "human::bytes")]
-    pub read_buffer_bytes: u64,
     /// What waits for one client at most; an order that finds no room leaves its target queued and ends the session
     /// as too slow. Default `1 MiB`.
     #[serde(with = "human::bytes")]
@@ -237,7 +234,6 @@ impl Default for SessionLimits {
             dead_after: protocol.dead_after,
             write_deadline: Duration::from_secs(30),
             message_bytes_max: 1 << 20,
-            read_buffer_bytes: 4 << 10,
             queue_bytes_max: u64::try_from(protocol.outbound_bytes_max).unwrap_or(u64::MAX),
             results_credit: protocol.results_credit_bytes,
             events_credit: protocol.events_credit_bytes,

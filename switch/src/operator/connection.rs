@@ -8,7 +8,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use muster_pki::{Role, Thumbprint};
-use muster_service::admission::{self, Admitted, Entrance, Full, Handshakes, Lobby, Newcomer, Places, Taken};
+use muster_service::admission::{
+    self, Admitted, Entrance, Full, Handshakes, Lobby, Newcomer, Places, Spare, Taken,
+};
 use muster_service::credentials::{Peer, PeerRefused, ServerCredentials};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -101,6 +103,7 @@ pub(super) fn accept(
         credentials,
         roles: &[Role::Operator, Role::Service],
         answer: None,
+        spare: Spare::new(),
         stop,
         tell: Box::new(move |why, address| {
             let now_ms = told_by.now_ms();

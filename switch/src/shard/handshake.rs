@@ -6,12 +6,14 @@ use muster_pki::device_key::ProvenKey;
 use muster_pki::{DeviceId, Thumbprint};
 use muster_service::admission::Admitted as Arrived;
 use muster_service::credentials::{PathElement, Peer, Shown, Told};
+use muster_service::line::Accepted;
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::Error as UpgradeError;
 
 use super::Shard;
 use super::stranger::{self, Unproven};
-use super::upgrade::{self, Asked, Denial, Socket};
+use super::upgrade::{self, Asked, Denial};
+use super::wire::Wire;
 use crate::engine;
 use crate::metrics::Listener;
 use crate::refusal;
@@ -21,8 +23,8 @@ use crate::wall;
 /// A client that may have a session.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    /// Its socket, upgraded.
-    pub(super) socket: Socket,
+    /// Its connection, upgraded.
+    pub(super) wire: Wire,
     /// Who it is.
     pub(super) visitor: Visitor,
     /// What may be revoked of its certificate.
@@ -63,7 +65,7 @@ impl Identity {
     fn of(peer: Option<Peer>, asked: &Asked) -> Result<Self, Unproven> {
         match peer {
             Some(peer) => stranger::no_key(asked.request()).map(|()| Self::Certificate(Box::new(peer))),
-            None => stranger::key(asked.request(), asked.tls()).map(Self::Key),
+            None => stranger::key(asked.request(), asked.line()).map(Self::Key),
         }
     }
 
@@ -146,7 +148,10 @@ impl Rejected {
 ///
 /// # Errors
 /// Why it got no session.
-pub(super) async fn admit(shard: &Shard, arrived: Arrived<Option<Peer>>) -> Result<Box<Admitted>, Rejected> {
+pub(super) async fn admit(
+    shard: &Shard,
+    arrived: Arrived<Option<Peer>, Accepted>,
+) -> Result<Box<Admitted>, Rejected> {
     // The permit is held until the upgrade is over.
     let Arrived { stream, address, peer, permit: _permit, .. } = arrived;
     let limits = &shard.config.sessions;
@@ -167,12 +172,12 @@ pub(super) async fn admit(shard: &Shard, arrived: Arrived<Option<Peer>>) -> Resu
     let path = identity.map(|identity| identity.path()).unwrap_or_default();
     let denial = admission.as_ref().err().copied();
     let rejected = |other| denial.map_or(other, Rejected::from);
-    let socket = timeout_at(deadline, asked.answer(denial, limits))
+    let wire = timeout_at(deadline, asked.answer(denial, limits))
         .await
         .map_err(|_| rejected(Rejected::UpgradeDeadline))?
         .map_err(|error| rejected(Rejected::Upgrade(Box::new(error))))?;
     let (visitor, room) = admission.map_err(Rejected::from)?;
-    Ok(Box::new(Admitted { socket, visitor, path, room }))
+    Ok(Box::new(Admitted { wire, visitor, path, room }))
 }
 
 impl From<Denial> for Rejected {

@@ -12,6 +12,8 @@ mod stranger;
 mod table;
 mod talk;
 mod upgrade;
+mod wheel;
+mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -20,14 +22,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use muster_pki::Role;
 use muster_proto::ids::InstructionId;
 use muster_proto::limits::SessionLimits;
 use muster_proto::session::switch::{SwitchSession, SwitchSessionConfig};
 use muster_proto::session::v1::CloseReason;
-use muster_service::admission::{Entrance, Handshakes, Lobby, Newcomer};
+use muster_service::admission::{Entrance, Handshakes, Lobby, Newcomer, Spare};
 use muster_service::credentials::{PathElement, ServerCredentials};
 use muster_service::shutdown::Shutdown;
 use rand::Rng as _;
@@ -35,6 +37,7 @@ use roaring::RoaringBitmap;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::task::LocalSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -42,6 +45,7 @@ use self::handshake::{Admitted, Rejected};
 use self::revocable::Revocable;
 use self::session::{Ending, Session};
 use self::table::Table;
+use self::wheel::{TICK, Wheel};
 use crate::config::Config;
 use crate::engine::{EngineHandle, SessionKey, ShardMessage};
 use crate::refusals::Refusals;
@@ -114,6 +118,7 @@ struct Shard {
     wall: Wall,
     table: Table,
     revocable: Revocable,
+    wheel: RefCell<Wheel>,
     tasks: TaskTracker,
     stopping: Cell<bool>,
     sent: RefCell<BTreeMap<InstructionId, RoaringBitmap>>,
@@ -168,6 +173,7 @@ async fn serve(
         wall,
         table: Table::default(),
         revocable: Revocable::default(),
+        wheel: RefCell::new(Wheel::new(Instant::now())),
         tasks: TaskTracker::new(),
         stopping: Cell::new(false),
         sent: RefCell::new(BTreeMap::new()),
@@ -178,6 +184,7 @@ async fn serve(
     helpers.spawn_local(report_sent(Rc::clone(&shard), done.clone()));
     helpers.spawn_local(accept(Rc::clone(&shard), listener, lobby, stop.clone()));
     helpers.spawn_local(measure(Rc::clone(&shard), done.clone()));
+    helpers.spawn_local(turn_wheel(Rc::clone(&shard), done.clone()));
     helpers.spawn_local(follow_trust(Rc::clone(&shard), stop.clone()));
     helpers.spawn_local(follow_revoked(Rc::clone(&shard), revoked.subscribe(), stop.clone()));
     while let Some(()) = stop.run_until_cancelled(shard.listen_to_engine(&mut messages)).await.flatten() {}
@@ -225,6 +232,11 @@ impl Shard {
     fn send_all_away(&self) {
         self.stopping.set(true);
         self.table.for_each(|session| session.end(&self.farewell()));
+    }
+
+    /// Has a session's task woken at a deadline, or before.
+    fn schedule(&self, session: &Session, deadline: Instant) {
+        session.schedule(&mut self.wheel.borrow_mut(), deadline);
     }
 
     fn farewell(&self) -> Ending {
@@ -293,6 +305,7 @@ fn entrance(shard: &Shard, lobby: Arc<Lobby>, stop: CancellationToken) -> Entran
         credentials: Arc::clone(&shard.credentials),
         roles: &[Role::Device],
         answer: Some(upgrade::denied),
+        spare: Spare::new(),
         stop,
         tell: Box::new(move |why, address| {
             let now_ms = wall.now_ms();
@@ -323,7 +336,7 @@ async fn settle(shard: Rc<Shard>, address: SocketAddr, admitted: Result<Box<Admi
         }
     };
     metrics::handshake(metrics::Listener::Sessions, "ok");
-    let half = SwitchSession::new(shard.session_config(), std::time::Instant::now());
+    let half = SwitchSession::new(shard.session_config(), Instant::now());
     let Some(session) =
         shard.table.insert(admitted.visitor.device.clone(), half, shard.limits.outbound_bytes_max)
     else {
@@ -366,6 +379,21 @@ async fn report_sent(shard: Rc<Shard>, done: CancellationToken) {
         }
         if more.is_none() {
             return;
+        }
+    }
+}
+
+/// Wakes the sessions whose deadlines are over.
+async fn turn_wheel(shard: Rc<Shard>, done: CancellationToken) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut due = Vec::new();
+    while done.run_until_cancelled(ticks.tick()).await.is_some() {
+        shard.wheel.borrow_mut().handle_timeout(Instant::now(), &mut due);
+        for (slot, tick) in due.drain(..) {
+            if let Some(session) = shard.table.at(slot) {
+                session.is_due(tick);
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use muster_proto::session::PushError;
 use muster_proto::session::switch::SwitchSession;
 use muster_proto::session::v1::{CloseReason, Lane, SequenceRange};
 
+use super::wheel::{Tick, Wheel};
 use crate::engine::Urgency;
 use crate::metrics;
 
@@ -75,6 +76,8 @@ pub(super) struct Session {
     due_bytes_max: Cell<usize>,
     unwritten: RefCell<Vec<(InstructionId, Instant)>>,
     recheck: Cell<bool>,
+    /// Where it stands in the shard's wheel.
+    scheduled: Cell<Tick>,
     /// The serial of the policy that the engine knows the client to follow.
     policy: Cell<u64>,
 }
@@ -96,6 +99,7 @@ impl Session {
             due_bytes_max: Cell::new(due_bytes_max),
             unwritten: RefCell::new(Vec::new()),
             recheck: Cell::new(false),
+            scheduled: Cell::new(Tick::NEVER),
             policy: Cell::new(0),
         }
     }
@@ -237,6 +241,19 @@ impl Session {
     pub(super) fn ask_recheck(&self) {
         self.recheck.set(true);
         self.waker.wake();
+    }
+
+    /// Has the wheel wake the task at a deadline, or before.
+    pub(super) fn schedule(&self, wheel: &mut Wheel, deadline: Instant) {
+        self.scheduled.set(wheel.schedule(self.slot, deadline, self.scheduled.get()));
+    }
+
+    /// Wakes the task if this is the tick that it stands at; it may have moved closer since, or be another session's by now.
+    pub(super) fn is_due(&self, tick: Tick) {
+        if self.scheduled.get() == tick {
+            self.scheduled.set(Tick::NEVER);
+            self.waker.wake();
+        }
     }
 
     /// Returns whether the certificate has to be checked again.

@@ -4,7 +4,8 @@
 //! look at the protocol; PROTOCOL.md has its bytes.
 
 use muster_pki::device_key::{DEVICE_KEY_HEADER, EXPORTER_BYTES, EXPORTER_LABEL, ProofError, ProvenKey};
-use rustls::{ProtocolVersion, ServerConnection};
+use muster_service::line::Line;
+use rustls::ProtocolVersion;
 use tokio_tungstenite::tungstenite::handshake::server::Request;
 
 /// Why a connection is not known by a key.
@@ -30,16 +31,18 @@ pub(super) enum Unproven {
 }
 
 /// Returns the key that who asks has, where no certificate was shown.
-pub(super) fn key(request: &Request, tls: &ServerConnection) -> Result<ProvenKey, Unproven> {
+pub(super) fn key(request: &Request, line: &Line) -> Result<ProvenKey, Unproven> {
     let mut proofs = request.headers().get_all(DEVICE_KEY_HEADER).iter();
     let proof = match (proofs.next(), proofs.next()) {
         (Some(proof), None) => proof,
         (None, _) => return Err(Unproven::Nobody),
         (Some(_), Some(_)) => return Err(Unproven::Several),
     };
-    if tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+    if line.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
         return Err(Unproven::OldTls);
     }
+    // Who shows no certificate comes in only where keys are asked for.
+    let tls = line.exporter().ok_or(Unproven::Nobody)?;
     let exported = tls.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None);
     // It is there once the handshake is over, as it is here.
     let exported = exported.map_err(|_| Unproven::OldTls)?;

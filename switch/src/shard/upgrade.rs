@@ -3,11 +3,7 @@
 use muster_proto::session::{PATH, SUBPROTOCOL};
 use muster_service::admission;
 use muster_service::credentials::PeerRefused;
-use rustls::ServerConnection;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
-use tokio_tungstenite::WebSocketStream;
+use muster_service::line::{Accepted, Came, Line};
 use tokio_tungstenite::tungstenite::Error as UpgradeError;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse as _;
@@ -15,21 +11,11 @@ use tokio_tungstenite::tungstenite::handshake::server::{
     ErrorResponse, Request, Response, create_response, write_response,
 };
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::stranger::Unproven;
+use super::wire::Wire;
 use crate::config::SessionLimits;
 use crate::registry::NoRoom;
-
-/// A client's socket.
-pub(super) type Socket = WebSocketStream<TlsStream<TcpStream>>;
-
-/// Bytes that tungstenite gathers before it writes by itself. Its buffer keeps its capacity for the session's life, and
-/// several small frames still leave in one write.
-const WRITE_BUFFER_BYTES: usize = 4 << 10;
-
-/// Room in the write buffer beyond one frame of the largest size.
-const WRITE_BUFFER_SPARE_BYTES: usize = 64 << 10;
 
 /// What a blocked device is told.
 const BLOCKED: &str = "an operator has blocked this device (R2); ask whoever runs the Switch to unblock it";
@@ -51,7 +37,7 @@ pub(super) enum Denial {
 /// A request for a session that has no answer yet.
 #[derive(Debug)]
 pub(super) struct Asked {
-    stream: TlsStream<TcpStream>,
+    line: Line,
     request: Request,
     response: Response,
 }
@@ -60,11 +46,12 @@ pub(super) struct Asked {
 ///
 /// # Errors
 /// Why there is none; whoever asked was told, and has had time to read it.
-pub(super) async fn read(mut stream: TlsStream<TcpStream>) -> Result<Asked, UpgradeError> {
-    let read = read_request(&mut stream).await;
+pub(super) async fn read(accepted: Accepted) -> Result<Asked, UpgradeError> {
+    let Accepted { mut line, early } = accepted;
+    let read = read_request(&mut line, early).await;
     match read.and_then(|request| Ok((create_response(&request)?, request))) {
-        Ok((response, request)) => Ok(Asked { stream, request, response }),
-        Err(error) => Err(refuse(stream, no_upgrade(error)?).await?),
+        Ok((response, request)) => Ok(Asked { line, request, response }),
+        Err(error) => Err(refuse(line, no_upgrade(error)?).await?),
     }
 }
 
@@ -75,8 +62,8 @@ impl Asked {
     }
 
     /// Returns the connection that it came by.
-    pub(super) fn tls(&self) -> &ServerConnection {
-        self.stream.get_ref().1
+    pub(super) fn line(&self) -> &Line {
+        &self.line
     }
 
     /// Answers. A client for whom there is no room, or that is denied, is told so by HTTP.
@@ -87,29 +74,27 @@ impl Asked {
         self,
         denial: Option<Denial>,
         limits: &SessionLimits,
-    ) -> Result<Socket, UpgradeError> {
-        let Self { mut stream, request, response } = self;
+    ) -> Result<Wire, UpgradeError> {
+        let Self { mut line, request, response } = self;
         match answer(denial, limits.retry_after.as_secs())(&request, response) {
             Ok(response) => {
-                stream.write_all(&encode(&response, "")?).await?;
-                stream.flush().await?;
-                Ok(WebSocketStream::from_raw_socket(stream, Role::Server, Some(socket_config(limits))).await)
+                line.send(&encode(&response, "")?)?;
+                line.flush().await?;
+                Ok(Wire::new(line, usize::try_from(limits.message_bytes_max).unwrap_or(usize::MAX)))
             }
-            Err(refusal) => Err(refuse(stream, refusal).await?),
+            Err(refusal) => Err(refuse(line, refusal).await?),
         }
     }
 }
 
 /// Writes a refusal and ends the connection; returns it as an error.
-async fn refuse(
-    mut stream: TlsStream<TcpStream>,
-    refusal: ErrorResponse,
-) -> Result<UpgradeError, UpgradeError> {
+async fn refuse(mut line: Line, refusal: ErrorResponse) -> Result<UpgradeError, UpgradeError> {
     let (parts, body) = refusal.into_parts();
     let body = body.unwrap_or_default();
     let refusal = Response::from_parts(parts, ());
-    stream.write_all(&encode(&refusal, &body)?).await?;
-    admission::end(stream).await;
+    line.send(&encode(&refusal, &body)?)?;
+    line.flush().await?;
+    admission::end_line(line).await;
     Ok(UpgradeError::Http(Box::new(refusal.map(|()| Some(body.into_bytes())))))
 }
 
@@ -125,17 +110,16 @@ pub(super) fn denied(refused: &PeerRefused) -> Vec<u8> {
 }
 
 /// Reads a request that is an upgrade as far as its method and version go; nothing may follow it before the answer.
-async fn read_request(stream: &mut TlsStream<TcpStream>) -> Result<Request, UpgradeError> {
-    let mut bytes = Vec::with_capacity(1 << 10);
+async fn read_request(line: &mut Line, early: Vec<u8>) -> Result<Request, UpgradeError> {
+    let mut bytes = early;
+    let mut came = Came::Some;
     loop {
-        if stream.read_buf(&mut bytes).await? == 0 {
-            return Err(ProtocolError::HandshakeIncomplete.into());
-        }
         match Request::try_parse(&bytes)? {
             Some((length, request)) if length == bytes.len() => return Ok(request),
             Some(_) => return Err(ProtocolError::JunkAfterRequest.into()),
             None if bytes.len() >= REQUEST_BYTES_MAX => return Err(UpgradeError::AttackAttempt),
-            None => {}
+            None if came == Came::End => return Err(ProtocolError::HandshakeIncomplete.into()),
+            None => came = line.receive(&mut bytes).await?,
         }
     }
 }
@@ -159,18 +143,6 @@ fn no_upgrade(error: UpgradeError) -> Result<ErrorResponse, UpgradeError> {
     refusal.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade, close"));
     Ok(refusal)
-}
-
-fn socket_config(limits: &SessionLimits) -> WebSocketConfig {
-    let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
-    WebSocketConfig::default()
-        .read_buffer_size(bytes(limits.read_buffer_bytes))
-        .write_buffer_size(WRITE_BUFFER_BYTES)
-        .max_write_buffer_size(
-            WRITE_BUFFER_BYTES + WRITE_BUFFER_SPARE_BYTES + muster_proto::limits::FRAME_BYTES_MAX,
-        )
-        .max_message_size(Some(bytes(limits.message_bytes_max)))
-        .max_frame_size(Some(bytes(limits.message_bytes_max)))
 }
 
 /// Answers the upgrade. A client for whom there is no room is told so by HTTP, where a delay has its header.

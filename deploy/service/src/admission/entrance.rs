@@ -10,14 +10,16 @@ use muster_pki::Role;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{Handshakes, Lobby, Permit, Place, Refused, farewell};
+use super::secured::Secured;
+use super::{Handshakes, Lobby, Permit, Place, Refused, Spare, farewell, spare};
 use crate::credentials::{ClientCertificate, Peer, PeerRefused, ServerCredentials};
+use crate::line::Accepted;
 
-/// How long accepting rests when the process is out of descriptors or memory, so that the loop does not spin.
+/// How long accepting rests when the process is out of descriptors or memory, so that the loop does not spin; those who come meanwhile are
+/// few enough for the kernel's backlog.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// What a peer is told whose certificate is not taken although its handshake was good, in the protocol that it speaks.
@@ -41,6 +43,8 @@ pub struct Entrance {
     pub roles: &'static [Role],
     /// TLS 1.3 has no word for a refusal after the handshake, as of a session that was resumed; none: the connection just ends.
     pub answer: Option<Answer>,
+    /// Held for when the process has no descriptor left.
+    pub spare: Spare,
     /// Nobody is let in any more.
     pub stop: CancellationToken,
     /// Hears of everyone who is turned away, once; the address is missing where there was no connection.
@@ -58,9 +62,9 @@ pub struct Newcomer {
 
 /// A connection whose peer was judged.
 #[derive(Debug)]
-pub struct Admitted<P = Peer> {
+pub struct Admitted<P = Peer, S = TlsStream<TcpStream>> {
     /// The connection.
-    pub stream: TlsStream<TcpStream>,
+    pub stream: S,
     /// Where it is from.
     pub address: SocketAddr,
     /// Who it is.
@@ -137,7 +141,12 @@ impl Entrance {
                     Err(refused) => (self.tell)(&refused.into(), Some(address)),
                 },
                 Err(error) => {
+                    let sheds = spare::is_out_of_descriptors(&error);
                     (self.tell)(&TurnedAway::Accept(error), None);
+                    if sheds {
+                        let turned_away = TurnedAway::Early(Refused::OutOfDescriptors);
+                        self.spare.shed(listener, |address| (self.tell)(&turned_away, Some(address))).await;
+                    }
                     tokio::time::sleep(ACCEPT_REST).await;
                 }
             }
@@ -152,8 +161,9 @@ impl Entrance {
         Some(Admitted { stream, address, peer: peer?, changes, permit })
     }
 
-    /// As [`Self::admit`]; who shows no certificate where none is required comes in, too, and is nobody yet.
-    pub async fn admit_anyone(&self, newcomer: Newcomer) -> Option<Admitted<Option<Peer>>> {
+    /// As [`Self::admit`], to a connection without buffers of its own; who shows no certificate where none is required comes in, too, and is
+    /// nobody yet.
+    pub async fn admit_anyone(&self, newcomer: Newcomer) -> Option<Admitted<Option<Peer>, Accepted>> {
         let nameless = match self.credentials.asks() {
             ClientCertificate::Required => Nameless::Refused,
             ClientCertificate::Optional | ClientCertificate::None => Nameless::Admitted,
@@ -174,7 +184,11 @@ impl Entrance {
         }
     }
 
-    async fn judge(&self, newcomer: Newcomer, nameless: Nameless) -> Option<Admitted<Option<Peer>>> {
+    async fn judge<S: Secured>(
+        &self,
+        newcomer: Newcomer,
+        nameless: Nameless,
+    ) -> Option<Admitted<Option<Peer>, S>> {
         let Newcomer { mut stream, address, place } = newcomer;
         let turn_away = |why: TurnedAway| (self.tell)(&why, Some(address));
         let permit = place.pass(&mut stream, &self.handshakes, self.tls_deadline).await;
@@ -183,8 +197,7 @@ impl Entrance {
         stream.set_nodelay(true).map_err(|error| turn_away(TurnedAway::Tls(error))).ok()?;
         // Before the check, so that no change falls between the two.
         let changes = self.credentials.rechecks();
-        let accept = TlsAcceptor::from(self.credentials.config()).accept(stream).into_fallible();
-        let accepted = timeout(self.tls_deadline, accept).await;
+        let accepted = timeout(self.tls_deadline, S::accept(&self.credentials, stream)).await;
         let stream = match accepted.map_err(|_| turn_away(TurnedAway::TlsDeadline)).ok()? {
             Ok(stream) => stream,
             Err((error, stream)) => {
@@ -194,7 +207,7 @@ impl Entrance {
             }
         };
         // A resumed session never meets the verifier, so everyone is looked at here (R2 of trust.md).
-        let chain = stream.get_ref().1.peer_certificates();
+        let chain = stream.peer_certificates();
         let now = self.credentials.clock().now();
         // What the handshake showed, or the one before that this resumes: no chain is nobody, and a bad one is never taken for none.
         if nameless == Nameless::Admitted && chain.is_none_or(<[_]>::is_empty) {
@@ -205,7 +218,7 @@ impl Entrance {
             Err(refused) => {
                 let answer = self.answer.map(|answer| answer(&refused)).unwrap_or_default();
                 turn_away(TurnedAway::Certificate(refused));
-                Box::pin(farewell::say(stream, &answer)).await;
+                Box::pin(stream.say(&answer)).await;
                 None
             }
         }

@@ -11,6 +11,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
+use crate::line::Line;
+
 /// How long a refused peer has to take the answer. A round trip around the world takes 0.4 s.
 const LINGER: Duration = Duration::from_secs(3);
 /// What a refused peer may still send meanwhile: what a kernel's send buffer holds, and more.
@@ -23,6 +25,21 @@ const LINGER_READ_BYTES: usize = 16 * 1024;
 pub async fn end(mut stream: TlsStream<TcpStream>) {
     drop(timeout(LINGER, stream.shutdown()).await);
     linger(stream.into_inner().0).await;
+}
+
+/// As [`end`].
+pub async fn end_line(mut line: Line) {
+    drop(timeout(LINGER, line.close()).await);
+    linger(line.into_stream()).await;
+}
+
+/// Writes what the peer is to read last, and ends the connection.
+pub(super) async fn say_by_line(mut line: Line, last: &[u8]) {
+    // As below.
+    if line.send(last).is_ok() {
+        drop(timeout(LINGER, line.flush()).await);
+    }
+    end_line(line).await;
 }
 
 /// Writes what the peer is to read last, and ends the connection.

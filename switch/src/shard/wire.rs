@@ -1,0 +1,310 @@
+//! [`Wire`]: the WebSocket of one client, over a [`Line`].
+//!
+//! It owns no buffer while nothing is under way: text is read into, and frames are gathered in, buffers of the shard's thread.
+
+mod websocket;
+
+use std::cell::RefCell;
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use muster_pki::CertificateDer;
+use muster_service::admission;
+use muster_service::line::{Came, Line};
+use tokio::task::coop::{consume_budget, poll_proceed};
+
+pub(super) use self::websocket::{Kind, Violation};
+use self::websocket::{Reader, Received};
+
+/// Bytes of frames that leave in one write, unless one alone has more: one record of TLS.
+const BATCH_BYTES: usize = 16 << 10;
+
+/// The code of a connection that did what it was for (RFC 6455 §7.4.1).
+const NORMAL_CLOSE: u16 = 1000;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { text: Vec::new(), frames: Vec::new() }) };
+}
+
+/// What wires of a shard read into and gather in.
+struct Scratch {
+    text: Vec<u8>,
+    frames: Vec<u8>,
+}
+
+/// One client's WebSocket.
+#[derive(Debug)]
+pub(super) struct Wire {
+    line: Line,
+    reader: Reader,
+    unread: Unread,
+    /// The payload of the last ping, which waits for its answer; one before it need not be answered (RFC 6455 §5.5.3).
+    #[expect(clippy::box_collection, reason = "a pointer in every session, and a ping in hardly any")]
+    ping: Option<Box<Vec<u8>>>,
+    /// How the client broke the WebSocket: nothing more of it is read.
+    violation: Option<Violation>,
+    /// The client's half is at its end.
+    has_ended: bool,
+    /// Our half is: RFC 6455 §5.5.1 has one close frame of each side.
+    has_closed: bool,
+}
+
+/// What a client said.
+#[derive(Debug)]
+pub(super) enum Heard<T> {
+    /// A message, as whoever asked reads it.
+    Message(T),
+    /// Something of the WebSocket's own: the client lives.
+    Control,
+    /// The end.
+    End,
+}
+
+/// Why nothing more is heard.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WireError {
+    /// The client broke the WebSocket.
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    /// The connection broke.
+    #[error(transparent)]
+    Line(#[from] io::Error),
+}
+
+/// How far a write came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    /// The socket has everything.
+    All,
+    /// The socket takes no more for the moment.
+    Blocked {
+        /// It took all of what blocked it before, and was given more.
+        has_moved: bool,
+    },
+}
+
+/// Text that is not understood yet: the beginning of a frame, or frames behind the one that was heard last.
+#[derive(Debug, Default)]
+struct Unread {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Wire {
+    /// Begins behind an upgrade that was answered. A message of the client has at most so many bytes.
+    pub(super) fn new(line: Line, message_bytes_max: usize) -> Self {
+        let reader = Reader::new(message_bytes_max);
+        Self {
+            line,
+            reader,
+            unread: Unread::default(),
+            ping: None,
+            violation: None,
+            has_ended: false,
+            has_closed: false,
+        }
+    }
+
+    /// Returns the chain that the client showed.
+    pub(super) fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.line.peer_certificates()
+    }
+
+    /// Hears the next thing; `read` makes of a message what is wanted of it, where it lies.
+    pub(super) fn poll_hear<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        mut read: impl FnMut(Kind, &[u8]) -> T,
+    ) -> Poll<Result<Heard<T>, WireError>> {
+        loop {
+            if let Some(heard) = self.hear_unread(&mut read)? {
+                return Poll::Ready(Ok(heard));
+            }
+            if self.has_ended {
+                return Poll::Ready(Ok(Heard::End));
+            }
+            if !self.unread.is_empty() {
+                // Behind the beginning that is there, which is not copied again and again while a long message comes in small pieces.
+                self.unread.settle();
+                let came = ready!(self.line.poll_receive(context, &mut self.unread.bytes))?;
+                self.has_ended = came == Came::End;
+                continue;
+            }
+            let heard = SCRATCH.with_borrow_mut(|Scratch { text, .. }| {
+                text.clear();
+                let came = ready!(self.line.poll_receive(context, text))?;
+                self.has_ended = came == Came::End;
+                Poll::Ready(self.hear_text(text, &mut read))
+            });
+            if let Some(heard) = ready!(heard)? {
+                return Poll::Ready(Ok(heard));
+            }
+        }
+    }
+
+    /// Returns whether the socket has taken everything.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.line.is_flushed()
+    }
+
+    /// Tells the client what `next` has to say, and answers its pings. A client that takes everything at once gives others their turn: then
+    /// the task is woken again.
+    ///
+    /// # Errors
+    /// The socket's, or TLS's.
+    pub(super) fn poll_tell(
+        &mut self,
+        context: &mut Context<'_>,
+        mut next: impl FnMut() -> Option<Bytes>,
+    ) -> io::Result<Written> {
+        let mut has_moved = false;
+        let mut was_blocked = !self.line.is_flushed();
+        loop {
+            if self.line.poll_flush(context)?.is_pending() {
+                return Ok(Written::Blocked { has_moved });
+            }
+            has_moved |= std::mem::take(&mut was_blocked);
+            let Poll::Ready(turn) = poll_proceed(context) else {
+                return Ok(Written::Blocked { has_moved: true });
+            };
+            let is_done = SCRATCH.with_borrow_mut(|Scratch { frames, .. }| {
+                frames.clear();
+                if let Some(ping) = self.ping.take() {
+                    websocket::write_pong(frames, &ping);
+                }
+                while frames.len() < BATCH_BYTES
+                    && let Some(frame) = next()
+                {
+                    websocket::write_message(frames, Kind::Binary, &frame);
+                }
+                if !frames.is_empty() {
+                    turn.made_progress();
+                    self.line.send(frames)?;
+                }
+                io::Result::Ok(frames.len() < BATCH_BYTES)
+            })?;
+            if is_done && self.line.is_flushed() {
+                return Ok(Written::All);
+            }
+        }
+    }
+
+    /// Closes the WebSocket, and gives the client a moment to do so, too: closing a socket with unread bytes resets it, and the client might
+    /// lose what it was told last. Whoever calls bounds the time.
+    pub(super) async fn close(mut self) {
+        let code = self.violation.map_or(NORMAL_CLOSE, Violation::close_code);
+        // A connection that is broken is closed.
+        if self.send_close(Some(code)).is_ok() && self.line.flush().await.is_ok() {
+            while let Ok(Heard::Message(()) | Heard::Control) = self.hear_nothing().await {
+                consume_budget().await;
+            }
+        }
+        admission::end_line(self.line).await;
+    }
+
+    fn send_close(&mut self, code: Option<u16>) -> io::Result<()> {
+        if std::mem::replace(&mut self.has_closed, true) {
+            return Ok(());
+        }
+        let mut frame = Vec::new();
+        websocket::write_close(&mut frame, code);
+        self.line.send(&frame)
+    }
+
+    async fn hear_nothing(&mut self) -> Result<Heard<()>, WireError> {
+        std::future::poll_fn(|context| self.poll_hear(context, |_, _| ())).await
+    }
+
+    /// Hears the first frame of what came, and keeps what is behind it.
+    fn hear_text<T>(
+        &mut self,
+        text: &mut [u8],
+        read: &mut impl FnMut(Kind, &[u8]) -> T,
+    ) -> Result<Option<Heard<T>>, WireError> {
+        let (used, heard) = match self.understand(text, read)? {
+            Some((used, heard)) => (used, Some(heard)),
+            None => (0, None),
+        };
+        self.unread.keep(text.get(used..).unwrap_or_default());
+        Ok(heard)
+    }
+
+    /// Hears the first frame of what was kept.
+    fn hear_unread<T>(
+        &mut self,
+        read: &mut impl FnMut(Kind, &[u8]) -> T,
+    ) -> Result<Option<Heard<T>>, WireError> {
+        if self.unread.is_empty() {
+            return match self.violation {
+                Some(violation) => Err(violation.into()),
+                None => Ok(None),
+            };
+        }
+        let mut unread = std::mem::take(&mut self.unread);
+        let understood = self.understand(unread.left(), read)?;
+        let heard = understood.map(|(used, heard)| {
+            unread.take(used);
+            heard
+        });
+        self.unread = unread;
+        Ok(heard)
+    }
+
+    /// Understands the frame at the beginning of `text`; returns its bytes.
+    fn understand<T>(
+        &mut self,
+        text: &mut [u8],
+        read: &mut impl FnMut(Kind, &[u8]) -> T,
+    ) -> Result<Option<(usize, Heard<T>)>, WireError> {
+        if let Some(violation) = self.violation {
+            return Err(violation.into());
+        }
+        let frame = self.reader.read(text).inspect_err(|violation| self.violation = Some(*violation));
+        let Some((used, received)) = frame? else { return Ok(None) };
+        let heard = match received {
+            Received::Whole(kind, place) => Heard::Message(read(kind, text.get(place).unwrap_or_default())),
+            Received::Gathered(kind, gathered) => Heard::Message(read(kind, &gathered)),
+            Received::Nothing => Heard::Control,
+            Received::Ping(place) => {
+                self.ping = Some(Box::new(text.get(place).unwrap_or_default().to_vec()));
+                Heard::Control
+            }
+            Received::Close(code) => {
+                self.has_ended = true;
+                self.send_close(code)?;
+                Heard::End
+            }
+        };
+        Ok(Some((used, heard)))
+    }
+}
+
+impl Unread {
+    fn is_empty(&self) -> bool {
+        self.taken == self.bytes.len()
+    }
+
+    fn left(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(self.taken..).unwrap_or_default()
+    }
+
+    fn keep(&mut self, text: &[u8]) {
+        if !text.is_empty() {
+            self.bytes.extend_from_slice(text);
+        }
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.taken += bytes;
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    /// Forgets what was taken, before more comes behind what is left.
+    fn settle(&mut self) {
+        self.bytes.drain(..self.taken);
+        self.taken = 0;
+    }
+}
