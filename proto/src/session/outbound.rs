@@ -29,14 +29,15 @@ pub(super) enum Priority {
 /// Control frames are always taken: both halves make a bounded number of them.
 #[derive(Debug)]
 pub(super) struct Outbound {
-    queues: [VecDeque<Bytes>; 5],
+    /// By priority; within one, in the order of their coming.
+    frames: VecDeque<(Priority, Bytes)>,
     bytes: usize,
     bytes_max: usize,
 }
 
 impl Outbound {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { queues: Default::default(), bytes: 0, bytes_max }
+        Self { frames: VecDeque::new(), bytes: 0, bytes_max }
     }
 
     pub(super) fn push(&mut self, priority: Priority, frame: Bytes) -> Result<(), PushError> {
@@ -51,24 +52,20 @@ impl Outbound {
     /// Queues a frame that something else bounds: control frames by their kind, results and events by their credit.
     pub(super) fn push_granted(&mut self, priority: Priority, frame: Bytes) {
         self.bytes = self.bytes.saturating_add(frame.len());
-        self.queue(priority).push_back(frame);
+        let at = self.frames.partition_point(|(queued, _)| *queued <= priority);
+        self.frames.insert(at, (priority, frame));
     }
 
     /// Takes the next frame among those that are not later than `last`.
     pub(super) fn pop(&mut self, last: Priority) -> Option<Bytes> {
-        let priorities = [Priority::Control, Priority::Stop, Priority::Work, Priority::Rows, Priority::Bulk];
-        for priority in priorities.into_iter().filter(|priority| *priority <= last) {
-            let queue = self.queue(priority);
-            if let Some(frame) = queue.pop_front() {
-                if queue.is_empty() {
-                    // An idle session owns no buffer.
-                    *queue = VecDeque::new();
-                }
-                self.bytes = self.bytes.saturating_sub(frame.len());
-                return Some(frame);
-            }
+        self.frames.front().filter(|(priority, _)| *priority <= last)?;
+        let (_, frame) = self.frames.pop_front()?;
+        if self.frames.is_empty() {
+            // An idle session owns no buffer.
+            self.frames = VecDeque::new();
         }
-        None
+        self.bytes = self.bytes.saturating_sub(frame.len());
+        Some(frame)
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -76,23 +73,42 @@ impl Outbound {
     }
 
     pub(super) fn clear(&mut self) {
-        self.queues = Default::default();
+        self.frames = VecDeque::new();
         self.bytes = 0;
-    }
-
-    fn queue(&mut self, priority: Priority) -> &mut VecDeque<Bytes> {
-        let [control, stop, work, rows, bulk] = &mut self.queues;
-        match priority {
-            Priority::Control => control,
-            Priority::Stop => stop,
-            Priority::Work => work,
-            Priority::Rows => rows,
-            Priority::Bulk => bulk,
-        }
     }
 }
 
 /// Encodes a frame of this body alone.
 pub(super) fn encode(body: Body) -> Bytes {
     frame::encode(&Frame { proof: None, body: Some(body) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_go_by_priority_and_within_one_in_the_order_of_their_coming() {
+        let mut outbound = Outbound::new(100);
+        let frame = |name: &'static str| Bytes::from_static(name.as_bytes());
+        for (priority, name) in [
+            (Priority::Bulk, "event 1"),
+            (Priority::Work, "order 1"),
+            (Priority::Bulk, "event 2"),
+            (Priority::Stop, "stop"),
+            (Priority::Work, "order 2"),
+            (Priority::Control, "ping"),
+        ] {
+            outbound.push(priority, frame(name)).unwrap();
+        }
+
+        let early: Vec<_> = std::iter::from_fn(|| outbound.pop(Priority::Work)).collect();
+        assert_eq!(early, ["ping", "stop", "order 1", "order 2"].map(frame));
+        assert_eq!(outbound.bytes(), "event 1event 2".len());
+        outbound.push(Priority::Rows, frame("result")).unwrap();
+        let late: Vec<_> = std::iter::from_fn(|| outbound.pop(Priority::Bulk)).collect();
+
+        assert_eq!(late, ["result", "event 1", "event 2"].map(frame));
+        assert_eq!((outbound.bytes(), outbound.frames.capacity()), (0, 0));
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
@@ -12,10 +13,10 @@ use crate::certificate::Certificate;
 /// after its key.
 ///
 /// It survives renewal and a change of issuer (DESIGN.md, "Contracts"; rule C7). Letters, digits, hyphens, underscores
-/// and dots are allowed; a dot neither begins nor ends it, nor follows another.
+/// and dots are allowed; a dot neither begins nor ends it, nor follows another. A clone shares the text: a server has several of each device.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct DeviceId(String);
+pub struct DeviceId(Arc<str>);
 
 impl DeviceId {
     /// Longest name in bytes, that of a DNS name (RFC 1035 §2.3.4, without the root's dot).
@@ -33,7 +34,7 @@ impl DeviceId {
     pub fn of_key(spki: &[u8]) -> Self {
         let digest = digest::digest(&digest::SHA256, spki);
         let half: Vec<u8> = digest.as_ref().iter().copied().take(Self::OF_KEY_BYTES).collect();
-        Self(format!("{}{}", hex::encode(half), Self::OF_KEY))
+        Self(format!("{}{}", hex::encode(half), Self::OF_KEY).into())
     }
 
     /// Returns whether it is the name of a device without a certificate: *unauthenticated*.
@@ -50,7 +51,7 @@ impl DeviceId {
     pub fn from_certificate(certificate: &Certificate) -> Result<Self, DeviceIdError> {
         let name = certificate.dns_names().first().map(String::as_str).or(certificate.common_name());
         let device: Self = name.ok_or(DeviceIdError::Missing)?.parse()?;
-        if device.is_of_key() { Err(DeviceIdError::OfKey(device.0)) } else { Ok(device) }
+        if device.is_of_key() { Err(DeviceIdError::OfKey(device.into())) } else { Ok(device) }
     }
 
     /// Returns the name as text.
@@ -73,7 +74,7 @@ impl FromStr for DeviceId {
         if text.split('.').any(str::is_empty) {
             return Err(DeviceIdError::EmptyLabel(text.to_owned()));
         }
-        Ok(Self(text.to_ascii_lowercase()))
+        Ok(Self(text.to_ascii_lowercase().into()))
     }
 }
 
@@ -99,7 +100,7 @@ impl TryFrom<String> for DeviceId {
 
 impl From<DeviceId> for String {
     fn from(id: DeviceId) -> Self {
-        id.0
+        id.0.as_ref().to_owned()
     }
 }
 

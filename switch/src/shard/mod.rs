@@ -4,6 +4,7 @@
 //! from its first byte to its last. What the engine says to a shard comes in one bounded queue and is done in one loop:
 //! an order is encoded once and given to every selected session as the same bytes.
 
+mod chores;
 mod drive;
 mod handshake;
 mod revocable;
@@ -22,7 +23,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use muster_pki::Role;
 use muster_proto::ids::InstructionId;
@@ -37,7 +38,6 @@ use roaring::RoaringBitmap;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::task::LocalSet;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -45,7 +45,7 @@ use self::handshake::{Admitted, Rejected};
 use self::revocable::Revocable;
 use self::session::{Ending, Session};
 use self::table::Table;
-use self::wheel::{TICK, Wheel};
+use self::wheel::Wheel;
 use crate::config::Config;
 use crate::engine::{EngineHandle, SessionKey, ShardMessage};
 use crate::refusals::Refusals;
@@ -53,14 +53,8 @@ use crate::registry::Registry;
 use crate::wall::Wall;
 use crate::{metrics, refusal};
 
-/// How often the bytes that wait are added up; scrapers come every 15 s or less often.
-const MEASURE_INTERVAL: Duration = Duration::from_secs(10);
-
 /// Messages of the engine done in one go, before sessions get their turn.
 const MESSAGES_PER_TURN: usize = 64;
-
-/// Revoked certificates looked up in one go, before sessions get their turn.
-const REVOKED_PER_TURN: usize = 1_024;
 
 /// Pings of different sessions are spread by this part of the interval, either way (promises.md: "60 s with jitter").
 const PING_JITTER: f64 = 0.1;
@@ -181,12 +175,8 @@ async fn serve(
     });
     let helpers = TaskTracker::new();
     let done = CancellationToken::new();
-    helpers.spawn_local(report_sent(Rc::clone(&shard), done.clone()));
     helpers.spawn_local(accept(Rc::clone(&shard), listener, lobby, stop.clone()));
-    helpers.spawn_local(measure(Rc::clone(&shard), done.clone()));
-    helpers.spawn_local(turn_wheel(Rc::clone(&shard), done.clone()));
-    helpers.spawn_local(follow_trust(Rc::clone(&shard), stop.clone()));
-    helpers.spawn_local(follow_revoked(Rc::clone(&shard), revoked.subscribe(), stop.clone()));
+    chores::begin(&shard, &helpers, revoked.subscribe(), &stop, &done);
     while let Some(()) = stop.run_until_cancelled(shard.listen_to_engine(&mut messages)).await.flatten() {}
 
     shard.send_all_away();
@@ -365,77 +355,4 @@ async fn settle(shard: Rc<Shard>, address: SocketAddr, admitted: Result<Box<Admi
         Box::pin(talk::farewell(&shard, &session)).await;
     }
     tracing::debug!(device = %session.device, %address, end = end.label(), "session ended");
-}
-
-/// Tells the engine which orders were written; what gathers meanwhile goes in one message.
-async fn report_sent(shard: Rc<Shard>, done: CancellationToken) {
-    loop {
-        let more = done.run_until_cancelled(shard.sent_some.notified()).await;
-        let sent = shard.sent.take();
-        for (instruction, numbers) in sent {
-            if let Err(error) = shard.engine.sent(instruction, numbers).await {
-                tracing::debug!(%error, %instruction, "targets stay queued although they were written to");
-            }
-        }
-        if more.is_none() {
-            return;
-        }
-    }
-}
-
-/// Wakes the sessions whose deadlines are over.
-async fn turn_wheel(shard: Rc<Shard>, done: CancellationToken) {
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut due = Vec::new();
-    while done.run_until_cancelled(ticks.tick()).await.is_some() {
-        shard.wheel.borrow_mut().handle_timeout(Instant::now(), &mut due);
-        for (slot, tick) in due.drain(..) {
-            if let Some(session) = shard.table.at(slot) {
-                session.is_due(tick);
-            }
-        }
-    }
-}
-
-/// Keeps the gauges of what waits up to date.
-async fn measure(shard: Rc<Shard>, done: CancellationToken) {
-    loop {
-        let mut bytes = 0_usize;
-        shard.table.for_each(|session| bytes = bytes.saturating_add(session.waiting_bytes()));
-        metrics::queue_bytes(shard.index, bytes);
-        if done.run_until_cancelled(tokio::time::sleep(MEASURE_INTERVAL)).await.is_none() {
-            return;
-        }
-    }
-}
-
-/// Has the sessions of newly revoked certificates checked again, which ends them, and no others (R3 of trust.md).
-async fn follow_revoked(
-    shard: Rc<Shard>,
-    mut revoked: broadcast::Receiver<Arc<[PathElement]>>,
-    stop: CancellationToken,
-) {
-    while let Some(told) = stop.run_until_cancelled(revoked.recv()).await {
-        match told {
-            Ok(newly) => {
-                for chunk in newly.chunks(REVOKED_PER_TURN) {
-                    let slots = chunk.iter().flat_map(|element| shard.revocable.find(element));
-                    slots.filter_map(|slot| shard.table.at(slot)).for_each(|session| session.ask_recheck());
-                    tokio::task::yield_now().await;
-                }
-            }
-            // Some were missed: look at everyone.
-            Err(broadcast::error::RecvError::Lagged(_)) => shard.table.for_each(Session::ask_recheck),
-            Err(broadcast::error::RecvError::Closed) => return,
-        }
-    }
-}
-
-/// Has every live session's certificate checked again when roots change.
-async fn follow_trust(shard: Rc<Shard>, stop: CancellationToken) {
-    let mut changes = shard.credentials.changes();
-    while stop.run_until_cancelled(changes.changed()).await.is_some_and(|changed| changed.is_ok()) {
-        shard.table.for_each(Session::ask_recheck);
-    }
 }
