@@ -1,57 +1,112 @@
 //! What can be typed to `muster-load`.
 
+mod amounts;
+mod arguments;
+mod check;
+mod help;
+mod running;
+
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
-use muster_pki::text::escaped_json;
 
-use crate::ask::{self, AskOptions};
-use crate::checked::Checked;
+use self::arguments::{AskArguments, CrlArguments, PeerArguments, ProxyArguments, SwitchArguments};
 use crate::crl::{self, CrlOptions};
-use crate::history::{History, Promise};
 use crate::report;
+use crate::scenario::{broadcast, churn, connect, events, idle, slow_readers, soak, storm};
+use crate::server::launch;
+use crate::worker::process;
+use crate::{ask, proxy};
 
-/// Load-tests Muster with a simulated fleet, and checks histories.
+/// Load-tests Muster with a simulated fleet, beside its peers, and checks histories.
+///
+/// A scenario without --home starts a Switch of its own on the first core, and workers with the simulated devices on the
+/// others; both end with it. Each device has its own key and certificate, and speaks the real protocol over mutual TLS.
 #[derive(Debug, Parser)]
-#[command(
-    name = "muster-load",
-    version,
-    arg_required_else_help = true,
-    after_help = "Examples:\n  muster-load ask --sessions 2000\n  muster-load crl --entries 1000000\n  muster-load ask --sessions 500 --home ~/.muster --operator localhost:4001 --switch localhost:4000 -o json\n  \
-                  muster export | muster-load check -"
-)]
+#[command(name = "muster-load", version, arg_required_else_help = true, after_help = help::ALL)]
 pub struct Cli {
     /// What to do
     #[command(subcommand)]
     command: Command,
 }
 
-/// Examples and exit codes of `check`.
-const CHECK_HELP: &str = "Examples:
-  muster export >export.jsonl && muster-load check export.jsonl
-  muster-load ask --sessions 100 --home HOME --operator HOST:PORT --switch HOST:PORT --promises promises.jsonl
-  muster-load check export.jsonl --promises promises.jsonl
-
-Exit codes: 0 nothing is wrong, 1 something is, or a file cannot be read, 2 usage.
-An export that broke off is not whole: look at the exit code of `muster export`, in a pipe with
-`set -o pipefail; muster export | muster-load check -`.";
-
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// What a connect costs: full and resumed handshakes, beside the handshake floor
+    #[command(after_help = help::CONNECT)]
+    Connect(PeerArguments),
+    /// What an idle session costs in memory
+    #[command(after_help = help::IDLE)]
+    Idle {
+        #[command(flatten)]
+        common: PeerArguments,
+        /// Read memory at 1,000, 2,000, 5,000 … sessions on the way, too
+        #[arg(long)]
+        plot: bool,
+    },
+    /// What a signed order to all costs, beside a plain write to a socket
+    #[command(after_help = help::BROADCAST)]
+    Broadcast {
+        #[command(flatten)]
+        common: PeerArguments,
+        /// Measure so many messages to each at once, too; 1 for none
+        #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+        burst: u32,
+    },
     /// Connect N simulated devices, ask all of them one question, and print figures
-    Ask(Ask),
+    #[command(after_help = help::ASK)]
+    Ask(AskArguments),
+    /// Kill the Switch under its sessions: when all are back, and what the others notice
+    #[command(after_help = help::STORM)]
+    Storm(SwitchArguments),
+    /// One session in ten stops reading: what the others notice
+    #[command(after_help = help::SLOW_READERS)]
+    SlowReaders(PeerArguments),
+    /// Sessions come and go at a rate while others stand
+    #[command(after_help = help::CHURN)]
+    Churn {
+        #[command(flatten)]
+        common: PeerArguments,
+        /// Sessions that come, and as many that go, a second
+        #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        rate: u32,
+        /// For how many seconds
+        #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+        seconds: u32,
+    },
+    /// How many events of devices are committed and acked a second
+    #[command(after_help = help::EVENTS)]
+    Events {
+        #[command(flatten)]
+        common: SwitchArguments,
+        /// Events of each device in a round
+        #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        each: u32,
+    },
+    /// Minutes of everything at once: memory must stay flat
+    #[command(after_help = help::SOAK)]
+    Soak {
+        #[command(flatten)]
+        common: SwitchArguments,
+        /// How long, such as 90s or 10m
+        #[arg(long = "for", default_value = "10m", value_name = "TIME", value_parser = humantime::parse_duration)]
+        lasts: std::time::Duration,
+    },
     /// Connect sessions, have their Switch load a large CRL, and print what their pings noticed
-    Crl(Crl),
+    #[command(after_help = help::CRL)]
+    Crl(CrlArguments),
+    /// Carry TCP connections as a bad network does, the same way for the same seed
+    #[command(after_help = help::PROXY)]
+    Proxy(ProxyArguments),
     /// Check an export of a Switch for contradictions and for broken promises
     ///
     /// Holds the export against itself: every target of every instruction is in exactly one state, results say what the
     /// ledger says and have all their parts, nothing is there twice. With --promises it also holds it against what
     /// clients and operators were told. Prints each violation with its line, what was expected and what was found, then
     /// how often each rule was looked at.
-    #[command(after_help = CHECK_HELP)]
+    #[command(after_help = help::CHECK)]
     Check {
         /// What `muster export --format jsonl` printed; `-` reads standard input
         export: PathBuf,
@@ -62,47 +117,22 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t = Format::Table)]
         output: Format,
     },
-}
-
-#[derive(Debug, clap::Args)]
-struct Ask {
-    /// How many devices, each with its own key and certificate
-    #[arg(long, default_value_t = 2_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=18_000))]
-    sessions: u32,
-    /// How often to put the question; the median round is told
-    #[arg(long, default_value_t = 1, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
-    /// The home of a running development fleet; without it one is started and stopped
-    #[arg(long, value_name = "DIR", requires = "operator", requires = "switch")]
-    home: Option<PathBuf>,
-    /// Its operator API
-    #[arg(long, value_name = "HOST:PORT")]
-    operator: Option<String>,
-    /// Its session address
-    #[arg(long, value_name = "HOST:PORT")]
-    switch: Option<String>,
-    /// Process id of its Switch, to tell memory per session
-    #[arg(long, value_name = "PID")]
-    pid: Option<u32>,
-    /// Write what every device and the operator were told, for `muster-load check`
-    #[arg(long, value_name = "FILE")]
-    promises: Option<PathBuf>,
-    /// How to print
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    output: Format,
-}
-
-#[derive(Debug, clap::Args)]
-struct Crl {
-    /// Entries of the list
-    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    entries: u32,
-    /// Sessions that ping, each every 20 ms
-    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    sessions: u32,
-    /// How to print
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    output: Format,
+    /// Holds devices for a coordinator: commands on standard input, answers on standard output
+    #[command(hide = true)]
+    Worker {
+        #[arg(long)]
+        core: Option<usize>,
+    },
+    /// Becomes a program that ends with its parent
+    #[command(hide = true)]
+    Launch {
+        #[arg(long)]
+        parent: u32,
+        #[arg(long)]
+        core: Option<usize>,
+        #[arg(last = true)]
+        words: Vec<String>,
+    },
 }
 
 /// `-o`
@@ -114,45 +144,74 @@ enum Format {
     Json,
 }
 
-/// Does what was typed: exit 0 done, 1 a figure or rule failed, 2 usage.
+/// Does what was typed: exit 0 done, 1 a figure or rule failed, 2 usage, 130 interrupted.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
-    let done = match cli.command {
-        Command::Ask(arguments) => run_ask(arguments),
-        Command::Crl(arguments) => run_crl(&arguments),
-        Command::Check { export, promises, output } => check(&export, promises.as_deref(), output),
-    };
-    done.unwrap_or_else(|error| {
+    dispatch(cli.command).unwrap_or_else(|error| {
         // Nobody is left to tell when standard error is closed.
         drop(writeln!(std::io::stderr(), "error: {error:#}"));
         ExitCode::FAILURE
     })
 }
 
-fn run_ask(arguments: Ask) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let target = match (arguments.home, arguments.operator, arguments.switch) {
-        (Some(home), Some(operator), Some(switch)) => {
-            ask::Target::Running { home, operator, switch, pid: arguments.pid }
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Connect(arguments) => {
+            let (common, outputs) = arguments.split()?;
+            running::sheet(&outputs, connect::run(&common))
         }
-        _ => ask::Target::Own,
+        Command::Idle { common, plot } => {
+            let (common, outputs) = common.split()?;
+            running::sheet(&outputs, idle::run(&idle::Options { common, plots: plot }))
+        }
+        Command::Broadcast { common, burst } => {
+            let (common, outputs) = common.split()?;
+            running::sheet(&outputs, broadcast::run(&broadcast::Options { common, burst }))
+        }
+        Command::Ask(arguments) => run_ask(arguments),
+        Command::Storm(arguments) => {
+            let (common, outputs) = arguments.split()?;
+            running::sheet(&outputs, storm::run(&common))
+        }
+        Command::SlowReaders(arguments) => {
+            let (common, outputs) = arguments.split()?;
+            running::sheet(&outputs, slow_readers::run(&common))
+        }
+        Command::Churn { common, rate, seconds } => {
+            let (common, outputs) = common.split()?;
+            running::sheet(&outputs, churn::run(&churn::Options { common, per_second: rate, seconds }))
+        }
+        Command::Events { common, each } => {
+            let (common, outputs) = common.split()?;
+            running::sheet(&outputs, events::run(&events::Options { common, each }))
+        }
+        Command::Soak { common, lasts } => {
+            let (common, outputs) = common.split()?;
+            running::sheet(&outputs, soak::run(&soak::Options { common, lasts }))
+        }
+        Command::Crl(arguments) => run_crl(&arguments),
+        Command::Proxy(arguments) => running::until_stopped(proxy::relay::run(arguments.options()?)),
+        Command::Check { export, promises, output } => check::run(&export, promises.as_deref(), output),
+        Command::Worker { core } => process::run(core).map(|()| ExitCode::SUCCESS),
+        Command::Launch { parent, core, words } => {
+            launch::become_program(parent, core, &words).map(|()| ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn run_ask(arguments: AskArguments) -> anyhow::Result<ExitCode> {
+    let (options, output) = arguments.options()?;
+    let Some(report) = running::until_interrupted(ask::run(&options))? else {
+        return Ok(running::INTERRUPTED.into());
     };
-    report::allow_descriptors(arguments.sessions)?;
-    let options = AskOptions {
-        sessions: arguments.sessions,
-        rounds: arguments.rounds,
-        target,
-        promises: arguments.promises,
-    };
-    let report = runtime.block_on(Box::pin(ask::run(options)))?;
-    match arguments.output {
+    match output {
         Format::Json => print(&serde_json::to_string_pretty(&report)?)?,
         Format::Table => print(&report.to_string())?,
     }
     Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn run_crl(arguments: &Crl) -> anyhow::Result<ExitCode> {
+fn run_crl(arguments: &CrlArguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     report::allow_descriptors(arguments.sessions)?;
     let options = CrlOptions { entries: arguments.entries, sessions: arguments.sessions };
@@ -162,33 +221,6 @@ fn run_crl(arguments: &Crl) -> anyhow::Result<ExitCode> {
         Format::Table => print(&report.to_string())?,
     }
     Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn check(export: &Path, promises: Option<&Path>, output: Format) -> anyhow::Result<ExitCode> {
-    let text = if export.as_os_str() == "-" {
-        std::io::read_to_string(std::io::stdin()).context("standard input")?
-    } else {
-        std::fs::read_to_string(export).with_context(|| export.display().to_string())?
-    };
-    let promises = promises.map_or(Ok(Vec::new()), read_promises)?;
-    if text.trim().is_empty() {
-        anyhow::bail!("{}: empty; an export has one JSON object a line", export.display());
-    }
-    let checked = Checked::new(&History::read(&text), &promises);
-    match output {
-        Format::Json => print(&escaped_json(&serde_json::to_string_pretty(&checked)?))?,
-        Format::Table => print(&checked.to_string())?,
-    }
-    Ok(if checked.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn read_promises(path: &Path) -> anyhow::Result<Vec<Promise>> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let read = |(index, line): (usize, &str)| {
-        serde_json::from_str(line).with_context(|| format!("{}: line {}", path.display(), index + 1))
-    };
-    lines.map(read).collect()
 }
 
 fn print(line: &str) -> anyhow::Result<()> {
@@ -204,5 +236,14 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_that_is_shown_has_examples() {
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = format!("muster-load {}", command.get_name());
+            assert!(help.contains(&example), "{}: {help}", command.get_name());
+        }
     }
 }

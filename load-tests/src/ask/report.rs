@@ -8,49 +8,55 @@ use crate::report::Quantiles;
 
 /// What was measured.
 #[derive(Debug, Serialize)]
-pub struct AskReport {
+pub(crate) struct AskReport {
     /// Devices with a session.
-    pub sessions: u32,
+    pub(crate) sessions: u32,
+    /// Processes that hold them.
+    pub(crate) workers: usize,
     /// Devices that were lost.
-    pub dead_sessions: u32,
-    /// Sessions that resumed an earlier one's TLS: none, all handshakes are full ones.
-    pub resumed_share: f64,
+    pub(crate) dead_sessions: u32,
+    /// The share of sessions that resumed an earlier one's TLS.
+    pub(crate) resumed_share: f64,
     /// From the first connection's start to the last welcome.
-    pub connect_seconds: f64,
+    pub(crate) connect_seconds: f64,
     /// Sessions a second meanwhile.
-    pub connects_per_second: f64,
+    pub(crate) connects_per_second: f64,
     /// From TCP to welcome.
-    pub connect: Quantiles,
+    pub(crate) connect: Quantiles,
     /// Growth of the Switch process' PSS, idle, divided by the sessions; absent where its process is not known.
-    pub bytes_per_session: Option<u64>,
+    pub(crate) bytes_per_session: Option<u64>,
     /// How often the question was put.
-    pub rounds: u32,
+    pub(crate) rounds: u32,
     /// The shortest of them, from submission until the operator saw every target accounted for.
-    pub complete_seconds_min: f64,
+    pub(crate) complete_seconds_min: f64,
     /// The longest of them.
-    pub complete_seconds_max: f64,
+    pub(crate) complete_seconds_max: f64,
     /// The median of them.
     #[serde(flatten)]
-    pub round: Round,
+    pub(crate) round: Round,
 }
 
 /// One question put to all devices. Latencies count from the call that submits the order.
 #[derive(Debug, Clone, Serialize)]
-pub struct Round {
+pub(crate) struct Round {
     /// Until a device holds the order.
-    pub order_at_device: Quantiles,
+    pub(crate) order_at_device: Quantiles,
     /// Until a device knows that its answer is on the Switch's disk.
-    pub answer_acked: Quantiles,
+    pub(crate) answer_acked: Quantiles,
     /// Until the operator saw every target accounted for.
-    pub complete_seconds: f64,
+    pub(crate) complete_seconds: f64,
+    /// Answers a second until then.
+    pub(crate) answers_per_second: f64,
+    /// CPU time of the Switch for one of them; absent where its process is not known.
+    pub(crate) cpu_us_per_answer: Option<f64>,
     /// Targets that answered.
-    pub answered: u64,
+    pub(crate) answered: u64,
 }
 
 impl AskReport {
     /// Whether every session lived and every device answered.
     #[must_use]
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.dead_sessions == 0 && self.round.answered == u64::from(self.sessions)
     }
 }
@@ -59,7 +65,7 @@ impl Round {
     /// Of several rounds the median by the time until complete, or the first in which somebody did not answer: a
     /// median hides no failure. `None` without a round.
     #[must_use]
-    pub fn median(rounds: &[Self], sessions: u32) -> Option<&Self> {
+    pub(crate) fn median(rounds: &[Self], sessions: u32) -> Option<&Self> {
         if let Some(failed) = rounds.iter().find(|round| round.answered != u64::from(sessions)) {
             return Some(failed);
         }
@@ -75,7 +81,11 @@ impl fmt::Display for AskReport {
             format!("p50 {:.1} ms, p99 {:.1} ms, last {:.1} ms", q.p50_ms, q.p99_ms, q.max_ms)
         };
         let Self { sessions, dead_sessions, connect_seconds, connects_per_second, round, .. } = self;
-        writeln!(f, "sessions            {sessions} ({dead_sessions} dead), all full handshakes")?;
+        writeln!(
+            f,
+            "sessions            {sessions} ({dead_sessions} dead), {:.0} % resumed",
+            self.resumed_share * 100.0
+        )?;
         writeln!(f, "connected           in {connect_seconds:.2} s, {connects_per_second:.0} a second")?;
         writeln!(f, "  each              {}", quantiles(&self.connect))?;
         match self.bytes_per_session {
@@ -93,6 +103,10 @@ impl fmt::Display for AskReport {
             let (min, max) = (self.complete_seconds_min, self.complete_seconds_max);
             write!(f, " (median of {} rounds, {min:.3} to {max:.3} s)", self.rounds)?;
         }
+        write!(f, "\nanswers a second    {:.0}", round.answers_per_second)?;
+        if let Some(cpu) = round.cpu_us_per_answer {
+            write!(f, ", {cpu:.1} µs of the Switch's CPU each")?;
+        }
         Ok(())
     }
 }
@@ -103,7 +117,14 @@ mod tests {
 
     fn round(complete_seconds: f64, answered: u64) -> Round {
         let none = Quantiles { count: 0, p50_ms: 0.0, p99_ms: 0.0, max_ms: 0.0 };
-        Round { order_at_device: none, answer_acked: none, complete_seconds, answered }
+        Round {
+            order_at_device: none,
+            answer_acked: none,
+            complete_seconds,
+            answers_per_second: 0.0,
+            cpu_us_per_answer: None,
+            answered,
+        }
     }
 
     #[test]

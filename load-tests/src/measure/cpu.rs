@@ -1,0 +1,90 @@
+//! CPU time that a process or thread has used, user and kernel together.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::time::{ClockId, clock_getcpuclockid};
+use nix::unistd::Pid;
+
+use crate::moment;
+
+/// A process is quiet when it used less than this share of a core over [`LOOK`].
+const QUIET_SHARE: f64 = 0.02;
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long quiet is waited for at most: heartbeats and checkpoints never end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The CPU time of a process, all of its threads, also those that ended.
+///
+/// The kernel's own clock of the process; `/proc/PID/stat` counts in steps of 10 ms.
+///
+/// # Errors
+/// The process is gone.
+pub fn of_process(pid: u32) -> anyhow::Result<Duration> {
+    let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid)?));
+    let clock = clock.with_context(|| format!("process {pid} has no CPU clock; has it ended?"))?;
+    let nanos = moment::read(clock).with_context(|| format!("process {pid} has ended"))?;
+    Ok(Duration::from_nanos(nanos))
+}
+
+/// The CPU time of the calling thread.
+///
+/// # Errors
+/// Never on Linux.
+pub fn of_this_thread() -> anyhow::Result<Duration> {
+    Ok(Duration::from_nanos(moment::read(ClockId::CLOCK_THREAD_CPUTIME_ID)?))
+}
+
+/// Waits until a process has done what was left to do, at most five seconds; gives its CPU time then.
+///
+/// # Errors
+/// The process is gone.
+pub async fn until_quiet(pid: u32) -> anyhow::Result<Duration> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut before = of_process(pid)?;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = of_process(pid)?;
+        if now.saturating_sub(before) < LOOK.mul_f64(QUIET_SHARE) || tokio::time::Instant::now() > deadline {
+            return Ok(now);
+        }
+        before = now;
+    }
+}
+
+/// Microseconds of CPU for each of so many.
+#[must_use]
+pub fn micros_each(cpu: Duration, count: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    let count = count.max(1) as f64;
+    cpu.as_secs_f64() * 1e6 / count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_counted_for_the_process_and_the_thread_and_waiting_is_not() {
+        let (process, thread) = (of_process(std::process::id()).unwrap(), of_this_thread().unwrap());
+        let started = std::time::Instant::now();
+
+        let mut sum = 0_u64;
+        while of_this_thread().unwrap() < thread + Duration::from_millis(20) {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+
+        assert!(of_process(std::process::id()).unwrap() >= process + Duration::from_millis(19));
+        let used = of_this_thread().unwrap().saturating_sub(thread);
+        assert!(used + Duration::from_millis(40) < started.elapsed(), "{used:?}");
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_named() {
+        let told = of_process(4_190_000).unwrap_err().to_string();
+
+        assert!(told.contains("4190000"), "{told}");
+    }
+}

@@ -1,0 +1,32 @@
+//! What is measured, a scenario each. [`bench`] has the servers and the floors, [`subject`] one server with its fleet.
+
+pub(crate) mod bench;
+pub(crate) mod broadcast;
+pub(crate) mod churn;
+pub(crate) mod connect;
+pub(crate) mod events;
+pub(crate) mod idle;
+pub(crate) mod slow_readers;
+pub(crate) mod soak;
+pub(crate) mod storm;
+pub(crate) mod subject;
+
+use std::path::PathBuf;
+
+use crate::server::running::Typed;
+use crate::tls::Suite;
+use crate::worker::protocol::Kind;
+
+/// What every scenario is told.
+#[derive(Debug, Clone)]
+pub(crate) struct Common {
+    pub(crate) sessions: u32,
+    pub(crate) rounds: u32,
+    /// Of a Switch that runs; without it one is started.
+    pub(crate) home: Option<PathBuf>,
+    pub(crate) typed: Typed,
+    pub(crate) peers: Vec<Kind>,
+    pub(crate) suite: Suite,
+    /// By how much the floor may differ between start and end, as a share.
+    pub(crate) tolerance: f64,
+}

@@ -1,0 +1,115 @@
+//! Processes that end with this one, each on its core: `muster-load launch` sets that up, and becomes the program.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getppid};
+
+use crate::measure::cores;
+use crate::report::{allow_descriptors, sessions_a_process};
+
+/// From SIGTERM to SIGKILL.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A process that is ended with what holds it.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    child: Child,
+    name: String,
+    log: std::path::PathBuf,
+}
+
+impl Launched {
+    /// Starts a program on a core, its output in a file.
+    pub(crate) fn start(
+        program: &Path,
+        arguments: &[&str],
+        core: Option<usize>,
+        log: &Path,
+    ) -> anyhow::Result<Self> {
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let output = File::create(log).with_context(|| log.display().to_string())?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("launch").args(["--parent", &std::process::id().to_string()]);
+        if let Some(core) = core {
+            command.args(["--core", &core.to_string()]);
+        }
+        command.arg("--").arg(program).args(arguments);
+        command.env_remove("MUSTER_HOME").stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let child = command.spawn().with_context(|| name.clone())?;
+        Ok(Self { child, name, log: log.to_owned() })
+    }
+
+    /// Its process id: what was launched has that of its launcher.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Refuses a process that has ended, with what it logged.
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("{} ended ({status}):\n{}", self.name, self.log_end());
+        }
+        Ok(())
+    }
+
+    /// Ends it as a power cut would.
+    pub(crate) fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Ends it in order.
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
+        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
+        let deadline = Instant::now() + STOP_DEADLINE;
+        while Instant::now() < deadline {
+            if self.child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            std::thread::sleep(LOOK);
+        }
+        bail!("{} did not stop within {STOP_DEADLINE:?}:\n{}", self.name, self.log_end())
+    }
+
+    fn log_end(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
+    }
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+    }
+}
+
+/// `muster-load launch`: becomes a program on a core, that is killed when its parent ends.
+///
+/// # Errors
+/// The program is not there, the core neither, or the parent has ended.
+pub(crate) fn become_program(parent: u32, core: Option<usize>, words: &[String]) -> anyhow::Result<()> {
+    let [program, arguments @ ..] = words else { bail!("nothing to launch") };
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if getppid().as_raw() != i32::try_from(parent)? {
+        bail!("what was to load it has ended");
+    }
+    if let Some(core) = core {
+        cores::pin(core)?;
+    }
+    allow_descriptors(sessions_a_process()?)?;
+    Err(Command::new(program).args(arguments).exec()).with_context(|| program.clone())
+}

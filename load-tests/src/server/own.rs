@@ -1,0 +1,162 @@
+//! A Switch of this run's own: `muster-switch` with a home of its own in a temporary folder, on a core of its own.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use super::Place;
+use super::launch::Launched;
+use crate::dev_fleet::binary;
+use crate::operator::Operator;
+
+/// From its start until it listens.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+/// The organisation of a load test.
+const TENANT: &str = "load";
+/// Beyond what `--sessions` takes.
+const SESSIONS_MAX: u32 = 250_000;
+
+/// A Switch that ends with this run.
+#[derive(Debug)]
+pub(crate) struct OwnSwitch {
+    /// Ends before its folder is removed.
+    process: Option<Launched>,
+    folder: tempfile::TempDir,
+    ports: [u16; 3],
+    core: Option<usize>,
+}
+
+impl OwnSwitch {
+    /// Makes a home, starts a Switch in it and hands it licence and definitions.
+    pub(crate) async fn start(core: Option<usize>) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("muster-load-").tempdir()?;
+        let mut switch = Self { folder, ports: free_ports()?, core, process: None };
+        switch.provision()?;
+        switch.restart().await?;
+        switch.import().await?;
+        Ok(switch)
+    }
+
+    /// Where it is.
+    pub(crate) fn place(&self) -> Place {
+        let [sessions, operator, _] = self.ports;
+        Place {
+            home: self.path("home"),
+            sessions: format!("127.0.0.1:{sessions}"),
+            operator: format!("localhost:{operator}"),
+            pid: self.process.as_ref().map(Launched::pid),
+        }
+    }
+
+    /// Starts it, and waits until it listens.
+    pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
+        let (config, log) = (self.path("switch.toml"), self.path("switch.log"));
+        let config = config.to_string_lossy().into_owned();
+        let process =
+            Launched::start(&binary("muster-switch"), &["run", "--config", &config], self.core, &log)?;
+        let process = self.process.insert(process);
+        let deadline = Instant::now() + READY_DEADLINE;
+        for port in self.ports {
+            while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+                process.check()?;
+                if Instant::now() > deadline {
+                    bail!("the Switch does not listen at {port} after {READY_DEADLINE:?}");
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills it as a power cut would. That is also how it ends: its store goes with it, and nobody waits for its sessions to drain.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.take().map_or(Ok(()), Launched::kill)
+    }
+
+    fn provision(&self) -> anyhow::Result<()> {
+        let certs = self.path("certs");
+        std::fs::create_dir_all(&certs)?;
+        self.muster(&["pki", "init", "--tenant", TENANT])?;
+        let certs = certs.to_string_lossy();
+        self.muster(&[
+            "pki",
+            "issue",
+            "localhost",
+            "--role",
+            "switch",
+            "--ip",
+            "127.0.0.1",
+            "--out",
+            &certs,
+        ])?;
+        let [sessions, operator, admin] = self.ports;
+        let roles = ["devices", "operators", "services", "authors", "orders", "licences", "policies"];
+        let trust: String = roles
+            .iter()
+            .map(|role| format!("{role} = {:?}\n", self.path("home/trust").join(format!("{role}.pem"))))
+            .collect();
+        let text = format!(
+            "listen = \"127.0.0.1:{sessions}\"\noperator_listen = \"127.0.0.1:{operator}\"\n\
+             admin_listen = \"127.0.0.1:{admin}\"\ndata_dir = {data:?}\ntenant = \"{TENANT}\"\n\
+             [sessions]\nsessions_max = {SESSIONS_MAX}\n[log]\nfilter = \"warn\"\n\
+             [tls]\ncertificate = {certificate:?}\nkey = {key:?}\n[trust]\n{trust}",
+            data = self.path("switch"),
+            certificate = self.path("certs/localhost.pem"),
+            key = self.path("certs/localhost.key"),
+        );
+        std::fs::write(self.path("switch.toml"), text)?;
+        Ok(())
+    }
+
+    fn muster(&self, words: &[&str]) -> anyhow::Result<()> {
+        let program = binary("muster");
+        let output = Command::new(&program)
+            .args(words)
+            .env("MUSTER_HOME", self.path("home"))
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| {
+                format!("{}: build it first: cargo build --workspace --bins", program.display())
+            })?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("muster {}: {}", words.join(" "), said.trim());
+        }
+        Ok(())
+    }
+
+    async fn import(&self) -> anyhow::Result<()> {
+        let home = self.path("home");
+        let operator = Operator::connect(&home, &self.place().operator).await?;
+        operator.import_licence(std::fs::read(home.join("licence.cms"))?).await?;
+        for entry in std::fs::read_dir(home.join("definitions"))? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with("Muster-Core-Query") && name.ends_with(".cms") {
+                operator.import_definition(std::fs::read(&path)?).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, relative: &str) -> std::path::PathBuf {
+        self.folder.path().join(relative)
+    }
+}
+
+/// Ports that were free a moment ago, below those that the kernel gives to outgoing connections.
+pub(crate) fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
+    let mut listeners = Vec::with_capacity(N);
+    while listeners.len() < N {
+        let port: u16 = rand::random_range(10_000..30_000);
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            listeners.push((listener, port));
+        }
+    }
+    let ports: Vec<u16> = listeners.iter().map(|(_, port)| *port).collect();
+    ports.try_into().map_err(|_| anyhow::anyhow!("no free ports"))
+}

@@ -1,0 +1,366 @@
+//! The coordinator's side: starts workers, tells all of them the same, adds up what they answer.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use futures_util::future::try_join_all;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command as Process};
+
+use super::protocol::{Answer, Arrived, Awaited, Command, Counts, Sent, Setup};
+use crate::history::Promise;
+use crate::measure::cores::Cores;
+use crate::moment::Moment;
+use crate::report::{Latencies, Progress, sessions_a_process};
+
+/// Sessions of one worker at most: below a hard limit of 20,000 descriptors, with room for those that close.
+const SESSIONS_A_WORKER: u32 = 16_000;
+/// Certificates that a worker makes between two answers, so that it hears soon when it is to end.
+const PREPARED_AT_ONCE: u32 = 200;
+/// Handshakes under way at once, all workers together: enough to keep a server busy, few enough that none waits for a deadline.
+pub(crate) const HANDSHAKES_AT_ONCE: u32 = 64;
+/// Source addresses of one worker: 500 sessions from each.
+const SOURCES: u8 = 32;
+/// How long a worker waits between two answers while something is waited for.
+const SLICE: Duration = Duration::from_millis(200);
+/// A worker that does not answer any more.
+const SILENT: Duration = Duration::from_secs(60);
+
+/// The workers of one fleet.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    workers: Vec<Worker>,
+    sessions: u32,
+    name: &'static str,
+}
+
+#[derive(Debug)]
+struct Worker {
+    /// Ends with the fleet.
+    _child: Child,
+    commands: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+    /// The numbers of its devices.
+    from: u32,
+    share: u32,
+}
+
+/// How connecting went.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    pub(crate) took: Duration,
+    pub(crate) latencies: Latencies,
+    pub(crate) full: u64,
+    pub(crate) resumed: u64,
+}
+
+/// What came of what was sent, at all devices.
+#[derive(Debug)]
+pub(crate) struct AllArrived {
+    pub(crate) standing: Latencies,
+    pub(crate) late: u64,
+    pub(crate) bytes: usize,
+    pub(crate) others: u64,
+}
+
+impl Fleet {
+    /// Starts as many workers as the sessions need, and has them make their devices.
+    pub(crate) async fn start(
+        setup: &Setup,
+        sessions: u32,
+        cores: &Cores,
+        name: &'static str,
+    ) -> anyhow::Result<Self> {
+        let most = SESSIONS_A_WORKER.min(sessions_a_process()?).max(1);
+        let count = sessions.div_ceil(most).max(1);
+        let mut workers = Vec::new();
+        let mut from = 0;
+        for number in 0..count {
+            let share = (sessions - from).div_ceil(count - number);
+            workers.push(Worker::start(number, (from, share), setup, cores).await?);
+            from += share;
+        }
+        let mut fleet = Self { workers, sessions, name };
+        fleet.prepare().await?;
+        Ok(fleet)
+    }
+
+    /// How many workers there are.
+    pub(crate) fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    async fn prepare(&mut self) -> anyhow::Result<()> {
+        let mut progress = Progress::new("issuing certificates", self.sessions);
+        loop {
+            let mut counts = Counts::default();
+            let commands = self.workers.iter_mut().map(Worker::prepare);
+            for made in try_join_all(commands).await? {
+                counts.add(&made);
+            }
+            progress.show(counts.prepared);
+            if counts.prepared >= self.sessions {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Has all devices connect that have no session, and waits until they stand.
+    pub(crate) async fn connect(&mut self) -> anyhow::Result<Connected> {
+        let standing = self.counts().await?.standing;
+        self.connect_more(self.sessions - standing, Duration::from_secs(600)).await
+    }
+
+    /// Has so many more connect, spread over the workers, as fast as it goes.
+    pub(crate) async fn connect_more(&mut self, count: u32, within: Duration) -> anyhow::Result<Connected> {
+        let standing = self.counts().await?.standing;
+        self.tell(&Command::Clear).await?;
+        let workers = u32::try_from(self.workers.len())?;
+        let shares = self.shares(count);
+        let at_once = HANDSHAKES_AT_ONCE.div_ceil(workers);
+        let started = Instant::now();
+        self.each(|number| Command::Connect {
+            count: shares.get(number).copied().unwrap_or_default(),
+            at_once,
+            per_second: 0,
+        })
+        .await?;
+        let counts = self.wait("connected", Awaited::Standing, u64::from(standing + count), within).await;
+        let took = started.elapsed();
+        let (latencies, full, resumed, problems) = self.connecting().await?;
+        let counts = counts.with_context(|| problems.join("\n"))?;
+        if counts.failed + counts.lost > 0 {
+            bail!(
+                "{} sessions failed and {} were lost:\n{}",
+                counts.failed,
+                counts.lost,
+                problems.join("\n")
+            );
+        }
+        Ok(Connected { took, latencies, full, resumed })
+    }
+
+    /// Has so many connect at a rate, each at its moment; does not wait for them.
+    pub(crate) async fn connect_at_rate(&mut self, count: u32, per_second: u32) -> anyhow::Result<()> {
+        let (shares, rates) = (self.shares(count), self.shares(per_second));
+        self.each(|number| Command::Connect {
+            count: shares.get(number).copied().unwrap_or_default(),
+            at_once: 0,
+            per_second: rates.get(number).copied().unwrap_or_default().max(1),
+        })
+        .await
+        .map(drop)
+    }
+
+    /// How long connecting took since the last clearing, how many were full, how many resumed, what went wrong.
+    pub(crate) async fn connecting(&mut self) -> anyhow::Result<(Latencies, u64, u64, Vec<String>)> {
+        let (mut latencies, mut all_full, mut all_resumed, mut all_problems) =
+            (Latencies::new()?, 0, 0, Vec::new());
+        for answer in self.each(|_| Command::Connected).await? {
+            let Answer::Connected { took, full, resumed, problems } = answer else {
+                bail!("a worker answered something else");
+            };
+            latencies.merge(&took);
+            all_full += full;
+            all_resumed += resumed;
+            all_problems.extend(problems);
+        }
+        Ok((latencies, all_full, all_resumed, all_problems))
+    }
+
+    /// Ends so many sessions, those that stand longest.
+    pub(crate) async fn disconnect(&mut self, count: u32) -> anyhow::Result<()> {
+        let shares = self.shares(count);
+        self.each(|number| Command::Disconnect { count: shares.get(number).copied().unwrap_or_default() })
+            .await
+            .map(drop)
+    }
+
+    /// Waits until a number is reached, with progress; fails when time is up or sessions are lost.
+    pub(crate) async fn wait(
+        &mut self,
+        verb: &'static str,
+        what: Awaited,
+        count: u64,
+        within: Duration,
+    ) -> anyhow::Result<Counts> {
+        let deadline = Instant::now() + within;
+        let mut progress = Progress::new(verb, u32::try_from(count).unwrap_or(u32::MAX));
+        let shares = self.shares_of(count);
+        loop {
+            let answers = self
+                .each(|number| Command::Await {
+                    what,
+                    count: shares.get(number).copied().unwrap_or_default(),
+                    within_ms: u64::try_from(SLICE.as_millis()).unwrap_or(1),
+                })
+                .await?;
+            let counts = sum(&answers)?;
+            progress.show(u32::try_from(counts.of(what)).unwrap_or(u32::MAX));
+            if counts.of(what) >= count {
+                return Ok(counts);
+            }
+            if Instant::now() > deadline {
+                bail!("{}: {} of {count} {verb} within {within:?}", self.name, counts.of(what));
+            }
+        }
+    }
+
+    /// What the workers count.
+    pub(crate) async fn counts(&mut self) -> anyhow::Result<Counts> {
+        self.tell(&Command::Await { what: Awaited::Standing, count: 0, within_ms: 0 }).await
+    }
+
+    /// Forgets what came, and what was acked.
+    pub(crate) async fn clear(&mut self) -> anyhow::Result<()> {
+        self.tell(&Command::Clear).await.map(drop)
+    }
+
+    /// What came of what was sent.
+    pub(crate) async fn arrived(&mut self, sent: &[Sent]) -> anyhow::Result<AllArrived> {
+        let mut all = AllArrived { standing: Latencies::new()?, late: 0, bytes: 0, others: 0 };
+        for answer in self.each(|_| Command::Arrived { sent: sent.to_vec() }).await? {
+            let Answer::Arrived(Arrived { standing, late, bytes, others }) = answer else {
+                bail!("a worker answered something else");
+            };
+            all.standing.merge(&standing);
+            all.late += late;
+            all.bytes = all.bytes.max(bytes);
+            all.others += others;
+        }
+        Ok(all)
+    }
+
+    /// When acks came, since a moment.
+    pub(crate) async fn acked(&mut self, since: Moment) -> anyhow::Result<Latencies> {
+        let mut all = Latencies::new()?;
+        for answer in self.each(|_| Command::Acked { since }).await? {
+            let Answer::Latencies { took } = answer else { bail!("a worker answered something else") };
+            all.merge(&took);
+        }
+        Ok(all)
+    }
+
+    /// What devices were promised since the last time.
+    pub(crate) async fn promises(&mut self) -> anyhow::Result<Vec<Promise>> {
+        let mut all = Vec::new();
+        for answer in self.each(|_| Command::Promises).await? {
+            let Answer::Promises { promises } = answer else { bail!("a worker answered something else") };
+            all.extend(promises);
+        }
+        Ok(all)
+    }
+
+    /// How many devices are slow readers, where one in so many of each worker is.
+    pub(crate) fn one_in(&self, slow_one_in: u32) -> u64 {
+        self.workers.iter().map(|worker| u64::from(worker.share.div_ceil(slow_one_in))).sum()
+    }
+
+    /// Has slow readers stop reading, or go on.
+    pub(crate) async fn pause(&mut self, paused: bool) -> anyhow::Result<()> {
+        self.tell(&Command::Pause { paused }).await.map(drop)
+    }
+
+    /// Has each device report so many events more.
+    pub(crate) async fn report(&mut self, events: u32) -> anyhow::Result<()> {
+        self.tell(&Command::Report { events }).await.map(drop)
+    }
+
+    /// Has devices without a session forget their tickets.
+    pub(crate) async fn forget_tickets(&mut self) -> anyhow::Result<()> {
+        self.tell(&Command::ForgetTickets).await.map(drop)
+    }
+
+    async fn tell(&mut self, command: &Command) -> anyhow::Result<Counts> {
+        sum(&self.each(|_| command.clone()).await?)
+    }
+
+    async fn each(&mut self, command: impl Fn(usize) -> Command) -> anyhow::Result<Vec<Answer>> {
+        let name = self.name;
+        let asked = self.workers.iter_mut().enumerate().map(|(number, worker)| {
+            let command = command(number);
+            async move { worker.ask(&command).await.with_context(|| format!("{name}'s worker {number}")) }
+        });
+        try_join_all(asked).await
+    }
+
+    /// A number, divided as the devices are.
+    fn shares_of(&self, count: u64) -> Vec<u64> {
+        let sessions = u64::from(self.sessions.max(1));
+        self.workers.iter().map(|worker| count * u64::from(worker.share) / sessions).collect()
+    }
+
+    /// A number of devices, divided evenly.
+    fn shares(&self, count: u32) -> Vec<u32> {
+        let workers = u32::try_from(self.workers.len()).unwrap_or(1);
+        let mut left = count;
+        (0..workers)
+            .map(|number| {
+                let share = left.div_ceil(workers - number);
+                left -= share;
+                share
+            })
+            .collect()
+    }
+}
+
+impl Worker {
+    async fn start(
+        number: u32,
+        (from, share): (u32, u32),
+        setup: &Setup,
+        cores: &Cores,
+    ) -> anyhow::Result<Self> {
+        let mut process = Process::new(std::env::current_exe()?);
+        process.arg("worker");
+        if let Some(core) = cores.of_worker(usize::try_from(number)?) {
+            process.args(["--core", &core.to_string()]);
+        }
+        let mut child = process.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let commands = child.stdin.take().context("a worker without standard input")?;
+        let answers =
+            BufReader::new(child.stdout.take().context("a worker without standard output")?).lines();
+        let mut worker = Self { _child: child, commands, answers, from, share };
+        let place = u8::try_from(10 + number).context("too many workers")?;
+        let sources = (1..=SOURCES).map(|source| IpAddr::V4(Ipv4Addr::new(127, place, source, 1))).collect();
+        worker.counts(&Command::Setup(Setup { sources, ..setup.clone() })).await?;
+        Ok(worker)
+    }
+
+    /// Has it make some of the devices that it has not made yet.
+    async fn prepare(&mut self) -> anyhow::Result<Counts> {
+        let made = self.counts(&Command::Await { what: Awaited::Standing, count: 0, within_ms: 0 }).await?;
+        let count = (self.share - made.prepared).min(PREPARED_AT_ONCE);
+        if count == 0 {
+            return Ok(made);
+        }
+        self.counts(&Command::Prepare { from: self.from + made.prepared, count }).await
+    }
+
+    async fn counts(&mut self, command: &Command) -> anyhow::Result<Counts> {
+        sum(&[self.ask(command).await?])
+    }
+
+    async fn ask(&mut self, command: &Command) -> anyhow::Result<Answer> {
+        let line = serde_json::to_string(command)? + "\n";
+        self.commands.write_all(line.as_bytes()).await.context("it has ended")?;
+        let answer = tokio::time::timeout(SILENT, self.answers.next_line()).await;
+        let answer = answer.with_context(|| format!("it is silent since {SILENT:?}"))??;
+        let answer = serde_json::from_str(&answer.context("it has ended")?)?;
+        if let Answer::Problem { problem } = answer {
+            bail!("{problem}");
+        }
+        Ok(answer)
+    }
+}
+
+fn sum(answers: &[Answer]) -> anyhow::Result<Counts> {
+    let mut all = Counts::default();
+    for answer in answers {
+        let Answer::Counts(counts) = answer else { bail!("a worker answered something else") };
+        all.add(counts);
+    }
+    Ok(all)
+}
