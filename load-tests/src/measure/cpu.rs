@@ -13,7 +13,7 @@ const QUIET_SHARE: f64 = 0.02;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long quiet is waited for at most: heartbeats and checkpoints never end.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The CPU time of a process, all of its threads, also those that ended.
 ///
@@ -36,7 +36,7 @@ pub fn of_this_thread() -> anyhow::Result<Duration> {
     Ok(Duration::from_nanos(moment::read(ClockId::CLOCK_THREAD_CPUTIME_ID)?))
 }
 
-/// Waits until a process has done what was left to do, at most five seconds; gives its CPU time then.
+/// Waits until a process has done what was left to do, at most three seconds; gives its CPU time then.
 ///
 /// # Errors
 /// The process is gone.

@@ -112,8 +112,9 @@ fn configuration(kind: Kind, home: &Path, folder: &Path, port: u16, plain: u16) 
              tls {{ cert_file: {certificate:?}, key_file: {key:?}, ca_file: {roots:?}, verify: true, timeout: 30 }}\n}}\n"
         ),
         Kind::Mosquitto => format!(
-            "user root\nper_listener_settings false\nlistener {port} 127.0.0.1\nprotocol websockets\ncafile {}\ncertfile {}\nkeyfile {}\n\
-             require_certificate true\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\n\
+            // Without a listener of another kind, 2.0.11 ends with `Unable to start any listening sockets`.
+            "user root\nallow_anonymous true\nlistener {plain} 127.0.0.1\nlistener {port} 127.0.0.1\nprotocol websockets\n\
+             cafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\nset_tcp_nodelay true\nmax_queued_messages 0\n\
              persistence false\nlog_type error\nconnection_messages false\n",
             roots.display(),
             certificate.display(),

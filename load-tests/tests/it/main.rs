@@ -22,6 +22,7 @@ mod kill_sweep;
 mod large_results;
 mod liar;
 mod listeners;
+mod load;
 mod openssl_pki;
 mod order_keys;
 mod packs;

@@ -1,0 +1,31 @@
+//! `muster-load` as people call it, at small scale: each scenario, its peers, how it ends, and the chaos proxy.
+
+mod ends;
+mod peers;
+mod proxy;
+mod scenarios;
+
+use serde_json::Value;
+
+use crate::support::{binary, run};
+
+/// Other tests run beside these, so no floor is steady.
+const UNSTEADY: [&str; 2] = ["--tolerance", "1000000%"];
+
+/// What a scenario told, and that it counts.
+#[track_caller]
+fn measured(words: &[&str]) -> Value {
+    let told = run(binary("muster-load").args(words).args(UNSTEADY).args(["-o", "json"])).with_code(0).json();
+    assert_eq!(told["problems"], serde_json::json!([]), "{told:#}");
+    told
+}
+
+/// A figure, or the median of its rounds.
+#[track_caller]
+fn number(told: &Value, key: &str) -> f64 {
+    let figure = &told[key];
+    figure
+        .as_f64()
+        .or_else(|| figure["median"].as_f64())
+        .unwrap_or_else(|| panic!("no number {key}: {told:#}"))
+}

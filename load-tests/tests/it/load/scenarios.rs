@@ -1,0 +1,107 @@
+//! Each scenario with two hundred devices.
+
+use muster_load_tests::dev_fleet::DevFleet;
+
+use super::{measured, number};
+use crate::support::{binary, folder, run, with};
+
+#[test]
+fn idle_tells_what_a_session_costs_and_writes_its_report() {
+    let folder = folder();
+    let (html, svg) = (folder.path().join("idle.html"), folder.path().join("idle.svg"));
+    let mut command = binary("muster-load");
+    command.args(["idle", "--sessions", "1200", "--plot", "-o", "json", "--report"]).arg(&html);
+
+    let told = run(command.arg("--svg").arg(&svg)).with_code(0).json();
+
+    let bytes = number(&told, "bytes_per_session");
+    assert!((500.0..60_000.0).contains(&bytes), "{told:#}");
+    assert!(number(&told, "bytes_per_session_after_traffic") > 0.0, "{told:#}");
+    let html = std::fs::read_to_string(html).expect("a report");
+    assert!(html.contains("<svg ") && html.contains("--sessions 1200"), "{html}");
+    let svg = std::fs::read_to_string(svg).expect("a chart");
+    // One point at 1,000 sessions, one at 1,200.
+    let curve = svg.split("points=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a curve");
+    assert_eq!(curve.split(' ').count(), 2, "{svg}");
+}
+
+#[test]
+fn idle_needs_nothing_but_the_folder_of_a_fleet_that_runs() {
+    let mut fleet = DevFleet::start(0).expect("a fleet");
+    let folder = fleet.folder().to_string_lossy().into_owned();
+
+    let told = measured(&["idle", "--sessions", "200", "--home", &folder]);
+
+    assert!(number(&told, "bytes_per_session") > 0.0, "{told:#}");
+    let home = fleet.ready.home.to_string_lossy().into_owned();
+    let asked = with(binary("muster-load"), ["ask", "--sessions", "50", "--home", &home, "-o", "json"]);
+    assert_eq!(asked.with_code(0).json()["answered"], 50);
+    fleet.stop().expect("an end in order");
+}
+
+#[test]
+fn connect_tells_full_handshakes_from_resumed_ones() {
+    let told = measured(&["connect", "--sessions", "200", "--rounds", "2"]);
+
+    assert_eq!(told["full_latency"]["count"], 400, "{told:#}");
+    assert_eq!(told["resumed_latency"]["count"], 400, "{told:#}");
+    assert!(number(&told, "full_resumed_share") == 0.0 && number(&told, "resumed_share") == 1.0, "{told:#}");
+    for key in ["floor_full_us", "floor_resumed_us", "full_cpu_us", "resumed_cpu_us", "full_cpu_by_floor"] {
+        assert!(number(&told, key) > 0.0, "{key}: {told:#}");
+    }
+}
+
+#[test]
+fn broadcast_counts_every_message_at_every_device() {
+    let told = measured(&["broadcast", "--sessions", "200", "--rounds", "2", "--burst", "3"]);
+
+    assert_eq!(told["latency"]["count"], 400, "{told:#}");
+    assert_eq!(told["burst_latency"]["count"], 1_200, "{told:#}");
+    for key in ["floor_us", "cpu_us", "cpu_by_floor", "last_ms", "burst_cpu_us", "message_bytes"] {
+        assert!(number(&told, key) > 0.0, "{key}: {told:#}");
+    }
+}
+
+#[test]
+fn a_storm_ends_with_all_sessions_back() {
+    let told = measured(&["storm", "--sessions", "200"]);
+
+    assert!(number(&told, "back_seconds") > 0.0, "{told:#}");
+    assert!(number(&told, "peak_by_steady") > 0.0, "{told:#}");
+    assert!(told["push_before"]["count"].as_u64() >= Some(200), "{told:#}");
+}
+
+#[test]
+fn slow_readers_are_told_apart_from_the_others() {
+    let told = measured(&["slow-readers", "--sessions", "200", "--rounds", "2"]);
+
+    assert_eq!(told["slow_readers"], 20, "{told:#}");
+    assert_eq!(told["latency_without"]["count"], 400, "{told:#}");
+    assert_eq!(told["latency_with"]["count"], 360, "{told:#}");
+}
+
+#[test]
+fn churn_brings_as_many_sessions_as_it_takes() {
+    let told = measured(&["churn", "--sessions", "200", "--rate", "50", "--seconds", "3"]);
+
+    assert_eq!(told["latency"]["count"], 150, "{told:#}");
+    assert!(number(&told, "cpu_us") > 0.0, "{told:#}");
+}
+
+#[test]
+fn events_are_all_acked() {
+    let told = measured(&["events", "--sessions", "200", "--rounds", "2", "--each", "5"]);
+
+    assert_eq!(told["events"], 1_000, "{told:#}");
+    assert_eq!(told["latency"]["count"], 2_000, "{told:#}");
+}
+
+#[test]
+fn a_soak_has_everything_at_once_and_no_session_dies() {
+    let told = measured(&["soak", "--sessions", "200", "--for", "8s"]);
+
+    assert_eq!(told["dead_sessions"], 0, "{told:#}");
+    for key in ["questions", "events", "comings", "memory_growth"] {
+        assert!(number(&told, key) > 0.0, "{key}: {told:#}");
+    }
+}
