@@ -41,7 +41,7 @@ pub(crate) async fn run(options: &AskOptions) -> anyhow::Result<AskReport> {
     let bench = Bench::open(common).await?;
     let behaviour =
         Behaviour { on_order: OnOrder::Answer, keeps_promises: path.is_some(), ..Behaviour::default() };
-    let mut subject = bench.switch(common.sessions, behaviour).await?;
+    let mut subject = bench.switch(common, behaviour).await?;
     let memory_before = memory(&subject).await?;
     let connected = subject.connect().await?;
     let memory_after = memory(&subject).await?;

@@ -367,12 +367,11 @@ impl Device {
         instruction: InstructionId,
         bytes: usize,
     ) -> anyhow::Result<()> {
-        let welcomed = self.welcomed.unwrap_or_default();
-        if self.manners.on_order == OnOrder::Note {
-            return self.teller.ordered(&self.name, instruction, Seen::First, welcomed, bytes).await;
-        }
-        let seen = self.journal.start(instruction);
+        let (seen, welcomed) = (self.journal.start(instruction), self.welcomed.unwrap_or_default());
         self.teller.ordered(&self.name, instruction, seen, welcomed, bytes).await?;
+        if self.manners.on_order == OnOrder::Note {
+            return Ok(());
+        }
         session.push_progress(instruction, TargetState::Acked)?;
         if seen == Seen::First {
             self.journal.answer(instruction);

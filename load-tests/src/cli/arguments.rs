@@ -29,6 +29,9 @@ pub(super) struct SwitchArguments {
     rounds: u32,
     #[command(flatten)]
     target: TargetArguments,
+    /// Spread the devices over so many worker processes at least
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    workers: u32,
     /// The key exchange; the cipher is AES-128-GCM, the version TLS 1.3
     #[arg(long, value_enum, default_value_t = Suite::X25519)]
     suite: Suite,
@@ -100,6 +103,9 @@ pub(super) struct AskArguments {
     rounds: u32,
     #[command(flatten)]
     target: TargetArguments,
+    /// Spread the devices over so many worker processes at least
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    workers: u32,
     /// Write what every device and the operator were told, for `muster-load check`
     #[arg(long, value_name = "FILE")]
     promises: Option<PathBuf>,
@@ -158,7 +164,7 @@ pub(super) struct ProxyArguments {
 impl SwitchArguments {
     /// What is measured, and where it is told.
     pub(super) fn split(self) -> anyhow::Result<(Common, Outputs)> {
-        let Self { sessions, rounds, target, suite, tolerance, output, report, svg } = self;
+        let Self { sessions, rounds, target, workers, suite, tolerance, output, report, svg } = self;
         for file in [&report, &svg].into_iter().flatten() {
             // Known now, and not after the run.
             let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -167,7 +173,7 @@ impl SwitchArguments {
             }
         }
         let (home, typed) = target.split();
-        let common = Common { sessions, rounds, home, typed, peers: Vec::new(), suite, tolerance };
+        let common = Common { sessions, rounds, home, typed, workers, peers: Vec::new(), suite, tolerance };
         Ok((common, Outputs { output, report, svg }))
     }
 }
@@ -202,10 +208,10 @@ impl Peer {
 impl AskArguments {
     /// What is measured, and how it is printed.
     pub(super) fn options(self) -> anyhow::Result<(AskOptions, Format)> {
-        let Self { sessions, rounds, target, promises, output } = self;
+        let Self { sessions, rounds, target, workers, promises, output } = self;
         let (home, typed) = target.split();
         let (peers, suite, tolerance) = (Vec::new(), Suite::X25519, f64::INFINITY);
-        let common = Common { sessions, rounds, home, typed, peers, suite, tolerance };
+        let common = Common { sessions, rounds, home, typed, workers, peers, suite, tolerance };
         Ok((AskOptions { common, promises }, output))
     }
 }

@@ -92,22 +92,22 @@ impl Bench {
         common: &Common,
         behaviour: Behaviour,
     ) -> anyhow::Result<Vec<Subject>> {
-        let mut subjects = vec![self.switch(common.sessions, behaviour).await?];
+        let mut subjects = vec![self.switch(common, behaviour).await?];
         for kind in &common.peers {
-            subjects.push(self.peer(*kind, common.sessions, behaviour).await?);
+            subjects.push(self.peer(*kind, common, behaviour).await?);
         }
         Ok(subjects)
     }
 
     /// The Switch with a fleet.
-    pub(crate) async fn switch(&self, sessions: u32, behaviour: Behaviour) -> anyhow::Result<Subject> {
+    pub(crate) async fn switch(&self, common: &Common, behaviour: Behaviour) -> anyhow::Result<Subject> {
         let setup = self.setup(Kind::Muster, self.place.sessions.clone(), behaviour);
-        Subject::switch(&self.place, setup, sessions, &self.cores).await
+        Subject::switch(&self.place, setup, (common.sessions, common.workers), &self.cores).await
     }
 
-    async fn peer(&self, kind: Kind, sessions: u32, behaviour: Behaviour) -> anyhow::Result<Subject> {
+    async fn peer(&self, kind: Kind, common: &Common, behaviour: Behaviour) -> anyhow::Result<Subject> {
         let setup = self.setup(kind, String::new(), behaviour);
-        Subject::peer(setup, sessions, &self.cores).await
+        Subject::peer(setup, (common.sessions, common.workers), &self.cores).await
     }
 
     fn setup(&self, kind: Kind, address: String, behaviour: Behaviour) -> Setup {

@@ -27,7 +27,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Sheet> {
     let Options { common, each } = options;
     let bench = Bench::open(common).await?;
     let mut sheet = bench.sheet("events");
-    let mut subject = bench.switch(common.sessions, Behaviour::default()).await?;
+    let mut subject = bench.switch(common, Behaviour::default()).await?;
     subject.fleet.connect().await?;
     let wanted = u64::from(common.sessions) * u64::from(*each);
     let (mut rates, mut costs, mut latencies) = (Vec::new(), Vec::new(), Latencies::new()?);

@@ -25,6 +25,8 @@ pub(crate) struct Common {
     /// Of a Switch that runs; without it one is started.
     pub(crate) home: Option<PathBuf>,
     pub(crate) typed: Typed,
+    /// Worker processes at least; more where the sessions need them.
+    pub(crate) workers: u32,
     pub(crate) peers: Vec<Kind>,
     pub(crate) suite: Suite,
     /// By how much the floor may differ between start and end, as a share.

@@ -52,7 +52,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Sheet> {
     let bench = Bench::open(common).await?;
     let mut sheet = bench.sheet("soak");
     let behaviour = Behaviour { resume: Resume::Last, on_order: OnOrder::Answer, ..Behaviour::default() };
-    let mut subject = bench.switch(common.sessions, behaviour).await?;
+    let mut subject = bench.switch(common, behaviour).await?;
     let pid = subject.pid.context("the process of the Switch is not known; give --pid")?;
     subject.fleet.connect().await?;
     let (mut memory, mut done) = (Vec::new(), Done::default());

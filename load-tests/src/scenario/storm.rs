@@ -46,7 +46,7 @@ pub(crate) async fn run(common: &Common) -> anyhow::Result<Sheet> {
     let sessions = common.sessions;
     let behaviour =
         Behaviour { resume: Resume::Last, on_order: OnOrder::Answer, returns: true, ..Behaviour::default() };
-    let mut subject = bench.switch(sessions, behaviour).await?;
+    let mut subject = bench.switch(common, behaviour).await?;
     subject.warm_up().await?;
     let connected = subject.connect().await?;
     let connect_seconds = connected.connected.took.as_secs_f64();

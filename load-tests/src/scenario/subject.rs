@@ -58,6 +58,8 @@ pub(crate) struct Pushed {
     pub(crate) latencies: Latencies,
     /// The bytes of one message.
     pub(crate) bytes: usize,
+    /// Messages that came to a device once more.
+    pub(crate) repeats: u64,
 }
 
 /// How connecting went, and what it cost the server.
@@ -74,13 +76,13 @@ impl Subject {
     pub(crate) async fn switch(
         place: &Place,
         setup: Setup,
-        sessions: u32,
+        (sessions, workers): (u32, u32),
         cores: &Cores,
     ) -> anyhow::Result<Self> {
         let operator = Operator::connect(&place.home, &place.operator)
             .await
             .with_context(|| format!("the operator API at {}", place.operator))?;
-        let fleet = Fleet::start(&setup, sessions, cores, "muster").await?;
+        let fleet = Fleet::start(&setup, (sessions, workers), cores, "muster").await?;
         Ok(Self {
             name: "muster",
             version: None,
@@ -94,7 +96,11 @@ impl Subject {
     }
 
     /// A peer, which is started and ended with this.
-    pub(crate) async fn peer(setup: Setup, sessions: u32, cores: &Cores) -> anyhow::Result<Self> {
+    pub(crate) async fn peer(
+        setup: Setup,
+        (sessions, workers): (u32, u32),
+        cores: &Cores,
+    ) -> anyhow::Result<Self> {
         let name = match setup.kind {
             Kind::Nats => "nats",
             Kind::Mosquitto => "mosquitto",
@@ -110,7 +116,7 @@ impl Subject {
         let publisher = PeerSession::open(setup.kind, &server.address, names, &Dialled::default(), tls)
             .await
             .with_context(|| name)?;
-        let fleet = Fleet::start(&setup, sessions, cores, name).await?;
+        let fleet = Fleet::start(&setup, (sessions, workers), cores, name).await?;
         Ok(Self {
             name,
             version: Some(server.version.clone()),
@@ -177,6 +183,8 @@ impl Subject {
         };
         let sent: Vec<Sent> = tags.into_iter().map(|tag| Sent { tag, at }).collect();
         let arrived = self.fleet.arrived(&sent).await?;
+        // What comes once more may come after the last of what was waited for.
+        let repeats = self.fleet.counts().await?.repeats;
         if counts.lost > 0 || arrived.late > 0 {
             bail!("{}: {} sessions were lost, {} messages came late", self.name, counts.lost, arrived.late);
         }
@@ -193,6 +201,7 @@ impl Subject {
             cpu_micros: used.map(|used| cpu::micros_each(used, wanted)),
             latencies: arrived.standing,
             bytes: arrived.bytes,
+            repeats,
         })
     }
 

@@ -66,15 +66,15 @@ pub(crate) struct AllArrived {
 }
 
 impl Fleet {
-    /// Starts as many workers as the sessions need, and has them make their devices.
+    /// Starts as many workers as the sessions need, at least so many, and has them make their devices.
     pub(crate) async fn start(
         setup: &Setup,
-        sessions: u32,
+        (sessions, workers_min): (u32, u32),
         cores: &Cores,
         name: &'static str,
     ) -> anyhow::Result<Self> {
         let most = SESSIONS_A_WORKER.min(sessions_a_process()?).max(1);
-        let count = sessions.div_ceil(most).max(1);
+        let count = sessions.div_ceil(most).max(workers_min.min(sessions)).max(1);
         let mut workers = Vec::new();
         let mut from = 0;
         for number in 0..count {

@@ -1,6 +1,7 @@
 //! Each scenario with two hundred devices.
 
 use muster_load_tests::dev_fleet::DevFleet;
+use serde_json::json;
 
 use super::{measured, number};
 use crate::support::{binary, folder, run, with};
@@ -60,6 +61,29 @@ fn broadcast_counts_every_message_at_every_device() {
     for key in ["floor_us", "cpu_us", "cpu_by_floor", "last_ms", "burst_cpu_us", "message_bytes"] {
         assert!(number(&told, key) > 0.0, "{key}: {told:#}");
     }
+}
+
+#[test]
+fn a_fleet_over_several_workers_is_counted_as_one() {
+    let told =
+        measured(&["broadcast", "--sessions", "200", "--rounds", "1", "--burst", "2", "--workers", "3"]);
+
+    assert_eq!(told["latency"]["count"], 200, "{told:#}");
+    let folder = folder();
+    let (promises, export) = (folder.path().join("promises.jsonl"), folder.path().join("export.jsonl"));
+    let mut fleet = DevFleet::start(0).expect("a fleet");
+    let mut command = binary("muster-load");
+    command
+        .args(["ask", "--sessions", "200", "--workers", "3", "-o", "json", "--home"])
+        .arg(&fleet.ready.home);
+    let asked = run(command.arg("--promises").arg(&promises)).with_code(0).json();
+    assert_eq!((&asked["answered"], &asked["workers"]), (&json!(200), &json!(3)), "{asked:#}");
+    let exported = run(fleet.muster().args(["export", "--format", "jsonl"])).with_code(0).out;
+    std::fs::write(&export, exported).expect("the export");
+    let promised = std::fs::read_to_string(&promises).expect("the promises");
+    assert_eq!(promised.lines().count(), 201, "an order that was accepted, and an ack for each answer");
+    run(binary("muster-load").arg("check").arg(&export).arg("--promises").arg(&promises)).with_code(0);
+    fleet.stop().expect("an end in order");
 }
 
 #[test]
