@@ -73,7 +73,7 @@ pub struct IssueLicence {
     #[arg(long = "prefix", value_name = "PREFIX=CERT.pem[,CERT.pem]", value_parser = prefix, required_unless_present_any = ["requests", "renew"])]
     pub prefixes: Vec<(String, Vec<PathBuf>)>,
     /// The former licence (DER or PEM), whose prefixes, features, minimum versions and distrusted signers go on; what else is given is added, or
-    /// takes their place, except that none is distrusted later than before. It must verify by the home's trust/licences.pem.
+    /// takes their place, except that none is distrusted later than before, and no minimum version is lowered. It must verify by the home's trust/licences.pem.
     #[arg(long, value_name = "FILE", requires = "home")]
     pub renew: Option<PathBuf>,
     /// A prefix of the former licence that is taken away, with all its signers; may be repeated. With --prefix of the same name, the signers given there
@@ -88,7 +88,7 @@ pub struct IssueLicence {
     /// only with a timestamp up to that moment; may be repeated.
     #[arg(long = "distrust", value_name = "CERT.pem|THUMBPRINT=MOMENT", value_parser = distrusted)]
     pub distrusted: Vec<(NamedSigner, u64)>,
-    /// The lowest version of a definition that may be issued; may be repeated.
+    /// The lowest version of a definition that may be issued; may be repeated. With --renew, at least the former licence's.
     #[arg(long = "minimum-version", value_name = "NAME=VERSION", value_parser = minimum_version)]
     pub minimum_versions: Vec<(DefinitionName, semver::Version)>,
     /// What else is licensed, by name; may be repeated.

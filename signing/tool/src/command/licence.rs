@@ -147,7 +147,32 @@ fn limit(new: &mut NewLicence, arguments: &IssueLicence) -> anyhow::Result<()> {
         new.serial = serial;
     }
     new.features.extend(arguments.features.iter().cloned());
-    new.minimum_versions.extend(arguments.minimum_versions.iter().cloned());
+    raise_minimums(new, arguments)?;
+    distrust(new, arguments)
+}
+
+/// Raises the lowest versions. None goes below the former licence's: what it keeps out would come back, which is more likely a slip.
+fn raise_minimums(new: &mut NewLicence, arguments: &IssueLicence) -> anyhow::Result<()> {
+    let before = new.minimum_versions.clone();
+    let mut given = BTreeSet::new();
+    for (name, minimum) in &arguments.minimum_versions {
+        if let Some(before) = before.get(name).filter(|before| minimum < *before) {
+            anyhow::bail!(
+                "--minimum-version {name}={minimum}: the former licence has {before}, and the versions between them could be issued again; leave it \
+                 out, and {before} goes on, or give a later one. Without --renew, all that a licence says is yours to say anew"
+            );
+        }
+        anyhow::ensure!(
+            given.insert(name),
+            "--minimum-version {name}: given twice; give it once, with the later version"
+        );
+        new.minimum_versions.insert(name.clone(), minimum.clone());
+    }
+    Ok(())
+}
+
+/// Adds the signers who are distrusted, none later than before.
+fn distrust(new: &mut NewLicence, arguments: &IssueLicence) -> anyhow::Result<()> {
     let before = new.distrusted.clone();
     let mut given = BTreeSet::new();
     for (who, after) in &arguments.distrusted {

@@ -42,8 +42,10 @@ fn g6_what_a_distrusted_signer_or_an_old_version_is_refused_by_the_licence_that_
     };
     assert_eq!(judged().0, Some(0));
 
+    let former = std::fs::read(home.path().join("licence.cms")).unwrap();
     take("--minimum-version Acme-Os-Version=1.0.1");
     let (old, by_version) = judged();
+    std::fs::write(home.path().join("licence.cms"), former).unwrap();
     take("--minimum-version Acme-Os-Version=1.0.0");
     assert_eq!(judged().0, Some(0));
     take("--distrust author.pem=2026-11-01T08:00:00Z");
@@ -83,6 +85,38 @@ fn g6_a_distrust_that_is_to_come_is_warned_of_and_no_renewal_moves_one_later() {
     assert_eq!(same["distrusted"], past["distrusted"]);
     assert_ne!(earlier["distrusted"], past["distrusted"]);
     assert_eq!([&past, &same, &earlier, &future].map(to_come), [false, false, false, true]);
+}
+
+#[test]
+fn g6_no_renewal_lowers_a_minimum_version() {
+    let home = home();
+    let minimum = |version: &str| format!("{RENEW} --minimum-version Acme-Os-Version={version}");
+    succeed(home.path(), &minimum("1.10.0"));
+    std::fs::rename(home.path().join("new.cms"), home.path().join("licence.cms")).unwrap();
+
+    let lower = refuse(home.path(), &minimum("1.9.0"));
+    let before_it = refuse(home.path(), &minimum("1.10.0-rc.1"));
+    let twice =
+        refuse(home.path(), &format!("{} --minimum-version Acme-Os-Version=1.11.0", minimum("1.12.0")));
+    assert!(!home.path().join("new.cms").exists());
+    for version in ["1.10.0", "1.10.1", "2.0.0-rc.1"] {
+        let issued = succeed(home.path(), &format!("{} -o json", minimum(version)));
+        assert_eq!(issued["minimum_versions"], serde_json::json!({ "Acme-Os-Version": version }));
+    }
+    let other = succeed(home.path(), &format!("{RENEW} --minimum-version Acme-Os-Name=0.1.0 -o json"));
+    let anew = RENEW
+        .replace("--renew licence.cms", "--serial 9 --licensee Acme --tenant acme --prefix Acme=author.pem");
+    let anew = succeed(home.path(), &format!("{anew} --minimum-version Acme-Os-Version=1.0.0 -o json"));
+
+    assert!(lower.contains("Acme-Os-Version=1.9.0: the former licence has 1.10.0, and"), "{lower}");
+    assert!(lower.contains("leave it out, and 1.10.0 goes on, or give a later one"), "{lower}");
+    assert!(before_it.contains("the former licence has 1.10.0"), "{before_it}");
+    assert!(twice.contains("given twice"), "{twice}");
+    assert_eq!(
+        other["minimum_versions"],
+        serde_json::json!({ "Acme-Os-Name": "0.1.0", "Acme-Os-Version": "1.10.0" })
+    );
+    assert_eq!(anew["minimum_versions"], serde_json::json!({ "Acme-Os-Version": "1.0.0" }));
 }
 
 #[test]
