@@ -79,6 +79,12 @@ impl Definition {
         read::definition(text).map(|content| Self(Arc::new(content))).map_err(|fault| fault.within(text))
     }
 
+    /// Returns the name and the version that a text gives itself, whatever else is wrong with it; `None`: these do not pass either.
+    #[must_use]
+    pub fn called(text: &str) -> Option<(DefinitionName, semver::Version)> {
+        read::called(text)
+    }
+
     /// Returns everything that is wrong with an authored text, and advice beyond that, in the order of the text; at most
     /// [`FINDINGS_MAX`].
     ///

@@ -6,6 +6,13 @@ use toml::Value;
 
 use super::{Kind, Sandbox};
 
+/// What every definition says first, whatever else it says.
+#[derive(Debug, Deserialize)]
+pub(super) struct Called {
+    pub(super) name: String,
+    pub(super) version: String,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Document {

@@ -38,6 +38,14 @@ pub(super) fn definition(text: &str) -> Result<Content, Fault> {
     content.ok_or_else(|| faults.into_first().unwrap_or_else(unread))
 }
 
+/// Reads no more than what a text calls itself.
+pub(super) fn called(text: &str) -> Option<(DefinitionName, semver::Version)> {
+    check_text(text).ok()?;
+    let document::Called { name, version } = toml::from_str(text).ok()?;
+    let is_short = version.len() <= VERSION_BYTES_MAX;
+    Some((name.parse().ok()?, version.parse().ok().filter(|_| is_short)?))
+}
+
 /// Checks what can be told before the text is read.
 pub(super) fn check_text(text: &str) -> Result<(), Fault> {
     if text.len() > TEXT_BYTES_MAX {

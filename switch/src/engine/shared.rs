@@ -1,6 +1,7 @@
 //! What every thread may look at: what is committed and small, replaced as a whole after each commit.
 
 mod catalogue;
+mod outdated;
 mod verify;
 
 use std::collections::BTreeSet;
@@ -220,6 +221,7 @@ impl Shared {
         if !licence_problem.is_empty() {
             warnings.push(format!("nothing can be issued under the licence: {licence_problem}"));
         }
+        warnings.extend(catalogue.outdated());
         warnings.extend(catalogue.fallen());
         let older_copy = self.ahead.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(Ahead::says);
         warnings.extend(older_copy.clone());

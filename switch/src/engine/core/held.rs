@@ -126,11 +126,17 @@ impl<T: Document> Held<T> {
     }
 
     /// Makes it of what was stored; its signature was verified before it was.
-    pub(crate) fn stored(record: DocumentRecord) -> Result<Self, String> {
+    pub(crate) fn stored(record: DocumentRecord) -> Result<Self, Unfit> {
+        let signer = record.signer_thumbprint.parse();
+        let signer = signer.map_err(|_| Unfit::Damaged("signer is not a thumbprint".to_owned()))?;
+        let document = match T::read(&record.text) {
+            Ok(document) => document,
+            Err(error) => return Err(Unfit::Refused { problem: error.to_string(), text: record.text }),
+        };
         Ok(Self {
             digest: envelope::digest(&record.envelope),
-            document: T::read(&record.text).map_err(|error| error.to_string())?,
-            signer: record.signer_thumbprint.parse().map_err(|_| "signer is not a thumbprint".to_owned())?,
+            document,
+            signer,
             signer_subject: record.signer,
             signing_time: UnixTime::since_unix_epoch(Duration::from_secs(record.signed_at)),
             stamped_at: record
@@ -142,6 +148,20 @@ impl<T: Document> Held<T> {
             standing: Arc::default(),
         })
     }
+}
+
+/// Why a stored document is not held.
+#[derive(Debug)]
+pub(crate) enum Unfit {
+    /// The record is not what was written.
+    Damaged(String),
+    /// An earlier version took the text, and this one does not.
+    Refused {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        problem: String,
+    },
 }
 
 impl<T> Held<T> {

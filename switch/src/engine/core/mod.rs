@@ -53,7 +53,7 @@ pub(crate) use approvals::{ApprovalSubmission, approvals};
 pub(crate) use blocking::BlockedDevices;
 pub(crate) use command::{Blocking, Command, EventIn, ImportCommand, Reply, ResultIn};
 pub(crate) use devices::Devices;
-pub(crate) use held::{Document, Held, HeldDefinition, HeldLicence, HeldPack, HeldPolicy};
+pub(crate) use held::{Document, Held, HeldDefinition, HeldLicence, HeldPack, HeldPolicy, Unfit};
 pub(crate) use history::Ahead;
 use history::History;
 pub(crate) use issue::{Draft, PreparedOrder, Submission, parse_audience};

@@ -14,13 +14,14 @@ use muster_signing::licence::{Licence, LicenceRefusal};
 use muster_signing::policy::Policy;
 use semver::Version;
 
+use super::outdated::{self, Outdated};
 use crate::engine::EngineError;
-use crate::engine::core::{Document, Held, HeldDefinition, HeldLicence, HeldPolicy};
+use crate::engine::core::{Document, Held, HeldDefinition, HeldLicence, HeldPolicy, Unfit};
 use crate::engine::damage::Damage;
 use crate::engine::store::LoadedDocuments;
 
 /// Definitions that a warning names at most.
-const FALLEN_NAMED_MAX: usize = 3;
+const NAMED_MAX: usize = 3;
 
 /// The documents held. Cloning is cheap enough for an import.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +30,8 @@ pub(crate) struct Catalogue {
     by_version: BTreeMap<(String, Version), Vec<Arc<HeldDefinition>>>,
     /// Of all envelopes: orders may name each.
     by_digest: HashMap<Digest, Arc<HeldDefinition>>,
+    /// Those of an earlier version that this one refuses.
+    outdated: Arc<[Outdated]>,
     /// The one in force; older ones are kept on disk only.
     pub(crate) licence: Option<Arc<HeldLicence>>,
     /// The last licence, where it is damaged. None before it comes back into force: it took something away from them.
@@ -57,8 +60,7 @@ impl Catalogue {
         damage: &Damage,
     ) -> Self {
         let mut catalogue = Self::default();
-        let (definitions, _) = read(definitions, "definitions", damage);
-        definitions.into_iter().for_each(|(_, held)| catalogue.insert(Arc::new(held)));
+        catalogue.insert_stored(definitions, damage);
         let (licences, lost_at) = read::<Licence>(licences, "licences", damage);
         let (at, serial) = licences.last().map_or((0, 0), |(at, held)| (*at, held.document.serial()));
         if serial < licence_serial {
@@ -74,6 +76,18 @@ impl Catalogue {
         catalogue.lost_policy = u64::try_from(lost_at).unwrap_or_default().max(gone);
         policies.into_iter().for_each(|(_, held)| catalogue.insert_policy(Arc::new(held)));
         catalogue
+    }
+
+    fn insert_stored(&mut self, definitions: LoadedDocuments, damage: &Damage) {
+        let mut all = Vec::new();
+        for (position, record) in definitions.whole {
+            match Held::stored(record).map_err(|unfit| outdated::refused(position, unfit)) {
+                Ok(held) => self.insert(Arc::new(held)),
+                Err(Ok(outdated)) => all.push(outdated),
+                Err(Err(what)) => damage.note("definitions", &position.to_string(), &what),
+            }
+        }
+        self.outdated = all.into();
     }
 
     /// Returns the highest serial of a licence that is known of; of a damaged one of which none is, the lowest that it can have had, 0 for none.
@@ -181,16 +195,21 @@ impl Catalogue {
             Some(format!("{} {} ({code})", held.document.name(), held.document.version()))
         };
         let admitted = self.all().filter(|(_, held)| self.admits(held));
-        let mut names: Vec<String> = admitted.filter_map(|(_, held)| refused(held)).collect();
-        let count = names.len();
-        names.truncate(FALLEN_NAMED_MAX);
-        let (some, more) = (names.join(", "), if count > FALLEN_NAMED_MAX { ", …" } else { "" });
+        let (count, some) = some_of(admitted.filter_map(|(_, held)| refused(held)).collect());
         (count > 0).then(|| {
             format!(
-                "{count} of the licensed definitions cannot be issued, for who signed them: {some}{more}; `muster definition show NAME` tells \
+                "{count} of the licensed definitions cannot be issued, for who signed them: {some}; `muster definition show NAME` tells \
                  why, and what helps"
             )
         })
+    }
+
+    /// Tells which definitions of an earlier version this one refuses, as long as none is held in the place of each; `None`: no definition.
+    pub(crate) fn outdated(&self) -> Option<String> {
+        let is_mended = |outdated: &&Outdated| {
+            self.by_version.keys().any(|(name, version)| outdated.is_mended_by(name, version))
+        };
+        outdated::warning(self.outdated.iter().filter(|outdated| !is_mended(outdated)))
     }
 
     /// Returns how many envelopes of its version are held that the licence admits, if it admits this one, or does not, if not: what it does
@@ -223,6 +242,13 @@ impl Catalogue {
 
     /// Says that there is no such definition, and which was probably meant. An empty version is any.
     pub(crate) fn missing(&self, name: &str, version: &str) -> EngineError {
+        if let Some(outdated) = self.outdated.iter().rev().find(|outdated| outdated.is(name, version)) {
+            return EngineError::FailedPrecondition(format!(
+                "{}: an earlier version of the Switch took it, and this one refuses what it says; mend the text, raise its version, have it signed, \
+                 and import that",
+                outdated.says()
+            ));
+        }
         let versions: Vec<String> =
             self.versions(name).map(|held| held.document.version().to_string()).collect();
         let names: BTreeSet<&str> = self.all().map(|((name, _), _)| name.as_str()).collect();
@@ -307,13 +333,21 @@ fn read<T: Document>(
     for (position, record) in loaded.whole {
         match Held::stored(record) {
             Ok(held) => documents.push((position, held)),
-            Err(what) => {
+            Err(Unfit::Damaged(what) | Unfit::Refused { problem: what, .. }) => {
                 lost_at = lost_at.max(position);
                 damage.note(table, &position.to_string(), &what);
             }
         }
     }
     (documents, lost_at)
+}
+
+/// Returns how many there are, and the first of them for a warning.
+pub(super) fn some_of(mut said: Vec<String>) -> (usize, String) {
+    let count = said.len();
+    said.truncate(NAMED_MAX);
+    let more = if count > NAMED_MAX { ", …" } else { "" };
+    (count, said.join(", ") + more)
 }
 
 fn licensed(licence: &HeldLicence, held: &HeldDefinition) -> Result<(), LicenceRefusal> {

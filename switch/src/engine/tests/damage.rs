@@ -10,7 +10,7 @@ use prost::Message as _;
 use rusqlite::{Connection, params};
 
 use super::world::*;
-use crate::engine::store::{CountsRecord, checksum, key};
+use crate::engine::store::{CountsRecord, DocumentRecord, checksum, key};
 use crate::engine::{Cursor, EngineError, OpenError};
 
 #[tokio::test]
@@ -211,6 +211,34 @@ async fn a_ledger_that_lost_a_target_still_shows_how_many_were_decided_at_submit
 }
 
 #[tokio::test]
+async fn a_definition_that_this_version_refuses_is_told_as_that_until_a_mended_one_is_held() {
+    let world = World::new().await;
+    let explained = world.restart(|database| say(database, "SELECT 1 AS one", "EXPLAIN SELECT 1 AS one"));
+    let engine = &explained.engine;
+    let told = || engine.reader().status().warnings;
+
+    let issued = explained.prepare("").await;
+    let shown = engine.reader().definition(DEFINITION, "1.0.0");
+    assert_eq!(warnings(&explained), Vec::<String>::new(), "nothing is damaged");
+    assert_eq!(told().len(), 1, "{:?}", told());
+    for said in [told().remove(0), issued.unwrap_err().to_string(), shown.unwrap_err().to_string()] {
+        assert!(said.contains(&format!("{DEFINITION} 1.0.0 (line ")) && said.contains("EXPLAIN"), "{said}");
+        assert!(said.contains("mend the text, raise its version, have it signed, and import that"), "{said}");
+        assert!(!said.contains("damaged") && !said.contains("backup"), "{said}");
+    }
+    engine.import_definition(explained.definition("0.9.0")).await.unwrap();
+    assert_eq!(told().len(), 1, "an older one does not take its place");
+    engine.import_definition(explained.definition("1.0.1")).await.unwrap();
+    assert_eq!(told(), Vec::<String>::new());
+    explained.connect("w1.acme.local").await;
+    explained.prepare("").await.unwrap();
+
+    let unnamed = explained.restart(|database| say(database, "name = \"Acme-", "name = \"Acme "));
+    let told = unnamed.engine.reader().status().warnings;
+    assert!(told.len() == 1 && told[0].contains("the one at position 1 of the store (line "), "{told:?}");
+}
+
+#[tokio::test]
 async fn a_damaged_seen_set_is_gathered_again() {
     let mut world = World::new().await;
     let session = world.connect("w1.acme.local").await;
@@ -377,6 +405,19 @@ pub(super) fn flip(database: &Connection, table: &str, which: &str) {
         let sql = format!("UPDATE {table} SET record = ?1 WHERE {key} = ?2");
         database.execute(&sql, rusqlite::params![record, row]).unwrap();
     }
+}
+
+/// Puts other words into the definition that was stored first, as an earlier version may have taken them.
+fn say(database: &Connection, from: &str, to: &str) {
+    let sql = "SELECT record FROM definitions WHERE position = 1";
+    let record: Vec<u8> = database.query_row(sql, [], |row| row.get(0)).unwrap();
+    let mut held = DocumentRecord::decode(&record[..]).unwrap();
+    assert!(held.text.contains(from), "{}", held.text);
+    held.text = held.text.replace(from, to);
+    let record = held.encode_to_vec();
+    let crc = checksum("definitions", &[&key(1)], &record);
+    let sql = "UPDATE definitions SET record = ?1, crc = ?2 WHERE position = 1";
+    database.execute(sql, params![record, crc]).unwrap();
 }
 
 /// Returns the tables that the status warns of.
