@@ -59,6 +59,11 @@ impl ContentDigest {
     pub const fn algorithm(&self) -> &'static str {
         self.hash.name()
     }
+
+    fn by(&self, hash: Hash) -> Result<Vec<u8>, EnvelopeError> {
+        let is_same = self.hash == hash;
+        is_same.then(|| self.value.clone()).ok_or_else(|| form("a digest of another algorithm"))
+    }
 }
 
 impl fmt::Display for ContentDigest {
@@ -123,6 +128,12 @@ impl Detached {
         Digester::with(self.hash)
     }
 
+    /// Returns whether the signature holds, by the key of the certificate in it, over a file with this digest. Nobody is trusted by that.
+    #[must_use]
+    pub fn is_over(&self, content: &ContentDigest) -> bool {
+        signed_at(&self.structure, |hash| content.by(hash)).is_ok()
+    }
+
     /// Verifies that the signature is over a file with this digest, by a signer who may play `role`, as [`super::verify`] does.
     ///
     /// # Errors
@@ -134,11 +145,7 @@ impl Detached {
         anchors: &Anchors<'_>,
         facts: &Facts<'_>,
     ) -> Result<VerifiedFile, EnvelopeError> {
-        let digest = |hash: Hash| {
-            let is_same = content.hash == hash;
-            is_same.then(|| content.value.clone()).ok_or_else(|| form("a digest of another algorithm"))
-        };
-        let signed_at = signed_at(&self.structure, digest)?;
+        let signed_at = signed_at(&self.structure, |hash| content.by(hash))?;
         let Judged { signers, roots, signing_time, stamped_at } =
             judge(&self.structure, &signed_at, role, anchors, facts)?;
         let signer = signers.into_iter().next().ok_or_else(|| form("no signature"))?;

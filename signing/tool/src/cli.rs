@@ -33,7 +33,7 @@ use crate::key::{KeySource, SignerSource};
         muster-sign exchange build basics.pack --home ~/.muster --out exchange.json\n  \
         muster-sign file sign muster-switch --key release.key --cert release.pem\n\n\
         --out (and --request) names none of the files that a command reads; a file that is there is replaced if it is empty, or one of \
-        the same kind.\n\n\
+        the same kind; a timestamp that it has over the same content stays, unless --replace is given.\n\n\
         Exit codes: 0 done, 1 refused (the reason and what would fix it are on standard error), 2 usage (the arguments, whatever the files hold)."
 )]
 pub struct Cli {
@@ -204,6 +204,10 @@ pub struct SignDefinition {
     /// Where the envelope (DER) goes.
     #[arg(long)]
     pub out: PathBuf,
+    /// Sign anew even where the same content has a signature with a timestamp there already. Without it, that signature stays where the same
+    /// certificate made it and its timestamp holds (an earlier one proves more), and is refused to be written over where not.
+    #[arg(long)]
+    pub replace: bool,
     /// How to say what was done.
     #[command(flatten)]
     pub output: Output,

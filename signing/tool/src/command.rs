@@ -1,5 +1,6 @@
 //! The commands: files in, one document or one report out.
 
+mod earlier;
 mod exchange;
 mod file;
 mod licence;
@@ -24,6 +25,7 @@ use muster_signing::policy::Policy;
 use muster_signing::timestamp::ClaimedStamp;
 use serde_json::{Value, json};
 
+use self::earlier::{Content, Signing};
 use self::out::{Out, Product, Sources};
 use self::signer::{lone_signer, signer, signer_for};
 use self::whole::write;
@@ -116,12 +118,20 @@ fn sign(arguments: &SignDefinition, now: UnixTime) -> anyhow::Result<String> {
     let others = [(Role::OrderSigner, "orders"), (Role::Licensor, "licences"), (Role::Policy, "policies")];
     let home = arguments.home.as_deref();
     let signer = signer_for(&arguments.signer, home, (Role::Author, "authors"), &others, now)?;
-    let envelope = sign_definition(&text, &signer, now).with_context(|| file.to_string())?;
+    let content = Content::Inside(ContentType::Definition, text.as_bytes());
+    let signing = Signing { out: &out, content, signer: &signer, replace: arguments.replace };
+    let stamps = || home.map_or(Ok(None), timestamp::roots);
+    let kept = signing.earlier(stamps, now)?;
+    let envelope = match &kept {
+        Some(kept) => kept.envelope.clone(),
+        None => sign_definition(&text, &signer, now).with_context(|| file.to_string())?,
+    };
     write(&out, &envelope)?;
     let definition = Definition::parse(&text)?;
     let report = json!({ "name": definition.name().as_str(), "version": definition.version().to_string() });
     let mut report = signed_to(report, &signer, &envelope, &arguments.out);
-    warn(&mut report, lint::warnings(&text).into_iter().chain(lone_signer(&signer, home)));
+    let warnings = lint::warnings(&text).into_iter().chain(lone_signer(&signer, home));
+    warn(&mut report, warnings.chain(kept.iter().map(earlier::Kept::says)));
     Ok(show(&report, arguments.output))
 }
 

@@ -87,6 +87,14 @@ pub enum ToolError {
         /// Why.
         problem: String,
     },
+    /// A timestamp authority that this tool cannot ask.
+    #[error("timestamp authority {url}: {problem}")]
+    AuthorityAddress {
+        /// The address.
+        url: String,
+        /// What was wanted, and how else to ask.
+        problem: String,
+    },
     /// A pack that is not made, or not taken.
     #[error(transparent)]
     Pack(#[from] PackError),
@@ -164,7 +172,7 @@ impl ToolError {
     /// Returns whether the arguments alone are wrong, whatever the files hold.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::RefreshAfterEnd { .. })
+        matches!(self, Self::RefreshAfterEnd { .. } | Self::AuthorityAddress { .. })
     }
 }
 

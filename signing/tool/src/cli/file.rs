@@ -40,6 +40,10 @@ pub struct SignFile {
     /// Where the signature (DER) goes; without it, FILE.p7s.
     #[arg(long)]
     pub out: Option<PathBuf>,
+    /// Sign anew even where the same content has a signature with a timestamp there already. Without it, that signature stays where the same
+    /// certificate made it and its timestamp holds (an earlier one proves more), and is refused to be written over where not.
+    #[arg(long)]
+    pub replace: bool,
     /// How to say what was done.
     #[command(flatten)]
     pub output: Output,

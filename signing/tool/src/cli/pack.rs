@@ -49,6 +49,10 @@ pub struct BuildPack {
     /// Where the pack goes.
     #[arg(long)]
     pub out: PathBuf,
+    /// Sign anew even where the same members have an index with a timestamp there already. Without it, that index stays where the same
+    /// certificate made it and its timestamp holds (an earlier one proves more), and is refused to be written over where not.
+    #[arg(long)]
+    pub replace: bool,
     /// How to say what was done.
     #[command(flatten)]
     pub output: Output,

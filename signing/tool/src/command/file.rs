@@ -9,6 +9,7 @@ use muster_pki::{Roots, UnixTime};
 use muster_signing::envelope::{Anchors, ContentDigest, ContentType, Detached, Digester};
 use serde_json::json;
 
+use super::earlier::{Content, Kept, Signing};
 use super::out::{Out, Product, Sources};
 use super::{inside, merge, person, revocation, show, signer, timestamp, write};
 use crate::cli::{Judged, SignFile, VerifyFile};
@@ -27,21 +28,33 @@ pub(super) fn sign(arguments: &SignFile, now: UnixTime) -> anyhow::Result<String
     let sources = Sources::of("FILE", [&arguments.file]).and_signer(&arguments.signer);
     let product = Product::Envelope(ContentType::File);
     let out = Out::new("--out", &out, product, &sources.and_stamp(&arguments.stamp))?;
+    timestamp::check_address(&arguments.stamp)?;
     let signer = signer(&arguments.signer)?;
     let (digest, size) = digest(&arguments.file, Digester::of(&signer))?;
-    let signature = sign_file(&digest, &signer, now).with_context(|| name.to_string())?;
-    let (signature, stamped_at) = timestamp::at_once(signature, &arguments.stamp, now)?;
+    let again = |earlier: &Detached| Ok(self::digest(&arguments.file, earlier.digester())?.0);
+    let content = Content::Beside(&again);
+    let signing = Signing { out: &out, content, signer: &signer, replace: arguments.replace };
+    let kept = signing.earlier(|| timestamp::roots_named(&arguments.stamp), now)?;
+    let (signature, stamped_at) = match &kept {
+        Some(kept) => (kept.envelope.clone(), kept.stamped_at),
+        None => {
+            let signature = sign_file(&digest, &signer, now).with_context(|| name.to_string())?;
+            timestamp::at_once(signature, &arguments.stamp, now)?
+        }
+    };
     write(&out, &signature)?;
+    let signed_at = kept.as_ref().and_then(|kept| kept.signed_at).unwrap_or(now);
     let mut report = described(&arguments.file, size, &digest);
     merge(
         &mut report,
         json!({
             "signer": signer.certificate().map(person),
-            "signed_at": now.as_secs(),
+            "signed_at": signed_at.as_secs(),
             "out": out.path().display().to_string(),
         }),
     );
     merge(&mut report, timestamp::proven(&signature, stamped_at));
+    super::warn(&mut report, kept.iter().map(Kept::says));
     Ok(show(&report, arguments.output))
 }
 

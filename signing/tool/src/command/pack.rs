@@ -14,6 +14,7 @@ use muster_signing::pack::{
 };
 use serde_json::{Value, json};
 
+use super::earlier::{Content, Kept, Signing};
 use super::file::{PIECE_BYTES, Trusted, open, read_short};
 use super::out::{Out, Product, Sources};
 use super::whole::Whole;
@@ -30,6 +31,7 @@ pub(super) fn build(arguments: &BuildPack, now: UnixTime) -> anyhow::Result<Stri
     let files = files(&arguments.files)?;
     let sources = Sources::of("a member", &files).and_signer(&arguments.signer).and_stamp(&arguments.stamp);
     let out = Out::new("--out", &arguments.out, Product::Pack, &sources)?;
+    timestamp::check_address(&arguments.stamp)?;
     let signer = signer(&arguments.signer)?;
     let inputs = Inputs::read(files, now)?;
     let definitions: Vec<Definition> = inputs.definitions.iter().map(|it| it.definition.clone()).collect();
@@ -44,8 +46,15 @@ pub(super) fn build(arguments: &BuildPack, now: UnixTime) -> anyhow::Result<Stri
     )
     .map_err(ToolError::from)?;
     index.check_resources(&definitions).map_err(ToolError::from)?;
-    let envelope = sign_pack_index(&index, &signer, now)?;
-    let (envelope, stamped_at) = timestamp::at_once(envelope, &arguments.stamp, now)?;
+    let text = index.to_text().map_err(ToolError::from)?;
+    let content = Content::Inside(ContentType::Pack, text.as_bytes());
+    let signing = Signing { out: &out, content, signer: &signer, replace: arguments.replace };
+    let kept = signing.earlier(|| timestamp::roots_named(&arguments.stamp), now)?;
+    let (envelope, stamped_at) = match &kept {
+        Some(kept) => (kept.envelope.clone(), kept.stamped_at),
+        None => timestamp::at_once(sign_pack_index(&index, &signer, now)?, &arguments.stamp, now)?,
+    };
+    let signed_at = kept.as_ref().and_then(|kept| kept.signed_at).unwrap_or(now);
     let mut whole = Whole::begin(&out, random()?)?;
     inputs.write(&index, &envelope, &mut whole)?;
     whole.put()?;
@@ -54,11 +63,12 @@ pub(super) fn build(arguments: &BuildPack, now: UnixTime) -> anyhow::Result<Stri
         &mut report,
         json!({
             "signer": signer.certificate().map(person),
-            "signed_at": now.as_secs(),
+            "signed_at": signed_at.as_secs(),
             "out": arguments.out.display().to_string(),
         }),
     );
     merge(&mut report, timestamp::proven(&envelope, stamped_at));
+    super::warn(&mut report, kept.iter().map(Kept::says));
     Ok(show(&report, arguments.output))
 }
 

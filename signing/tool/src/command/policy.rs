@@ -8,6 +8,7 @@ use muster_signing::envelope::{self, Anchors, ContentType};
 use muster_signing::policy::{Grants, Policy};
 use serde_json::{Value, json};
 
+use super::earlier::{Content, Signing};
 use super::out::{Out, Product, Sources};
 use super::signer::{lone_signer, signer_for};
 use super::{authored, inside, merge, person, read, revocation, roots, show, signed_to, warn, write};
@@ -23,10 +24,13 @@ pub(super) fn sign(arguments: &SignPolicy, now: UnixTime) -> anyhow::Result<Stri
     let home = arguments.home.as_deref();
     let signer = signer_for(&arguments.signer, home, (Role::Policy, "policies"), &others, now)?;
     let envelope = sign_policy(&text, &signer, now).with_context(|| file.to_string())?;
+    // Nothing is lost by that: a policy's signature ends with its certificate, and is to be made anew before.
+    let content = Content::Inside(ContentType::Policy, text.as_bytes());
+    let gone = Signing { out: &out, content, signer: &signer, replace: true }.gone()?;
     write(&out, &envelope)?;
     let report = summary(&Policy::parse(&text)?, arguments.output);
     let mut report = signed_to(report, &signer, &envelope, &arguments.out);
-    warn(&mut report, lone_signer(&signer, home));
+    warn(&mut report, gone.into_iter().chain(lone_signer(&signer, home)));
     Ok(show(&report, arguments.output))
 }
 

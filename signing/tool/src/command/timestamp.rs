@@ -34,6 +34,9 @@ fn file(home: &Path) -> PathBuf {
 
 pub(super) fn stamp(arguments: &StampDocument, now: UnixTime) -> anyhow::Result<String> {
     let name = arguments.file.display();
+    if let (Some(url), None) = (&arguments.url, &arguments.request) {
+        check_url(url)?;
+    }
     let bytes = read(&arguments.file, FileKind::ENVELOPE)?;
     let envelope = read_envelope(&bytes).with_context(|| name.to_string())?;
     let kind =
@@ -152,14 +155,19 @@ fn check_stays_unstamped(
     Ok(())
 }
 
-fn in_words(existing: &Existing) -> String {
-    let ClaimedStamp { at, chain } = &existing.claimed;
-    let at = at.map_or_else(|| "no moment".to_owned(), |at| moment::shown(at.as_secs()));
-    let authority = chain.first().map_or("nobody", Certificate::subject);
+/// Says whose timestamp it is, and whether it holds.
+pub(super) fn in_words(existing: &Existing) -> String {
+    let claimed = claimed_in_words(&existing.claimed);
     match &existing.problem {
-        None => format!("of {at}, by {authority}, which holds"),
-        Some(problem) => format!("of {at}, by {authority}, which does not hold by these roots ({problem})"),
+        None => format!("{claimed}, which holds"),
+        Some(problem) => format!("{claimed}, which does not hold by these roots ({problem})"),
     }
+}
+
+/// Says whose timestamp it claims to be.
+pub(super) fn claimed_in_words(ClaimedStamp { at, chain }: &ClaimedStamp) -> String {
+    let at = at.map_or_else(|| "no moment".to_owned(), |at| moment::shown(at.as_secs()));
+    format!("of {at}, by {}", chain.first().map_or("nobody", Certificate::subject))
 }
 
 /// Warns of a document that no timestamp makes last longer.
@@ -177,19 +185,39 @@ pub(super) fn at_once(
     now: UnixTime,
 ) -> anyhow::Result<(Vec<u8>, Option<UnixTime>)> {
     let Some(url) = &by.timestamp else { return Ok((envelope, None)) };
-    let path = match (&by.timestamp_roots, &by.home) {
-        (Some(path), _) => path.clone(),
-        (None, Some(home)) => file(home),
-        (None, None) => anyhow::bail!(
+    let named = || {
+        format!(
             "whose timestamps are believed? give --timestamp-roots FILE, or --home with trust/{ROOTS}.pem"
-        ),
+        )
     };
+    let roots = roots_named(by)?.with_context(named)?;
     let authority = || format!("timestamp authority {url}");
-    let roots = super::roots_of(&path)?;
     let stamped =
         stamp_envelope(&envelope, &roots, |_token| Ok(None), now, random, |request| ask(url, request));
     let Stamped { envelope, stamps } = stamped.with_context(authority)?;
     Ok((envelope, stamps.first().map(|stamp| stamp.at)))
+}
+
+/// Returns the roots of timestamp authorities that the command line names, or those of its home.
+pub(super) fn roots_named(by: &StampAtOnce) -> anyhow::Result<Option<Roots>> {
+    match (&by.timestamp_roots, &by.home) {
+        (Some(path), _) => super::roots_of(path).map(Some),
+        (None, Some(home)) => roots(home),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Refuses an authority's address of another form before anything is read.
+pub(super) fn check_address(by: &StampAtOnce) -> Result<(), ToolError> {
+    by.timestamp.as_deref().map_or(Ok(()), check_url)
+}
+
+fn check_url(url: &str) -> Result<(), ToolError> {
+    if url.starts_with("http://") {
+        Ok(())
+    } else {
+        Err(ToolError::AuthorityAddress { url: url.to_owned(), problem: unsendable(url) })
+    }
 }
 
 /// Reports the timestamp of an envelope that was just made or verified, with who gave it.
@@ -229,9 +257,6 @@ fn write_request(
 
 /// Sends a request over HTTP (RFC 3161 §3.4).
 fn ask(url: &str, request: &Request) -> anyhow::Result<Vec<u8>> {
-    if !url.starts_with("http://") {
-        return Err(unsendable(url));
-    }
     let agent = ureq::Agent::new_with_config(
         ureq::Agent::config_builder().timeout_global(Some(ANSWER_WITHIN)).max_redirects(3).build(),
     );
@@ -241,9 +266,10 @@ fn ask(url: &str, request: &Request) -> anyhow::Result<Vec<u8>> {
         .header("Accept", Request::ANSWER_TYPE)
         .send(request.der())
         // It may have led to an https server.
-        .map_err(
-            |error| if matches!(error, ureq::Error::TlsRequired) { unsendable(url) } else { error.into() },
-        )?;
+        .map_err(|error| {
+            let is_https = matches!(error, ureq::Error::TlsRequired);
+            if is_https { anyhow::anyhow!(unsendable(url)) } else { error.into() }
+        })?;
     let kind = answer.headers().get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     anyhow::ensure!(
         kind.starts_with(Request::ANSWER_TYPE),
@@ -259,10 +285,10 @@ fn ask(url: &str, request: &Request) -> anyhow::Result<Vec<u8>> {
 
 /// What to do with an authority that is not asked over plain HTTP. The answer is signed and tied to its request, so TLS would hide who asks
 /// and no more: not worth a stack of it, and its roots, in a tool that holds signing keys.
-fn unsendable(url: &str) -> anyhow::Error {
+fn unsendable(url: &str) -> String {
     let kind = Request::CONTENT_TYPE;
     let curl = if url.starts_with("https://") { url } else { "URL" };
-    anyhow::anyhow!(
+    format!(
         "wanted http://HOST…: this tool has no TLS, which would add nothing to an answer that is signed. Where the authority is there over https alone, \
          fetch the timestamp otherwise (of a file's signature, FILE is FILE.p7s, signed without --timestamp):\n  \
          muster-sign timestamp FILE --request FILE.tsq\n  \

@@ -102,7 +102,7 @@ fn g10_a_timestamp_comes_in_one_go_or_later_and_the_file_outlives_its_signers_ce
     let openssl_too = "cms -verify -binary -inform DER -in FILE.p7s -content FILE -CAfile root.pem -purpose any -out /dev/null";
     openssl(dir.path(), openssl_too);
     check_outlives(dir.path());
-    succeed(dir.path(), SIGN);
+    succeed(dir.path(), &format!("{SIGN} --replace"));
     let plain = succeed(dir.path(), verify);
     succeed(dir.path(), &format!("timestamp FILE.p7s --url {} --roots stamps.pem", served.url));
     let later = succeed(dir.path(), verify);

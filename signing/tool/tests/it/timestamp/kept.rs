@@ -168,7 +168,7 @@ fn a_signer_revoked_before_the_timestamp_gets_none_and_one_revoked_after_it_keep
 
 impl Lab {
     /// A home that trusts the lab's roots.
-    fn home(&self) -> tempfile::TempDir {
+    pub(super) fn home(&self) -> tempfile::TempDir {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join("trust")).unwrap();
         std::fs::copy(self.authority.path("root.pem"), home.path().join("trust/timestamps.pem")).unwrap();
@@ -196,7 +196,7 @@ impl Lab {
     }
 }
 
-fn refuse(dir: &Path, arguments: &[&str]) -> String {
+pub(super) fn refuse(dir: &Path, arguments: &[&str]) -> String {
     let output = muster_sign(dir, arguments);
     assert_eq!(output.status.code(), Some(1), "{arguments:?}");
     String::from_utf8(output.stderr).unwrap()
