@@ -4,7 +4,7 @@ pub(super) const ALL: &str = "Examples:
   muster-load idle --sessions 18000 --peer nats --peer mosquitto
   muster-load broadcast --sessions 18000 --peer nats --report broadcast.html
   muster-load idle --sessions 1000 --home DIR -o json      # a `muster dev --dir DIR` that runs
-  muster-load ask --sessions 100000
+  muster-load ask --sessions 18000
   muster export | muster-load check -
 
 Exit codes: 0 the run counts, 1 it does not (the reason is told), 2 usage, 130 interrupted.
@@ -31,7 +31,7 @@ Latency counts from the call that submits the order, at every device; CPU has al
 
 pub(super) const ASK: &str = "Examples:
   muster-load ask --sessions 2000
-  muster-load ask --sessions 100000 --rounds 5 -o json
+  muster-load ask --sessions 18000 --rounds 5 -o json
   muster-load ask --sessions 100 --home DIR --promises promises.jsonl
   muster-load ask --sessions 500 --home ~/.muster --operator localhost:4001 --switch localhost:4000 --pid 4711";
 
