@@ -3,11 +3,15 @@
 //! Pure. For every attribute it keeps who has which value. An expression reads few attributes, so the devices fall into
 //! few groups that look the same to it; the expression is asked once for each group, by its own evaluation and no other.
 
+mod holders;
+
 use std::collections::{BTreeMap, HashMap};
 
 use muster_proto::common::v1::{NamedValue, Value, value::Kind};
 use muster_signing::audience::CLIENT_ATTRIBUTES;
 use roaring::RoaringBitmap;
+
+use self::holders::Holders;
 
 /// Who has which value of which attribute.
 #[derive(Debug, Default)]
@@ -37,7 +41,7 @@ struct Attribute {
 #[derive(Debug)]
 struct Slot {
     value: Value,
-    holders: RoaringBitmap,
+    holders: Holders,
 }
 
 /// A value as a key: a real number by its bits.
@@ -127,7 +131,7 @@ impl AttributeIndex {
             }
         } else {
             for (slot, held) in (0_u32..).zip(&attribute.values) {
-                let part = &members & &held.holders;
+                let part = held.holders.among(&members);
                 if !part.is_empty() {
                     rest -= &part;
                     parts.insert(slot, part);
@@ -211,7 +215,7 @@ impl Attribute {
         if let Some(slot) = self.slots.get(&key) {
             return *slot;
         }
-        let made = Slot { value, holders: RoaringBitmap::new() };
+        let made = Slot { value, holders: Holders::default() };
         let reused = self.free.pop().and_then(|slot| Some((slot, usize::try_from(slot).ok()?)));
         let slot = match reused {
             Some((slot, at)) if at < self.values.len() => {

@@ -82,8 +82,9 @@ impl Said {
 }
 
 /// Runs a session until it ends.
-pub(super) async fn run(shard: &Shard, session: &Rc<Session>, admitted: Box<Admitted>) -> End {
-    let Admitted { mut wire, visitor, mut room, path: _ } = *admitted;
+pub(super) async fn run(shard: &Shard, session: &Rc<Session>, mut admitted: Box<Admitted>) -> End {
+    // Used where it is: moved out, it would stand here and leave its box until the end.
+    let Admitted { wire, visitor, room, path: _ } = &mut *admitted;
     let mut pump = Pump {
         session: Rc::clone(session),
         write_deadline: shard.config.sessions.write_deadline,
@@ -93,18 +94,18 @@ pub(super) async fn run(shard: &Shard, session: &Rc<Session>, admitted: Box<Admi
         certificate_look: Instant::now(),
     };
     let end = loop {
-        match std::future::poll_fn(|context| pump.turn(&mut wire, shard, context)).await {
+        match std::future::poll_fn(|context| pump.turn(wire, shard, context)).await {
             Turn::Heard(heard) => receive(session, heard),
             Turn::Woken => {
                 session.half(|half| half.handle_timeout(Instant::now()));
                 // What ends a session without a certificate is a block.
                 if session.take_recheck() && visitor.certificate.is_some() {
-                    recheck(shard, session, &wire, visitor.address);
+                    recheck(shard, session, wire, visitor.address);
                 }
             }
             Turn::Ended(end) => break end,
         }
-        talk::converse(shard, session, &visitor).await;
+        talk::converse(shard, session, visitor).await;
         // What came in one read is many turns, and other sessions have theirs in between.
         consume_budget().await;
         if session.identity().is_some() {
@@ -112,7 +113,7 @@ pub(super) async fn run(shard: &Shard, session: &Rc<Session>, admitted: Box<Admi
         }
     };
     if matches!(end, End::Closed(_)) {
-        Box::pin(goodbye(wire)).await;
+        Box::pin(goodbye(admitted.wire)).await;
     }
     end
 }

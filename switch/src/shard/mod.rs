@@ -19,7 +19,7 @@ mod wire;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -272,9 +272,16 @@ async fn accept(
         shard.tasks.spawn_local(async move {
             // These futures are some kilobytes; boxed, they are gone before the session begins, which has a task of its own.
             let admitted = Box::pin(admit(Rc::clone(&shard_of_task), entrance, newcomer)).await;
-            if let Some(admitted) = admitted {
-                let tasks = shard_of_task.tasks.clone();
-                tasks.spawn_local(settle(shard_of_task, address, admitted));
+            match admitted {
+                Some(Ok(admitted)) => {
+                    let tasks = shard_of_task.tasks.clone();
+                    tasks.spawn_local(settle(shard_of_task, admitted));
+                }
+                Some(Err(rejected)) => {
+                    metrics::handshake(metrics::Listener::Sessions, rejected.label());
+                    tracing::debug!(%address, %rejected, "no session");
+                }
+                None => {}
             }
         });
     }
@@ -315,16 +322,8 @@ async fn admit(
     Box::pin(entrance.stop.run_until_cancelled(handshake::admit(&shard, arrived))).await
 }
 
-/// Runs the session of an admitted client, or says why there is none.
-async fn settle(shard: Rc<Shard>, address: SocketAddr, admitted: Result<Box<Admitted>, Rejected>) {
-    let admitted = match admitted {
-        Ok(admitted) => admitted,
-        Err(rejected) => {
-            metrics::handshake(metrics::Listener::Sessions, rejected.label());
-            tracing::debug!(%address, %rejected, "no session");
-            return;
-        }
-    };
+/// Runs the session of an admitted client. Its future is what each session's task costs, so it holds little.
+async fn settle(shard: Rc<Shard>, mut admitted: Box<Admitted>) {
     metrics::handshake(metrics::Listener::Sessions, "ok");
     let half = SwitchSession::new(shard.session_config(), Instant::now());
     let Some(session) =
@@ -332,7 +331,7 @@ async fn settle(shard: Rc<Shard>, address: SocketAddr, admitted: Result<Box<Admi
     else {
         return;
     };
-    let keys = shard.revocable.insert(&admitted.path, session.slot);
+    let keys = shard.revocable.insert(&std::mem::take(&mut admitted.path), session.slot);
     // Roots or CRLs may have changed since the certificate was checked, seconds ago if the upgrade was slow; whoever follows the
     // changes asked the sessions that were there.
     session.ask_recheck();
@@ -354,5 +353,5 @@ async fn settle(shard: Rc<Shard>, address: SocketAddr, admitted: Result<Box<Admi
         shard.registry.remove(&session.device, key);
         Box::pin(talk::farewell(&shard, &session)).await;
     }
-    tracing::debug!(device = %session.device, %address, end = end.label(), "session ended");
+    tracing::debug!(device = %session.device, end = end.label(), "session ended");
 }
