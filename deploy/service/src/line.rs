@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
 pub use self::records::Keying;
-use self::records::{Opened, Records, SCRATCH_BYTES};
+use self::records::{Opened, READ_BYTES_MAX, Records, SCRATCH_BYTES};
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch { read: vec![0; SCRATCH_BYTES], sealed: Vec::new() });
@@ -116,7 +116,7 @@ impl Line {
     pub fn poll_receive(&mut self, context: &mut Context<'_>, plain: &mut Vec<u8>) -> Poll<io::Result<Came>> {
         SCRATCH.with_borrow_mut(|Scratch { read, sealed }| {
             let kept = self.records.resume(read);
-            let mut room = ReadBuf::new(read.get_mut(kept..).unwrap_or_default());
+            let mut room = ReadBuf::new(read.get_mut(kept..kept + READ_BYTES_MAX).unwrap_or_default());
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut room))?;
             let came = room.filled().len();
             if came == 0 {
@@ -196,12 +196,20 @@ impl Line {
     /// # Errors
     /// The socket's, or TLS's as the inner one.
     pub async fn close(&mut self) -> io::Result<()> {
+        self.begin_close()?;
+        self.flush().await
+    }
+
+    /// Says that nothing more will be said, as far as the socket takes it at once.
+    ///
+    /// # Errors
+    /// The socket's, or TLS's as the inner one.
+    pub fn begin_close(&mut self) -> io::Result<()> {
         SCRATCH.with_borrow_mut(|Scratch { sealed, .. }| {
             sealed.clear();
             self.records.close(sealed).map_err(of_tls)?;
             self.unsent.write(&self.stream, sealed)
-        })?;
-        self.flush().await
+        })
     }
 
     /// Returns the socket.

@@ -29,6 +29,9 @@ const CLOSE_LINGER: Duration = Duration::from_secs(2);
 /// How long the certificate's end goes without a look at the wall clock, which may have been changed.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(60);
 
+/// Bytes that a stalled socket takes at least within `sessions.write_deadline`: a record of TLS.
+const MOVED_BYTES_MIN: usize = 16 << 10;
+
 /// How long a client that broke the protocol is told to stay away.
 const BROKEN_RECONNECT_AFTER: Duration = Duration::from_secs(60);
 
@@ -88,7 +91,8 @@ pub(super) async fn run(shard: &Shard, session: &Rc<Session>, mut admitted: Box<
     let mut pump = Pump {
         session: Rc::clone(session),
         write_deadline: shard.config.sessions.write_deadline,
-        stalled_since: None,
+        stall: None,
+        must_look: false,
         // A key has no end.
         certificate_end_ms: visitor.certificate.map_or(i64::MAX, |shown| shown.not_after_ms),
         certificate_look: Instant::now(),
@@ -105,15 +109,21 @@ pub(super) async fn run(shard: &Shard, session: &Rc<Session>, mut admitted: Box<
             }
             Turn::Ended(end) => break end,
         }
+        let asked = Instant::now();
         talk::converse(shard, session, visitor).await;
+        // Nobody wrote meanwhile, which is not the client's doing.
+        if let Some(stall) = &mut pump.stall {
+            stall.since += asked.elapsed();
+        }
         // What came in one read is many turns, and other sessions have theirs in between.
         consume_budget().await;
         if session.identity().is_some() {
             room.greet();
         }
     };
-    if matches!(end, End::Closed(_)) {
-        Box::pin(goodbye(admitted.wire)).await;
+    match end {
+        End::Closed(_) => Box::pin(goodbye(admitted.wire)).await,
+        End::Peer | End::Stalled => admitted.wire.hang_up(),
     }
     end
 }
@@ -122,11 +132,19 @@ pub(super) async fn run(shard: &Shard, session: &Rc<Session>, mut admitted: Box<
 struct Pump {
     session: Rc<Session>,
     write_deadline: Duration,
-    /// Since when the socket has what it was given and does not take. A client on a slow line is written to all the time and may never be up to
-    /// date; it is stalled only if the same bytes stay there.
-    stalled_since: Option<Instant>,
+    stall: Option<Stall>,
+    /// The client was heard although something may be due: it is looked at before the client is heard again.
+    must_look: bool,
     certificate_end_ms: i64,
     certificate_look: Instant,
+}
+
+/// Since when the socket has what it was given and does not take. A client on a slow line is written to all the time and may never be up to
+/// date; it is stalled only if hardly anything of the same bytes goes.
+#[derive(Debug, Clone, Copy)]
+struct Stall {
+    since: Instant,
+    left: usize,
 }
 
 impl Pump {
@@ -145,10 +163,19 @@ impl Pump {
         if self.session.awaits_recheck() {
             return Poll::Ready(Turn::Woken);
         }
+        if std::mem::take(&mut self.must_look)
+            && let due @ Poll::Ready(_) = self.time(shard)
+        {
+            return due;
+        }
         match wire.poll_hear(context, Said::read) {
             Poll::Ready(Ok(Heard::End)) => return Poll::Ready(Turn::Ended(End::Peer)),
-            Poll::Ready(Ok(heard)) => return Poll::Ready(Turn::Heard(heard)),
-            Poll::Ready(Err(error)) => return self.unreadable(&error),
+            Poll::Ready(Ok(heard)) => {
+                // A client that never ends would put off every deadline.
+                self.must_look = !self.session.is_scheduled();
+                return Poll::Ready(Turn::Heard(heard));
+            }
+            Poll::Ready(Err(error)) => return self.unreadable(&error, shard),
             Poll::Pending => {}
         }
         // TLS may have had something to say of its own, which waits for the socket like the rest.
@@ -169,34 +196,41 @@ impl Pump {
         })?;
         match written {
             Written::All => {
-                self.stalled_since = None;
+                self.stall = None;
                 shard.written(session);
             }
-            Written::Blocked { has_moved } => {
-                let now = Instant::now();
-                let since = self.stalled_since.filter(|_| !has_moved).unwrap_or(now);
-                self.stalled_since = Some(since);
+            Written::Blocked { is_new } => {
+                let left = wire.unsent_bytes();
+                let moved = |stall: &Stall| stall.left.saturating_sub(left) >= MOVED_BYTES_MIN;
+                if is_new || self.stall.as_ref().is_none_or(moved) {
+                    let since = Instant::now();
+                    self.stall = Some(Stall { since, left });
+                    shard.schedule(session, since + self.write_deadline);
+                }
             }
+            Written::Yielded => {}
         }
         Ok(written)
     }
 
     /// A message that is no message ends the session with a word; a lost connection ends it without.
-    fn unreadable(&self, error: &WireError) -> Poll<Turn> {
+    fn unreadable(&mut self, error: &WireError, shard: &Shard) -> Poll<Turn> {
         tracing::debug!(%error, "session's socket is unreadable");
         match error {
             WireError::Violation(violation) if !self.session.half(|half| half.is_closed()) => {
                 break_off(&self.session, violation.to_string());
                 Poll::Ready(Turn::Woken)
             }
-            WireError::Violation(_) | WireError::Line(_) => Poll::Ready(Turn::Ended(End::Peer)),
+            // The last word waits for the socket.
+            WireError::Violation(_) => self.time(shard),
+            WireError::Line(_) => Poll::Ready(Turn::Ended(End::Peer)),
         }
     }
 
     /// Sees to what is due, and has the wheel wake the task for what is due next.
     fn time(&mut self, shard: &Shard) -> Poll<Turn> {
         let now = Instant::now();
-        let stalled_until = self.stalled_since.map(|since| since + self.write_deadline);
+        let stalled_until = self.stall.map(|stall| stall.since + self.write_deadline);
         if stalled_until.is_some_and(|until| until <= now) {
             return Poll::Ready(Turn::Ended(End::Stalled));
         }

@@ -248,6 +248,11 @@ impl Session {
         self.scheduled.set(wheel.schedule(self.slot, deadline, self.scheduled.get()));
     }
 
+    /// Returns whether it stands in the wheel; it does not when something is due.
+    pub(super) fn is_scheduled(&self) -> bool {
+        self.scheduled.get() != Tick::NEVER
+    }
+
     /// Wakes the task if this is the tick that it stands at; it may have moved closer since, or be another session's by now.
     pub(super) fn is_due(&self, tick: Tick) {
         if self.scheduled.get() == tick {

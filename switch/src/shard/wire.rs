@@ -80,8 +80,10 @@ pub(super) enum Written {
     /// The socket takes no more for the moment.
     Blocked {
         /// It took all of what blocked it before, and was given more.
-        has_moved: bool,
+        is_new: bool,
     },
+    /// Others have their turn; the task is woken again.
+    Yielded,
 }
 
 /// Text that is not understood yet: the beginning of a frame, or frames behind the one that was heard last.
@@ -148,6 +150,17 @@ impl Wire {
         self.line.is_flushed()
     }
 
+    /// Returns the bytes that the socket has not taken.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.line.unsent_bytes()
+    }
+
+    /// Ends the connection without waiting for the client, which ended its half or takes nothing.
+    pub(super) fn hang_up(mut self) {
+        // Who does not take it finds a connection that was cut.
+        drop(self.line.begin_close());
+    }
+
     /// Tells the client what `next` has to say, and answers its pings. A client that takes everything at once gives others their turn: then
     /// the task is woken again.
     ///
@@ -158,16 +171,13 @@ impl Wire {
         context: &mut Context<'_>,
         mut next: impl FnMut() -> Option<Bytes>,
     ) -> io::Result<Written> {
-        let mut has_moved = false;
-        let mut was_blocked = !self.line.is_flushed();
+        let mut is_new = self.line.is_flushed();
         loop {
             if self.line.poll_flush(context)?.is_pending() {
-                return Ok(Written::Blocked { has_moved });
+                return Ok(Written::Blocked { is_new });
             }
-            has_moved |= std::mem::take(&mut was_blocked);
-            let Poll::Ready(turn) = poll_proceed(context) else {
-                return Ok(Written::Blocked { has_moved: true });
-            };
+            is_new = true;
+            let Poll::Ready(turn) = poll_proceed(context) else { return Ok(Written::Yielded) };
             let is_done = SCRATCH.with_borrow_mut(|Scratch { frames, .. }| {
                 frames.clear();
                 if let Some(ping) = self.ping.take() {
@@ -306,5 +316,9 @@ impl Unread {
     fn settle(&mut self) {
         self.bytes.drain(..self.taken);
         self.taken = 0;
+        // What a long message before it needed is not kept for a short one.
+        if self.bytes.capacity() > 4 * (self.bytes.len() + BATCH_BYTES) {
+            self.bytes.shrink_to(self.bytes.len() + BATCH_BYTES);
+        }
     }
 }

@@ -148,6 +148,7 @@ impl Entrance {
                         self.spare.shed(listener, |address| (self.tell)(&turned_away, Some(address))).await;
                     }
                     tokio::time::sleep(ACCEPT_REST).await;
+                    self.spare.hold();
                 }
             }
         }

@@ -31,17 +31,26 @@ impl Spare {
     /// Takes those who wait at the listener and ends their connections. `turned_away` hears where each is from.
     pub(super) async fn shed(&self, listener: &TcpListener, mut turned_away: impl FnMut(SocketAddr)) {
         for _ in 0..SHED_MAX {
-            *self.held() = None;
-            let waiting = std::future::poll_fn(|context| Poll::Ready(listener.poll_accept(context))).await;
-            let Poll::Ready(Ok((stream, address))) = waiting else { break };
-            drop(stream);
+            let taken = std::future::poll_fn(|context| {
+                // Held meanwhile, so that other listeners of the process do not take what is given up for this one.
+                let mut held = self.held();
+                if held.take().is_none() {
+                    return Poll::Ready(None);
+                }
+                let address = match listener.poll_accept(context) {
+                    Poll::Ready(Ok((_ended, address))) => Some(address),
+                    Poll::Ready(Err(_)) | Poll::Pending => None,
+                };
+                *held = File::open(HELD).ok();
+                Poll::Ready(address)
+            });
+            let Some(address) = taken.await else { break };
             turned_away(address);
         }
-        self.hold();
     }
 
-    /// Takes the descriptor back, as far as there is one.
-    fn hold(&self) {
+    /// Takes the descriptor back if it is gone, as far as there is one.
+    pub(super) fn hold(&self) {
         let mut held = self.held();
         if held.is_none() {
             *held = File::open(HELD).ok();

@@ -20,8 +20,11 @@ const RECORD_BYTES_MAX: usize = 5 + (16 << 10) + (2 << 10);
 /// Bytes kept of a handshake message whose rest has not come: the longest that rustls takes, and the headers and tags of its records.
 const HANDSHAKE_BYTES_MAX: usize = (64 << 10) + 4 * 512;
 
+/// Bytes of one read at most. What is read and not understood yet is held for a session, so this is how far one reads ahead.
+pub(super) const READ_BYTES_MAX: usize = 16 << 10;
+
 /// The room that whoever reads lends: for what is kept, and behind it for the largest read.
-pub(super) const SCRATCH_BYTES: usize = 128 << 10;
+pub(super) const SCRATCH_BYTES: usize = HANDSHAKE_BYTES_MAX + READ_BYTES_MAX;
 
 /// Bytes that a record has beyond its text, in any suite and version that is spoken.
 const RECORD_OVERHEAD_BYTES: usize = 64;
