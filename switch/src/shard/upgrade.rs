@@ -114,10 +114,13 @@ async fn read_request(line: &mut Line, early: Vec<u8>) -> Result<Request, Upgrad
     let mut bytes = early;
     let mut came = Came::Some;
     loop {
+        // By what came, not by what is missing: one read may hold more than a request may have.
+        if bytes.len() > REQUEST_BYTES_MAX {
+            return Err(UpgradeError::AttackAttempt);
+        }
         match Request::try_parse(&bytes)? {
             Some((length, request)) if length == bytes.len() => return Ok(request),
             Some(_) => return Err(ProtocolError::JunkAfterRequest.into()),
-            None if bytes.len() >= REQUEST_BYTES_MAX => return Err(UpgradeError::AttackAttempt),
             None if came == Came::End => return Err(ProtocolError::HandshakeIncomplete.into()),
             None => came = line.receive(&mut bytes).await?,
         }
