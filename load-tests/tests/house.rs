@@ -102,6 +102,21 @@ const UNSAFE_FILES: &[&str] = &["client/endpoint/src/vtab.rs"];
 /// Lines a file may have; 400 is what to aim at.
 const LINES_MAX: usize = 600;
 
+/// How the names of metrics begin; that of every program's crates does, too.
+const METRIC_PREFIXES: [&str; 11] = [
+    "muster_switch_",
+    "muster_client_",
+    "muster_background_",
+    "muster_admin_",
+    "muster_authorities_",
+    "muster_credentials_",
+    "muster_crl_",
+    "muster_health_",
+    "muster_peers_",
+    "muster_refusals_",
+    "muster_tasks_",
+];
+
 #[test]
 fn crates_use_only_what_stands_below_them() {
     let metadata = metadata();
@@ -252,6 +267,31 @@ fn every_dependency_of_the_workspace_says_what_it_is_for() {
     {
         assert!(line.contains("# "), "no reason: {line}");
     }
+}
+
+#[test]
+fn every_metric_stands_in_metrics_md_and_nothing_else_does() {
+    let words = |text: &str| -> BTreeSet<String> {
+        let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '_'));
+        words.filter(|word| word.starts_with("muster_")).map(str::to_owned).collect()
+    };
+    let is_metric = |name: &str| METRIC_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    let quoted = |line: &str| line.split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let programs = ["switch/src", "client/src", "background-channel/src", "deploy/service/src"];
+    let files = programs.iter().flat_map(|folder| rust_files(&root().join(folder)));
+    let made: BTreeSet<String> = files
+        .filter(|file| !is_test_module(file))
+        .flat_map(|file| non_test_lines(&read(&file)))
+        .flat_map(|(_, line)| quoted(&line))
+        .filter(|name| is_metric(name) && words(name).contains(name))
+        .collect();
+    let page = read(&root().join("deploy/METRICS.md"));
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let told: BTreeSet<String> = rows.map(str::to_owned).collect();
+
+    assert!(made.len() > 50, "{made:?}");
+    assert_eq!(made.difference(&told).collect::<Vec<_>>(), Vec::<&String>::new(), "not in deploy/METRICS.md");
+    assert_eq!(told.difference(&made).collect::<Vec<_>>(), Vec::<&String>::new(), "in no program");
 }
 
 #[test]
