@@ -5,7 +5,8 @@
 
 mod holders;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
 
 use muster_proto::common::v1::{NamedValue, Value, value::Kind};
 use muster_signing::audience::CLIENT_ATTRIBUTES;
@@ -18,7 +19,7 @@ use self::holders::Holders;
 pub(crate) struct AttributeIndex {
     attributes: BTreeMap<String, Attribute>,
     /// By device: its attributes' names and the slots of their values.
-    rows: HashMap<u32, Vec<(u32, u32)>>,
+    rows: HashMap<u32, Box<[(u32, u32)]>>,
     /// Names by their number in `rows`; a number without a name is free.
     names: Vec<Option<String>>,
     free: Vec<u32>,
@@ -33,7 +34,9 @@ const NAMES_MAX: usize = 1_024;
 #[derive(Debug, Default)]
 struct Attribute {
     number: u32,
-    slots: HashMap<Key, u32>,
+    /// (hash of a value, its slot): the value itself, of which a fleet may have as many as devices, is kept once.
+    slots: BTreeSet<(u64, u32)>,
+    hasher: RandomState,
     values: Vec<Slot>,
     free: Vec<u32>,
 }
@@ -45,13 +48,13 @@ struct Slot {
 }
 
 /// A value as a key: a real number by its bits.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Key {
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Key<'a> {
     Null,
     Integer(i64),
     Real(u64),
-    Text(String),
-    Blob(Vec<u8>),
+    Text(&'a str),
+    Blob(&'a [u8]),
 }
 
 /// Devices that look the same so far, and how.
@@ -75,7 +78,7 @@ impl AttributeIndex {
                 taken.push(attribute);
             }
         }
-        self.rows.insert(device, row);
+        self.rows.insert(device, row.into_boxed_slice());
         taken.sort_by(|one, other| one.name.cmp(&other.name));
         taken
     }
@@ -187,7 +190,7 @@ impl AttributeIndex {
                 attribute.remove(*slot, device);
             }
         }
-        row.into_iter().map(|(number, _)| number).collect()
+        row.iter().map(|(number, _)| *number).collect()
     }
 
     /// Forgets a name that nobody has any more.
@@ -211,9 +214,10 @@ impl AttributeIndex {
 impl Attribute {
     /// Returns the slot of a value, a free or new one on first sight.
     fn slot(&mut self, value: Value) -> u32 {
-        let key = Key::of(&value);
-        if let Some(slot) = self.slots.get(&key) {
-            return *slot;
+        let hash = self.hasher.hash_one(Key::of(&value));
+        let alike = self.slots.range((hash, 0)..=(hash, u32::MAX)).map(|(_, slot)| *slot);
+        if let Some(slot) = alike.into_iter().find(|slot| self.has(*slot, &value)) {
+            return slot;
         }
         let made = Slot { value, holders: Holders::default() };
         let reused = self.free.pop().and_then(|slot| Some((slot, usize::try_from(slot).ok()?)));
@@ -227,28 +231,33 @@ impl Attribute {
                 u32::try_from(self.values.len() - 1).unwrap_or(u32::MAX)
             }
         };
-        self.slots.insert(key, slot);
+        self.slots.insert((hash, slot));
         slot
+    }
+
+    fn has(&self, slot: u32, value: &Value) -> bool {
+        let held = usize::try_from(slot).ok().and_then(|at| self.values.get(at));
+        held.is_some_and(|held| Key::of(&held.value) == Key::of(value))
     }
 
     fn remove(&mut self, slot: u32, device: u32) {
         let Some(held) = usize::try_from(slot).ok().and_then(|at| self.values.get_mut(at)) else { return };
         held.holders.remove(device);
         if held.holders.is_empty() {
-            self.slots.remove(&Key::of(&held.value));
+            self.slots.remove(&(self.hasher.hash_one(Key::of(&held.value)), slot));
             self.free.push(slot);
         }
     }
 }
 
-impl Key {
-    fn of(value: &Value) -> Self {
+impl<'a> Key<'a> {
+    fn of(value: &'a Value) -> Self {
         match &value.kind {
             None => Self::Null,
             Some(Kind::Integer(integer)) => Self::Integer(*integer),
             Some(Kind::Real(real)) => Self::Real(real.to_bits()),
-            Some(Kind::Text(text)) => Self::Text(text.clone()),
-            Some(Kind::Blob(blob)) => Self::Blob(blob.clone()),
+            Some(Kind::Text(text)) => Self::Text(text),
+            Some(Kind::Blob(blob)) => Self::Blob(blob),
         }
     }
 }

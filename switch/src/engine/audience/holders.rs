@@ -4,20 +4,23 @@ use roaring::RoaringBitmap;
 
 /// Who has a value. What differs from device to device, such as a host's name, has as many values as there are devices: a bitmap for each would
 /// be the most of what the Switch keeps of a device.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Default)]
 pub(super) enum Holders {
+    /// Nobody.
+    #[default]
+    None,
     /// This one.
     One(u32),
-    /// So many, or nobody.
-    Many(RoaringBitmap),
+    /// Two or more.
+    Many(Box<RoaringBitmap>),
 }
 
 impl Holders {
     pub(super) fn insert(&mut self, device: u32) {
         match self {
+            Self::None => *self = Self::One(device),
             Self::One(held) if *held == device => {}
-            Self::One(held) => *self = Self::Many([*held, device].into_iter().collect()),
-            Self::Many(held) if held.is_empty() => *self = Self::One(device),
+            Self::One(held) => *self = Self::Many(Box::new([*held, device].into_iter().collect())),
             Self::Many(held) => {
                 held.insert(device);
             }
@@ -26,8 +29,8 @@ impl Holders {
 
     pub(super) fn remove(&mut self, device: u32) {
         match self {
-            Self::One(held) if *held == device => *self = Self::default(),
-            Self::One(_) => {}
+            Self::One(held) if *held == device => *self = Self::None,
+            Self::None | Self::One(_) => {}
             Self::Many(held) => {
                 held.remove(device);
                 if let (1, Some(last)) = (held.len(), held.min()) {
@@ -38,25 +41,16 @@ impl Holders {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        match self {
-            Self::One(_) => false,
-            Self::Many(held) => held.is_empty(),
-        }
+        matches!(self, Self::None)
     }
 
     /// Returns those of `devices` that are among them.
     pub(super) fn among(&self, devices: &RoaringBitmap) -> RoaringBitmap {
         match self {
             Self::One(held) if devices.contains(*held) => std::iter::once(*held).collect(),
-            Self::One(_) => RoaringBitmap::new(),
-            Self::Many(held) => devices & held,
+            Self::None | Self::One(_) => RoaringBitmap::new(),
+            Self::Many(held) => devices & &**held,
         }
-    }
-}
-
-impl Default for Holders {
-    fn default() -> Self {
-        Self::Many(RoaringBitmap::new())
     }
 }
 
