@@ -12,6 +12,7 @@ mod credentials;
 mod doors;
 mod engine;
 mod gate;
+mod layout;
 mod licence;
 mod listen;
 mod metrics;
@@ -31,4 +32,6 @@ pub use config::{
 pub use credentials::CredentialProblem;
 pub use engine::StoreError;
 pub use program::Program;
+#[cfg(feature = "autobahn")]
+pub use shard::echo;
 pub use start::{Failure, Running, StartError, start};

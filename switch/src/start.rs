@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -13,7 +14,7 @@ use muster_service::config::{Invalid, Validate as _};
 use muster_service::health::Health;
 use muster_service::listen::BindError;
 use muster_service::shutdown::Shutdown;
-use muster_service::{exit, telemetry};
+use muster_service::{descriptors, exit, telemetry};
 use tokio::runtime::Runtime;
 use tokio::sync::{broadcast, mpsc};
 
@@ -23,11 +24,12 @@ use crate::credentials::{self, CredentialProblem, Loaded};
 use crate::engine::{
     self, AggregateLimits, Engine, EngineConfig, EngineEnd, OpenError, StoreError, UnauthenticatedLimits,
 };
+use crate::layout::{Layout, Tables};
 use crate::listen::Listeners;
 use crate::metrics;
 use crate::refusals::Refusals;
 use crate::registry::Registry;
-use crate::shard::{self, Common, ShardParts};
+use crate::shard::{self, Common, Descriptors, ShardParts};
 use crate::wall::Wall;
 
 /// Threads of the control runtime: the operator API waits for the store, it does not compute.
@@ -164,6 +166,10 @@ pub fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> 
     telemetry::metrics();
     metrics::describe();
     engine::describe_metrics();
+    let descriptors_max = descriptors::raise_limit()?;
+    let layout = Layout::of(&config, descriptors_max);
+    layout.log(descriptors_max);
+    let config = Config { shards: layout.shards, ..config };
     let health = Health::new();
     let wall = Wall::system(config.clock, metrics::CLOCK);
     let loaded = credentials::load(&config, Some(config.data_dir.join("revocation")), &wall.clock())
@@ -192,9 +198,16 @@ pub fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> 
         stop,
         shutdown,
     };
+    let own = [listeners.operators.as_raw_fd(), listeners.admin.as_raw_fd()];
+    let sessions: Vec<RawFd> = listeners.sessions.iter().map(AsRawFd::as_raw_fd).collect();
     let parts = listeners.sessions.into_iter().zip(mailboxes).zip(shard_runtimes).zip(0..);
     let shards = parts.map(|(((listener, messages), runtime), index)| {
-        shard::spawn(ShardParts { index, runtime, listener, messages, common: common.clone() })
+        let later = sessions.iter().skip(usize::from(index) + 1);
+        let descriptors = match layout.tables {
+            Tables::Shared => Descriptors::Shared,
+            Tables::Own => Descriptors::Own { others: own.iter().chain(later).copied().collect() },
+        };
+        shard::spawn(ShardParts { index, runtime, listener, descriptors, messages, common: common.clone() })
     });
     let stop = common.stop.clone();
     let control = shards.collect::<Result<Vec<ShardThread>, _>>().and_then(|shards| {

@@ -7,6 +7,7 @@
 //! - [`health`] and [`admin`]: what is well and what is not, over loopback HTTP.
 //! - [`credentials`]: TLS configurations from watched files, judged by [`muster_pki::check`], and the way out to servers.
 //! - [`admission`]: the way in of a TLS listener, and what a stranger may hold of it.
+//! - [`descriptors`]: how many files a process may have open, and threads that have their own.
 //! - [`mod@line`]: a TLS connection without buffers of its own, for where there are many.
 //! - [`wall`]: the time of day, as far as it is believed.
 //! - [`listen`] and [`exit`]: sockets and exit codes whose errors say what to change.
@@ -17,6 +18,7 @@ pub mod admin;
 pub mod admission;
 pub mod config;
 pub mod credentials;
+pub mod descriptors;
 pub mod exit;
 pub mod health;
 pub mod line;

@@ -13,6 +13,7 @@ mod crl_load;
 mod crl_server;
 mod definitions;
 mod deploy;
+mod descriptors;
 mod events;
 mod exchange;
 mod full_disk;

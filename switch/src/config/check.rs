@@ -10,9 +10,6 @@ use super::{
     ClientCertificate, Config, EngineLimits, Grant, OperatorLimits, SessionLimits, ShutdownLimits, licence,
 };
 
-/// More shards than any machine has use for; an index fits `SessionKey`.
-pub(super) const SHARDS_MAX: u16 = 256;
-
 /// The longest tenant (order.proto).
 const TENANT_BYTES_MAX: usize = 64;
 
@@ -29,7 +26,7 @@ impl Validate for Config {
                 format!("{got} bytes, wanted 1 to {TENANT_BYTES_MAX}: name the organisation"),
             ));
         }
-        found.extend(at_most("shards", self.shards.into(), SHARDS_MAX.into()));
+        found.extend(at_most("shards", self.shards.into(), Self::SHARDS_MAX.into()));
         found.extend(admin::check_address(self.admin_listen).err());
         found.extend(shared_ports(self));
         found.extend(licence::url(self.licence_url.as_deref()));

@@ -172,6 +172,10 @@ pub struct ShutdownLimits {
     /// How long sessions and calls may take to end. Default `10s`.
     #[serde(with = "human::duration")]
     pub drain_timeout: Duration,
+    /// Sessions are sent away in waves within this time and within half of `drain_timeout`, those of a small fleet at once; who is not told
+    /// yet is served. Default `3s`.
+    #[serde(with = "human::duration")]
+    pub send_away_within: Duration,
     /// Clients are told to come back at a random moment within this time. Default `30s`.
     #[serde(with = "human::duration")]
     pub reconnect_spread: Duration,
@@ -287,6 +291,10 @@ impl Default for EngineLimits {
 
 impl Default for ShutdownLimits {
     fn default() -> Self {
-        Self { drain_timeout: Duration::from_secs(10), reconnect_spread: Duration::from_secs(30) }
+        Self {
+            drain_timeout: Duration::from_secs(10),
+            send_away_within: Duration::from_secs(3),
+            reconnect_spread: Duration::from_secs(30),
+        }
     }
 }

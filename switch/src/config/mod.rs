@@ -35,7 +35,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The organisation that orders name; a client runs orders of its own tenant only. 1 to 64 bytes. Default `default`.
     pub tenant: String,
-    /// Threads that hold sessions, each with its own listener. 0: one per core. At most 256. Default 0.
+    /// Threads that hold sessions, each with its own listener. 0: one per core, and more where the process may not have as many descriptors
+    /// as `sessions.sessions_max` asks for. At most 256. Default 0.
     pub shards: u16,
     /// Certificate revocation lists, PEM or DER, watched for changes. A file of an issuing CA's CRL holds that CA's
     /// certificate, too. Default: none.
@@ -95,6 +96,9 @@ pub struct TrustConfig {
 }
 
 impl Config {
+    /// More shards than any machine has use for; an index fits the key of a session.
+    pub const SHARDS_MAX: u16 = 256;
+
     /// Returns how many shards to start: [`Config::shards`], or one per core.
     #[must_use]
     pub fn shard_count(&self) -> u16 {
@@ -102,7 +106,7 @@ impl Config {
             return self.shards;
         }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-        u16::try_from(cores).unwrap_or(check::SHARDS_MAX).min(check::SHARDS_MAX)
+        u16::try_from(cores).unwrap_or(Self::SHARDS_MAX).min(Self::SHARDS_MAX)
     }
 }
 

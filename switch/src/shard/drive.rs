@@ -16,12 +16,13 @@ use muster_proto::session::v1::{CloseReason, Frame};
 use tokio::task::coop::consume_budget;
 
 use super::Shard;
-use super::handshake::Admitted;
+use super::handshake::Visitor;
 use super::session::{Ending, Session};
 use super::talk;
-use super::wire::{Heard, Kind, Wire, WireError, Written};
+use super::wire::{Heard, INVALID_DATA, Kind, UNSUPPORTED_DATA, Wire, WireError, Written};
 use crate::metrics::Listener;
 use crate::refusal;
+use crate::registry::Room;
 
 /// How long the client may take to answer our close frame; it has its GoAway by then.
 const CLOSE_LINGER: Duration = Duration::from_secs(2);
@@ -44,6 +45,8 @@ pub(super) enum End {
     Closed(CloseReason),
     /// A write stalled for too long.
     Stalled,
+    /// Its task panicked.
+    Failed,
 }
 
 impl End {
@@ -52,6 +55,7 @@ impl End {
         match self {
             Self::Peer => "peer",
             Self::Stalled => "stalled",
+            Self::Failed => "failed",
             Self::Closed(reason) => reason.name(),
         }
     }
@@ -85,9 +89,7 @@ impl Said {
 }
 
 /// Runs a session until it ends.
-pub(super) async fn run(shard: &Shard, session: &Rc<Session>, mut admitted: Box<Admitted>) -> End {
-    // Used where it is: moved out, it would stand here and leave its box until the end.
-    let Admitted { wire, visitor, room, path: _ } = &mut *admitted;
+pub(super) async fn run(shard: &Shard, session: &Rc<Session>, visitor: &Visitor, room: &mut Room) -> End {
     let mut pump = Pump {
         session: Rc::clone(session),
         write_deadline: shard.config.sessions.write_deadline,
@@ -98,13 +100,13 @@ pub(super) async fn run(shard: &Shard, session: &Rc<Session>, mut admitted: Box<
         certificate_look: Instant::now(),
     };
     let end = loop {
-        match std::future::poll_fn(|context| pump.turn(wire, shard, context)).await {
+        match std::future::poll_fn(|context| pump.turn(shard, context)).await {
             Turn::Heard(heard) => receive(session, heard),
             Turn::Woken => {
                 session.half(|half| half.handle_timeout(Instant::now()));
                 // What ends a session without a certificate is a block.
                 if session.take_recheck() && visitor.certificate.is_some() {
-                    recheck(shard, session, wire, visitor.address);
+                    recheck(shard, session, visitor.address);
                 }
             }
             Turn::Ended(end) => break end,
@@ -121,9 +123,11 @@ pub(super) async fn run(shard: &Shard, session: &Rc<Session>, mut admitted: Box<
             room.greet();
         }
     };
-    match end {
-        End::Closed(_) => Box::pin(goodbye(admitted.wire)).await,
-        End::Peer | End::Stalled => admitted.wire.hang_up(),
+    if let Some(wire) = session.take_wire() {
+        match end {
+            End::Closed(_) => Box::pin(goodbye(wire)).await,
+            End::Peer | End::Stalled | End::Failed => wire.hang_up(),
+        }
     }
     end
 }
@@ -148,8 +152,16 @@ struct Stall {
 }
 
 impl Pump {
-    fn turn(&mut self, wire: &mut Wire, shard: &Shard, context: &mut Context<'_>) -> Poll<Turn> {
-        self.session.waker.register(context.waker());
+    fn turn(&mut self, shard: &Shard, context: &mut Context<'_>) -> Poll<Turn> {
+        let session = Rc::clone(&self.session);
+        session.waker.register(context.waker());
+        // The wire is there until this has ended.
+        session
+            .wire(|wire| self.move_bytes(wire, shard, context))
+            .unwrap_or(Poll::Ready(Turn::Ended(End::Peer)))
+    }
+
+    fn move_bytes(&mut self, wire: &mut Wire, shard: &Shard, context: &mut Context<'_>) -> Poll<Turn> {
         match self.write(wire, shard, context) {
             Ok(Written::All) if self.session.half(|half| half.is_closed()) => {
                 return Poll::Ready(Turn::Ended(End::Closed(close_reason(&self.session))));
@@ -190,10 +202,7 @@ impl Pump {
         let session = &self.session;
         // Also while the socket takes nothing: what waits outside of the protocol's queue is bounded by itself.
         session.fill();
-        let written = wire.poll_tell(context, || {
-            session.fill();
-            session.half(|half| half.poll_transmit())
-        })?;
+        let written = wire.poll_tell(context, || session.poll_transmit())?;
         match written {
             Written::All => {
                 self.stall = None;
@@ -267,8 +276,14 @@ fn receive(session: &Session, heard: Heard<Said>) {
         Heard::Message(Said::Frame(Ok(frame), bytes)) => {
             session.half(|half| half.handle_frame(frame, bytes, now));
         }
-        Heard::Message(Said::Frame(Err(error), _)) => break_off(session, error.to_string()),
-        Heard::Message(Said::Text) => break_off(session, "a text message, wanted a binary one".to_owned()),
+        Heard::Message(Said::Frame(Err(error), _)) => {
+            session.wire(|wire| wire.set_close_code(INVALID_DATA));
+            break_off(session, error.to_string());
+        }
+        Heard::Message(Said::Text) => {
+            session.wire(|wire| wire.set_close_code(UNSUPPORTED_DATA));
+            break_off(session, "a text message, wanted a binary one".to_owned());
+        }
         Heard::Control | Heard::End => session.half(|half| half.handle_byte(now)),
     }
 }
@@ -284,10 +299,11 @@ fn break_off(session: &Session, detail: String) {
 }
 
 /// Checks the certificate of a live session again (R3 of trust.md).
-fn recheck(shard: &Shard, session: &Session, wire: &Wire, address: SocketAddr) {
-    if let Err(refused) =
+fn recheck(shard: &Shard, session: &Session, address: SocketAddr) {
+    let check = |wire: &mut Wire| {
         shard.credentials.check_peer_role(wire.peer_certificates(), &[Role::Device], shard.wall.now())
-    {
+    };
+    if let Some(Err(refused)) = session.wire(check) {
         let now_ms = shard.wall.now_ms();
         refusal::note(&shard.refusals, Listener::Sessions, refused.told(), address, now_ms);
         let detail = refused.to_string();

@@ -6,12 +6,15 @@
 
 mod chores;
 mod drive;
+#[cfg(feature = "autobahn")]
+pub mod echo;
 mod handshake;
 mod revocable;
 mod session;
 mod stranger;
 mod table;
 mod talk;
+mod thread;
 mod upgrade;
 mod wheel;
 mod wire;
@@ -20,11 +23,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use muster_pki::Role;
 use muster_proto::ids::InstructionId;
 use muster_proto::limits::SessionLimits;
@@ -35,44 +39,35 @@ use muster_service::credentials::{PathElement, ServerCredentials};
 use muster_service::shutdown::Shutdown;
 use rand::Rng as _;
 use roaring::RoaringBitmap;
-use tokio::runtime::Runtime;
 use tokio::sync::{Notify, broadcast, mpsc};
-use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::handshake::{Admitted, Rejected};
+use self::drive::End;
+use self::handshake::{Admitted, Rejected, Visitor};
 use self::revocable::Revocable;
 use self::session::{Ending, Session};
 use self::table::Table;
+pub(crate) use self::thread::{Descriptors, ShardParts, spawn};
 use self::wheel::Wheel;
 use crate::config::Config;
 use crate::engine::{EngineHandle, SessionKey, ShardMessage};
 use crate::refusals::Refusals;
-use crate::registry::Registry;
+use crate::registry::{Registry, Room};
 use crate::wall::Wall;
 use crate::{metrics, refusal};
 
 /// Messages of the engine done in one go, before sessions get their turn.
 const MESSAGES_PER_TURN: usize = 64;
 
+/// From one wave of sessions that are sent away to the next.
+const WAVE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Sessions of a wave at least.
+const WAVE_SESSIONS_MIN: usize = 256;
+
 /// Pings of different sessions are spread by this part of the interval, either way (promises.md: "60 s with jitter").
 const PING_JITTER: f64 = 0.1;
-
-/// What a shard is made of; everything in it was opened on the main thread.
-#[derive(Debug)]
-pub(crate) struct ShardParts {
-    /// Its number, from 0.
-    pub(crate) index: u16,
-    /// Its runtime.
-    pub(crate) runtime: Runtime,
-    /// Its listener.
-    pub(crate) listener: TcpListener,
-    /// What the engine says.
-    pub(crate) messages: mpsc::Receiver<ShardMessage>,
-    /// What all shards share.
-    pub(crate) common: Common,
-}
 
 /// What all shards share.
 #[derive(Debug, Clone)]
@@ -119,34 +114,6 @@ struct Shard {
     sent_some: Notify,
 }
 
-/// Starts a shard's thread. It ends when the Switch stops and its sessions are gone or `drain_timeout` is over.
-///
-/// # Errors
-/// The system gave no thread.
-pub(crate) fn spawn(parts: ShardParts) -> io::Result<JoinHandle<io::Result<()>>> {
-    std::thread::Builder::new().name(format!("shard-{}", parts.index)).spawn(move || {
-        let ShardParts { index, runtime, listener, messages, common } = parts;
-        let _alarm = Alarm { index, stop: common.stop.clone(), shutdown: common.shutdown.clone() };
-        let local = LocalSet::new();
-        local.block_on(&runtime, serve(index, listener, messages, common))
-    })
-}
-
-/// Ends the process when a shard's thread ends before it was told to: half of the sessions gone is worse than a restart.
-struct Alarm {
-    index: u16,
-    stop: CancellationToken,
-    shutdown: Shutdown,
-}
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        if !self.stop.is_cancelled() {
-            self.shutdown.fail(format!("shard {} ended by itself", self.index));
-        }
-    }
-}
-
 async fn serve(
     index: u16,
     listener: TcpListener,
@@ -179,7 +146,7 @@ async fn serve(
     chores::begin(&shard, &helpers, revoked.subscribe(), &stop, &done);
     while let Some(()) = stop.run_until_cancelled(shard.listen_to_engine(&mut messages)).await.flatten() {}
 
-    shard.send_all_away();
+    shard.stopping.set(true);
     shard.tasks.close();
     let drained = async {
         let acks = async {
@@ -188,7 +155,7 @@ async fn serve(
         };
         tokio::select! {
             biased;
-            () = shard.tasks.wait() => {}
+            () = shard.end_all() => {}
             () = acks => {}
         }
     };
@@ -212,16 +179,34 @@ impl Shard {
         if messages.recv_many(&mut batch, MESSAGES_PER_TURN).await == 0 {
             return None;
         }
-        for message in batch {
-            self.table.handle(message);
-        }
+        self.table.handle(batch, |session| self.tell(session));
         Some(())
     }
 
-    /// Tells every client when to come back: each at its own moment, so that they do not all come at once.
-    fn send_all_away(&self) {
-        self.stopping.set(true);
-        self.table.for_each(|session| session.end(&self.farewell()));
+    /// Tells every client when to come back, each at its own moment, and waits until all are gone. They are told in waves, so that whoever
+    /// takes them in, where there are several Switches, does not meet all of them at once.
+    async fn end_all(&self) {
+        let sessions = self.table.all();
+        let limits = &self.config.shutdown;
+        let waves = limits.send_away_within.min(limits.drain_timeout / 2).div_duration_f64(WAVE_INTERVAL);
+        for (number, wave) in sessions.chunks(wave_sessions(sessions.len(), waves)).enumerate() {
+            if number > 0 {
+                tokio::time::sleep(WAVE_INTERVAL).await;
+            }
+            wave.iter().for_each(|session| session.end(&self.farewell()));
+        }
+        drop(sessions);
+        self.tasks.wait().await;
+    }
+
+    /// Writes what waits for a session as far as its socket takes it at once; the rest is its task's, which is woken.
+    fn tell(&self, session: &Session) {
+        // An error is the task's to find, too.
+        if let Some(Ok(true)) = session.wire(|wire| wire.tell(|| session.poll_transmit())) {
+            self.written(session);
+        } else {
+            session.waker.wake();
+        }
     }
 
     /// Has a session's task woken at a deadline, or before.
@@ -259,6 +244,17 @@ impl Shard {
     }
 }
 
+/// Returns how many sessions are sent away in one wave, so that there are so many waves at most.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a shard has far fewer than 2⁵² sessions"
+)]
+fn wave_sessions(sessions: usize, waves: f64) -> usize {
+    ((sessions as f64 / waves.max(1.0)).ceil() as usize).max(WAVE_SESSIONS_MIN)
+}
+
 /// Takes connections in.
 async fn accept(
     shard: Rc<Shard>,
@@ -273,10 +269,7 @@ async fn accept(
             // These futures are some kilobytes; boxed, they are gone before the session begins, which has a task of its own.
             let admitted = Box::pin(admit(Rc::clone(&shard_of_task), entrance, newcomer)).await;
             match admitted {
-                Some(Ok(admitted)) => {
-                    let tasks = shard_of_task.tasks.clone();
-                    tasks.spawn_local(settle(shard_of_task, admitted));
-                }
+                Some(Ok(admitted)) => settle(&shard_of_task, *admitted),
                 Some(Err(rejected)) => {
                     metrics::handshake(metrics::Listener::Sessions, rejected.label());
                     tracing::debug!(%address, %rejected, "no session");
@@ -322,16 +315,16 @@ async fn admit(
     Box::pin(entrance.stop.run_until_cancelled(handshake::admit(&shard, arrived))).await
 }
 
-/// Runs the session of an admitted client. Its future is what each session's task costs, so it holds little.
-async fn settle(shard: Rc<Shard>, mut admitted: Box<Admitted>) {
+/// Makes the session of an admitted client.
+fn settle(shard: &Rc<Shard>, admitted: Admitted) {
     metrics::handshake(metrics::Listener::Sessions, "ok");
+    let Admitted { wire, visitor, room, path } = admitted;
     let half = SwitchSession::new(shard.session_config(), Instant::now());
-    let Some(session) =
-        shard.table.insert(admitted.visitor.device.clone(), half, shard.limits.outbound_bytes_max)
-    else {
+    let queue_bytes_max = shard.limits.outbound_bytes_max;
+    let Some(session) = shard.table.insert(visitor.device.clone(), wire, half, queue_bytes_max) else {
         return;
     };
-    let keys = shard.revocable.insert(&std::mem::take(&mut admitted.path), session.slot);
+    let keys = shard.revocable.insert(&path, session.slot);
     // Roots or CRLs may have changed since the certificate was checked, seconds ago if the upgrade was slow; whoever follows the
     // changes asked the sessions that were there.
     session.ask_recheck();
@@ -339,7 +332,15 @@ async fn settle(shard: Rc<Shard>, mut admitted: Box<Admitted>) {
     if shard.stopping.get() {
         session.end(&shard.farewell());
     }
-    let end = drive::run(&shard, &session, admitted).await;
+    shard.tasks.spawn_local(run(Rc::clone(shard), session, visitor, room, keys));
+}
+
+/// Runs a session. Its future is what each session's task costs, so it holds little.
+async fn run(shard: Rc<Shard>, session: Rc<Session>, visitor: Visitor, mut room: Room, keys: Box<[u64]>) {
+    let running = AssertUnwindSafe(drive::run(&shard, &session, &visitor, &mut room));
+    // What is wrong with one session ends that one alone, and leaves nothing of it behind.
+    let end = running.catch_unwind().await.unwrap_or(End::Failed);
+    drop(session.take_wire());
     shard.revocable.remove(&keys, session.slot);
     if session.identity().is_none() {
         // The engine may know the session by its slot alone, so the slot is not free before the engine was told.

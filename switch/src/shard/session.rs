@@ -1,7 +1,7 @@
 //! One session as its shard's table sees it: the protocol's half, who it is, and what waits for it.
 //!
-//! The table puts orders and acks in; the session's task, in `drive`, takes frames out. Both are on one thread, so
-//! `RefCell` borrows are short and never cross an await.
+//! The table puts orders and acks in, and the shard writes them at once as far as the socket takes them; the session's task, in `drive`,
+//! reads, and sees to the rest. All are on one thread, so `RefCell` borrows are short and never cross an await.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,6 +16,7 @@ use muster_proto::session::switch::SwitchSession;
 use muster_proto::session::v1::{CloseReason, Lane, SequenceRange};
 
 use super::wheel::{Tick, Wheel};
+use super::wire::{Kind, Wire};
 use crate::engine::Urgency;
 use crate::metrics;
 
@@ -64,8 +65,10 @@ pub(super) struct Session {
     pub(super) slot: u32,
     /// Whose it is, by the certificate.
     pub(super) device: DeviceId,
-    /// Wakes the task: something was put in.
+    /// Wakes the task: something was put in that waits for it.
     pub(super) waker: AtomicWaker,
+    /// Gone when the session ends.
+    wire: RefCell<Option<Wire>>,
     half: RefCell<SwitchSession>,
     identity: Cell<Option<Identity>>,
     /// The engine was asked for an identity and gave no answer: it may hold this session all the same.
@@ -86,11 +89,18 @@ impl Session {
     /// Makes one that awaits its Hello.
     ///
     /// `due_bytes_max` is what may wait besides the protocol's own queue and what was due at connect.
-    pub(super) fn new(slot: u32, device: DeviceId, half: SwitchSession, due_bytes_max: usize) -> Self {
+    pub(super) fn new(
+        slot: u32,
+        device: DeviceId,
+        wire: Wire,
+        half: SwitchSession,
+        due_bytes_max: usize,
+    ) -> Self {
         Self {
             slot,
             device,
             waker: AtomicWaker::new(),
+            wire: RefCell::new(Some(wire)),
             half: RefCell::new(half),
             identity: Cell::new(None),
             is_unanswered: Cell::new(false),
@@ -107,6 +117,22 @@ impl Session {
     /// Calls the protocol's half. The closure must not call the session again.
     pub(super) fn half<T>(&self, call: impl FnOnce(&mut SwitchSession) -> T) -> T {
         call(&mut self.half.borrow_mut())
+    }
+
+    /// Calls the wire; `None` once it was taken. The closure must not call it again.
+    pub(super) fn wire<T>(&self, call: impl FnOnce(&mut Wire) -> T) -> Option<T> {
+        self.wire.borrow_mut().as_mut().map(call)
+    }
+
+    /// Takes the wire, to end it.
+    pub(super) fn take_wire(&self) -> Option<Wire> {
+        self.wire.take()
+    }
+
+    /// Takes the next frame to write.
+    pub(super) fn poll_transmit(&self) -> Option<(Kind, Bytes)> {
+        self.fill();
+        self.half(SwitchSession::poll_transmit).map(|frame| (Kind::Binary, frame))
     }
 
     /// Returns its identity, once the engine gave it one.
@@ -150,7 +176,6 @@ impl Session {
             Urgency::Order => due.len(),
         };
         due.insert(at, order);
-        self.waker.wake();
     }
 
     /// Moves waiting orders into the protocol's queue while there is room.
@@ -195,19 +220,16 @@ impl Session {
     /// Hands over an ack.
     pub(super) fn push_ack(&self, lane: Lane, ranges: Vec<SequenceRange>, credit_bytes: u64) {
         self.half(|half| half.push_ack(lane, ranges, credit_bytes));
-        self.waker.wake();
     }
 
     /// Says that the Switch holds another licence.
     pub(super) fn push_licence_notice(&self, digest: Digest) {
         self.half(|half| half.push_licence_notice(digest));
-        self.waker.wake();
     }
 
     /// Names a policy that the Switch holds for this device, or none.
     pub(super) fn push_policy_notice(&self, digest: Option<Digest>, spread: Duration) {
         self.half(|half| half.push_policy_notice(digest, spread));
-        self.waker.wake();
     }
 
     /// Returns the serial of the policy that the engine knows the client to follow.

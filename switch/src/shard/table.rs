@@ -1,7 +1,7 @@
 //! The sessions of one shard, by slot and by device number, and what the engine says to them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,10 +11,11 @@ use muster_pki::DeviceId;
 use muster_proto::frame;
 use muster_proto::ids::{Digest, Epoch, InstructionId};
 use muster_proto::session::switch::SwitchSession;
-use roaring::RoaringBitmap;
+use roaring::{MultiOps as _, RoaringBitmap};
 use slab::Slab;
 
 use super::session::{Due, Ending, Identity, Session};
+use super::wire::Wire;
 use crate::engine::{Proofs, SessionKey, ShardMessage, Urgency};
 use crate::metrics;
 
@@ -59,13 +60,14 @@ impl Table {
     pub(super) fn insert(
         &self,
         device: DeviceId,
+        wire: Wire,
         half: SwitchSession,
         due_bytes_max: usize,
     ) -> Option<Rc<Session>> {
         let mut sessions = self.sessions.borrow_mut();
         let entry = sessions.vacant_entry();
         let slot = u32::try_from(entry.key()).ok()?;
-        let session = Rc::new(Session::new(slot, device, half, due_bytes_max));
+        let session = Rc::new(Session::new(slot, device, wire, half, due_bytes_max));
         entry.insert(Rc::clone(&session));
         Some(session)
     }
@@ -95,13 +97,14 @@ impl Table {
         self.sessions.borrow().len()
     }
 
+    /// Returns every session.
+    pub(super) fn all(&self) -> Vec<Rc<Session>> {
+        self.sessions.borrow().iter().map(|(_, session)| Rc::clone(session)).collect()
+    }
+
     /// Calls `each` for every session.
     pub(super) fn for_each(&self, mut each: impl FnMut(&Session)) {
-        let sessions: Vec<Rc<Session>> =
-            self.sessions.borrow().iter().map(|(_, session)| Rc::clone(session)).collect();
-        for session in sessions {
-            each(&session);
-        }
+        self.all().iter().for_each(|session| each(session));
     }
 
     /// Says that a session asks the engine for its identity. Followed by [`Self::connected`] or [`Self::not_connected`].
@@ -133,33 +136,46 @@ impl Table {
         }
     }
 
-    /// Does what the engine says.
-    pub(super) fn handle(&self, message: ShardMessage) {
-        match message {
-            ShardMessage::Ack { session, lane, ranges, credit_bytes } => match self.find(session) {
-                Some(held) => held.push_ack(lane, ranges, credit_bytes),
-                None => metrics::dropped("session_gone"),
-            },
-            ShardMessage::Order { instruction, frame, targets, proofs, urgency } => {
-                let since = Instant::now();
-                self.broadcast(Broadcast { instruction, frame, targets, proofs, urgency, since });
-            }
-            ShardMessage::Close { session, reason, reconnect_after, detail } => {
-                self.close(session, Ending { reason, reconnect_after, detail });
-            }
-            ShardMessage::PolicyNotice { digest, spread, targets } => {
-                // Who connects meanwhile asks after its Welcome.
-                for number in &(&*targets & &*self.online.borrow()) {
-                    if let Some(session) = self.numbers.borrow().get(&number) {
-                        session.push_policy_notice(Some(digest), spread);
+    /// Does what the engine says. What came together for a session is in it when `tell` is called for it.
+    pub(super) fn handle(&self, messages: impl IntoIterator<Item = ShardMessage>, tell: impl Fn(&Session)) {
+        let mut orders = Vec::new();
+        let mut acked = BTreeMap::new();
+        for message in messages {
+            match message {
+                ShardMessage::Ack { session, lane, ranges, credit_bytes } => match self.find(session) {
+                    Some(held) => {
+                        held.push_ack(lane, ranges, credit_bytes);
+                        acked.insert(held.slot, held);
                     }
+                    None => metrics::dropped("session_gone"),
+                },
+                ShardMessage::Order { instruction, frame, targets, proofs, urgency } => {
+                    let since = Instant::now();
+                    orders.push(Broadcast { instruction, frame, targets, proofs, urgency, since });
+                }
+                ShardMessage::Close { session, reason, reconnect_after, detail } => {
+                    // Orders that came before it are not kept back for its sake.
+                    self.broadcast(std::mem::take(&mut orders), &tell);
+                    self.close(session, Ending { reason, reconnect_after, detail });
+                }
+                ShardMessage::PolicyNotice { digest, spread, targets } => {
+                    // Who connects meanwhile asks after its Welcome.
+                    self.for_online(&targets, |_, session| {
+                        session.push_policy_notice(Some(digest), spread);
+                        tell(session);
+                    });
+                }
+                ShardMessage::LicenceNotice { digest, serial } => {
+                    self.licence.set(Some((serial, digest)));
+                    self.for_each(|session| {
+                        session.push_licence_notice(digest);
+                        tell(session);
+                    });
                 }
             }
-            ShardMessage::LicenceNotice { digest, serial } => {
-                self.licence.set(Some((serial, digest)));
-                self.for_each(|session| session.push_licence_notice(digest))
-            }
         }
+        self.broadcast(orders, &tell);
+        acked.values().for_each(|session| tell(session));
     }
 
     /// Returns the licence for a Welcome: the one of the engine's answer, unless the engine has told every session of a later one since,
@@ -175,22 +191,36 @@ impl Table {
         held.identity().is_some_and(|identity| identity.epoch == key.epoch).then_some(held)
     }
 
-    /// Selects this shard's sessions and gives the same encoded frame to each.
-    fn broadcast(&self, order: Broadcast) {
-        let selected = &*order.targets & &*self.online.borrow();
-        for number in &selected {
-            let session = self.numbers.borrow().get(&number).map(Rc::clone);
-            if let Some(session) = session {
-                deliver(&order, number, &session);
+    /// Selects this shard's sessions and gives the same encoded frames to each: session by session, so that what is made for one alone, its
+    /// proof, is gone before the next has its own.
+    fn broadcast(&self, orders: Vec<Broadcast>, tell: &impl Fn(&Session)) {
+        let targets: RoaringBitmap = orders.iter().map(|order| &*order.targets).union();
+        self.for_online(&targets, |number, session| {
+            for order in orders.iter().filter(|order| order.targets.contains(number)) {
+                deliver(order, number, session);
             }
-        }
+            tell(session);
+        });
         if self.connecting.get() > 0 {
             let mut recent = self.recent.borrow_mut();
-            if recent.len() >= RECENT_MAX {
-                recent.pop_front();
-                metrics::dropped("connecting");
+            for order in orders {
+                if recent.len() >= RECENT_MAX {
+                    recent.pop_front();
+                    metrics::dropped("connecting");
+                }
+                recent.push_back(order);
             }
-            recent.push_back(order);
+        }
+    }
+
+    /// Calls `each` for the sessions of these devices.
+    fn for_online(&self, numbers: &RoaringBitmap, mut each: impl FnMut(u32, &Session)) {
+        let online = numbers & &*self.online.borrow();
+        for number in &online {
+            let session = self.numbers.borrow().get(&number).map(Rc::clone);
+            if let Some(session) = session {
+                each(number, &session);
+            }
         }
     }
 
@@ -242,7 +272,7 @@ mod tests {
         assert_eq!(table.newest_licence(0, None), None);
         assert_eq!(table.newest_licence(1, Some(first)), Some(first));
 
-        table.handle(ShardMessage::LicenceNotice { digest: second, serial: 2 });
+        table.handle([ShardMessage::LicenceNotice { digest: second, serial: 2 }], |_| {});
 
         assert_eq!(table.newest_licence(0, None), Some(second));
         assert_eq!(table.newest_licence(1, Some(first)), Some(second));

@@ -1,6 +1,7 @@
 //! What a client said, told to the engine; and the engine's answers, told to the client.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -22,15 +23,30 @@ const REFUSED_RECONNECT_AFTER: Duration = Duration::from_secs(10);
 /// Waiting for the engine here is the backpressure: meanwhile nothing more is read from this client. The engine
 /// answers within its own deadlines, or dies, and then every answer is an error.
 pub(super) async fn converse(shard: &Shard, session: &Rc<Session>, visitor: &Visitor) {
-    // The end is left for the pump, which writes the last frames first.
-    while !session.half(|half| half.is_closed()) {
-        let Some(event) = session.half(|half| half.poll_event()) else { return };
-        if let SwitchEvent::Hello(hello) = event {
-            Box::pin(greet(shard, session, visitor, hello)).await;
-        } else {
-            Box::pin(report(shard, session, event)).await;
-        }
+    while let Some(saying) = next(shard, session, visitor) {
+        saying.await;
     }
+}
+
+/// Takes the next event; what becomes of it is boxed, so that a session to which nothing happens has no room for it.
+fn next<'a>(
+    shard: &'a Shard,
+    session: &'a Rc<Session>,
+    visitor: &'a Visitor,
+) -> Option<Pin<Box<dyn Future<Output = ()> + 'a>>> {
+    // The end is left for the pump, which writes the last frames first.
+    if session.half(|half| half.is_closed()) {
+        return None;
+    }
+    Some(match session.half(|half| half.poll_event())? {
+        SwitchEvent::Hello(hello) => Box::pin(greet(shard, session, visitor, hello)),
+        event @ (SwitchEvent::Progress { .. }
+        | SwitchEvent::Result(..)
+        | SwitchEvent::Event(..)
+        | SwitchEvent::DocumentRequest { .. }
+        | SwitchEvent::PolicyCheck { .. }
+        | SwitchEvent::Closed { .. }) => Box::pin(report(shard, session, event)),
+    })
 }
 
 async fn greet(shard: &Shard, session: &Rc<Session>, visitor: &Visitor, hello: Hello) {

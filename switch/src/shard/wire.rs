@@ -23,6 +23,12 @@ const BATCH_BYTES: usize = 16 << 10;
 /// The code of a connection that did what it was for (RFC 6455 §7.4.1).
 const NORMAL_CLOSE: u16 = 1000;
 
+/// The code of one whose messages are of a kind that is not understood (as above).
+pub(super) const UNSUPPORTED_DATA: u16 = 1003;
+
+/// The code of one whose messages are not what they should be inside (as above).
+pub(super) const INVALID_DATA: u16 = 1007;
+
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { text: Vec::new(), frames: Vec::new() }) };
 }
@@ -44,6 +50,8 @@ pub(super) struct Wire {
     ping: Option<Box<Vec<u8>>>,
     /// How the client broke the WebSocket: nothing more of it is read.
     violation: Option<Violation>,
+    /// What the close frame will say.
+    close_code: u16,
     /// The client's half is at its end.
     has_ended: bool,
     /// Our half is: RFC 6455 §5.5.1 has one close frame of each side.
@@ -86,6 +94,14 @@ pub(super) enum Written {
     Yielded,
 }
 
+/// What one write had.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    is_some: bool,
+    /// Nothing more waits, but perhaps for the socket.
+    is_all: bool,
+}
+
 /// Text that is not understood yet: the beginning of a frame, or frames behind the one that was heard last.
 #[derive(Debug, Default)]
 struct Unread {
@@ -103,6 +119,7 @@ impl Wire {
             unread: Unread::default(),
             ping: None,
             violation: None,
+            close_code: NORMAL_CLOSE,
             has_ended: false,
             has_closed: false,
         }
@@ -155,10 +172,25 @@ impl Wire {
         self.line.unsent_bytes()
     }
 
+    /// Has the close frame say something else than that all is well.
+    pub(super) fn set_close_code(&mut self, code: u16) {
+        self.close_code = code;
+    }
+
     /// Ends the connection without waiting for the client, which ended its half or takes nothing.
     pub(super) fn hang_up(mut self) {
         // Who does not take it finds a connection that was cut.
         drop(self.line.begin_close());
+    }
+
+    /// Tells the client what `next` has to say, in one write and as far as the socket takes it at once; returns whether that was all. If it
+    /// was not, [`Self::poll_tell`] goes on.
+    ///
+    /// # Errors
+    /// The socket's, or TLS's.
+    pub(super) fn tell(&mut self, next: impl FnMut() -> Option<(Kind, Bytes)>) -> io::Result<bool> {
+        // What waits for the socket goes first.
+        Ok(self.line.is_flushed() && self.tell_some(next)?.is_all && self.line.is_flushed())
     }
 
     /// Tells the client what `next` has to say, and answers its pings. A client that takes everything at once gives others their turn: then
@@ -169,7 +201,7 @@ impl Wire {
     pub(super) fn poll_tell(
         &mut self,
         context: &mut Context<'_>,
-        mut next: impl FnMut() -> Option<Bytes>,
+        mut next: impl FnMut() -> Option<(Kind, Bytes)>,
     ) -> io::Result<Written> {
         let mut is_new = self.line.is_flushed();
         loop {
@@ -178,32 +210,39 @@ impl Wire {
             }
             is_new = true;
             let Poll::Ready(turn) = poll_proceed(context) else { return Ok(Written::Yielded) };
-            let is_done = SCRATCH.with_borrow_mut(|Scratch { frames, .. }| {
-                frames.clear();
-                if let Some(ping) = self.ping.take() {
-                    websocket::write_pong(frames, &ping);
-                }
-                while frames.len() < BATCH_BYTES
-                    && let Some(frame) = next()
-                {
-                    websocket::write_message(frames, Kind::Binary, &frame);
-                }
-                if !frames.is_empty() {
-                    turn.made_progress();
-                    self.line.send(frames)?;
-                }
-                io::Result::Ok(frames.len() < BATCH_BYTES)
-            })?;
-            if is_done && self.line.is_flushed() {
+            let Told { is_some, is_all } = self.tell_some(&mut next)?;
+            if is_some {
+                turn.made_progress();
+            }
+            if is_all && self.line.is_flushed() {
                 return Ok(Written::All);
             }
         }
     }
 
+    /// Tells as much as leaves in one write.
+    fn tell_some(&mut self, mut next: impl FnMut() -> Option<(Kind, Bytes)>) -> io::Result<Told> {
+        SCRATCH.with_borrow_mut(|Scratch { frames, .. }| {
+            frames.clear();
+            if let Some(ping) = self.ping.take() {
+                websocket::write_pong(frames, &ping);
+            }
+            while frames.len() < BATCH_BYTES
+                && let Some((kind, message)) = next()
+            {
+                websocket::write_message(frames, kind, &message);
+            }
+            if !frames.is_empty() {
+                self.line.send(frames)?;
+            }
+            Ok(Told { is_some: !frames.is_empty(), is_all: frames.len() < BATCH_BYTES })
+        })
+    }
+
     /// Closes the WebSocket, and gives the client a moment to do so, too: closing a socket with unread bytes resets it, and the client might
     /// lose what it was told last. Whoever calls bounds the time.
     pub(super) async fn close(mut self) {
-        let code = self.violation.map_or(NORMAL_CLOSE, Violation::close_code);
+        let code = self.violation.map_or(self.close_code, Violation::close_code);
         // A connection that is broken is closed.
         if self.send_close(Some(code)).is_ok() && self.line.flush().await.is_ok() {
             while let Ok(Heard::Message(()) | Heard::Control) = self.hear_nothing().await {

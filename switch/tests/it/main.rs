@@ -10,6 +10,7 @@
 mod blocked;
 mod client;
 mod degraded;
+mod floods;
 mod full_disk;
 mod instructions;
 mod licence_file;

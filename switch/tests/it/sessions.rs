@@ -3,14 +3,17 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use muster_pki::Role;
+use muster_proto::session::PATH;
 use muster_proto::session::v1::CloseReason;
 
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::client::{Client, dial};
 use crate::pki::{Ends, Pki};
@@ -191,6 +194,32 @@ async fn garbage_ends_the_session_with_a_protocol_error() {
     let (reason, _) = client.until_sent_away().await;
 
     assert_eq!(reason, CloseReason::ProtocolError);
+    switch.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_close_frame_says_what_was_wrong_with_the_messages() {
+    let world = World::new();
+    let switch = world.start().await;
+    let cases = [
+        (Message::text("hello"), CloseCode::Unsupported),
+        (Message::binary(vec![0xff; 64]), CloseCode::Invalid),
+    ];
+
+    for (message, wanted) in cases {
+        let tls = device(&world, "w701.acme.local");
+        let mut socket = dial(switch.running.session_addr(), tls, PATH).await.unwrap();
+        socket.send(message).await.unwrap();
+        let closed = async {
+            loop {
+                if let Message::Close(frame) = socket.next().await.unwrap().unwrap() {
+                    return frame.map(|frame| frame.code);
+                }
+            }
+        };
+
+        assert_eq!(tokio::time::timeout(PATIENCE, closed).await.unwrap(), Some(wanted));
+    }
     switch.stop().await.unwrap();
 }
 

@@ -258,19 +258,25 @@ pub(crate) async fn ask(address: SocketAddr, request: &[u8]) -> String {
 
 /// Waits until so many handshakes of a listener ended so, since a connection may end before it is counted.
 async fn until_outcomes(switch: &Switch, listener: &str, outcome: &str, wanted: u64) {
+    let series = format!("muster_switch_handshakes_total{{listener=\"{listener}\",outcome=\"{outcome}\"}}");
+    until_counted(switch, &series, wanted).await;
+}
+
+/// Waits until a series has counted so many.
+pub(crate) async fn until_counted(switch: &Switch, series: &str, wanted: u64) {
     let request = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    let name = format!("muster_switch_handshakes_total{{listener=\"{listener}\",outcome=\"{outcome}\"}} ");
-    let looking = async {
-        loop {
-            let metrics = ask(switch.running.admin_addr(), request).await;
-            let count = metrics.lines().find_map(|line| line.strip_prefix(&name));
-            if count.map_or(0, |count| count.trim().parse().unwrap()) >= wanted {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    let family = series.split('{').next().unwrap();
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let metrics = ask(switch.running.admin_addr(), request).await;
+        let count = metrics.lines().find_map(|line| line.strip_prefix(series));
+        if count.map_or(0, |count| count.trim().parse().unwrap()) >= wanted {
+            return;
         }
-    };
-    tokio::time::timeout(PATIENCE, looking).await.unwrap();
+        let others: Vec<&str> = metrics.lines().filter(|line| line.starts_with(family)).collect();
+        assert!(Instant::now() < until, "{series} did not come to {wanted}: {others:#?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn device(world: &World) -> std::sync::Arc<rustls::ClientConfig> {
