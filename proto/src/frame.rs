@@ -20,6 +20,7 @@
 //! | 100 | `InclusionProof`, beside an order | Switch → client | 4 KiB |
 
 mod check;
+pub mod item;
 #[cfg(test)]
 mod snapshots;
 #[cfg(test)]

@@ -29,6 +29,7 @@ pub mod session {
     pub mod client;
     mod error;
     mod outbound;
+    pub mod quic;
     pub mod switch;
     mod text;
 
