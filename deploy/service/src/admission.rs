@@ -14,6 +14,7 @@ mod handshakes;
 mod lines;
 mod lobby;
 mod plain;
+mod quic;
 mod secured;
 mod shares;
 mod spare;
@@ -23,6 +24,7 @@ pub use self::farewell::{end, end_line};
 pub use self::handshakes::{Handshakes, Permit};
 pub use self::lines::{LINES_PER_MINUTE_MAX, Lines};
 pub use self::lobby::{Lobby, LobbyBounds, Place, Source};
+pub use self::quic::{QuicAdmitted, QuicConfigs, QuicEntrance, QuicHandshakes, QuicNewcomer, chain};
 pub use self::shares::{Full, Places, Share, Shares, Taken};
 pub use self::spare::Spare;
 
@@ -52,6 +54,12 @@ pub enum Refused {
     /// The first byte came, and no handshake ended in time to make room.
     #[error("no handshake could begin within `tls_deadline`: too many are in progress")]
     Busy,
+    /// As many handshakes as there may be are in progress, at a listener where nobody waits (QUIC).
+    #[error("as many handshakes as `handshakes_max` allows are in progress")]
+    HandshakesFull,
+    /// As many handshakes of one source as there may be are in progress there.
+    #[error("as many handshakes of one address as `handshakes_per_source_max` allows are in progress")]
+    SourceHandshakesFull,
 }
 
 impl Refused {
@@ -66,6 +74,8 @@ impl Refused {
             Self::PlainText => "plain_text",
             Self::OutOfDescriptors => "descriptors",
             Self::Busy => "busy",
+            Self::HandshakesFull => "handshakes_full",
+            Self::SourceHandshakesFull => "source_handshakes_full",
         }
     }
 }

@@ -23,6 +23,7 @@ mod judge;
 mod live;
 mod one_device;
 mod outgoing;
+mod outgoing_quic;
 mod provider;
 mod revocation;
 mod server_side;
@@ -49,6 +50,7 @@ pub use self::files::{FILE_BYTES_MAX, FileBytes, read_at_most};
 pub use self::live::{Reload, WatchedFile};
 pub use self::one_device::{OneDevice, OtherDevice};
 pub use self::outgoing::Outgoing;
+pub use self::outgoing_quic::{OutgoingQuic, QuicRoad, dial_quic};
 pub use self::provider::provider;
 pub use self::revocation::{
     FetchSettings, IssuerSettings, Keeping, PathElement, Revocation, RevocationFiles, RevocationSettings,

@@ -9,6 +9,7 @@
 //! - [`admission`]: the way in of a TLS listener, and what a stranger may hold of it.
 //! - [`descriptors`]: how many files a process may have open, and threads that have their own.
 //! - [`mod@line`]: a TLS connection without buffers of its own, for where there are many.
+//! - [`quic`]: what QUIC connections are bound by.
 //! - [`wall`]: the time of day, as far as it is believed.
 //! - [`listen`] and [`exit`]: sockets and exit codes whose errors say what to change.
 //!
@@ -25,6 +26,7 @@ pub mod line;
 pub mod listen;
 pub mod metrics;
 pub mod program;
+pub mod quic;
 pub mod shutdown;
 pub mod telemetry;
 pub mod wall;

@@ -28,11 +28,21 @@ impl BindError {
     /// Describes the operating system's `error` for `address`, for callers that bind themselves.
     #[must_use]
     pub fn new(address: SocketAddr, key: &str, error: io::Error) -> Self {
+        Self::of(address, key, error, "", "-ltnp")
+    }
+
+    /// As [`Self::new`], of a socket for datagrams.
+    #[must_use]
+    pub fn new_udp(address: SocketAddr, key: &str, error: io::Error) -> Self {
+        Self::of(address, key, error, "UDP ", "-lunp")
+    }
+
+    fn of(address: SocketAddr, key: &str, error: io::Error, kind_of_port: &str, listing: &str) -> Self {
         let port = address.port();
         let kind = error.kind();
         let problem = if kind == io::ErrorKind::AddrInUse {
             format!(
-                "port {port} is in use, perhaps by another instance of Muster; `ss -ltnp 'sport = :{port}'` \
+                "{kind_of_port}port {port} is in use, perhaps by another instance of Muster; `ss {listing} 'sport = :{port}'` \
                  shows by whom; stop it or change `{key}`"
             )
         } else if kind == io::ErrorKind::PermissionDenied {

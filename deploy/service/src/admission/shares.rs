@@ -24,6 +24,7 @@ pub struct Share<K: Eq + Hash> {
 #[derive(Debug)]
 pub struct Places<K: Eq + Hash> {
     all: Arc<Semaphore>,
+    max: usize,
     shares: Arc<Shares<K>>,
 }
 
@@ -74,7 +75,13 @@ impl<K: Eq + Hash + Clone> Places<K> {
     #[must_use]
     pub fn new(max: u32, each_max: u32) -> Self {
         let max = usize::try_from(max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self { all: Arc::new(Semaphore::new(max)), shares: Shares::new(each_max) }
+        Self { all: Arc::new(Semaphore::new(max)), max, shares: Shares::new(each_max) }
+    }
+
+    /// Returns how many are taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.max.saturating_sub(self.all.available_permits())
     }
 
     /// Takes a place; who has no key has no share either, and is bounded by the whole.

@@ -18,7 +18,7 @@ use super::live::{Live, Reload};
 use super::provider::{VERSIONS, provider};
 use super::revocation::Revocation;
 use super::trust::Peer;
-use super::verify::ServerVerifier;
+use super::verify::{RefusedInHandshake, Remembering, ServerVerifier};
 use crate::health::{Health, State};
 use crate::shutdown::Shutdown;
 
@@ -30,6 +30,8 @@ const SERVERS_REMEMBERED: usize = 8;
 pub struct ClientCredentials {
     live: Live<ClientConfig>,
     tickets: Arc<ArcSwap<ClientSessionMemoryCache>>,
+    /// Those of QUIC, whose tickets hold more.
+    quic_tickets: Arc<ArcSwap<ClientSessionMemoryCache>>,
 }
 
 impl ClientCredentials {
@@ -37,6 +39,8 @@ impl ClientCredentials {
         let clock = source.rules.clock.clone();
         let tickets = Arc::new(ArcSwap::from_pointee(ClientSessionMemoryCache::new(SERVERS_REMEMBERED)));
         let current_tickets = Arc::clone(&tickets);
+        let quic_tickets = Arc::new(ArcSwap::from_pointee(ClientSessionMemoryCache::new(SERVERS_REMEMBERED)));
+        let current_quic_tickets = Arc::clone(&quic_tickets);
         let build = Box::new(move |material: &Material| {
             let builder = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
                 .with_protocol_versions(VERSIONS)?
@@ -51,12 +55,26 @@ impl ClientCredentials {
             // Those of a certificate that we showed before would have us show it again.
             let tickets = Arc::new(ClientSessionMemoryCache::new(SERVERS_REMEMBERED));
             current_tickets.store(Arc::clone(&tickets));
+            current_quic_tickets.store(Arc::new(ClientSessionMemoryCache::new(SERVERS_REMEMBERED)));
             config.resumption = Resumption::store(tickets);
             // Early data can be replayed.
             config.enable_early_data = false;
             Ok(config)
         });
-        Live::load(source, build).map(|live| Arc::new(Self { live, tickets }))
+        Live::load(source, build).map(|live| Arc::new(Self { live, tickets, quic_tickets }))
+    }
+
+    /// Returns the configuration for the next handshake of QUIC. It leaves what is wrong with the server's certificate in the second value, since QUIC
+    /// hands on a mere text.
+    pub(super) fn quic(&self, alpn: &[u8]) -> (ClientConfig, Arc<RefusedInHandshake>) {
+        let mut config = ClientConfig::clone(&self.live.config());
+        let refused = Arc::new(RefusedInHandshake::default());
+        let verifier = Remembering::new(Arc::clone(&self.live.material().trust), Arc::clone(&refused));
+        config.dangerous().set_certificate_verifier(Arc::new(verifier));
+        config.alpn_protocols = vec![alpn.to_vec()];
+        let tickets = Arc::clone(&*self.quic_tickets.load());
+        config.resumption = Resumption::store(tickets);
+        (config, refused)
     }
 
     /// Returns the configuration for the next handshake.
@@ -83,6 +101,8 @@ impl ClientCredentials {
         let tickets = self.tickets.load();
         while tickets.take_tls13_ticket(server).is_some() {}
         tickets.remove_tls12_session(server);
+        let tickets = self.quic_tickets.load();
+        while tickets.take_tls13_ticket(server).is_some() {}
     }
 
     /// Returns our own certificate, if we have one.

@@ -22,7 +22,7 @@ use super::outgoing::Outgoing;
 pub struct Address {
     host: String,
     port: u16,
-    name: ServerName<'static>,
+    pub(super) name: ServerName<'static>,
 }
 
 impl Address {

@@ -71,7 +71,7 @@ impl Outgoing {
 }
 
 /// Waits until the server is no longer accepted.
-async fn refusal(
+pub(super) async fn refusal(
     credentials: Arc<ClientCredentials>,
     chain: Vec<CertificateDer<'static>>,
     name: String,

@@ -7,6 +7,7 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::TLS13;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -19,7 +20,7 @@ use super::provider::{VERSIONS, provider};
 use super::revocation::Revocation;
 use super::told::Shown;
 use super::trust::Peer;
-use super::verify::{ClientVerifier, Wants};
+use super::verify::{ClientVerifier, JudgedLater, Wants};
 use crate::health::{Health, State};
 use crate::shutdown::Shutdown;
 
@@ -90,6 +91,26 @@ impl ServerCredentials {
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {
         self.live.config()
+    }
+
+    /// Returns what QUIC shakes hands by beside `tls`, a configuration of [`Self::config`]: the same certificate, TLS 1.3 alone, and nobody judged in
+    /// the handshake, whose errors are mere texts there. Call [`Self::check_peer`] after it, as after every one.
+    ///
+    /// # Errors
+    /// The provider has no TLS 1.3.
+    pub(crate) fn quic(&self, tls: &ServerConfig, alpn: &[u8]) -> Result<ServerConfig, rustls::Error> {
+        let builder = ServerConfig::builder_with_details(provider(), Arc::new(self.clock().clone()))
+            .with_protocol_versions(&[&TLS13])?;
+        let builder = match self.asks {
+            ClientCertificate::Required | ClientCertificate::Optional => {
+                builder.with_client_cert_verifier(Arc::new(JudgedLater))
+            }
+            ClientCertificate::None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::clone(&tls.cert_resolver));
+        config.alpn_protocols = vec![alpn.to_vec()];
+        configure_sessions(&mut config, &tls.ticketer);
+        Ok(config)
     }
 
     /// Judges the peer of a finished handshake, by the files as they are at present.

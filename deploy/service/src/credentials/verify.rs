@@ -1,7 +1,7 @@
 //! rustls' verifiers over [`Trust`]. They check the whole chain by our rules, never by rustls' own.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use muster_pki::{CertificateDer, UnixTime};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -33,6 +33,11 @@ pub(super) enum Wants {
     OneOrNone,
 }
 
+/// Takes every certificate whose key the client has: of QUIC, where the error of a handshake is a mere text. Who is let in is
+/// judged right after it, as of a resumed one.
+#[derive(Debug)]
+pub(super) struct JudgedLater;
+
 /// Judges server certificates of full handshakes.
 #[derive(Debug)]
 pub(super) struct ServerVerifier(pub(super) Arc<Trust>);
@@ -57,6 +62,47 @@ impl ClientCertVerifier for ClientVerifier {
             Ok(_peer) => Ok(ClientCertVerified::assertion()),
             Err(refused) => Err(refusal(refused)),
         }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for JudgedLater {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -118,6 +164,69 @@ impl ServerCertVerifier for ServerVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// What was wrong with a server's certificate in a handshake, for whoever gets its error as a text.
+#[derive(Debug, Default)]
+pub(super) struct RefusedInHandshake(Mutex<Option<PeerRefused>>);
+
+impl RefusedInHandshake {
+    pub(super) fn take(&self) -> Option<PeerRefused> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A [`ServerVerifier`] that keeps its refusal, too.
+#[derive(Debug)]
+pub(super) struct Remembering {
+    judge: ServerVerifier,
+    refused: Arc<RefusedInHandshake>,
+}
+
+impl Remembering {
+    pub(super) fn new(trust: Arc<Trust>, refused: Arc<RefusedInHandshake>) -> Self {
+        Self { judge: ServerVerifier(trust), refused }
+    }
+}
+
+impl ServerCertVerifier for Remembering {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.judge.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now).inspect_err(
+            |error| {
+                *self.refused.0.lock().unwrap_or_else(PoisonError::into_inner) =
+                    PeerRefused::of(error).cloned();
+            },
+        )
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.judge.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.judge.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.judge.supported_verify_schemes()
     }
 }
 

@@ -1,0 +1,140 @@
+//! What QUIC connections are bound by, on both sides (promises.md, "Limits").
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use rustls::AlertDescription;
+
+/// What one side may send before the other has read, of a stream and of a connection, which has one stream.
+const WINDOW_BYTES: u32 = 256 << 10;
+
+/// Codes of TLS's alerts begin here (RFC 9001 §4.8).
+const ALERTS: u64 = 0x100;
+
+/// Bytes of a connection's id at this side.
+const ID_BYTES: usize = 8;
+
+/// The least time between two stateless resets: after a restart a whole fleet says something within a keep-alive.
+const RESET_INTERVAL: Duration = Duration::from_micros(50);
+
+/// What a server's stateless resets are made with (RFC 9000 §10.3): with the key of its last run it tells clients at once that their connections
+/// are gone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ResetKey(pub [u8; 32]);
+
+/// Makes what a server's socket goes by.
+#[must_use]
+pub fn server_endpoint(key: &ResetKey) -> EndpointConfig {
+    let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &key.0)));
+    // quinn's own ids are known again only by the run that made them.
+    config.cid_generator(|| Box::new(RandomIds)).min_reset_interval(RESET_INTERVAL);
+    config
+}
+
+/// Ids that tell nothing.
+#[derive(Debug)]
+struct RandomIds;
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        ConnectionId::new(&rand::random::<[u8; ID_BYTES]>())
+    }
+
+    fn cid_len(&self) -> usize {
+        ID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+impl std::fmt::Debug for ResetKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("ResetKey").finish_non_exhaustive()
+    }
+}
+
+/// Makes the bounds of a server's connections: one stream, which the client opens, and no datagrams. One that is silent for `idle` is over.
+#[must_use]
+pub fn server_transport(idle: Duration) -> TransportConfig {
+    let mut transport = transport(idle);
+    // Probes of the path's size would be sent to each of a fleet whose orders mostly fit one packet.
+    transport.max_concurrent_bidi_streams(1_u8.into()).mtu_discovery_config(None);
+    transport
+}
+
+/// Makes the bounds of a client's connections; it says something every `keep_alive`, for what stands between to remember it.
+#[must_use]
+pub fn client_transport(idle: Duration, keep_alive: Option<Duration>) -> TransportConfig {
+    let mut transport = transport(idle);
+    transport.max_concurrent_bidi_streams(0_u8.into()).keep_alive_interval(keep_alive);
+    transport
+}
+
+fn transport(idle: Duration) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    let idle = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
+    transport
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle))))
+        .max_concurrent_uni_streams(0_u8.into())
+        .stream_receive_window(WINDOW_BYTES.into())
+        .receive_window(WINDOW_BYTES.into())
+        .send_window(WINDOW_BYTES.into())
+        .datagram_receive_buffer_size(None)
+        .datagram_send_buffer_size(0);
+    transport
+}
+
+/// Returns the alert of TLS by which the peer ended a connection, if it was one.
+#[must_use]
+pub fn alert(error: &quinn::ConnectionError) -> Option<AlertDescription> {
+    let quinn::ConnectionError::ConnectionClosed(close) = error else { return None };
+    let code = u64::from(close.error_code).checked_sub(ALERTS)?;
+    u8::try_from(code).ok().map(AlertDescription::from)
+}
+
+/// Makes an error of a connection one of the system's; an alert of the peer is inside as TLS over TCP would tell it.
+#[must_use]
+pub fn broken(error: quinn::ConnectionError) -> std::io::Error {
+    match alert(&error) {
+        Some(alert) => {
+            std::io::Error::new(std::io::ErrorKind::InvalidData, rustls::Error::AlertReceived(alert))
+        }
+        None => error.into(),
+    }
+}
+
+/// Makes what a server shakes hands by.
+///
+/// # Errors
+/// The provider lacks the suite of QUIC's first packets.
+pub fn server_config(
+    tls: Arc<rustls::ServerConfig>,
+    transport: &Arc<TransportConfig>,
+) -> Result<quinn::ServerConfig, rustls::Error> {
+    let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(tls).map_err(no_suite)?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(Arc::clone(transport));
+    Ok(config)
+}
+
+/// Makes what a client shakes hands by.
+///
+/// # Errors
+/// As [`server_config`].
+pub fn client_config(
+    tls: rustls::ClientConfig,
+    transport: &Arc<TransportConfig>,
+) -> Result<quinn::ClientConfig, rustls::Error> {
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).map_err(no_suite)?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(Arc::clone(transport));
+    Ok(config)
+}
+
+fn no_suite(error: quinn::crypto::rustls::NoInitialCipherSuite) -> rustls::Error {
+    rustls::Error::General(error.to_string())
+}
