@@ -18,6 +18,7 @@ mod listen;
 mod metrics;
 mod operator;
 mod program;
+mod quic_key;
 mod refusal;
 mod refusals;
 mod registry;

@@ -1,7 +1,7 @@
 //! Opens every listener before a thread starts, so that a busy port is one clear error and no half-started Switch.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use muster_service::listen::BindError;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -11,11 +11,19 @@ use crate::config::Config;
 /// Connections of operators, or of admin, that the kernel keeps waiting: people and scrapers, not a fleet.
 const SMALL_BACKLOG: i32 = 128;
 
+/// Times another port is tried where any will do, and the one that is free by TCP is not by UDP.
+const FREE_PORT_ATTEMPTS: u32 = 16;
+
+/// What the kernel may keep of datagrams of a whole fleet, each way: the acknowledgements of a broadcast come at once.
+const UDP_BUFFER_BYTES: usize = 16 << 20;
+
 /// Every listener of the Switch, non-blocking, not yet known to a runtime.
 #[derive(Debug)]
 pub(crate) struct Listeners {
     /// One for each shard, all on the same address: the kernel spreads connections over them (`SO_REUSEPORT`).
     pub(crate) sessions: Vec<TcpListener>,
+    /// Sessions over QUIC, at the same address: one socket, since a client's address may change.
+    pub(crate) quic: Option<UdpSocket>,
     /// Operators and services.
     pub(crate) operators: TcpListener,
     /// Metrics and health.
@@ -29,16 +37,44 @@ impl Listeners {
     /// One for every address that cannot be had, not only for the first.
     pub(crate) fn open(config: &Config) -> Result<Self, Vec<BindError>> {
         let backlog = i32::try_from(config.sessions.backlog).unwrap_or(i32::MAX);
-        let sessions = open_shared(config.listen, "listen", config.shard_count(), backlog);
+        let sessions = open_sessions(config, backlog);
         let operators = open_alone(config.operator_listen, "operator_listen");
         let admin = open_alone(config.admin_listen, "admin_listen");
         match (sessions, operators, admin) {
-            (Ok(sessions), Ok(operators), Ok(admin)) => Ok(Self { sessions, operators, admin }),
+            (Ok((sessions, quic)), Ok(operators), Ok(admin)) => Ok(Self { sessions, quic, operators, admin }),
             (sessions, operators, admin) => {
                 Err([sessions.err(), operators.err(), admin.err()].into_iter().flatten().collect())
             }
         }
     }
+}
+
+/// Opens those of clients, by TCP and by UDP. A free port is one that is free for both.
+fn open_sessions(config: &Config, backlog: i32) -> Result<(Vec<TcpListener>, Option<UdpSocket>), BindError> {
+    let mut attempts = if config.listen.port() == 0 { FREE_PORT_ATTEMPTS } else { 1 };
+    loop {
+        attempts -= 1;
+        let sessions = open_shared(config.listen, "listen", config.shard_count(), backlog)?;
+        let chosen = sessions.first().and_then(|first| first.local_addr().ok()).unwrap_or(config.listen);
+        if !config.sessions.quic {
+            return Ok((sessions, None));
+        }
+        match open_udp(chosen) {
+            Ok(quic) => return Ok((sessions, Some(quic))),
+            Err(error) if attempts == 0 => return Err(BindError::new_udp(chosen, "listen", error)),
+            Err(_) => {}
+        }
+    }
+}
+
+fn open_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    // The system gives what `net.core.rmem_max` and `wmem_max` let it.
+    socket.set_recv_buffer_size(UDP_BUFFER_BYTES)?;
+    socket.set_send_buffer_size(UDP_BUFFER_BYTES)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
 }
 
 fn open_alone(address: SocketAddr, key: &'static str) -> Result<TcpListener, BindError> {
@@ -110,6 +146,19 @@ mod tests {
         assert!(error.contains(&address.to_string()), "{error}");
         assert!(error.contains("`operator_listen`"), "{error}");
         assert!(error.contains("ss -ltnp"), "{error}");
+    }
+
+    #[test]
+    fn a_port_that_is_busy_by_udp_alone_is_told_so() {
+        let holder = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let config = Config { listen: holder.local_addr().unwrap(), shards: 1, ..Config::default() };
+
+        let error = open_sessions(&config, 16).unwrap_err().to_string();
+
+        assert!(error.contains("UDP") && error.contains("ss -lunp"), "{error}");
+        let mut without = config;
+        without.sessions.quic = false;
+        assert!(open_sessions(&without, 16).unwrap().1.is_none());
     }
 
     #[test]

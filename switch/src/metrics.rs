@@ -13,6 +13,8 @@ const SESSIONS: &str = "muster_switch_sessions";
 const UNAUTHENTICATED: &str = "muster_switch_unauthenticated_sessions";
 /// Handshakes ended, by listener and outcome.
 const HANDSHAKES: &str = "muster_switch_handshakes_total";
+/// Clients that were asked to show their address before a handshake over QUIC.
+const QUIC_RETRIES: &str = "muster_switch_quic_retries_total";
 /// Bytes that wait for slow clients, by shard.
 const QUEUE_BYTES: &str = "muster_switch_queue_bytes";
 /// Messages to clients dropped, by reason.
@@ -51,6 +53,7 @@ pub(crate) fn describe() {
     describe_gauge!(SESSIONS, "sessions held");
     describe_gauge!(UNAUTHENTICATED, "sessions of devices without a certificate");
     describe_counter!(HANDSHAKES, "handshakes ended, by listener and outcome");
+    describe_counter!(QUIC_RETRIES, "clients asked to show their address before a handshake over QUIC");
     describe_gauge!(QUEUE_BYTES, Unit::Bytes, "bytes that wait for slow clients");
     describe_counter!(DROPS, "messages to clients dropped, by reason");
     describe_counter!(ENDED, "sessions ended, by reason");
@@ -102,8 +105,10 @@ pub(crate) fn unauthenticated_sessions(count: u32) {
 /// Which listener a handshake was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Listener {
-    /// Devices.
+    /// Devices, over WebSocket.
     Sessions,
+    /// Devices, over QUIC.
+    Quic,
     /// Operators and services.
     Operators,
     /// That of a Background Channel, which tells whom it turns away.
@@ -115,6 +120,7 @@ impl Listener {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Sessions => "sessions",
+            Self::Quic => "quic",
             Self::Operators => "operators",
             Self::Background => "background",
         }
@@ -124,6 +130,11 @@ impl Listener {
 /// Counts a handshake.
 pub(crate) fn handshake(listener: Listener, outcome: &'static str) {
     counter!(HANDSHAKES, "listener" => listener.name(), "outcome" => outcome).increment(1);
+}
+
+/// Counts a client that has to show its address first.
+pub(crate) fn quic_retried() {
+    counter!(QUIC_RETRIES).increment(1);
 }
 
 /// Sets how much waits in a shard's queues.

@@ -20,6 +20,7 @@ pub(crate) struct Refusals {
     entries: Mutex<HashMap<Key, Refusal>>,
     max: usize,
     sessions: Lines,
+    quic: Lines,
     operators: Lines,
     background: Lines,
 }
@@ -66,6 +67,7 @@ impl Refusals {
             entries: Mutex::default(),
             max: max.max(1),
             sessions: Lines::default(),
+            quic: Lines::default(),
             operators: Lines::default(),
             background: Lines::default(),
         }
@@ -75,6 +77,7 @@ impl Refusals {
     pub(crate) fn lines(&self, listener: Listener) -> &Lines {
         match listener {
             Listener::Sessions => &self.sessions,
+            Listener::Quic => &self.quic,
             Listener::Operators => &self.operators,
             Listener::Background => &self.background,
         }

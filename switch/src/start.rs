@@ -26,11 +26,11 @@ use crate::engine::{
 };
 use crate::layout::{Layout, Tables};
 use crate::listen::Listeners;
-use crate::metrics;
 use crate::refusals::Refusals;
 use crate::registry::Registry;
-use crate::shard::{self, Common, Descriptors, ShardParts};
+use crate::shard::{self, Common, Descriptors, ShardParts, Way};
 use crate::wall::Wall;
+use crate::{metrics, quic_key};
 
 /// Threads of the control runtime: the operator API waits for the store, it does not compute.
 const CONTROL_THREADS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
@@ -179,16 +179,19 @@ pub fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> 
     let operator_addr = listeners.operators.local_addr()?;
     let admin_addr = listeners.admin.local_addr()?;
     let runtime = muster_service::runtime("control", CONTROL_THREADS)?;
-    let shard_runtimes: Vec<Runtime> =
-        listeners.sessions.iter().map(|_| shard_runtime()).collect::<Result<_, _>>()?;
+    let ways = listeners.sessions.into_iter().map(Way::Tcp).chain(listeners.quic.map(Way::Quic));
+    let ways: Vec<(Way, Runtime)> =
+        ways.map(|way| Ok((way, shard_runtime()?))).collect::<std::io::Result<_>>()?;
 
     let (senders, mailboxes) = mailboxes(&config);
     let engine = Engine::open(engine_config(&config, &loaded, &wall), senders)?;
+    let quic_key = quic_key::read_or_make(&config.data_dir)?;
     let config = Arc::new(config);
     let stop = shutdown.token().child_token();
     let common = Common {
         registry: Registry::new(&config.sessions),
         lobby: Lobby::new(config.sessions.lobby()),
+        quic_key,
         wall,
         config,
         engine,
@@ -199,15 +202,15 @@ pub fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> 
         shutdown,
     };
     let own = [listeners.operators.as_raw_fd(), listeners.admin.as_raw_fd()];
-    let sessions: Vec<RawFd> = listeners.sessions.iter().map(AsRawFd::as_raw_fd).collect();
-    let parts = listeners.sessions.into_iter().zip(mailboxes).zip(shard_runtimes).zip(0..);
-    let shards = parts.map(|(((listener, messages), runtime), index)| {
-        let later = sessions.iter().skip(usize::from(index) + 1);
+    let numbers: Vec<RawFd> = ways.iter().map(|(way, _)| way.as_raw_fd()).collect();
+    let parts = ways.into_iter().zip(mailboxes).zip(0..);
+    let shards = parts.map(|(((way, runtime), messages), index)| {
+        let later = numbers.iter().skip(usize::from(index) + 1);
         let descriptors = match layout.tables {
             Tables::Shared => Descriptors::Shared,
             Tables::Own => Descriptors::Own { others: own.iter().chain(later).copied().collect() },
         };
-        shard::spawn(ShardParts { index, runtime, listener, descriptors, messages, common: common.clone() })
+        shard::spawn(ShardParts { index, runtime, way, descriptors, messages, common: common.clone() })
     });
     let stop = common.stop.clone();
     let control = shards.collect::<Result<Vec<ShardThread>, _>>().and_then(|shards| {
@@ -239,7 +242,7 @@ type Mailboxes = (Vec<mpsc::Sender<engine::ShardMessage>>, Vec<mpsc::Receiver<en
 
 fn mailboxes(config: &Config) -> Mailboxes {
     let messages_max = usize::try_from(config.engine.shard_messages_max).unwrap_or(1).max(1);
-    (0..config.shard_count()).map(|_| mpsc::channel(messages_max)).unzip()
+    (0..config.shards_in_all()).map(|_| mpsc::channel(messages_max)).unzip()
 }
 
 fn engine_config(config: &Config, loaded: &Loaded, wall: &Wall) -> EngineConfig {

@@ -32,7 +32,7 @@ impl Validate for Config {
         found.extend(licence::url(self.licence_url.as_deref()));
         found.extend(self.tls.findings());
         let tables = [
-            ("sessions", sessions(&self.sessions, self.shard_count().into())),
+            ("sessions", sessions(&self.sessions, self.shards_in_all().into())),
             ("operators", operators(&self.operators)),
             ("engine", engine(&self.engine)),
             ("clock", self.clock.findings()),
@@ -83,6 +83,7 @@ fn sessions(limits: &SessionLimits, shards: u64) -> Vec<Invalid> {
     }
     found.extend(share(SHARE_OF_HANDSHAKES, limits.handshakes_per_source_max, limits.handshakes_max));
     found.extend(share(SHARE_OF_WAITING, limits.waiting_per_source_max, limits.waiting_max));
+    found.extend(not_zero("quic_idle", limits.quic_idle));
     found.extend(not_zero("first_byte_deadline", limits.first_byte_deadline));
     found.extend(at_least("backlog", limits.backlog.into(), 1));
     found.extend(not_zero("tls_deadline", limits.tls_deadline));

@@ -12,6 +12,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionLimits {
+    /// Whether there are sessions over QUIC, too: by UDP, at the address and port of `listen`. Default true.
+    pub quic: bool,
+    /// Silence after which a connection over QUIC is over; at least one and a quarter of `ping_interval` counts. Default `75s`.
+    #[serde(with = "human::duration")]
+    pub quic_idle: Duration,
     /// Whether clients are asked for a certificate (C1 of trust.md): `required`, `optional` or `none`. A device without one is
     /// known by a key that it made itself, shown as unauthenticated, in no audience that does not name `authenticated`, and never
     /// sent an action. With `none` nobody is asked: devices that have a certificate do not get in by it. Default `required`.
@@ -23,7 +28,8 @@ pub struct SessionLimits {
     /// `sessions_max`. Nobody is one of them with `required`. Default 10000.
     pub unauthenticated_max: u32,
     /// Handshakes (TLS and upgrade) in progress at most, over all shards; further connections wait in the kernel's
-    /// backlog. At least two for each shard. Default 1024.
+    /// backlog. Over QUIC nobody waits: from half of that shard's part on clients show first that they are where they say (a stateless Retry), and beyond
+    /// it they are refused, and come by TCP. At least two for each shard, that of QUIC among them. Default 1024.
     pub handshakes_max: u32,
     /// Of these, for one source (an IPv4 address, or an IPv6 /64) at most; its further ones wait. Must be less than
     /// `handshakes_max`, so that one host that begins handshakes and does not end them leaves room for others.
@@ -222,6 +228,8 @@ impl Default for SessionLimits {
     fn default() -> Self {
         let protocol = limits::SessionLimits::default();
         Self {
+            quic: true,
+            quic_idle: Duration::from_secs(75),
             client_certificate: ClientCertificate::Required,
             sessions_max: 100_000,
             unauthenticated_max: 10_000,

@@ -25,7 +25,8 @@ pub use self::limits::{EngineLimits, OperatorLimits, SessionLimits, ShutdownLimi
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where clients connect (TLS, WebSocket). Port 0 takes a free one. Default `0.0.0.0:4000`.
+    /// Where clients connect: by TCP (TLS, WebSocket), and by UDP where there is `sessions.quic`. Port 0 takes a free one. Default
+    /// `0.0.0.0:4000`.
     pub listen: SocketAddr,
     /// Where operators and Background Channels connect (TLS, gRPC). Default `0.0.0.0:4001`.
     pub operator_listen: SocketAddr,
@@ -35,8 +36,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The organisation that orders name; a client runs orders of its own tenant only. 1 to 64 bytes. Default `default`.
     pub tenant: String,
-    /// Threads that hold sessions, each with its own listener. 0: one per core, and more where the process may not have as many descriptors
-    /// as `sessions.sessions_max` asks for. At most 256. Default 0.
+    /// Threads that hold sessions over WebSocket, each with its own listener; those over QUIC have one more for all. 0: one per core, and more
+    /// where the process may not have as many descriptors as `sessions.sessions_max` asks for. At most 256. Default 0.
     pub shards: u16,
     /// Certificate revocation lists, PEM or DER, watched for changes. A file of an issuing CA's CRL holds that CA's
     /// certificate, too. Default: none.
@@ -107,6 +108,12 @@ impl Config {
         }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         u16::try_from(cores).unwrap_or(Self::SHARDS_MAX).min(Self::SHARDS_MAX)
+    }
+
+    /// Returns how many shards there are with that of QUIC, which is the last.
+    #[must_use]
+    pub fn shards_in_all(&self) -> u16 {
+        self.shard_count().saturating_add(self.sessions.quic.into())
     }
 }
 

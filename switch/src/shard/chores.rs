@@ -10,9 +10,9 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Shard;
 use super::session::Session;
 use super::wheel::TICK;
+use super::{Shard, pace};
 use crate::metrics;
 
 /// How often the bytes that wait are added up; scrapers come every 15 s or less often.
@@ -32,6 +32,7 @@ pub(super) fn begin(
     chores.spawn_local(report_sent(Rc::clone(shard), done.clone()));
     chores.spawn_local(measure(Rc::clone(shard), done.clone()));
     chores.spawn_local(turn_wheel(Rc::clone(shard), done.clone()));
+    chores.spawn_local(pace::run(Rc::clone(shard), done.clone()));
     chores.spawn_local(follow_trust(Rc::clone(shard), stop.clone()));
     chores.spawn_local(follow_revoked(Rc::clone(shard), revoked, stop.clone()));
 }

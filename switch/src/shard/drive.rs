@@ -4,7 +4,6 @@
 //! deadlines of a session, the protocol's, the stalled write's and the certificate's end, are one entry in the shard's wheel.
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -20,7 +19,6 @@ use super::handshake::Visitor;
 use super::session::{Ending, Session};
 use super::talk;
 use super::wire::{Heard, INVALID_DATA, Kind, UNSUPPORTED_DATA, Wire, WireError, Written};
-use crate::metrics::Listener;
 use crate::refusal;
 use crate::registry::Room;
 
@@ -106,7 +104,7 @@ pub(super) async fn run(shard: &Shard, session: &Rc<Session>, visitor: &Visitor,
                 session.half(|half| half.handle_timeout(Instant::now()));
                 // What ends a session without a certificate is a block.
                 if session.take_recheck() && visitor.certificate.is_some() {
-                    recheck(shard, session, visitor.address);
+                    recheck(shard, session, visitor);
                 }
             }
             Turn::Ended(end) => break end,
@@ -299,13 +297,14 @@ fn break_off(session: &Session, detail: String) {
 }
 
 /// Checks the certificate of a live session again (R3 of trust.md).
-fn recheck(shard: &Shard, session: &Session, address: SocketAddr) {
+fn recheck(shard: &Shard, session: &Session, visitor: &Visitor) {
     let check = |wire: &mut Wire| {
-        shard.credentials.check_peer_role(wire.peer_certificates(), &[Role::Device], shard.wall.now())
+        let shown = wire.peer_certificates();
+        shard.credentials.check_peer_role(shown.as_deref(), &[Role::Device], shard.wall.now())
     };
     if let Some(Err(refused)) = session.wire(check) {
         let now_ms = shard.wall.now_ms();
-        refusal::note(&shard.refusals, Listener::Sessions, refused.told(), address, now_ms);
+        refusal::note(&shard.refusals, visitor.listener, refused.told(), visitor.address, now_ms);
         let detail = refused.to_string();
         session.end(&Ending { reason: CloseReason::Revoked, reconnect_after: Duration::ZERO, detail });
     }

@@ -1,5 +1,8 @@
 //! A client's way from a judged certificate, or none, to a session: its name, its room, the WebSocket upgrade.
 
+pub(super) mod quic;
+
+use std::io;
 use std::net::SocketAddr;
 
 use muster_pki::device_key::ProvenKey;
@@ -15,7 +18,7 @@ use super::stranger::{self, Unproven};
 use super::upgrade::{self, Asked, Denial};
 use super::wire::Wire;
 use crate::engine;
-use crate::metrics::Listener;
+use crate::metrics::{self, Listener};
 use crate::refusal;
 use crate::registry::{NoRoom, Room};
 use crate::wall;
@@ -42,6 +45,8 @@ pub(super) struct Visitor {
     pub(super) certificate: Option<ShownCertificate>,
     /// Where it connected from.
     pub(super) address: SocketAddr,
+    /// By which road.
+    pub(super) listener: Listener,
 }
 
 /// What a session keeps of a certificate.
@@ -70,16 +75,16 @@ impl Identity {
     }
 
     /// Keeps what is needed; `None` for a peer that is no device.
-    fn visitor(&self, address: SocketAddr) -> Option<Visitor> {
+    fn visitor(&self, listener: Listener, address: SocketAddr) -> Option<Visitor> {
         Some(match self {
-            Self::Key(key) => Visitor { device: key.device().clone(), certificate: None, address },
+            Self::Key(key) => Visitor { device: key.device().clone(), certificate: None, address, listener },
             Self::Certificate(peer) => {
                 let certificate = peer.certificate();
                 let shown = ShownCertificate {
                     thumbprint: certificate.thumbprint(),
                     not_after_ms: wall::millis(certificate.not_after()),
                 };
-                Visitor { device: peer.device_id()?.clone(), certificate: Some(shown), address }
+                Visitor { device: peer.device_id()?.clone(), certificate: Some(shown), address, listener }
             }
         })
     }
@@ -117,6 +122,9 @@ pub(super) enum Rejected {
     /// The upgrade was refused, or was none.
     #[error("WebSocket upgrade: {0}")]
     Upgrade(Box<UpgradeError>),
+    /// The connection over QUIC ended before its stream was opened, as that of a client does that has its session by another road.
+    #[error("QUIC stream: {0}")]
+    Stream(io::Error),
     /// An operator has blocked the device.
     #[error("an operator has blocked the device")]
     Blocked,
@@ -129,12 +137,19 @@ pub(super) enum Rejected {
 }
 
 impl Rejected {
+    /// Counts it.
+    pub(super) fn tell(&self, listener: Listener, address: SocketAddr) {
+        metrics::handshake(listener, self.label());
+        tracing::debug!(%address, rejected = %self, "no session");
+    }
+
     /// Returns its name in metrics.
-    pub(super) fn label(&self) -> &'static str {
+    fn label(&self) -> &'static str {
         match self {
             Self::Nameless => "certificate",
             Self::UpgradeDeadline => "upgrade_deadline",
             Self::Upgrade(_) => "upgrade",
+            Self::Stream(_) => "stream",
             Self::Blocked => "blocked",
             Self::Unproven(_) => "unproven",
             Self::NoRoom(NoRoom::Full) => "full",
@@ -160,12 +175,12 @@ pub(super) async fn admit(
     let asked = asked.map_err(|error| Rejected::Upgrade(Box::new(error)))?;
     let (identity, admission) = match Identity::of(peer, &asked) {
         Ok(identity) => {
-            let visitor = identity.visitor(address).ok_or(Rejected::Nameless)?;
+            let visitor = identity.visitor(Listener::Sessions, address).ok_or(Rejected::Nameless)?;
             let room = room(shard, &identity, &visitor);
             (Some(identity), room.map(|room| (visitor, room)))
         }
         Err(unproven) => {
-            note_unproven(shard, unproven, address);
+            note_unproven(shard, Listener::Sessions, unproven, address);
             (None, Err(Denial::Unproven(unproven)))
         }
     };
@@ -215,7 +230,7 @@ fn note_no_room(shard: &Shard, no_room: NoRoom, visitor: &Visitor) {
                 visitor.device
             );
             let told = Told::new(refusal::NOBODY_RULE, finding, &Shown::default());
-            refusal::note(&shard.refusals, Listener::Sessions, told, visitor.address, shard.wall.now_ms());
+            refusal::note(&shard.refusals, visitor.listener, told, visitor.address, shard.wall.now_ms());
         }
         // Handshakes are counted by outcome; `muster doctor` tells of a full Switch.
         NoRoom::Full | NoRoom::DeviceFull => {}
@@ -227,13 +242,13 @@ fn note_blocked(shard: &Shard, identity: &Identity, visitor: &Visitor) -> bool {
     let Some(block) = shard.engine.block_of(&visitor.device) else { return false };
     let finding = refusal::of_block(&block);
     let told = Told::new(refusal::BLOCKED_RULE, finding, &identity.shown());
-    refusal::note(&shard.refusals, Listener::Sessions, told, visitor.address, shard.wall.now_ms());
+    refusal::note(&shard.refusals, visitor.listener, told, visitor.address, shard.wall.now_ms());
     true
 }
 
 /// Logs, counts and lists who is nobody, like one without a certificate where it is required.
-fn note_unproven(shard: &Shard, unproven: Unproven, address: SocketAddr) {
+fn note_unproven(shard: &Shard, listener: Listener, unproven: Unproven, address: SocketAddr) {
     let finding = format!("{}: {unproven}", refusal::NOBODY_RULE);
     let told = Told::new(refusal::NOBODY_RULE, finding, &Shown::default());
-    refusal::note(&shard.refusals, Listener::Sessions, told, address, shard.wall.now_ms());
+    refusal::note(&shard.refusals, listener, told, address, shard.wall.now_ms());
 }

@@ -9,6 +9,8 @@ mod drive;
 #[cfg(feature = "autobahn")]
 pub mod echo;
 mod handshake;
+mod pace;
+mod quic;
 mod revocable;
 mod session;
 mod stranger;
@@ -22,7 +24,6 @@ mod wire;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::TcpListener;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use muster_proto::session::switch::{SwitchSession, SwitchSessionConfig};
 use muster_proto::session::v1::CloseReason;
 use muster_service::admission::{Entrance, Handshakes, Lobby, Newcomer, Spare};
 use muster_service::credentials::{PathElement, ServerCredentials};
+use muster_service::quic::ResetKey;
 use muster_service::shutdown::Shutdown;
 use rand::Rng as _;
 use roaring::RoaringBitmap;
@@ -48,7 +50,7 @@ use self::handshake::{Admitted, Rejected, Visitor};
 use self::revocable::Revocable;
 use self::session::{Ending, Session};
 use self::table::Table;
-pub(crate) use self::thread::{Descriptors, ShardParts, spawn};
+pub(crate) use self::thread::{Descriptors, ShardParts, Way, spawn};
 use self::wheel::Wheel;
 use crate::config::Config;
 use crate::engine::{EngineHandle, SessionKey, ShardMessage};
@@ -86,6 +88,8 @@ pub(crate) struct Common {
     pub(crate) refusals: Arc<Refusals>,
     /// Tells whose certificates were revoked.
     pub(crate) revoked: broadcast::Sender<Arc<[PathElement]>>,
+    /// What resets of connections over QUIC are made with.
+    pub(crate) quic_key: ResetKey,
     /// The time of day.
     pub(crate) wall: Wall,
     /// The Switch stops: accept nothing, send everyone away.
@@ -116,13 +120,18 @@ struct Shard {
 
 async fn serve(
     index: u16,
-    listener: TcpListener,
+    way: Way,
     mut messages: mpsc::Receiver<ShardMessage>,
     common: Common,
 ) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let Common { config, engine, credentials, registry, lobby, refusals, revoked, wall, stop, .. } = common;
+    let Common {
+        config, engine, credentials, registry, lobby, refusals, revoked, quic_key, wall, stop, ..
+    } = common;
     let drain_timeout = config.shutdown.drain_timeout;
+    let table = match &way {
+        Way::Tcp(_) => Table::default(),
+        Way::Quic(_) => Table::paced(),
+    };
     let shard = Rc::new(Shard {
         index,
         limits: Arc::new(config.sessions.protocol()),
@@ -132,7 +141,7 @@ async fn serve(
         registry,
         refusals,
         wall,
-        table: Table::default(),
+        table,
         revocable: Revocable::default(),
         wheel: RefCell::new(Wheel::new(Instant::now())),
         tasks: TaskTracker::new(),
@@ -142,7 +151,18 @@ async fn serve(
     });
     let helpers = TaskTracker::new();
     let done = CancellationToken::new();
-    helpers.spawn_local(accept(Rc::clone(&shard), listener, lobby, stop.clone()));
+    let mut over_quic = None;
+    match way {
+        Way::Tcp(listener) => {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            helpers.spawn_local(accept(Rc::clone(&shard), listener, lobby, stop.clone()));
+        }
+        Way::Quic(socket) => {
+            let entrance = Rc::new(quic::entrance(&shard, socket, &quic_key, stop.clone())?);
+            over_quic = Some(Rc::clone(&entrance));
+            helpers.spawn_local(quic::accept(Rc::clone(&shard), entrance));
+        }
+    }
     chores::begin(&shard, &helpers, revoked.subscribe(), &stop, &done);
     while let Some(()) = stop.run_until_cancelled(shard.listen_to_engine(&mut messages)).await.flatten() {}
 
@@ -165,6 +185,9 @@ async fn serve(
             sessions = shard.table.len(),
             "sessions were still open after drain_timeout"
         );
+    }
+    if let Some(entrance) = over_quic {
+        quic::close(&entrance).await;
     }
     done.cancel();
     helpers.close();
@@ -270,10 +293,7 @@ async fn accept(
             let admitted = Box::pin(admit(Rc::clone(&shard_of_task), entrance, newcomer)).await;
             match admitted {
                 Some(Ok(admitted)) => settle(&shard_of_task, *admitted),
-                Some(Err(rejected)) => {
-                    metrics::handshake(metrics::Listener::Sessions, rejected.label());
-                    tracing::debug!(%address, %rejected, "no session");
-                }
+                Some(Err(rejected)) => rejected.tell(metrics::Listener::Sessions, address),
                 None => {}
             }
         });
@@ -281,7 +301,7 @@ async fn accept(
 }
 
 fn entrance(shard: &Shard, lobby: Arc<Lobby>, stop: CancellationToken) -> Entrance {
-    let shards = u32::from(shard.config.shard_count());
+    let shards = u32::from(shard.config.shards_in_all());
     let limits = &shard.config.sessions;
     let (refusals, wall) = (Arc::clone(&shard.refusals), shard.wall.clone());
     Entrance {
@@ -317,8 +337,8 @@ async fn admit(
 
 /// Makes the session of an admitted client.
 fn settle(shard: &Rc<Shard>, admitted: Admitted) {
-    metrics::handshake(metrics::Listener::Sessions, "ok");
     let Admitted { wire, visitor, room, path } = admitted;
+    metrics::handshake(visitor.listener, "ok");
     let half = SwitchSession::new(shard.session_config(), Instant::now());
     let queue_bytes_max = shard.limits.outbound_bytes_max;
     let Some(session) = shard.table.insert(visitor.device.clone(), wire, half, queue_bytes_max) else {

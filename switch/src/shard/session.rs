@@ -92,7 +92,7 @@ impl Session {
     pub(super) fn new(
         slot: u32,
         device: DeviceId,
-        wire: Wire,
+        wire: impl Into<Option<Wire>>,
         half: SwitchSession,
         due_bytes_max: usize,
     ) -> Self {
@@ -100,7 +100,7 @@ impl Session {
             slot,
             device,
             waker: AtomicWaker::new(),
-            wire: RefCell::new(Some(wire)),
+            wire: RefCell::new(wire.into()),
             half: RefCell::new(half),
             identity: Cell::new(None),
             is_unanswered: Cell::new(false),

@@ -1,6 +1,6 @@
 //! Who shows no certificate: known by a key, if it proves on this very connection that it has it (C1 of trust.md).
 //!
-//! The proof is a header of the upgrade request, so that nobody without one gets a WebSocket, a place among the sessions or a
+//! The proof is a header of the upgrade request, or the first item of the stream over QUIC, so that nobody without one gets a WebSocket, a place among the sessions or a
 //! look at the protocol; PROTOCOL.md has its bytes.
 
 use muster_pki::device_key::{DEVICE_KEY_HEADER, EXPORTER_BYTES, EXPORTER_LABEL, ProofError, ProvenKey};
@@ -47,6 +47,14 @@ pub(super) fn key(request: &Request, line: &Line) -> Result<ProvenKey, Unproven>
     // It is there once the handshake is over, as it is here.
     let exported = exported.map_err(|_| Unproven::OldTls)?;
     Ok(ProvenKey::verify(proof.as_bytes(), &exported)?)
+}
+
+/// Returns the key that who asks over QUIC has, where no certificate was shown.
+pub(super) fn key_over_quic(proof: &[u8], connection: &quinn::Connection) -> Result<ProvenKey, Unproven> {
+    let mut exported = [0; EXPORTER_BYTES];
+    // QUIC has no older TLS, and the handshake is over.
+    connection.export_keying_material(&mut exported, EXPORTER_LABEL, &[]).map_err(|_| Unproven::OldTls)?;
+    Ok(ProvenKey::verify(proof, &exported)?)
 }
 
 /// Refuses a key beside a certificate: which of the two a session is of must not be a matter of taste.

@@ -14,6 +14,7 @@ use muster_proto::session::switch::SwitchSession;
 use roaring::{MultiOps as _, RoaringBitmap};
 use slab::Slab;
 
+use super::pace::Pace;
 use super::session::{Due, Ending, Identity, Session};
 use super::wire::Wire;
 use crate::engine::{Proofs, SessionKey, ShardMessage, Urgency};
@@ -24,13 +25,13 @@ const RECENT_MAX: usize = 1024;
 
 /// An order for many, as the engine sent it.
 #[derive(Debug, Clone)]
-struct Broadcast {
-    instruction: InstructionId,
-    frame: Bytes,
-    targets: Arc<RoaringBitmap>,
-    proofs: Option<Arc<Proofs>>,
-    urgency: Urgency,
-    since: Instant,
+pub(super) struct Broadcast {
+    pub(super) instruction: InstructionId,
+    pub(super) frame: Bytes,
+    pub(super) targets: Arc<RoaringBitmap>,
+    pub(super) proofs: Option<Arc<Proofs>>,
+    pub(super) urgency: Urgency,
+    pub(super) since: Instant,
 }
 
 /// A session that the engine closed before its own answer to connect was read.
@@ -53,9 +54,21 @@ pub(super) struct Table {
     early: RefCell<HashMap<u32, EarlyClose>>,
     /// The licence that the engine told of last, and its serial. Its answer to a connect may be older, and be read later.
     licence: Cell<Option<(u64, Digest)>>,
+    /// Where many sessions must not be told at once.
+    pace: Option<Pace>,
 }
 
 impl Table {
+    /// Makes one of sessions that are told a few at a time.
+    pub(super) fn paced() -> Self {
+        Self { pace: Some(Pace::default()), ..Self::default() }
+    }
+
+    /// Returns what waits for its turn, of such a table.
+    pub(super) fn pace(&self) -> Option<&Pace> {
+        self.pace.as_ref()
+    }
+
     /// Takes in a session that awaits its Hello; `None` only beyond 2³² slots.
     pub(super) fn insert(
         &self,
@@ -194,13 +207,21 @@ impl Table {
     /// Selects this shard's sessions and gives the same encoded frames to each: session by session, so that what is made for one alone, its
     /// proof, is gone before the next has its own.
     fn broadcast(&self, orders: Vec<Broadcast>, tell: &impl Fn(&Session)) {
-        let targets: RoaringBitmap = orders.iter().map(|order| &*order.targets).union();
-        self.for_online(&targets, |number, session| {
-            for order in orders.iter().filter(|order| order.targets.contains(number)) {
-                deliver(order, number, session);
+        if let Some(pace) = &self.pace {
+            for order in &orders {
+                let selected = &*order.targets & &*self.online.borrow();
+                let sessions = selected.iter().filter_map(|number| Some((number, self.at_number(number)?)));
+                pace.push(order.clone(), sessions.collect());
             }
-            tell(session);
-        });
+        } else {
+            let targets: RoaringBitmap = orders.iter().map(|order| &*order.targets).union();
+            self.for_online(&targets, |number, session| {
+                for order in orders.iter().filter(|order| order.targets.contains(number)) {
+                    deliver(order, number, session);
+                }
+                tell(session);
+            });
+        }
         if self.connecting.get() > 0 {
             let mut recent = self.recent.borrow_mut();
             for order in orders {
@@ -224,6 +245,10 @@ impl Table {
         }
     }
 
+    fn at_number(&self, number: u32) -> Option<Rc<Session>> {
+        self.numbers.borrow().get(&number).map(Rc::clone)
+    }
+
     fn close(&self, key: SessionKey, ending: Ending) {
         if let Some(session) = self.find(key) {
             session.end(&ending);
@@ -245,7 +270,8 @@ impl Table {
     }
 }
 
-fn deliver(order: &Broadcast, number: u32, session: &Session) {
+/// Gives an order to one session.
+pub(super) fn deliver(order: &Broadcast, number: u32, session: &Session) {
     let frame = match &order.proofs {
         None => order.frame.clone(),
         Some(proofs) => match proofs.proof(number) {

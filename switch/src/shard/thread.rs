@@ -1,8 +1,8 @@
 //! The thread of a shard.
 
 use std::io;
-use std::net::TcpListener;
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::{AsRawFd, RawFd};
 use std::thread::{Builder, JoinHandle};
 
 use muster_service::descriptors;
@@ -22,14 +22,32 @@ pub(crate) struct ShardParts {
     pub(crate) index: u16,
     /// Its runtime.
     pub(crate) runtime: Runtime,
-    /// Its listener.
-    pub(crate) listener: TcpListener,
+    /// Its way in.
+    pub(crate) way: Way,
     /// Its descriptors.
     pub(crate) descriptors: Descriptors,
     /// What the engine says.
     pub(crate) messages: mpsc::Receiver<ShardMessage>,
     /// What all shards share.
     pub(crate) common: Common,
+}
+
+/// The way into a shard.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// WebSocket over TLS over TCP.
+    Tcp(TcpListener),
+    /// QUIC.
+    Quic(UdpSocket),
+}
+
+impl AsRawFd for Way {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(listener) => listener.as_raw_fd(),
+            Self::Quic(socket) => socket.as_raw_fd(),
+        }
+    }
 }
 
 /// The table that a shard's descriptors are in.
@@ -49,9 +67,9 @@ pub(crate) enum Descriptors {
 /// # Errors
 /// The system gave no thread, or no table of descriptors.
 pub(crate) fn spawn(parts: ShardParts) -> io::Result<JoinHandle<io::Result<()>>> {
-    let ShardParts { index, runtime, listener, descriptors, messages, common } = parts;
+    let ShardParts { index, runtime, way, descriptors, messages, common } = parts;
     let alarm = Alarm { index, stop: common.stop.clone(), shutdown: common.shutdown.clone() };
-    let number = listener.as_raw_fd();
+    let number = way.as_raw_fd();
     let is_own = matches!(descriptors, Descriptors::Own { .. });
     let (parted, has_parted) = oneshot::channel();
     let thread = Builder::new().name(format!("shard-{index}")).spawn(move || {
@@ -62,7 +80,7 @@ pub(crate) fn spawn(parts: ShardParts) -> io::Result<JoinHandle<io::Result<()>>>
         let may_go_on = own.is_ok();
         drop(parted.send(own));
         if may_go_on {
-            LocalSet::new().block_on(&runtime, serve(index, listener, messages, common))
+            LocalSet::new().block_on(&runtime, serve(index, way, messages, common))
         } else {
             Ok(())
         }

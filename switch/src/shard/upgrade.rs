@@ -18,7 +18,8 @@ use crate::config::SessionLimits;
 use crate::registry::NoRoom;
 
 /// What a blocked device is told.
-const BLOCKED: &str = "an operator has blocked this device (R2); ask whoever runs the Switch to unblock it";
+pub(super) const BLOCKED: &str =
+    "an operator has blocked this device (R2); ask whoever runs the Switch to unblock it";
 
 /// The longest request. A client's has less than 1 KiB.
 const REQUEST_BYTES_MAX: usize = 8 << 10;
@@ -100,13 +101,17 @@ async fn refuse(mut line: Line, refusal: ErrorResponse) -> Result<UpgradeError, 
 
 /// Returns the answer to whoever's certificate is not taken, before its request is read.
 pub(super) fn denied(refused: &PeerRefused) -> Vec<u8> {
-    let rules = refused.told().rules.join(", ");
-    let text = format!(
-        "this device's certificate is not taken ({rules}); the Switch's log and `muster client list --refused` say why"
-    );
-    let (parts, body) = refusal(StatusCode::FORBIDDEN, &text).into_parts();
+    let (parts, body) = refusal(StatusCode::FORBIDDEN, &certificate_denied(refused)).into_parts();
     // What cannot be written is an end without a word, as before.
     encode(&Response::from_parts(parts, ()), &body.unwrap_or_default()).unwrap_or_default()
+}
+
+/// Says that a certificate is not taken, to its holder.
+pub(super) fn certificate_denied(refused: &PeerRefused) -> String {
+    let rules = refused.told().rules.join(", ");
+    format!(
+        "this device's certificate is not taken ({rules}); the Switch's log and `muster client list --refused` say why"
+    )
 }
 
 /// Reads a request that is an upgrade as far as its method and version go; nothing may follow it before the answer.

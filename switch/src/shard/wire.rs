@@ -1,19 +1,26 @@
-//! [`Wire`]: the WebSocket of one client, over a [`Line`].
+//! [`Wire`]: what one client says and hears: the messages of a WebSocket over a [`Line`], or the items of a QUIC stream.
 //!
 //! It owns no buffer while nothing is under way: text is read into, and frames are gathered in, buffers of the shard's thread.
 
+mod quic;
+mod road;
 mod websocket;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
+use std::ops::Range;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use muster_pki::CertificateDer;
-use muster_service::admission;
+use muster_proto::frame::item::{self, ItemError};
+use muster_proto::session::quic::Close;
 use muster_service::line::{Came, Line};
 use tokio::task::coop::{consume_budget, poll_proceed};
 
+pub(super) use self::quic::QuicLine;
+use self::road::Road;
 pub(super) use self::websocket::{Kind, Violation};
 use self::websocket::{Reader, Received};
 
@@ -39,23 +46,42 @@ struct Scratch {
     frames: Vec<u8>,
 }
 
-/// One client's WebSocket.
+/// One client's messages.
 #[derive(Debug)]
 pub(super) struct Wire {
-    line: Line,
-    reader: Reader,
+    line: Road,
+    reader: Tongue,
     unread: Unread,
     /// The payload of the last ping, which waits for its answer; one before it need not be answered (RFC 6455 §5.5.3).
     #[expect(clippy::box_collection, reason = "a pointer in every session, and a ping in hardly any")]
     ping: Option<Box<Vec<u8>>>,
-    /// How the client broke the WebSocket: nothing more of it is read.
-    violation: Option<Violation>,
+    /// How the client broke the rules: nothing more of it is read.
+    violation: Option<Broken>,
     /// What the close frame will say.
     close_code: u16,
     /// The client's half is at its end.
     has_ended: bool,
     /// Our half is: RFC 6455 §5.5.1 has one close frame of each side.
     has_closed: bool,
+}
+
+/// How messages lie in what comes.
+#[derive(Debug)]
+enum Tongue {
+    WebSocket(Reader),
+    /// Items with their length in front, each of at most so many bytes.
+    Items(usize),
+}
+
+/// How a client broke the rules of its road.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Broken {
+    /// Those of WebSocket.
+    #[error(transparent)]
+    WebSocket(#[from] Violation),
+    /// Those of items.
+    #[error(transparent)]
+    Item(#[from] ItemError),
 }
 
 /// What a client said.
@@ -72,9 +98,9 @@ pub(super) enum Heard<T> {
 /// Why nothing more is heard.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WireError {
-    /// The client broke the WebSocket.
+    /// The client broke the rules of its road.
     #[error(transparent)]
-    Violation(#[from] Violation),
+    Violation(#[from] Broken),
     /// The connection broke.
     #[error(transparent)]
     Line(#[from] io::Error),
@@ -112,11 +138,19 @@ struct Unread {
 impl Wire {
     /// Begins behind an upgrade that was answered. A message of the client has at most so many bytes.
     pub(super) fn new(line: Line, message_bytes_max: usize) -> Self {
-        let reader = Reader::new(message_bytes_max);
+        Self::with(Road::Tls(line), Tongue::WebSocket(Reader::new(message_bytes_max)), Vec::new())
+    }
+
+    /// Begins with a stream of which `early` was read.
+    pub(super) fn over_quic(line: QuicLine, early: Vec<u8>, message_bytes_max: usize) -> Self {
+        Self::with(Road::Quic(Box::new(line)), Tongue::Items(message_bytes_max), early)
+    }
+
+    fn with(line: Road, reader: Tongue, early: Vec<u8>) -> Self {
         Self {
             line,
             reader,
-            unread: Unread::default(),
+            unread: Unread { bytes: early, taken: 0 },
             ping: None,
             violation: None,
             close_code: NORMAL_CLOSE,
@@ -126,7 +160,7 @@ impl Wire {
     }
 
     /// Returns the chain that the client showed.
-    pub(super) fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+    pub(super) fn peer_certificates(&self) -> Option<Cow<'_, [CertificateDer<'static>]>> {
         self.line.peer_certificates()
     }
 
@@ -180,7 +214,7 @@ impl Wire {
     /// Ends the connection without waiting for the client, which ended its half or takes nothing.
     pub(super) fn hang_up(mut self) {
         // Who does not take it finds a connection that was cut.
-        drop(self.line.begin_close());
+        self.line.hang_up();
     }
 
     /// Tells the client what `next` has to say, in one write and as far as the socket takes it at once; returns whether that was all. If it
@@ -230,7 +264,7 @@ impl Wire {
             while frames.len() < BATCH_BYTES
                 && let Some((kind, message)) = next()
             {
-                websocket::write_message(frames, kind, &message);
+                self.reader.write(frames, kind, &message);
             }
             if !frames.is_empty() {
                 self.line.send(frames)?;
@@ -242,14 +276,23 @@ impl Wire {
     /// Closes the WebSocket, and gives the client a moment to do so, too: closing a socket with unread bytes resets it, and the client might
     /// lose what it was told last. Whoever calls bounds the time.
     pub(super) async fn close(mut self) {
-        let code = self.violation.map_or(self.close_code, Violation::close_code);
+        let code = match self.violation {
+            None => self.close_code,
+            Some(Broken::WebSocket(violation)) => violation.close_code(),
+            Some(Broken::Item(error)) => {
+                return self.line.end(Some((Close::Protocol, error.to_string()))).await;
+            }
+        };
+        if matches!(self.reader, Tongue::Items(_)) {
+            return self.line.end(None).await;
+        }
         // A connection that is broken is closed.
         if self.send_close(Some(code)).is_ok() && self.line.flush().await.is_ok() {
             while let Ok(Heard::Message(()) | Heard::Control) = self.hear_nothing().await {
                 consume_budget().await;
             }
         }
-        admission::end_line(self.line).await;
+        self.line.end(None).await;
     }
 
     fn send_close(&mut self, code: Option<u16>) -> io::Result<()> {
@@ -309,7 +352,19 @@ impl Wire {
         if let Some(violation) = self.violation {
             return Err(violation.into());
         }
-        let frame = self.reader.read(text).inspect_err(|violation| self.violation = Some(*violation));
+        let reader = match &mut self.reader {
+            Tongue::Items(message_bytes_max) => {
+                let item = item::first(text, *message_bytes_max).map_err(Broken::from);
+                let item = item.inspect_err(|broken| self.violation = Some(*broken));
+                let heard = |place: Range<usize>| {
+                    (place.end, Heard::Message(read(Kind::Binary, text.get(place).unwrap_or_default())))
+                };
+                return Ok(item?.map(heard));
+            }
+            Tongue::WebSocket(reader) => reader,
+        };
+        let frame = reader.read(text).map_err(Broken::from);
+        let frame = frame.inspect_err(|broken| self.violation = Some(*broken));
         let Some((used, received)) = frame? else { return Ok(None) };
         let heard = match received {
             Received::Whole(kind, place) => Heard::Message(read(kind, text.get(place).unwrap_or_default())),
@@ -326,6 +381,16 @@ impl Wire {
             }
         };
         Ok(Some((used, heard)))
+    }
+}
+
+impl Tongue {
+    /// Appends a message.
+    fn write(&self, frames: &mut Vec<u8>, kind: Kind, message: &[u8]) {
+        match self {
+            Self::WebSocket(_) => websocket::write_message(frames, kind, message),
+            Self::Items(_) => item::put(frames, message),
+        }
     }
 }
 

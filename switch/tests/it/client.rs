@@ -18,6 +18,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use crate::quic_client::{Denied, QuicSocket};
 use crate::world::{PATIENCE, SWITCH_NAME};
 
 pub(crate) type Socket = WebSocketStream<TlsStream<TcpStream>>;
@@ -25,7 +26,13 @@ pub(crate) type Socket = WebSocketStream<TlsStream<TcpStream>>;
 /// A client with one session.
 pub(crate) struct Client {
     pub(crate) session: ClientSession,
-    socket: Socket,
+    socket: Road,
+}
+
+/// By which a session comes.
+enum Road {
+    WebSocket(Box<Socket>),
+    Quic(Box<QuicSocket>),
 }
 
 /// Upgrades to a WebSocket on `path`, as a client with these credentials.
@@ -73,13 +80,27 @@ impl Client {
     ) -> Result<Self, Error> {
         let socket = dial(address, tls, PATH).await?;
         let session = ClientSession::new(ClientSessionConfig::default(), hello, Instant::now());
-        Ok(Self { session, socket })
+        Ok(Self { session, socket: Road::WebSocket(Box::new(socket)) })
     }
 
     /// Says hello over a socket that is open.
     pub(crate) fn over(socket: Socket, outbox: u8) -> Self {
         let session = ClientSession::new(ClientSessionConfig::default(), hello(outbox), Instant::now());
-        Self { session, socket }
+        Self { session, socket: Road::WebSocket(Box::new(socket)) }
+    }
+
+    /// Says hello over a stream that is open.
+    pub(crate) fn over_quic(socket: QuicSocket, hello: Hello) -> Self {
+        let session = ClientSession::new(ClientSessionConfig::default(), hello, Instant::now());
+        Self { session, socket: Road::Quic(Box::new(socket)) }
+    }
+
+    /// Returns the connection of a session over QUIC.
+    pub(crate) fn quic(&mut self) -> &mut QuicSocket {
+        match &mut self.socket {
+            Road::Quic(socket) => socket,
+            Road::WebSocket(_) => panic!("a session over WebSocket"),
+        }
     }
 
     /// Opens a session and waits for its welcome.
@@ -109,14 +130,63 @@ impl Client {
                         None => assert!(!said.starts_with("Closed"), "the session closed first: {said}"),
                     }
                 }
-                match self.socket.next().await {
-                    Some(Ok(Message::Binary(bytes))) => self.session.handle_message(&bytes, Instant::now()),
-                    Some(Ok(_)) => self.session.handle_byte(Instant::now()),
-                    ended => panic!("the connection ended first: {ended:?}"),
+                if let Err(ended) = self.hear().await {
+                    panic!("the connection ended first: {ended:?}");
                 }
             }
         };
         tokio::time::timeout(PATIENCE, looking).await.unwrap()
+    }
+
+    /// Hears one message.
+    async fn hear(&mut self) -> Result<(), Denied> {
+        let lost = |text: String| Denied { close: None, text };
+        match &mut self.socket {
+            Road::WebSocket(socket) => match socket.next().await {
+                Some(Ok(Message::Binary(bytes))) => self.session.handle_message(&bytes, Instant::now()),
+                Some(Ok(_)) => self.session.handle_byte(Instant::now()),
+                ended => return Err(lost(format!("{ended:?}"))),
+            },
+            Road::Quic(socket) => match socket.next().await? {
+                Some(bytes) => self.session.handle_message(&bytes, Instant::now()),
+                None => return Err(lost("the stream ended".to_owned())),
+            },
+        }
+        Ok(())
+    }
+
+    /// Waits for the welcome, or for how the Switch denies a session over QUIC.
+    pub(crate) async fn until_welcome_or_denied(mut self) -> Result<(Self, Welcome), Denied> {
+        let looking = async {
+            loop {
+                self.try_flush().await?;
+                while let Some(event) = self.session.poll_event() {
+                    if let ClientEvent::Welcome(welcome) = event {
+                        return Ok::<_, Denied>(welcome);
+                    }
+                }
+                self.hear().await?;
+            }
+        };
+        let welcome = tokio::time::timeout(PATIENCE, looking).await.unwrap()?;
+        Ok((self, welcome))
+    }
+
+    async fn try_flush(&mut self) -> Result<(), Denied> {
+        while let Some(frame) = self.session.poll_transmit() {
+            self.send(frame).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, bytes: Bytes) -> Result<(), Denied> {
+        match &mut self.socket {
+            Road::WebSocket(socket) => {
+                let sent = socket.send(Message::Binary(bytes)).await;
+                sent.map_err(|error| Denied { close: None, text: error.to_string() })
+            }
+            Road::Quic(socket) => socket.send(&bytes).await,
+        }
     }
 
     /// Waits until the Switch sends the client away; returns why, and when it may come back.
@@ -130,14 +200,12 @@ impl Client {
 
     /// Writes what waits.
     pub(crate) async fn flush(&mut self) {
-        while let Some(frame) = self.session.poll_transmit() {
-            self.socket.send(Message::Binary(frame)).await.unwrap();
-        }
+        self.try_flush().await.unwrap();
     }
 
     /// Writes bytes that need not be a frame.
     pub(crate) async fn send_raw(&mut self, bytes: &'static [u8]) {
-        self.socket.send(Message::Binary(Bytes::from_static(bytes))).await.unwrap();
+        self.send(Bytes::from_static(bytes)).await.unwrap();
     }
 
     /// Vanishes without a word.

@@ -1,4 +1,4 @@
-//! Clients' way in and out.
+//! What only WebSocket has of a client's way in: the upgrade.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,83 +6,16 @@ use std::sync::Arc;
 use futures_util::{SinkExt as _, StreamExt as _};
 use muster_pki::Role;
 use muster_proto::session::PATH;
-use muster_proto::session::v1::CloseReason;
-
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::client::{Client, dial};
-use crate::pki::{Ends, Pki};
+use crate::client::dial;
+use crate::pki::Ends;
 use crate::world::{PATIENCE, SWITCH_NAME, World};
-
-#[tokio::test]
-async fn a_device_gets_its_welcome() {
-    let world = World::new();
-    let switch = world.start().await;
-
-    let (_client, welcome) =
-        Client::connect(switch.running.session_addr(), device(&world, "w701.acme.local"), 1).await;
-
-    assert!(welcome.epoch > 0);
-    assert_eq!(welcome.idle_timeout_ms, 150_000);
-    assert_eq!(welcome.results_credit_bytes, world.config.sessions.results_credit);
-    switch.stop().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_client_without_a_certificate_is_refused() {
-    let world = World::new();
-    let switch = world.start().await;
-
-    let refused = dial(switch.running.session_addr(), world.pki.tls(None, &[]), "/v1/session").await;
-
-    assert!(refused.is_err());
-    switch.stop().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_device_of_another_root_is_refused() {
-    let world = World::new();
-    let elsewhere = tempfile::tempdir().unwrap();
-    let foreign = Pki::new(elsewhere.path()).issue(Role::Device, "w701.acme.local", Ends::InAYear);
-    let switch = world.start().await;
-
-    let refused =
-        dial(switch.running.session_addr(), world.pki.tls(Some(&foreign), &[]), "/v1/session").await;
-
-    assert!(refused.is_err());
-    switch.stop().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_device_whose_certificate_has_expired_is_refused() {
-    let world = World::new();
-    let expired = world.pki.issue(Role::Device, "w701.acme.local", Ends::Yesterday);
-    let switch = world.start().await;
-
-    let refused =
-        dial(switch.running.session_addr(), world.pki.tls(Some(&expired), &[]), "/v1/session").await;
-
-    assert!(refused.is_err());
-    switch.stop().await.unwrap();
-}
-
-#[tokio::test]
-async fn an_operator_gets_no_session() {
-    let world = World::new();
-    let operator = world.pki.issue(Role::Operator, "alice.acme.local", Ends::InAYear);
-    let switch = world.start().await;
-
-    let refused =
-        dial(switch.running.session_addr(), world.pki.tls(Some(&operator), &[]), "/v1/session").await;
-
-    assert!(refused.is_err());
-    switch.stop().await.unwrap();
-}
 
 #[tokio::test]
 async fn another_path_is_not_found() {
@@ -126,78 +59,6 @@ async fn whoever_asks_the_session_port_for_something_else_is_told_what_it_is() {
 }
 
 #[tokio::test]
-async fn a_live_session_ends_with_its_certificate() {
-    let world = World::new();
-    let brief = world.pki.issue(Role::Device, "w701.acme.local", Ends::In(3));
-    let switch = world.start().await;
-    let (mut client, _) =
-        Client::connect(switch.running.session_addr(), world.pki.tls(Some(&brief), &[]), 1).await;
-
-    let (reason, _) = client.until_sent_away().await;
-
-    assert_eq!(reason, CloseReason::CertificateExpired);
-    switch.stop().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_revoked_device_is_sent_away_and_its_neighbour_is_not() {
-    let mut world = World::new();
-    world.config.crls = vec![world.pki.write_device_crl(&[], 1)];
-    let switch = world.start().await;
-    let address = switch.running.session_addr();
-    let stolen = world.pki.issue(Role::Device, "w701.acme.local", Ends::InAYear);
-    // One configuration, so that it comes back with a resumed handshake.
-    let tls = world.pki.tls(Some(&stolen), &[]);
-    let (mut client, _) = Client::connect(address, Arc::clone(&tls), 1).await;
-    let (mut neighbour, _) = Client::connect(address, device(&world, "w702.acme.local"), 2).await;
-
-    world.pki.write_device_crl(&[&stolen], 2);
-    let (reason, _) = client.until_sent_away().await;
-    let resumed = dial(address, tls, "/v1/session").await;
-    let again = dial(address, world.pki.tls(Some(&stolen), &[]), "/v1/session").await;
-    switch.trigger();
-    let (neighbours_reason, _) = neighbour.until_sent_away().await;
-
-    assert_eq!(reason, CloseReason::Revoked);
-    let Err(Error::Http(answer)) = resumed else { panic!("wanted a refusal by HTTP: {resumed:?}") };
-    let text = String::from_utf8(answer.body().clone().unwrap()).unwrap();
-    assert!(answer.status() == 403 && text.contains("(R2)"), "{answer:?} {text}");
-    assert!(again.is_err());
-    assert_eq!(neighbours_reason, CloseReason::Shutdown);
-    neighbour.vanish();
-    switch.stop().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_second_session_of_a_device_supersedes_the_first() {
-    let world = World::new();
-    let switch = world.start().await;
-    let address = switch.running.session_addr();
-    let (mut first, older) = Client::connect(address, device(&world, "w701.acme.local"), 1).await;
-
-    let (_second, newer) = Client::connect(address, device(&world, "w701.acme.local"), 1).await;
-    let (reason, _) = first.until_sent_away().await;
-
-    assert_eq!(reason, CloseReason::Superseded);
-    assert!(newer.epoch > older.epoch);
-    switch.stop().await.unwrap();
-}
-
-#[tokio::test]
-async fn garbage_ends_the_session_with_a_protocol_error() {
-    let world = World::new();
-    let switch = world.start().await;
-    let (mut client, _) =
-        Client::connect(switch.running.session_addr(), device(&world, "w701.acme.local"), 1).await;
-
-    client.send_raw(&[0xff; 64]).await;
-    let (reason, _) = client.until_sent_away().await;
-
-    assert_eq!(reason, CloseReason::ProtocolError);
-    switch.stop().await.unwrap();
-}
-
-#[tokio::test]
 async fn the_close_frame_says_what_was_wrong_with_the_messages() {
     let world = World::new();
     let switch = world.start().await;
@@ -220,36 +81,6 @@ async fn the_close_frame_says_what_was_wrong_with_the_messages() {
 
         assert_eq!(tokio::time::timeout(PATIENCE, closed).await.unwrap(), Some(wanted));
     }
-    switch.stop().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_full_switch_says_so_before_it_upgrades() {
-    let mut world = World::new();
-    world.config.sessions.sessions_max = 1;
-    let switch = world.start().await;
-    let address = switch.running.session_addr();
-    let (_first, _) = Client::connect(address, device(&world, "w701.acme.local"), 1).await;
-
-    let refused = dial(address, device(&world, "w702.acme.local"), "/v1/session").await.unwrap_err();
-
-    assert!(refused.to_string().contains("503"), "{refused}");
-    switch.stop().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_switch_that_stops_tells_its_clients_when_to_come_back() {
-    let world = World::new();
-    let switch = world.start().await;
-    let (mut client, _) =
-        Client::connect(switch.running.session_addr(), device(&world, "w701.acme.local"), 1).await;
-
-    switch.trigger();
-    let (reason, reconnect_after) = client.until_sent_away().await;
-    client.vanish();
-
-    assert_eq!(reason, CloseReason::Shutdown);
-    assert!(reconnect_after <= world.config.shutdown.reconnect_spread);
     switch.stop().await.unwrap();
 }
 
