@@ -1,5 +1,6 @@
 //! What the client is told by its configuration file. Every field's documentation is its manual.
 
+mod session;
 mod trust;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use muster_service::credentials::{CertificateSettings, RevocationSettings};
 use muster_service::telemetry::LogConfig;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::session::Transport;
+pub use self::session::{SessionConfig, TransportChoice};
 pub use self::trust::TrustConfig;
 use crate::key::DeviceIdentity;
 use crate::url::ServiceUrl;
@@ -114,30 +117,6 @@ pub struct HelperConfig {
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<String>,
-}
-
-/// Deadlines of a session, and how the client comes back after one.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SessionConfig {
-    /// For the TCP connection. Default 10 s.
-    #[serde(with = "human::duration")]
-    pub connect_timeout: Duration,
-    /// For the TLS handshake. Default 10 s (promises.md, "Limits").
-    #[serde(with = "human::duration")]
-    pub tls_timeout: Duration,
-    /// For the WebSocket upgrade. Default 10 s.
-    #[serde(with = "human::duration")]
-    pub upgrade_timeout: Duration,
-    /// For one write to a Switch that does not read. Default 30 s.
-    #[serde(with = "human::duration")]
-    pub write_timeout: Duration,
-    /// The first pause before a new attempt is between nothing and this; it doubles with every attempt. Default 1 s.
-    #[serde(with = "human::duration")]
-    pub reconnect_base: Duration,
-    /// No pause of the client's own choice is longer. Default 60 s.
-    #[serde(with = "human::duration")]
-    pub reconnect_cap: Duration,
 }
 
 /// How instructions are run.
@@ -427,19 +406,6 @@ impl Default for PolicyConfig {
 impl Default for HelperConfig {
     fn default() -> Self {
         Self { program: PathBuf::new(), arguments: vec!["sql-helper".to_owned()] }
-    }
-}
-
-impl Default for SessionConfig {
-    fn default() -> Self {
-        Self {
-            connect_timeout: Duration::from_secs(10),
-            tls_timeout: Duration::from_secs(10),
-            upgrade_timeout: Duration::from_secs(10),
-            write_timeout: Duration::from_secs(30),
-            reconnect_base: Duration::from_secs(1),
-            reconnect_cap: Duration::from_secs(60),
-        }
     }
 }
 

@@ -34,7 +34,7 @@ mod value;
 pub use backoff::Backoff;
 pub use config::{
     Config, EventsConfig, HelperConfig, InstructionsConfig, OutboxConfig, PolicyConfig, ResourcesConfig,
-    SessionConfig, TlsConfig, TrustConfig, socket_in,
+    SessionConfig, TlsConfig, TransportChoice, TrustConfig, socket_in,
 };
 pub use content::{ContentError, LieError};
 pub use events::PostError;

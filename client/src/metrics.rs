@@ -1,4 +1,4 @@
-//! Names of the client's metrics. Labels have few values: only refused policies have one, their `reason`.
+//! Names of the client's metrics. Labels have few values: refused policies have their `reason`, sessions their `transport`.
 
 /// Times the store was full and a batch was refused.
 pub(crate) const STORE_FULL: &str = "muster_client_store_full_total";
@@ -8,7 +8,7 @@ pub(crate) const RECORDS_DAMAGED: &str = "muster_client_records_damaged_total";
 pub(crate) const OUTBOX_DROPPED: &str = "muster_client_outbox_dropped_total";
 /// Times the outbox took another outbox_id, since the Switch has seen numbers that the store never sent.
 pub(crate) const OUTBOX_RENEWED: &str = "muster_client_outbox_renewed_total";
-/// Sessions that were welcomed.
+/// Sessions that were welcomed, by `transport` (`quic`, `websocket`).
 pub(crate) const SESSIONS: &str = "muster_client_sessions_total";
 /// Attempts to connect that failed.
 pub(crate) const CONNECT_FAILURES: &str = "muster_client_connect_failures_total";

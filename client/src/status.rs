@@ -25,6 +25,9 @@ pub struct Status {
     pub connected: bool,
     /// The epoch of the session, or of the last one; 0 if there never was one.
     pub epoch: u64,
+    /// What the session goes over, `quic` or `websocket`; empty without one.
+    #[serde(default)]
+    pub transport: String,
     /// When the session began, milliseconds since 1970; 0 without one.
     pub connected_since_ms: i64,
     /// Why there is no session; empty with one.
@@ -88,10 +91,13 @@ impl StatusSource {
                 Ok((tables.outbox_id(), tables.outbox_counts(), tables.damaged()?, epoch))
             })
             .await?;
-        let (connected, epoch, connected_since_ms, disconnected_because) = match &*self.link.borrow() {
-            Link::Up { epoch, since_ms } => (true, *epoch, *since_ms, String::new()),
-            Link::Down { reason, .. } => (false, last_epoch, 0, reason.clone()),
-        };
+        let (connected, epoch, transport, connected_since_ms, disconnected_because) =
+            match &*self.link.borrow() {
+                Link::Up { epoch, since_ms, transport } => {
+                    (true, *epoch, transport.to_string(), *since_ms, String::new())
+                }
+                Link::Down { reason, .. } => (false, last_epoch, String::new(), 0, reason.clone()),
+            };
         let credentials_problem = match self.certificate.state() {
             State::Degraded(problem) | State::Failed(problem) => problem,
             State::Starting | State::Ready => String::new(),
@@ -109,6 +115,7 @@ impl StatusSource {
             switch: self.address.borrow().clone(),
             connected,
             epoch,
+            transport,
             connected_since_ms,
             disconnected_because,
             credentials_problem,

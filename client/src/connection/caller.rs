@@ -1,46 +1,28 @@
-//! One connection: from an address and credentials to a WebSocket with the protocol on it, and, where asked for, to its Welcome.
+//! One connection: from an address and credentials to a socket with the protocol on it, and, where asked for, to its Welcome.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::{SinkExt, StreamExt};
-use http::{Request, StatusCode};
 use muster_pki::DeviceKey;
-use muster_pki::device_key::{DEVICE_KEY_HEADER, EXPORTER_BYTES, EXPORTER_LABEL};
-use muster_proto::limits::FRAME_BYTES_MAX;
 use muster_proto::session::client::{ClientEvent, ClientSession, ClientSessionConfig};
 use muster_proto::session::v1::{Hello, Welcome};
-use muster_service::credentials::{ClientCredentials, Deadlines, DialError, Outgoing, PeerRefused, dial};
-use rustls::ProtocolVersion;
+use muster_service::credentials::ClientCredentials;
 use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::End;
-use super::pause::certificate_alert;
-use crate::answer;
+use super::quic::QuicSocket;
+use super::roads::{Dialled, Roads};
+use super::socket::{Heard, Socket};
+use super::websocket::WebSocket;
 use crate::config::SessionConfig;
 use crate::identity::Identity;
 use crate::instructions::shell::Workload;
 use crate::store::{Store, StoreError};
 use crate::url::ServiceUrl;
 
-/// The subprotocol that both sides must name (PROTOCOL.md).
-const SUBPROTOCOL: &str = "muster.v1";
-
 /// The version of the protocol that this client speaks.
 const PROTOCOL_VERSION: u32 = 1;
-
-/// The read buffer of a connection (promises.md, "Limits").
-const READ_BUFFER_BYTES: usize = 4 * 1024;
-
-/// What may wait to be written: one frame of the largest size, and another behind it.
-const WRITE_BUFFER_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX + 64 * 1024;
-
-pub(super) type Socket = WebSocketStream<Outgoing>;
 
 /// Makes connections; each to one Switch, with one set of credentials.
 #[derive(Debug, Clone)]
@@ -55,6 +37,8 @@ pub(crate) struct Caller {
     pub(crate) key: Option<Arc<DeviceKey>>,
     /// Which licence is held.
     pub(crate) workload: watch::Receiver<Workload>,
+    /// By which road Switches are reached.
+    pub(crate) roads: Roads,
 }
 
 /// A connection whose Hello is about to be sent.
@@ -70,13 +54,15 @@ impl Caller {
         credentials: &Arc<ClientCredentials>,
         url: &ServiceUrl,
     ) -> Result<Opened, End> {
-        let timeouts = Deadlines { connect: self.config.connect_timeout, tls: self.config.tls_timeout };
-        let stream = dial(credentials, url.address(), timeouts).await?;
-        let limit = self.config.upgrade_timeout;
-        let late =
-            || DialError::Late { step: "the WebSocket upgrade", address: url.address().clone(), limit };
-        let proof = self.key.as_deref().map(|key| proof(key, &stream)).transpose()?;
-        let socket = timeout(limit, upgrade(url.to_string(), stream, proof)).await.map_err(|_| late())??;
+        let key = self.key.as_deref();
+        let socket = match Box::pin(self.roads.dial(&self.config, credentials, url.address())).await? {
+            Dialled::Quic(outgoing) => Socket::Quic(Box::new(QuicSocket::open(outgoing, key).await?)),
+            Dialled::Tls(stream) => {
+                let limit = self.config.upgrade_timeout;
+                let opened = WebSocket::open(*stream, url.to_string(), url.address(), key, limit).await?;
+                Socket::WebSocket(Box::new(opened))
+            }
+        };
         let hello = self.hello().await?;
         let protocol = ClientSession::new(ClientSessionConfig::default(), hello, Instant::now());
         Ok(Opened { socket, protocol })
@@ -132,19 +118,22 @@ impl Opened {
                     | ClientEvent::PolicyNotice { .. } => {}
                 }
             }
-            while let Some(bytes) = self.protocol.poll_transmit() {
-                let sent = timeout(write_timeout, self.socket.send(Message::Binary(bytes))).await;
-                sent.map_err(|_| End::WebSocket("the Switch reads nothing".to_owned()))?.map_err(broken)?;
-            }
+            self.transmit(write_timeout).await?;
             let deadline = self.protocol.poll_timeout().unwrap_or_else(|| Instant::now() + write_timeout);
-            match timeout_at(deadline.into(), self.socket.next()).await {
+            match timeout_at(deadline.into(), self.socket.hear()).await {
                 Err(_) => self.protocol.handle_timeout(Instant::now()),
-                Ok(Some(Ok(Message::Binary(bytes)))) => self.protocol.handle_message(&bytes, Instant::now()),
-                Ok(Some(Ok(_))) => self.protocol.handle_byte(Instant::now()),
-                Ok(Some(Err(error))) => return Err(broken(error)),
-                Ok(None) => return Err(End::WebSocket("the connection was closed".to_owned())),
+                Ok(Ok(Heard::Frame(frame))) => self.protocol.handle_message(&frame, Instant::now()),
+                Ok(Ok(Heard::Life)) => self.protocol.handle_byte(Instant::now()),
+                Ok(Err(end)) => return Err(end),
             }
         }
+    }
+
+    async fn transmit(&mut self, limit: Duration) -> Result<(), End> {
+        while let Some(frame) = self.protocol.poll_transmit() {
+            timeout(limit, self.socket.feed(frame)).await.map_err(|_| self.socket.silent(limit))??;
+        }
+        timeout(limit, self.socket.flush()).await.map_err(|_| self.socket.silent(limit))?
     }
 }
 
@@ -152,61 +141,4 @@ impl std::fmt::Debug for Opened {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Opened").finish_non_exhaustive()
     }
-}
-
-/// Returns how a session ended whose WebSocket broke.
-pub(super) fn broken(error: tungstenite::Error) -> End {
-    if let tungstenite::Error::Io(io) = &error
-        && let Some(alert) = certificate_alert(io)
-    {
-        return End::Refused(alert);
-    }
-    if let tungstenite::Error::Io(io) = &error
-        && let Some(refused) = PeerRefused::of_live(io)
-    {
-        return End::ServerRefused(Box::new(refused.clone()));
-    }
-    let tungstenite::Error::Http(answer) = error else { return End::WebSocket(error.to_string()) };
-    let text = answer::text(answer.body().as_deref().unwrap_or_default());
-    match answer.status() {
-        StatusCode::FORBIDDEN => End::Denied(text),
-        status => End::TurnedAway { status, text, retry_after: answer::retry_after(answer.headers()) },
-    }
-}
-
-/// Proves to the Switch, on this very connection, that this device has its key (PROTOCOL.md §1).
-fn proof(key: &DeviceKey, stream: &Outgoing) -> Result<http::HeaderValue, End> {
-    let tls = stream.get_ref().1;
-    if tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
-        let got = tls.protocol_version();
-        return Err(End::WebSocket(format!(
-            "the Switch speaks {got:?}, wanted TLS 1.3, by which a device without a certificate proves its key"
-        )));
-    }
-    let exported = tls.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None);
-    let exported = exported.map_err(|error| End::WebSocket(error.to_string()))?;
-    http::HeaderValue::try_from(key.prove(&exported)).map_err(|error| End::WebSocket(error.to_string()))
-}
-
-async fn upgrade(url: String, stream: Outgoing, proof: Option<http::HeaderValue>) -> Result<Socket, End> {
-    let mut request: Request<()> = url.into_client_request().map_err(broken)?;
-    request.headers_mut().insert("Sec-WebSocket-Protocol", http::HeaderValue::from_static(SUBPROTOCOL));
-    if let Some(proof) = proof {
-        request.headers_mut().insert(DEVICE_KEY_HEADER, proof);
-    }
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(READ_BUFFER_BYTES)
-        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
-        .max_message_size(Some(FRAME_BYTES_MAX))
-        .max_frame_size(Some(FRAME_BYTES_MAX));
-    let (socket, response) =
-        tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await.map_err(broken)?;
-    let chosen = response.headers().get("Sec-WebSocket-Protocol").and_then(|value| value.to_str().ok());
-    if chosen != Some(SUBPROTOCOL) {
-        return Err(End::WebSocket(format!(
-            "the Switch chose the subprotocol {chosen:?}, wanted {SUBPROTOCOL:?}"
-        )));
-    }
-    Ok(socket)
 }

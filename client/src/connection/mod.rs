@@ -1,16 +1,20 @@
 //! The connection to the Switch: attempt after attempt, session after session, for as long as the client lives.
 //!
-//! [`caller`] makes one connection of an address and credentials, [`session`] drives one session, [`pause`] says what lies
-//! between two of them. [`takeover`] hands over a session that a policy's trial brought about.
+//! [`caller`] makes one connection of an address and credentials, by the road that [`roads`] finds; [`session`] drives one session, [`pause`] says
+//! what lies between two of them. [`takeover`] hands over a session that a policy's trial brought about.
 
 mod asks;
 mod caller;
 mod certificate;
 mod drain;
 mod pause;
+mod quic;
+mod roads;
 mod session;
+mod socket;
 mod stops;
 mod takeover;
+mod websocket;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
+use crate::config::Transport;
 use crate::instructions::shell::{Inbound, Outbound};
 use crate::policy::Heard;
 use crate::profile::Profile;
@@ -32,6 +37,7 @@ pub(crate) use caller::Caller;
 use certificate::MissingSince;
 pub(crate) use pause::Files;
 use pause::{Cause, CredentialWatch, SETTLED_AFTER};
+pub(crate) use roads::Roads;
 pub(crate) use takeover::{Takeover, Welcomed};
 
 /// Whether there is a session.
@@ -43,6 +49,8 @@ pub(crate) enum Link {
         epoch: u64,
         /// When, milliseconds since 1970.
         since_ms: i64,
+        /// What it goes over.
+        transport: Transport,
     },
     /// There is none.
     Down {
@@ -85,6 +93,9 @@ pub(crate) enum End {
     /// The WebSocket could not be opened, or broke.
     #[error("WebSocket: {0}")]
     WebSocket(String),
+    /// The connection over QUIC broke.
+    #[error("QUIC: {0}")]
+    Quic(String),
     /// The Switch said why.
     #[error("the Switch ended the session: {} {detail}", reason.name())]
     GoneAway {

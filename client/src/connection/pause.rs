@@ -95,6 +95,7 @@ impl Cause {
             End::Dial(DialError::Late { .. } | DialError::Tcp { .. } | DialError::Address { .. })
             | End::TurnedAway { retry_after: None, .. }
             | End::WebSocket(_)
+            | End::Quic(_)
             | End::Renewed
             | End::Moved
             | End::Busy
@@ -200,6 +201,11 @@ impl Cause {
 pub(super) fn certificate_alert(error: &io::Error) -> Option<AlertDescription> {
     let rustls::Error::AlertReceived(alert) = error.get_ref()?.downcast_ref()? else { return None };
     problem(*alert).map(|_| *alert)
+}
+
+/// Returns whether an alert says that the peer does not take our certificate.
+pub(super) fn is_about_certificates(alert: AlertDescription) -> bool {
+    problem(alert).is_some()
 }
 
 /// Returns what an alert says about our certificate, if it does (RFC 8446 §6.2, RFC 5246 §7.2.2).

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::{SinkExt, StreamExt};
 use muster_proto::ids::Digest;
 use muster_proto::numbers::Standing;
 use muster_proto::session::PushError;
@@ -13,11 +12,11 @@ use muster_proto::session::v1::{
 use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
-use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::asks::Asks;
-use super::caller::{Opened, Socket, broken};
+use super::caller::Opened;
 use super::drain::LaneDrain;
+use super::socket::{Heard as Said, Socket};
 use super::stops::ExpectedStops;
 use super::{Connection, End, Link};
 use crate::instructions::STOPS_WAIT;
@@ -48,8 +47,12 @@ impl Connection {
         };
         let end = match opened {
             Ok((opened, welcome)) => self.drive(opened, welcome).await,
-            Err(end) => return end,
+            Err(end) => {
+                self.note_road(&end);
+                return end;
+            }
         };
+        self.note_road(&end);
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
@@ -65,6 +68,17 @@ impl Connection {
             // which makes a copy of the store harder to tell and does no other harm.
             Ok(()) | Err(StoreError::DiskFull) => end,
             Err(error) => End::Store(error),
+        }
+    }
+
+    /// Leaves QUIC alone for a while if it broke before the Welcome: something on the way lets a handshake through, and not more.
+    fn note_road(&self, end: &End) {
+        let was_up = matches!(*self.link.borrow(), Link::Up { .. });
+        if matches!(end, End::Quic(_))
+            && !was_up
+            && let Some(url) = self.profile.switch(self.at)
+        {
+            self.caller.roads.rest(url.address(), self.caller.config.quic_rest);
         }
     }
 
@@ -143,7 +157,7 @@ impl Session<'_> {
                 biased;
                 () = stop.cancelled() => return self.leave(End::Stopped).await,
                 () = takeover.offered() => return self.leave(End::Moved).await,
-                message = self.socket.next() => self.handle_message(message)?,
+                said = self.socket.hear() => self.handle_said(said?),
                 Some(outbound) = self.connection.outbound.recv() => self.handle_outbound(outbound)?,
                 Ok(()) = self.appended.changed() => {
                     self.results.handle_append();
@@ -178,27 +192,19 @@ impl Session<'_> {
     /// Ends the session since the client stops, or has another one.
     async fn leave(&mut self, end: End) -> Result<(), End> {
         let limit = self.connection.caller.config.write_timeout.min(LEAVE);
-        drop(timeout(limit, self.socket.close(None)).await);
+        drop(timeout(limit, self.socket.close()).await);
         Err(end)
     }
 
-    fn handle_message(&mut self, message: Option<Result<Message, tungstenite::Error>>) -> Result<(), End> {
+    fn handle_said(&mut self, said: Said) {
         let now = Instant::now();
-        let Some(message) = message else {
-            return Err(End::WebSocket("the connection was closed".to_owned()));
-        };
-        match message.map_err(broken)? {
-            Message::Binary(bytes) => {
-                tracing::trace!(bytes = bytes.len(), "frame in");
-                self.protocol.handle_message(&bytes, now);
+        match said {
+            Said::Frame(frame) => {
+                tracing::trace!(bytes = frame.len(), "frame in");
+                self.protocol.handle_message(&frame, now);
             }
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => self.protocol.handle_byte(now),
-            Message::Close(_) => self.protocol.handle_byte(now),
-            Message::Text(_) => {
-                return Err(End::WebSocket("the Switch sent text; frames are binary".to_owned()));
-            }
+            Said::Life => self.protocol.handle_byte(now),
         }
-        Ok(())
     }
 
     fn handle_outbound(&mut self, outbound: Outbound) -> Result<(), End> {
@@ -324,9 +330,10 @@ impl Session<'_> {
         }
         self.stops = ExpectedStops::new(stops_due, Instant::now());
         self.deliver(Inbound::Judged { standing, restored_at_ms, switch_ms, stops_due }).await?;
-        tracing::info!(epoch, "session established");
-        metrics::counter!(crate::metrics::SESSIONS).increment(1);
-        self.connection.link.send_replace(Link::Up { epoch, since_ms: crate::clock::wall_ms() });
+        let transport = self.socket.transport();
+        tracing::info!(epoch, %transport, "session established");
+        metrics::counter!(crate::metrics::SESSIONS, "transport" => transport.name()).increment(1);
+        self.connection.link.send_replace(Link::Up { epoch, since_ms: crate::clock::wall_ms(), transport });
         if let Ok(digest) = Digest::try_from(&welcome.licence_digest[..]) {
             self.deliver(Inbound::LicenceNotice(digest)).await?;
         }
@@ -448,14 +455,13 @@ impl Session<'_> {
 
     async fn transmit(&mut self) -> Result<(), End> {
         let limit = self.connection.caller.config.write_timeout;
-        let slow = |_| End::WebSocket(format!("the Switch read nothing for {limit:?}"));
         let mut is_written = false;
-        while let Some(bytes) = self.protocol.poll_transmit() {
-            timeout(limit, self.socket.feed(Message::Binary(bytes))).await.map_err(slow)?.map_err(broken)?;
+        while let Some(frame) = self.protocol.poll_transmit() {
+            timeout(limit, self.socket.feed(frame)).await.map_err(|_| self.socket.silent(limit))??;
             is_written = true;
         }
         if is_written {
-            timeout(limit, self.socket.flush()).await.map_err(slow)?.map_err(broken)?;
+            timeout(limit, self.socket.flush()).await.map_err(|_| self.socket.silent(limit))??;
         }
         Ok(())
     }

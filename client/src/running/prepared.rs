@@ -26,7 +26,7 @@ use super::recovered::{Recovered, machine};
 use crate::background::{Poster, Road};
 use crate::backoff::Backoff;
 use crate::config::Config;
-use crate::connection::{Caller, Connection, Link, Takeover};
+use crate::connection::{Caller, Connection, Link, Roads, Takeover};
 use crate::content::Content;
 use crate::https::{Background, CertificateWatch, Https};
 use crate::identity::{Identity, Known, Teller};
@@ -244,6 +244,7 @@ impl Prepared {
             identity: self.identity.clone(),
             key: self.key.clone(),
             workload: workload.clone(),
+            roads: Roads::default(),
         }
     }
 

@@ -9,7 +9,7 @@ mod orders;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use muster_client::{Config, DeviceIdentity, start};
+use muster_client::{Config, DeviceIdentity, TransportChoice, start};
 use muster_pki::authority::{Authority, Issued, Request};
 use muster_pki::{Role, UnixTime};
 use muster_proto::ids::InstructionId;
@@ -221,6 +221,8 @@ fn config(folder: &TempDir, switch: u16, background: u16) -> Config {
     config.trust.policies = file("policies.pem");
     config.trust.switch_orders = file("switch_orders.pem");
     config.helper.program = PathBuf::from(env!("CARGO_BIN_EXE_muster-client"));
+    // The fake Switch listens by TCP alone, but for the tests of roads.
+    config.session.transport = TransportChoice::Websocket;
     config.session.reconnect_base = Duration::from_millis(10);
     config.events.background_after = Duration::ZERO;
     config

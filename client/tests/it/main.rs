@@ -23,6 +23,8 @@ mod policy_file;
 mod policy_retry;
 mod policy_unreadable;
 mod rights;
+mod road;
+mod roads;
 mod signers;
 mod start;
 mod stops;

@@ -1,10 +1,10 @@
 //! A Switch with one session at a time, whose every step the test decides.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use futures_util::{SinkExt, StreamExt};
 use muster_pki::device_key::{DEVICE_KEY_HEADER, EXPORTER_BYTES, EXPORTER_LABEL, ProvenKey};
 use muster_pki::{DeviceId, Thumbprint};
 use muster_proto::frame;
@@ -17,6 +17,7 @@ use muster_proto::session::v1::{
 };
 use muster_service::credentials::provider;
 use prost::Message as _;
+use quinn::Endpoint;
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -24,11 +25,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
 use crate::lab::{Lab, PATIENCE, now_ms};
+use crate::road::{self, QuicRoad, Road};
 
 /// What a Welcome says.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +48,8 @@ impl Said {
 
 /// The listener.
 pub(crate) struct FakeSwitch {
-    listener: TcpListener,
+    pub(crate) listener: TcpListener,
+    quic: Option<Endpoint>,
     taken: Taken,
 }
 
@@ -58,7 +59,69 @@ type Taken = Arc<Mutex<HashSet<Vec<u8>>>>;
 
 impl FakeSwitch {
     pub(crate) async fn listen() -> Self {
-        Self { listener: TcpListener::bind("localhost:0").await.unwrap(), taken: Taken::default() }
+        Self {
+            listener: TcpListener::bind("localhost:0").await.unwrap(),
+            quic: None,
+            taken: Taken::default(),
+        }
+    }
+
+    /// Listens by TCP and by UDP.
+    pub(crate) async fn listen_both() -> (Self, Lab) {
+        loop {
+            let switch = Self::listen().await;
+            let lab = Lab::new(switch.port(), 1);
+            if let Some(switch) = switch.with_quic(&lab) {
+                return (switch, lab);
+            }
+        }
+    }
+
+    /// Listens by UDP, too; not if somebody else does.
+    pub(crate) fn with_quic(mut self, lab: &Lab) -> Option<Self> {
+        let tls = with_certificate(lab, asking(lab, &[&rustls::version::TLS13]));
+        self.quic = road::endpoint(&tls, self.listener.local_addr().unwrap());
+        self.quic.is_some().then_some(self)
+    }
+
+    pub(crate) fn quic(&self) -> &Endpoint {
+        self.quic.as_ref().expect("it listens by UDP")
+    }
+
+    /// Takes the client's next session by UDP and welcomes it.
+    pub(crate) async fn accept_by_quic(&self, lab: &Lab) -> Session {
+        let accepted = self.living_by_quic(lab);
+        tokio::time::timeout(PATIENCE, accepted).await.expect("the client did not connect")
+    }
+
+    /// Takes the client's next session, by whichever road; a connection over which nothing is said is passed over.
+    pub(crate) async fn accept_by_any(&self, lab: &Lab) -> Session {
+        let living = async {
+            tokio::select! {
+                session = self.living_by_quic(lab) => session,
+                session = self.accept_living(lab) => session,
+            }
+        };
+        tokio::time::timeout(PATIENCE, living).await.expect("the client did not connect")
+    }
+
+    /// As [`Self::accept_by_key`], by UDP.
+    pub(crate) async fn accept_by_key_over_quic(&self, lab: &Lab) -> (Session, DeviceId) {
+        let accepted = async {
+            let mut road = QuicRoad::accept(self.quic()).await.expect("a stream");
+            let proof = road.hear().await.expect("a proof");
+            let proven = ProvenKey::verify(&proof, &road.exported()).unwrap();
+            (self.greet(lab, Said::now(), Road::Quic(Box::new(road))).await, proven.device().clone())
+        };
+        tokio::time::timeout(PATIENCE, accepted).await.expect("the client did not connect")
+    }
+
+    async fn living_by_quic(&self, lab: &Lab) -> Session {
+        loop {
+            if let Some(road) = QuicRoad::accept(self.quic()).await {
+                return self.greet(lab, Said::now(), Road::Quic(Box::new(road))).await;
+            }
+        }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -97,8 +160,9 @@ impl FakeSwitch {
         let living = async {
             loop {
                 let (stream, _) = self.listener.accept().await.unwrap();
-                if let Ok(stream) = acceptor(lab).accept(stream).await {
-                    return self.welcome(lab, Said::now(), stream).await;
+                let Ok(stream) = acceptor(lab).accept(stream).await else { continue };
+                if let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, check_upgrade).await {
+                    return self.greet(lab, Said::now(), Road::WebSocket(Box::new(socket))).await;
                 }
             }
         };
@@ -121,7 +185,7 @@ impl FakeSwitch {
                 check_upgrade(request, response)
             };
             let socket = tokio_tungstenite::accept_hdr_async(stream, check).await.unwrap();
-            let session = self.greet(lab, Said::now(), socket).await;
+            let session = self.greet(lab, Said::now(), Road::WebSocket(Box::new(socket))).await;
             (session, proven.unwrap().device().clone())
         };
         tokio::time::timeout(PATIENCE, accepted).await.expect("the client did not connect")
@@ -148,13 +212,13 @@ impl FakeSwitch {
 
     async fn welcome(&self, lab: &Lab, said: Said, stream: TlsStream<TcpStream>) -> Session {
         let socket = tokio_tungstenite::accept_hdr_async(stream, check_upgrade).await.unwrap();
-        self.greet(lab, said, socket).await
+        self.greet(lab, said, Road::WebSocket(Box::new(socket))).await
     }
 
-    async fn greet(&self, lab: &Lab, said: Said, socket: WebSocketStream<TlsStream<TcpStream>>) -> Session {
+    async fn greet(&self, lab: &Lab, said: Said, road: Road) -> Session {
         let protocol = SwitchSession::new(SwitchSessionConfig::default(), Instant::now());
         let mut session = Session {
-            socket,
+            road,
             protocol,
             hello: Hello::default(),
             licence: lab.licence.clone(),
@@ -184,7 +248,7 @@ impl FakeSwitch {
 
 /// One session.
 pub(crate) struct Session {
-    socket: WebSocketStream<TlsStream<TcpStream>>,
+    road: Road,
     protocol: SwitchSession,
     pub(crate) hello: Hello,
     /// What is answered when the licence is asked for.
@@ -207,8 +271,15 @@ pub(crate) struct Session {
 impl Session {
     /// Returns the thumbprint of the client's certificate.
     pub(crate) fn thumbprint(&self) -> Thumbprint {
-        let peer = self.socket.get_ref().get_ref().1.peer_certificates();
+        let Road::WebSocket(socket) = &self.road else { panic!("not by WebSocket") };
+        let peer = socket.get_ref().get_ref().1.peer_certificates();
         Thumbprint::of(&peer.expect("a certificate")[0])
+    }
+
+    /// Returns where a client over QUIC is at present.
+    pub(crate) fn remote(&self) -> SocketAddr {
+        let Road::Quic(road) = &self.road else { panic!("not by QUIC") };
+        road.connection.remote_address()
     }
 
     /// Hands an order over.
@@ -242,7 +313,7 @@ impl Session {
     /// Answers until the client hangs up.
     pub(crate) async fn end(mut self) {
         let end = async {
-            while let Some(Ok(Message::Binary(bytes))) = self.socket.next().await {
+            while let Some(bytes) = self.road.hear().await {
                 self.protocol.handle_message(&bytes, Instant::now());
                 while self.protocol.poll_event().is_some() {}
                 self.flush().await;
@@ -406,17 +477,14 @@ impl Session {
             if let Some(event) = self.protocol.poll_event() {
                 return event;
             }
-            let message = tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("nothing came");
-            match message.expect("the client hung up").unwrap() {
-                Message::Binary(bytes) => self.protocol.handle_message(&bytes, Instant::now()),
-                other => panic!("{other:?}"),
-            }
+            let heard = tokio::time::timeout(PATIENCE, self.road.hear()).await.expect("nothing came");
+            self.protocol.handle_message(&heard.expect("the client hung up"), Instant::now());
         }
     }
 
     async fn flush(&mut self) {
         while let Some(bytes) = self.protocol.poll_transmit() {
-            self.socket.send(Message::Binary(bytes)).await.unwrap();
+            self.road.tell(bytes).await;
         }
     }
 }
@@ -440,12 +508,17 @@ fn with_certificate(lab: &Lab, config: Showing) -> Arc<ServerConfig> {
 }
 
 fn acceptor_for(lab: &Lab, versions: &[&'static SupportedProtocolVersion]) -> TlsAcceptor {
+    TlsAcceptor::from(with_certificate(lab, asking(lab, versions)))
+}
+
+fn asking(lab: &Lab, versions: &[&'static SupportedProtocolVersion]) -> Showing {
     let mut roots = rustls::RootCertStore::empty();
     let devices = std::fs::read(lab.folder.path().join("devices.pem")).unwrap();
     roots.add(CertificateDer::from_pem_slice(&devices).unwrap()).unwrap();
     let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
-    let config = server_config(versions).with_client_cert_verifier(verifier.build().unwrap());
-    TlsAcceptor::from(with_certificate(lab, config))
+    // A device that shows none is known by its key.
+    let verifier = verifier.allow_unauthenticated().build().unwrap();
+    server_config(versions).with_client_cert_verifier(verifier)
 }
 
 #[expect(clippy::result_large_err, reason = "the library's signature")]
