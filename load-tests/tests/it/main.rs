@@ -32,6 +32,7 @@ mod people_and_certificates;
 mod policies;
 mod processes;
 mod python_client;
+mod quic;
 mod renewal;
 mod restored_store;
 mod retention;

@@ -177,7 +177,7 @@ impl Place {
              tenant = \"{TENANT}\"\ndata_dir = {data:?}\n\
              [tls]\ncertificate = {certificate:?}\nkey = {key:?}\n\
              [trust]\nswitch = {servers:?}\nauthors = {authors:?}\norders = {orders:?}\nlicences = {licences:?}\n\
-             [session]\nreconnect_base = \"100ms\"\nreconnect_cap = \"500ms\"\n[events]\nbackground_after = \"500ms\"\n",
+             [session]\nreconnect_base = \"100ms\"\nreconnect_cap = \"500ms\"\nquic_keep_alive = \"200ms\"\n[events]\nbackground_after = \"500ms\"\n",
             data = self.path(device),
             certificate = self.path(&format!("certs/{device}.pem")),
             key = self.path(&format!("certs/{device}.key")),
