@@ -6,7 +6,7 @@
 //! commit that fails ends the engine: its cause is told by [`EngineHandle::failed`].
 //!
 //! It holds no socket and speaks no protocol; the shell around it does. Start reading at [`EngineHandle`], then
-//! `writer` for the loop, `core` for the decisions and `store` for what lies on disk.
+//! `writer` for the loop, `works` for what a batch goes through, `core` for the decisions and `store` for what lies on disk.
 
 mod audience;
 mod clock;
@@ -25,6 +25,7 @@ mod shared;
 mod standing;
 mod store;
 mod trust;
+mod works;
 mod writer;
 
 #[cfg(test)]
@@ -44,3 +45,4 @@ pub(crate) use proofs::Proofs;
 pub(crate) use reader::{AggregateLimits, Cursor, EngineStatus, Page, Reader};
 pub use store::StoreError;
 pub(crate) use trust::Trust;
+pub(crate) use works::Works;
