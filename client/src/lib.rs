@@ -26,6 +26,8 @@ mod policy;
 mod profile;
 mod program;
 mod running;
+#[doc(hidden)]
+pub mod simulation;
 mod status;
 mod store;
 mod url;

@@ -35,4 +35,6 @@ pub use engine::StoreError;
 pub use program::Program;
 #[cfg(feature = "autobahn")]
 pub use shard::echo;
+#[doc(hidden)]
+pub use shard::simulation;
 pub use start::{Failure, Running, StartError, start};

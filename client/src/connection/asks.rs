@@ -11,20 +11,20 @@ const ASKS_MAX: usize = 4_097;
 
 /// What is still to be asked for, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Asks {
+pub(crate) struct Asks {
     waiting: VecDeque<(DocumentKind, Digest)>,
 }
 
 impl Asks {
     /// A document is wanted. Beyond the bound it is left out: who wants it asks once more.
-    pub(super) fn push(&mut self, kind: DocumentKind, digest: Digest) {
+    pub(crate) fn push(&mut self, kind: DocumentKind, digest: Digest) {
         if self.waiting.len() < ASKS_MAX && !self.waiting.contains(&(kind, digest)) {
             self.waiting.push_back((kind, digest));
         }
     }
 
     /// Asks for as many as the session takes; returns how many that were.
-    pub(super) fn send(&mut self, session: &mut ClientSession) -> usize {
+    pub(crate) fn send(&mut self, session: &mut ClientSession) -> usize {
         let mut sent = 0;
         while let Some(&(kind, digest)) = self.waiting.front() {
             match session.push_document_request(kind, digest) {

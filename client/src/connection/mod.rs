@@ -33,11 +33,13 @@ use crate::policy::Heard;
 use crate::profile::Profile;
 use crate::store::{Store, StoreError};
 
+pub(crate) use asks::Asks;
 pub(crate) use caller::Caller;
 use certificate::MissingSince;
 pub(crate) use pause::Files;
 use pause::{Cause, CredentialWatch, SETTLED_AFTER};
 pub(crate) use roads::Roads;
+pub(crate) use stops::ExpectedStops;
 pub(crate) use takeover::{Takeover, Welcomed};
 
 /// Whether there is a session.

@@ -6,7 +6,7 @@ use crate::instructions::STOPS_WAIT;
 
 /// Stops that are yet to come in a session.
 #[derive(Debug, Default)]
-pub(super) struct ExpectedStops {
+pub(crate) struct ExpectedStops {
     left: u32,
     /// From then on they are not waited for.
     until: Option<Instant>,
@@ -14,12 +14,12 @@ pub(super) struct ExpectedStops {
 
 impl ExpectedStops {
     /// Expects as many as a Welcome has told.
-    pub(super) fn new(due: u32, now: Instant) -> Self {
+    pub(crate) fn new(due: u32, now: Instant) -> Self {
         Self { left: due, until: (due > 0).then(|| now + STOPS_WAIT) }
     }
 
     /// An order came; stops come first.
-    pub(super) fn handle_order(&mut self) {
+    pub(crate) fn handle_order(&mut self) {
         self.left = self.left.saturating_sub(1);
         if self.left == 0 {
             self.until = None;
@@ -27,14 +27,14 @@ impl ExpectedStops {
     }
 
     /// Returns whether stops are still waited for.
-    pub(super) fn are_due(&mut self, now: Instant) -> bool {
+    pub(crate) fn are_due(&mut self, now: Instant) -> bool {
         // A Switch that announces what never comes delays only so much.
         self.until = self.until.filter(|until| now < *until);
         self.until.is_some()
     }
 
     /// Returns when they are waited for no longer.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.until
     }
 }

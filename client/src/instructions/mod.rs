@@ -60,7 +60,7 @@ pub(crate) use licence::HeldLicence;
 use licence::{WaitingLicence, WantedLicence};
 pub(crate) use live::LiveTrust;
 pub(crate) use restored::STOPS_WAIT;
-pub(crate) use rows::Room;
+pub(crate) use rows::{Collected, Room};
 pub(crate) use signed::SignedAdmission;
 pub use trust::TrustError;
 pub(crate) use trust::{FOLDER, POLICY, shared_with_signers};

@@ -50,16 +50,26 @@ impl SignedAdmission {
         followed: Followed,
     ) -> Result<Self, TrustError> {
         let trust = LiveTrust::load(files, revocation)?;
+        Ok(Self::with(Arc::new(trust), identity, tenant, followed))
+    }
+
+    /// As [`Self::load`], by roots that were read before.
+    pub(crate) fn with(
+        trust: Arc<LiveTrust>,
+        identity: Identity,
+        tenant: String,
+        followed: Followed,
+    ) -> Self {
         let version = semver::Version::parse(env!("CARGO_PKG_VERSION"));
-        Ok(Self {
-            trust: Arc::new(trust),
+        Self {
+            trust,
             identity,
             tenant,
             version: version.unwrap_or_else(|_| semver::Version::new(0, 0, 0)),
             platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
             followed,
             documents: Documents::default(),
-        })
+        }
     }
 }
 

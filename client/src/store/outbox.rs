@@ -263,7 +263,7 @@ impl Tables {
     }
 
     /// Returns how many records were appended since the store was opened.
-    pub(super) fn appended(&self) -> u64 {
+    pub(crate) fn appended(&self) -> u64 {
         self.outbox.appended
     }
 

@@ -60,7 +60,7 @@ pub(crate) struct Tables {
 
 impl Tables {
     /// Opens or makes the file, and looks at every record once.
-    pub(super) fn open(path: &Path, limits: OutboxConfig, now_ms: i64) -> Result<Self, StoreError> {
+    pub(crate) fn open(path: &Path, limits: OutboxConfig, now_ms: i64) -> Result<Self, StoreError> {
         let unusable = |error: rusqlite::Error| refused(path, &error);
         let mut connection = Connection::open(path).map_err(unusable)?;
         let layout = prepare(&connection).map_err(unusable)?;
@@ -81,16 +81,16 @@ impl Tables {
         self.commit()
     }
 
-    pub(super) fn begin(&self) -> rusqlite::Result<()> {
+    pub(crate) fn begin(&self) -> rusqlite::Result<()> {
         self.connection.execute_batch("BEGIN IMMEDIATE")
     }
 
-    pub(super) fn commit(&self) -> rusqlite::Result<()> {
+    pub(crate) fn commit(&self) -> rusqlite::Result<()> {
         self.connection.execute_batch("COMMIT")
     }
 
     /// Copies the write-ahead log into the file when it has grown. After an error nothing more may be promised.
-    pub(super) fn checkpoint(&self) -> rusqlite::Result<()> {
+    pub(crate) fn checkpoint(&self) -> rusqlite::Result<()> {
         if self.log_pages.load(Ordering::Relaxed) < CHECKPOINT_PAGES {
             return Ok(());
         }

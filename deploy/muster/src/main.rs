@@ -23,6 +23,8 @@ mod output;
 mod pki_home;
 mod provision;
 mod seen;
+#[cfg(test)]
+mod simulation;
 mod stop;
 mod submit;
 

@@ -33,7 +33,10 @@ mod tests;
 
 pub(crate) use clock::Clock;
 pub(crate) use config::EngineConfig;
-pub(crate) use core::{ImportedLicence, PrepareStop, UnauthenticatedLimits};
+pub(crate) use core::{
+    Command, Draft, EventIn, ImportCommand, ImportedLicence, PrepareStop, ResultIn, StopCommand,
+    UnauthenticatedLimits,
+};
 pub(crate) use error::{EngineEnd, EngineError, OpenError};
 pub(crate) use handle::{Engine, EngineHandle};
 pub(crate) use message::{
@@ -43,6 +46,7 @@ pub(crate) use metrics::describe as describe_metrics;
 pub(crate) use metrics::unauthenticated_refused;
 pub(crate) use proofs::Proofs;
 pub(crate) use reader::{AggregateLimits, Cursor, EngineStatus, Page, Reader};
+pub(crate) use shared::{verify_definition, verify_licence, verify_order, verify_stop};
 pub use store::StoreError;
 pub(crate) use trust::Trust;
 pub(crate) use works::Works;

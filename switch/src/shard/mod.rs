@@ -13,6 +13,7 @@ mod pace;
 mod quic;
 mod revocable;
 mod session;
+pub mod simulation;
 mod stranger;
 mod table;
 mod talk;

@@ -73,7 +73,7 @@ impl Table {
     pub(super) fn insert(
         &self,
         device: DeviceId,
-        wire: Wire,
+        wire: impl Into<Option<Wire>>,
         half: SwitchSession,
         due_bytes_max: usize,
     ) -> Option<Rc<Session>> {

@@ -12,6 +12,7 @@ use muster_proto::session::v1::{CloseReason, Document, DocumentKind, Hello};
 use super::Shard;
 use super::handshake::Visitor;
 use super::session::{Due, Ending, Identity, Session};
+use super::table::Table;
 use crate::engine::{Connect, Connected, DueOrder, EngineError, SessionKey, Urgency};
 use crate::metrics;
 
@@ -79,7 +80,6 @@ async fn greet(shard: &Shard, session: &Rc<Session>, visitor: &Visitor, hello: H
     }
 }
 
-/// Nothing here waits, so no message of the engine comes between the session's identity and its due orders.
 fn welcome(
     shard: &Shard,
     session: &Rc<Session>,
@@ -87,36 +87,49 @@ fn welcome(
     outbox: OutboxId,
     connected: Connected,
 ) {
+    let (epoch, due) = (connected.epoch, connected.due.len());
+    let key = SessionKey { shard: shard.index, slot: session.slot, epoch };
+    shard.registry.insert(session.device.clone(), key);
+    introduce(&shard.table, session, outbox, connected, (shard.wall.now_ms(), Instant::now()));
+    tracing::debug!(device = %session.device, %address, %epoch, due, "session established");
+}
+
+/// Gives a session its identity, its Welcome and what is due. Nothing here waits, so no message of the engine comes between the session's
+/// identity and its due orders.
+pub(super) fn introduce(
+    table: &Table,
+    session: &Rc<Session>,
+    outbox: OutboxId,
+    connected: Connected,
+    (time_ms, now): (i64, Instant),
+) {
     let Connected { number, epoch, licence_digest, licence_serial, policy_serial, due, .. } = connected;
-    let licence_digest = shard.table.newest_licence(licence_serial, licence_digest);
+    let licence_digest = table.newest_licence(licence_serial, licence_digest);
     session.note_policy(policy_serial);
     let stops_due = due.iter().filter(|order| order.urgency == Urgency::Stop).count();
     let args = WelcomeArgs {
         epoch,
-        time_ms: shard.wall.now_ms(),
+        time_ms,
         licence_digest,
         highest_sequence: connected.highest_sequence,
         highest_by_session: connected.highest_by_session,
         stops_due: u32::try_from(stops_due).unwrap_or(u32::MAX),
     };
-    session.half(|half| half.push_welcome(args, Instant::now()));
-    let since = Instant::now();
+    session.half(|half| half.push_welcome(args, now));
     let had: Vec<InstructionId> = due.iter().map(|order| order.instruction).collect();
     session.push_due(
         due.into_iter()
             .map(|order| {
                 let DueOrder { instruction, frame, urgency } = order;
-                Due { instruction, frame, since, urgency }
+                Due { instruction, frame, since: now, urgency }
             })
             .collect(),
     );
-    let key = SessionKey { shard: shard.index, slot: session.slot, epoch };
-    shard.registry.insert(session.device.clone(), key);
-    shard.table.connected(session, Identity { number, epoch, outbox }, &had);
-    tracing::debug!(device = %session.device, %address, %epoch, due = had.len(), "session established");
+    table.connected(session, Identity { number, epoch, outbox }, &had);
 }
 
-fn unwelcome(session: &Session, error: &EngineError) {
+/// Ends a session that the engine does not take.
+pub(super) fn unwelcome(session: &Session, error: &EngineError) {
     tracing::warn!(device = %session.device, %error, "client refused by the engine");
     let reason = if matches!(error, EngineError::PermissionDenied(_)) {
         // Blocked since its handshake.

@@ -21,7 +21,8 @@ pub(crate) async fn run(operator: &Operator) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-fn as_json(record: Record) -> Value {
+/// Returns a record as a line of the export has it.
+pub(crate) fn as_json(record: Record) -> Value {
     match record {
         Record::Definition(definition) => json!({
             "kind": "definition",

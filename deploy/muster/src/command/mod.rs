@@ -6,7 +6,7 @@ mod ctx;
 mod definition;
 mod doctor;
 mod event;
-mod export;
+pub(crate) mod export;
 mod instruction;
 mod issue;
 mod licence;
