@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use muster_pki::{DeviceId, RevocationMode, UnixTime};
-use muster_proto::common::v1::TargetState;
+use muster_proto::common::v1::{Column, ColumnType, Row, TargetState, Value, value::Kind};
 use muster_proto::ids::{InstructionId, OutboxId};
 use muster_proto::session::client::{ClientSession, ClientSessionConfig};
 use muster_proto::session::v1::{Event, Hello, Lane, SequenceRange};
@@ -85,6 +85,17 @@ pub enum Stopped {
     Broken(String),
 }
 
+/// How what ran has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ran {
+    /// With one row of one integer, `one`.
+    Answered,
+    /// With nothing that its definition declares.
+    Failed,
+    /// By its stop.
+    Ended,
+}
+
 /// What a device did or was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
@@ -98,8 +109,8 @@ pub enum Note {
     Ending(InstructionId),
     /// A result is on disk.
     Recorded(InstructionId, TargetState),
-    /// A result or an event was acked and is deleted.
-    Acked(Lane, OutboxId, u64),
+    /// A result or an event was acked and is deleted; of a result, whose it is and what it says.
+    Acked(Lane, OutboxId, u64, Option<(InstructionId, TargetState)>),
     /// A session ended; the next may begin after the pause.
     Parted(String, Duration),
 }
@@ -388,11 +399,12 @@ impl Device {
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub fn finish(&mut self, instruction: InstructionId, was_ended: bool, at: Moment) -> Result<(), Stopped> {
-        if was_ended {
-            self.machine.handle_ended(instruction, at.now());
-        } else {
-            self.machine.handle_finished(instruction, Ok(Collected::default()), at.now());
+    pub fn finish(&mut self, instruction: InstructionId, ran: Ran, at: Moment) -> Result<(), Stopped> {
+        match ran {
+            Ran::Answered => self.machine.handle_finished(instruction, Ok(one_row()), at.now()),
+            // Without the column that is declared it is no answer.
+            Ran::Failed => self.machine.handle_finished(instruction, Ok(Collected::default()), at.now()),
+            Ran::Ended => self.machine.handle_ended(instruction, at.now()),
         }
         self.settle(at)
     }
@@ -457,6 +469,16 @@ impl Device {
             self.inbox.push_back(Inbound::Disconnected);
             self.notes.push(Note::Parted(why, pause));
         }
+    }
+}
+
+/// The answer of a definition that declares one integer, `one`.
+fn one_row() -> Collected {
+    let value = Value { kind: Some(Kind::Integer(1)) };
+    Collected {
+        columns: vec![Column { name: "one".to_owned(), r#type: ColumnType::Integer.into() }],
+        rows: vec![Row { values: vec![value] }],
+        ..Collected::default()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use muster_proto::ids::Digest;
+use muster_proto::ids::{Digest, InstructionId};
 use muster_proto::numbers::Standing;
 use muster_proto::session::client::{ClientEvent, ClientSession};
 use muster_proto::session::v1::{Event, Lane, Result as InstructionResult, SequenceRange, Welcome};
@@ -112,7 +112,11 @@ impl Device {
         while let Some(queued) = self.tables.queued(queue, after, 1, 0).map_err(broken)?.first() {
             after = queued.sequence;
             if ranges.iter().any(|range| (range.first..=range.last).contains(&after)) {
-                self.notes.push(Note::Acked(lane, outbox, after));
+                let result = InstructionResult::decode(&queued.record[..]).ok();
+                let result = result.filter(|_| lane == Lane::Results).and_then(|result| {
+                    Some((InstructionId::try_from(&result.instruction[..]).ok()?, result.state()))
+                });
+                self.notes.push(Note::Acked(lane, outbox, after, result));
             }
         }
         self.write("ack", move |tables| tables.acked(queue, &ranges))

@@ -15,7 +15,7 @@ impl World {
         let device = self.rng.place(self.devices.len());
         match self.rng.below(100) {
             0..34 => self.report(device)?,
-            34..40 if self.truth.prepared.len() < 10 => self.issue(),
+            34..40 if self.truth.prepared.len() < 8 => self.issue(),
             34..44 => self.stop(),
             44..56 => self.cut(device),
             56..60 => self.silence(device),
@@ -75,22 +75,23 @@ impl World {
 
     /// The wall clock of a device is set, by seconds or by days.
     fn jump_device(&mut self, device: usize) {
-        let skew_ms = self.jump();
+        let skew_ms = self.jump(&[5_000, 60_000, 3_600_000, 2 * 86_400_000]);
         self.note(|_| format!("the clock of d{device:02} is off by {skew_ms} ms"));
         self.devices[device].skew_ms = skew_ms;
     }
 
     fn jump_switch(&mut self) {
-        let skew_ms = self.jump();
+        // What it dates a day ahead would end a day behind the rest.
+        let skew_ms = self.jump(&[5_000, 60_000, 1_200_000]);
         self.note(|_| format!("the clock of the Switch is off by {skew_ms} ms"));
         self.switch.skew_ms = skew_ms;
         self.turn_hands();
         self.switch_moved();
     }
 
-    fn jump(&mut self) -> i64 {
+    fn jump(&mut self, sizes: &[u64]) -> i64 {
         self.totals.clock_jumps += 1;
-        let most: u64 = [5_000, 60_000, 3_600_000, 2 * 86_400_000][self.rng.place(4)];
+        let most = sizes[self.rng.place(sizes.len())];
         let by = i64::try_from(self.rng.below(most)).unwrap();
         if self.rng.chance(40) {
             0

@@ -1,6 +1,6 @@
 //! The devices' machines: their processes, their sessions, and what they run.
 
-use muster_client::simulation::{Device, Dies, Note, Stopped};
+use muster_client::simulation::{Device, Dies, Note, Ran, Stopped};
 use muster_load_tests::history::Promise;
 use muster_proto::ids::{InstructionId, OutboxId};
 use muster_proto::session::v1::{Lane, SequenceRange};
@@ -143,7 +143,7 @@ impl World {
         device: usize,
         generation: u32,
         instruction: InstructionId,
-        was_ended: bool,
+        how: Ran,
     ) -> Result<(), String> {
         let at = self.moment(device);
         let side = &mut self.devices[device];
@@ -152,7 +152,7 @@ impl World {
             return Ok(());
         }
         let Some(live) = &mut side.live else { return Ok(()) };
-        let finished = live.finish(instruction, was_ended, at);
+        let finished = live.finish(instruction, how, at);
         self.device_moved(device, finished)
     }
 
@@ -245,15 +245,17 @@ impl World {
                 let generation = self.devices[device].generation;
                 let slowest = [50, 2_000, 30_000][self.rng.place(3)];
                 let after = self.rng.below(slowest);
-                self.schedule(after, Step::Ran { device, generation, instruction, was_ended: false });
+                let how = if self.rng.chance(85) { Ran::Answered } else { Ran::Failed };
+                self.schedule(after, Step::Ran { device, generation, instruction, how });
             }
             Note::Ending(instruction) => {
                 let generation = self.devices[device].generation;
                 let after = self.rng.below(300);
-                self.schedule(after, Step::Ran { device, generation, instruction, was_ended: true });
+                self.schedule(after, Step::Ran { device, generation, instruction, how: Ran::Ended });
             }
             Note::Recorded(instruction, state) => self.truth.recorded.push((device, instruction, state)),
-            Note::Acked(lane, outbox, sequence) => {
+            Note::Acked(lane, outbox, sequence, result) => {
+                self.truth.recorded.extend(result.map(|(id, state)| (device, id, state)));
                 let (device, outbox_id) = (self.device_name(device), outbox.to_string());
                 match lane {
                     Lane::Results => {
@@ -277,7 +279,10 @@ impl World {
             Note::Recorded(instruction, state) => {
                 format!("has the result of {}: {}", self.called(*instruction), state.name())
             }
-            Note::Acked(lane, _, sequence) => format!("is acked {} {sequence}", lane.as_str_name()),
+            Note::Acked(_, _, sequence, Some((instruction, state))) => {
+                format!("is acked {sequence}, {} of {}", state.name(), self.called(*instruction))
+            }
+            Note::Acked(_, _, sequence, None) => format!("is acked event {sequence}"),
             Note::Welcomed | Note::Renewed | Note::Parted(..) => format!("{note:?}"),
         }
     }

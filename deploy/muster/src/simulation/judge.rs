@@ -24,6 +24,8 @@ struct Exported {
     results: BTreeMap<(String, String), Vec<TargetState>>,
     instructions: BTreeSet<String>,
     incomplete: Vec<String>,
+    /// Who heard nothing of what, or did not say so, until its time was over.
+    late: BTreeSet<(String, String)>,
     /// How often each event is there, by device, outbox and number.
     events: BTreeMap<(String, String, u64), u32>,
     /// The numbers that came by sessions, by device and outbox.
@@ -72,6 +74,11 @@ impl World {
             if exported.instructions.contains(&id.to_string()) {
                 broken.push(format!("{} is there, and its operator was told otherwise", self.called(*id)));
             }
+        }
+        let last = self.truth.last.map(|last| last.to_string()).unwrap_or_default();
+        for (_, device) in exported.late.iter().filter(|(id, _)| *id == last) {
+            broken
+                .push(format!("{device} has not answered the last question, and nothing kept it from that"));
         }
         for id in exported.instructions.difference(&prepared) {
             broken.push(format!("{id} is there, and nobody issued it"));
@@ -133,6 +140,14 @@ impl World {
         }
     }
 
+    /// Says which targets have not ended.
+    pub(super) fn open_targets(&mut self) -> Vec<String> {
+        let Ok(exported) = self.exported() else { return Vec::new() };
+        let open = exported.states.iter().filter(|(_, state)| !state.is_terminal());
+        open.map(|((instruction, device), state)| format!("{instruction} of {device} is {}", state.name()))
+            .collect()
+    }
+
     fn exported(&mut self) -> Result<Exported, String> {
         let now = self.instant();
         let Some(switch) = &mut self.switch.live else {
@@ -180,6 +195,9 @@ impl Exported {
             Record::Transition(transition) => {
                 for device in &transition.devices {
                     let key = (transition.instruction.clone(), device.clone());
+                    if transition.cause == "deadline" {
+                        self.late.insert(key.clone());
+                    }
                     self.states.insert(key, transition.state());
                 }
             }

@@ -12,12 +12,17 @@ use super::world::{Caller, Step, World};
 /// Attempts of one operator at most, so that a seed ends.
 const ATTEMPTS_MAX: u32 = 200;
 
+/// How long devices have for the last question: those that have no session find out by its silence.
+const LAST_GATHER_MS: u64 = 400_000;
+
 /// Something that an operator wants.
 #[derive(Debug)]
 pub(super) struct Job {
     stage: Stage,
     gather_ms: u64,
     attempts: u32,
+    /// Whether it is the question that every device is to answer.
+    is_last: bool,
     /// Whether an answer is waited for.
     is_asking: bool,
 }
@@ -44,6 +49,14 @@ impl World {
         self.begin_job(Stage::Prepare, gather_ms);
     }
 
+    /// An operator asks what every device is to answer, since nothing goes wrong any more.
+    pub(super) fn ask_last(&mut self) {
+        self.begin_job(Stage::Prepare, LAST_GATHER_MS);
+        if let Some(job) = self.jobs.last_mut() {
+            job.is_last = true;
+        }
+    }
+
     /// An operator begins to stop something that was accepted.
     pub(super) fn stop(&mut self) {
         if self.truth.accepted.is_empty() {
@@ -54,7 +67,7 @@ impl World {
     }
 
     fn begin_job(&mut self, stage: Stage, gather_ms: u64) {
-        self.jobs.push(Job { stage, gather_ms, attempts: 0, is_asking: false });
+        self.jobs.push(Job { stage, gather_ms, attempts: 0, is_last: false, is_asking: false });
         self.schedule(0, Step::Job(self.jobs.len() - 1));
     }
 
@@ -92,7 +105,7 @@ impl World {
     pub(super) fn ask_again(&mut self, number: usize) {
         self.jobs[number].is_asking = false;
         self.totals.asked_again += 1;
-        let after = self.rng.between(200, 5_000);
+        let after = if self.is_calm { self.rng.between(5_000, 15_000) } else { self.rng.between(200, 5_000) };
         self.schedule(after, Step::Job(number));
     }
 
@@ -130,16 +143,17 @@ impl World {
             (Stage::Prepare, Answer::Refused(why)) => {
                 // Such as for want of devices: nobody is known yet.
                 self.note(|_| format!("operator {number} is refused: {why}"));
-                return if self.is_calm {
-                    self.jobs[number].stage = Stage::Done
-                } else {
-                    self.ask_again(number)
-                };
+                return self.ask_again(number);
             }
             // It ended meanwhile.
             (Stage::PrepareStop { .. } | Stage::SubmitStop { .. }, Answer::Refused(why)) => {
                 self.note(|_| format!("the stop of operator {number} is refused: {why}"));
                 Stage::Done
+            }
+            // The Switch's clock is behind: it takes the order once that is set right.
+            (Stage::Submit { .. }, Answer::Refused(why)) if why.contains("set the signer's clock") => {
+                self.note(|_| format!("operator {number} waits for the Switch's clock"));
+                return self.ask_again(number);
             }
             (stage, answer) => {
                 let stage = format!("{stage:?}");
@@ -170,6 +184,9 @@ impl World {
             self.truth.broken.push(format!("operator {number} submitted {wanted}, and {got} was accepted"));
         }
         self.truth.accepted.push(wanted);
+        if self.jobs[number].is_last {
+            self.truth.last = Some(wanted);
+        }
         self.promises.push(Promise::Accepted { instruction: wanted.to_string() });
     }
 }

@@ -22,7 +22,7 @@ pub(super) const DEFINITION: &str = "Acme-Test-Kernel";
 pub(super) const VERSION: &str = "1.0.0";
 
 /// Devices that a seed may have.
-pub(super) const DEVICES_MAX: usize = 12;
+pub(super) const DEVICES_MAX: usize = 8;
 
 const DAY: i64 = 86_400_000;
 

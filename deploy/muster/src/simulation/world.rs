@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use muster_client::simulation::{Device, Moment, Post};
+use muster_client::simulation::{Device, Moment, Post, Ran};
 use muster_load_tests::history::Promise;
 use muster_proto::common::v1::TargetState;
 use muster_proto::ids::{InstructionId, OutboxId};
@@ -21,10 +21,13 @@ use super::rng::Rng;
 use super::totals::Totals;
 
 /// How long there are faults, in virtual milliseconds.
-const CHAOS_MS: u64 = 6 * 60_000;
+const CHAOS_MS: u64 = 150_000;
 
 /// How long what is left may take behind them: a clock that was set forward is believed after ten minutes, and instructions end by it.
-const DRAIN_MS: u64 = 60 * 60_000;
+const DRAIN_MS: u64 = 120 * 60_000;
+
+/// When the last question is asked behind them, for which every device has time enough to find out that it has no session.
+const LAST_AFTER_MS: u64 = 45_000;
 
 /// How often it is looked at whether everything has drained.
 const LOOK_MS: u64 = 2_000;
@@ -42,12 +45,13 @@ pub(super) enum Step {
     DeviceStarts(usize),
     DeviceWorks(usize, u32),
     DeviceConnects(usize, u32),
-    Ran { device: usize, generation: u32, instruction: InstructionId, was_ended: bool },
+    Ran { device: usize, generation: u32, instruction: InstructionId, how: Ran },
     Posted { device: usize, generation: u32, post: Post },
     PostAcked { device: usize, generation: u32, outbox: OutboxId, ranges: Vec<SequenceRange> },
     Relay,
     Job(usize),
     Chaos,
+    LastQuestion,
 }
 
 /// The Switch's machine.
@@ -88,6 +92,8 @@ pub(super) struct Truth {
     pub(super) prepared: Vec<InstructionId>,
     /// Those that an operator was told to be accepted.
     pub(super) accepted: Vec<InstructionId>,
+    /// The one that is asked when nothing goes wrong any more.
+    pub(super) last: Option<InstructionId>,
     /// Those that an operator was told not to be known.
     pub(super) denied: BTreeSet<InstructionId>,
     /// What was broken at once.
@@ -140,7 +146,7 @@ impl World {
             std::fs::create_dir(&folder).unwrap();
             DeviceSide { live: None, generation: 0, folder, skew_ms: 0, link: None, works_at: None }
         };
-        let devices = usize::try_from(rng.between(3, u64::try_from(DEVICES_MAX).unwrap())).unwrap();
+        let devices = usize::try_from(rng.between(2, u64::try_from(DEVICES_MAX).unwrap())).unwrap();
         let devices = (0..devices).map(device).collect();
         let switch = SwitchSide {
             live: None,
@@ -262,8 +268,8 @@ impl World {
             Step::DeviceStarts(device) => self.start_device(device)?,
             Step::DeviceWorks(device, generation) => self.device_works(device, generation)?,
             Step::DeviceConnects(device, generation) => self.device_connects(device, generation)?,
-            Step::Ran { device, generation, instruction, was_ended } => {
-                self.ran(device, generation, instruction, was_ended)?;
+            Step::Ran { device, generation, instruction, how } => {
+                self.ran(device, generation, instruction, how)?;
             }
             Step::Posted { device, generation, post } => self.posted(device, generation, post),
             Step::PostAcked { device, generation, outbox, ranges } => {
@@ -272,6 +278,7 @@ impl World {
             Step::Relay => self.relay(),
             Step::Job(job) => self.job(job),
             Step::Chaos => self.chaos()?,
+            Step::LastQuestion => self.ask_last(),
         }
         Ok(())
     }
@@ -282,6 +289,7 @@ impl World {
         self.note(|_| "calm: no faults from here on".to_owned());
         self.switch.skew_ms = 0;
         self.switch.dies_in = None;
+        self.schedule(LAST_AFTER_MS, Step::LastQuestion);
         for device in 0..self.devices.len() {
             self.devices[device].skew_ms = 0;
             if let Some(live) = &mut self.devices[device].live {
@@ -296,10 +304,12 @@ impl World {
             side.live.as_ref().is_some_and(idle)
         });
         let switch = self.switch.live.as_ref().is_some_and(|live| live.active() == 0 && !live.has_work());
-        devices && switch && self.channel.is_empty() && self.jobs.iter().all(Job::is_done)
+        let was_asked = self.truth.last.is_some_and(|last| self.truth.accepted.contains(&last));
+        was_asked && devices && switch && self.channel.is_empty() && self.jobs.iter().all(Job::is_done)
     }
 
-    fn undrained(&self) -> String {
+    fn undrained(&mut self) -> String {
+        let targets = self.open_targets().join(", ");
         let devices = self.devices.iter().enumerate().filter_map(|(number, side)| {
             let live = side.live.as_ref()?;
             let is_idle = live.queued() == (0, 0) && live.counts() == (0, 0);
@@ -307,7 +317,7 @@ impl World {
         });
         let devices: Vec<String> = devices.collect();
         format!(
-            "nothing drained: {} instructions active, {} events in the Background Channel, {} operators wait, {}",
+            "nothing drained: {} instructions active, {} events in the Background Channel, {} operators wait, {}{targets}",
             self.switch.live.as_ref().map_or(0, Switch::active),
             self.channel.len(),
             self.jobs.iter().filter(|job| !job.is_done()).count(),
