@@ -27,7 +27,7 @@ pub(crate) enum QueueLane {
 }
 
 impl QueueLane {
-    fn number(self) -> i64 {
+    pub(super) fn number(self) -> i64 {
         match self {
             Self::Results => 1,
             Self::Events => 2,

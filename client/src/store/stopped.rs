@@ -7,6 +7,7 @@ use muster_signing::order::WINDOW_MAX;
 use rusqlite::{OptionalExtension, params};
 
 use super::journal::{JournalState, UNPROVEN_RESULTS_MAX};
+use super::outbox::QueueLane;
 use super::tables::{Tables, checksum};
 
 /// Stopped instructions that are remembered; those whose windows end first go first. Each took an operator's signature.
@@ -55,11 +56,20 @@ impl Tables {
             .execute(params![instruction, STOPPED_MAX - 1])?;
         match self.recall(stop.instruction)?.map(|recalled| recalled.state) {
             Some(JournalState::Started | JournalState::Done) => {}
+            // An order that could not be opened was refused without being taken on, and its answer waits: a second one has no place.
+            None if self.has_answer(stop.instruction)? => {}
             Some(JournalState::Intent) | None => {
                 self.record_result(cancelled, now_ms)?;
             }
         }
         Ok(true)
+    }
+
+    /// Returns whether a result of an instruction waits to be sent.
+    fn has_answer(&self, instruction: InstructionId) -> rusqlite::Result<bool> {
+        self.connection
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM outbox WHERE lane = ?1 AND instruction = ?2)")?
+            .query_row(params![QueueLane::Results.number(), instruction.as_bytes().as_slice()], |row| row.get(0))
     }
 
     /// Returns who stopped an instruction and why; `None`: nobody did. A damaged record stops all the same: the key stands there.

@@ -59,6 +59,23 @@ fn a_stop_of_what_was_taken_on_or_has_ended_gives_one_answer() {
 }
 
 #[test]
+fn a_stop_of_what_was_refused_without_being_taken_on_gives_no_second_answer() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join(FILE);
+    let mut tables = opened(&path);
+    // As by a device whose clock is behind: it cannot open the order, and the journal does not know it.
+    tables.record_refusal(digest("1 o"), None, ended(1, TargetState::Refused), NOW).unwrap();
+    drop(tables);
+
+    let mut tables = opened(&path);
+    assert!(tables.record_stop(&stop(1), cancelled(1), NOW).unwrap());
+
+    assert_eq!(states(&mut tables), [TargetState::Refused]);
+    tables.record_intent(&taken_on(1)).unwrap();
+    assert!(!tables.record_start(id(1), NOW).unwrap(), "it is stopped all the same");
+}
+
+#[test]
 fn stops_and_orders_that_are_made_up_are_told_once_each_and_no_further_than_a_bound() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join(FILE);
