@@ -21,7 +21,7 @@ use super::rng::Rng;
 use super::totals::Totals;
 
 /// How long there are faults, in virtual milliseconds.
-const CHAOS_MS: u64 = 150_000;
+const CHAOS_MS: u64 = 120_000;
 
 /// How long what is left may take behind them: a clock that was set forward is believed after ten minutes, and instructions end by it.
 const DRAIN_MS: u64 = 120 * 60_000;
