@@ -69,7 +69,9 @@ impl Tables {
     fn has_answer(&self, instruction: InstructionId) -> rusqlite::Result<bool> {
         self.connection
             .prepare_cached("SELECT EXISTS (SELECT 1 FROM outbox WHERE lane = ?1 AND instruction = ?2)")?
-            .query_row(params![QueueLane::Results.number(), instruction.as_bytes().as_slice()], |row| row.get(0))
+            .query_row(params![QueueLane::Results.number(), instruction.as_bytes().as_slice()], |row| {
+                row.get(0)
+            })
     }
 
     /// Returns who stopped an instruction and why; `None`: nobody did. A damaged record stops all the same: the key stands there.
