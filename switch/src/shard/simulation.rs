@@ -431,9 +431,10 @@ impl Switch {
     fn converse(&mut self, session: &Rc<Session>) {
         while !session.half(|half| half.is_closed()) {
             let Some(event) = session.half(|half| half.poll_event()) else { return };
-            match event {
-                SwitchEvent::Hello(hello) => self.greet(session, hello),
-                other => self.report(session, other),
+            if let SwitchEvent::Hello(hello) = event {
+                self.greet(session, hello);
+            } else {
+                self.report(session, event);
             }
         }
     }
@@ -487,8 +488,9 @@ impl Switch {
 }
 
 fn refused(error: EngineError) -> Answer {
-    match error {
-        EngineError::NotPrepared(_) => Answer::NotPrepared,
-        other => Answer::Refused(other.to_string()),
+    if matches!(error, EngineError::NotPrepared(_)) {
+        Answer::NotPrepared
+    } else {
+        Answer::Refused(error.to_string())
     }
 }

@@ -15,7 +15,7 @@ impl World {
         let device = self.rng.place(self.devices.len());
         match self.rng.below(100) {
             0..34 => self.report(device)?,
-            34..40 if self.truth.prepared.len() < 6 => self.issue(),
+            34..40 if self.truth.prepared.len() < 8 => self.issue(),
             34..44 => self.stop(),
             44..56 => self.cut(device),
             56..60 => self.silence(device),

@@ -21,7 +21,7 @@ use super::rng::Rng;
 use super::totals::Totals;
 
 /// How long there are faults, in virtual milliseconds.
-const CHAOS_MS: u64 = 120_000;
+const CHAOS_MS: u64 = 150_000;
 
 /// How long what is left may take behind them: a clock that was set forward is believed after ten minutes, and instructions end by it.
 const DRAIN_MS: u64 = 120 * 60_000;
@@ -290,9 +290,9 @@ impl World {
         self.switch.skew_ms = 0;
         self.switch.dies_in = None;
         self.schedule(LAST_AFTER_MS, Step::LastQuestion);
-        for device in 0..self.devices.len() {
-            self.devices[device].skew_ms = 0;
-            if let Some(live) = &mut self.devices[device].live {
+        for side in &mut self.devices {
+            side.skew_ms = 0;
+            if let Some(live) = &mut side.live {
                 live.set_dies(None);
             }
         }
