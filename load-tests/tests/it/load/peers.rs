@@ -18,7 +18,7 @@ fn mosquitto_does_the_same_work_in_the_same_run() {
 /// With the peer, its figures and ratios; without it, how to install it.
 #[track_caller]
 fn beside(peer: &str, program: &str, install: &str) {
-    let words = ["broadcast", "--sessions", "100", "--rounds", "1", "--burst", "2", "--peer", peer];
+    let words = ["broadcast", "--sessions", "100", "--rounds", "1", "--burst", "1", "--peer", peer];
     if !is_installed(program) {
         run(binary("muster-load").args(words).args(UNSTEADY)).with_code(1).naming(&[program, install]);
         eprintln!("{program} is not installed: only that it is told was tested");
@@ -28,17 +28,12 @@ fn beside(peer: &str, program: &str, install: &str) {
     let told = measured(&words);
 
     assert_eq!(told["peers"][peer]["latency"]["count"], 100, "{told:#}");
-    assert_eq!(told["peers"][peer]["burst_latency"]["count"], 200, "{told:#}");
     assert!(number(&told["ratios"][peer], "cpu_us") > 0.0, "{told:#}");
 
     let told = measured(&["connect", "--sessions", "50", "--rounds", "1", "--peer", peer]);
 
     assert_eq!(told["peers"][peer]["full_latency"]["count"], 50, "{told:#}");
     assert!(number(&told["ratios"][peer], "full_cpu_us") > 0.0, "{told:#}");
-
-    let told = measured(&["idle", "--sessions", "100", "--peer", peer]);
-
-    assert!(number(&told["peers"][peer], "bytes_per_session") > 0.0, "{told:#}");
 }
 
 fn is_installed(program: &str) -> bool {

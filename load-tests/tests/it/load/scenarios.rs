@@ -54,10 +54,10 @@ fn connect_tells_full_handshakes_from_resumed_ones() {
 
 #[test]
 fn broadcast_counts_every_message_at_every_device() {
-    let told = measured(&["broadcast", "--sessions", "200", "--rounds", "2", "--burst", "3"]);
+    let told = measured(&["broadcast", "--sessions", "200", "--rounds", "1", "--burst", "3"]);
 
-    assert_eq!(told["latency"]["count"], 400, "{told:#}");
-    assert_eq!(told["burst_latency"]["count"], 1_200, "{told:#}");
+    assert_eq!(told["latency"]["count"], 200, "{told:#}");
+    assert_eq!(told["burst_latency"]["count"], 600, "{told:#}");
     for key in ["floor_us", "cpu_us", "cpu_by_floor", "last_ms", "burst_cpu_us", "message_bytes"] {
         assert!(number(&told, key) > 0.0, "{key}: {told:#}");
     }
@@ -122,7 +122,7 @@ fn events_are_all_acked() {
 
 #[test]
 fn a_soak_has_everything_at_once_and_no_session_dies() {
-    let told = measured(&["soak", "--sessions", "200", "--for", "8s"]);
+    let told = measured(&["soak", "--sessions", "200", "--for", "6s"]);
 
     assert_eq!(told["dead_sessions"], 0, "{told:#}");
     for key in ["questions", "events", "comings", "memory_growth"] {
