@@ -12,10 +12,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use self::arguments::{AskArguments, CrlArguments, PeerArguments, ProxyArguments, SwitchArguments};
+use self::arguments::{
+    AskArguments, CrlArguments, PeerArguments, ProxyArguments, RoundsArguments, SwitchArguments,
+};
 use crate::crl::{self, CrlOptions};
 use crate::report;
-use crate::scenario::{broadcast, churn, connect, events, idle, slow_readers, soak, storm};
+use crate::scenario::{broadcast, churn, connect, events, hold, idle, slow_readers, soak, storm};
+use crate::scenario::Common;
 use crate::server::launch;
 use crate::worker::process;
 use crate::{ask, proxy};
@@ -36,7 +39,12 @@ pub struct Cli {
 enum Command {
     /// What a connect costs: full and resumed handshakes, beside the handshake floor
     #[command(after_help = help::CONNECT)]
-    Connect(PeerArguments),
+    Connect {
+        #[command(flatten)]
+        common: PeerArguments,
+        #[command(flatten)]
+        rounds: RoundsArguments,
+    },
     /// What an idle session costs in memory
     #[command(after_help = help::IDLE)]
     Idle {
@@ -51,6 +59,8 @@ enum Command {
     Broadcast {
         #[command(flatten)]
         common: PeerArguments,
+        #[command(flatten)]
+        rounds: RoundsArguments,
         /// Measure so many messages to each at once, too; 1 for none
         #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
         burst: u32,
@@ -60,10 +70,27 @@ enum Command {
     Ask(AskArguments),
     /// Kill the Switch under its sessions: when all are back, and what the others notice
     #[command(after_help = help::STORM)]
-    Storm(SwitchArguments),
+    Storm(PeerArguments),
+    /// Sessions stand with their heartbeats alone: what that costs; then all have to answer
+    #[command(after_help = help::HOLD)]
+    Hold {
+        #[command(flatten)]
+        common: SwitchArguments,
+        /// How long, such as 90s or 10m
+        #[arg(long = "for", default_value = "10m", value_name = "TIME", value_parser = humantime::parse_duration)]
+        lasts: std::time::Duration,
+        /// Between two pings of one session, at a Switch of this run's own; 60s where nothing is said
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        ping_interval: Option<std::time::Duration>,
+    },
     /// One session in ten stops reading: what the others notice
     #[command(after_help = help::SLOW_READERS)]
-    SlowReaders(PeerArguments),
+    SlowReaders {
+        #[command(flatten)]
+        common: PeerArguments,
+        #[command(flatten)]
+        rounds: RoundsArguments,
+    },
     /// Sessions come and go at a rate while others stand
     #[command(after_help = help::CHURN)]
     Churn {
@@ -81,6 +108,8 @@ enum Command {
     Events {
         #[command(flatten)]
         common: SwitchArguments,
+        #[command(flatten)]
+        rounds: RoundsArguments,
         /// Events of each device in a round
         #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
         each: u32,
@@ -156,33 +185,43 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Connect(arguments) => {
-            let (common, outputs) = arguments.split()?;
-            running::sheet(&outputs, connect::run(&common))
+        Command::Connect { common, rounds } => {
+            let (common, outputs) = common.split()?;
+            running::sheet(&outputs, connect::run(&rounds.of(common)))
         }
         Command::Idle { common, plot } => {
             let (common, outputs) = common.split()?;
             running::sheet(&outputs, idle::run(&idle::Options { common, plots: plot }))
         }
-        Command::Broadcast { common, burst } => {
+        Command::Broadcast { common, rounds, burst } => {
             let (common, outputs) = common.split()?;
+            let common = rounds.of(common);
             running::sheet(&outputs, broadcast::run(&broadcast::Options { common, burst }))
         }
-        Command::Ask(arguments) => run_ask(arguments),
+        Command::Ask(arguments) => {
+            let (options, outputs) = arguments.options()?;
+            running::sheet(&outputs, ask::run(&options))
+        }
         Command::Storm(arguments) => {
             let (common, outputs) = arguments.split()?;
             running::sheet(&outputs, storm::run(&common))
         }
-        Command::SlowReaders(arguments) => {
-            let (common, outputs) = arguments.split()?;
-            running::sheet(&outputs, slow_readers::run(&common))
+        Command::Hold { common, lasts, ping_interval } => {
+            let (common, outputs) = common.split()?;
+            let common = Common { ping_interval, ..common };
+            running::sheet(&outputs, hold::run(&hold::Options { common, lasts }))
+        }
+        Command::SlowReaders { common, rounds } => {
+            let (common, outputs) = common.split()?;
+            running::sheet(&outputs, slow_readers::run(&rounds.of(common)))
         }
         Command::Churn { common, rate, seconds } => {
             let (common, outputs) = common.split()?;
             running::sheet(&outputs, churn::run(&churn::Options { common, per_second: rate, seconds }))
         }
-        Command::Events { common, each } => {
+        Command::Events { common, rounds, each } => {
             let (common, outputs) = common.split()?;
+            let common = rounds.of(common);
             running::sheet(&outputs, events::run(&events::Options { common, each }))
         }
         Command::Soak { common, lasts } => {
@@ -197,18 +236,6 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             launch::become_program(parent, core, &words).map(|()| ExitCode::SUCCESS)
         }
     }
-}
-
-fn run_ask(arguments: AskArguments) -> anyhow::Result<ExitCode> {
-    let (options, output) = arguments.options()?;
-    let Some(report) = running::until_interrupted(ask::run(&options))? else {
-        return Ok(running::INTERRUPTED.into());
-    };
-    match output {
-        Format::Json => print(&serde_json::to_string_pretty(&report)?)?,
-        Format::Table => print(&report.to_string())?,
-    }
-    Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn run_crl(arguments: &CrlArguments) -> anyhow::Result<ExitCode> {

@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 
 /// Descriptors beside the sessions: listeners, stores, logs, runtimes.
-const DESCRIPTORS_SPARE: u64 = 256;
+pub(crate) const DESCRIPTORS_SPARE: u32 = 256;
 /// Between two updates of a progress line.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
@@ -112,12 +112,26 @@ pub fn memory_bytes(pid: u32) -> anyhow::Result<u64> {
     Ok(kib.ok_or_else(|| anyhow::anyhow!("no Pss in smaps_rollup of {pid}"))? * 1_024)
 }
 
+/// What a process has resident, and had at most since it began, in bytes (`/proc/PID/status`).
+///
+/// # Errors
+/// The process is gone or not ours.
+pub fn resident_bytes(pid: u32) -> anyhow::Result<(u64, u64)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kib.ok_or_else(|| anyhow::anyhow!("no {name} in the status of {pid}"))
+    };
+    Ok((kib("VmRSS:")? * 1_024, kib("VmHWM:")? * 1_024))
+}
+
 /// Lets this process, and those it starts, have a descriptor for each session.
 ///
 /// # Errors
 /// The machine's hard limit is lower; the text says what to do.
 pub fn allow_descriptors(sessions: u32) -> anyhow::Result<()> {
-    let needed = u64::from(sessions) + DESCRIPTORS_SPARE;
+    let needed = u64::from(sessions) + u64::from(DESCRIPTORS_SPARE);
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if hard < needed {
         bail!(
@@ -137,7 +151,7 @@ pub fn allow_descriptors(sessions: u32) -> anyhow::Result<()> {
 /// The kernel does not tell the limit.
 pub fn sessions_a_process() -> anyhow::Result<u32> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    Ok(u32::try_from(hard.saturating_sub(DESCRIPTORS_SPARE)).unwrap_or(u32::MAX))
+    Ok(u32::try_from(hard.saturating_sub(DESCRIPTORS_SPARE.into())).unwrap_or(u32::MAX))
 }
 
 /// A line that counts up on standard error, where that is a terminal; it is wiped when it is dropped.
@@ -221,6 +235,12 @@ mod tests {
     #[test]
     fn this_process_uses_memory() {
         assert!(memory_bytes(std::process::id()).unwrap() > 100_000);
+
+        let touched = vec![1_u8; 32 << 20];
+        std::hint::black_box(&touched);
+        let (_, peak) = resident_bytes(std::process::id()).unwrap();
+        drop(touched);
+        assert!(peak > 32 << 20, "{peak}");
     }
 
     #[test]

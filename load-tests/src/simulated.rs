@@ -4,6 +4,7 @@
 //! the bottleneck of what it measures; the client program verifies every one.
 
 mod dial;
+mod lasting;
 mod manners;
 mod teller;
 
@@ -29,7 +30,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::dial::{Dialled, dial, upgrade};
-pub(crate) use self::manners::{Backoff, Manners, OnOrder, Wish, changed};
+pub(crate) use self::lasting::{Lasting, last};
+pub(crate) use self::manners::{Backoff, Manners, OnOrder, Sabotage, Wish, changed};
 pub(crate) use self::teller::Teller;
 
 use crate::journal::{Journal, Record, Seen};
@@ -172,6 +174,8 @@ pub(crate) struct Device {
     reported: u32,
     /// Its place among those that connect, until it has a session.
     place: Option<OwnedSemaphorePermit>,
+    /// The bytes of the frame that came last.
+    frame_bytes: usize,
 }
 
 pub(crate) type Socket = WebSocketStream<TlsStream<TcpStream>>;
@@ -199,6 +203,7 @@ impl Device {
             resumed: false,
             reported: 0,
             place: None,
+            frame_bytes: 0,
         }
     }
 
@@ -207,39 +212,17 @@ impl Device {
     pub(crate) async fn run(
         mut self,
         tls: Arc<ClientConfig>,
-        mut begun: Instant,
+        begun: Instant,
         place: Option<OwnedSemaphorePermit>,
         cancelled: CancellationToken,
     ) -> Self {
-        let mut failures = 0;
         self.place = place;
-        loop {
-            let served = self.serve(Arc::clone(&tls), begun, &cancelled).await;
-            self.place = None;
-            let had_session = self.welcomed.take().is_some();
-            if had_session {
-                failures = 0;
-                self.teller.ended();
-            }
-            let Err(error) = served else { return self };
-            let heard = self.teller.failed(&self.name, &error, had_session).await;
-            // The fleet has ended if nobody listens.
-            if !heard || self.manners.after_loss == AfterLoss::End {
-                return self;
-            }
-            let pause = self.manners.backoff.pause(failures);
-            failures += 1;
-            tokio::select! {
-                biased;
-                () = cancelled.cancelled() => return self,
-                () = tokio::time::sleep(pause) => {}
-            }
-            begun = Instant::now();
-        }
+        last(&mut self, tls, begun, cancelled).await;
+        self
     }
 
     /// Holds one session; `Ok` when cancelled, the reason of its end otherwise.
-    async fn serve(
+    async fn hold(
         &mut self,
         tls: Arc<ClientConfig>,
         begun: Instant,
@@ -265,13 +248,20 @@ impl Device {
                 }
                 continue;
             }
-            self.handle_events(&mut session, begun).await?;
+            let events = self.handle_events(&mut session, begun).await?;
             self.report();
             self.drain(&mut session)?;
+            let mut sent_bytes = 0;
             while let Some(frame) = session.poll_transmit() {
+                sent_bytes += frame.len();
                 socket.feed(Message::Binary(frame)).await?;
             }
             socket.flush().await?;
+            let heard_bytes = std::mem::take(&mut self.frame_bytes);
+            if events == 0 && heard_bytes > 0 && sent_bytes > 0 {
+                // What is no event and is answered all the same.
+                self.teller.heartbeat(heard_bytes + sent_bytes);
+            }
             if session.is_closed() {
                 bail!("the session was closed: {:?}", session.close_reason());
             }
@@ -286,7 +276,10 @@ impl Device {
                     return Ok(());
                 }
                 message = socket.next() => match message {
-                    Some(Ok(Message::Binary(frame))) => session.handle_message(&frame, Instant::now()),
+                    Some(Ok(Message::Binary(frame))) => {
+                        self.frame_bytes = frame.len();
+                        session.handle_message(&frame, Instant::now());
+                    }
                     Some(Ok(Message::Close(_))) | None => bail!("the Switch closed the connection"),
                     Some(Ok(_)) => session.handle_byte(Instant::now()),
                     Some(Err(error)) => return Err(error.into()),
@@ -329,19 +322,27 @@ impl Device {
         }
     }
 
-    async fn handle_events(&mut self, session: &mut ClientSession, begun: Instant) -> anyhow::Result<()> {
+    /// Takes what happened; gives how much that was.
+    async fn handle_events(
+        &mut self,
+        session: &mut ClientSession,
+        begun: Instant,
+    ) -> anyhow::Result<usize> {
+        let mut events = 0;
         while let Some(event) = session.poll_event() {
+            events += 1;
             match event {
                 ClientEvent::Welcome(welcome) => {
                     self.epoch = welcome.epoch;
-                    self.welcomed = Some(Moment::now());
+                    let welcomed = Moment::now();
+                    self.welcomed = Some(welcomed);
                     self.place = None;
-                    self.teller.connected(&self.name, begun.elapsed(), self.resumed).await?;
+                    self.teller.connected(&self.name, begun.elapsed(), self.resumed, welcomed).await?;
                 }
                 ClientEvent::Order { envelope, .. } => {
                     match self.shared.verify(&envelope)? {
                         Ordered::Run(instruction) => {
-                            self.handle_order(session, instruction, envelope.len()).await?;
+                            self.handle_order(session, instruction).await?;
                         }
                         // What it has answered keeps its answer.
                         Ordered::Stop(instruction) => self.journal.stop(instruction),
@@ -358,22 +359,21 @@ impl Device {
                 | ClientEvent::Closed { .. } => {}
             }
         }
-        Ok(())
+        Ok(events)
     }
 
     async fn handle_order(
         &mut self,
         session: &mut ClientSession,
         instruction: InstructionId,
-        bytes: usize,
     ) -> anyhow::Result<()> {
-        let (seen, welcomed) = (self.journal.start(instruction), self.welcomed.unwrap_or_default());
-        self.teller.ordered(&self.name, instruction, seen, welcomed, bytes).await?;
-        if self.manners.on_order == OnOrder::Note {
+        if !self.manners.counts_message()? {
             return Ok(());
         }
+        let (seen, welcomed) = (self.journal.start(instruction), self.welcomed.unwrap_or_default());
+        self.teller.ordered(&self.name, instruction, seen, welcomed, self.frame_bytes).await?;
         session.push_progress(instruction, TargetState::Acked)?;
-        if seen == Seen::First {
+        if seen == Seen::First && self.manners.on_order == OnOrder::Answer {
             self.journal.answer(instruction);
             if self.manners.reports_answers {
                 self.journal.report(instruction);
@@ -397,5 +397,33 @@ impl Device {
             }
         }
         Ok(())
+    }
+}
+
+impl Lasting for Device {
+    async fn serve(
+        &mut self,
+        tls: Arc<ClientConfig>,
+        begun: Instant,
+        cancelled: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        self.hold(tls, begun, cancelled).await
+    }
+
+    fn handle_end(&mut self) -> bool {
+        self.place = None;
+        let had_session = self.welcomed.take().is_some();
+        if had_session {
+            self.teller.ended();
+        }
+        had_session
+    }
+
+    async fn tell(&mut self, error: &anyhow::Error, had_session: bool) -> bool {
+        self.teller.failed(&self.name, error, had_session).await
+    }
+
+    fn manners(&self) -> &Manners {
+        &self.manners
     }
 }

@@ -83,6 +83,18 @@ impl Dialler {
         Ok(Self { provider, verifier })
     }
 
+    /// The configuration of who shows no certificate.
+    ///
+    /// # Errors
+    /// Never for these protocol versions.
+    pub fn config_without_certificate(&self) -> anyhow::Result<Arc<ClientConfig>> {
+        let config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_webpki_verifier(Arc::clone(&self.verifier))
+            .with_no_client_auth();
+        Ok(Arc::new(config))
+    }
+
     /// A device's configuration.
     ///
     /// # Errors

@@ -12,11 +12,15 @@ use crate::proxy;
 use crate::proxy::schedule::Faults;
 use crate::scenario::Common;
 use crate::server::running::Typed;
+use crate::simulated::Sabotage;
 use crate::tls::Suite;
 use crate::worker::protocol::Kind;
 
 /// A fleet beyond what one machine holds; the limit only keeps typing errors away.
 const SESSIONS_MAX: i64 = 200_000;
+
+/// By how much floors may differ where nothing is said.
+const TOLERANCE: f64 = 0.15;
 
 /// What every scenario takes.
 #[derive(Debug, Clone, Args)]
@@ -24,9 +28,6 @@ pub(super) struct SwitchArguments {
     /// How many devices, each with its own key and certificate
     #[arg(long, default_value_t = 2_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=SESSIONS_MAX))]
     sessions: u32,
-    /// How often to measure; the median is told, with minimum and maximum
-    #[arg(long, default_value_t = 5, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
     #[command(flatten)]
     target: TargetArguments,
     /// Spread the devices over so many worker processes at least
@@ -35,9 +36,13 @@ pub(super) struct SwitchArguments {
     /// The key exchange; the cipher is AES-128-GCM, the version TLS 1.3
     #[arg(long, value_enum, default_value_t = Suite::X25519)]
     suite: Suite,
-    /// By how much the floor may differ between start and end; a run beyond counts for nothing
-    #[arg(long, default_value = "15%", value_name = "PERCENT", value_parser = amounts::tolerance)]
-    tolerance: f64,
+    /// By how much floors, measured at the start, between rounds and at the end, may differ; a run beyond counts for nothing. 15%
+    /// where nothing is said; `ask` measures floors only where something is
+    #[arg(long, value_name = "PERCENT", value_parser = amounts::tolerance)]
+    tolerance: Option<f64>,
+    /// Have the first device do something wrong, to see that the run fails
+    #[arg(long, value_enum, hide = true)]
+    sabotage: Option<Sabotage>,
     /// How to print
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
@@ -57,6 +62,14 @@ pub(super) struct PeerArguments {
     /// Measure a peer beside the Switch, in turn; may be given for each
     #[arg(long, value_enum, value_name = "PEER")]
     peer: Vec<Peer>,
+}
+
+/// How often a scenario measures that has rounds.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct RoundsArguments {
+    /// How often to measure; the median is told, with minimum and maximum
+    #[arg(long, default_value_t = 5, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
 }
 
 /// Which Switch.
@@ -95,23 +108,14 @@ pub(super) struct Outputs {
 
 #[derive(Debug, Args)]
 pub(super) struct AskArguments {
-    /// How many devices, each with its own key and certificate
-    #[arg(long, default_value_t = 2_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=SESSIONS_MAX))]
-    sessions: u32,
+    #[command(flatten)]
+    common: PeerArguments,
     /// How often to put the question; the median round is told
     #[arg(long, default_value_t = 1, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    #[command(flatten)]
-    target: TargetArguments,
-    /// Spread the devices over so many worker processes at least
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
-    workers: u32,
     /// Write what every device and the operator were told, for `muster-load check`
     #[arg(long, value_name = "FILE")]
     promises: Option<PathBuf>,
-    /// How to print
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    output: Format,
 }
 
 #[derive(Debug, Args)]
@@ -164,7 +168,7 @@ pub(super) struct ProxyArguments {
 impl SwitchArguments {
     /// What is measured, and where it is told.
     pub(super) fn split(self) -> anyhow::Result<(Common, Outputs)> {
-        let Self { sessions, rounds, target, workers, suite, tolerance, output, report, svg } = self;
+        let Self { sessions, target, workers, suite, tolerance, sabotage, output, report, svg } = self;
         for file in [&report, &svg].into_iter().flatten() {
             // Known now, and not after the run.
             let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -173,8 +177,26 @@ impl SwitchArguments {
             }
         }
         let (home, typed) = target.split();
-        let common = Common { sessions, rounds, home, typed, workers, peers: Vec::new(), suite, tolerance };
+        let common = Common {
+            sessions,
+            rounds: 1,
+            home,
+            typed,
+            workers,
+            peers: Vec::new(),
+            suite,
+            tolerance: Some(tolerance.unwrap_or(TOLERANCE)),
+            ping_interval: None,
+            sabotage,
+        };
         Ok((common, Outputs { output, report, svg }))
+    }
+}
+
+impl RoundsArguments {
+    /// What is measured, so often.
+    pub(super) fn of(self, common: Common) -> Common {
+        Common { rounds: self.rounds, ..common }
     }
 }
 
@@ -185,6 +207,16 @@ impl PeerArguments {
         let mut peers: Vec<Kind> = self.peer.into_iter().map(Peer::kind).collect();
         peers.sort_unstable();
         peers.dedup();
+        if !peers.is_empty() {
+            anyhow::ensure!(
+                common.home.is_none(),
+                "--peer with --home: a Switch that runs already has no core of its own as peers have; leave --home away"
+            );
+            anyhow::ensure!(
+                common.suite == Suite::X25519,
+                "--peer with --suite hybrid: not every peer has X25519MLKEM768; leave one of them away"
+            );
+        }
         Ok((Common { peers, ..common }, outputs))
     }
 }
@@ -206,13 +238,13 @@ impl Peer {
 }
 
 impl AskArguments {
-    /// What is measured, and how it is printed.
-    pub(super) fn options(self) -> anyhow::Result<(AskOptions, Format)> {
-        let Self { sessions, rounds, target, workers, promises, output } = self;
-        let (home, typed) = target.split();
-        let (peers, suite, tolerance) = (Vec::new(), Suite::X25519, f64::INFINITY);
-        let common = Common { sessions, rounds, home, typed, workers, peers, suite, tolerance };
-        Ok((AskOptions { common, promises }, output))
+    /// What is measured, and where it is told.
+    pub(super) fn options(self) -> anyhow::Result<(AskOptions, Outputs)> {
+        let Self { common, rounds, promises } = self;
+        // It also shows that all answer, beside whatever else runs.
+        let tolerance = common.switch.tolerance;
+        let (common, outputs) = common.split()?;
+        Ok((AskOptions { common: Common { rounds, tolerance, ..common }, promises }, outputs))
     }
 }
 

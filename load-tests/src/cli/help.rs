@@ -13,41 +13,64 @@ Figures of a debug build compare with nothing: build with --release.";
 pub(super) const CONNECT: &str = "Examples:
   muster-load connect --sessions 2000
   muster-load connect --sessions 2000 --peer nats --peer mosquitto -o json
-  muster-load connect --sessions 2000 --suite hybrid";
+  muster-load connect --sessions 2000 --suite hybrid
+
+64 handshakes are under way at once, and the next begins when one has ended: connects a second are what the server takes, and a
+connect's time is its own, from its dial.";
 
 pub(super) const IDLE: &str = "Examples:
   muster-load idle --sessions 18000 --plot --report idle.html
   muster-load idle --sessions 1000 --home DIR -o json      # `bytes_per_session` of a `muster dev --dir DIR`
   muster-load idle --sessions 5000 --peer nats --peer mosquitto
 
-`bytes_per_session` is the growth of the server's PSS, once the sessions are idle, divided by the sessions. A few sessions come
-and go before the first reading, so that lazily built tables count for nobody.";
+`bytes_per_session` is what the server's PSS grew by between a tenth of the sessions and all of them, divided by those that came between;
+it is read once it has settled (NATS' only after Go's collector, which waits for two minutes). A run of fewer than 1,000 sessions,
+or one in which memory did not grow, is refused.";
 
 pub(super) const BROADCAST: &str = "Examples:
   muster-load broadcast --sessions 18000
   muster-load broadcast --sessions 18000 --burst 10 --peer nats --report broadcast.html --svg broadcast.svg
 
-Latency counts from the call that submits the order, at every device; CPU has all that the server does for it.";
+Latency counts from the call that submits the order, at every device. Each device acks, as a client does; CPU has all that the
+server does from the submission to the last ack. To prepare the order comes before, and is told beside it. A peer's devices answer
+each message with a short one, which the publisher takes.";
 
 pub(super) const ASK: &str = "Examples:
   muster-load ask --sessions 2000
-  muster-load ask --sessions 18000 --rounds 5 -o json
+  muster-load ask --sessions 18000 --rounds 5 --tolerance 15% -o json
+  muster-load ask --sessions 18000 --rounds 5 --peer nats --report ask.html
   muster-load ask --sessions 100 --home DIR --promises promises.jsonl
-  muster-load ask --sessions 500 --home ~/.muster --operator localhost:4001 --switch localhost:4000 --pid 4711";
+  muster-load ask --sessions 500 --home ~/.muster --operator localhost:4001 --switch localhost:4000 --pid 4711
+
+A peer's devices answer a message as long as the order with a short one: nobody stores it, and there is no ledger.
+With --home the simulated devices are removed from the Switch at the end.";
 
 pub(super) const STORM: &str = "Examples:
   muster-load storm --sessions 15000
-  muster-load storm --sessions 2000 --report storm.html
+  muster-load storm --sessions 15000 --peer nats --report storm.html
 
-It kills the Switch, so it always starts one of its own.";
+It kills the server, so it always starts one of its own. Devices come back after a pause by chance of at most 0.1 s, twice as
+long after each attempt in vain, at most 2 s. Of each message every device counts that had a session when it was to be sent, however late it comes.";
+
+pub(super) const HOLD: &str = "Examples:
+  muster-load hold --sessions 15000 --for 10m --report hold.html
+  muster-load hold --sessions 1000 --for 30s --ping-interval 5s
+
+Nothing but heartbeats goes on meanwhile. Every session has to stand to the end, have its heartbeats, and answer one question then.";
 
 pub(super) const SLOW_READERS: &str = "Examples:
   muster-load slow-readers --sessions 5000
-  muster-load slow-readers --sessions 2000 --peer nats";
+  muster-load slow-readers --sessions 2000 --peer nats
+
+Those who stop reading are sent large messages until the kernel takes no more for them; the run is refused when the Switch's own
+metric of what waits (muster_switch_queue_bytes) does not show it, or when nobody was slow any more before the rounds were over.";
 
 pub(super) const CHURN: &str = "Examples:
   muster-load churn --sessions 5000 --rate 500 --seconds 30
-  muster-load churn --sessions 2000 --peer mosquitto";
+  muster-load churn --sessions 2000 --peer mosquitto
+
+One schedule for the whole run: each session that comes has its moment, whatever became of those before, and its time counts from there.
+The run is refused when fewer than 95 % of the rate came.";
 
 pub(super) const EVENTS: &str = "Examples:
   muster-load events --sessions 2000
@@ -55,7 +78,10 @@ pub(super) const EVENTS: &str = "Examples:
 
 pub(super) const SOAK: &str = "Examples:
   muster-load soak --sessions 5000 --for 10m --report soak.html
-  muster-load soak --sessions 500 --for 90s --home DIR";
+  muster-load soak --sessions 500 --for 90s --home DIR
+
+One in a hundred sessions goes each second, those that stand longest, so that none stands for long: `hold` is for that. Memory is
+judged from two minutes on: in the last quarter at most 3 % and 1 MiB more than in the second.";
 
 pub(super) const CRL: &str = "Examples:
   muster-load crl --entries 1000000

@@ -13,7 +13,7 @@ use crate::told::html;
 use crate::told::sheet::Sheet;
 
 /// As a shell tells SIGINT.
-pub(super) const INTERRUPTED: u8 = 130;
+const INTERRUPTED: u8 = 130;
 
 /// Runs a scenario, prints its sheet and writes its files.
 pub(super) fn sheet(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use nix::time::{ClockId, clock_getcpuclockid};
 use nix::unistd::Pid;
 
@@ -12,8 +12,8 @@ use crate::moment;
 const QUIET_SHARE: f64 = 0.02;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long quiet is waited for at most: heartbeats and checkpoints never end.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long quiet is waited for at most: what goes on beyond belongs to something else than what is measured.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The CPU time of a process, all of its threads, also those that ended.
 ///
@@ -36,19 +36,25 @@ pub fn of_this_thread() -> anyhow::Result<Duration> {
     Ok(Duration::from_nanos(moment::read(ClockId::CLOCK_THREAD_CPUTIME_ID)?))
 }
 
-/// Waits until a process has done what was left to do, at most three seconds; gives its CPU time then.
+/// Waits until a process has done what was left to do; gives its CPU time then. That has a tenth of a second in it in which the process did
+/// next to nothing.
 ///
 /// # Errors
-/// The process is gone.
+/// The process is gone, or it does not come to rest: no CPU time would be that of what was measured.
 pub async fn until_quiet(pid: u32) -> anyhow::Result<Duration> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let mut before = of_process(pid)?;
     loop {
         tokio::time::sleep(LOOK).await;
         let now = of_process(pid)?;
-        if now.saturating_sub(before) < LOOK.mul_f64(QUIET_SHARE) || tokio::time::Instant::now() > deadline {
+        if now.saturating_sub(before) < LOOK.mul_f64(QUIET_SHARE) {
             return Ok(now);
         }
+        ensure!(
+            tokio::time::Instant::now() < deadline,
+            "process {pid} still uses more than {:.0} % of a core {PATIENCE:?} after its work: its CPU time cannot be told",
+            QUIET_SHARE * 100.0
+        );
         before = now;
     }
 }
@@ -79,6 +85,19 @@ mod tests {
         assert!(of_process(std::process::id()).unwrap() >= process + Duration::from_millis(19));
         let used = of_this_thread().unwrap().saturating_sub(thread);
         assert!(used + Duration::from_millis(40) < started.elapsed(), "{used:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_never_rests_has_no_cpu_time_to_tell() {
+        let busy = std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn();
+        let mut busy = busy.expect("a shell");
+
+        let told = until_quiet(busy.id()).await;
+
+        busy.kill().unwrap();
+        busy.wait().unwrap();
+        let told = told.map_err(|error| error.to_string());
+        assert!(matches!(&told, Err(told) if told.contains("cannot be told")), "{told:?}");
     }
 
     #[test]

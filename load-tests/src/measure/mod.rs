@@ -1,4 +1,4 @@
-//! What is measured, a module each: CPU time, cores, the floors that figures are divided by, and how rounds are summed up.
+//! What is measured, a module each: CPU time, cores, the floors that figures are divided by, what waits in the kernel, and how rounds are summed up.
 //!
 //! Memory (PSS) and latencies are in [`crate::report`].
 
@@ -7,3 +7,4 @@ pub mod cpu;
 pub mod handshake_floor;
 pub mod spread;
 pub mod tcp_floor;
+pub mod unsent;

@@ -1,4 +1,5 @@
-//! The floor of a broadcast: writing 1 KiB to each of 4,000 loopback TCP connections, with no TLS and no protocol.
+//! The floor of a broadcast: writing as many bytes as a message has to each of 4,000 loopback TCP connections, with no TLS and
+//! no protocol; and that of a burst: several messages in one write.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -17,8 +18,8 @@ use super::spread::Spread;
 
 /// Connections that are written to in turn: more than a processor's caches hold.
 const CONNECTIONS: usize = 4_000;
-/// 1 KiB, a WebSocket header and what TLS adds to a record.
-const MESSAGE_BYTES: usize = 1_066;
+/// What a WebSocket header (4) and a record of TLS 1.3 (5 of header, 1 of type, 16 of tag) add to a message.
+const WRAPPING_BYTES: usize = 26;
 /// Writes to all of them; the median counts.
 const ROUNDS: usize = 5;
 /// Before the rounds that count.
@@ -26,11 +27,26 @@ const WARM_UP: usize = 1;
 /// Until the readers have what was written.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Measures microseconds of CPU for one write: the median of five rounds, on the server's core, the readers on another.
+/// What is written to each connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Write {
+    /// Of one message, before it is wrapped.
+    pub message_bytes: usize,
+    /// In one write.
+    pub messages: u32,
+}
+
+impl Write {
+    fn bytes(self) -> usize {
+        (self.message_bytes + WRAPPING_BYTES) * usize::try_from(self.messages).unwrap_or(1)
+    }
+}
+
+/// Measures microseconds of CPU for one message: the median of five rounds, on the server's core, the readers on another.
 ///
 /// # Errors
 /// The machine gives no sockets, or a reader does not get what was written.
-pub fn measure(cores: &Cores) -> anyhow::Result<Spread> {
+pub fn measure(cores: &Cores, write: Write) -> anyhow::Result<Spread> {
     let (server, load) = (cores.server, cores.load.clone());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
@@ -39,7 +55,7 @@ pub fn measure(cores: &Cores) -> anyhow::Result<Spread> {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let counted = Arc::clone(&received);
         let reader = scope.spawn(move || read_all(address, &load, &counted, stopped));
-        let writer = scope.spawn(|| write_rounds(&listener, server, &received));
+        let writer = scope.spawn(|| write_rounds(&listener, server, write, &received));
         let written = writer.join().map_err(|_| anyhow::anyhow!("the writer of the TCP floor ended"))?;
         drop(stop);
         let read = reader.join().map_err(|_| anyhow::anyhow!("the reader of the TCP floor ended"))?;
@@ -49,7 +65,12 @@ pub fn measure(cores: &Cores) -> anyhow::Result<Spread> {
     })
 }
 
-fn write_rounds(listener: &TcpListener, core: Option<usize>, received: &AtomicU64) -> anyhow::Result<Spread> {
+fn write_rounds(
+    listener: &TcpListener,
+    core: Option<usize>,
+    write: Write,
+    received: &AtomicU64,
+) -> anyhow::Result<Spread> {
     if let Some(core) = core {
         cores::pin(core)?;
     }
@@ -68,18 +89,18 @@ fn write_rounds(listener: &TcpListener, core: Option<usize>, received: &AtomicU6
             Err(error) => return Err(error).context("the TCP floor's connections"),
         }
     }
-    let message = vec![3_u8; MESSAGE_BYTES];
+    let written = vec![3_u8; write.bytes()];
     let mut rounds = Vec::with_capacity(ROUNDS);
     for number in 0..WARM_UP + ROUNDS {
         let before = cpu::of_this_thread()?;
         for stream in &mut streams {
-            stream.write_all(&message)?;
+            stream.write_all(&written)?;
         }
         let used = cpu::of_this_thread()?.saturating_sub(before);
         if number >= WARM_UP {
-            rounds.push(cpu::micros_each(used, CONNECTIONS as u64));
+            rounds.push(cpu::micros_each(used, CONNECTIONS as u64 * u64::from(write.messages)));
         }
-        let expected = ((number + 1) * CONNECTIONS * MESSAGE_BYTES) as u64;
+        let expected = ((number + 1) * CONNECTIONS * written.len()) as u64;
         let deadline = Instant::now() + PATIENCE;
         while received.load(Ordering::Relaxed) < expected {
             if Instant::now() > deadline {
@@ -114,7 +135,7 @@ fn read_all(
             let mut stream = TcpSocket::new_v4()?.connect(address).await?;
             let received = Arc::clone(received);
             readers.spawn(async move {
-                let mut buffer = [0_u8; 2_048];
+                let mut buffer = [0_u8; 4_096];
                 while let Ok(count @ 1..) = stream.read(&mut buffer).await {
                     received.fetch_add(count as u64, Ordering::Relaxed);
                 }

@@ -1,4 +1,4 @@
-//! A device that listens to a peer: it subscribes, and notes what comes.
+//! A device that listens to a peer: it subscribes, notes what comes, and answers it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,9 +8,9 @@ use rustls::ClientConfig;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use super::session::{ALL, Item, PeerSession};
+use super::session::{ALL, ANSWERS, Item, PeerSession, SLOW, Topics};
 use crate::moment::Moment;
-use crate::simulated::{AfterLoss, Manners, changed};
+use crate::simulated::{Lasting, Manners, changed, last};
 use crate::worker::protocol::Kind;
 use crate::worker::tally::Tally;
 
@@ -45,45 +45,42 @@ impl PeerDevice {
     pub(crate) async fn run(
         mut self,
         tls: Arc<ClientConfig>,
-        mut begun: Instant,
+        begun: Instant,
         place: Option<OwnedSemaphorePermit>,
         cancelled: CancellationToken,
     ) -> Self {
-        let mut failures = 0;
         self.place = place;
-        loop {
-            let served = self.serve(Arc::clone(&tls), begun, &cancelled).await;
-            self.place = None;
-            let had_session = self.welcomed.take().is_some();
-            if had_session {
-                failures = 0;
-                self.tally.ended();
-            }
-            let Err(error) = served else { return self };
-            self.tally.failed(&self.name, format!("{error:#}"), had_session);
-            if self.manners.after_loss == AfterLoss::End {
-                return self;
-            }
-            let pause = self.manners.backoff.pause(failures);
-            failures += 1;
-            tokio::select! {
-                biased;
-                () = cancelled.cancelled() => return self,
-                () = tokio::time::sleep(pause) => {}
-            }
-            begun = Instant::now();
-        }
+        last(&mut self, tls, begun, cancelled).await;
+        self
     }
 
+    /// Notes a message, and answers it as a device of the Switch acks an order.
+    async fn handle_message(
+        &mut self,
+        session: &mut PeerSession,
+        welcomed: Moment,
+        payload: &[u8],
+    ) -> anyhow::Result<()> {
+        if !self.manners.counts_message()? {
+            return Ok(());
+        }
+        let tag = *payload.first_chunk().context("a message without a tag")?;
+        self.tally.arrived(tag, welcomed, payload.len());
+        session.publish(ANSWERS, &[(tag, tag.len())]).await
+    }
+}
+
+impl Lasting for PeerDevice {
     async fn serve(
         &mut self,
         tls: Arc<ClientConfig>,
         begun: Instant,
         cancelled: &CancellationToken,
     ) -> anyhow::Result<()> {
-        let names = (self.name.as_str(), ALL);
+        let more = self.manners.slow.then_some(SLOW);
+        let topics = Topics { name: &self.name, topic: ALL, more };
         let opening =
-            Box::pin(PeerSession::open(self.kind, &self.address, names, &self.manners.dialled, tls));
+            Box::pin(PeerSession::open(self.kind, &self.address, topics, &self.manners.dialled, tls));
         let opened = tokio::select! {
             biased;
             () = cancelled.cancelled() => return Ok(()),
@@ -93,7 +90,7 @@ impl PeerDevice {
         let welcomed = Moment::now();
         self.welcomed = Some(welcomed);
         self.place = None;
-        self.tally.connected(begun.elapsed(), session.resumed());
+        self.tally.connected(begun.elapsed(), session.resumed(), welcomed);
         loop {
             if self.manners.is_paused() {
                 tokio::select! {
@@ -110,15 +107,30 @@ impl PeerDevice {
                     return Ok(());
                 }
                 item = session.next() => match item? {
-                    Item::Message(payload) => {
-                        let tag = payload.first_chunk().context("a message without a tag")?;
-                        self.tally.arrived(*tag, welcomed, payload.len());
-                    }
+                    Item::Message(payload) => self.handle_message(&mut session, welcomed, &payload).await?,
                     Item::Ping => session.pong().await?,
                     Item::Ready | Item::Other => {}
                 },
                 () = changed(&mut self.manners.wishes) => {}
             }
         }
+    }
+
+    fn handle_end(&mut self) -> bool {
+        self.place = None;
+        let had_session = self.welcomed.take().is_some();
+        if had_session {
+            self.tally.ended();
+        }
+        had_session
+    }
+
+    async fn tell(&mut self, error: &anyhow::Error, had_session: bool) -> bool {
+        self.tally.failed(&self.name, format!("{error:#}"), had_session);
+        true
+    }
+
+    fn manners(&self) -> &Manners {
+        &self.manners
     }
 }

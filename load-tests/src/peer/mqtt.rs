@@ -19,15 +19,17 @@ const CLEAN: u8 = 2;
 const PACKET_BYTES_MAX: usize = 1 << 20;
 
 /// CONNECT and SUBSCRIBE in one go (§3.1: a client need not wait for CONNACK); the SUBACK shows that the subscription stands.
-pub(crate) fn hello(client: &str, topic: &str) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn hello(client: &str, topics: &[&str]) -> anyhow::Result<Vec<u8>> {
     let mut body = text("MQTT")?;
     // Level 4 is 3.1.1; a keep-alive of 0 turns it off, as the peers' other heartbeats are.
     body.extend_from_slice(&[4, CLEAN, 0, 0]);
     body.extend(text(client)?);
     let mut bytes = packet(CONNECT, &body);
     let mut body = vec![0, 1];
-    body.extend(text(topic)?);
-    body.push(0);
+    for topic in topics {
+        body.extend(text(topic)?);
+        body.push(0);
+    }
     bytes.extend(packet(SUBSCRIBE, &body));
     Ok(bytes)
 }
@@ -129,7 +131,7 @@ mod tests {
 
     #[test]
     fn hello_is_a_connect_and_a_subscribe_as_the_specification_has_them() {
-        let bytes = hello("a", "all").unwrap();
+        let bytes = hello("a", &["all"]).unwrap();
 
         assert_eq!(bytes[..15], [0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, 1, b'a']);
         assert_eq!(bytes[15..], [0x82, 8, 0, 1, 0, 3, b'a', b'l', b'l', 0]);

@@ -12,9 +12,11 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// What is said first; the answer to the PING shows that the subscription stands.
-pub(crate) fn hello(subject: &str) -> Vec<u8> {
+pub(crate) fn hello(subjects: &[&str]) -> Vec<u8> {
     let options = r#"{"verbose":false,"pedantic":false,"tls_required":false,"lang":"muster-load","version":"1","protocol":1}"#;
-    format!("CONNECT {options}\r\nSUB {subject} 1\r\nPING\r\n").into_bytes()
+    let subscriptions: String =
+        subjects.iter().zip(1..).map(|(subject, number)| format!("SUB {subject} {number}\r\n")).collect();
+    format!("CONNECT {options}\r\n{subscriptions}PING\r\n").into_bytes()
 }
 
 /// A message to all who subscribed.
@@ -96,6 +98,6 @@ mod tests {
     #[test]
     fn what_is_published_comes_as_it_was() {
         assert_eq!(publish("all", b"ab"), b"PUB all 2\r\nab\r\n");
-        assert!(hello("all").ends_with(b"SUB all 1\r\nPING\r\n"));
+        assert!(hello(&["all", "slow"]).ends_with(b"SUB all 1\r\nSUB slow 2\r\nPING\r\n"));
     }
 }

@@ -7,16 +7,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
+use super::session::{NOTHING, PeerSession, Topics};
 use crate::server::launch::Launched;
 use crate::server::own::free_ports;
 use crate::server::running::listeners;
-use crate::tls;
+use crate::moment::Moment;
+use crate::simulated::Dialled;
+use crate::tls::{self, Dialler, Suite};
 use crate::worker::protocol::Kind;
 
 /// From its start until it listens.
 const READY_DEADLINE: Duration = Duration::from_secs(20);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// In its folder.
+const CONFIGURATION: &str = "peer.conf";
 
 /// A peer that runs.
 #[derive(Debug)]
@@ -25,6 +31,9 @@ pub(crate) struct PeerServer {
     process: Launched,
     /// Configuration, certificates, log.
     folder: tempfile::TempDir,
+    program: PathBuf,
+    core: Option<usize>,
+    port: u16,
     /// `host:port`
     pub(crate) address: String,
     /// As it tells it.
@@ -38,27 +47,51 @@ impl PeerServer {
         let version = version(kind, &program);
         let folder = tempfile::Builder::new().prefix("muster-peer-").tempdir()?;
         let [port, plain] = free_ports()?;
-        let config = configuration(kind, home, folder.path(), port, plain)?;
-        let config = config.to_string_lossy().into_owned();
-        let log = folder.path().join("peer.log");
-        let process = Launched::start(&program, &["-c", &config], core, &log)?;
-        let mut server = Self { folder, process, address: format!("127.0.0.1:{port}"), version };
-        let deadline = Instant::now() + READY_DEADLINE;
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            server.process.check()?;
-            if Instant::now() > deadline {
-                bail!("{} does not listen after {READY_DEADLINE:?}", program.display());
-            }
-            tokio::time::sleep(LOOK).await;
-        }
+        configuration(kind, home, folder.path(), port, plain)?;
+        let process = launched(&program, folder.path(), core)?;
+        let address = format!("127.0.0.1:{port}");
+        let mut server = Self { process, folder, program, core, port, address, version };
+        server.until_ready().await?;
         if listeners()?.get(&port) != Some(&server.pid()) {
             bail!(
                 "{}: it starts another process, whose CPU and memory would be measured for nothing; put the program itself first \
                  on PATH",
-                program.display()
+                server.program.display()
             );
         }
+        server.check_refusal(kind, home).await?;
         Ok(server)
+    }
+
+    /// Kills it as a power cut would and starts it again; gives when it listened.
+    pub(crate) async fn restart(&mut self) -> anyhow::Result<Moment> {
+        self.process.kill_now()?;
+        self.process = launched(&self.program, self.folder.path(), self.core)?;
+        self.until_ready().await
+    }
+
+    async fn until_ready(&mut self) -> anyhow::Result<Moment> {
+        let deadline = Instant::now() + READY_DEADLINE;
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            self.process.check()?;
+            if Instant::now() > deadline {
+                bail!("{} does not listen after {READY_DEADLINE:?}", self.program.display());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(Moment::now())
+    }
+
+    /// Sees that it does the work that is compared: a client without a certificate gets no session.
+    async fn check_refusal(&self, kind: Kind, home: &Path) -> anyhow::Result<()> {
+        let stranger = Dialler::new(&tls::server_roots(home)?, Suite::X25519)?.config_without_certificate()?;
+        let topics = Topics { name: "load-stranger", topic: NOTHING, more: None };
+        let dialled = Dialled::default();
+        let opening = PeerSession::open(kind, &self.address, topics, &dialled, stranger);
+        if let Ok(Ok(_)) = tokio::time::timeout(READY_DEADLINE, Box::pin(opening)).await {
+            bail!("{} lets a client in that shows no certificate: its work would be less", self.version);
+        }
+        Ok(())
     }
 
     /// Its process.
@@ -67,11 +100,16 @@ impl PeerServer {
     }
 
     /// Ends it in order.
-    pub(crate) fn stop(self) -> anyhow::Result<()> {
-        let stopped = self.process.stop();
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        let stopped = self.process.stop().await;
         self.folder.close()?;
         stopped
     }
+}
+
+fn launched(program: &Path, folder: &Path, core: Option<usize>) -> anyhow::Result<Launched> {
+    let config = folder.join(CONFIGURATION).to_string_lossy().into_owned();
+    Launched::start(program, &["-c", &config], core, &folder.join("peer.log"))
 }
 
 /// The installed program, or how to install it.
@@ -97,7 +135,7 @@ fn version(kind: Kind, program: &Path) -> String {
     said.lines().next().unwrap_or("unknown").trim().to_owned()
 }
 
-fn configuration(kind: Kind, home: &Path, folder: &Path, port: u16, plain: u16) -> anyhow::Result<PathBuf> {
+fn configuration(kind: Kind, home: &Path, folder: &Path, port: u16, plain: u16) -> anyhow::Result<()> {
     let identity = tls::issue_server(home, "localhost")?;
     let (certificate, key) = (folder.join("server.pem"), folder.join("server.key"));
     std::fs::write(&certificate, identity.chain_pem)?;
@@ -122,9 +160,7 @@ fn configuration(kind: Kind, home: &Path, folder: &Path, port: u16, plain: u16) 
         ),
         Kind::Muster => bail!("the Switch is no peer"),
     };
-    let path = folder.join("peer.conf");
-    std::fs::write(&path, text)?;
-    Ok(path)
+    Ok(std::fs::write(folder.join(CONFIGURATION), text)?)
 }
 
 #[cfg(test)]

@@ -13,8 +13,20 @@ use crate::worker::protocol::{Kind, Tag};
 
 /// What every device subscribes to.
 pub(crate) const ALL: &str = "all";
+/// What those subscribe to besides who stop reading when that is wished.
+pub(crate) const SLOW: &str = "slow";
+/// Where devices answer.
+pub(crate) const ANSWERS: &str = "answers";
 /// What the publisher subscribes to, where nothing comes.
 pub(crate) const NOTHING: &str = "nothing";
+
+/// Who connects, and what it subscribes to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Topics<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) topic: &'static str,
+    pub(crate) more: Option<&'static str>,
+}
 
 /// What a peer sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,14 +54,15 @@ impl PeerSession {
     pub(crate) async fn open(
         kind: Kind,
         address: &str,
-        (name, topic): (&str, &str),
+        Topics { name, topic, more }: Topics<'_>,
         dialled: &Dialled,
         tls: Arc<ClientConfig>,
     ) -> anyhow::Result<Self> {
         let stream = dial(address, dialled, tls).await?;
+        let topics: Vec<&str> = [topic].into_iter().chain(more).collect();
         let (path, subprotocol, hello) = match kind {
-            Kind::Nats => ("", None, nats::hello(topic)),
-            Kind::Mosquitto => ("mqtt", Some("mqtt"), mqtt::hello(name, topic)?),
+            Kind::Nats => ("", None, nats::hello(&topics)),
+            Kind::Mosquitto => ("mqtt", Some("mqtt"), mqtt::hello(name, &topics)?),
             Kind::Muster => bail!("the Switch is no peer"),
         };
         let socket = upgrade(stream, &format!("wss://{address}/{path}"), subprotocol).await?;
@@ -96,16 +109,20 @@ impl PeerSession {
         }
     }
 
-    /// Publishes a message that begins with a tag and has so many bytes.
-    pub(crate) async fn publish(&mut self, tag: Tag, bytes: usize) -> anyhow::Result<()> {
-        let mut payload = tag.to_vec();
-        payload.resize(bytes.max(tag.len()), 0x55);
-        let message = match self.kind {
-            Kind::Nats => nats::publish(ALL, &payload),
-            Kind::Mosquitto => mqtt::publish(ALL, &payload)?,
-            Kind::Muster => bail!("the Switch is no peer"),
-        };
-        self.send(message).await
+    /// Publishes messages that begin with a tag each and have so many bytes, all in one go.
+    pub(crate) async fn publish(&mut self, topic: &str, messages: &[(Tag, usize)]) -> anyhow::Result<()> {
+        let mut all = Vec::new();
+        for (tag, bytes) in messages {
+            let mut payload = tag.to_vec();
+            payload.resize((*bytes).max(tag.len()), 0x55);
+            all.extend(match self.kind {
+                Kind::Nats => nats::publish(topic, &payload),
+                Kind::Mosquitto => mqtt::publish(topic, &payload)?,
+                Kind::Muster => bail!("the Switch is no peer"),
+            });
+        }
+        // Both protocols are streams: what begins in a frame need not end in it.
+        self.send(all).await
     }
 
     /// Answers a ping, or tells that the client lives.

@@ -6,3 +6,4 @@
 
 pub(crate) mod relay;
 pub(crate) mod schedule;
+mod teller;

@@ -1,26 +1,38 @@
 //! Carries connections through, with the faults of their schedules; tells each fault as a JSON line.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::schedule::{Direction, Faults, Schedule};
+use super::teller::Teller;
+use crate::report::{allow_descriptors, sessions_a_process};
 
 /// Connections at once; further ones wait in the kernel's backlog.
 const CONNECTIONS_MAX: usize = 8_192;
+/// Connections that wait in the kernel.
+const BACKLOG: u32 = 4_096;
 /// What one read takes at most.
 const READ_BYTES: usize = 16 * 1024;
-/// Reads that are on their way in one direction, so at most 4 MiB: what a delay of 100 ms holds at 40 MB/s.
-const ON_THE_WAY_MAX: usize = 256;
+/// Bytes that are on their way in one direction: what a delay of 100 ms holds at 40 MB/s.
+const ON_THE_WAY_BYTES_MAX: usize = 4 << 20;
+/// Pieces of these: at least half of them are whole reads.
+const ON_THE_WAY_MAX: usize = 8_192;
+/// The receive buffer of whoever is read slowly, so that the sender's kernel notices soon; the kernel doubles it.
+const SLOW_BUFFER_BYTES: u32 = 4 * 1024;
+/// Descriptors of one connection.
+const DESCRIPTORS: u32 = 2;
+/// Until another attempt to accept, where there was no descriptor for one.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// Where it listens, where it goes, what it does to what it carries.
 #[derive(Debug, Clone, Copy)]
@@ -39,10 +51,11 @@ struct Way {
     began: Instant,
 }
 
-/// Bytes that are on their way.
+/// Bytes that are on their way, and their part of the room there is.
 struct OnTheWay {
     due: Instant,
     bytes: Vec<u8>,
+    _room: OwnedSemaphorePermit,
 }
 
 /// Runs the proxy until it is stopped.
@@ -54,28 +67,68 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
             address.port()
         );
     }
-    let listener = TcpListener::bind(options.listen).await.with_context(|| options.listen.to_string())?;
-    tell(
-        &json!({ "listening": listener.local_addr()?.to_string(), "to": options.to.to_string(), "seed": options.seed }),
-    )?;
+    let most = sessions_a_process()?;
+    allow_descriptors(most)?;
+    let connections_max = usize::try_from(most / DESCRIPTORS)?.clamp(1, CONNECTIONS_MAX);
+    let listener = listen(options).with_context(|| options.listen.to_string())?;
+    let teller = Teller::start();
+    let (here, to) = (listener.local_addr()?.to_string(), options.to.to_string());
+    teller.tell(json!({ "listening": here, "to": to, "seed": options.seed })).await?;
     let mut connections = JoinSet::new();
-    for number in 0.. {
-        while connections.len() >= CONNECTIONS_MAX {
+    let mut number = 0;
+    loop {
+        while connections.len() >= connections_max {
             drop(connections.join_next().await);
         }
         while connections.try_join_next().is_some() {}
-        let (client, _) = listener.accept().await?;
+        let client = tokio::select! {
+            biased;
+            // Nobody hears of the faults any more.
+            () = teller.closed() => return Ok(()),
+            accepted = listener.accept() => match accepted {
+                Ok((client, _)) => client,
+                Err(error) => {
+                    // Who could not be accepted may be gone, or there is no descriptor until another connection ends.
+                    teller.tell(json!({ "refused": error.to_string() })).await?;
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
+            },
+        };
+        let teller = teller.clone();
         connections.spawn(async move {
-            if let Err(error) = Box::pin(carry(options, number, client)).await {
-                drop(tell(&json!({ "connection": number, "ended": format!("{error:#}") })));
+            if let Err(error) = Box::pin(carry(options, number, client, &teller)).await {
+                drop(teller.tell(json!({ "connection": number, "ended": format!("{error:#}") })).await);
             }
         });
+        number += 1;
     }
-    Ok(())
 }
 
-async fn carry(options: Options, connection: u64, client: TcpStream) -> anyhow::Result<()> {
-    let server = TcpStream::connect(options.to).await.with_context(|| options.to.to_string())?;
+fn listen(options: Options) -> anyhow::Result<TcpListener> {
+    let socket = socket(options.listen, options.faults)?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(options.listen)?;
+    Ok(socket.listen(BACKLOG)?)
+}
+
+/// A socket of either side; one that is accepted has its listener's buffers.
+fn socket(address: SocketAddr, faults: Faults) -> anyhow::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if faults.slow_read.is_some() {
+        socket.set_recv_buffer_size(SLOW_BUFFER_BYTES)?;
+    }
+    Ok(socket)
+}
+
+async fn carry(
+    options: Options,
+    connection: u64,
+    client: TcpStream,
+    teller: &Teller,
+) -> anyhow::Result<()> {
+    let server = socket(options.to, options.faults)?.connect(options.to).await;
+    let server = server.with_context(|| options.to.to_string())?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let began = Instant::now();
@@ -87,17 +140,17 @@ async fn carry(options: Options, connection: u64, client: TcpStream) -> anyhow::
         options.faults,
         way(Direction::ToServer),
         schedule(Direction::ToServer),
-        from_client,
-        to_server,
+        (from_client, to_server),
+        teller,
     );
     let back = one_way(
         options.faults,
         way(Direction::ToClient),
         schedule(Direction::ToClient),
-        from_server,
-        to_client,
+        (from_server, to_client),
+        teller,
     );
-    let both = async { tokio::join!(there, back) };
+    let both = async { tokio::try_join!(there, back) };
     let cut = async {
         match options.faults.cut_after {
             Some(after) => tokio::time::sleep(after).await,
@@ -106,8 +159,11 @@ async fn carry(options: Options, connection: u64, client: TcpStream) -> anyhow::
     };
     tokio::select! {
         biased;
-        () = cut => tell(&json!({ "connection": connection, "fault": "cut", "after_ms": millis(began.elapsed()) })),
-        (there, back) = both => there.and(back),
+        () = cut => {
+            let after_ms = millis(began.elapsed());
+            teller.tell(json!({ "connection": connection, "fault": "cut", "after_ms": after_ms })).await
+        }
+        both = both => both.map(drop),
     }
 }
 
@@ -116,18 +172,17 @@ async fn one_way(
     faults: Faults,
     way: Way,
     schedule: Schedule,
-    from: OwnedReadHalf,
-    to: OwnedWriteHalf,
+    (from, to): (OwnedReadHalf, OwnedWriteHalf),
+    teller: &Teller,
 ) -> anyhow::Result<()> {
     let (sender, receiver) = mpsc::channel(ON_THE_WAY_MAX);
     let half_close = match (way.direction, faults.half_close_after) {
         (Direction::ToClient, Some(after)) => Some(way.began + after),
         (Direction::ToClient | Direction::ToServer, _) => None,
     };
-    let reading = read(faults, way, schedule, from, sender);
-    let writing = write(way, half_close, receiver, to);
-    let (read, written) = tokio::join!(reading, writing);
-    read.and(written)
+    let reading = read(faults, way, schedule, from, sender, teller);
+    let writing = write(way, half_close, receiver, to, teller);
+    tokio::try_join!(reading, writing).map(drop)
 }
 
 async fn read(
@@ -136,7 +191,9 @@ async fn read(
     mut schedule: Schedule,
     mut from: OwnedReadHalf,
     sender: mpsc::Sender<OnTheWay>,
+    teller: &Teller,
 ) -> anyhow::Result<()> {
+    let room = Arc::new(Semaphore::new(ON_THE_WAY_BYTES_MAX));
     let mut buffer = vec![0; READ_BYTES];
     let most = faults
         .slow_read
@@ -154,17 +211,16 @@ async fn read(
             let (taken, piece, is_first) = schedule.next(rest.len());
             let (late, lost) = (piece.late, piece.lost);
             if is_first && lost {
-                fault(way, "lost", None)?;
+                fault(teller, way, "lost", None).await?;
             }
             earliest = earliest.max(now + late);
             let (bytes, later) = rest.split_at_mut(taken);
             for place in schedule.turn(bytes) {
-                fault(way, "corrupt", Some(place))?;
+                fault(teller, way, "corrupt", Some(place)).await?;
             }
-            if sender.send(OnTheWay { due: earliest, bytes: bytes.to_vec() }).await.is_err() {
-                // The other side has gone, or was half-closed: what comes is read and forgotten.
-                return Ok(());
-            }
+            let room = Arc::clone(&room).acquire_many_owned(u32::try_from(bytes.len())?).await?;
+            // Where the other side has gone, or was half-closed, what comes is read and forgotten, so that who sends it does not notice.
+            drop(sender.send(OnTheWay { due: earliest, bytes: bytes.to_vec(), _room: room }).await);
             rest = later;
         }
         if let Some(rate) = faults.slow_read {
@@ -180,6 +236,7 @@ async fn write(
     half_close: Option<Instant>,
     mut receiver: mpsc::Receiver<OnTheWay>,
     mut to: OwnedWriteHalf,
+    teller: &Teller,
 ) -> anyhow::Result<()> {
     let closing = async {
         match half_close {
@@ -197,7 +254,7 @@ async fn write(
         tokio::select! {
             biased;
             () = closing.as_mut() => {
-                fault(way, "half_close", None)?;
+                fault(teller, way, "half_close", None).await?;
                 break;
             }
             next = next => match next {
@@ -209,7 +266,7 @@ async fn write(
     Ok(to.shutdown().await?)
 }
 
-fn fault(way: Way, name: &str, place: Option<u64>) -> anyhow::Result<()> {
+async fn fault(teller: &Teller, way: Way, name: &str, place: Option<u64>) -> anyhow::Result<()> {
     let mut told = json!({
         "connection": way.connection,
         "direction": way.direction,
@@ -219,16 +276,9 @@ fn fault(way: Way, name: &str, place: Option<u64>) -> anyhow::Result<()> {
     if let (Some(place), Value::Object(fields)) = (place, &mut told) {
         fields.insert("byte".to_owned(), json!(place));
     }
-    tell(&told)
+    teller.tell(told).await
 }
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// One line, whole, at once: a pipe's reader sees it when it happens.
-fn tell(line: &Value) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
-    Ok(out.flush()?)
 }

@@ -3,9 +3,13 @@
 use super::Common;
 use super::bench::{Behaviour, Bench, Floor};
 use super::subject::Subject;
+use crate::measure::tcp_floor::Write;
 use crate::report::Latencies;
 use crate::told::sheet::{Column, Figure, Sheet};
-use crate::told::svg::{Chart, Scale};
+use crate::told::svg::Scale;
+
+/// Bytes of a message to a peer, until it is known how many an order has.
+const MESSAGE_BYTES: usize = 1_024;
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -25,6 +29,7 @@ struct Measured {
 #[derive(Default)]
 struct Rounds {
     cpu_micros: Vec<f64>,
+    prepare_micros: Vec<f64>,
     last_ms: Vec<f64>,
     by_floor: Vec<f64>,
     latencies: Option<Latencies>,
@@ -37,26 +42,27 @@ struct Rounds {
 /// Runs the scenario.
 pub(crate) async fn run(options: &Options) -> anyhow::Result<Sheet> {
     let Options { common, burst } = options;
-    let bench = Bench::open(common).await?;
+    let mut bench = Bench::open(common).await?;
     let mut sheet = bench.sheet("broadcast");
     let mut measured = Vec::new();
+    let mut bytes = MESSAGE_BYTES;
     for mut subject in bench.subjects(common, Behaviour::default()).await? {
-        subject.fleet.connect().await?;
+        subject.connect().await?;
+        // The first one counts for nothing, but for how long it is: the Switch is the first, and peers get messages as long as its orders.
+        bytes = subject.push(1, bytes).await?.bytes;
         measured.push(Measured { subject, one: Rounds::default(), burst: Rounds::default() });
     }
-    let (mut floors, mut bytes) = (Vec::new(), 1_024);
+    let single = Floor::TcpWrite(Write { message_bytes: bytes, messages: 1 });
     for _ in 0..common.rounds {
-        let floor = bench.floor(Floor::TcpWrite).await?.median;
-        floors.push(floor);
+        let floor = bench.floor(single).await?;
         for Measured { subject, one, .. } in &mut measured {
-            // The Switch is the first: peers get messages as long as its orders.
-            bytes = one.add(subject, 1, bytes, floor).await?;
+            one.add(subject, 1, bytes, floor).await?;
         }
     }
+    let several = Floor::TcpWrite(Write { message_bytes: bytes, messages: *burst });
     let bursts = if *burst > 1 { common.rounds } else { 0 };
     for _ in 0..bursts {
-        let floor = bench.floor(Floor::TcpWrite).await?.median;
-        floors.push(floor);
+        let floor = bench.floor(several).await?;
         for Measured { subject, burst: many, .. } in &mut measured {
             // What was measured before is told all the same.
             if !many.failed
@@ -67,80 +73,69 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Sheet> {
             }
         }
     }
-    floors.push(bench.floor(Floor::TcpWrite).await?.median);
-    sheet.problems.extend(bench.unsteady("a write to a socket", &floors));
     sheet.figures.put("sessions", "sessions", "", Figure::Count(common.sessions.into()));
     sheet.figures.put("message_bytes", "bytes of a message", "", Figure::Count(bytes as u64));
     sheet.figures.put("burst", "messages of a burst", "", Figure::Count((*burst).into()));
-    sheet.figures.rounds("floor_us", "floor: 1 KiB to a TCP socket", "µs", &floors);
-    tell(&mut sheet, measured)?;
-    bench.close()?;
+    sheet.figures.rounds("floor_us", "floor: a message to a TCP socket", "µs", bench.floors(single));
+    if bursts > 0 {
+        let words = "floor: a message of a burst, all in one write";
+        sheet.figures.rounds("burst_floor_us", words, "µs", bench.floors(several));
+    }
+    tell(&mut sheet, measured).await?;
+    bench.close(&mut sheet).await?;
     Ok(sheet)
 }
 
 /// Each server's figures, and the charts of all.
-fn tell(sheet: &mut Sheet, measured: Vec<Measured>) -> anyhow::Result<()> {
+async fn tell(sheet: &mut Sheet, measured: Vec<Measured>) -> anyhow::Result<()> {
     let mut series = Vec::new();
     for Measured { subject, one, burst } in measured {
-        let mut column = Column::default();
-        if let Some(version) = &subject.version {
-            column.put("version", "version", "", Figure::Text(version.clone()));
-        }
-        one.tell(
-            &mut column,
-            ["cpu_us", "last_ms", "cpu_by_floor", "latency", "repeats"],
-            [
-                "CPU of the server for a message",
-                "  the last device has it after",
-                "  CPU ÷ floor",
-                "  each took",
-                "  came once more",
-            ],
-        );
-        burst.tell(
-            &mut column,
-            ["burst_cpu_us", "burst_last_ms", "burst_cpu_by_floor", "burst_latency", "burst_repeats"],
-            [
-                "CPU of the server for a message of a burst",
-                "  the last device has the last after",
-                "  CPU ÷ floor",
-                "  each took",
-                "  came once more",
-            ],
-        );
+        let mut column = subject.column();
+        one.tell(&mut column, &ONE);
+        burst.tell(&mut column, &BURST);
         let curve = one.latencies.as_ref().map(Latencies::curve).unwrap_or_default();
         series.push((subject.name.to_owned(), curve));
-        if subject.is_peer() {
-            sheet.peers.push((subject.name, column));
-        } else {
-            sheet.figures.extend(column);
-        }
-        subject.close()?;
+        subject.close(column, sheet).await?;
     }
-    sheet.charts.push(Chart::Lines {
-        title: "From the submission until a device has it".to_owned(),
-        x: "ms".to_owned(),
-        y: "% of devices".to_owned(),
-        scale: Scale::Linear,
+    sheet.lines(
+        "From the submission until a device has it",
+        ("ms", "% of devices"),
+        Scale::Linear,
         series,
-    });
-    let columns = std::iter::once(("muster", &sheet.figures))
-        .chain(sheet.peers.iter().map(|(name, column)| (*name, column)));
-    let bar = |(name, column): (&str, &Column)| Some((name.to_owned(), column.figure("cpu_us")?.number()?));
-    let bars = columns.filter_map(bar).collect();
-    sheet.charts.push(Chart::Bars { title: "CPU for a message".to_owned(), y: "µs".to_owned(), bars });
+    );
+    sheet.bars("CPU for a message", "µs", "cpu_us");
     Ok(())
 }
 
+/// How rounds are told: CPU, that of the preparation, the last device, the ratio, latencies, repeats.
+type Words = [(&'static str, &'static str); 6];
+
+const ONE: Words = [
+    ("cpu_us", "CPU of the server for a message and its ack"),
+    ("prepare_cpu_us", "  besides, for each device, to prepare the order"),
+    ("last_ms", "  the last device has it after"),
+    ("cpu_by_floor", "  CPU ÷ floor"),
+    ("latency", "  each took"),
+    ("repeats", "  came once more"),
+];
+
+const BURST: Words = [
+    ("burst_cpu_us", "CPU of the server for a message of a burst and its ack"),
+    ("burst_prepare_cpu_us", "  besides, for each device, to prepare the order"),
+    ("burst_last_ms", "  the last device has the last after"),
+    ("burst_cpu_by_floor", "  CPU ÷ floor"),
+    ("burst_latency", "  each took"),
+    ("burst_repeats", "  came once more"),
+];
+
 impl Rounds {
-    /// One round; gives the bytes of a message.
     async fn add(
         &mut self,
         subject: &mut Subject,
         count: u32,
         bytes: usize,
         floor: f64,
-    ) -> anyhow::Result<usize> {
+    ) -> anyhow::Result<()> {
         let pushed = subject.push(count, bytes).await?;
         self.repeats += pushed.repeats;
         self.last_ms.push(pushed.latencies.quantiles().max_ms);
@@ -148,22 +143,30 @@ impl Rounds {
             self.cpu_micros.push(cpu);
             self.by_floor.push(cpu / floor);
         }
+        if !subject.is_peer() {
+            self.prepare_micros.extend(pushed.prepare_micros);
+        }
         match &mut self.latencies {
             Some(latencies) => latencies.merge(&pushed.latencies.pairs()),
             None => self.latencies = Some(pushed.latencies),
         }
-        Ok(pushed.bytes)
+        Ok(())
     }
 
-    fn tell(&self, column: &mut Column, keys: [&'static str; 5], words: [&'static str; 5]) {
-        let [cpu, last, ratio, latency, repeats] = keys;
-        let [cpu_words, last_words, ratio_words, latency_words, repeats_words] = words;
-        column.rounds(cpu, cpu_words, "µs", &self.cpu_micros);
-        column.rounds(last, last_words, "ms", &self.last_ms);
-        column.rounds(ratio, ratio_words, "×", &self.by_floor);
-        if let Some(latencies) = &self.latencies {
-            column.put(latency, latency_words, "", Figure::Latencies(latencies.quantiles()));
+    fn tell(&self, column: &mut Column, words: &Words) {
+        let [cpu, prepare, last, ratio, latency, repeats] = words;
+        let rounds = [
+            (cpu, "µs", &self.cpu_micros),
+            (prepare, "µs", &self.prepare_micros),
+            (last, "ms", &self.last_ms),
+            (ratio, "×", &self.by_floor),
+        ];
+        for ((key, words), unit, rounds) in rounds {
+            column.rounds(key, words, unit, rounds);
         }
-        column.put(repeats, repeats_words, "", Figure::Count(self.repeats));
+        if let Some(latencies) = &self.latencies {
+            column.put(latency.0, latency.1, "", Figure::Latencies(latencies.quantiles()));
+            column.put(repeats.0, repeats.1, "", Figure::Count(self.repeats));
+        }
     }
 }

@@ -8,7 +8,11 @@ use super::subject::{ConnectedAt, Subject};
 use crate::report::Latencies;
 use crate::tls::Resume;
 use crate::told::sheet::{Column, Figure, Sheet};
-use crate::told::svg::{Chart, Scale};
+use crate::told::svg::Scale;
+use crate::worker::fleet::{HANDSHAKES_AT_ONCE, share};
+
+/// Sessions that come and go before the first round.
+const WARM_UP: u32 = 50;
 
 /// What is measured of one server.
 struct Measured {
@@ -30,7 +34,7 @@ struct Rounds {
 
 /// Runs the scenario.
 pub(crate) async fn run(common: &Common) -> anyhow::Result<Sheet> {
-    let bench = Bench::open(common).await?;
+    let mut bench = Bench::open(common).await?;
     let mut sheet = bench.sheet("connect");
     let behaviour = Behaviour { resume: Resume::Last, ..Behaviour::default() };
     let mut measured: Vec<Measured> = bench
@@ -40,12 +44,14 @@ pub(crate) async fn run(common: &Common) -> anyhow::Result<Sheet> {
         .map(|subject| Measured { subject, full: Rounds::default(), resumed: Rounds::default() })
         .collect();
     for one in &mut measured {
-        one.subject.warm_up().await?;
+        // Lazily built tables count for nobody.
+        one.subject.connect_more(WARM_UP.min(common.sessions)).await?;
+        one.subject.disconnect().await?;
     }
-    let (mut full_floors, mut resumed_floors) = (Vec::new(), Vec::new());
+    let mut full_floors = Vec::new();
     for _ in 0..common.rounds {
-        full_floors.push(bench.floor(Floor::FullHandshake).await?.median);
-        resumed_floors.push(bench.floor(Floor::ResumedHandshake).await?.median);
+        full_floors.push(bench.floor(Floor::FullHandshake).await?);
+        bench.floor(Floor::ResumedHandshake).await?;
         for one in &mut measured {
             // Tickets of the round before would be used: devices forget them.
             one.subject.fleet.forget_tickets().await?;
@@ -55,38 +61,38 @@ pub(crate) async fn run(common: &Common) -> anyhow::Result<Sheet> {
             one.subject.disconnect().await?;
         }
     }
-    full_floors.push(bench.floor(Floor::FullHandshake).await?.median);
-    sheet.problems.extend(bench.unsteady("a full handshake", &full_floors));
+    let resumed_floors = bench.floors(Floor::ResumedHandshake);
     sheet.figures.put("sessions", "sessions a round", "", Figure::Count(common.sessions.into()));
+    let at_once = u64::from(HANDSHAKES_AT_ONCE);
+    sheet.figures.put("at_once", "  under way at once: the next begins when one has ended", "", Figure::Count(at_once));
     sheet.figures.rounds("floor_full_us", "floor: server's half in memory", "µs", &full_floors);
-    sheet.figures.rounds("floor_resumed_us", "floor: the same, resumed", "µs", &resumed_floors);
+    sheet.figures.rounds("floor_resumed_us", "floor: the same, resumed", "µs", resumed_floors);
     let mut series = Vec::new();
     for Measured { subject, full, resumed } in measured {
-        let mut column = Column::default();
-        if let Some(version) = &subject.version {
-            column.put("version", "version", "", Figure::Text(version.clone()));
-        }
+        let mut column = subject.column();
         full.tell(&mut column, &FULL, &full_floors);
-        resumed.tell(&mut column, &RESUMED, &full.cpu_micros);
-        if subject.is_peer() {
-            sheet.peers.push((subject.name, column));
+        if full.by_ticket > 0 {
+            sheet.problems.push(format!("{}: {} full connects were resumed", subject.name, full.by_ticket));
+        }
+        if resumed.by_ticket == resumed.sessions {
+            resumed.tell(&mut column, &RESUMED, &full.cpu_micros);
         } else {
-            sheet.figures.extend(column);
+            // What is no resumption is not told as one. A peer that has none has no figure; the Switch has to have them.
+            let share = Figure::Number(resumed.share());
+            column.put("resumed_share", "share of resumed handshakes, where all had tickets", "", share);
+            if !subject.is_peer() {
+                let (by_ticket, sessions) = (resumed.by_ticket, resumed.sessions);
+                sheet.problems.push(format!("{by_ticket} of {sessions} connects with tickets were resumed"));
+            }
         }
         for (kind, rounds) in [("full", &full), ("resumed", &resumed)] {
             let curve = rounds.latencies.as_ref().map(Latencies::curve).unwrap_or_default();
             series.push((format!("{}, {kind}", subject.name), curve));
         }
-        subject.close()?;
+        subject.close(column, &mut sheet).await?;
     }
-    sheet.charts.push(Chart::Lines {
-        title: "From TCP to welcome".to_owned(),
-        x: "ms".to_owned(),
-        y: "% of sessions".to_owned(),
-        scale: Scale::Logarithmic,
-        series,
-    });
-    bench.close()?;
+    sheet.lines("From TCP to welcome", ("ms", "% of sessions"), Scale::Logarithmic, series);
+    bench.close(&mut sheet).await?;
     Ok(sheet)
 }
 
@@ -153,6 +159,11 @@ impl Rounds {
         Ok(())
     }
 
+    /// The share of resumed handshakes.
+    fn share(&self) -> f64 {
+        share(self.by_ticket, self.sessions)
+    }
+
     /// Tells them; ratios are of each round and what is at its place in `divisors`.
     fn tell(&self, column: &mut Column, Words { keys, words }: &Words, divisors: &[f64]) {
         let ratios: Vec<f64> =
@@ -164,9 +175,7 @@ impl Rounds {
         }
         let [.., share_key, latency_key] = keys;
         let [.., share_words, latency_words] = words;
-        #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-        let share = self.by_ticket as f64 / self.sessions.max(1) as f64;
-        column.put(share_key, share_words, "", Figure::Number(share));
+        column.put(share_key, share_words, "", Figure::Number(self.share()));
         if let Some(latencies) = &self.latencies {
             column.put(latency_key, latency_words, "", Figure::Latencies(latencies.quantiles()));
         }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use anyhow::ensure;
+
 use super::Common;
 use super::bench::{Behaviour, Bench};
-use crate::measure::cpu;
+use super::subject::each;
 use crate::moment::Moment;
 use crate::report::Latencies;
 use crate::told::sheet::{Figure, Sheet};
-use crate::told::svg::{Chart, Scale};
+use crate::told::svg::Scale;
 use crate::worker::protocol::Awaited;
 
 /// Until the last event of a round is acked.
@@ -24,27 +26,26 @@ pub(crate) struct Options {
 
 /// Runs the scenario.
 pub(crate) async fn run(options: &Options) -> anyhow::Result<Sheet> {
-    let Options { common, each } = options;
+    let Options { common, each: events } = options;
     let bench = Bench::open(common).await?;
     let mut sheet = bench.sheet("events");
     let mut subject = bench.switch(common, Behaviour::default()).await?;
-    subject.fleet.connect().await?;
-    let wanted = u64::from(common.sessions) * u64::from(*each);
+    subject.connect().await?;
+    let wanted = u64::from(common.sessions) * u64::from(*events);
     let (mut rates, mut costs, mut latencies) = (Vec::new(), Vec::new(), Latencies::new()?);
     for _ in 0..common.rounds {
         subject.quiet().await?;
         subject.fleet.clear().await?;
         let (before, at) = (subject.cpu()?, Moment::now());
-        subject.fleet.report(*each).await?;
-        let counts = subject.fleet.wait("events acked", Awaited::Acks, wanted, PATIENCE).await?;
-        anyhow::ensure!(counts.lost == 0, "{} sessions were lost", counts.lost);
+        subject.fleet.report(*events).await?;
+        subject.fleet.wait("events acked", Awaited::Acks, wanted, PATIENCE).await?;
+        let after = subject.cpu_at_rest().await?;
         let acked = subject.fleet.acked(at).await?;
-        subject.quiet().await?;
+        // One that was acked twice, or of the round before, would make a rate of nothing.
+        ensure!(acked.count() == wanted, "{} events were acked, {wanted} reported", acked.count());
         #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
         rates.push(wanted as f64 / (acked.quantiles().max_ms / 1_000.0));
-        if let (Some(before), Some(after)) = (before, subject.cpu()?) {
-            costs.push(cpu::micros_each(after.saturating_sub(before), wanted));
-        }
+        costs.extend(each(before, after, wanted));
         latencies.merge(&acked.pairs());
     }
     sheet.figures.put("sessions", "sessions", "", Figure::Count(common.sessions.into()));
@@ -57,14 +58,10 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Sheet> {
         "",
         Figure::Latencies(latencies.quantiles()),
     );
-    sheet.charts.push(Chart::Lines {
-        title: "From the report of an event until its ack".to_owned(),
-        x: "ms".to_owned(),
-        y: "% of events".to_owned(),
-        scale: Scale::Linear,
-        series: vec![("muster".to_owned(), latencies.curve())],
-    });
-    subject.close()?;
-    bench.close()?;
+    let series = vec![("muster".to_owned(), latencies.curve())];
+    sheet.lines("From the report of an event until its ack", ("ms", "% of events"), Scale::Linear, series);
+    let column = subject.column();
+    subject.close(column, &mut sheet).await?;
+    bench.close(&mut sheet).await?;
     Ok(sheet)
 }

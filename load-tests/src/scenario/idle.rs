@@ -1,17 +1,19 @@
 //! `muster-load idle`: what an idle session costs in memory, after it connected and after traffic.
 
-use crate::told::sheet::Sheet;
-use crate::told::sheet::{Column, Figure};
-use crate::told::svg::{Chart, Scale};
+use anyhow::ensure;
 
 use super::Common;
 use super::bench::{Behaviour, Bench};
-use super::subject::Subject;
+use super::subject::{GROWTH_SESSIONS_MIN, Subject, growth};
+use crate::told::sheet::{Column, Figure, Sheet};
+use crate::told::svg::Scale;
 
 /// Steps of a plot.
 const STEPS: [u32; 7] = [1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000];
 /// Messages to each before memory is read once more.
 const MESSAGES: u32 = 3;
+/// Bytes of a message to a peer, until it is known how many an order has.
+const MESSAGE_BYTES: usize = 1_024;
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -23,94 +25,86 @@ pub(crate) struct Options {
 
 /// Runs the scenario.
 pub(crate) async fn run(options: &Options) -> anyhow::Result<Sheet> {
+    let sessions = options.common.sessions;
+    ensure!(
+        sessions >= GROWTH_SESSIONS_MIN,
+        "--sessions {sessions}: the memory of so few is lost in that of the process; measure {GROWTH_SESSIONS_MIN} at least"
+    );
     let bench = Bench::open(&options.common).await?;
     let mut sheet = bench.sheet("idle");
-    let sessions = options.common.sessions;
     sheet.figures.put("sessions", "sessions", "", Figure::Count(sessions.into()));
     let mut series = Vec::new();
-    let mut bytes = 1_024;
-    for subject in bench.subjects(&options.common, Behaviour::default()).await? {
-        let name = subject.name;
-        let (column, points, message) = measure(subject, options.plots, bytes).await?;
-        series.push((name.to_owned(), points));
-        if name == "muster" {
-            // Peers get messages as long as its orders.
-            bytes = message;
-            sheet.figures.extend(column);
-        } else {
-            sheet.peers.push((name, column));
+    let mut bytes = MESSAGE_BYTES;
+    for mut subject in bench.subjects(&options.common, Behaviour::default()).await? {
+        let mut column = subject.column();
+        let mut points = Vec::new();
+        let measured = measure(&mut subject, options.plots, &mut bytes, &mut column, &mut points).await;
+        if let Err(error) = measured {
+            // What was read before is told all the same.
+            sheet.problems.push(format!("{}: {error:#}", subject.name));
         }
+        series.push((subject.name.to_owned(), points));
+        subject.close(column, &mut sheet).await?;
     }
     if options.plots {
-        sheet.charts.push(Chart::Lines {
-            title: "Memory of an idle session".to_owned(),
-            x: "sessions".to_owned(),
-            y: "bytes of PSS for each".to_owned(),
-            scale: Scale::Logarithmic,
-            series,
-        });
+        sheet.lines("Memory against sessions", ("sessions", "bytes of PSS"), Scale::Linear, series);
     }
-    let bars = std::iter::once(("muster", &sheet.figures))
-        .chain(sheet.peers.iter().map(|(name, column)| (*name, column)));
-    let bar = |(name, column): (&str, &Column)| {
-        Some((name.to_owned(), column.figure("bytes_per_session")?.number()?))
-    };
-    sheet.charts.push(Chart::Bars {
-        title: format!("Memory of one of {sessions} idle sessions"),
-        y: "bytes of PSS for each".to_owned(),
-        bars: bars.filter_map(bar).collect(),
-    });
-    bench.close()?;
+    sheet.bars("Memory of an idle session", "bytes of PSS for each", "bytes_per_session");
+    bench.close(&mut sheet).await?;
     Ok(sheet)
 }
 
+/// Reads memory with a tenth of the sessions, all of which had messages, and with all; `bytes` are those of a message, which peers
+/// get as long as the Switch's orders are.
 async fn measure(
-    mut subject: Subject,
+    subject: &mut Subject,
     plots: bool,
-    bytes: usize,
-) -> anyhow::Result<(Column, Vec<(f64, f64)>, usize)> {
-    let mut column = Column::default();
-    if let Some(version) = &subject.version {
-        column.put("version", "version", "", Figure::Text(version.clone()));
-    }
-    subject.warm_up().await?;
-    let base = subject.memory().await?;
+    bytes: &mut usize,
+    column: &mut Column,
+    points: &mut Vec<(f64, f64)>,
+) -> anyhow::Result<()> {
     let sessions = subject.sessions;
-    let each = |memory: u64, sessions: u32| memory.saturating_sub(base) / u64::from(sessions.max(1));
-    let mut points = Vec::new();
-    let steps = STEPS.into_iter().filter(|step| plots && *step < sessions);
-    let mut standing = 0;
+    let tenth = sessions / 10;
+    subject.connect_more(tenth).await?;
+    traffic(subject, tenth, bytes).await?;
+    let base = subject.memory().await?;
+    points.push((f64::from(tenth), number(base)));
+    let each = |memory: u64| growth((tenth, base), (sessions, memory));
+    let steps = STEPS.into_iter().filter(|step| plots && *step > tenth && *step < sessions);
+    let (mut standing, mut memory) = (tenth, base);
     for step in steps.chain([sessions]) {
-        subject.fleet.connect_more(step - standing, super::subject::CONNECT_DEADLINE).await?;
+        subject.connect_more(step - standing).await?;
         standing = step;
-        let bytes = each(subject.memory().await?, step);
-        points.push((f64::from(step), number(bytes)));
-        if step == sessions {
-            column.put("bytes_per_session", "memory of a session (PSS), idle", "bytes", Figure::Count(bytes));
-        }
+        memory = subject.memory().await?;
+        points.push((f64::from(step), number(memory)));
     }
-    let mut message = bytes;
-    for _ in 0..MESSAGES {
-        message = subject.push(1, bytes).await?.bytes;
-    }
-    let after = each(subject.memory().await?, sessions);
-    column.put("bytes_per_session_after_traffic", "  after messages to each", "bytes", Figure::Count(after));
+    let idle = each(memory)?;
+    column.put("bytes_per_session", "memory of a session (PSS), idle", "bytes", Figure::Count(idle));
+    traffic(subject, sessions, bytes).await?;
+    let after = subject.memory().await?;
     column.put(
-        "process_bytes",
-        "memory of the process with all of them",
+        "bytes_per_session_after_traffic",
+        "  after messages to each",
         "bytes",
-        Figure::Count(base + after * u64::from(sessions)),
+        Figure::Count(each(after)?),
     );
-    column.put("process_bytes_before", "  before the first", "bytes", Figure::Count(base));
-    let lost = subject.fleet.counts().await?.lost;
-    if lost > 0 {
-        anyhow::bail!("{}: {lost} sessions died", subject.name);
-    }
-    subject.close()?;
-    Ok((column, points, message))
+    column.put("process_bytes", "memory of the process with all of them", "bytes", Figure::Count(after));
+    column.put("process_bytes_tenth", "  with a tenth of them", "bytes", Figure::Count(base));
+    Ok(())
 }
 
-#[expect(clippy::cast_precision_loss, reason = "bytes of a session are far below 2^53")]
+/// Some messages to each of those who have a session.
+async fn traffic(subject: &mut Subject, standing: u32, bytes: &mut usize) -> anyhow::Result<()> {
+    for _ in 0..MESSAGES {
+        let pushed = subject.push_to(standing, 1, *bytes).await?;
+        if !subject.is_peer() {
+            *bytes = pushed.bytes;
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bytes of a process are far below 2^53")]
 fn number(bytes: u64) -> f64 {
     bytes as f64
 }

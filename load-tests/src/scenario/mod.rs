@@ -5,6 +5,7 @@ pub(crate) mod broadcast;
 pub(crate) mod churn;
 pub(crate) mod connect;
 pub(crate) mod events;
+pub(crate) mod hold;
 pub(crate) mod idle;
 pub(crate) mod slow_readers;
 pub(crate) mod soak;
@@ -12,8 +13,10 @@ pub(crate) mod storm;
 pub(crate) mod subject;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::server::running::Typed;
+use crate::simulated::Sabotage;
 use crate::tls::Suite;
 use crate::worker::protocol::Kind;
 
@@ -29,6 +32,9 @@ pub(crate) struct Common {
     pub(crate) workers: u32,
     pub(crate) peers: Vec<Kind>,
     pub(crate) suite: Suite,
-    /// By how much the floor may differ between start and end, as a share.
-    pub(crate) tolerance: f64,
+    /// By how much floors may differ within the run, as a share; none where nobody asks.
+    pub(crate) tolerance: Option<f64>,
+    /// How often a Switch of this run's own pings, where that is not the default.
+    pub(crate) ping_interval: Option<Duration>,
+    pub(crate) sabotage: Option<Sabotage>,
 }

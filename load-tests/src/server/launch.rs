@@ -1,6 +1,7 @@
 //! Processes that end with this one, each on its core: `muster-load launch` sets that up, and becomes the program.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use nix::sys::prctl;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getppid};
 
 use crate::measure::cores;
@@ -25,6 +26,8 @@ pub(crate) struct Launched {
     child: Child,
     name: String,
     log: std::path::PathBuf,
+    /// Whether its end was asked for: then nobody wants to know what it said.
+    is_ended: bool,
 }
 
 impl Launched {
@@ -43,9 +46,11 @@ impl Launched {
             command.args(["--core", &core.to_string()]);
         }
         command.arg("--").arg(program).args(arguments);
+        // A group of its own, so that what a wrapper starts ends with the wrapper.
+        command.process_group(0);
         command.env_remove("MUSTER_HOME").stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = command.spawn().with_context(|| name.clone())?;
-        Ok(Self { child, name, log: log.to_owned() })
+        Ok(Self { child, name, log: log.to_owned(), is_ended: false })
     }
 
     /// Its process id: what was launched has that of its launcher.
@@ -56,29 +61,40 @@ impl Launched {
     /// Refuses a process that has ended, with what it logged.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
+            self.is_ended = true;
             bail!("{} ended ({status}):\n{}", self.name, self.log_end());
         }
         Ok(())
     }
 
     /// Ends it as a power cut would.
-    pub(crate) fn kill(mut self) -> anyhow::Result<()> {
-        self.child.kill()?;
+    pub(crate) fn kill_now(&mut self) -> anyhow::Result<()> {
+        self.check()?;
+        self.is_ended = true;
+        self.kill_group();
         self.child.wait()?;
         Ok(())
     }
 
     /// Ends it in order.
-    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        self.check()?;
+        self.is_ended = true;
         kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
         let deadline = Instant::now() + STOP_DEADLINE;
         while Instant::now() < deadline {
             if self.child.try_wait()?.is_some() {
                 return Ok(());
             }
-            std::thread::sleep(LOOK);
+            tokio::time::sleep(LOOK).await;
         }
         bail!("{} did not stop within {STOP_DEADLINE:?}:\n{}", self.name, self.log_end())
+    }
+
+    fn kill_group(&mut self) {
+        let group = i32::try_from(self.child.id()).map(Pid::from_raw);
+        // A group that is gone already needs no signal.
+        drop(group.map(|group| killpg(group, Signal::SIGKILL)));
     }
 
     fn log_end(&self) -> String {
@@ -90,10 +106,14 @@ impl Launched {
 
 impl Drop for Launched {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            drop(self.child.kill());
-            drop(self.child.wait());
+        if !self.is_ended
+            && let Err(error) = self.check()
+        {
+            // Its log goes with its folder. Nobody is left to tell when standard error is closed.
+            drop(writeln!(std::io::stderr(), "{error:#}"));
         }
+        self.kill_group();
+        drop(self.child.wait());
     }
 }
 

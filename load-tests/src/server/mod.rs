@@ -1,5 +1,6 @@
 //! The servers that are loaded: a Switch of this run's own, one that runs already, or (in [`crate::peer::server`]) a peer.
 
+pub(crate) mod admin;
 pub(crate) mod launch;
 pub(crate) mod own;
 pub(crate) mod running;
@@ -15,6 +16,8 @@ pub(crate) struct Place {
     pub(crate) sessions: String,
     /// `host:port` of the operator API.
     pub(crate) operator: String,
+    /// `host:port` of its metrics, where it is known.
+    pub(crate) admin: Option<String>,
     /// Its process, where it is known.
     pub(crate) pid: Option<u32>,
 }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use super::Place;
 use super::launch::Launched;
 use crate::dev_fleet::binary;
+use crate::moment::Moment;
 use crate::operator::Operator;
 
 /// From its start until it listens.
@@ -28,13 +29,14 @@ pub(crate) struct OwnSwitch {
     folder: tempfile::TempDir,
     ports: [u16; 3],
     core: Option<usize>,
+    ping_interval: Option<Duration>,
 }
 
 impl OwnSwitch {
-    /// Makes a home, starts a Switch in it and hands it licence and definitions.
-    pub(crate) async fn start(core: Option<usize>) -> anyhow::Result<Self> {
+    /// Makes a home, starts a Switch in it and hands it licence and definitions; it pings as often as is said, or as by default.
+    pub(crate) async fn start(core: Option<usize>, ping_interval: Option<Duration>) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("muster-load-").tempdir()?;
-        let mut switch = Self { folder, ports: free_ports()?, core, process: None };
+        let mut switch = Self { folder, ports: free_ports()?, core, ping_interval, process: None };
         switch.provision()?;
         switch.restart().await?;
         switch.import().await?;
@@ -43,23 +45,26 @@ impl OwnSwitch {
 
     /// Where it is.
     pub(crate) fn place(&self) -> Place {
-        let [sessions, operator, _] = self.ports;
+        let [sessions, operator, admin] = self.ports;
         Place {
             home: self.path("home"),
             sessions: format!("127.0.0.1:{sessions}"),
             operator: format!("localhost:{operator}"),
+            admin: Some(format!("127.0.0.1:{admin}")),
             pid: self.process.as_ref().map(Launched::pid),
         }
     }
 
-    /// Starts it, and waits until it listens.
-    pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
+    /// Starts it, and waits until it listens; gives when it did where sessions connect.
+    pub(crate) async fn restart(&mut self) -> anyhow::Result<Moment> {
         let (config, log) = (self.path("switch.toml"), self.path("switch.log"));
         let config = config.to_string_lossy().into_owned();
         let process =
             Launched::start(&binary("muster-switch"), &["run", "--config", &config], self.core, &log)?;
         let process = self.process.insert(process);
         let deadline = Instant::now() + READY_DEADLINE;
+        let mut listens_at = None;
+        // The port of sessions is the first.
         for port in self.ports {
             while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
                 process.check()?;
@@ -68,13 +73,14 @@ impl OwnSwitch {
                 }
                 tokio::time::sleep(LOOK).await;
             }
+            listens_at.get_or_insert_with(Moment::now);
         }
-        Ok(())
+        Ok(listens_at.unwrap_or_else(Moment::now))
     }
 
     /// Kills it as a power cut would. That is also how it ends: its store goes with it, and nobody waits for its sessions to drain.
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
-        self.process.take().map_or(Ok(()), Launched::kill)
+        self.process.take().map_or(Ok(()), |mut process| process.kill_now())
     }
 
     fn provision(&self) -> anyhow::Result<()> {
@@ -99,10 +105,14 @@ impl OwnSwitch {
             .iter()
             .map(|role| format!("{role} = {:?}\n", self.path("home/trust").join(format!("{role}.pem"))))
             .collect();
+        let pings = self
+            .ping_interval
+            .map(|every| format!("ping_interval = \"{}ms\"\n", every.as_millis()))
+            .unwrap_or_default();
         let text = format!(
             "listen = \"127.0.0.1:{sessions}\"\noperator_listen = \"127.0.0.1:{operator}\"\n\
              admin_listen = \"127.0.0.1:{admin}\"\ndata_dir = {data:?}\ntenant = \"{TENANT}\"\n\
-             [sessions]\nsessions_max = {SESSIONS_MAX}\n[log]\nfilter = \"warn\"\n\
+             [sessions]\nsessions_max = {SESSIONS_MAX}\n{pings}[log]\nfilter = \"warn\"\n\
              [tls]\ncertificate = {certificate:?}\nkey = {key:?}\n[trust]\n{trust}",
             data = self.path("switch"),
             certificate = self.path("certs/localhost.pem"),

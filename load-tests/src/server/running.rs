@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
 use super::Place;
+use crate::report::DESCRIPTORS_SPARE;
 use crate::simulated::{Dialled, dial, upgrade};
 use crate::tls::{self, Dialler, Resume, Suite};
 
@@ -49,7 +50,7 @@ pub(crate) struct Typed {
 pub(crate) async fn find(folder: &Path, typed: Typed) -> anyhow::Result<Place> {
     let home = home(folder)?;
     if let Typed { operator: Some(operator), switch: Some(sessions), pid } = typed {
-        return Ok(Place { home, sessions, operator, pid });
+        return Ok(Place { home, sessions, operator, admin: None, pid });
     }
     let context = context(&home)?;
     let operator = typed.operator.unwrap_or(context.switch);
@@ -78,7 +79,11 @@ pub(crate) async fn find(folder: &Path, typed: Typed) -> anyhow::Result<Place> {
             probe(&home, &candidates).await?
         }
     };
-    Ok(Place { home, sessions, operator, pid: Some(pid) })
+    let admin = admin.map(|admin| {
+        let bare = admin.trim_start_matches("http://");
+        bare.split('/').next().unwrap_or(bare).to_owned()
+    });
+    Ok(Place { home, sessions, operator, admin, pid: Some(pid) })
 }
 
 fn home(folder: &Path) -> anyhow::Result<PathBuf> {
@@ -137,6 +142,17 @@ pub(crate) fn listeners() -> anyhow::Result<BTreeMap<u16, u32>> {
         }
     }
     Ok(holders)
+}
+
+/// How many sessions a process may hold by its limit of descriptors.
+pub(crate) fn sessions_of(pid: u32) -> anyhow::Result<u32> {
+    let path = format!("/proc/{pid}/limits");
+    let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().next()).with_context(|| path)?;
+    // `unlimited` is as good as any number.
+    let soft = soft.parse().unwrap_or(u32::MAX);
+    Ok(soft.saturating_sub(DESCRIPTORS_SPARE))
 }
 
 /// Inode and port of a line of /proc/net/tcp, if it is of a socket that listens.

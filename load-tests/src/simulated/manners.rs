@@ -11,10 +11,20 @@ use super::{AfterLoss, Dialled};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum OnOrder {
-    /// It answers.
+    /// It acks and answers.
     Answer,
-    /// It notes when it came, and says nothing: the push alone is measured.
-    Note,
+    /// It acks, as a client does once the order is in its journal.
+    Ack,
+}
+
+/// What the first device of a fleet does wrong, so that it can be seen that a run which should fail does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Sabotage {
+    /// Its session ends with its first message.
+    EndSession,
+    /// Its first message is as if it had never come.
+    MissMessage,
 }
 
 /// What is wished of all devices of a fleet from now on.
@@ -52,6 +62,8 @@ pub(crate) struct Manners {
     pub(crate) slow: bool,
     pub(crate) dialled: Dialled,
     pub(crate) wishes: Wishes,
+    /// What it does wrong with its first message, if it has not done it yet.
+    pub(crate) sabotage: Option<Sabotage>,
 }
 
 impl Manners {
@@ -67,12 +79,22 @@ impl Manners {
             slow: false,
             dialled: Dialled::default(),
             wishes: None,
+            sabotage: None,
         }
     }
 
     /// Whether it leaves what comes unread.
     pub(crate) fn is_paused(&self) -> bool {
         self.slow && self.wishes.as_ref().is_some_and(|wishes| wishes.borrow().paused)
+    }
+
+    /// Whether the message that came counts; an error where it is to end the session.
+    pub(crate) fn counts_message(&mut self) -> anyhow::Result<bool> {
+        match self.sabotage.take() {
+            Some(Sabotage::EndSession) => anyhow::bail!("it ended its session itself, as --sabotage says"),
+            Some(Sabotage::MissMessage) => Ok(false),
+            None => Ok(true),
+        }
     }
 
     /// How many events it is to have reported.

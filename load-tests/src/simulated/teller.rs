@@ -22,10 +22,16 @@ pub(crate) enum Teller {
 }
 
 impl Teller {
-    pub(super) async fn connected(&self, device: &str, took: Duration, resumed: bool) -> anyhow::Result<()> {
+    pub(super) async fn connected(
+        &self,
+        device: &str,
+        took: Duration,
+        resumed: bool,
+        welcomed: Moment,
+    ) -> anyhow::Result<()> {
         match self {
             Self::Queue(queue) => queue.send(Told::Connected { device: device.to_owned(), took }).await?,
-            Self::Tally(tally) => tally.connected(took, resumed),
+            Self::Tally(tally) => tally.connected(took, resumed, welcomed),
         }
         Ok(())
     }
@@ -35,6 +41,14 @@ impl Teller {
         match self {
             Self::Queue(_) => {}
             Self::Tally(tally) => tally.ended(),
+        }
+    }
+
+    /// Tells that a ping was answered, with the bytes of both frames.
+    pub(super) fn heartbeat(&self, bytes: usize) {
+        match self {
+            Self::Queue(_) => {}
+            Self::Tally(tally) => tally.heartbeat(bytes),
         }
     }
 

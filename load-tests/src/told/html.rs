@@ -42,14 +42,16 @@ fn put(page: &mut String, element: &str) {
 mod tests {
     use super::*;
     use crate::measure::cores::Cores;
-    use crate::told::machine::Machine;
+    use crate::tls::Suite;
+    use crate::told::machine::{Machine, Switch};
     use crate::told::sheet::Figure;
     use crate::told::svg::Chart;
 
     #[test]
     fn a_page_holds_figures_charts_and_problems_and_loads_nothing() {
         let cores = Cores { server: Some(0), load: vec![1] };
-        let mut sheet = Sheet::new("idle", Machine::this(&cores, true));
+        let switch = Switch { pid: None, suite: Suite::X25519 };
+        let mut sheet = Sheet::new("idle", Machine::this(&cores, true, &switch));
         sheet.figures.put("bytes_per_session", "memory <each>", "bytes", Figure::Count(7));
         sheet.charts.push(Chart::Bars { title: "CPU".to_owned(), y: "µs".to_owned(), bars: vec![] });
         sheet.problems.push("a message is missing".to_owned());

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::{Map, Value, json};
 
 use super::machine::Machine;
-use super::svg::Chart;
+use super::svg::{Chart, Scale};
 use crate::measure::spread::Spread;
 use crate::report::Quantiles;
 
@@ -31,6 +31,9 @@ struct Row {
 /// The figures of one server.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Column(Vec<Row>);
+
+/// A curve and its name.
+pub(crate) type Series = (String, Vec<(f64, f64)>);
 
 /// What a run tells.
 #[derive(Debug)]
@@ -80,14 +83,14 @@ impl Column {
 }
 
 impl Figure {
-    /// What ratios are made of: the median of rounds, the last of latencies.
+    /// What ratios are made of: the median of rounds, the 99th percentile of latencies. The last of thousands is an accident.
     pub(crate) fn number(&self) -> Option<f64> {
         match self {
             #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
             Self::Count(count) => Some(*count as f64),
             Self::Number(number) => Some(*number),
             Self::Rounds(spread) => Some(spread.median),
-            Self::Latencies(quantiles) => Some(quantiles.max_ms),
+            Self::Latencies(quantiles) => Some(quantiles.p99_ms),
             Self::Text(_) => None,
         }
     }
@@ -124,6 +127,30 @@ impl Sheet {
     pub(crate) fn new(scenario: &'static str, machine: Machine) -> Self {
         let (figures, peers, charts, problems) = (Column::default(), Vec::new(), Vec::new(), Vec::new());
         Self { scenario, machine, figures, peers, charts, problems }
+    }
+
+    /// Adds the figures of a server: those of the Switch are the sheet's own.
+    pub(crate) fn add(&mut self, name: &'static str, is_peer: bool, column: Column) {
+        if is_peer {
+            self.peers.push((name, column));
+        } else {
+            self.figures.extend(column);
+        }
+    }
+
+    /// Draws a curve for each series.
+    pub(crate) fn lines(&mut self, title: &str, (x, y): (&str, &str), scale: Scale, series: Vec<Series>) {
+        let (title, x, y) = (title.to_owned(), x.to_owned(), y.to_owned());
+        self.charts.push(Chart::Lines { title, x, y, scale, series });
+    }
+
+    /// Draws one figure of each server beside the others.
+    pub(crate) fn bars(&mut self, title: &str, y: &str, key: &str) {
+        let columns = std::iter::once(("muster", &self.figures))
+            .chain(self.peers.iter().map(|(name, column)| (*name, column)));
+        let bar = |(name, column): (&str, &Column)| Some((name.to_owned(), column.figure(key)?.number()?));
+        let bars = columns.filter_map(bar).collect();
+        self.charts.push(Chart::Bars { title: title.to_owned(), y: y.to_owned(), bars });
     }
 
     /// Whether the run counts.
@@ -164,8 +191,9 @@ impl Sheet {
             for (name, column) in &self.peers {
                 if let Some(figure) = column.figure(row.key) {
                     let ratio = self.ratio(row.key, column);
+                    let what = if matches!(figure, Figure::Latencies(_)) { ", of p99" } else { "" };
                     let ratio = ratio
-                        .map(|ratio| format!("; Switch ÷ {name} = {}", short(ratio)))
+                        .map(|ratio| format!("; Switch ÷ {name} = {}{what}", short(ratio)))
                         .unwrap_or_default();
                     rows.push((format!("  {name}"), format!("{}{ratio}", figure.words(row.unit))));
                 }
@@ -218,10 +246,13 @@ fn short(number: f64) -> String {
 mod tests {
     use super::*;
     use crate::measure::cores::Cores;
+    use crate::tls::Suite;
+    use crate::told::machine::Switch;
 
     fn sheet() -> Sheet {
         let cores = Cores { server: None, load: Vec::new() };
-        let mut sheet = Sheet::new("idle", Machine::this(&cores, true));
+        let switch = Switch { pid: Some(std::process::id()), suite: Suite::X25519 };
+        let mut sheet = Sheet::new("idle", Machine::this(&cores, true, &switch));
         sheet.figures.put("bytes_per_session", "memory", "bytes", Figure::Count(5_000));
         sheet.figures.rounds("cpu", "CPU", "µs", &[3.0, 1.0, 2.0]);
         let mut peer = Column::default();
@@ -240,6 +271,23 @@ mod tests {
         assert_eq!(json["peers"]["nats"]["bytes_per_session"], 20_000);
         assert_eq!(json["ratios"]["nats"], json!({ "bytes_per_session": 0.25 }));
         assert_eq!(json["problems"], json!([]));
+        let machine = &json["machine"];
+        assert_eq!((&machine["suite"], &machine["shards"]), (&json!("x25519"), &json!(0)));
+        assert!(machine["date"].as_str().is_some_and(|date| date.ends_with('Z')), "{machine}");
+        assert!(machine["commit"].is_string() && machine["switch_build"] == "deps", "{machine}");
+    }
+
+    #[test]
+    fn latencies_are_compared_by_what_many_had_and_not_by_the_last() {
+        let quantiles =
+            |p99_ms, max_ms| Figure::Latencies(Quantiles { count: 100, p50_ms: 1.0, p99_ms, max_ms });
+        let (mut sheet, mut peer) = (sheet(), Column::default());
+        sheet.figures.put("latency", "each took", "", quantiles(10.0, 1_000.0));
+        peer.put("latency", "each took", "", quantiles(20.0, 20.0));
+        sheet.peers = vec![("nats", peer)];
+
+        assert_eq!(sheet.json()["ratios"]["nats"], json!({ "latency": 0.5 }));
+        assert!(sheet.to_string().contains("Switch ÷ nats = 0.500, of p99"), "{sheet}");
     }
 
     #[test]

@@ -5,11 +5,11 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command as Process};
 
-use super::protocol::{Answer, Arrived, Awaited, Command, Counts, Sent, Setup};
+use super::protocol::{Answer, Arrived, Awaited, Churn, Command, Counts, Reach, Sent, Setup};
 use crate::history::Promise;
 use crate::measure::cores::Cores;
 use crate::moment::Moment;
@@ -25,6 +25,8 @@ pub(crate) const HANDSHAKES_AT_ONCE: u32 = 64;
 const SOURCES: u8 = 32;
 /// How long a worker waits between two answers while something is waited for.
 const SLICE: Duration = Duration::from_millis(200);
+/// What is waited for will not come any more when nothing of it came for so long.
+const STALLED: Duration = Duration::from_secs(15);
 /// A worker that does not answer any more.
 const SILENT: Duration = Duration::from_secs(60);
 
@@ -32,8 +34,11 @@ const SILENT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Fleet {
     workers: Vec<Worker>,
-    sessions: u32,
+    /// Those that are to have a session, and those that come when some of these go.
+    devices: u32,
     name: &'static str,
+    /// Sessions that may end without being told to, and attempts that may give none; more end the run.
+    losses_allowed: u32,
 }
 
 #[derive(Debug)]
@@ -56,6 +61,21 @@ pub(crate) struct Connected {
     pub(crate) resumed: u64,
 }
 
+impl Connected {
+    /// Adds those that connected after these.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.took += other.took;
+        self.latencies.merge(&other.latencies.pairs());
+        self.full += other.full;
+        self.resumed += other.resumed;
+    }
+
+    /// The share of resumed handshakes.
+    pub(crate) fn resumed_share(&self) -> f64 {
+        share(self.resumed, self.full + self.resumed)
+    }
+}
+
 /// What came of what was sent, at all devices.
 #[derive(Debug)]
 pub(crate) struct AllArrived {
@@ -63,26 +83,29 @@ pub(crate) struct AllArrived {
     pub(crate) late: u64,
     pub(crate) bytes: usize,
     pub(crate) others: u64,
+    pub(crate) reaches: Vec<Reach>,
 }
 
 impl Fleet {
-    /// Starts as many workers as the sessions need, at least so many, and has them make their devices.
+    /// Starts as many workers as the sessions need, and has them make their devices.
     pub(crate) async fn start(
         setup: &Setup,
-        (sessions, workers_min): (u32, u32),
+        size: Size,
         cores: &Cores,
         name: &'static str,
     ) -> anyhow::Result<Self> {
+        let Size { sessions, spare, workers_min } = size;
+        let devices = sessions + spare;
         let most = SESSIONS_A_WORKER.min(sessions_a_process()?).max(1);
-        let count = sessions.div_ceil(most).max(workers_min.min(sessions)).max(1);
+        let count = devices.div_ceil(most).max(workers_min.min(sessions)).max(1);
         let mut workers = Vec::new();
         let mut from = 0;
         for number in 0..count {
-            let share = (sessions - from).div_ceil(count - number);
+            let share = (devices - from).div_ceil(count - number);
             workers.push(Worker::start(number, (from, share), setup, cores).await?);
             from += share;
         }
-        let mut fleet = Self { workers, sessions, name };
+        let mut fleet = Self { workers, devices, name, losses_allowed: 0 };
         fleet.prepare().await?;
         Ok(fleet)
     }
@@ -92,8 +115,13 @@ impl Fleet {
         self.workers.len()
     }
 
+    /// Lets so many sessions end without being told to.
+    pub(crate) fn allow_losses(&mut self, count: u32) {
+        self.losses_allowed = count;
+    }
+
     async fn prepare(&mut self) -> anyhow::Result<()> {
-        let mut progress = Progress::new("issuing certificates", self.sessions);
+        let mut progress = Progress::new("issuing certificates", self.devices);
         loop {
             let mut counts = Counts::default();
             let commands = self.workers.iter_mut().map(Worker::prepare);
@@ -101,16 +129,10 @@ impl Fleet {
                 counts.add(&made);
             }
             progress.show(counts.prepared);
-            if counts.prepared >= self.sessions {
+            if counts.prepared >= self.devices {
                 return Ok(());
             }
         }
-    }
-
-    /// Has all devices connect that have no session, and waits until they stand.
-    pub(crate) async fn connect(&mut self) -> anyhow::Result<Connected> {
-        let standing = self.counts().await?.standing;
-        self.connect_more(self.sessions - standing, Duration::from_secs(600)).await
     }
 
     /// Has so many more connect, spread over the workers, as fast as it goes.
@@ -120,54 +142,65 @@ impl Fleet {
         let workers = u32::try_from(self.workers.len())?;
         let shares = self.shares(count);
         let at_once = HANDSHAKES_AT_ONCE.div_ceil(workers);
-        let started = Instant::now();
+        let started = Moment::now();
         self.each(|number| Command::Connect {
             count: shares.get(number).copied().unwrap_or_default(),
             at_once,
-            per_second: 0,
         })
         .await?;
-        let counts = self.wait("connected", Awaited::Standing, u64::from(standing + count), within).await;
-        let took = started.elapsed();
-        let (latencies, full, resumed, problems) = self.connecting().await?;
-        let counts = counts.with_context(|| problems.join("\n"))?;
-        if counts.failed + counts.lost > 0 {
-            bail!(
-                "{} sessions failed and {} were lost:\n{}",
-                counts.failed,
-                counts.lost,
-                problems.join("\n")
-            );
-        }
-        Ok(Connected { took, latencies, full, resumed })
+        let counts = self.wait("connected", Awaited::Standing, u64::from(standing + count), within).await?;
+        let took = counts.last_connected.since(started);
+        let (connected, _) = self.connecting().await?;
+        Ok(Connected { took, ..connected })
     }
 
-    /// Has so many connect at a rate, each at its moment; does not wait for them.
-    pub(crate) async fn connect_at_rate(&mut self, count: u32, per_second: u32) -> anyhow::Result<()> {
-        let (shares, rates) = (self.shares(count), self.shares(per_second));
-        self.each(|number| Command::Connect {
-            count: shares.get(number).copied().unwrap_or_default(),
-            at_once: 0,
-            per_second: rates.get(number).copied().unwrap_or_default().max(1),
+    /// Has sessions come and go at a rate, each at its moment from now on; does not wait for them. Gives the first moment.
+    pub(crate) async fn churn(&mut self, count: u32, per_second: u32) -> anyhow::Result<Moment> {
+        let workers = u32::try_from(self.workers.len())?;
+        let shares = self.shares(count);
+        let step = Duration::from_secs(1) / per_second.max(1);
+        // Soon, so that every worker has heard of it.
+        let start = Moment::now().plus(Duration::from_millis(200));
+        self.each(|number| {
+            let share = shares.get(number).copied().unwrap_or_default();
+            let place = u32::try_from(number).unwrap_or_default();
+            Command::Churn(Churn { start: start.plus(step * place), every: step * workers, count: share })
         })
-        .await
-        .map(drop)
+        .await?;
+        Ok(start)
     }
 
-    /// How long connecting took since the last clearing, how many were full, how many resumed, what went wrong.
-    pub(crate) async fn connecting(&mut self) -> anyhow::Result<(Latencies, u64, u64, Vec<String>)> {
-        let (mut latencies, mut all_full, mut all_resumed, mut all_problems) =
-            (Latencies::new()?, 0, 0, Vec::new());
+    /// How connecting went since the last clearing, and what went wrong since the beginning.
+    pub(crate) async fn connecting(&mut self) -> anyhow::Result<(Connected, Vec<String>)> {
+        let mut all =
+            Connected { took: Duration::ZERO, latencies: Latencies::new()?, full: 0, resumed: 0 };
+        let mut all_problems = Vec::new();
         for answer in self.each(|_| Command::Connected).await? {
             let Answer::Connected { took, full, resumed, problems } = answer else {
                 bail!("a worker answered something else");
             };
-            latencies.merge(&took);
-            all_full += full;
-            all_resumed += resumed;
+            all.latencies.merge(&took);
+            all.full += full;
+            all.resumed += resumed;
             all_problems.extend(problems);
         }
-        Ok((latencies, all_full, all_resumed, all_problems))
+        Ok((all, all_problems))
+    }
+
+    /// Refuses a fleet of which more was lost than may be; gives what its workers count.
+    pub(crate) async fn intact(&mut self) -> anyhow::Result<Counts> {
+        let counts = self.counts().await?;
+        if counts.lost + counts.failed > self.losses_allowed {
+            let (_, problems) = self.connecting().await?;
+            bail!(
+                "{}: {} sessions were lost and {} attempts gave none:\n{}",
+                self.name,
+                counts.lost,
+                counts.failed,
+                problems.join("\n")
+            );
+        }
+        Ok(counts)
     }
 
     /// Ends so many sessions, those that stand longest.
@@ -178,7 +211,7 @@ impl Fleet {
             .map(drop)
     }
 
-    /// Waits until a number is reached, with progress; fails when time is up or sessions are lost.
+    /// Waits until a number is reached, with progress; fails when time is up, nothing comes any more, or sessions are lost.
     pub(crate) async fn wait(
         &mut self,
         verb: &'static str,
@@ -187,6 +220,7 @@ impl Fleet {
         within: Duration,
     ) -> anyhow::Result<Counts> {
         let deadline = Instant::now() + within;
+        let (mut best, mut stalled_at) = (0, Instant::now() + STALLED);
         let mut progress = Progress::new(verb, u32::try_from(count).unwrap_or(u32::MAX));
         let shares = self.shares_of(count);
         loop {
@@ -198,12 +232,24 @@ impl Fleet {
                 })
                 .await?;
             let counts = sum(&answers)?;
-            progress.show(u32::try_from(counts.of(what)).unwrap_or(u32::MAX));
-            if counts.of(what) >= count {
+            let reached = counts.of(what);
+            progress.show(u32::try_from(reached).unwrap_or(u32::MAX));
+            if counts.lost + counts.failed > self.losses_allowed {
+                drop(progress);
+                return self.intact().await;
+            }
+            if reached >= count {
                 return Ok(counts);
             }
-            if Instant::now() > deadline {
-                bail!("{}: {} of {count} {verb} within {within:?}", self.name, counts.of(what));
+            let now = Instant::now();
+            if reached > best {
+                (best, stalled_at) = (reached, now + STALLED);
+            }
+            if now > deadline {
+                bail!("{}: {reached} of {count} {verb} within {within:?}", self.name);
+            }
+            if now > stalled_at {
+                bail!("{}: {reached} of {count} {verb}, and no other for {STALLED:?}", self.name);
             }
         }
     }
@@ -220,15 +266,22 @@ impl Fleet {
 
     /// What came of what was sent.
     pub(crate) async fn arrived(&mut self, sent: &[Sent]) -> anyhow::Result<AllArrived> {
-        let mut all = AllArrived { standing: Latencies::new()?, late: 0, bytes: 0, others: 0 };
+        let mut all = AllArrived {
+            standing: Latencies::new()?,
+            late: 0,
+            bytes: 0,
+            others: 0,
+            reaches: vec![Reach::default(); sent.len()],
+        };
         for answer in self.each(|_| Command::Arrived { sent: sent.to_vec() }).await? {
-            let Answer::Arrived(Arrived { standing, late, bytes, others }) = answer else {
+            let Answer::Arrived(Arrived { standing, late, bytes, others, reaches }) = answer else {
                 bail!("a worker answered something else");
             };
             all.standing.merge(&standing);
             all.late += late;
             all.bytes = all.bytes.max(bytes);
             all.others += others;
+            all.reaches.iter_mut().zip(reaches).for_each(|(all, reach)| all.add(reach));
         }
         Ok(all)
     }
@@ -283,13 +336,14 @@ impl Fleet {
             let command = command(number);
             async move { worker.ask(&command).await.with_context(|| format!("{name}'s worker {number}")) }
         });
-        try_join_all(asked).await
+        // Every answer is taken, whoever has a problem: an answer that was left would be taken for that to the next command.
+        join_all(asked).await.into_iter().collect()
     }
 
     /// A number, divided as the devices are.
     fn shares_of(&self, count: u64) -> Vec<u64> {
-        let sessions = u64::from(self.sessions.max(1));
-        self.workers.iter().map(|worker| count * u64::from(worker.share) / sessions).collect()
+        let devices = u64::from(self.devices.max(1));
+        self.workers.iter().map(|worker| count * u64::from(worker.share) / devices).collect()
     }
 
     /// A number of devices, divided evenly.
@@ -304,6 +358,23 @@ impl Fleet {
             })
             .collect()
     }
+}
+
+/// How many devices a fleet has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) sessions: u32,
+    /// Devices beside them, which come when others go.
+    pub(crate) spare: u32,
+    /// Workers at least; more where the devices need them.
+    pub(crate) workers_min: u32,
+}
+
+/// A part of a whole, from 0 to 1.
+pub(crate) fn share(part: u64, whole: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    let share = part as f64 / whole.max(1) as f64;
+    share
 }
 
 impl Worker {

@@ -11,10 +11,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::protocol::{Answer, Awaited, Command, Counts, Kind, Setup};
+use super::protocol::{Answer, Awaited, Churn, Command, Counts, Kind, Setup};
 use super::tally::Tally;
 use super::unit::{self, Unit};
 use crate::measure::cores;
+use crate::moment::Moment;
 use crate::peer::PeerDevice;
 use crate::report::{allow_descriptors, sessions_a_process};
 use crate::simulated::{AfterLoss, Backoff, Device, Dialled, Manners, Shared, Teller, Wish};
@@ -30,6 +31,8 @@ const FAREWELL: Duration = Duration::from_secs(20);
 const SLOW_BUFFER_BYTES: u32 = 4 * 1024;
 /// A client of a fleet comes back with full jitter; soon, since a storm is what is measured.
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(2) };
+/// What stands in the names of those that stop reading, behind the fleet's own: who fills their buffers says it to no others.
+pub(crate) const SLOW: &str = "slow";
 /// Sessions from one source address, so that no limit of one source is met, and ports are found soon.
 const SESSIONS_A_SOURCE: u32 = 500;
 
@@ -57,8 +60,19 @@ pub(crate) fn run(core: Option<usize>) -> anyhow::Result<()> {
 }
 
 async fn serve(mut commands: mpsc::Receiver<String>) -> anyhow::Result<()> {
-    let mut worker = None;
-    while let Some(line) = commands.recv().await {
+    let mut worker: Option<Worker> = None;
+    loop {
+        let heard = match worker.as_mut().filter(|worker| worker.churn.is_some()) {
+            Some(churning) => match tokio::time::timeout(LOOK, commands.recv()).await {
+                Ok(heard) => heard,
+                Err(_) => {
+                    churning.turn();
+                    continue;
+                }
+            },
+            None => commands.recv().await,
+        };
+        let Some(line) = heard else { return Ok(()) };
         let answer = match handle(&mut worker, &line, &mut commands).await {
             Ok(answer) => answer,
             Err(error) => Answer::Problem { problem: format!("{error:#}") },
@@ -67,7 +81,6 @@ async fn serve(mut commands: mpsc::Receiver<String>) -> anyhow::Result<()> {
         // A coordinator that is gone ends it.
         writeln!(std::io::stdout(), "{line}")?;
     }
-    Ok(())
 }
 
 async fn handle(
@@ -110,6 +123,8 @@ struct Worker {
     running: VecDeque<CancellationToken>,
     tasks: JoinSet<Unit>,
     made: u32,
+    /// Those that are to come and go yet.
+    churn: Option<Churn>,
 }
 
 impl Worker {
@@ -129,6 +144,7 @@ impl Worker {
             running: VecDeque::new(),
             tasks: JoinSet::new(),
             made: 0,
+            churn: None,
         })
     }
 
@@ -136,10 +152,11 @@ impl Worker {
         match command {
             Command::Setup(_) => bail!("`setup` comes once"),
             Command::Prepare { from, count } => self.prepare(from, count)?,
-            Command::Connect { count, at_once, per_second } => {
+            Command::Connect { count, at_once } => {
                 self.collect();
-                self.connect(count, at_once, per_second)?;
+                self.connect(count, at_once)?;
             }
+            Command::Churn(churn) => self.churn = Some(churn),
             Command::Disconnect { count } => self.disconnect(count).await?,
             Command::Await { what, count, within_ms } => {
                 self.wait(what, count, Duration::from_millis(within_ms)).await;
@@ -167,10 +184,16 @@ impl Worker {
     }
 
     fn prepare(&mut self, from: u32, count: u32) -> anyhow::Result<()> {
-        let names: Vec<String> = (from..from + count).map(|n| format!("{}-{n}", self.setup.prefix)).collect();
-        for identity in tls::issue_devices(&self.setup.home, &names)? {
+        let names: Vec<String> = (from..from + count)
+            .map(|number| {
+                let prefix = &self.setup.prefix;
+                let is_slow = self.is_slow(self.made + number - from);
+                if is_slow { format!("{prefix}-{SLOW}-{number}") } else { format!("{prefix}-{number}") }
+            })
+            .collect();
+        for (number, identity) in (from..).zip(tls::issue_devices(&self.setup.home, &names)?) {
             let tls = self.dialler.config(&identity, self.setup.resume)?;
-            let manners = self.manners();
+            let manners = self.manners(number);
             let teller = Teller::Tally(Arc::clone(&self.tally));
             let device = match self.setup.kind {
                 Kind::Muster => unit::Kind::Muster(Box::new(Device::with_manners(
@@ -194,9 +217,14 @@ impl Worker {
         Ok(())
     }
 
-    fn manners(&self) -> Manners {
-        let Setup { sources, slow_one_in, returns, on_order, .. } = &self.setup;
-        let slow = *slow_one_in > 0 && self.made.is_multiple_of(*slow_one_in);
+    /// Whether a device is one of those that stop reading when that is wished.
+    fn is_slow(&self, made_before: u32) -> bool {
+        self.setup.slow_one_in > 0 && made_before.is_multiple_of(self.setup.slow_one_in)
+    }
+
+    fn manners(&self, number: u32) -> Manners {
+        let Setup { sources, returns, on_order, sabotage, .. } = &self.setup;
+        let slow = self.is_slow(self.made);
         let place = usize::try_from(self.made / SESSIONS_A_SOURCE).unwrap_or_default();
         let source = place.checked_rem(sources.len()).and_then(|place| sources.get(place)).copied();
         let after_loss = if *returns { AfterLoss::Return } else { AfterLoss::End };
@@ -209,45 +237,53 @@ impl Worker {
             slow,
             dialled: Dialled { source, receive_buffer: slow.then_some(SLOW_BUFFER_BYTES) },
             wishes: Some(self.wish.subscribe()),
+            sabotage: sabotage.filter(|_| number == 0),
         }
     }
 
-    /// Starts devices, each at its moment, or as soon as fewer than `at_once` are about to connect.
-    fn connect(&mut self, count: u32, at_once: u32, per_second: u32) -> anyhow::Result<()> {
+    /// Starts devices, each as soon as fewer than `at_once` are about to connect.
+    fn connect(&mut self, count: u32, at_once: u32) -> anyhow::Result<()> {
         let count = usize::try_from(count)?;
         if self.idle.len() < count {
             bail!("{count} devices are to connect, {} are prepared and have no session", self.idle.len());
         }
         let at_once = Arc::new(tokio::sync::Semaphore::new(usize::try_from(at_once.max(1))?));
-        let started = Instant::now();
-        for (number, unit) in self.idle.drain(..count).enumerate() {
+        for unit in self.idle.drain(..count) {
             let cancelled = CancellationToken::new();
             self.running.push_back(cancelled.clone());
-            let number = u32::try_from(number)?;
-            let due = match per_second {
-                0 => None,
-                per_second => {
-                    let seconds = f64::from(number) / f64::from(per_second);
-                    Some(started + Duration::from_secs_f64(seconds))
-                }
-            };
             let at_once = Arc::clone(&at_once);
             self.tasks.spawn(async move {
-                let (begun, place) = match due {
-                    Some(due) => {
-                        tokio::time::sleep_until(due.into()).await;
-                        (due, None)
-                    }
-                    // Its place is given back when it has a session.
-                    None => {
-                        let place = at_once.acquire_owned().await.ok();
-                        (Instant::now(), place)
-                    }
-                };
-                Box::pin(unit.run(begun, place, cancelled)).await
+                // Its place is given back when it has a session.
+                let place = at_once.acquire_owned().await.ok();
+                Box::pin(unit.run(Instant::now(), place, cancelled)).await
             });
         }
         Ok(())
+    }
+
+    /// Has those come whose moment is there, each for one that goes. Where no device is free, it comes as soon as one is, and
+    /// its time counts from its moment all the same.
+    fn turn(&mut self) {
+        while let Some(Churn { start, every, count }) = self.churn {
+            let now = Moment::now();
+            if count == 0 {
+                self.churn = None;
+                return;
+            }
+            if start > now {
+                return;
+            }
+            self.collect();
+            let Some(unit) = self.idle.pop_front() else { return };
+            if let Some(oldest) = self.running.pop_front() {
+                oldest.cancel();
+            }
+            let cancelled = CancellationToken::new();
+            self.running.push_back(cancelled.clone());
+            let begun = Instant::now().checked_sub(now.since(start)).unwrap_or_else(Instant::now);
+            self.tasks.spawn(Box::pin(unit.run(begun, None, cancelled)));
+            self.churn = Some(Churn { start: start.plus(every), every, count: count - 1 });
+        }
     }
 
     /// Takes back devices that have ended.
@@ -276,6 +312,7 @@ impl Worker {
         let deadline = tokio::time::Instant::now() + within;
         while self.counts().of(what) < count && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(LOOK).await;
+            self.turn();
         }
     }
 }

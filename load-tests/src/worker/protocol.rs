@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::history::Promise;
 use crate::moment::Moment;
-use crate::simulated::OnOrder;
+use crate::simulated::{OnOrder, Sabotage};
 use crate::tls::{Resume, Suite};
 
 /// The server that is loaded.
@@ -43,6 +44,8 @@ pub(crate) struct Setup {
     pub(crate) slow_one_in: u32,
     /// Whether acks are kept one by one, for the history checker.
     pub(crate) keeps_promises: bool,
+    /// What the first device does wrong.
+    pub(crate) sabotage: Option<Sabotage>,
 }
 
 /// What a coordinator tells a worker.
@@ -58,14 +61,14 @@ pub(crate) enum Command {
         count: u32,
         /// So many handshakes at once.
         at_once: u32,
-        /// A moment for each, so many a second apart, however long the others take; 0 for as fast as it goes.
-        per_second: u32,
     },
+    /// Has sessions come and go from a moment on, each at its own; answers at once.
+    Churn(Churn),
     /// Ends sessions, those that stand longest first; answers when they are gone.
     Disconnect { count: u32 },
     /// Waits until a number is reached, or the time has passed.
     Await { what: Awaited, count: u64, within_ms: u64 },
-    /// Forgets what arrived, what was acked and how long connecting took.
+    /// Forgets what arrived, what was acked and how long connecting took; never what was lost.
     Clear,
     /// Tells latencies of what arrived of these.
     Arrived { sent: Vec<Sent> },
@@ -83,6 +86,16 @@ pub(crate) enum Command {
     ForgetTickets,
 }
 
+/// Sessions that come and go: at each moment the session ends that stands longest, and another device's begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Churn {
+    /// The moment of the first.
+    pub(crate) start: Moment,
+    /// From each to the next.
+    pub(crate) every: Duration,
+    pub(crate) count: u32,
+}
+
 /// What can be waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -93,6 +106,8 @@ pub(crate) enum Awaited {
     Arrivals,
     /// Results and events that were acked.
     Acks,
+    /// Sessions that began since the last clearing.
+    Connected,
 }
 
 /// A message that was sent to all.
@@ -148,6 +163,13 @@ pub(crate) struct Counts {
     pub(crate) repeats: u64,
     /// Results and events that were acked.
     pub(crate) acks: u64,
+    /// Sessions that began.
+    pub(crate) connected: u64,
+    /// When the last of them did.
+    pub(crate) last_connected: Moment,
+    /// Pings that were answered, and the bytes of the frames of both.
+    pub(crate) heartbeats: u64,
+    pub(crate) heartbeat_bytes: u64,
 }
 
 /// What came of what was sent.
@@ -161,6 +183,25 @@ pub(crate) struct Arrived {
     pub(crate) bytes: usize,
     /// What came of the messages that nobody asked about.
     pub(crate) others: u64,
+    /// Of each message.
+    pub(crate) reaches: Vec<Reach>,
+}
+
+/// Whom one message reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Reach {
+    /// Devices whose session stood when it was to be sent.
+    pub(crate) expected: u64,
+    /// Those of them that have it.
+    pub(crate) reached: u64,
+}
+
+impl Reach {
+    /// Adds another worker's.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.expected += other.expected;
+        self.reached += other.reached;
+    }
 }
 
 impl Counts {
@@ -173,6 +214,10 @@ impl Counts {
         self.arrivals += other.arrivals;
         self.repeats += other.repeats;
         self.acks += other.acks;
+        self.connected += other.connected;
+        self.last_connected = self.last_connected.max(other.last_connected);
+        self.heartbeats += other.heartbeats;
+        self.heartbeat_bytes += other.heartbeat_bytes;
     }
 
     /// The number that is waited for.
@@ -181,6 +226,7 @@ impl Counts {
             Awaited::Standing => self.standing.into(),
             Awaited::Arrivals => self.arrivals,
             Awaited::Acks => self.acks,
+            Awaited::Connected => self.connected,
         }
     }
 }
@@ -214,6 +260,7 @@ mod tests {
             Command::Await { what: Awaited::Standing, count: 3, within_ms: 4 },
             Command::Arrived { sent: vec![sent] },
             Command::Clear,
+            Command::Churn(Churn { start: Moment::now(), every: Duration::from_micros(250), count: 7 }),
         ];
         for command in commands {
             let line = serde_json::to_string(&command).unwrap();

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use muster_proto::session::v1::Lane;
 
-use super::protocol::{Arrived, Counts, Pairs, Sent, Tag};
+use anyhow::ensure;
+
+use super::protocol::{Arrived, Counts, Pairs, Reach, Sent, Tag};
 use crate::history::Promise;
 use crate::moment::Moment;
 use crate::report::Latencies;
 
-/// Moments that are kept of messages and acks, each; what comes beyond is counted and has no latency.
+/// Moments that are kept of messages, acks and sessions, each; a run that has more of them is refused, since some have no latency.
 ///
 /// 16 bytes each. A run of ten messages to 18,000 devices needs 180,000.
 const MOMENTS_MAX: usize = 4_000_000;
@@ -34,6 +36,10 @@ struct State {
     kept: usize,
     bytes: usize,
     acks: Vec<Moment>,
+    /// Sessions when it was last cleared, and the beginnings and ends since.
+    stood: u64,
+    begun: Vec<Moment>,
+    over: Vec<Moment>,
     promises: Option<Vec<Promise>>,
 }
 
@@ -50,13 +56,19 @@ impl Tally {
             kept: 0,
             bytes: 0,
             acks: Vec::new(),
+            stood: 0,
+            begun: Vec::new(),
+            over: Vec::new(),
             promises: keeps_promises.then(Vec::new),
         })))
     }
 
-    pub(crate) fn connected(&self, took: Duration, resumed: bool) {
+    pub(crate) fn connected(&self, took: Duration, resumed: bool, welcomed: Moment) {
         let mut state = self.state();
         state.counts.standing += 1;
+        state.counts.connected += 1;
+        state.counts.last_connected = state.counts.last_connected.max(welcomed);
+        keep(&mut state.begun, welcomed);
         state.connecting.add(took);
         if resumed {
             state.resumed += 1;
@@ -68,6 +80,7 @@ impl Tally {
     pub(crate) fn ended(&self) {
         let mut state = self.state();
         state.counts.standing = state.counts.standing.saturating_sub(1);
+        keep(&mut state.over, Moment::now());
     }
 
     pub(crate) fn failed(&self, device: &str, problem: String, had_session: bool) {
@@ -93,6 +106,13 @@ impl Tally {
         }
     }
 
+    /// Notes a ping that was answered, with the bytes of both frames.
+    pub(crate) fn heartbeat(&self, bytes: usize) {
+        let mut state = self.state();
+        state.counts.heartbeats += 1;
+        state.counts.heartbeat_bytes += bytes as u64;
+    }
+
     pub(crate) fn repeated(&self) {
         self.state().counts.repeats += 1;
     }
@@ -102,9 +122,7 @@ impl Tally {
         let mut state = self.state();
         for sequence in sequences.iter().copied() {
             state.counts.acks += 1;
-            if state.acks.len() < MOMENTS_MAX {
-                state.acks.push(at);
-            }
+            keep(&mut state.acks, at);
             if let Some(promises) = &mut state.promises {
                 let (device, outbox_id) = (device.to_owned(), hex::encode(outbox_id));
                 promises.push(match lane {
@@ -119,15 +137,16 @@ impl Tally {
         self.state().counts
     }
 
-    /// Forgets what came and how long connecting took; who has a session keeps it.
+    /// Forgets what came and how long connecting took; who has a session keeps it, and what was lost stays lost.
     pub(crate) fn clear(&self) -> anyhow::Result<()> {
         let connecting = Latencies::new()?;
         let mut state = self.state();
-        let Counts { prepared, standing, .. } = state.counts;
-        state.counts = Counts { prepared, standing, ..Counts::default() };
+        let Counts { prepared, standing, lost, failed, .. } = state.counts;
+        state.counts = Counts { prepared, standing, lost, failed, ..Counts::default() };
+        state.stood = standing.into();
+        (state.begun, state.over) = (Vec::new(), Vec::new());
         state.connecting = connecting;
         (state.full, state.resumed, state.kept) = (0, 0, 0);
-        state.problems.clear();
         state.arrivals = HashMap::new();
         state.acks = Vec::new();
         Ok(())
@@ -139,29 +158,50 @@ impl Tally {
         (state.connecting.pairs(), state.full, state.resumed, state.problems.clone())
     }
 
-    /// What came of what was sent: latencies at devices whose session stood then, and how many came later.
+    /// What came of what was sent: latencies at devices whose session stood then, how many came later, and of each message
+    /// how many had to come.
+    ///
+    /// # Errors
+    /// More came than can be kept.
     pub(crate) fn latencies(&self, sent: &[Sent]) -> anyhow::Result<Arrived> {
         let mut standing = Latencies::new()?;
         let state = self.state();
-        let (mut late, mut known) = (0, 0);
+        let (mut late, mut known, mut reaches) = (0, 0, Vec::new());
+        ensure!(
+            state.kept as u64 == state.counts.arrivals && state.begun.len().max(state.over.len()) < MOMENTS_MAX,
+            "a worker keeps {MOMENTS_MAX} moments, and {} messages came: measure fewer at once, or spread them over more --workers",
+            state.counts.arrivals
+        );
         for Sent { tag, at } in sent {
+            let mut reach = Reach { expected: state.standing_at(*at), reached: 0 };
             for (came, welcomed) in state.arrivals.get(tag).into_iter().flatten() {
                 known += 1;
                 if welcomed <= at {
+                    reach.reached += 1;
                     standing.add(came.since(*at));
                 } else {
                     late += 1;
                 }
             }
+            reaches.push(reach);
         }
         let others = state.counts.arrivals - known;
-        Ok(Arrived { standing: standing.pairs(), late, bytes: state.bytes, others })
+        Ok(Arrived { standing: standing.pairs(), late, bytes: state.bytes, others, reaches })
     }
 
     /// How long after a moment each ack came.
+    ///
+    /// # Errors
+    /// More came than can be kept.
     pub(crate) fn acks(&self, since: Moment) -> anyhow::Result<Pairs> {
         let mut latencies = Latencies::new()?;
-        self.state().acks.iter().for_each(|at| latencies.add(at.since(since)));
+        let state = self.state();
+        ensure!(
+            state.acks.len() as u64 == state.counts.acks,
+            "a worker keeps {MOMENTS_MAX} moments, and {} acks came: measure fewer at once, or spread them over more --workers",
+            state.counts.acks
+        );
+        state.acks.iter().for_each(|at| latencies.add(at.since(since)));
         Ok(latencies.pairs())
     }
 
@@ -177,6 +217,21 @@ impl Tally {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// How many sessions stood at a moment since the last clearing.
+    fn standing_at(&self, at: Moment) -> u64 {
+        let until = |moments: &[Moment]| moments.iter().filter(|moment| **moment <= at).count() as u64;
+        (self.stood + until(&self.begun)).saturating_sub(until(&self.over))
+    }
+}
+
+/// Keeps a moment where there is room.
+fn keep(moments: &mut Vec<Moment>, at: Moment) {
+    if moments.len() < MOMENTS_MAX {
+        moments.push(at);
     }
 }
 
@@ -196,17 +251,38 @@ mod tests {
         tally.arrived([1; 16], later, 900);
         tally.arrived([2; 16], Moment::default(), 900);
 
-        let Arrived { standing, late, bytes, others } = tally.latencies(&[sent]).unwrap();
+        let Arrived { standing, late, bytes, others, .. } = tally.latencies(&[sent]).unwrap();
         let counted: u64 = standing.iter().map(|(_, count)| count).sum();
         assert_eq!((counted, late, bytes, others), (1, 1, 900, 1));
         assert!(standing.iter().all(|(micros, _)| u128::from(*micros) < MINUTE.as_micros()));
     }
 
     #[test]
-    fn what_is_cleared_is_gone_and_sessions_stay() {
+    fn a_message_is_missed_by_whose_session_stood_and_who_does_not_have_it() {
+        let tally = Tally::new(false).unwrap();
+        let now = Moment::now();
+        let (first, second) = (now.plus(MINUTE), now.plus(MINUTE * 3));
+        tally.connected(Duration::ZERO, false, now);
+        tally.connected(Duration::ZERO, false, now.plus(MINUTE * 2));
+        tally.arrived([1; 16], now, 9);
+        tally.arrived([1; 16], now.plus(MINUTE * 2), 9);
+        tally.arrived([2; 16], now, 9);
+
+        let sent = [Sent { tag: [1; 16], at: first }, Sent { tag: [2; 16], at: second }];
+        let reaches = tally.latencies(&sent).unwrap().reaches;
+
+        assert_eq!(reaches, [Reach { expected: 1, reached: 1 }, Reach { expected: 2, reached: 1 }]);
+    }
+
+    #[test]
+    fn what_is_cleared_is_gone_and_sessions_and_losses_stay() {
         let tally = Tally::new(true).unwrap();
-        tally.connected(Duration::from_millis(2), false);
-        tally.connected(Duration::from_millis(2), true);
+        let now = Moment::now();
+        tally.connected(Duration::from_millis(2), false, now);
+        tally.connected(Duration::from_millis(2), true, now);
+        tally.connected(Duration::from_millis(2), true, now);
+        tally.failed("a", "gone".to_owned(), true);
+        tally.ended();
         tally.arrived([1; 16], Moment::default(), 10);
         tally.acked("a", [2; 16], Lane::Results, &[1, 2]);
         assert_eq!(tally.promises().len(), 2);
@@ -214,10 +290,10 @@ mod tests {
 
         tally.clear().unwrap();
 
-        assert_eq!(tally.counts(), Counts { standing: 2, ..Counts::default() });
-        assert_eq!((tally.connecting().1, tally.promises().len()), (0, 0));
-        tally.failed("a", "gone".to_owned(), true);
-        tally.ended();
-        assert_eq!(tally.counts(), Counts { standing: 1, lost: 1, ..Counts::default() });
+        assert_eq!(tally.counts(), Counts { standing: 2, lost: 1, ..Counts::default() });
+        let (_, full, _, problems) = tally.connecting();
+        assert_eq!((full, tally.promises().len(), problems), (0, 0, vec!["a: gone".to_owned()]));
+        tally.failed("b", "gone too".to_owned(), false);
+        assert_eq!(tally.counts(), Counts { standing: 2, lost: 1, failed: 1, ..Counts::default() });
     }
 }

@@ -1,6 +1,7 @@
-//! `muster-load` as people call it, at small scale: each scenario, its peers, how it ends, and the chaos proxy.
+//! `muster-load` as people call it, at small scale: each scenario, its peers, how it ends, what fails it, and the chaos proxy.
 
 mod ends;
+mod failing;
 mod peers;
 mod proxy;
 mod scenarios;

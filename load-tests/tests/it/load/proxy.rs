@@ -2,9 +2,10 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
 
 use crate::support::binary;
@@ -12,10 +13,10 @@ use crate::support::binary;
 /// What is sent through it.
 const BYTES: usize = 60_000;
 
-struct Proxy {
+pub(super) struct Proxy {
     child: Child,
     told: BufReader<ChildStdout>,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
 }
 
 impl Drop for Proxy {
@@ -28,8 +29,17 @@ impl Drop for Proxy {
 impl Proxy {
     /// In front of an echo.
     fn start(faults: &[&str]) -> Self {
-        let mut command = binary("muster-load");
-        command.args(["proxy", "--listen", "127.0.0.1:0", "--to", &echo().to_string()]).args(faults);
+        Self::before(&echo().to_string(), faults)
+    }
+
+    /// In front of a server.
+    pub(super) fn before(server: &str, faults: &[&str]) -> Self {
+        Self::of(binary("muster-load"), server, faults)
+    }
+
+    /// A command to which what it has to do is added.
+    fn of(mut command: Command, server: &str, faults: &[&str]) -> Self {
+        command.args(["proxy", "--listen", "127.0.0.1:0", "--to", server]).args(faults);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("a proxy");
         let mut told = BufReader::new(child.stdout.take().expect("its output"));
         let first = line(&mut told);
@@ -133,6 +143,70 @@ fn a_slow_reader_takes_its_time() {
     stream.read_exact(&mut [0; 2_048]).expect("read");
 
     assert!(started.elapsed() >= Duration::from_millis(450), "{:?}", started.elapsed());
+}
+
+#[test]
+fn who_half_closed_goes_on_reading_however_much_comes() {
+    let mut proxy = Proxy::start(&["--half-close-after", "50ms"]);
+    let mut stream = proxy.connect();
+    stream.set_write_timeout(Some(Duration::from_secs(20))).expect("a time-out");
+    assert_eq!(stream.read(&mut [0; 1]).expect("an end"), 0);
+    assert_eq!(line(&mut proxy.told)["fault"], "half_close");
+
+    // More than the kernel and the proxy hold: the echo comes back, and somebody has to take it.
+    for _ in 0..64 {
+        stream.write_all(&[7; 1 << 20]).expect("sent");
+    }
+}
+
+#[test]
+fn a_slow_reader_lets_the_sender_notice_soon() {
+    let proxy = Proxy::start(&["--slow-read", "1KiB/s"]);
+    let stream = proxy.connect();
+    setsockopt(&stream, sockopt::SndBuf, &4_096).expect("a small buffer");
+    stream.set_nonblocking(true).expect("no waiting");
+    let mut taken = 0;
+    let until = Instant::now() + Duration::from_millis(500);
+
+    while Instant::now() < until {
+        match (&stream).write(&[0; 1_024]) {
+            Ok(count) => taken += count,
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+
+    assert!(taken < 48 * 1_024, "{taken} bytes were taken of who is read at 1 KiB a second");
+}
+
+#[test]
+fn more_connections_than_descriptors_wait_and_end_nothing() {
+    let mut limited = Command::new("sh");
+    let load = binary("muster-load").get_program().to_string_lossy().into_owned();
+    limited.args(["-c", "ulimit -n 300; exec \"$0\" \"$@\"", &load]);
+    let proxy = Proxy::of(limited, &echo().to_string(), &[]);
+    let many: Vec<TcpStream> = (0..160).map(|_| proxy.connect()).collect();
+
+    drop(many);
+
+    let mut stream = proxy.connect();
+    stream.write_all(b"x").expect("sent");
+    stream.read_exact(&mut [0; 1]).expect("read");
+}
+
+#[test]
+fn who_does_not_read_the_faults_holds_up_no_connection_without_one() {
+    let proxy = Proxy::start(&["--corrupt", "5%"]);
+    let mut faulty = proxy.connect();
+    faulty.set_write_timeout(Some(Duration::from_secs(2))).expect("a time-out");
+    // Lines of faults for a hundred times what a pipe holds; nobody reads them.
+    while faulty.write(&[0; 65_536]).is_ok() {}
+
+    // The first byte of hardly any connection is turned.
+    let is_carried = |mut stream: TcpStream| {
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a time-out");
+        stream.write_all(b"x").is_ok() && stream.read_exact(&mut [0; 1]).is_ok()
+    };
+    assert!((0..4).any(|_| is_carried(proxy.connect())), "no connection is carried");
 }
 
 /// A server that sends back what it gets; it ends with the test.

@@ -1,0 +1,108 @@
+//! What makes a run count for nothing: each of it ends a run with 1, and is told.
+
+use std::process::{Command, Stdio};
+
+use muster_load_tests::dev_fleet::DevFleet;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::UNSTEADY;
+use super::proxy::Proxy;
+use crate::support::{Said, binary, children, run, wait_for};
+
+/// A run that fails for a reason.
+#[track_caller]
+fn fails(words: &[&str], reasons: &[&str]) -> Said {
+    run(binary("muster-load").args(words).args(UNSTEADY)).with_code(1).naming(reasons)
+}
+
+#[test]
+fn a_session_that_ends_in_the_middle_fails_the_run() {
+    let ended = ["1 sessions were lost", "--sabotage"];
+    let small = ["--sessions", "100", "--sabotage", "end-session"];
+
+    fails(&[&["broadcast", "--rounds", "1", "--burst", "1"], &small[..]].concat(), &ended);
+    fails(&[&["ask"], &small[..]].concat(), &ended);
+    fails(&[&["soak", "--for", "3s"], &small[..]].concat(), &ended);
+}
+
+#[test]
+fn a_message_that_does_not_come_fails_the_run() {
+    let small = ["--sessions", "100", "--sabotage", "miss-message"];
+
+    fails(&[&["broadcast", "--rounds", "1", "--burst", "1"], &small[..]].concat(), &["99 of 100 had the message"]);
+}
+
+#[test]
+fn a_message_that_one_did_not_get_in_a_storm_fails_the_run_and_is_not_left_out() {
+    let small = ["--sessions", "100", "--sabotage", "miss-message"];
+
+    fails(&[&["storm"], &small[..]].concat(), &["1 times a device that had a session did not get a message"]);
+}
+
+#[test]
+fn a_session_that_ends_while_nothing_is_asked_fails_what_holds_them() {
+    let fleet = DevFleet::start(0).expect("a fleet");
+    let home = fleet.ready.home.to_string_lossy().into_owned();
+    // All but the first seconds of each connection.
+    let proxy = Proxy::before(fleet.session_address(), &["--cut-after", "8s"]);
+    let to = proxy.address.to_string();
+    let words = ["hold", "--sessions", "20", "--for", "90s", "--home", &home, "--switch", &to];
+
+    fails(&words, &["sessions were lost"]);
+}
+
+#[test]
+fn a_worker_that_is_killed_fails_the_run() {
+    let mut command = binary("muster-load");
+    command.args(["soak", "--sessions", "100", "--workers", "2", "--for", "10m"]).args(UNSTEADY);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.expect("a run");
+    let worker = wait_for("a worker with sessions", || {
+        let workers: Vec<u32> = children(child.id()).into_iter().filter(|pid| sockets(*pid) > 40).collect();
+        workers.into_iter().find(|pid| name(*pid) == "muster-load")
+    });
+
+    kill(Pid::from_raw(i32::try_from(worker).expect("a pid")), Signal::SIGKILL).expect("a signal");
+
+    let output = child.wait_with_output().expect("an end");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("it has ended") && told.contains("worker"), "{told}");
+}
+
+#[test]
+fn a_floor_that_moves_fails_the_run() {
+    let mut command = binary("muster-load");
+    command.args(["broadcast", "--sessions", "50", "--rounds", "1", "--burst", "1", "--tolerance", "0%"]);
+
+    let said = run(&mut command).with_code(1);
+
+    assert!(said.out.contains("THE RUN COUNTS FOR NOTHING: the floor of"), "{}", said.out);
+}
+
+#[test]
+fn what_cannot_be_compared_or_held_is_refused_at_once() {
+    let home = ["idle", "--home", "/", "--peer", "nats"];
+    let refused = |words: &[&str], reasons: &[&str]| {
+        run(binary("muster-load").args(words)).with_code(1).naming(reasons);
+    };
+
+    refused(&home, &["--peer with --home"]);
+    refused(&["connect", "--suite", "hybrid", "--peer", "nats"], &["--suite hybrid", "X25519MLKEM768"]);
+    refused(&["idle", "--sessions", "999"], &["--sessions 999", "1000"]);
+    refused(&["hold", "--sessions", "10", "--for", "60s"], &["--for 60s", "heartbeat"]);
+    run(binary("muster-load").args(["soak", "--rounds", "2"])).with_code(2).naming(&["--rounds"]);
+    let mut limited = Command::new("sh");
+    let load = binary("muster-load").get_program().to_string_lossy().into_owned();
+    limited.args(["-c", "ulimit -n 1000; exec \"$0\" idle --sessions 1000", &load]);
+    run(&mut limited).with_code(1).naming(&["1000 sessions", "may hold 744", "ulimit -Hn"]);
+}
+
+fn name(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+}
+
+fn sockets(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count).unwrap_or_default()
+}
