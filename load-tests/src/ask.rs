@@ -80,10 +80,14 @@ pub(crate) async fn run(options: &AskOptions) -> anyhow::Result<Sheet> {
         let median = median(&rounds, common.sessions).context("no round")?;
         tell(median, &rounds, &mut column);
         if median.answered != u64::from(common.sessions) {
-            sheet.problems.push(format!("{}: {} of {} answered", subject.name, median.answered, common.sessions));
+            sheet
+                .problems
+                .push(format!("{}: {} of {} answered", subject.name, median.answered, common.sessions));
         }
         series.push((format!("{}, order", subject.name), median.order_at_device.curve()));
-        series.extend(median.answer_acked.as_ref().map(|acked| (format!("{}, ack", subject.name), acked.curve())));
+        series.extend(
+            median.answer_acked.as_ref().map(|acked| (format!("{}, ack", subject.name), acked.curve())),
+        );
         subject.close(column, &mut sheet).await?;
     }
     sheet.lines("From the submission, at devices", ("ms", "% of devices"), Scale::Linear, series);
@@ -99,7 +103,12 @@ async fn tell_connect(subject: &mut Subject, column: &mut Column) -> anyhow::Res
     let (connected, bytes) = subject.connect_and_weigh().await?;
     let seconds = connected.took.as_secs_f64();
     column.put("workers", "  in so many processes", "", Figure::Count(subject.fleet.workers() as u64));
-    column.put("resumed_share", "  share of resumed handshakes", "", Figure::Number(connected.resumed_share()));
+    column.put(
+        "resumed_share",
+        "  share of resumed handshakes",
+        "",
+        Figure::Number(connected.resumed_share()),
+    );
     column.put("connect_seconds", "all connected after", "s", Figure::Number(seconds));
     let per_second = f64::from(subject.sessions) / seconds;
     column.put("connects_per_second", "  a second", "", Figure::Number(per_second));
@@ -112,7 +121,12 @@ async fn tell_connect(subject: &mut Subject, column: &mut Column) -> anyhow::Res
 }
 
 fn tell(round: &Round, rounds: &[Round], column: &mut Column) {
-    column.put("order_at_device", "order at devices", "", Figure::Latencies(round.order_at_device.quantiles()));
+    column.put(
+        "order_at_device",
+        "order at devices",
+        "",
+        Figure::Latencies(round.order_at_device.quantiles()),
+    );
     if let Some(acked) = &round.answer_acked {
         column.put("answer_acked", "answer committed and acked", "", Figure::Latencies(acked.quantiles()));
     }
@@ -145,12 +159,12 @@ async fn ask(subject: &mut Subject, promises: &mut Vec<Promise>) -> anyhow::Resu
     let operator = subject.operator()?.clone();
     let watching = async {
         let shown = tokio::time::timeout(ANSWER_DEADLINE, operator.complete(&instruction)).await;
-        shown.map(|shown| (shown, Moment::now()))
+        let shown = shown.context("not every target answered in time")??;
+        anyhow::Ok((shown, Moment::now()))
     };
     let answering = subject.fleet.wait("answered", Awaited::Acks, sessions.into(), ANSWER_DEADLINE);
-    let (watched, answered) = tokio::join!(watching, answering);
-    answered?;
-    let (shown, completed_at) = watched.context("not every target answered in time")?;
+    // Who is lost ends it now: the Switch would wait for the answer.
+    let ((shown, completed_at), _) = tokio::try_join!(watching, answering)?;
     let after = subject.cpu_at_rest().await?;
     let arrived = subject.fleet.arrived(&[Sent { tag, at }]).await?;
     let answer_acked = subject.fleet.acked(at).await?;
@@ -165,7 +179,7 @@ async fn ask(subject: &mut Subject, promises: &mut Vec<Promise>) -> anyhow::Resu
         answer_acked: Some(answer_acked),
         complete_seconds: completed_at.since(at).as_secs_f64(),
         cpu_us_per_answer: each(before, after, sessions.into()),
-        answered: count(&shown?, TargetState::Answered),
+        answered: count(&shown, TargetState::Answered),
         bytes: arrived.bytes,
     })
 }

@@ -17,8 +17,8 @@ use self::arguments::{
 };
 use crate::crl::{self, CrlOptions};
 use crate::report;
-use crate::scenario::{broadcast, churn, connect, events, hold, idle, slow_readers, soak, storm};
 use crate::scenario::Common;
+use crate::scenario::{broadcast, churn, connect, events, hold, idle, slow_readers, soak, storm};
 use crate::server::launch;
 use crate::worker::process;
 use crate::{ask, proxy};

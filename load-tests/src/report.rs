@@ -100,16 +100,20 @@ fn milliseconds(microseconds: u64) -> f64 {
     microseconds as f64 / 1_000.0
 }
 
-/// The proportional set size of a process in bytes (`/proc/PID/smaps_rollup`).
+/// The proportional set size of a process in bytes, without the pages of files (`/proc/PID/smaps_rollup`).
+///
+/// Those are the program's own, and their part of it changes whenever another process of the same program begins or ends.
 ///
 /// # Errors
 /// The process is gone or not ours.
 pub fn memory_bytes(pid: u32) -> anyhow::Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let line = text.lines().find(|line| line.starts_with("Pss:"));
-    let kib =
-        line.and_then(|line| line.split_whitespace().nth(1)).and_then(|number| number.parse::<u64>().ok());
-    Ok(kib.ok_or_else(|| anyhow::anyhow!("no Pss in smaps_rollup of {pid}"))? * 1_024)
+    let kib = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kib.ok_or_else(|| anyhow::anyhow!("no {name} in smaps_rollup of {pid}: it wants Linux 5.3"))
+    };
+    Ok((kib("Pss_Anon:")? + kib("Pss_Shmem:")?) * 1_024)
 }
 
 /// What a process has resident, and had at most since it began, in bytes (`/proc/PID/status`).

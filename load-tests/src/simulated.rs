@@ -323,11 +323,7 @@ impl Device {
     }
 
     /// Takes what happened; gives how much that was.
-    async fn handle_events(
-        &mut self,
-        session: &mut ClientSession,
-        begun: Instant,
-    ) -> anyhow::Result<usize> {
+    async fn handle_events(&mut self, session: &mut ClientSession, begun: Instant) -> anyhow::Result<usize> {
         let mut events = 0;
         while let Some(event) = session.poll_event() {
             events += 1;

@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 /// Bytes that wait in the kernel, by the socket's other end.
 pub type Unsent = BTreeMap<String, u64>;
 
-/// What waits in the sockets of a server on a loopback port (IPv4), those with nothing left away.
+/// What waits in the sockets of a server on a loopback port, those with nothing left away.
 ///
 /// # Errors
 /// The kernel has no table of sockets.
 pub fn of_port(port: u16) -> anyhow::Result<Unsent> {
-    Ok(waiting(&std::fs::read_to_string("/proc/net/tcp")?, port))
+    let mut all = waiting(&std::fs::read_to_string("/proc/net/tcp")?, port);
+    // A server that listens for both has its IPv4 connections here. A machine without IPv6 has no such table.
+    all.extend(waiting(&std::fs::read_to_string("/proc/net/tcp6").unwrap_or_default(), port));
+    Ok(all)
 }
 
 fn waiting(table: &str, port: u16) -> Unsent {
@@ -34,7 +37,17 @@ mod tests {
 
     #[test]
     fn what_nobody_reads_waits_in_the_kernel_until_it_takes_no_more() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        check("127.0.0.1:0");
+    }
+
+    #[test]
+    fn a_server_that_listens_for_both_versions_of_ip_is_found_too() {
+        check("[::]:0");
+    }
+
+    #[track_caller]
+    fn check(address: &str) {
+        let listener = TcpListener::bind(address).unwrap();
         let port = listener.local_addr().unwrap().port();
         let _reads_nothing = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let (mut writer, _) = listener.accept().unwrap();

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 
 use super::session::{NOTHING, PeerSession, Topics};
+use crate::moment::Moment;
 use crate::server::launch::Launched;
 use crate::server::own::free_ports;
 use crate::server::running::listeners;
-use crate::moment::Moment;
 use crate::simulated::Dialled;
 use crate::tls::{self, Dialler, Suite};
 use crate::worker::protocol::Kind;
@@ -20,6 +20,14 @@ use crate::worker::protocol::Kind;
 const READY_DEADLINE: Duration = Duration::from_secs(20);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// Whom a peer asks for a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asks {
+    Everybody,
+    /// So that it can be seen that a run beside such a peer is refused.
+    Nobody,
+}
 
 /// In its folder.
 const CONFIGURATION: &str = "peer.conf";
@@ -42,12 +50,17 @@ pub(crate) struct PeerServer {
 
 impl PeerServer {
     /// Starts one on a core.
-    pub(crate) async fn start(kind: Kind, home: &Path, core: Option<usize>) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        kind: Kind,
+        asks: Asks,
+        home: &Path,
+        core: Option<usize>,
+    ) -> anyhow::Result<Self> {
         let program = program(kind)?;
         let version = version(kind, &program);
         let folder = tempfile::Builder::new().prefix("muster-peer-").tempdir()?;
         let [port, plain] = free_ports()?;
-        configuration(kind, home, folder.path(), port, plain)?;
+        configuration((kind, asks), home, folder.path(), [port, plain])?;
         let process = launched(&program, folder.path(), core)?;
         let address = format!("127.0.0.1:{port}");
         let mut server = Self { process, folder, program, core, port, address, version };
@@ -84,7 +97,8 @@ impl PeerServer {
 
     /// Sees that it does the work that is compared: a client without a certificate gets no session.
     async fn check_refusal(&self, kind: Kind, home: &Path) -> anyhow::Result<()> {
-        let stranger = Dialler::new(&tls::server_roots(home)?, Suite::X25519)?.config_without_certificate()?;
+        let stranger =
+            Dialler::new(&tls::server_roots(home)?, Suite::X25519)?.config_without_certificate()?;
         let topics = Topics { name: "load-stranger", topic: NOTHING, more: None };
         let dialled = Dialled::default();
         let opening = PeerSession::open(kind, &self.address, topics, &dialled, stranger);
@@ -135,7 +149,13 @@ fn version(kind: Kind, program: &Path) -> String {
     said.lines().next().unwrap_or("unknown").trim().to_owned()
 }
 
-fn configuration(kind: Kind, home: &Path, folder: &Path, port: u16, plain: u16) -> anyhow::Result<()> {
+fn configuration(
+    (kind, asks): (Kind, Asks),
+    home: &Path,
+    folder: &Path,
+    [port, plain]: [u16; 2],
+) -> anyhow::Result<()> {
+    let asks = asks == Asks::Everybody;
     let identity = tls::issue_server(home, "localhost")?;
     let (certificate, key) = (folder.join("server.pem"), folder.join("server.key"));
     std::fs::write(&certificate, identity.chain_pem)?;
@@ -147,12 +167,12 @@ fn configuration(kind: Kind, home: &Path, folder: &Path, port: u16, plain: u16) 
         Kind::Nats => format!(
             "listen: \"127.0.0.1:{plain}\"\nping_interval: \"60m\"\nmax_payload: 1MB\nmax_connections: 250000\n\
              websocket {{\n  listen: \"127.0.0.1:{port}\"\n  compression: false\n  handshake_timeout: \"30s\"\n  \
-             tls {{ cert_file: {certificate:?}, key_file: {key:?}, ca_file: {roots:?}, verify: true, timeout: 30 }}\n}}\n"
+             tls {{ cert_file: {certificate:?}, key_file: {key:?}, ca_file: {roots:?}, verify: {asks}, timeout: 30 }}\n}}\n"
         ),
         Kind::Mosquitto => format!(
             // Without a listener of another kind, 2.0.11 ends with `Unable to start any listening sockets`.
             "user root\nallow_anonymous true\nlistener {plain} 127.0.0.1\nlistener {port} 127.0.0.1\nprotocol websockets\n\
-             cafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\nset_tcp_nodelay true\nmax_queued_messages 0\n\
+             cafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate {asks}\nset_tcp_nodelay true\nmax_queued_messages 0\n\
              persistence false\nlog_type error\nconnection_messages false\n",
             roots.display(),
             certificate.display(),

@@ -121,12 +121,7 @@ fn socket(address: SocketAddr, faults: Faults) -> anyhow::Result<TcpSocket> {
     Ok(socket)
 }
 
-async fn carry(
-    options: Options,
-    connection: u64,
-    client: TcpStream,
-    teller: &Teller,
-) -> anyhow::Result<()> {
+async fn carry(options: Options, connection: u64, client: TcpStream, teller: &Teller) -> anyhow::Result<()> {
     let server = socket(options.to, options.faults)?.connect(options.to).await;
     let server = server.with_context(|| options.to.to_string())?;
     client.set_nodelay(true)?;

@@ -11,6 +11,7 @@ use crate::measure::handshake_floor::{self, Kind as Handshake};
 use crate::measure::spread::Spread;
 use crate::measure::tcp_floor::{self, Write};
 use crate::moment::Moment;
+use crate::peer::server::Asks;
 use crate::report::{Progress, allow_descriptors, sessions_a_process};
 use crate::server::own::OwnSwitch;
 use crate::server::{Place, admin, running};
@@ -130,7 +131,11 @@ impl Bench {
         let mut subjects = vec![self.switch(common, behaviour).await?];
         for kind in &common.peers {
             let setup = self.setup(*kind, String::new(), behaviour);
-            subjects.push(Subject::peer(setup, size(common, behaviour), &self.cores).await?);
+            let asks = match self.sabotage {
+                Some(Sabotage::OpenPeer) => Asks::Nobody,
+                Some(Sabotage::EndSession | Sabotage::MissMessage) | None => Asks::Everybody,
+            };
+            subjects.push(Subject::peer(setup, asks, size(common, behaviour), &self.cores).await?);
         }
         Ok(subjects)
     }

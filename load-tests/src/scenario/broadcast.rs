@@ -97,12 +97,7 @@ async fn tell(sheet: &mut Sheet, measured: Vec<Measured>) -> anyhow::Result<()> 
         series.push((subject.name.to_owned(), curve));
         subject.close(column, sheet).await?;
     }
-    sheet.lines(
-        "From the submission until a device has it",
-        ("ms", "% of devices"),
-        Scale::Linear,
-        series,
-    );
+    sheet.lines("From the submission until a device has it", ("ms", "% of devices"), Scale::Linear, series);
     sheet.bars("CPU for a message", "µs", "cpu_us");
     Ok(())
 }

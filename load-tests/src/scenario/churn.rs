@@ -74,11 +74,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Sheet> {
 }
 
 /// One schedule for all of it: who comes late waits in the latencies, and moves nobody else's moment.
-async fn measure(
-    subject: &mut Subject,
-    options: &Options,
-    column: &mut Column,
-) -> anyhow::Result<Measured> {
+async fn measure(subject: &mut Subject, options: &Options, column: &mut Column) -> anyhow::Result<Measured> {
     let Options { per_second, seconds, .. } = options;
     let memory_before = subject.memory().await?;
     let count = per_second * seconds;
@@ -86,8 +82,7 @@ async fn measure(
     let before = subject.cpu()?;
     let begun = subject.fleet.churn(count, *per_second).await?;
     let within = Duration::from_secs((*seconds).into()) + PATIENCE;
-    let counts =
-        subject.fleet.wait("came and went", Awaited::Connected, count.into(), within).await?;
+    let counts = subject.fleet.wait("came and went", Awaited::Connected, count.into(), within).await?;
     let after = subject.cpu_at_rest().await?;
     let (connected, _) = subject.fleet.connecting().await?;
     if let Some(used) = each(before, after, count.into()) {

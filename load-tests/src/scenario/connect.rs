@@ -64,7 +64,12 @@ pub(crate) async fn run(common: &Common) -> anyhow::Result<Sheet> {
     let resumed_floors = bench.floors(Floor::ResumedHandshake);
     sheet.figures.put("sessions", "sessions a round", "", Figure::Count(common.sessions.into()));
     let at_once = u64::from(HANDSHAKES_AT_ONCE);
-    sheet.figures.put("at_once", "  under way at once: the next begins when one has ended", "", Figure::Count(at_once));
+    sheet.figures.put(
+        "at_once",
+        "  under way at once: the next begins when one has ended",
+        "",
+        Figure::Count(at_once),
+    );
     sheet.figures.rounds("floor_full_us", "floor: server's half in memory", "µs", &full_floors);
     sheet.figures.rounds("floor_resumed_us", "floor: the same, resumed", "µs", resumed_floors);
     let mut series = Vec::new();

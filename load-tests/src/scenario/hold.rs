@@ -34,7 +34,9 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: &Options) -> anyhow::Result<Sheet> {
     let Options { common, lasts } = options;
     if common.home.is_some() && common.ping_interval.is_some() {
-        bail!("--ping-interval is for a Switch of this run's own: leave --home away, or say it in that Switch's configuration");
+        bail!(
+            "--ping-interval is for a Switch of this run's own: leave --home away, or say it in that Switch's configuration"
+        );
     }
     let interval = common.ping_interval.unwrap_or(PING_INTERVAL);
     ensure!(

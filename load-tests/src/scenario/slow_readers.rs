@@ -229,7 +229,9 @@ impl Measured {
     /// A run in which nobody was slow shows nothing.
     fn judge(&self, subject: &Subject, sheet: &mut Sheet) {
         if self.slow_at_end == 0 {
-            sheet.problems.push(format!("{}: nobody was slow any more before the rounds were over", subject.name));
+            sheet
+                .problems
+                .push(format!("{}: nobody was slow any more before the rounds were over", subject.name));
         }
         if self.kept == Some(0.0) {
             sheet.problems.push(format!(

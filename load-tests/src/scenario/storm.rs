@@ -24,7 +24,7 @@ const STEADY: u32 = 8;
 /// Until all are back.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// What the last question is waited for.
-const LAST: Duration = Duration::from_secs(30);
+const LAST: Duration = Duration::from_secs(10);
 /// Between two looks at the sessions.
 const LOOK: Duration = Duration::from_millis(20);
 /// Bytes of a message to a peer, until it is known how many an order has.
@@ -112,10 +112,9 @@ async fn measure(bench: &mut Bench, subject: &mut Subject, bytes: &mut usize) ->
     let listens_at = bench.restart(subject).await?;
     subject.reconnect().await?;
     let deadline = Instant::now() + PATIENCE;
-    let storm = watch(subject, started, *bytes, |_, counts| {
-        counts.standing == sessions || Instant::now() > deadline
-    })
-    .await?;
+    let storm =
+        watch(subject, started, *bytes, |_, counts| counts.standing == sessions || Instant::now() > deadline)
+            .await?;
     let counts = subject.fleet.counts().await?;
     let pid = subject.pid.context("the server has no process")?;
     let (returned, _) = subject.fleet.connecting().await?;
@@ -138,7 +137,12 @@ impl Storm {
     fn tell(&self, column: &mut Column) {
         let mut put = |key, words, unit, number| column.put(key, words, unit, Figure::Number(number));
         put("connect_seconds", "all connected, before", "s", self.connect_seconds);
-        put("restart_seconds", "from the kill until it listens for sessions again", "s", self.restart_seconds);
+        put(
+            "restart_seconds",
+            "from the kill until it listens for sessions again",
+            "s",
+            self.restart_seconds,
+        );
         if let Some(back) = self.back_seconds {
             put("back_seconds", "from then until all are back", "s", back);
             put("back_by_connect", "  ÷ the time that connecting took", "×", back / self.connect_seconds);
@@ -159,7 +163,12 @@ impl Storm {
         let (before, during) = (self.steady.latencies.quantiles(), self.storm.latencies.quantiles());
         column.put("push_before", "message at devices, before", "", Figure::Latencies(before));
         column.put("push_during", "  at those already back, meanwhile", "", Figure::Latencies(during));
-        column.put("questions", "  of so many messages meanwhile", "", Figure::Count(self.storm.questions as u64));
+        column.put(
+            "questions",
+            "  of so many messages meanwhile",
+            "",
+            Figure::Count(self.storm.questions as u64),
+        );
         if during.count > 0 {
             let ratio = during.p99_ms / before.p99_ms.max(f64::MIN_POSITIVE);
             column.put("push_p99_by_before", "  p99 ÷ p99 before", "×", Figure::Number(ratio));
@@ -174,7 +183,10 @@ impl Storm {
             problems.push(format!("{standing} of {} sessions are back after {PATIENCE:?}", self.sessions));
         }
         if self.counts.lost != self.sessions {
-            problems.push(format!("{} sessions ended, of {} that the kill ended", self.counts.lost, self.sessions));
+            problems.push(format!(
+                "{} sessions ended, of {} that the kill ended",
+                self.counts.lost, self.sessions
+            ));
         }
         for (watched, when) in [(&self.steady, "before"), (&self.storm, "after")] {
             if watched.missed > 0 {

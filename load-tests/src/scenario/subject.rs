@@ -14,7 +14,7 @@ use crate::measure::cpu;
 use crate::measure::spread::Spread;
 use crate::moment::Moment;
 use crate::operator::Operator;
-use crate::peer::server::PeerServer;
+use crate::peer::server::{Asks, PeerServer};
 use crate::report::{Latencies, memory_bytes};
 use crate::server::Place;
 use crate::told::sheet::{Column, Figure, Sheet};
@@ -114,13 +114,13 @@ impl Subject {
     }
 
     /// A peer, which is started and ended with this.
-    pub(crate) async fn peer(setup: Setup, size: Size, cores: &Cores) -> anyhow::Result<Self> {
+    pub(crate) async fn peer(setup: Setup, asks: Asks, size: Size, cores: &Cores) -> anyhow::Result<Self> {
         let name = match setup.kind {
             Kind::Nats => "nats",
             Kind::Mosquitto => "mosquitto",
             Kind::Muster => bail!("the Switch is no peer"),
         };
-        let server = PeerServer::start(setup.kind, &setup.home, cores.server).await?;
+        let server = PeerServer::start(setup.kind, asks, &setup.home, cores.server).await?;
         let setup = Setup { address: server.address.clone(), ..setup };
         let publisher = Publisher::open(&setup).await.with_context(|| name)?;
         let fleet = Fleet::start(&setup, size, cores, name).await?;
@@ -252,7 +252,10 @@ impl Subject {
         targets: u32,
         sql: &str,
     ) -> anyhow::Result<Prepared> {
-        self.pusher.prepare(count, &to.audience(&self.prefix), targets, sql).await.map(|what| Prepared { what, to })
+        self.pusher
+            .prepare(count, &to.audience(&self.prefix), targets, sql)
+            .await
+            .map(|what| Prepared { what, to })
     }
 
     /// Sends what was prepared, all at once, of so many bytes at a peer; gives what each is known by.
@@ -390,6 +393,8 @@ mod tests {
     #[test]
     fn a_session_costs_what_memory_grows_by_and_nothing_is_no_figure() {
         assert_eq!(growth((100, 1_000_000), (1_000, 5_500_000)).unwrap(), 5_000);
-        assert!(growth((100, 1_000_000), (1_000, 999_999)).unwrap_err().to_string().contains("tells nothing"));
+        assert!(
+            growth((100, 1_000_000), (1_000, 999_999)).unwrap_err().to_string().contains("tells nothing")
+        );
     }
 }

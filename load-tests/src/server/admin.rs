@@ -45,7 +45,8 @@ mod tests {
 
     #[test]
     fn a_metric_has_a_value_for_each_set_of_labels_and_none_of_another_name() {
-        let text = "# TYPE a_bytes gauge\na_bytes{shard=\"0\"} 5\na_bytes{shard=\"1\"} 0.5\na_bytes_max 9\nb 1\n";
+        let text =
+            "# TYPE a_bytes gauge\na_bytes{shard=\"0\"} 5\na_bytes{shard=\"1\"} 0.5\na_bytes_max 9\nb 1\n";
 
         assert_eq!(values(text, "a_bytes"), [5.0, 0.5]);
         assert_eq!(values(text, "b"), [1.0]);

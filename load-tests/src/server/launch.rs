@@ -92,9 +92,10 @@ impl Launched {
     }
 
     fn kill_group(&mut self) {
-        let group = i32::try_from(self.child.id()).map(Pid::from_raw);
-        // A group that is gone already needs no signal.
-        drop(group.map(|group| killpg(group, Signal::SIGKILL)));
+        if let Ok(group) = i32::try_from(self.child.id()) {
+            // A group that is gone already needs no signal.
+            killpg(Pid::from_raw(group), Signal::SIGKILL).ok();
+        }
     }
 
     fn log_end(&self) -> String {

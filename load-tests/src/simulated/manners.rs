@@ -17,7 +17,7 @@ pub(crate) enum OnOrder {
     Ack,
 }
 
-/// What the first device of a fleet does wrong, so that it can be seen that a run which should fail does.
+/// What the first device of a fleet does wrong, or the run itself, so that it can be seen that a run which should fail does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Sabotage {
@@ -25,6 +25,8 @@ pub(crate) enum Sabotage {
     EndSession,
     /// Its first message is as if it had never come.
     MissMessage,
+    /// None of its own: peers are told to let in who shows no certificate.
+    OpenPeer,
 }
 
 /// What is wished of all devices of a fleet from now on.
@@ -93,7 +95,7 @@ impl Manners {
         match self.sabotage.take() {
             Some(Sabotage::EndSession) => anyhow::bail!("it ended its session itself, as --sabotage says"),
             Some(Sabotage::MissMessage) => Ok(false),
-            None => Ok(true),
+            Some(Sabotage::OpenPeer) | None => Ok(true),
         }
     }
 

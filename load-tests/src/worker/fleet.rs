@@ -172,8 +172,7 @@ impl Fleet {
 
     /// How connecting went since the last clearing, and what went wrong since the beginning.
     pub(crate) async fn connecting(&mut self) -> anyhow::Result<(Connected, Vec<String>)> {
-        let mut all =
-            Connected { took: Duration::ZERO, latencies: Latencies::new()?, full: 0, resumed: 0 };
+        let mut all = Connected { took: Duration::ZERO, latencies: Latencies::new()?, full: 0, resumed: 0 };
         let mut all_problems = Vec::new();
         for answer in self.each(|_| Command::Connected).await? {
             let Answer::Connected { took, full, resumed, problems } = answer else {

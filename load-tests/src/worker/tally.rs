@@ -168,7 +168,8 @@ impl Tally {
         let state = self.state();
         let (mut late, mut known, mut reaches) = (0, 0, Vec::new());
         ensure!(
-            state.kept as u64 == state.counts.arrivals && state.begun.len().max(state.over.len()) < MOMENTS_MAX,
+            state.kept as u64 == state.counts.arrivals
+                && state.begun.len().max(state.over.len()) < MOMENTS_MAX,
             "a worker keeps {MOMENTS_MAX} moments, and {} messages came: measure fewer at once, or spread them over more --workers",
             state.counts.arrivals
         );

@@ -184,8 +184,11 @@ impl Pusher {
     pub(super) async fn remove(&self, audience: &str) -> anyhow::Result<()> {
         let Self::Orders(operator) = self else { return Ok(()) };
         loop {
-            let request =
-                ListClientsRequest { audience: audience.to_owned(), page_size: PAGE, page_token: String::new() };
+            let request = ListClientsRequest {
+                audience: audience.to_owned(),
+                page_size: PAGE,
+                page_token: String::new(),
+            };
             let page = operator.clients().list_clients(request).await?.into_inner().clients;
             if page.is_empty() {
                 return Ok(());

