@@ -274,7 +274,7 @@ mod tests {
         let machine = &json["machine"];
         assert_eq!((&machine["suite"], &machine["shards"]), (&json!("x25519"), &json!(0)));
         assert!(machine["date"].as_str().is_some_and(|date| date.ends_with('Z')), "{machine}");
-        assert!(machine["commit"].is_string() && machine["switch_build"] == "deps", "{machine}");
+        assert!(machine["commit"].is_string() && machine["switch_build"] != "unknown", "{machine}");
     }
 
     #[test]

@@ -70,7 +70,7 @@ fn name(pid: u32) -> String {
     name.trim().to_owned()
 }
 
-fn until_gone(started: &[u32]) {
+pub(super) fn until_gone(started: &[u32]) {
     wait_until("everything to end", || started.iter().all(|pid| name(*pid).is_empty() || is_zombie(*pid)));
 }
 

@@ -62,21 +62,36 @@ fn a_session_that_ends_while_nothing_is_asked_fails_what_holds_them() {
 
 #[test]
 fn a_worker_that_is_killed_fails_the_run() {
+    let told = killed_under("muster-load");
+
+    assert!(told.contains("it has ended") && told.contains("worker"), "{told}");
+}
+
+#[test]
+fn a_switch_that_is_killed_fails_the_run_and_its_log_is_told() {
+    let told = killed_under("muster-switch");
+
+    assert!(told.contains("muster-switch ended (signal: 9"), "{told}");
+}
+
+/// Kills a process of a run by its name; gives what the run, which fails, then says.
+#[track_caller]
+fn killed_under(program: &str) -> String {
     let mut command = binary("muster-load");
     command.args(["soak", "--sessions", "100", "--workers", "2", "--for", "10m"]).args(UNSTEADY);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = child.expect("a run");
-    let worker = wait_for("a worker with sessions", || {
-        let workers: Vec<u32> = children(child.id()).into_iter().filter(|pid| sockets(*pid) > 40).collect();
-        workers.into_iter().find(|pid| name(*pid) == "muster-load")
+    let victim = wait_for("a process with sessions", || {
+        let busy: Vec<u32> = children(child.id()).into_iter().filter(|pid| descriptors(*pid) > 40).collect();
+        busy.into_iter().find(|pid| name(*pid) == program)
     });
 
-    kill(Pid::from_raw(i32::try_from(worker).expect("a pid")), Signal::SIGKILL).expect("a signal");
+    kill(Pid::from_raw(i32::try_from(victim).expect("a pid")), Signal::SIGKILL).expect("a signal");
 
     let output = child.wait_with_output().expect("an end");
-    let told = String::from_utf8_lossy(&output.stderr);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.contains("it has ended") && told.contains("worker"), "{told}");
+    told
 }
 
 #[test]
@@ -111,6 +126,6 @@ fn name(pid: u32) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
 
-fn sockets(pid: u32) -> usize {
+fn descriptors(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count).unwrap_or_default()
 }

