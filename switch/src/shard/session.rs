@@ -207,6 +207,12 @@ impl Session {
         }
     }
 
+    /// Returns whether an instruction's order waits for the client already.
+    pub(super) fn has_waiting(&self, instruction: InstructionId) -> bool {
+        self.due.borrow().iter().any(|order| order.instruction == instruction)
+            || self.unwritten.borrow().iter().any(|(waiting, _)| *waiting == instruction)
+    }
+
     /// Returns the bytes that wait for the client.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.half(|half| half.outbound_bytes()).saturating_add(self.due_bytes.get())

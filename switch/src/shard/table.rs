@@ -272,6 +272,10 @@ impl Table {
 
 /// Gives an order to one session.
 pub(super) fn deliver(order: &Broadcast, number: u32, session: &Session) {
+    // Sent again, since the first was not written yet.
+    if session.has_waiting(order.instruction) {
+        return;
+    }
     let frame = match &order.proofs {
         None => order.frame.clone(),
         Some(proofs) => match proofs.proof(number) {

@@ -45,6 +45,8 @@ pub(super) struct Active {
     unapproved: Option<Box<Unapproved>>,
     /// When those who are connected but still queued get the order again.
     resend_at_ms: i64,
+    /// How long after that again.
+    resend_after_ms: i64,
 }
 
 /// What devices entered, as one stored transition. Ordered so that the transitions of a batch replay.
@@ -59,6 +61,10 @@ pub(super) struct Entered {
 /// How long a connected target stays queued before it gets the order again. It is queued because its order found no
 /// room, or because it connected in the same moment; a client knows an order that it has.
 const RESEND_AFTER_MS: i64 = 1_000;
+
+/// The longest that this time grows to, twice what it was each time: orders for a whole fleet may take longer than it, and must not be made
+/// late by their own repetitions.
+const RESEND_AFTER_MS_MAX: i64 = 30_000;
 
 /// How much longer a target in `SENT` may say that it had taken the order before its end: word of it is under way.
 const SENT_GRACE_MS: i64 = 5_000;
@@ -90,6 +96,7 @@ impl Active {
             grace_until_ms: record.grace_until_ms,
             unapproved,
             resend_at_ms: record.created_at_ms + RESEND_AFTER_MS,
+            resend_after_ms: RESEND_AFTER_MS,
         }
     }
 
@@ -129,6 +136,7 @@ impl Active {
         if is_approved {
             self.unapproved = None;
             self.frame = delivery(envelope);
+            self.resend_after_ms = RESEND_AFTER_MS;
             self.resend_at_ms = now_ms.saturating_add(RESEND_AFTER_MS);
         }
         is_approved
@@ -288,7 +296,8 @@ impl Core {
         if now_ms < active.resend_at_ms || now_ms >= active.expires_at_ms {
             return;
         }
-        active.resend_at_ms = now_ms + RESEND_AFTER_MS;
+        active.resend_after_ms = active.resend_after_ms.saturating_mul(2).min(RESEND_AFTER_MS_MAX);
+        active.resend_at_ms = now_ms.saturating_add(active.resend_after_ms);
         let waiting = active.ledger.in_state(TargetState::Queued) & &self.online;
         self.send_order(position, waiting);
     }

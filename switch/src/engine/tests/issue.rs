@@ -182,6 +182,27 @@ async fn a_connected_target_that_stays_queued_gets_the_order_again() {
     assert_eq!(world.next(order_message).await.instruction, id);
 }
 
+#[tokio::test]
+async fn an_order_is_sent_again_after_ever_longer_so_that_a_large_one_is_not_late_by_its_repetitions() {
+    let mut world = World::new().await;
+    world.connect("w1.acme.local").await;
+    let id = world.issue("").await;
+    assert_eq!(world.next(order_message).await.instruction, id);
+
+    let mut times = 0;
+    for _ in 0..60 {
+        world.advance(std::time::Duration::from_secs(1));
+        // The engine looks at the clock between two commands.
+        world.connect("w2.acme.local").await;
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        while let Ok(message) = world.shard.try_recv() {
+            times += usize::from(order_message(message).is_some_and(|seen| seen.instruction == id));
+        }
+    }
+
+    assert!((4..=6).contains(&times), "{times} times in a minute");
+}
+
 struct OrderSeen {
     instruction: muster_proto::ids::InstructionId,
     envelope: Vec<u8>,
