@@ -75,8 +75,15 @@ impl Caller {
         url: &ServiceUrl,
     ) -> Result<(Opened, Welcome), End> {
         let mut opened = self.call(credentials, url).await?;
-        let welcome = opened.welcome(self.config.write_timeout).await?;
-        Ok((opened, welcome))
+        match opened.welcome(self.config.write_timeout).await {
+            Ok(welcome) => Ok((opened, welcome)),
+            Err(end) => {
+                if end.may_be_the_road() {
+                    self.roads.rest(url.address(), self.config.quic_rest);
+                }
+                Err(end)
+            }
+        }
     }
 
     async fn hello(&self) -> Result<Hello, StoreError> {

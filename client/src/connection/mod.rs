@@ -127,6 +127,13 @@ pub(crate) enum End {
     Store(#[from] StoreError),
 }
 
+impl End {
+    /// Returns whether another road might have led to a Welcome: nothing that the Switch said ended it.
+    fn may_be_the_road(&self) -> bool {
+        matches!(self, Self::Quic(_) | Self::Closed(_))
+    }
+}
+
 /// Returns how long to stay away after an attempt in vain.
 pub(crate) fn pause_after(end: &End, backoff: &mut Backoff) -> Duration {
     Cause::of(end).pause(backoff)

@@ -71,13 +71,12 @@ impl Connection {
         }
     }
 
-    /// Leaves QUIC alone for a while if it broke before the Welcome: something on the way lets a handshake through, and not more.
+    /// Leaves QUIC alone for a while if it broke before the Welcome, or fell silent: something on the way lets a handshake through, and not
+    /// more, or not for long. Over another road the next session begins by that one again.
     fn note_road(&self, end: &End) {
         let was_up = matches!(*self.link.borrow(), Link::Up { .. });
-        if matches!(end, End::Quic(_))
-            && !was_up
-            && let Some(url) = self.profile.switch(self.at)
-        {
+        let has_failed = if was_up { matches!(end, End::Closed(_)) } else { end.may_be_the_road() };
+        if has_failed && let Some(url) = self.profile.switch(self.at) {
             self.caller.roads.rest(url.address(), self.caller.config.quic_rest);
         }
     }

@@ -66,6 +66,20 @@ async fn where_udp_is_dropped_websocket_is_taken_and_the_head_start_lost_once() 
 }
 
 #[tokio::test]
+async fn what_lets_a_handshake_over_quic_through_and_no_more_is_left_for_websocket() {
+    let (switch, lab) = FakeSwitch::listen_both().await;
+    let client = lab.start_with(racing(&lab)).await;
+    // It stands, and nothing of the protocol comes back.
+    let silent = switch.quic().accept().await.unwrap().await.unwrap();
+
+    let session = tokio::time::timeout(Duration::from_secs(60), switch.accept(&lab)).await.unwrap();
+
+    client.wait_for(|status| status.connected && status.transport == "websocket").await;
+    drop((silent, session));
+    client.stop().await;
+}
+
+#[tokio::test]
 async fn where_tcp_is_dropped_quic_is_taken_whoever_comes_first() {
     let (switch, lab) = FakeSwitch::listen_both().await;
     let mut config = racing(&lab);
