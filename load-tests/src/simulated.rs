@@ -176,6 +176,8 @@ pub(crate) struct Device {
     place: Option<OwnedSemaphorePermit>,
     /// The bytes of the frame that came last.
     frame_bytes: usize,
+    /// Orders that it has not acked, since that is wished.
+    unacked: Vec<InstructionId>,
 }
 
 pub(crate) type Socket = WebSocketStream<TlsStream<TcpStream>>;
@@ -204,6 +206,7 @@ impl Device {
             reported: 0,
             place: None,
             frame_bytes: 0,
+            unacked: Vec::new(),
         }
     }
 
@@ -236,6 +239,7 @@ impl Device {
         let mut socket = opened.context("no session in time")??;
         self.resumed = socket.get_ref().get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         self.sent = 0;
+        self.unacked.clear();
         let config = ClientSessionConfig { limits: Arc::clone(&self.shared.limits) };
         let mut session = ClientSession::new(config, self.hello(), Instant::now());
         loop {
@@ -250,6 +254,7 @@ impl Device {
             }
             let events = self.handle_events(&mut session, begun).await?;
             self.report();
+            self.ack(&mut session)?;
             self.drain(&mut session)?;
             let mut sent_bytes = 0;
             while let Some(frame) = session.poll_transmit() {
@@ -293,6 +298,16 @@ impl Device {
     pub(crate) async fn open(&self, tls: Arc<ClientConfig>) -> anyhow::Result<Socket> {
         let stream = dial(&self.shared.address, &self.manners.dialled, tls).await?;
         upgrade(stream, &format!("wss://{}/v1/session", self.shared.address), Some("muster.v1")).await
+    }
+
+    /// Acks what it has not, unless that is to wait.
+    fn ack(&mut self, session: &mut ClientSession) -> anyhow::Result<()> {
+        if !self.unacked.is_empty() && !self.manners.is_hushed() {
+            for instruction in std::mem::take(&mut self.unacked) {
+                session.push_progress(instruction, TargetState::Acked)?;
+            }
+        }
+        Ok(())
     }
 
     /// Notes as many events as are wished for.
@@ -368,7 +383,8 @@ impl Device {
         }
         let (seen, welcomed) = (self.journal.start(instruction), self.welcomed.unwrap_or_default());
         self.teller.ordered(&self.name, instruction, seen, welcomed, self.frame_bytes).await?;
-        session.push_progress(instruction, TargetState::Acked)?;
+        self.unacked.push(instruction);
+        self.ack(session)?;
         if seen == Seen::First && self.manners.on_order == OnOrder::Answer {
             self.journal.answer(instruction);
             if self.manners.reports_answers {

@@ -10,6 +10,8 @@ use crate::moment;
 
 /// A process is quiet when it used less than this share of a core over [`LOOK`].
 const QUIET_SHARE: f64 = 0.02;
+/// What a heartbeat may take of a core; heartbeats never stop.
+const HEARTBEAT: Duration = Duration::from_micros(60);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long quiet is waited for at most: what goes on beyond belongs to something else than what is measured.
@@ -36,28 +38,28 @@ pub fn of_this_thread() -> anyhow::Result<Duration> {
     Ok(Duration::from_nanos(moment::read(ClockId::CLOCK_THREAD_CPUTIME_ID)?))
 }
 
-/// Waits until a process has done what was left to do; gives its CPU time then. That has a tenth of a second in it in which the process did
-/// next to nothing.
+/// Waits until a process that has so many heartbeats a second has done what was left to do; gives its CPU time then. That has a tenth of a second in
+/// it in which the process did next to nothing else.
 ///
 /// # Errors
 /// The process is gone, or it does not come to rest: no CPU time would be that of what was measured.
-pub async fn until_quiet(pid: u32) -> anyhow::Result<Duration> {
-    until_quiet_within(pid, PATIENCE).await
+pub async fn until_quiet(pid: u32, heartbeats: f64) -> anyhow::Result<Duration> {
+    until_quiet_within(pid, QUIET_SHARE.max(heartbeats * HEARTBEAT.as_secs_f64()), PATIENCE).await
 }
 
-async fn until_quiet_within(pid: u32, patience: Duration) -> anyhow::Result<Duration> {
+async fn until_quiet_within(pid: u32, share: f64, patience: Duration) -> anyhow::Result<Duration> {
     let deadline = tokio::time::Instant::now() + patience;
     let mut before = of_process(pid)?;
     loop {
         tokio::time::sleep(LOOK).await;
         let now = of_process(pid)?;
-        if now.saturating_sub(before) < LOOK.mul_f64(QUIET_SHARE) {
+        if now.saturating_sub(before) < LOOK.mul_f64(share) {
             return Ok(now);
         }
         ensure!(
             tokio::time::Instant::now() < deadline,
             "process {pid} still uses more than {:.0} % of a core {patience:?} after its work: its CPU time cannot be told",
-            QUIET_SHARE * 100.0
+            share * 100.0
         );
         before = now;
     }
@@ -96,7 +98,7 @@ mod tests {
         let busy = std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn();
         let mut busy = busy.expect("a shell");
 
-        let told = until_quiet_within(busy.id(), Duration::from_millis(600)).await;
+        let told = until_quiet_within(busy.id(), QUIET_SHARE, Duration::from_millis(600)).await;
 
         busy.kill().unwrap();
         busy.wait().unwrap();

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::session::{ALL, ANSWERS, Item, PeerSession, SLOW, Topics};
 use crate::moment::Moment;
 use crate::simulated::{Lasting, Manners, changed, last};
-use crate::worker::protocol::Kind;
+use crate::worker::protocol::{Kind, Tag};
 use crate::worker::tally::Tally;
 
 /// TCP, TLS, upgrade and subscription together.
@@ -28,6 +28,8 @@ pub(crate) struct PeerDevice {
     tally: Arc<Tally>,
     welcomed: Option<Moment>,
     place: Option<OwnedSemaphorePermit>,
+    /// Messages that it has not answered, since that is wished.
+    unanswered: Vec<(Tag, usize)>,
 }
 
 impl PeerDevice {
@@ -38,7 +40,7 @@ impl PeerDevice {
         manners: Manners,
         tally: Arc<Tally>,
     ) -> Self {
-        Self { kind, address, name, manners, tally, welcomed: None, place: None }
+        Self { kind, address, name, manners, tally, welcomed: None, place: None, unanswered: Vec::new() }
     }
 
     /// As [`crate::simulated::Device::run`].
@@ -66,7 +68,16 @@ impl PeerDevice {
         }
         let tag = *payload.first_chunk().context("a message without a tag")?;
         self.tally.arrived(tag, welcomed, payload.len());
-        session.publish(ANSWERS, &[(tag, tag.len())]).await
+        self.unanswered.push((tag, tag.len()));
+        self.answer(session).await
+    }
+
+    /// Answers what it has not, in one write.
+    async fn answer(&mut self, session: &mut PeerSession) -> anyhow::Result<()> {
+        if self.unanswered.is_empty() || self.manners.is_hushed() {
+            return Ok(());
+        }
+        session.publish(ANSWERS, &std::mem::take(&mut self.unanswered)).await
     }
 }
 
@@ -111,13 +122,14 @@ impl Lasting for PeerDevice {
                     Item::Ping => session.pong().await?,
                     Item::Ready | Item::Other => {}
                 },
-                () = changed(&mut self.manners.wishes) => {}
+                () = changed(&mut self.manners.wishes) => self.answer(&mut session).await?,
             }
         }
     }
 
     fn handle_end(&mut self) -> bool {
         self.place = None;
+        self.unanswered.clear();
         let had_session = self.welcomed.take().is_some();
         if had_session {
             self.tally.ended();

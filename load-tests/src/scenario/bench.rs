@@ -94,16 +94,15 @@ impl Bench {
         let (own, place) = match &common.home {
             Some(home) => (None, running::find(home, common.typed.clone()).await?),
             None => {
-                check_descriptors(common.sessions, own_limit)?;
+                if !common.peers.is_empty() {
+                    check_descriptors(common.sessions, own_limit)?;
+                }
                 let _starting = Progress::new("starting a Switch", 1);
-                let own = OwnSwitch::start(cores.server, common.ping_interval).await?;
+                let own = OwnSwitch::start(cores.server, common.sessions, common.ping_interval).await?;
                 let place = own.place();
                 (Some(own), place)
             }
         };
-        if let (None, Some(pid)) = (&own, place.pid) {
-            check_descriptors(common.sessions, running::sessions_of(pid)?)?;
-        }
         // The floors' threads pin themselves; a Switch that runs already stays where it is.
         if !cores.load.is_empty() {
             cores::pin_to(&cores.load)?;
@@ -219,12 +218,12 @@ fn size(common: &Common, behaviour: Behaviour) -> Size {
     Size { sessions: common.sessions, spare: behaviour.spare, workers_min: common.workers }
 }
 
-/// Refuses more sessions than a server has descriptors for.
+/// Refuses more sessions than a peer has descriptors for. The Switch takes as many tables of them as it needs.
 fn check_descriptors(sessions: u32, limit: u32) -> anyhow::Result<()> {
     ensure!(
         sessions <= limit,
-        "{sessions} sessions: the server may hold {limit} on this machine, since each takes a descriptor; raise its hard limit \
-         (`ulimit -Hn` as root, LimitNOFILE= in a unit), or ask for fewer sessions"
+        "{sessions} sessions: a peer may hold {limit} on this machine, since each takes a descriptor; raise the hard limit \
+         (`ulimit -Hn` as root, LimitNOFILE= in a unit), ask for fewer sessions, or leave --peer away"
     );
     Ok(())
 }
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn more_sessions_than_the_server_has_descriptors_for_are_refused() {
+    fn more_sessions_than_a_peer_has_descriptors_for_are_refused() {
         let refused = check_descriptors(100_000, 19_744).unwrap_err().to_string();
 
         assert!(refused.contains("may hold 19744") && refused.contains("ulimit -Hn"), "{refused}");

@@ -2,7 +2,7 @@
 
 use super::Common;
 use super::bench::{Behaviour, Bench, Floor};
-use super::subject::Subject;
+use super::subject::{Answering, Subject};
 use crate::measure::tcp_floor::Write;
 use crate::report::Latencies;
 use crate::told::sheet::{Column, Figure, Sheet};
@@ -29,6 +29,7 @@ struct Measured {
 #[derive(Default)]
 struct Rounds {
     cpu_micros: Vec<f64>,
+    ack_micros: Vec<f64>,
     prepare_micros: Vec<f64>,
     last_ms: Vec<f64>,
     by_floor: Vec<f64>,
@@ -102,11 +103,12 @@ async fn tell(sheet: &mut Sheet, measured: Vec<Measured>) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// How rounds are told: CPU, that of the preparation, the last device, the ratio, latencies, repeats.
-type Words = [(&'static str, &'static str); 6];
+/// How rounds are told: CPU, that of the ack, that of the preparation, the last device, the ratio, latencies, repeats.
+type Words = [(&'static str, &'static str); 7];
 
 const ONE: Words = [
-    ("cpu_us", "CPU of the server for a message and its ack"),
+    ("cpu_us", "CPU of the server for a message"),
+    ("ack_cpu_us", "  and for its ack, when all have it"),
     ("prepare_cpu_us", "  besides, for each device, to prepare the order"),
     ("last_ms", "  the last device has it after"),
     ("cpu_by_floor", "  CPU ÷ floor"),
@@ -115,7 +117,8 @@ const ONE: Words = [
 ];
 
 const BURST: Words = [
-    ("burst_cpu_us", "CPU of the server for a message of a burst and its ack"),
+    ("burst_cpu_us", "CPU of the server for a message of a burst"),
+    ("burst_ack_cpu_us", "  and for its ack, when all have them"),
     ("burst_prepare_cpu_us", "  besides, for each device, to prepare the order"),
     ("burst_last_ms", "  the last device has the last after"),
     ("burst_cpu_by_floor", "  CPU ÷ floor"),
@@ -131,7 +134,8 @@ impl Rounds {
         bytes: usize,
         floor: f64,
     ) -> anyhow::Result<()> {
-        let pushed = subject.push(count, bytes).await?;
+        let pushed = subject.push_to(subject.sessions, count, bytes, Answering::Afterwards).await?;
+        self.ack_micros.extend(pushed.ack_micros);
         self.repeats += pushed.repeats;
         self.last_ms.push(pushed.latencies.quantiles().max_ms);
         if let Some(cpu) = pushed.cpu_micros {
@@ -149,9 +153,10 @@ impl Rounds {
     }
 
     fn tell(&self, column: &mut Column, words: &Words) {
-        let [cpu, prepare, last, ratio, latency, repeats] = words;
+        let [cpu, ack, prepare, last, ratio, latency, repeats] = words;
         let rounds = [
             (cpu, "µs", &self.cpu_micros),
+            (ack, "µs", &self.ack_micros),
             (prepare, "µs", &self.prepare_micros),
             (last, "ms", &self.last_ms),
             (ratio, "×", &self.by_floor),

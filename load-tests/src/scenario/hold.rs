@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use super::Common;
 use super::bench::{Behaviour, Bench};
-use super::subject::{QUESTION, Subject, To};
+use super::subject::{PING_INTERVAL, QUESTION, Subject, To};
 use crate::moment::Moment;
 use crate::report::{Progress, memory_bytes};
 use crate::simulated::OnOrder;
@@ -20,8 +20,6 @@ const EVERY: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The jitter of pings: that long after its beginning every session has had one.
 const JITTER: f64 = 1.1;
-/// What a Switch does by default.
-const PING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -48,6 +46,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Sheet> {
     sheet.figures.put("sessions", "sessions", "", Figure::Count(common.sessions.into()));
     let behaviour = Behaviour { on_order: OnOrder::Answer, ..Behaviour::default() };
     let mut subject = bench.switch(common, behaviour).await?;
+    subject.ping_interval = interval;
     let (connected, bytes) = subject.connect_and_weigh().await?;
     let mut column = subject.column();
     column.put("connect_seconds", "all connected after", "s", Figure::Number(connected.took.as_secs_f64()));

@@ -4,7 +4,7 @@ use anyhow::ensure;
 
 use super::Common;
 use super::bench::{Behaviour, Bench};
-use super::subject::{GROWTH_SESSIONS_MIN, Subject, growth};
+use super::subject::{Answering, GROWTH_SESSIONS_MIN, Subject, growth};
 use crate::told::sheet::{Column, Figure, Sheet};
 use crate::told::svg::Scale;
 
@@ -96,7 +96,7 @@ async fn measure(
 /// Some messages to each of those who have a session.
 async fn traffic(subject: &mut Subject, standing: u32, bytes: &mut usize) -> anyhow::Result<()> {
     for _ in 0..MESSAGES {
-        let pushed = subject.push_to(standing, 1, *bytes).await?;
+        let pushed = subject.push_to(standing, 1, *bytes, Answering::AtOnce).await?;
         if !subject.is_peer() {
             *bytes = pushed.bytes;
         }

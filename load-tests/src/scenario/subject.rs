@@ -25,6 +25,8 @@ use crate::worker::protocol::{Awaited, Kind, Sent, Setup, Tag};
 const ARRIVAL_DEADLINE: Duration = Duration::from_secs(60);
 /// All sessions.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(600);
+/// What a Switch does by default.
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(60);
 /// Between two readings of memory.
 const READING: Duration = Duration::from_millis(500);
 /// Memory has settled when so many readings in a row differ by no more than [`SETTLED`] or [`SETTLED_BYTES`].
@@ -61,13 +63,27 @@ pub(crate) struct Subject {
     server: Option<PeerServer>,
     /// Whether it goes on after this run, which then leaves nothing in it.
     outlasts: bool,
+    /// Of each session.
+    pub(crate) ping_interval: Duration,
+}
+
+/// When devices answer what is sent to all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answering {
+    /// When they have it.
+    AtOnce,
+    /// When all have it, so that what sending costs is told apart from what answers cost.
+    Afterwards,
 }
 
 /// One or several messages to all.
 #[derive(Debug)]
 pub(crate) struct Pushed {
-    /// Of the server, for one message to one device, from its submission to the last ack, microseconds; where its process is known.
+    /// Of the server, for one message to one device, from its submission to the last ack, microseconds; where its process is known. The acks
+    /// are not in it where they come afterwards.
     pub(crate) cpu_micros: Option<f64>,
+    /// The same, for an ack that came afterwards.
+    pub(crate) ack_micros: Option<f64>,
     /// The same, for what came before: the order that is prepared and signed.
     pub(crate) prepare_micros: Option<f64>,
     pub(crate) latencies: Latencies,
@@ -110,6 +126,7 @@ impl Subject {
             pusher: Pusher::Orders(operator),
             server: None,
             outlasts: !is_own,
+            ping_interval: PING_INTERVAL,
         })
     }
 
@@ -141,6 +158,7 @@ impl Subject {
             pusher: Pusher::Messages(Box::new(publisher)),
             server: Some(server),
             outlasts: false,
+            ping_interval: PING_INTERVAL,
         })
     }
 
@@ -200,7 +218,7 @@ impl Subject {
 
     /// Sends so many messages to all devices at once, of so many bytes at a peer, and waits until all have them and have said so.
     pub(crate) async fn push(&mut self, count: u32, bytes: usize) -> anyhow::Result<Pushed> {
-        self.push_to(self.sessions, count, bytes).await
+        self.push_to(self.sessions, count, bytes, Answering::AtOnce).await
     }
 
     /// The same, where so many of the devices have a session.
@@ -209,17 +227,24 @@ impl Subject {
         standing: u32,
         count: u32,
         bytes: usize,
+        answering: Answering,
     ) -> anyhow::Result<Pushed> {
         self.quiet().await?;
         let before = self.cpu()?;
         let prepared = self.prepare(count, To::All, standing, QUESTION).await?;
         self.fleet.clear().await?;
+        self.fleet.hush(answering == Answering::Afterwards).await?;
         let begun = self.cpu_at_rest().await?;
         let answers = self.pusher.answers();
         let at = Moment::now();
         let tags = self.send(prepared, bytes).await?;
         let wanted = u64::from(standing) * u64::from(count);
         self.fleet.wait("had the message", Awaited::Arrivals, wanted, ARRIVAL_DEADLINE).await?;
+        let sent_at = match answering {
+            Answering::AtOnce => None,
+            Answering::Afterwards => self.cpu_at_rest().await?,
+        };
+        self.fleet.hush(false).await?;
         self.pusher.wait_for_answers(answers + wanted, ARRIVAL_DEADLINE).await?;
         let after = self.cpu_at_rest().await?;
         let sent: Vec<Sent> = tags.into_iter().map(|tag| Sent { tag, at }).collect();
@@ -236,7 +261,8 @@ impl Subject {
             );
         }
         Ok(Pushed {
-            cpu_micros: each(begun, after, wanted),
+            cpu_micros: each(begun, sent_at.or(after), wanted),
+            ack_micros: sent_at.and_then(|sent_at| each(Some(sent_at), after, wanted)),
             prepare_micros: each(before, begun, wanted),
             latencies: arrived.standing,
             bytes: arrived.bytes,
@@ -315,7 +341,9 @@ impl Subject {
     /// The CPU time of the server when it has done what was left to do.
     pub(crate) async fn cpu_at_rest(&self) -> anyhow::Result<Option<Duration>> {
         match self.pid {
-            Some(pid) => cpu::until_quiet(pid).await.map(Some),
+            Some(pid) => cpu::until_quiet(pid, f64::from(self.sessions) / self.ping_interval.as_secs_f64())
+                .await
+                .map(Some),
             None => Ok(None),
         }
     }

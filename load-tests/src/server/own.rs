@@ -18,8 +18,8 @@ const READY_DEADLINE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
 /// The organisation of a load test.
 const TENANT: &str = "load";
-/// Beyond what `--sessions` takes.
-const SESSIONS_MAX: u32 = 250_000;
+/// Sessions that a Switch of so many devices takes beyond them: those that come back before their last one is known to be gone.
+const SESSIONS_SPARE: u32 = 512;
 
 /// A Switch that ends with this run.
 #[derive(Debug)]
@@ -29,15 +29,19 @@ pub(crate) struct OwnSwitch {
     folder: tempfile::TempDir,
     ports: [u16; 3],
     core: Option<usize>,
-    ping_interval: Option<Duration>,
 }
 
 impl OwnSwitch {
-    /// Makes a home, starts a Switch in it and hands it licence and definitions; it pings as often as is said, or as by default.
-    pub(crate) async fn start(core: Option<usize>, ping_interval: Option<Duration>) -> anyhow::Result<Self> {
+    /// Makes a home, starts a Switch for so many sessions in it and hands it licence and definitions; it pings as often as is said, or as by
+    /// default.
+    pub(crate) async fn start(
+        core: Option<usize>,
+        sessions: u32,
+        ping_interval: Option<Duration>,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("muster-load-").tempdir()?;
-        let mut switch = Self { folder, ports: free_ports()?, core, ping_interval, process: None };
-        switch.provision()?;
+        let mut switch = Self { folder, ports: free_ports()?, core, process: None };
+        switch.provision(sessions, ping_interval)?;
         switch.restart().await?;
         switch.import().await?;
         Ok(switch)
@@ -83,7 +87,7 @@ impl OwnSwitch {
         self.process.take().map_or(Ok(()), |mut process| process.kill_now())
     }
 
-    fn provision(&self) -> anyhow::Result<()> {
+    fn provision(&self, sessions_max: u32, ping_interval: Option<Duration>) -> anyhow::Result<()> {
         let certs = self.path("certs");
         std::fs::create_dir_all(&certs)?;
         self.muster(&["pki", "init", "--tenant", TENANT])?;
@@ -105,14 +109,14 @@ impl OwnSwitch {
             .iter()
             .map(|role| format!("{role} = {:?}\n", self.path("home/trust").join(format!("{role}.pem"))))
             .collect();
-        let pings = self
-            .ping_interval
+        let pings = ping_interval
             .map(|every| format!("ping_interval = \"{}ms\"\n", every.as_millis()))
             .unwrap_or_default();
+        let sessions_max = sessions_max.saturating_add(SESSIONS_SPARE);
         let text = format!(
             "listen = \"127.0.0.1:{sessions}\"\noperator_listen = \"127.0.0.1:{operator}\"\n\
              admin_listen = \"127.0.0.1:{admin}\"\ndata_dir = {data:?}\ntenant = \"{TENANT}\"\n\
-             [sessions]\nsessions_max = {SESSIONS_MAX}\n{pings}[log]\nfilter = \"warn\"\n\
+             [sessions]\nsessions_max = {sessions_max}\n{pings}[log]\nfilter = \"warn\"\n\
              [tls]\ncertificate = {certificate:?}\nkey = {key:?}\n[trust]\n{trust}",
             data = self.path("switch"),
             certificate = self.path("certs/localhost.pem"),

@@ -10,7 +10,6 @@ use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
 use super::Place;
-use crate::report::DESCRIPTORS_SPARE;
 use crate::simulated::{Dialled, dial, upgrade};
 use crate::tls::{self, Dialler, Resume, Suite};
 
@@ -142,17 +141,6 @@ pub(crate) fn listeners() -> anyhow::Result<BTreeMap<u16, u32>> {
         }
     }
     Ok(holders)
-}
-
-/// How many sessions a process may hold by its limit of descriptors.
-pub(crate) fn sessions_of(pid: u32) -> anyhow::Result<u32> {
-    let path = format!("/proc/{pid}/limits");
-    let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Max open files"));
-    let soft = line.and_then(|line| line.split_whitespace().next()).with_context(|| path)?;
-    // `unlimited` is as good as any number.
-    let soft = soft.parse().unwrap_or(u32::MAX);
-    Ok(soft.saturating_sub(DESCRIPTORS_SPARE))
 }
 
 /// Inode and port of a line of /proc/net/tcp, if it is of a socket that listens.

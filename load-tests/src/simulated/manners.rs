@@ -34,6 +34,8 @@ pub(crate) enum Sabotage {
 pub(crate) struct Wish {
     /// Slow readers read nothing.
     pub(crate) paused: bool,
+    /// Nobody answers a message until this is over; then all do.
+    pub(crate) hushed: bool,
     /// How many events each is to have reported since it was made.
     pub(crate) events: u32,
 }
@@ -88,6 +90,11 @@ impl Manners {
     /// Whether it leaves what comes unread.
     pub(crate) fn is_paused(&self) -> bool {
         self.slow && self.wishes.as_ref().is_some_and(|wishes| wishes.borrow().paused)
+    }
+
+    /// Whether it keeps its answers for later.
+    pub(crate) fn is_hushed(&self) -> bool {
+        self.wishes.as_ref().is_some_and(|wishes| wishes.borrow().hushed)
     }
 
     /// Whether the message that came counts; an error where it is to end the session.

@@ -137,10 +137,17 @@ impl Fleet {
 
     /// Has so many more connect, spread over the workers, as fast as it goes.
     pub(crate) async fn connect_more(&mut self, count: u32, within: Duration) -> anyhow::Result<Connected> {
-        let standing = self.counts().await?.standing;
+        let each = self.standing().await?;
+        let standing: u32 = each.iter().sum();
         self.tell(&Command::Clear).await?;
         let workers = u32::try_from(self.workers.len())?;
-        let shares = self.shares(count);
+        let left: Vec<u32> = self
+            .workers
+            .iter()
+            .zip(each)
+            .map(|(worker, standing)| worker.share.saturating_sub(standing))
+            .collect();
+        let shares = divided(count, &left);
         let at_once = HANDSHAKES_AT_ONCE.div_ceil(workers);
         let started = Moment::now();
         self.each(|number| Command::Connect {
@@ -204,7 +211,7 @@ impl Fleet {
 
     /// Ends so many sessions, those that stand longest.
     pub(crate) async fn disconnect(&mut self, count: u32) -> anyhow::Result<()> {
-        let shares = self.shares(count);
+        let shares = divided(count, &self.standing().await?);
         self.each(|number| Command::Disconnect { count: shares.get(number).copied().unwrap_or_default() })
             .await
             .map(drop)
@@ -256,6 +263,13 @@ impl Fleet {
     /// What the workers count.
     pub(crate) async fn counts(&mut self) -> anyhow::Result<Counts> {
         self.tell(&Command::Await { what: Awaited::Standing, count: 0, within_ms: 0 }).await
+    }
+
+    /// How many devices of each worker have a session.
+    async fn standing(&mut self) -> anyhow::Result<Vec<u32>> {
+        let answers =
+            self.each(|_| Command::Await { what: Awaited::Standing, count: 0, within_ms: 0 }).await?;
+        answers.iter().map(|answer| sum(std::slice::from_ref(answer)).map(|counts| counts.standing)).collect()
     }
 
     /// Forgets what came, and what was acked.
@@ -315,6 +329,11 @@ impl Fleet {
         self.tell(&Command::Pause { paused }).await.map(drop)
     }
 
+    /// Has devices keep their answers to what comes, or say all that they kept.
+    pub(crate) async fn hush(&mut self, hushed: bool) -> anyhow::Result<()> {
+        self.tell(&Command::Hush { hushed }).await.map(drop)
+    }
+
     /// Has each device report so many events more.
     pub(crate) async fn report(&mut self, events: u32) -> anyhow::Result<()> {
         self.tell(&Command::Report { events }).await.map(drop)
@@ -367,6 +386,18 @@ pub(crate) struct Size {
     pub(crate) spare: u32,
     /// Workers at least; more where the devices need them.
     pub(crate) workers_min: u32,
+}
+
+/// Divides a number by how much room there is in each place, never more than that.
+fn divided(count: u32, room: &[u32]) -> Vec<u32> {
+    let (mut left, mut all) = (u64::from(count), room.iter().copied().map(u64::from).sum::<u64>());
+    let share = |room: &u32| {
+        let share = (left * u64::from(*room)).div_ceil(all.max(1)).min((*room).into());
+        left -= share.min(left);
+        all -= u64::from(*room);
+        u32::try_from(share).unwrap_or(*room)
+    };
+    room.iter().map(share).collect()
 }
 
 /// A part of a whole, from 0 to 1.
@@ -433,4 +464,24 @@ fn sum(answers: &[Answer]) -> anyhow::Result<Counts> {
         all.add(counts);
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_divided_wholly_and_nobody_gets_more_than_there_is_room_for() {
+        // Seven workers of a hundred thousand devices, a tenth of which connects first.
+        let devices: Vec<u32> = (0..7).map(|worker| 14_285 + u32::from(worker < 5)).collect();
+        for first in [1, 10_000, 99_999] {
+            let tenth = divided(first, &devices);
+            let left: Vec<u32> = devices.iter().zip(&tenth).map(|(all, some)| all - some).collect();
+            let others = divided(100_000 - first, &left);
+
+            assert_eq!((tenth.iter().sum::<u32>(), others), (first, left));
+        }
+        assert_eq!(divided(3, &[0, 2, 0, 9]), [0, 1, 0, 2]);
+        assert_eq!(divided(0, &[]), [0_u32; 0]);
+    }
 }

@@ -174,6 +174,7 @@ impl Worker {
                 self.collect();
                 self.idle.iter_mut().for_each(Unit::forget_tickets);
             }
+            Command::Hush { hushed } => self.wish.send_modify(|wish| wish.hushed = hushed),
             Command::Report { events } => self.wish.send_modify(|wish| wish.events += events),
         }
         Ok(Answer::Counts(self.counts()))

@@ -80,6 +80,8 @@ pub(crate) enum Command {
     Promises,
     /// Has slow readers stop, or go on.
     Pause { paused: bool },
+    /// Has devices keep their answers to what comes, or say all that they kept.
+    Hush { hushed: bool },
     /// Has each device report so many events more.
     Report { events: u32 },
     /// Has devices without a session forget their tickets, so that their next handshake is a full one.

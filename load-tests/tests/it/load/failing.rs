@@ -118,7 +118,7 @@ fn what_cannot_be_compared_or_held_is_refused_at_once() {
     run(binary("muster-load").args(["soak", "--rounds", "2"])).with_code(2).naming(&["--rounds"]);
     let mut limited = Command::new("sh");
     let load = binary("muster-load").get_program().to_string_lossy().into_owned();
-    limited.args(["-c", "ulimit -n 1000; exec \"$0\" idle --sessions 1000", &load]);
+    limited.args(["-c", "ulimit -n 1000; exec \"$0\" idle --sessions 1000 --peer nats", &load]);
     run(&mut limited).with_code(1).naming(&["1000 sessions", "may hold 744", "ulimit -Hn"]);
 }
 

@@ -3,7 +3,7 @@
 use muster_load_tests::dev_fleet::DevFleet;
 use serde_json::json;
 
-use super::{measured, number};
+use super::{UNSTEADY, measured, number};
 use crate::support::{binary, folder, run, with};
 
 #[test]
@@ -13,7 +13,7 @@ fn idle_tells_what_a_session_costs_and_writes_its_report() {
     let mut command = binary("muster-load");
     command.args(["idle", "--sessions", "1200", "--plot", "-o", "json", "--report"]).arg(&html);
 
-    let told = run(command.arg("--svg").arg(&svg)).with_code(0).json();
+    let told = run(command.arg("--svg").arg(&svg).args(UNSTEADY)).with_code(0).json();
 
     // A session has state of TLS at least, and no buffers of its own.
     for key in ["bytes_per_session", "bytes_per_session_after_traffic"] {
