@@ -13,6 +13,7 @@ use muster_signing::audience::CLIENT_ATTRIBUTES;
 use roaring::RoaringBitmap;
 
 use self::holders::Holders;
+use super::ledger::unite;
 
 /// Who has which value of which attribute.
 #[derive(Debug, Default)]
@@ -115,28 +116,31 @@ impl AttributeIndex {
             groups = groups.into_iter().flat_map(|group| self.split(group, name, attribute)).collect();
         }
         let matching = groups.into_iter().filter(|(values, _)| matches(values));
-        matching.fold(RoaringBitmap::new(), |all, (_, members)| all | members)
+        matching.fold(RoaringBitmap::new(), |mut all, (_, members)| {
+            unite(&mut all, members);
+            all
+        })
     }
 
     /// Splits a group by one attribute, at a cost of the fewer of its members and the attribute's values.
     fn split(&self, (known, members): Group, name: &str, attribute: &Attribute) -> Vec<Group> {
         let values = u64::try_from(attribute.values.len()).unwrap_or(u64::MAX);
         let mut parts: BTreeMap<u32, RoaringBitmap> = BTreeMap::new();
-        let mut rest = members.clone();
+        let mut with_value = RoaringBitmap::new();
         if members.len() < values {
             for device in &members {
                 let slot =
                     self.rows.get(&device).and_then(|row| row.iter().find(|(at, _)| *at == attribute.number));
                 if let Some((_, slot)) = slot {
                     parts.entry(*slot).or_default().insert(device);
-                    rest.remove(device);
+                    with_value.insert(device);
                 }
             }
         } else {
             for (slot, held) in (0_u32..).zip(&attribute.values) {
                 let part = held.holders.among(&members);
                 if !part.is_empty() {
-                    rest -= &part;
+                    unite(&mut with_value, part.clone());
                     parts.insert(slot, part);
                 }
             }
@@ -148,6 +152,7 @@ impl AttributeIndex {
             Some((values, part))
         };
         let mut groups: Vec<Group> = parts.into_iter().filter_map(with).collect();
+        let rest = members - with_value;
         if !rest.is_empty() {
             groups.push((known, rest));
         }

@@ -55,6 +55,17 @@ impl Ledger {
     #[must_use]
     pub(crate) fn advance(&mut self, devices: &RoaringBitmap, state: TargetState) -> RoaringBitmap {
         let mut moved = RoaringBitmap::new();
+        // As in `unite`.
+        if let (Some(number), 1) = (devices.min(), devices.len()) {
+            if let Some(place) = self.states.iter().position(|held| held.contains(number))
+                && ALL.get(place).is_some_and(|from| from.may_become(state))
+            {
+                self.states[place].remove(number);
+                self.states[index(state)].insert(number);
+                moved.insert(number);
+            }
+            return moved;
+        }
         for (place, from) in ALL.iter().enumerate() {
             if from.may_become(state) {
                 let leaving = &self.states[place] & devices;
@@ -134,6 +145,16 @@ impl Ledger {
 
     fn anywhere(&self) -> RoaringBitmap {
         self.states.iter().fold(RoaringBitmap::new(), |all, state| all | state)
+    }
+}
+
+/// Adds devices to others. Most that a fleet says is of one device, and a set of thousands is not made anew for each.
+pub(super) fn unite(all: &mut RoaringBitmap, more: RoaringBitmap) {
+    match more.min() {
+        Some(one) if more.len() == 1 => {
+            all.insert(one);
+        }
+        Some(_) | None => *all |= more,
     }
 }
 
