@@ -100,17 +100,17 @@ impl EngineHandle {
         self.tell(Command::Sent { instruction, numbers }).await
     }
 
-    /// Notes how far a client has come.
+    /// Notes how far these clients have come.
     ///
     /// # Errors
     /// As [`Self::connect`].
     pub(crate) async fn progress(
         &self,
-        number: u32,
         instruction: InstructionId,
         state: TargetState,
+        numbers: RoaringBitmap,
     ) -> Result<(), EngineError> {
-        self.tell(Command::Progress { number, instruction, state }).await
+        self.tell(Command::Progress { instruction, state, numbers }).await
     }
 
     /// Takes a result; the session gets [`ShardMessage::Ack`] after it is on disk. A repeated one is acked again and

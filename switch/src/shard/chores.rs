@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use muster_proto::common::v1::TargetState;
 use muster_service::credentials::PathElement;
 use tokio::sync::broadcast;
 use tokio::time::MissedTickBehavior;
@@ -18,6 +19,9 @@ use crate::metrics;
 /// How often the bytes that wait are added up; scrapers come every 15 s or less often.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How long words for the engine gather behind those that went: each message is a commit, and its fsync.
+const GATHERED: Duration = Duration::from_millis(10);
+
 /// Revoked certificates looked up in one go, before sessions get their turn.
 const REVOKED_PER_TURN: usize = 1_024;
 
@@ -29,7 +33,7 @@ pub(super) fn begin(
     stop: &CancellationToken,
     done: &CancellationToken,
 ) {
-    chores.spawn_local(report_sent(Rc::clone(shard), done.clone()));
+    chores.spawn_local(report(Rc::clone(shard), done.clone()));
     chores.spawn_local(measure(Rc::clone(shard), done.clone()));
     chores.spawn_local(turn_wheel(Rc::clone(shard), done.clone()));
     chores.spawn_local(pace::run(Rc::clone(shard), done.clone()));
@@ -37,16 +41,21 @@ pub(super) fn begin(
     chores.spawn_local(follow_revoked(Rc::clone(shard), revoked, stop.clone()));
 }
 
-/// Tells the engine which orders were written; what gathers meanwhile goes in one message.
-async fn report_sent(shard: Rc<Shard>, done: CancellationToken) {
+/// Tells the engine which orders were written, and how far clients have come; what gathers meanwhile goes in one message.
+async fn report(shard: Rc<Shard>, done: CancellationToken) {
     loop {
-        let more = done.run_until_cancelled(shard.sent_some.notified()).await;
-        let sent = shard.sent.take();
-        for (instruction, numbers) in sent {
-            if let Err(error) = shard.engine.sent(instruction, numbers).await {
-                tracing::debug!(%error, %instruction, "targets stay queued although they were written to");
+        let more = done.run_until_cancelled(shard.words.some()).await;
+        for ((instruction, state), numbers) in shard.words.take(Instant::now()) {
+            let told = if state == TargetState::Sent {
+                shard.engine.sent(instruction, numbers).await
+            } else {
+                shard.engine.progress(instruction, state, numbers).await
+            };
+            if let Err(error) = told {
+                tracing::debug!(%error, %instruction, "targets have come farther than the engine knows");
             }
         }
+        done.run_until_cancelled(tokio::time::sleep(GATHERED)).await;
         if more.is_none() {
             return;
         }

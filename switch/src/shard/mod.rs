@@ -21,9 +21,9 @@ mod thread;
 mod upgrade;
 mod wheel;
 mod wire;
+mod words;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -32,7 +32,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use muster_pki::Role;
-use muster_proto::ids::InstructionId;
 use muster_proto::limits::SessionLimits;
 use muster_proto::session::switch::{SwitchSession, SwitchSessionConfig};
 use muster_proto::session::v1::CloseReason;
@@ -41,8 +40,7 @@ use muster_service::credentials::{PathElement, ServerCredentials};
 use muster_service::quic::ResetKey;
 use muster_service::shutdown::Shutdown;
 use rand::Rng as _;
-use roaring::RoaringBitmap;
-use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -53,6 +51,7 @@ use self::session::{Ending, Session};
 use self::table::Table;
 pub(crate) use self::thread::{Descriptors, ShardParts, Way, spawn};
 use self::wheel::Wheel;
+use self::words::Words;
 use crate::config::Config;
 use crate::engine::{EngineHandle, SessionKey, ShardMessage};
 use crate::refusals::Refusals;
@@ -115,8 +114,7 @@ struct Shard {
     wheel: RefCell<Wheel>,
     tasks: TaskTracker,
     stopping: Cell<bool>,
-    sent: RefCell<BTreeMap<InstructionId, RoaringBitmap>>,
-    sent_some: Notify,
+    words: Words,
 }
 
 async fn serve(
@@ -147,8 +145,7 @@ async fn serve(
         wheel: RefCell::new(Wheel::new(Instant::now())),
         tasks: TaskTracker::new(),
         stopping: Cell::new(false),
-        sent: RefCell::new(BTreeMap::new()),
-        sent_some: Notify::new(),
+        words: Words::default(),
     });
     let helpers = TaskTracker::new();
     let done = CancellationToken::new();
@@ -203,6 +200,7 @@ impl Shard {
         if messages.recv_many(&mut batch, MESSAGES_PER_TURN).await == 0 {
             return None;
         }
+        let batch = batch.into_iter().map(|message| self.words.unwritten(message));
         self.table.handle(batch, |session| self.tell(session));
         Some(())
     }
@@ -259,12 +257,11 @@ impl Shard {
         if written.is_empty() {
             return;
         }
-        let mut sent = self.sent.borrow_mut();
+        let now = Instant::now();
         for (instruction, since) in written {
-            metrics::pushed(since.elapsed());
-            sent.entry(instruction).or_default().insert(identity.number);
+            metrics::pushed(now.duration_since(since));
+            self.words.note_written(instruction, identity.number, now);
         }
-        self.sent_some.notify_one();
     }
 }
 
@@ -367,7 +364,9 @@ async fn run(shard: Rc<Shard>, session: Rc<Session>, visitor: Visitor, mut room:
         // The engine may know the session by its slot alone, so the slot is not free before the engine was told.
         Box::pin(talk::farewell(&shard, &session)).await;
     }
-    shard.table.remove(&session);
+    if let (Some(identity), true) = (session.identity(), shard.table.remove(&session)) {
+        shard.words.forget(identity.number);
+    }
     metrics::sessions(shard.index, shard.table.len());
     metrics::session_ended(end.label());
     if let Some(identity) = session.identity() {

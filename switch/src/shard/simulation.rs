@@ -463,7 +463,8 @@ impl Switch {
         let key = SessionKey { shard: 0, slot: session.slot, epoch };
         match said {
             SwitchEvent::Progress { instruction, state } => {
-                self.queue.push(Command::Progress { number, instruction, state });
+                let numbers = [number].into();
+                self.queue.push(Command::Progress { instruction, state, numbers });
             }
             SwitchEvent::Result(result, encoded_len) => {
                 self.came += 1;

@@ -85,11 +85,11 @@ impl Table {
         Some(session)
     }
 
-    /// Forgets a session.
-    pub(super) fn remove(&self, session: &Session) {
+    /// Forgets a session; returns whether its device has no other one here.
+    pub(super) fn remove(&self, session: &Session) -> bool {
         self.sessions.borrow_mut().try_remove(usize::try_from(session.slot).unwrap_or(usize::MAX));
         self.early.borrow_mut().remove(&session.slot);
-        let Some(Identity { number, epoch, .. }) = session.identity() else { return };
+        let Some(Identity { number, epoch, .. }) = session.identity() else { return true };
         let mut numbers = self.numbers.borrow_mut();
         // The device's next session may be here already, under the same number.
         let is_mine =
@@ -98,6 +98,7 @@ impl Table {
             numbers.remove(&number);
             self.online.borrow_mut().remove(number);
         }
+        is_mine
     }
 
     /// Returns the session in a slot, if there is one.

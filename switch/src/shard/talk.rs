@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use muster_proto::common::v1::TargetState;
 use muster_proto::ids::{Digest, Epoch, InstructionId, OutboxId};
 use muster_proto::session::switch::{SwitchEvent, WelcomeArgs};
 use muster_proto::session::v1::{CloseReason, Document, DocumentKind, Hello};
@@ -179,8 +180,12 @@ async fn report(shard: &Shard, session: &Session, said: SwitchEvent) {
     let Some(Identity { number, epoch, outbox }) = session.identity() else { return };
     let key = SessionKey { shard: shard.index, slot: session.slot, epoch };
     let taken = match said {
+        SwitchEvent::Progress { state: TargetState::Sent, .. } => Ok(()),
+        SwitchEvent::Progress { instruction, state } if shard.words.note((instruction, state), number) => {
+            Ok(())
+        }
         SwitchEvent::Progress { instruction, state } => {
-            shard.engine.progress(number, instruction, state).await
+            shard.engine.progress(instruction, state, [number].into()).await
         }
         SwitchEvent::Result(result, bytes) => shard.engine.result(number, outbox, key, result, bytes).await,
         SwitchEvent::Event(event, bytes) => shard.engine.event(number, outbox, key, event, bytes).await,

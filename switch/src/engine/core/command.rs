@@ -28,7 +28,7 @@ pub(crate) enum Command {
     Disconnected { number: u32, epoch: Epoch },
     Abandon { device: DeviceId, shard: u16, slot: u32 },
     Sent { instruction: InstructionId, numbers: RoaringBitmap },
-    Progress { number: u32, instruction: InstructionId, state: TargetState },
+    Progress { instruction: InstructionId, state: TargetState, numbers: RoaringBitmap },
     Result(Box<ResultIn>),
     Event(Box<EventIn>),
     Relay(Vec<RelayedEvent>, Reply<RelayEventsResponse>),

@@ -16,7 +16,7 @@ use roaring::RoaringBitmap;
 
 use super::Core;
 use super::approvals::Unapproved;
-use crate::engine::ledger::Ledger;
+use crate::engine::ledger::{Ledger, unite};
 use crate::engine::outgoing::To;
 use crate::engine::proofs::Proofs;
 use crate::engine::store::{
@@ -211,11 +211,16 @@ impl Core {
         }
     }
 
-    /// Notes what a client says of itself short of its result.
-    pub(super) fn progress(&mut self, number: u32, instruction: InstructionId, state: TargetState) {
+    /// Notes what clients say of themselves short of their results.
+    pub(super) fn progress(
+        &mut self,
+        instruction: InstructionId,
+        state: TargetState,
+        numbers: &RoaringBitmap,
+    ) {
         let position = self.positions.get(&instruction).copied();
         if let (Some(position), TargetState::Acked | TargetState::Running) = (position, state) {
-            self.advance(position, &RoaringBitmap::from([number]), state, "progress");
+            self.advance(position, numbers, state, "progress");
         }
     }
 
@@ -238,7 +243,7 @@ impl Core {
         }
         let entered =
             Entered { instruction: position, progress: state.progress(), state: state.into(), cause };
-        *self.entered.entry(entered).or_default() |= moved;
+        unite(self.entered.entry(entered).or_default(), moved);
     }
 
     /// Returns the orders a device has yet to answer, stops first, then oldest first.

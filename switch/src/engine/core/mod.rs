@@ -244,7 +244,7 @@ impl Core {
                 self.abandon(&device, shard, slot, moment.now_ms);
             }
             Command::Sent { instruction, numbers } => self.sent(instruction, &numbers),
-            Command::Progress { number, instruction, state } => self.progress(number, instruction, state),
+            Command::Progress { instruction, state, numbers } => self.progress(instruction, state, &numbers),
             Command::Result(result) => self.result(*result, moment.now_ms),
             Command::Event(event) => self.event(*event, moment),
             Command::Relay(events, reply) => {

@@ -226,7 +226,7 @@ async fn a_damaged_record_of_approvals_of_what_a_device_has_sets_the_instruction
     for name in ["ben", "carol"] {
         approve(&world, id, name).await.unwrap();
     }
-    world.engine.progress(session.connected.number, id, TargetState::Acked).await.unwrap();
+    world.engine.progress(id, TargetState::Acked, [session.connected.number].into()).await.unwrap();
     world.until_state(id, TargetState::Acked).await;
 
     let world = world.restart(|store| flip(store, "approvals", "true"));

@@ -172,7 +172,7 @@ async fn a_transition_that_is_gone_is_missed() {
     let world = World::new().await;
     let session = world.connect("w1.acme.local").await;
     let id = world.issue("").await;
-    world.engine.progress(session.connected.number, id, TargetState::Running).await.unwrap();
+    world.engine.progress(id, TargetState::Running, [session.connected.number].into()).await.unwrap();
     world.until_state(id, TargetState::Running).await;
 
     let world = world.restart(|database| {

@@ -85,7 +85,7 @@ async fn a_running_target_may_answer_after_the_end_but_not_for_ever() {
     let (slow, stuck) = (world.connect("w1.acme.local").await, world.connect("w2.acme.local").await);
     let id = world.issue("").await;
     for session in [&slow, &stuck] {
-        world.engine.progress(session.connected.number, id, TargetState::Running).await.unwrap();
+        world.engine.progress(id, TargetState::Running, [session.connected.number].into()).await.unwrap();
     }
 
     world.advance(HOUR + Duration::from_secs(20));
@@ -118,7 +118,7 @@ async fn a_late_result_is_kept_while_other_targets_are_open() {
     let late = world.connect("w1.acme.local").await;
     let open = world.connect("w2.acme.local").await;
     let id = world.issue("").await;
-    world.engine.progress(open.connected.number, id, TargetState::Running).await.unwrap();
+    world.engine.progress(id, TargetState::Running, [open.connected.number].into()).await.unwrap();
     world.until_state(id, TargetState::Running).await;
     world.advance(HOUR);
     world.until_state(id, TargetState::Expired).await;
@@ -218,10 +218,10 @@ async fn states_only_move_forward() {
     let id = world.issue("").await;
     let number = session.connected.number;
 
-    world.engine.progress(number, id, TargetState::Running).await.unwrap();
+    world.engine.progress(id, TargetState::Running, [number].into()).await.unwrap();
     world.engine.sent(id, [number].into()).await.unwrap();
-    world.engine.progress(number, id, TargetState::Acked).await.unwrap();
-    world.engine.progress(number, id, TargetState::Answered).await.unwrap();
+    world.engine.progress(id, TargetState::Acked, [number].into()).await.unwrap();
+    world.engine.progress(id, TargetState::Answered, [number].into()).await.unwrap();
     world.connect("w2.acme.local").await;
 
     let targets = world.engine.reader().targets(id, None, &Default::default(), 10).unwrap();

@@ -55,7 +55,7 @@ async fn its_open_targets_are_cancelled_and_the_ledger_stays_a_partition() {
     let (done, open) = (world.issue("").await, world.issue("").await);
     world.answer(&gone, done, 1).await;
     world.answer(&stays, done, 2).await;
-    world.engine.progress(gone.connected.number, open, TargetState::Running).await.unwrap();
+    world.engine.progress(open, TargetState::Running, [gone.connected.number].into()).await.unwrap();
 
     let removed = remove(&world, GONE).await.unwrap();
     let world = world.restart(|_| ());

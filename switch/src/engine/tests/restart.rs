@@ -15,7 +15,7 @@ async fn everything_is_as_it_was_after_a_restart() {
     let (first, second) = (world.connect("w1.acme.local").await, world.connect("w2.acme.local").await);
     let id = world.issue("").await;
     world.answer(&first, id, 1).await;
-    world.engine.progress(second.connected.number, id, TargetState::Acked).await.unwrap();
+    world.engine.progress(id, TargetState::Acked, [second.connected.number].into()).await.unwrap();
     world.tell_event(&second, event(1)).await;
     world.next_ack().await;
     let before = (told(&world), world.engine.reader().instruction(id).unwrap());

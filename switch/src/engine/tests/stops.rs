@@ -359,7 +359,7 @@ async fn stop(world: &World, id: InstructionId) -> Vec<u8> {
 pub(super) async fn run(world: &World, session: &Session, id: InstructionId) {
     let number = session.connected.number;
     world.engine.sent(id, RoaringBitmap::from([number])).await.unwrap();
-    world.engine.progress(number, id, TargetState::Running).await.unwrap();
+    world.engine.progress(id, TargetState::Running, [number].into()).await.unwrap();
     world.until_state(id, TargetState::Running).await;
 }
 
