@@ -24,7 +24,9 @@ pub use self::farewell::{end, end_line};
 pub use self::handshakes::{Handshakes, Permit};
 pub use self::lines::{LINES_PER_MINUTE_MAX, Lines};
 pub use self::lobby::{Lobby, LobbyBounds, Place, Source};
-pub use self::quic::{QuicAdmitted, QuicConfigs, QuicEntrance, QuicHandshakes, QuicNewcomer, chain};
+pub use self::quic::{
+    EndpointFailed, QuicAdmitted, QuicConfigs, QuicEntrance, QuicHandshakes, QuicNewcomer, chain,
+};
 pub use self::shares::{Full, Places, Share, Shares, Taken};
 pub use self::spare::Spare;
 

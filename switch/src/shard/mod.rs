@@ -35,7 +35,7 @@ use muster_pki::Role;
 use muster_proto::limits::SessionLimits;
 use muster_proto::session::switch::{SwitchSession, SwitchSessionConfig};
 use muster_proto::session::v1::CloseReason;
-use muster_service::admission::{Entrance, Handshakes, Lobby, Newcomer, Spare};
+use muster_service::admission::{EndpointFailed, Entrance, Handshakes, Lobby, Newcomer, Spare};
 use muster_service::credentials::{PathElement, ServerCredentials};
 use muster_service::quic::ResetKey;
 use muster_service::shutdown::Shutdown;
@@ -149,7 +149,7 @@ async fn serve(
     });
     let helpers = TaskTracker::new();
     let done = CancellationToken::new();
-    let mut over_quic = None;
+    let (mut over_quic, quic_failed) = (None, CancellationToken::new());
     match way {
         Way::Tcp(listener) => {
             let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -158,11 +158,14 @@ async fn serve(
         Way::Quic(socket) => {
             let entrance = Rc::new(quic::entrance(&shard, socket, &quic_key, stop.clone())?);
             over_quic = Some(Rc::clone(&entrance));
-            helpers.spawn_local(quic::accept(Rc::clone(&shard), entrance));
+            helpers.spawn_local(quic::accept(Rc::clone(&shard), entrance, quic_failed.clone()));
         }
     }
     chores::begin(&shard, &helpers, revoked.subscribe(), &stop, &done);
-    while let Some(()) = stop.run_until_cancelled(shard.listen_to_engine(&mut messages)).await.flatten() {}
+    if quic_failed.run_until_cancelled(shard.listen(&mut messages, &stop)).await.is_none() {
+        // The end of this thread is that of the process: a Switch without QUIC would look well, and its devices stay away.
+        return Err(io::Error::other(EndpointFailed));
+    }
 
     shard.stopping.set(true);
     shard.tasks.close();
@@ -194,6 +197,11 @@ async fn serve(
 }
 
 impl Shard {
+    /// Does what the engine says until the Switch stops, or the engine is gone.
+    async fn listen(&self, messages: &mut mpsc::Receiver<ShardMessage>, stop: &CancellationToken) {
+        while let Some(()) = stop.run_until_cancelled(self.listen_to_engine(messages)).await.flatten() {}
+    }
+
     /// Does what the engine says; `None` when the engine is gone.
     async fn listen_to_engine(&self, messages: &mut mpsc::Receiver<ShardMessage>) -> Option<()> {
         let mut batch = Vec::new();

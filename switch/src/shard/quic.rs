@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use muster_pki::Role;
 use muster_proto::session::quic::{ALPN, Close};
-use muster_service::admission::{QuicConfigs, QuicEntrance, QuicHandshakes, QuicNewcomer};
+use muster_service::admission::{EndpointFailed, QuicConfigs, QuicEntrance, QuicHandshakes, QuicNewcomer};
 use muster_service::credentials::PeerRefused;
 use muster_service::quic::{self, ResetKey};
 use quinn::{Endpoint, TokioRuntime};
@@ -79,10 +79,17 @@ fn answer(refused: &PeerRefused) -> Vec<u8> {
     upgrade::certificate_denied(refused).into_bytes()
 }
 
-/// Takes connections in.
-pub(super) async fn accept(shard: Rc<Shard>, entrance: Rc<QuicEntrance>) {
-    while let Some(newcomer) = entrance.newcomer().await {
-        let (shard_of_task, entrance, address) = (Rc::clone(&shard), Rc::clone(&entrance), newcomer.address);
+/// Takes connections in until the Switch stops. If nobody can come any more before, `failed` is cancelled.
+pub(super) async fn accept(shard: Rc<Shard>, entrance: Rc<QuicEntrance>, failed: CancellationToken) {
+    if let Err(error) = take_in(&shard, &entrance).await {
+        tracing::error!(shard = shard.index, %error, "there are no sessions over QUIC any more");
+        failed.cancel();
+    }
+}
+
+async fn take_in(shard: &Rc<Shard>, entrance: &Rc<QuicEntrance>) -> Result<(), EndpointFailed> {
+    while let Some(newcomer) = entrance.newcomer().await? {
+        let (shard_of_task, entrance, address) = (Rc::clone(shard), Rc::clone(entrance), newcomer.address);
         shard.tasks.spawn_local(async move {
             // As over TCP: these futures are gone before the session begins.
             let admitted = Box::pin(admit(Rc::clone(&shard_of_task), entrance, newcomer)).await;
@@ -95,6 +102,7 @@ pub(super) async fn accept(shard: Rc<Shard>, entrance: Rc<QuicEntrance>) {
     }
     // Who comes while the Switch stops is refused at once, and takes another road.
     entrance.endpoint.set_server_config(None);
+    Ok(())
 }
 
 async fn admit(

@@ -43,6 +43,11 @@ pub struct QuicEntrance {
     pub retried: fn(),
 }
 
+/// The endpoint of a QUIC listener failed: nobody comes by it any more, and no connection goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the endpoint of QUIC failed, and with it every connection; start the program again")]
+pub struct EndpointFailed;
+
 /// The handshakes that one listener may have in progress.
 #[derive(Debug)]
 pub struct QuicHandshakes {
@@ -129,9 +134,12 @@ impl QuicConfigs {
 
 impl QuicEntrance {
     /// Waits for the next client that has room for its handshake; `None` when it is time to stop.
-    pub async fn newcomer(&self) -> Option<QuicNewcomer> {
+    ///
+    /// # Errors
+    /// Nobody will come any more, and it is not time to stop.
+    pub async fn newcomer(&self) -> Result<Option<QuicNewcomer>, EndpointFailed> {
         loop {
-            let incoming = self.stop.run_until_cancelled(self.endpoint.accept()).await??;
+            let Some(incoming) = next(&self.endpoint, &self.stop).await? else { return Ok(None) };
             let address = incoming.remote_address();
             if self.handshakes.is_busy() && !incoming.remote_address_validated() {
                 (self.retried)();
@@ -140,7 +148,7 @@ impl QuicEntrance {
                 continue;
             }
             match self.handshakes.take(address) {
-                Ok(place) => return Some(QuicNewcomer { incoming, address, place }),
+                Ok(place) => return Ok(Some(QuicNewcomer { incoming, address, place })),
                 Err(refused) => {
                     (self.tell)(&refused.into(), Some(address));
                     incoming.refuse();
@@ -184,6 +192,15 @@ impl QuicEntrance {
     }
 }
 
+/// Waits for the next client; `None`: it is time to stop.
+async fn next(endpoint: &Endpoint, stop: &CancellationToken) -> Result<Option<Incoming>, EndpointFailed> {
+    match stop.run_until_cancelled(endpoint.accept()).await {
+        Some(None) if !stop.is_cancelled() => Err(EndpointFailed),
+        Some(incoming) => Ok(incoming),
+        None => Ok(None),
+    }
+}
+
 fn turn_away_none<T>(turn_away: impl Fn(TurnedAway), why: TurnedAway) -> Option<T> {
     turn_away(why);
     None
@@ -204,5 +221,61 @@ impl fmt::Debug for QuicConfigs {
 impl fmt::Debug for QuicEntrance {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("QuicEntrance").field("roles", &self.roles).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use quinn::udp::{RecvMeta, Transmit};
+    use quinn::{AsyncUdpSocket, EndpointConfig, TokioRuntime, UdpPoller};
+
+    use super::*;
+
+    /// A socket from which the system gives nothing but errors.
+    #[derive(Debug)]
+    struct Failing;
+
+    impl AsyncUdpSocket for Failing {
+        fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+            Box::pin(Self)
+        }
+
+        fn try_send(&self, _transmit: &Transmit<'_>) -> io::Result<()> {
+            Err(io::ErrorKind::NetworkDown.into())
+        }
+
+        fn poll_recv(
+            &self,
+            _context: &mut Context<'_>,
+            _buffers: &mut [io::IoSliceMut<'_>],
+            _meta: &mut [RecvMeta],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::NetworkDown.into()))
+        }
+
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            Ok(SocketAddr::from(([127, 0, 0, 1], 1)))
+        }
+    }
+
+    impl UdpPoller for Failing {
+        fn poll_writable(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::NetworkDown.into()))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_failed_is_no_stop() {
+        let (socket, stop) = (Arc::new(Failing), CancellationToken::new());
+        let config = EndpointConfig::default();
+        let endpoint =
+            Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime)).unwrap();
+
+        assert_eq!(next(&endpoint, &stop).await.map(drop), Err(EndpointFailed));
+        stop.cancel();
+        assert_eq!(next(&endpoint, &stop).await.map(drop), Ok(()));
     }
 }
