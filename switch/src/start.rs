@@ -179,19 +179,19 @@ pub fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> 
     let operator_addr = listeners.operators.local_addr()?;
     let admin_addr = listeners.admin.local_addr()?;
     let runtime = muster_service::runtime("control", CONTROL_THREADS)?;
-    let ways = listeners.sessions.into_iter().map(Way::Tcp).chain(listeners.quic.map(Way::Quic));
-    let ways: Vec<(Way, Runtime)> =
-        ways.map(|way| Ok((way, shard_runtime()?))).collect::<std::io::Result<_>>()?;
+    let runtimes =
+        (0..config.shards_in_all()).map(|_| shard_runtime()).collect::<std::io::Result<Vec<_>>>()?;
 
     let (senders, mailboxes) = mailboxes(&config);
     let engine = Engine::open(engine_config(&config, &loaded, &wall), senders)?;
-    let quic_key = quic_key::read_or_make(&config.data_dir)?;
+    let quic =
+        listeners.quic.map(|socket| Way::Quic { socket, key: quic_key::read_or_make(&config.data_dir) });
+    let ways: Vec<Way> = listeners.sessions.into_iter().map(Way::Tcp).chain(quic).collect();
     let config = Arc::new(config);
     let stop = shutdown.token().child_token();
     let common = Common {
         registry: Registry::new(&config.sessions),
         lobby: Lobby::new(config.sessions.lobby()),
-        quic_key,
         wall,
         config,
         engine,
@@ -202,8 +202,8 @@ pub fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> 
         shutdown,
     };
     let own = [listeners.operators.as_raw_fd(), listeners.admin.as_raw_fd()];
-    let numbers: Vec<RawFd> = ways.iter().map(|(way, _)| way.as_raw_fd()).collect();
-    let parts = ways.into_iter().zip(mailboxes).zip(0..);
+    let numbers: Vec<RawFd> = ways.iter().map(Way::as_raw_fd).collect();
+    let parts = ways.into_iter().zip(runtimes).zip(mailboxes).zip(0..);
     let shards = parts.map(|(((way, runtime), messages), index)| {
         let later = numbers.iter().skip(usize::from(index) + 1);
         let descriptors = match layout.tables {

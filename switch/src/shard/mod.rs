@@ -37,7 +37,6 @@ use muster_proto::session::switch::{SwitchSession, SwitchSessionConfig};
 use muster_proto::session::v1::CloseReason;
 use muster_service::admission::{EndpointFailed, Entrance, Handshakes, Lobby, Newcomer, Spare};
 use muster_service::credentials::{PathElement, ServerCredentials};
-use muster_service::quic::ResetKey;
 use muster_service::shutdown::Shutdown;
 use rand::Rng as _;
 use tokio::sync::{broadcast, mpsc};
@@ -88,8 +87,6 @@ pub(crate) struct Common {
     pub(crate) refusals: Arc<Refusals>,
     /// Tells whose certificates were revoked.
     pub(crate) revoked: broadcast::Sender<Arc<[PathElement]>>,
-    /// What resets of connections over QUIC are made with.
-    pub(crate) quic_key: ResetKey,
     /// The time of day.
     pub(crate) wall: Wall,
     /// The Switch stops: accept nothing, send everyone away.
@@ -124,12 +121,12 @@ async fn serve(
     common: Common,
 ) -> io::Result<()> {
     let Common {
-        config, engine, credentials, registry, lobby, refusals, revoked, quic_key, wall, stop, ..
+        config, engine, credentials, registry, lobby, refusals, revoked, wall, stop, ..
     } = common;
     let drain_timeout = config.shutdown.drain_timeout;
     let table = match &way {
         Way::Tcp(_) => Table::default(),
-        Way::Quic(_) => Table::paced(),
+        Way::Quic { .. } => Table::paced(),
     };
     let shard = Rc::new(Shard {
         index,
@@ -155,8 +152,8 @@ async fn serve(
             let listener = tokio::net::TcpListener::from_std(listener)?;
             helpers.spawn_local(accept(Rc::clone(&shard), listener, lobby, stop.clone()));
         }
-        Way::Quic(socket) => {
-            let entrance = Rc::new(quic::entrance(&shard, socket, &quic_key, stop.clone())?);
+        Way::Quic { socket, key } => {
+            let entrance = Rc::new(quic::entrance(&shard, socket, &key, stop.clone())?);
             over_quic = Some(Rc::clone(&entrance));
             helpers.spawn_local(quic::accept(Rc::clone(&shard), entrance, quic_failed.clone()));
         }

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::thread::{Builder, JoinHandle};
 
 use muster_service::descriptors;
+use muster_service::quic::ResetKey;
 use muster_service::shutdown::Shutdown;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -38,14 +39,19 @@ pub(crate) enum Way {
     /// WebSocket over TLS over TCP.
     Tcp(TcpListener),
     /// QUIC.
-    Quic(UdpSocket),
+    Quic {
+        /// Where its datagrams come.
+        socket: UdpSocket,
+        /// What its resets are made with.
+        key: ResetKey,
+    },
 }
 
 impl AsRawFd for Way {
     fn as_raw_fd(&self) -> RawFd {
         match self {
             Self::Tcp(listener) => listener.as_raw_fd(),
-            Self::Quic(socket) => socket.as_raw_fd(),
+            Self::Quic { socket, .. } => socket.as_raw_fd(),
         }
     }
 }

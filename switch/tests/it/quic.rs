@@ -62,6 +62,28 @@ async fn a_session_survives_a_change_of_the_clients_address() {
 }
 
 #[tokio::test]
+async fn a_switch_starts_without_a_key_of_resets_and_makes_none_where_there_is_no_quic() {
+    let mut world = World::new();
+    let (data_dir, file) = (world.config.data_dir.clone(), "quic-reset.key");
+    // What stands in the way of its file stands for a folder that cannot be written to.
+    std::fs::create_dir_all(data_dir.join("quic-reset.new")).unwrap();
+    let switch = world.start().await;
+    let mut client = session(switch.running.session_addr(), &device(&world, DEVICE)).await;
+    ask(&mut client).await;
+    switch.stop().await.unwrap();
+    assert!(!data_dir.join(file).exists());
+
+    std::fs::remove_dir(data_dir.join("quic-reset.new")).unwrap();
+    world.config.sessions.quic = false;
+    world.start().await.stop().await.unwrap();
+
+    assert!(!data_dir.join(file).exists());
+    world.config.sessions.quic = true;
+    world.start().await.stop().await.unwrap();
+    assert!(data_dir.join(file).exists());
+}
+
+#[tokio::test]
 async fn a_certificate_that_is_refused_is_told_to_its_device_and_listed() {
     let world = World::new();
     let expired = world.pki.issue(Role::Device, DEVICE, Ends::Yesterday);
