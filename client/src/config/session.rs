@@ -13,11 +13,11 @@ pub struct SessionConfig {
     /// `race`: QUIC first and, where it has not come about after `quic_head_start`, WebSocket beside it, and whichever has shaken hands
     /// first; `quic` or `websocket`: that one alone. Both go to the host and port of `switch`, by UDP or by TCP. Default `race`.
     pub transport: TransportChoice,
-    /// How long QUIC is alone in a race. Default 100 ms.
+    /// How long QUIC is alone in a race, and ten times as long where the last session held over it. Default 100 ms.
     #[serde(with = "human::duration")]
     pub quic_head_start: Duration,
-    /// How long a Switch is called by WebSocket alone after QUIC has lost a race: where UDP is dropped, the head start is lost only
-    /// once in a while. 0: not at all. Default 10 min.
+    /// How long a Switch is called by WebSocket alone after QUIC has lost a race, not for want of room there: where UDP is dropped, the head start is
+    /// lost only once in a while. 0: not at all. Default 10 min.
     #[serde(with = "human::duration")]
     pub quic_rest: Duration,
     /// How often a connection over QUIC says something, so that what translates addresses on the way remembers it; many forget after 30 s. 0:

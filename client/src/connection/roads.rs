@@ -2,7 +2,8 @@
 //! said twice.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use muster_proto::session::quic::ALPN;
@@ -19,8 +20,12 @@ const QUIC_IDLE: Duration = Duration::from_secs(75);
 /// How long a handshake over QUIC goes on when the one by TCP has failed: more than a round trip by satellite.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Switches that are remembered as out of reach by QUIC.
-const RESTS_MAX: usize = 64;
+/// How many times as long a head start QUIC has where the last session held over it: a Switch to which a whole fleet comes back takes its time for
+/// a handshake, and who comes by TCP then stays there.
+const HELD_HEAD_START: u32 = 10;
+
+/// Switches of which something is remembered.
+const KNOWN_MAX: usize = 64;
 
 /// A connection that has shaken hands, and over which nothing was said.
 #[derive(Debug)]
@@ -31,9 +36,18 @@ pub(super) enum Dialled {
     Quic(OutgoingQuic),
 }
 
-/// Which Switches were not reached by QUIC lately. Clones share it.
+/// What QUIC was good for lately, by the Switches' addresses. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Roads(Arc<Mutex<BTreeMap<String, Instant>>>);
+pub(crate) struct Roads(Arc<Mutex<BTreeMap<String, Known>>>);
+
+/// What is remembered of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// It was not reached by QUIC, which is left alone until then.
+    Rests(Instant),
+    /// The last session held over QUIC.
+    Held,
+}
 
 impl Roads {
     /// Reaches a Switch as the configuration says.
@@ -58,8 +72,15 @@ impl Roads {
                 tls.await.inspect_err(|_| self.forget(address))
             }
             TransportChoice::Race => {
-                let reached = race(quic, tls, config.quic_head_start).await?;
-                if matches!(reached, Dialled::Tls(_)) {
+                // Who is told that there is no room has reached the Switch.
+                let has_answered = AtomicBool::new(false);
+                let quic = async {
+                    let dialled = quic.await;
+                    dialled
+                        .inspect_err(|error| has_answered.store(error.is_want_of_room(), Ordering::Relaxed))
+                };
+                let reached = race(quic, tls, self.head_start(address, config.quic_head_start)).await?;
+                if matches!(reached, Dialled::Tls(_)) && !has_answered.load(Ordering::Relaxed) {
                     self.rest(address, config.quic_rest);
                 }
                 Ok(reached)
@@ -70,20 +91,44 @@ impl Roads {
     /// Leaves QUIC alone for a while: it did not come about, or a session over it broke before it began.
     pub(super) fn rest(&self, address: &Address, rest: Duration) {
         tracing::debug!(%address, ?rest, "QUIC did not come about; WebSocket alone for a while");
-        let mut rests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if rests.len() >= RESTS_MAX {
-            rests.clear();
+        self.remember(address, Known::Rests(Instant::now() + rest));
+    }
+
+    /// Notes that a session held over QUIC.
+    pub(super) fn held(&self, address: &Address) {
+        self.remember(address, Known::Held);
+    }
+
+    /// Returns how long QUIC is alone.
+    fn head_start(&self, address: &Address, usual: Duration) -> Duration {
+        match self.known(address) {
+            Some(Known::Held) => usual.saturating_mul(HELD_HEAD_START),
+            Some(Known::Rests(_)) | None => usual,
         }
-        rests.insert(address.to_string(), Instant::now() + rest);
     }
 
     fn rests(&self, address: &Address, now: Instant) -> bool {
-        let rests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        rests.get(&address.to_string()).is_some_and(|until| now < *until)
+        matches!(self.known(address), Some(Known::Rests(until)) if now < until)
+    }
+
+    fn known(&self, address: &Address) -> Option<Known> {
+        self.all().get(&address.to_string()).copied()
+    }
+
+    fn remember(&self, address: &Address, known: Known) {
+        let mut all = self.all();
+        if all.len() >= KNOWN_MAX {
+            all.clear();
+        }
+        all.insert(address.to_string(), known);
     }
 
     fn forget(&self, address: &Address) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&address.to_string());
+        self.all().remove(&address.to_string());
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -180,5 +225,18 @@ mod tests {
         assert!(!roads.rests(&other, now));
         roads.forget(&one);
         assert!(!roads.rests(&one, now));
+    }
+
+    #[test]
+    fn quic_has_a_longer_head_start_where_the_last_session_held_over_it() {
+        let (roads, address) = (Roads::default(), "a.test:4000".parse::<Address>().unwrap());
+        let head_start = || roads.head_start(&address, HEAD_START);
+        assert_eq!(head_start(), HEAD_START);
+
+        roads.held(&address);
+        assert_eq!(head_start(), HEAD_START * 10);
+
+        roads.rest(&address, Duration::ZERO);
+        assert_eq!(head_start(), HEAD_START, "TCP was there first");
     }
 }

@@ -19,6 +19,7 @@ use super::drain::LaneDrain;
 use super::socket::{Heard as Said, Socket};
 use super::stops::ExpectedStops;
 use super::{Connection, End, Link};
+use crate::config::Transport;
 use crate::instructions::STOPS_WAIT;
 use crate::instructions::shell::{Inbound, Outbound};
 use crate::policy::Heard;
@@ -46,13 +47,18 @@ impl Connection {
             }
         };
         let end = match opened {
-            Ok((opened, welcome)) => self.drive(opened, welcome).await,
+            Ok((opened, welcome)) => {
+                let transport = opened.socket.transport();
+                let end = self.drive(opened, welcome).await;
+                self.note_road(transport, &end);
+                end
+            }
             Err(end) => {
-                self.note_road(&end);
+                // No other road stands without the protocol on it.
+                self.note_road(Transport::Quic, &end);
                 return end;
             }
         };
-        self.note_road(&end);
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
@@ -71,13 +77,16 @@ impl Connection {
         }
     }
 
-    /// Leaves QUIC alone for a while if it broke before the Welcome, or fell silent: something on the way lets a handshake through, and not
-    /// more, or not for long. Over another road the next session begins by that one again.
-    fn note_road(&self, end: &End) {
+    /// Notes what QUIC was good for. It is left alone for a while if it broke before the Welcome, or fell silent: something on the way lets a handshake
+    /// through, and not more, or not for long.
+    fn note_road(&self, transport: Transport, end: &End) {
+        let Some(url) = self.profile.switch(self.at).filter(|_| transport == Transport::Quic) else { return };
         let was_up = matches!(*self.link.borrow(), Link::Up { .. });
         let has_failed = if was_up { matches!(end, End::Closed(_)) } else { end.may_be_the_road() };
-        if has_failed && let Some(url) = self.profile.switch(self.at) {
+        if has_failed {
             self.caller.roads.rest(url.address(), self.caller.config.quic_rest);
+        } else if was_up {
+            self.caller.roads.held(url.address());
         }
     }
 

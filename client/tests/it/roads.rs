@@ -80,6 +80,46 @@ async fn what_lets_a_handshake_over_quic_through_and_no_more_is_left_for_websock
 }
 
 #[tokio::test]
+async fn a_switch_that_has_no_room_by_quic_is_called_so_again_next_time() {
+    let (switch, lab) = FakeSwitch::listen_both().await;
+    let client = lab.start_with(racing(&lab)).await;
+
+    switch.quic().accept().await.unwrap().refuse();
+    let mut session = switch.accept(&lab).await;
+    client.wait_for(|status| status.connected && status.transport == "websocket").await;
+    session.close(CloseReason::Shutdown).await;
+
+    let session = switch.accept_by_quic(&lab).await;
+    client.wait_for(|status| status.connected && status.transport == "quic").await;
+    assert!(switch.listener.accept().now_or_never().is_none(), "it went by TCP first");
+    drop(session);
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn where_quic_held_last_it_is_waited_for_longer_than_where_nothing_is_known() {
+    let (switch, lab) = FakeSwitch::listen_both().await;
+    let mut config = racing(&lab);
+    config.session.quic_head_start = Duration::from_secs(1);
+    let client = lab.start_with(config).await;
+    let mut session = switch.accept_by_quic(&lab).await;
+    client.wait_for(|status| status.connected && status.transport == "quic").await;
+    session.close(CloseReason::Shutdown).await;
+
+    // A Switch to which everyone comes back at once.
+    let incoming = switch.quic().accept().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(switch.listener.accept().now_or_never().is_none(), "it went by TCP");
+    let connection = incoming.await.unwrap();
+
+    let (_send, mut receive) = connection.accept_bi().await.unwrap();
+    let hello = receive.read_chunk(1 << 10, true).await.unwrap();
+    assert!(hello.is_some());
+    drop(connection);
+    client.stop().await;
+}
+
+#[tokio::test]
 async fn where_tcp_is_dropped_quic_is_taken_whoever_comes_first() {
     let (switch, lab) = FakeSwitch::listen_both().await;
     let mut config = racing(&lab);

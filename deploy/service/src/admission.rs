@@ -57,10 +57,10 @@ pub enum Refused {
     #[error("no handshake could begin within `tls_deadline`: too many are in progress")]
     Busy,
     /// As many handshakes as there may be are in progress, at a listener where nobody waits (QUIC).
-    #[error("as many handshakes as `handshakes_max` allows are in progress")]
+    #[error("as many handshakes as `quic_handshakes_max` allows are in progress")]
     HandshakesFull,
     /// As many handshakes of one source as there may be are in progress there.
-    #[error("as many handshakes of one address as `handshakes_per_source_max` allows are in progress")]
+    #[error("as many handshakes of one address as `quic_handshakes_per_source_max` allows are in progress")]
     SourceHandshakesFull,
 }
 

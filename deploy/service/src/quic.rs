@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
-use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn::{
+    ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, TransportConfig, TransportErrorCode,
+    VarInt,
+};
 use rustls::AlertDescription;
 
 /// What one side may send before the other has read, of a stream and of a connection, which has one stream.
@@ -96,15 +99,22 @@ pub fn alert(error: &quinn::ConnectionError) -> Option<AlertDescription> {
     u8::try_from(code).ok().map(AlertDescription::from)
 }
 
-/// Makes an error of a connection one of the system's; an alert of the peer is inside as TLS over TCP would tell it.
+/// Makes an error of a connection one of the system's; an alert of the peer is inside as TLS over TCP would tell it, and a server that has no room for
+/// the handshake (RFC 9000 §20.1, CONNECTION_REFUSED) has refused the connection.
 #[must_use]
 pub fn broken(error: quinn::ConnectionError) -> std::io::Error {
     match alert(&error) {
         Some(alert) => {
             std::io::Error::new(std::io::ErrorKind::InvalidData, rustls::Error::AlertReceived(alert))
         }
+        None if is_refusal(&error) => std::io::Error::new(std::io::ErrorKind::ConnectionRefused, error),
         None => error.into(),
     }
+}
+
+fn is_refusal(error: &quinn::ConnectionError) -> bool {
+    let quinn::ConnectionError::ConnectionClosed(close) = error else { return false };
+    close.error_code == TransportErrorCode::CONNECTION_REFUSED
 }
 
 /// Makes what a server shakes hands by.

@@ -32,7 +32,7 @@ impl Validate for Config {
         found.extend(licence::url(self.licence_url.as_deref()));
         found.extend(self.tls.findings());
         let tables = [
-            ("sessions", sessions(&self.sessions, self.shards_in_all().into())),
+            ("sessions", sessions(&self.sessions, self.shard_count().into())),
             ("operators", operators(&self.operators)),
             ("engine", engine(&self.engine)),
             ("clock", self.clock.findings()),
@@ -82,6 +82,8 @@ fn sessions(limits: &SessionLimits, shards: u64) -> Vec<Invalid> {
         found.push(Invalid::new("handshakes_max", problem).against("shards"));
     }
     found.extend(share(SHARE_OF_HANDSHAKES, limits.handshakes_per_source_max, limits.handshakes_max));
+    let (of_source, of_all) = (limits.quic_handshakes_per_source_max, limits.quic_handshakes_max);
+    found.extend(share(SHARE_OF_QUIC_HANDSHAKES, of_source, of_all));
     found.extend(share(SHARE_OF_WAITING, limits.waiting_per_source_max, limits.waiting_max));
     found.extend(not_zero("quic_idle", limits.quic_idle));
     found.extend(not_zero("first_byte_deadline", limits.first_byte_deadline));
@@ -216,6 +218,7 @@ fn grant(grant: &Grant) -> Vec<Invalid> {
 type ShareKeys = (&'static str, &'static str);
 
 const SHARE_OF_HANDSHAKES: ShareKeys = ("handshakes_per_source_max", "handshakes_max");
+const SHARE_OF_QUIC_HANDSHAKES: ShareKeys = ("quic_handshakes_per_source_max", "quic_handshakes_max");
 const SHARE_OF_WAITING: ShareKeys = ("waiting_per_source_max", "waiting_max");
 
 /// One source must leave something for others: a share as large as the whole bounds nothing.
@@ -323,6 +326,7 @@ mod tests {
             |config| config.sessions.handshakes_per_source_max = 1024,
             "sessions.handshakes_per_source_max",
         );
+        check(|config| config.sessions.quic_handshakes_max = 512, "sessions.quic_handshakes_per_source_max");
         check(|config| config.sessions.waiting_per_source_max = 9000, "sessions.waiting_per_source_max");
         check(
             |config| config.operators.handshakes_per_source_max = 64,

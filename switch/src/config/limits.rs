@@ -27,14 +27,19 @@ pub struct SessionLimits {
     /// Of these, of devices without a certificate at most, for anyone can make keys; with `optional` less than
     /// `sessions_max`. Nobody is one of them with `required`. Default 10000.
     pub unauthenticated_max: u32,
-    /// Handshakes (TLS and upgrade) in progress at most, over all shards; further connections wait in the kernel's
-    /// backlog. Over QUIC nobody waits: from half of that shard's part on clients show first that they are where they say (a stateless Retry), and beyond
-    /// it they are refused, and come by TCP. At least two for each shard, that of QUIC among them. Default 1024.
+    /// Handshakes (TLS and upgrade) in progress at most, over all shards but that of QUIC; further connections wait in the kernel's
+    /// backlog. At least two for each shard. Default 1024.
     pub handshakes_max: u32,
     /// Of these, for one source (an IPv4 address, or an IPv6 /64) at most; its further ones wait. Must be less than
     /// `handshakes_max`, so that one host that begins handshakes and does not end them leaves room for others.
     /// Default 512: a fleet behind one NAT makes full use of a core with far fewer.
     pub handshakes_per_source_max: u32,
+    /// Handshakes over QUIC (until the client's stream is there) in progress at most. Nobody waits: from half of them on, clients show first that they are where
+    /// they say (a stateless Retry), and beyond they are refused, and come by TCP. Default 1024.
+    pub quic_handshakes_max: u32,
+    /// Of these, for one source at most; from half of that on its clients show first that they are there. Must be less than
+    /// `quic_handshakes_max`. Default 512.
+    pub quic_handshakes_per_source_max: u32,
     /// From the TCP connection to its first byte. Default `3s`: a lost packet is sent again three times in it.
     #[serde(with = "human::duration")]
     pub first_byte_deadline: Duration,
@@ -235,6 +240,8 @@ impl Default for SessionLimits {
             unauthenticated_max: 10_000,
             handshakes_max: 1024,
             handshakes_per_source_max: 512,
+            quic_handshakes_max: 1024,
+            quic_handshakes_per_source_max: 512,
             first_byte_deadline: Duration::from_secs(3),
             waiting_max: 8192,
             waiting_per_source_max: 1024,

@@ -120,9 +120,7 @@ async fn serve(
     mut messages: mpsc::Receiver<ShardMessage>,
     common: Common,
 ) -> io::Result<()> {
-    let Common {
-        config, engine, credentials, registry, lobby, refusals, revoked, wall, stop, ..
-    } = common;
+    let Common { config, engine, credentials, registry, lobby, refusals, revoked, wall, stop, .. } = common;
     let drain_timeout = config.shutdown.drain_timeout;
     let table = match &way {
         Way::Tcp(_) => Table::default(),
@@ -304,7 +302,7 @@ async fn accept(
 }
 
 fn entrance(shard: &Shard, lobby: Arc<Lobby>, stop: CancellationToken) -> Entrance {
-    let shards = u32::from(shard.config.shards_in_all());
+    let shards = u32::from(shard.config.shard_count());
     let limits = &shard.config.sessions;
     let (refusals, wall) = (Arc::clone(&shard.refusals), shard.wall.clone());
     Entrance {

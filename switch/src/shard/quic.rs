@@ -44,17 +44,12 @@ pub(super) fn entrance(
     config
         .incoming_buffer_size(INCOMING_BYTES)
         .incoming_buffer_size_total(INCOMING_BYTES_TOTAL)
-        .max_incoming(usize::try_from(limits.handshakes_max).unwrap_or(usize::MAX));
+        .max_incoming(usize::try_from(limits.quic_handshakes_max).unwrap_or(usize::MAX));
     let endpoint = Endpoint::new(quic::server_endpoint(key), Some(config), socket, Arc::new(TokioRuntime))?;
-    let shards = u32::from(shard.config.shards_in_all());
     let (refusals, wall) = (Arc::clone(&shard.refusals), shard.wall.clone());
     Ok(QuicEntrance {
         endpoint,
-        // Rounded as those of the other shards.
-        handshakes: QuicHandshakes::new(
-            limits.handshakes_max.div_ceil(shards),
-            (limits.handshakes_per_source_max / shards).max(1),
-        ),
+        handshakes: QuicHandshakes::new(limits.quic_handshakes_max, limits.quic_handshakes_per_source_max),
         tls_deadline: limits.tls_deadline,
         configs,
         roles: &[Role::Device],

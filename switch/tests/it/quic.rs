@@ -226,9 +226,9 @@ async fn no_early_data_is_ever_offered() {
 #[tokio::test]
 async fn under_load_addresses_are_validated_first_and_beyond_the_bound_nobody_waits() {
     let mut world = World::new();
-    // Of three shards each has 8 and 7 of one source; from 4 on there is a Retry.
-    world.config.sessions.handshakes_max = 24;
-    world.config.sessions.handshakes_per_source_max = 23;
+    // From 4 on there is a Retry, however many shards there are.
+    world.config.sessions.quic_handshakes_max = 8;
+    world.config.sessions.quic_handshakes_per_source_max = 7;
     let switch = world.start().await;
     let address = switch.running.session_addr();
     let tls = device(&world, DEVICE);

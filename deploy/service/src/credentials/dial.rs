@@ -76,6 +76,21 @@ impl fmt::Display for Address {
     }
 }
 
+impl DialError {
+    /// Returns whether the server had no room for the handshake and said so, which one over QUIC can: it is within reach.
+    #[must_use]
+    pub fn is_want_of_room(&self) -> bool {
+        match self {
+            Self::Tls { source, .. } => source.kind() == io::ErrorKind::ConnectionRefused,
+            Self::Address { .. }
+            | Self::NoCertificate { .. }
+            | Self::Late { .. }
+            | Self::Tcp { .. }
+            | Self::Refused { .. } => false,
+        }
+    }
+}
+
 /// How long the steps of a connection may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {

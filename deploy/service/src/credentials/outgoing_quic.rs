@@ -125,6 +125,8 @@ async fn handshake(
         while let Some(attempted) = attempts.next().await {
             match attempted {
                 Ok(connected) => return Ok(connected),
+                // It is there and has no room: another road is taken sooner than another of its addresses answers.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(error),
                 Err(error) => last = error,
             }
         }
