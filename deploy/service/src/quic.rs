@@ -13,6 +13,10 @@ use rustls::AlertDescription;
 /// What one side may send before the other has read, of a stream and of a connection, which has one stream.
 const WINDOW_BYTES: u32 = 256 << 10;
 
+/// As much of a client that was not welcomed yet. What is read makes room for more, so that only what lies behind a gap is bounded by it; anybody can
+/// leave one, and never fill it.
+const UNWELCOMED_WINDOW_BYTES: u32 = 32 << 10;
+
 /// Codes of TLS's alerts begin here (RFC 9001 §4.8).
 const ALERTS: u64 = 0x100;
 
@@ -60,13 +64,20 @@ impl std::fmt::Debug for ResetKey {
     }
 }
 
-/// Makes the bounds of a server's connections: one stream, which the client opens, and no datagrams. One that is silent for `idle` is over.
+/// Makes the bounds of a server's connections: one stream, which the client opens, and no datagrams. One that is silent for `idle` is over. Until [`welcome`]
+/// little may be under way.
 #[must_use]
 pub fn server_transport(idle: Duration) -> TransportConfig {
     let mut transport = transport(idle);
     // Probes of the path's size would be sent to each of a fleet whose orders mostly fit one packet.
     transport.max_concurrent_bidi_streams(1_u8.into()).mtu_discovery_config(None);
+    transport.receive_window(UNWELCOMED_WINDOW_BYTES.into());
     transport
+}
+
+/// Lets a client that was welcomed have as much under way as any.
+pub fn welcome(connection: &quinn::Connection) {
+    connection.set_receive_window(WINDOW_BYTES.into());
 }
 
 /// Makes the bounds of a client's connections; it says something every `keep_alive`, for what stands between to remember it.

@@ -92,6 +92,7 @@ fn welcome(
     let key = SessionKey { shard: shard.index, slot: session.slot, epoch };
     shard.registry.insert(session.device.clone(), key);
     introduce(&shard.table, session, outbox, connected, (shard.wall.now_ms(), Instant::now()));
+    session.wire(|wire| wire.welcome());
     tracing::debug!(device = %session.device, %address, %epoch, due, "session established");
 }
 

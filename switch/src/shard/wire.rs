@@ -164,6 +164,11 @@ impl Wire {
         self.line.peer_certificates()
     }
 
+    /// Notes that the client was welcomed.
+    pub(super) fn welcome(&self) {
+        self.line.welcome();
+    }
+
     /// Hears the next thing; `read` makes of a message what is wanted of it, where it lies.
     pub(super) fn poll_hear<T>(
         &mut self,

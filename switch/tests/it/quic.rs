@@ -1,7 +1,9 @@
 //! What only QUIC has: addresses that change or are forged, streams, early data.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use muster_pki::{DeviceKey, Role};
@@ -264,6 +266,40 @@ async fn under_load_addresses_are_validated_first_and_beyond_the_bound_nobody_wa
     assert!(refused.to_string().contains("refused"), "{refused}");
     assert!(began.elapsed() < Duration::from_secs(2));
     switch.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_was_not_welcomed_has_little_under_way_that_may_lie_behind_a_gap() {
+    let world = World::new();
+    let switch = world.start().await;
+    let tls = device(&world, DEVICE);
+    let mut stranger = dial_quic(switch.running.session_addr(), &tls).await.unwrap();
+    let mut client = session(switch.running.session_addr(), &device(&world, "w702.acme.local")).await;
+
+    let before = ahead(&mut stranger.send);
+    let mut after = 0;
+    let welcomed = async {
+        // What it is told with its Welcome may come a packet later.
+        while after < 200 << 10 {
+            after = ahead(&mut client.quic().send);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, welcomed).await.unwrap();
+
+    assert_eq!((before, after <= 256 << 10), (32 << 10, true), "{after}");
+    switch.stop().await.unwrap();
+}
+
+/// Writes of an item that never ends what the Switch lets a client send before it has read anything: it is not heard meanwhile.
+fn ahead(stream: &mut quinn::SendStream) -> usize {
+    let mut item = vec![0; 1 << 20];
+    item[..3].copy_from_slice(&[0xff, 0xff, 0x3f]);
+    let (mut nobody, mut taken) = (Context::from_waker(Waker::noop()), 0);
+    while let Poll::Ready(written) = Pin::new(&mut *stream).poll_write(&mut nobody, &item[taken..]) {
+        taken += written.unwrap();
+    }
+    taken
 }
 
 /// Returns the first datagram of a client.

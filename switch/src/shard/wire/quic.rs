@@ -11,6 +11,7 @@ use muster_pki::CertificateDer;
 use muster_proto::session::quic::{Close, REASON_BYTES_MAX};
 use muster_service::admission;
 use muster_service::line::Came;
+use muster_service::quic;
 use quinn::{Connection, RecvStream, SendStream};
 use tokio_util::io::poll_read_buf;
 
@@ -37,6 +38,11 @@ impl QuicLine {
     /// Returns the connection.
     pub(in crate::shard) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// Notes that the client was welcomed.
+    pub(in crate::shard) fn welcome(&self) {
+        quic::welcome(&self.connection);
     }
 
     /// Returns the chain that the client showed.

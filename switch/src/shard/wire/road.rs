@@ -28,6 +28,14 @@ impl Road {
         }
     }
 
+    /// Notes that the client was welcomed: over QUIC it may send more ahead from here on.
+    pub(super) fn welcome(&self) {
+        match self {
+            Self::Tls(_) => {}
+            Self::Quic(line) => line.welcome(),
+        }
+    }
+
     /// Reads once, and appends what came to `plain`.
     pub(super) fn poll_receive(
         &mut self,
