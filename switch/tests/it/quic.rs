@@ -234,28 +234,21 @@ async fn under_load_addresses_are_validated_first_and_beyond_the_bound_nobody_wa
     let switch = world.start().await;
     let address = switch.running.session_addr();
     let tls = device(&world, DEVICE);
-    let forge = || async {
-        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        socket.send_to(&initial(&tls).await, address).await.unwrap();
-        let mut answer = [0; 2048];
-        tokio::time::timeout(PATIENCE, socket.recv_from(&mut answer)).await.unwrap().unwrap();
-        (socket, answer[0])
-    };
 
     let mut held = Vec::new();
-    for _ in 0..4 {
-        let (socket, first) = forge().await;
+    for host in 2..6 {
+        let (socket, first) = forge(host, address, &tls).await;
         assert!(!is_retry(first), "{first:02x}");
         held.push(socket);
     }
-    let (_socket, first) = forge().await;
+    let (_socket, first) = forge(6, address, &tls).await;
     assert!(is_retry(first), "{first:02x}");
     // Who is where it says gets in, if one round trip later.
     let mut client = session(address, &tls).await;
     ask(&mut client).await;
     // Handshakes are held until the stream is there.
     let mut silent = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..4 {
         let (endpoint, connecting) = begin(address, &tls);
         silent.push((endpoint, tokio::time::timeout(PATIENCE, connecting).await.unwrap().unwrap()));
     }
@@ -266,6 +259,39 @@ async fn under_load_addresses_are_validated_first_and_beyond_the_bound_nobody_wa
     assert!(refused.to_string().contains("refused"), "{refused}");
     assert!(began.elapsed() < Duration::from_secs(2));
     switch.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_forges_the_address_of_another_takes_half_of_its_share_at_most() {
+    let mut world = World::new();
+    world.config.sessions.quic_handshakes_max = 100;
+    world.config.sessions.quic_handshakes_per_source_max = 6;
+    let switch = world.start().await;
+    let (address, tls) = (switch.running.session_addr(), device(&world, DEVICE));
+
+    for number in 0..10 {
+        let (_socket, first) = forge(1, address, &tls).await;
+        assert_eq!(is_retry(first), number >= 3, "{number}: {first:02x}");
+    }
+    let (_socket, of_another) = forge(2, address, &tls).await;
+
+    assert!(!is_retry(of_another), "{of_another:02x}");
+    // It has the other half.
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let (endpoint, connecting) = begin(address, &tls);
+        held.push((endpoint, tokio::time::timeout(PATIENCE, connecting).await.unwrap().unwrap()));
+    }
+    switch.stop().await.unwrap();
+}
+
+/// Begins a handshake from 127.0.0.`host`, and never goes on; returns the first byte of the answer.
+async fn forge(host: u8, address: SocketAddr, tls: &ClientConfig) -> (tokio::net::UdpSocket, u8) {
+    let socket = tokio::net::UdpSocket::bind(SocketAddr::from(([127, 0, 0, host], 0))).await.unwrap();
+    socket.send_to(&initial(tls).await, address).await.unwrap();
+    let mut answer = [0; 2048];
+    tokio::time::timeout(PATIENCE, socket.recv_from(&mut answer)).await.unwrap().unwrap();
+    (socket, answer[0])
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! [`QuicEntrance`]: the way in of a QUIC listener, from the first datagram to a peer whose certificate was judged.
 //!
-//! Nobody waits here: a client that finds no room is told so at once, and has another road. From half of the bound on, who comes first shows
-//! that it is where it says (a stateless Retry, RFC 9000 §8.1.2), so that forged addresses take no more room than that.
+//! Nobody waits here: a client that finds no room is told so at once, and has another road. From half of the bound on, of the whole or of its source, who comes
+//! first shows that it is where it says (a stateless Retry, RFC 9000 §8.1.2), so that forged addresses take no more room than that, and no more from whoever is
+//! there.
 
 use std::fmt;
 use std::io;
@@ -54,6 +55,8 @@ pub struct QuicHandshakes {
     places: Places<Source>,
     /// From so many on, addresses are validated first.
     retry_from: usize,
+    /// From so many of a source on, its are.
+    retry_source_from: u32,
 }
 
 /// What handshakes are made by: made anew when the credentials change.
@@ -91,11 +94,12 @@ impl QuicHandshakes {
     #[must_use]
     pub fn new(max: u32, per_source_max: u32) -> Self {
         let retry_from = usize::try_from(max / 2).unwrap_or(usize::MAX);
-        Self { places: Places::new(max, per_source_max), retry_from }
+        Self { places: Places::new(max, per_source_max), retry_from, retry_source_from: per_source_max / 2 }
     }
 
-    fn is_busy(&self) -> bool {
+    fn is_busy(&self, address: SocketAddr) -> bool {
         self.places.taken() >= self.retry_from
+            || self.places.taken_by(&address.into()) >= self.retry_source_from
     }
 
     fn take(&self, address: SocketAddr) -> Result<Taken<Source>, Refused> {
@@ -141,7 +145,7 @@ impl QuicEntrance {
         loop {
             let Some(incoming) = next(&self.endpoint, &self.stop).await? else { return Ok(None) };
             let address = incoming.remote_address();
-            if self.handshakes.is_busy() && !incoming.remote_address_validated() {
+            if self.handshakes.is_busy(address) && !incoming.remote_address_validated() {
                 (self.retried)();
                 // It may be retried, since it was not validated.
                 drop(incoming.retry());

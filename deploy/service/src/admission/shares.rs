@@ -51,6 +51,11 @@ impl<K: Eq + Hash + Clone> Shares<K> {
         Arc::new(Self { held: Mutex::new(HashMap::new()), each_max })
     }
 
+    /// Returns how many a key has.
+    pub fn count(&self, key: &K) -> u32 {
+        self.held().get(key).copied().unwrap_or_default()
+    }
+
     /// Takes one more for a key; `None` if it has all that it may.
     pub fn take(self: &Arc<Self>, key: K) -> Option<Share<K>> {
         let mut held = self.held();
@@ -82,6 +87,11 @@ impl<K: Eq + Hash + Clone> Places<K> {
     #[must_use]
     pub fn taken(&self) -> usize {
         self.max.saturating_sub(self.all.available_permits())
+    }
+
+    /// Returns how many a key has taken.
+    pub fn taken_by(&self, key: &K) -> u32 {
+        self.shares.count(key)
     }
 
     /// Takes a place; who has no key has no share either, and is bounded by the whole.
@@ -130,6 +140,7 @@ mod tests {
         let places = Places::new(2, 1);
         let first = places.take(Some("one")).unwrap();
 
+        assert_eq!((places.taken_by(&"one"), places.taken_by(&"other")), (1, 0));
         assert_eq!(places.take(Some("one")).unwrap_err(), Full::Share);
         let second = places.take(None).unwrap();
         assert_eq!(places.take(Some("other")).unwrap_err(), Full::All);
