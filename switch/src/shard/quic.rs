@@ -95,8 +95,8 @@ async fn take_in(shard: &Rc<Shard>, entrance: &Rc<QuicEntrance>) -> Result<(), E
             }
         });
     }
-    // Who comes while the Switch stops is refused at once, and takes another road.
-    entrance.endpoint.set_server_config(None);
+    // An endpoint that takes nobody is silent, which looks like packets that were lost.
+    entrance.refuse_all().await;
     Ok(())
 }
 

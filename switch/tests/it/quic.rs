@@ -285,6 +285,37 @@ async fn who_forges_the_address_of_another_takes_half_of_its_share_at_most() {
     switch.stop().await.unwrap();
 }
 
+#[tokio::test]
+async fn who_comes_while_the_switch_stops_is_refused_at_once() {
+    let world = World::new();
+    let switch = world.start().await;
+    let (address, tls) = (switch.running.session_addr(), device(&world, DEVICE));
+    // A client that takes no leave: nothing of it runs any more.
+    let frozen = device(&world, "w702.acme.local");
+    let (is_there, wait) = tokio::sync::oneshot::channel();
+    let (over, until_over) = std::sync::mpsc::sync_channel::<()>(1);
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let client = runtime.block_on(session(address, &frozen));
+        is_there.send(()).unwrap();
+        until_over.recv().unwrap_err();
+        let _inside = runtime.enter();
+        drop(client);
+    });
+    wait.await.unwrap();
+
+    switch.trigger();
+    let began = Instant::now();
+    let (_endpoint, connecting) = begin(address, &tls);
+    let refused = tokio::time::timeout(PATIENCE, connecting).await.unwrap().unwrap_err();
+
+    assert!(refused.to_string().contains("refused"), "{refused}");
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    switch.stop().await.unwrap();
+    drop(over);
+    thread.join().unwrap();
+}
+
 /// Begins a handshake from 127.0.0.`host`, and never goes on; returns the first byte of the answer.
 async fn forge(host: u8, address: SocketAddr, tls: &ClientConfig) -> (tokio::net::UdpSocket, u8) {
     let socket = tokio::net::UdpSocket::bind(SocketAddr::from(([127, 0, 0, host], 0))).await.unwrap();

@@ -161,6 +161,13 @@ impl QuicEntrance {
         }
     }
 
+    /// Refuses whoever comes, until the endpoint is closed, which refuses them itself: they take another road at once.
+    pub async fn refuse_all(&self) {
+        while let Some(incoming) = self.endpoint.accept().await {
+            incoming.refuse();
+        }
+    }
+
     /// Shakes hands and judges the peer. `None` if it was turned away, or it is time to stop.
     pub async fn admit_anyone(&self, newcomer: QuicNewcomer) -> Option<QuicAdmitted> {
         self.stop.run_until_cancelled(self.judge(newcomer)).await?
