@@ -50,6 +50,8 @@ pub(crate) struct ControlParts {
     pub(crate) operator_credentials: Arc<ServerCredentials>,
     /// What the engine's trust for signed documents was made of.
     pub(crate) trust_digest: Thumbprint,
+    /// The engine. It is closed here, and its store read: in the table of descriptors that it was opened in.
+    pub(crate) engine: EngineHandle,
     /// What all threads share.
     pub(crate) common: Common,
     /// How the parts are.
@@ -77,9 +79,8 @@ pub(crate) fn spawn(
 }
 
 async fn supervise(shards: Vec<ShardThread>, parts: ControlParts) -> Result<(), Failure> {
-    let ControlParts { operators, admin, operator_credentials, trust_digest, common, health } = parts;
-    let Common { config, engine, credentials, registry, refusals, revoked, wall, stop, shutdown, .. } =
-        common;
+    let ControlParts { operators, admin, operator_credentials, trust_digest, engine, common, health } = parts;
+    let Common { config, credentials, registry, refusals, revoked, wall, stop, shutdown, .. } = common;
     credentials.revocation().watch(&shutdown, &health);
     credentials.watch(&shutdown, &health, "session_credentials");
     operator_credentials.watch(&shutdown, &health, "operator_credentials");

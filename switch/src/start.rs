@@ -194,7 +194,7 @@ pub fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> 
         lobby: Lobby::new(config.sessions.lobby()),
         wall,
         config,
-        engine,
+        engine: engine.of_sessions(),
         credentials: loaded.sessions,
         refusals: Arc::new(Refusals::new(REFUSALS_MAX)),
         revoked: broadcast::Sender::new(REVOKED_WAITING_MAX),
@@ -219,6 +219,7 @@ pub fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> 
             admin: listeners.admin,
             operator_credentials: loaded.operators,
             trust_digest: loaded.trust_digest,
+            engine,
             common,
             health,
         };

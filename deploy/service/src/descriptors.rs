@@ -8,7 +8,19 @@ use std::os::fd::RawFd;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
+
+/// Signals that are a thread's own doing (signal(7)): blocked, they end the process without a word of whoever handles them, such as of a stack
+/// that is full.
+const OWN_DOING: [Signal; 7] = [
+    Signal::SIGABRT,
+    Signal::SIGBUS,
+    Signal::SIGFPE,
+    Signal::SIGILL,
+    Signal::SIGSEGV,
+    Signal::SIGSYS,
+    Signal::SIGTRAP,
+];
 
 /// Raises the limit of open descriptors as far as it may be, which is beyond what programs that use `select` can bear and ours do not; returns it.
 ///
@@ -25,12 +37,14 @@ pub fn raise_limit() -> io::Result<u64> {
 /// Gives the calling thread, and those that it starts, a table of their own: a copy, without `others`, which other threads alone use.
 ///
 /// What the thread shares with others must be open before, and stay open: a waker of another thread's runtime that is made later has a
-/// number that is another file's in this table. For the same reason no signal is handled on this thread any more.
+/// number that is another file's in this table. For the same reason no signal is handled on this thread any more but those of its own doing.
 ///
 /// # Errors
 /// The system's; the thread has the table that it had.
 pub fn part(others: &[RawFd]) -> io::Result<()> {
-    SigSet::all().thread_block()?;
+    let mut others_doing = SigSet::all();
+    OWN_DOING.into_iter().for_each(|signal| others_doing.remove(signal));
+    others_doing.thread_block()?;
     unshare(CloneFlags::CLONE_FILES)?;
     for other in others {
         nix::unistd::close(*other)?;
@@ -88,6 +102,20 @@ mod tests {
             let named = std::fs::read_link(format!("/proc/self/fd/{number}"));
             assert!(!named.is_ok_and(|name| name.to_string_lossy().starts_with("socket:")), "{number}");
         }
+    }
+
+    #[test]
+    fn a_thread_that_parted_handles_its_own_doing_and_no_signal_of_others() {
+        let blocked = std::thread::spawn(|| {
+            part(&[]).unwrap();
+            SigSet::thread_get_mask().unwrap()
+        });
+        let blocked = blocked.join().unwrap();
+
+        assert!(
+            [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD].iter().all(|other| blocked.contains(*other))
+        );
+        assert!(OWN_DOING.iter().all(|own| !blocked.contains(*own)), "{blocked:?}");
     }
 
     #[test]

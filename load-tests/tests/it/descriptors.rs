@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use muster_load_tests::measure::cpu;
 use muster_load_tests::tls;
 
+use crate::revocation::crl_against;
 use crate::support::{Place, Service, Sessions, binary, http, wait_until, write};
 
 /// A Switch under a limit of open files, with these keys of `[sessions]`.
 fn start(place: &Place, files_max: u32, shards: u16, limits: &str) -> Service {
     let path = place.switch_config(&format!("[sessions]\n{limits}"));
     let text = std::fs::read_to_string(&path).unwrap();
-    write(&path, &text.replace("shards = 1\n", &format!("shards = {shards}\n")));
+    let crl = place.home().join("pki/devices/crl.pem");
+    write(&path, &text.replace("shards = 1\n", &format!("shards = {shards}\ncrls = [{crl:?}]\n")));
     let mut command = Command::new("/usr/bin/prlimit");
     command.arg(format!("--nofile={files_max}:{files_max}")).arg(binary("muster-switch").get_program());
     command.arg("run").arg("--config").arg(path);
@@ -62,6 +64,47 @@ async fn a_switch_holds_more_sessions_than_a_process_may_have_files_open() {
     tokio::task::spawn_blocking(|| switch.stop()).await.unwrap();
     let told = sessions.next_losses(SESSIONS).await;
     assert!(told.iter().all(|loss| loss.problem.contains("the Switch stops")), "{:?}", told[0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_renewed_or_revoked_reaches_shards_with_descriptors_of_their_own() {
+    const FILES: u32 = 500;
+    const SESSIONS: usize = 40;
+    const REVOKED: usize = 20;
+    let place = Place::with_pki(&[]);
+    // More than one table holds.
+    let switch = start(&place, FILES, 3, "sessions_max = 2000\nunauthenticated_max = 1\n");
+    let mut sessions = Sessions::new(&format!("127.0.0.1:{}", place.ports.sessions), &place.home());
+    let identities = devices(&place, SESSIONS + 1);
+    sessions.connect(&identities[..SESSIONS]).await;
+    let by_shard = metric(&place, "muster_switch_sessions{");
+    assert!(by_shard.iter().filter(|sessions| **sessions > 0.0).count() == 3, "{by_shard:?}");
+    assert!(switch.log().contains("each shard has descriptors of its own"), "{}", switch.log());
+
+    let before = sessions.shown(&identities[SESSIONS]).await;
+    place.issue(&["localhost", "--role", "switch", "--ip", "127.0.0.1"]);
+    let renewed = async {
+        // Each shard has had its turn after so many.
+        let mut others = 0;
+        while others < 12 {
+            others = if sessions.shown(&identities[SESSIONS]).await == before { 0 } else { others + 1 };
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), renewed).await.expect("the renewed certificate");
+    let folder = place.home().join("pki/devices");
+    std::fs::write(folder.join("crl.new"), crl_against(&place.home(), &identities[..REVOKED])).unwrap();
+    std::fs::rename(folder.join("crl.new"), folder.join("crl.pem")).unwrap();
+
+    let mut lost: Vec<String> =
+        sessions.next_losses(REVOKED).await.into_iter().map(|loss| loss.device).collect();
+    lost.sort();
+    let mut revoked: Vec<String> = identities[..REVOKED].iter().map(|one| one.name.clone()).collect();
+    revoked.sort();
+    assert_eq!(lost, revoked);
+    assert_eq!(sessions.losses(Duration::from_secs(1)).await, [], "a session of nobody's concern was lost");
+    tokio::task::spawn_blocking(|| switch.stop()).await.unwrap();
+    assert_eq!(sessions.next_losses(SESSIONS - REVOKED).await.len(), SESSIONS - REVOKED);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

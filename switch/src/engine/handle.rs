@@ -1,35 +1,30 @@
-//! What the rest of the Switch calls.
+//! What the rest of the Switch calls; [`sessions`] has what shards do.
 
+mod sessions;
+
+use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use muster_pki::DeviceId;
-use muster_proto::common::v1::TargetState;
-use muster_proto::ids::{Digest, Epoch, InstructionId, OutboxId};
+use muster_proto::ids::InstructionId;
 use muster_proto::operator::v1::{
-    Block, BlockClientResponse, ClientPolicy, Definition, ImportPackResponse, RemoveClientResponse,
+    BlockClientResponse, ClientPolicy, Definition, ImportPackResponse, RemoveClientResponse,
     UnblockClientResponse,
 };
 use muster_proto::relay::v1::{RelayEventsResponse, RelayedEvent};
-use muster_proto::session::v1::{DocumentKind, Event, Result as SessionResult};
 use muster_signing::definition::Kind;
-use roaring::RoaringBitmap;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
+pub(crate) use self::sessions::SessionEngine;
 use super::core::{
-    BlockedDevices, Blocking, Command, EventIn, ImportCommand, ImportedLicence, PrepareStop, Reply, ResultIn,
-    StopCommand,
+    BlockedDevices, Blocking, Command, ImportCommand, ImportedLicence, PrepareStop, Reply, StopCommand,
 };
 use super::reader::Reader;
 use super::shared::Shared;
 use super::trust::Trust;
 use super::writer::{self, Life};
-use super::{
-    Connect, Connected, EngineConfig, EngineEnd, EngineError, OpenError, Prepare, Prepared, SessionKey,
-    ShardMessage,
-};
-use super::{metrics, shared};
+use super::{EngineConfig, EngineEnd, EngineError, OpenError, Prepare, Prepared, ShardMessage, shared};
 
 /// Opens engines.
 #[derive(Debug)]
@@ -38,8 +33,7 @@ pub(crate) struct Engine;
 /// Talks to a running engine. Clones talk to the same one.
 #[derive(Debug, Clone)]
 pub(crate) struct EngineHandle {
-    commands: mpsc::Sender<Command>,
-    shared: Arc<Shared>,
+    sessions: SessionEngine,
     reader: Reader,
     life: Arc<Life>,
 }
@@ -56,102 +50,30 @@ impl Engine {
     ) -> Result<EngineHandle, OpenError> {
         let (commands, queue) = mpsc::channel(config.queue_items_max.max(1));
         let (shared, reader, life) = writer::start(config, shards, queue)?;
-        Ok(EngineHandle { commands, shared, reader, life })
+        Ok(EngineHandle { sessions: SessionEngine::new(commands, shared), reader, life })
+    }
+}
+
+/// Whoever may read may do what a shard does.
+impl Deref for EngineHandle {
+    type Target = SessionEngine;
+
+    fn deref(&self) -> &SessionEngine {
+        &self.sessions
     }
 }
 
 impl EngineHandle {
-    /// Begins a session: number, epoch, attributes and time are on disk when it returns. An older session of the
-    /// device is told to close.
-    ///
-    /// # Errors
-    /// [`EngineError::PermissionDenied`] if the device is blocked, [`EngineError::ResourceExhausted`] if the engine is too busy,
-    /// [`EngineError::Closed`] if it stops.
-    pub(crate) async fn connect(&self, connect: Connect) -> Result<Connected, EngineError> {
-        self.ask(|reply| Command::Connect(Box::new(connect), reply)).await
-    }
-
-    /// Ends a session. A later session of the device is not touched.
-    ///
-    /// # Errors
-    /// As [`Self::connect`].
-    pub(crate) async fn disconnected(&self, number: u32, epoch: Epoch) -> Result<(), EngineError> {
-        self.tell(Command::Disconnected { number, epoch }).await
-    }
-
-    /// Ends whatever session [`Self::connect`] may have begun at a place, for who got no answer from it. Without such a
-    /// session nothing happens. The place must not be given to another session before this returns.
-    ///
-    /// # Errors
-    /// As [`Self::connect`].
-    pub(crate) async fn abandon(&self, device: DeviceId, shard: u16, slot: u32) -> Result<(), EngineError> {
-        self.tell(Command::Abandon { device, shard, slot }).await
-    }
-
-    /// Notes that an order was written to these devices' sessions.
-    ///
-    /// # Errors
-    /// As [`Self::connect`]. Nothing is lost by it: the targets stay queued and get the order again.
-    pub(crate) async fn sent(
-        &self,
-        instruction: InstructionId,
-        numbers: RoaringBitmap,
-    ) -> Result<(), EngineError> {
-        self.tell(Command::Sent { instruction, numbers }).await
-    }
-
-    /// Notes how far these clients have come.
-    ///
-    /// # Errors
-    /// As [`Self::connect`].
-    pub(crate) async fn progress(
-        &self,
-        instruction: InstructionId,
-        state: TargetState,
-        numbers: RoaringBitmap,
-    ) -> Result<(), EngineError> {
-        self.tell(Command::Progress { instruction, state, numbers }).await
-    }
-
-    /// Takes a result; the session gets [`ShardMessage::Ack`] after it is on disk. A repeated one is acked again and
-    /// stored once.
-    ///
-    /// # Errors
-    /// As [`Self::connect`]; then the result was not taken, and ending the session makes the client send it again.
-    pub(crate) async fn result(
-        &self,
-        number: u32,
-        outbox: OutboxId,
-        session: SessionKey,
-        result: SessionResult,
-        encoded_len: u32,
-    ) -> Result<(), EngineError> {
-        let result = ResultIn { number, outbox, session, result, encoded_len };
-        self.tell(Command::Result(Box::new(result))).await
-    }
-
-    /// Takes an event, as [`Self::result`]. While the disk is short there is no ack; later the session is closed, so that
-    /// the client sends it again.
-    ///
-    /// # Errors
-    /// As [`Self::result`].
-    pub(crate) async fn event(
-        &self,
-        number: u32,
-        outbox: OutboxId,
-        session: SessionKey,
-        event: Event,
-        encoded_len: u32,
-    ) -> Result<(), EngineError> {
-        let event = EventIn { number, outbox, session, event, encoded_len };
-        self.tell(Command::Event(Box::new(event))).await
+    /// Returns what a shard needs.
+    pub(crate) fn of_sessions(&self) -> SessionEngine {
+        self.sessions.clone()
     }
 
     /// Takes events from a Background Channel; all but those that the answer refuses are on disk when it returns.
     ///
     /// # Errors
     /// [`EngineError::InvalidArgument`] if there are too many, [`EngineError::ResourceExhausted`] if the disk is short;
-    /// then none was taken. Else as [`Self::connect`].
+    /// then none was taken. Else as [`SessionEngine::connect`].
     pub(crate) async fn relay(&self, events: Vec<RelayedEvent>) -> Result<RelayEventsResponse, EngineError> {
         self.ask(|reply| Command::Relay(events, reply)).await
     }
@@ -160,7 +82,7 @@ impl EngineHandle {
     /// it is on disk when it returns. What it brought stays, and its number is never given again.
     ///
     /// # Errors
-    /// [`EngineError::NotFound`], or as [`Self::connect`].
+    /// [`EngineError::NotFound`], or as [`SessionEngine::connect`].
     pub(crate) async fn remove(&self, device: DeviceId) -> Result<RemoveClientResponse, EngineError> {
         self.ask(|reply| Command::Remove(device, reply)).await
     }
@@ -170,7 +92,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// [`EngineError::InvalidArgument`] (the reason is too long), [`EngineError::ResourceExhausted`] (as many are blocked as may be),
-    /// or as [`Self::connect`].
+    /// or as [`SessionEngine::connect`].
     pub(crate) async fn block(
         &self,
         device: DeviceId,
@@ -184,14 +106,9 @@ impl EngineHandle {
     /// Lets a device in again.
     ///
     /// # Errors
-    /// [`EngineError::NotFound`], or as [`Self::connect`].
+    /// [`EngineError::NotFound`], or as [`SessionEngine::connect`].
     pub(crate) async fn unblock(&self, device: DeviceId) -> Result<UnblockClientResponse, EngineError> {
         self.ask(|reply| Command::Unblock(device, reply)).await
-    }
-
-    /// Returns who blocked the device, when and why; `None` if it may come in.
-    pub(crate) fn block_of(&self, device: &DeviceId) -> Option<Block> {
-        self.shared.blocked().get(device).cloned()
     }
 
     /// Returns who is blocked.
@@ -199,17 +116,12 @@ impl EngineHandle {
         self.shared.blocked()
     }
 
-    /// Returns a signed document; `None` if the Switch doesn't have it.
-    pub(crate) fn document(&self, kind: DocumentKind, digest: Digest) -> Option<Bytes> {
-        self.shared.catalogue().document(kind, digest)
-    }
-
     /// Resolves an audience and makes the order to be signed. Stores nothing but the order's sequence. The kind of the
     /// definition is known only of the version that is found: `may` decides whether the order is made and kept.
     ///
     /// # Errors
     /// What `may` says, [`EngineError::NotFound`] (definition), [`EngineError::InvalidArgument`] (audience, arguments, gather time),
-    /// [`EngineError::FailedPrecondition`] (licence, nobody in the audience), or as [`Self::connect`].
+    /// [`EngineError::FailedPrecondition`] (licence, nobody in the audience), or as [`SessionEngine::connect`].
     pub(crate) async fn prepare<E: From<EngineError>>(
         &self,
         prepare: Prepare,
@@ -229,7 +141,7 @@ impl EngineHandle {
     /// # Errors
     /// [`EngineError::PermissionDenied`] (signature, another operator's order), [`EngineError::NotPrepared`] (not here, or
     /// too long ago), [`EngineError::FailedPrecondition`] (licence), [`EngineError::ResourceExhausted`] (disk), or as
-    /// [`Self::connect`].
+    /// [`SessionEngine::connect`].
     pub(crate) async fn submit(
         &self,
         envelope: Vec<u8>,
@@ -250,7 +162,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// [`EngineError::PermissionDenied`] (signature, somebody who has signed it before), [`EngineError::NotPrepared`] (another approval
-    /// came in between), [`EngineError::FailedPrecondition`] (ended, stopped, licence), disk, or as [`Self::connect`].
+    /// came in between), [`EngineError::FailedPrecondition`] (ended, stopped, licence), disk, or as [`SessionEngine::connect`].
     pub(crate) async fn approve(
         &self,
         envelope: Vec<u8>,
@@ -271,7 +183,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// [`EngineError::InvalidArgument`] (the reason), [`EngineError::Damaged`], [`EngineError::ResourceExhausted`] (as many stops
-    /// wait as may), or as [`Self::connect`].
+    /// wait as may), or as [`SessionEngine::connect`].
     pub(crate) async fn prepare_stop(&self, prepare: PrepareStop) -> Result<Option<Vec<u8>>, EngineError> {
         self.ask(|reply| Command::Stop(Box::new(StopCommand::Draft(prepare, reply)))).await
     }
@@ -281,7 +193,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// [`EngineError::PermissionDenied`] (signature, another operator's stop), [`EngineError::InvalidArgument`] (tenant, window),
-    /// [`EngineError::FailedPrecondition`] (there is nothing to stop), [`EngineError::ResourceExhausted`], or as [`Self::connect`].
+    /// [`EngineError::FailedPrecondition`] (there is nothing to stop), [`EngineError::ResourceExhausted`], or as [`SessionEngine::connect`].
     pub(crate) async fn submit_stop(
         &self,
         envelope: Vec<u8>,
@@ -297,7 +209,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// [`EngineError::PermissionDenied`] (G1 of signing.md), [`EngineError::InvalidArgument`] (its text),
-    /// [`EngineError::FailedPrecondition`] (the version is held with other content), disk, or as [`Self::connect`].
+    /// [`EngineError::FailedPrecondition`] (the version is held with other content), disk, or as [`SessionEngine::connect`].
     pub(crate) async fn import_definition(&self, envelope: Vec<u8>) -> Result<Definition, EngineError> {
         let shared = Arc::clone(&self.shared);
         let definition = blocking(move || shared::verify_definition(&shared, envelope)).await??;
@@ -323,7 +235,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// [`EngineError::PermissionDenied`] (signature), [`EngineError::InvalidArgument`] (its text),
-    /// [`EngineError::FailedPrecondition`] (G6: a lower serial, another tenant, not valid now), disk, or as [`Self::connect`].
+    /// [`EngineError::FailedPrecondition`] (G6: a lower serial, another tenant, not valid now), disk, or as [`SessionEngine::connect`].
     pub(crate) async fn import_licence(&self, envelope: Vec<u8>) -> Result<ImportedLicence, EngineError> {
         let shared = Arc::clone(&self.shared);
         let verified = move || {
@@ -340,7 +252,7 @@ impl EngineHandle {
     /// # Errors
     /// [`EngineError::PermissionDenied`] (signature), [`EngineError::InvalidArgument`] (its text),
     /// [`EngineError::FailedPrecondition`] (no roots, another tenant, a serial that is not higher, too many), disk, or as
-    /// [`Self::connect`].
+    /// [`SessionEngine::connect`].
     pub(crate) async fn import_policy(&self, envelope: Vec<u8>) -> Result<ClientPolicy, EngineError> {
         let shared = Arc::clone(&self.shared);
         let policy = blocking(move || shared::verify_policy(&shared, envelope)).await??;
@@ -350,7 +262,7 @@ impl EngineHandle {
     /// Returns the policies as shown to people, the latest first.
     ///
     /// # Errors
-    /// As [`Self::connect`].
+    /// As [`SessionEngine::connect`].
     pub(crate) async fn policies(&self) -> Result<Vec<ClientPolicy>, EngineError> {
         self.ask(Command::Policies).await
     }
@@ -358,7 +270,7 @@ impl EngineHandle {
     /// Returns one policy and its envelope.
     ///
     /// # Errors
-    /// [`EngineError::NotFound`], or as [`Self::connect`].
+    /// [`EngineError::NotFound`], or as [`SessionEngine::connect`].
     pub(crate) async fn policy(&self, serial: u64) -> Result<(ClientPolicy, Bytes), EngineError> {
         let held = self.shared.catalogue().policy(serial).map(|held| held.envelope.clone());
         let shown = self.policies().await?.into_iter().find(|shown| shown.serial == serial);
@@ -367,25 +279,6 @@ impl EngineHandle {
                 "no policy {serial} is held; `muster policy list` shows those that are"
             ))
         })
-    }
-
-    /// Notes which policy a session's device follows, `told` before; it is on disk when this returns. Returns the later one
-    /// that the device is to follow. Where nothing is new the writer is not asked.
-    ///
-    /// # Errors
-    /// As [`Self::connect`].
-    pub(crate) async fn policy_check(
-        &self,
-        number: u32,
-        epoch: Epoch,
-        serial: u64,
-        told: u64,
-    ) -> Result<Option<Digest>, EngineError> {
-        let highest = self.shared.catalogue().policies().next_back().map_or(0, |held| held.document.serial());
-        if serial == told && highest <= serial {
-            return Ok(None);
-        }
-        self.ask(|reply| Command::PolicyCheck { number, epoch, serial, reply }).await
     }
 
     /// Replaces whom the engine believes, such as after a CRL was loaded.
@@ -429,38 +322,7 @@ impl EngineHandle {
     async fn import<T>(&self, command: impl FnOnce(Reply<T>) -> ImportCommand) -> Result<T, EngineError> {
         self.ask(|reply| Command::Import(Box::new(command(reply)))).await
     }
-
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, EngineError> {
-        let (reply, answer) = oneshot::channel();
-        self.tell(command(reply)).await?;
-        match tokio::time::timeout(ANSWER_DEADLINE, answer).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(EngineError::Closed),
-            Err(_) => Err(EngineError::ResourceExhausted(format!(
-                "the store gave no answer within {ANSWER_DEADLINE:?}: look at the disk, then try again"
-            ))),
-        }
-    }
-
-    async fn tell(&self, command: Command) -> Result<(), EngineError> {
-        match self.commands.send_timeout(command, QUEUE_DEADLINE).await {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(EngineError::Closed),
-            Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
-                metrics::queue_full();
-                Err(EngineError::ResourceExhausted(format!(
-                    "the store's queue was full for {QUEUE_DEADLINE:?}: look at the disk, then try again"
-                )))
-            }
-        }
-    }
 }
-
-/// How long a call waits for room in the engine's queue: several fsyncs of a slow disk, well below a session's deadline.
-const QUEUE_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long a call waits for its commit; below the 60 s that an operator's call may take.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Runs what takes milliseconds of CPU away from the runtime's threads.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, EngineError> {

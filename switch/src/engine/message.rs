@@ -40,7 +40,7 @@ pub(crate) enum ShardMessage {
     },
     /// An order for all sessions of the shard whose device number is in `targets`.
     Order {
-        /// Which instruction, for [`super::EngineHandle::sent`].
+        /// Which instruction, for [`super::SessionEngine::sent`].
         instruction: InstructionId,
         /// The encoded frame without a proof, the same for all.
         frame: Bytes,
@@ -116,7 +116,7 @@ pub(crate) struct Connected {
     pub(crate) highest_by_session: Option<u64>,
     /// The serial of the policy that the device last said it follows; 0: none.
     pub(crate) policy_serial: u64,
-    /// Orders to write at once, stops first, then oldest first. Call [`super::EngineHandle::sent`] for each that was written.
+    /// Orders to write at once, stops first, then oldest first. Call [`super::SessionEngine::sent`] for each that was written.
     pub(crate) due: Vec<DueOrder>,
 }
 

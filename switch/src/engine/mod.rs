@@ -38,7 +38,7 @@ pub(crate) use core::{
     UnauthenticatedLimits,
 };
 pub(crate) use error::{EngineEnd, EngineError, OpenError};
-pub(crate) use handle::{Engine, EngineHandle};
+pub(crate) use handle::{Engine, EngineHandle, SessionEngine};
 pub(crate) use message::{
     Connect, Connected, DueOrder, Prepare, Prepared, SessionKey, ShardMessage, Urgency,
 };

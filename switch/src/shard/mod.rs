@@ -52,7 +52,7 @@ pub(crate) use self::thread::{Descriptors, ShardParts, Way, spawn};
 use self::wheel::Wheel;
 use self::words::Words;
 use crate::config::Config;
-use crate::engine::{EngineHandle, SessionKey, ShardMessage};
+use crate::engine::{SessionEngine, SessionKey, ShardMessage};
 use crate::refusals::Refusals;
 use crate::registry::{Registry, Room};
 use crate::wall::Wall;
@@ -75,8 +75,8 @@ const PING_JITTER: f64 = 0.1;
 pub(crate) struct Common {
     /// Settings.
     pub(crate) config: Arc<Config>,
-    /// The engine.
-    pub(crate) engine: EngineHandle,
+    /// The engine, as far as sessions need it.
+    pub(crate) engine: SessionEngine,
     /// The Switch's certificate, and who is trusted as a device.
     pub(crate) credentials: Arc<ServerCredentials>,
     /// Every session of the Switch.
@@ -101,7 +101,7 @@ struct Shard {
     index: u16,
     config: Arc<Config>,
     limits: Arc<SessionLimits>,
-    engine: EngineHandle,
+    engine: SessionEngine,
     credentials: Arc<ServerCredentials>,
     registry: Arc<Registry>,
     refusals: Arc<Refusals>,

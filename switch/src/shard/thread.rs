@@ -76,6 +76,18 @@ pub(crate) fn spawn(parts: ShardParts) -> io::Result<JoinHandle<io::Result<()>>>
     let ShardParts { index, runtime, way, descriptors, messages, common } = parts;
     let alarm = Alarm { index, stop: common.stop.clone(), shutdown: common.shutdown.clone() };
     let number = way.as_raw_fd();
+    let body = move || LocalSet::new().block_on(&runtime, serve(index, way, messages, common));
+    spawn_with(alarm, number, descriptors, body)
+}
+
+/// Starts the thread with what it does; `number` is the listener that it alone uses.
+fn spawn_with(
+    alarm: Alarm,
+    number: RawFd,
+    descriptors: Descriptors,
+    body: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> io::Result<JoinHandle<io::Result<()>>> {
+    let index = alarm.index;
     let is_own = matches!(descriptors, Descriptors::Own { .. });
     let (parted, has_parted) = oneshot::channel();
     let thread = Builder::new().name(format!("shard-{index}")).spawn(move || {
@@ -85,11 +97,7 @@ pub(crate) fn spawn(parts: ShardParts) -> io::Result<JoinHandle<io::Result<()>>>
         };
         let may_go_on = own.is_ok();
         drop(parted.send(own));
-        if may_go_on {
-            LocalSet::new().block_on(&runtime, serve(index, way, messages, common))
-        } else {
-            Ok(())
-        }
+        if may_go_on { body() } else { Ok(()) }
     })?;
     // Before anything else is opened, of which this thread's table would have a copy.
     has_parted
@@ -120,5 +128,38 @@ impl Drop for Alarm {
         if !self.stop.is_cancelled() {
             self.shutdown.fail(format!("shard {} ended by itself", self.index));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_shard_with_descriptors_of_its_own_that_panics_ends_the_process_whoever_waits_for_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let number = listener.as_raw_fd();
+        let (shutdown, stop) = (Shutdown::new(), CancellationToken::new());
+        let alarm = Alarm { index: 7, stop, shutdown: shutdown.clone() };
+        let (go, may_go) = std::sync::mpsc::sync_channel(1);
+        let body = move || {
+            may_go.recv().unwrap();
+            panic!("a bug, with {listener:?}")
+        };
+
+        let thread = spawn_with(alarm, number, Descriptors::Own { others: Vec::new() }, body).unwrap();
+        // Who waits was made after the thread had parted, so that its descriptors are none there.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let ended = runtime.block_on(async {
+            go.send(()).unwrap();
+            tokio::time::timeout(Duration::from_secs(20), shutdown.cancelled()).await
+        });
+
+        assert!(ended.is_ok(), "nobody was told");
+        assert!(shutdown.failure().unwrap().contains("shard 7"), "{:?}", shutdown.failure());
+        let told = thread.join().unwrap().unwrap_err().to_string();
+        assert!(told.contains("shard 7 panicked"), "{told}");
     }
 }
