@@ -14,9 +14,6 @@ use tokio::time::{sleep, timeout};
 
 use crate::config::{SessionConfig, TransportChoice};
 
-/// Silence after which a connection over QUIC is over (promises.md, "Limits": "idle 75 s").
-const QUIC_IDLE: Duration = Duration::from_secs(75);
-
 /// How long a handshake over QUIC goes on when the one by TCP has failed: more than a round trip by satellite.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -59,7 +56,7 @@ impl Roads {
     ) -> Result<Dialled, DialError> {
         let deadlines = Deadlines { connect: config.connect_timeout, tls: config.tls_timeout };
         let keep_alive = Some(config.quic_keep_alive).filter(|every| !every.is_zero());
-        let road = QuicRoad { alpn: ALPN, idle: QUIC_IDLE, keep_alive };
+        let road = QuicRoad { alpn: ALPN, keep_alive };
         let quic = async { dial_quic(credentials, address, road, deadlines).await.map(Dialled::Quic) };
         let tls = async {
             dial(credentials, address, deadlines).await.map(|stream| Dialled::Tls(Box::new(stream)))

@@ -6,7 +6,7 @@
 
 mod records;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::cell::RefCell;
 use std::io;

@@ -68,7 +68,9 @@ impl std::fmt::Debug for ResetKey {
 /// little may be under way.
 #[must_use]
 pub fn server_transport(idle: Duration) -> TransportConfig {
-    let mut transport = transport(idle);
+    let mut transport = transport();
+    let idle = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
+    transport.max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle))));
     // Probes of the path's size would be sent to each of a fleet whose orders mostly fit one packet.
     transport.max_concurrent_bidi_streams(1_u8.into()).mtu_discovery_config(None);
     transport.receive_window(UNWELCOMED_WINDOW_BYTES.into());
@@ -80,19 +82,19 @@ pub fn welcome(connection: &quinn::Connection) {
     connection.set_receive_window(WINDOW_BYTES.into());
 }
 
-/// Makes the bounds of a client's connections; it says something every `keep_alive`, for what stands between to remember it.
+/// Makes the bounds of a client's connections; it says something every `keep_alive`, for what stands between to remember it. How long a connection may be
+/// silent the server says: it knows how often it asks for a sign of life, and the shorter of two such times would count (RFC 9000 §10.1).
 #[must_use]
-pub fn client_transport(idle: Duration, keep_alive: Option<Duration>) -> TransportConfig {
-    let mut transport = transport(idle);
+pub fn client_transport(keep_alive: Option<Duration>) -> TransportConfig {
+    let mut transport = transport();
+    transport.max_idle_timeout(None);
     transport.max_concurrent_bidi_streams(0_u8.into()).keep_alive_interval(keep_alive);
     transport
 }
 
-fn transport(idle: Duration) -> TransportConfig {
+fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
-    let idle = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
     transport
-        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle))))
         .max_concurrent_uni_streams(0_u8.into())
         .stream_receive_window(WINDOW_BYTES.into())
         .receive_window(WINDOW_BYTES.into())
@@ -158,4 +160,48 @@ pub fn client_config(
 
 fn no_suite(error: quinn::crypto::rustls::NoInitialCipherSuite) -> rustls::Error {
     rustls::Error::General(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use quinn::{ConnectionError, Endpoint, TokioRuntime};
+
+    use super::*;
+    use crate::line::tests::configs;
+
+    const ALPN: &[u8] = b"test";
+
+    #[tokio::test]
+    async fn a_connection_is_over_when_the_server_says_so_and_not_before() {
+        let (server, client) = endpoints(Duration::from_secs(150));
+        let address = server.local_addr().unwrap();
+        let (near, far) =
+            tokio::join!(async { client.connect(address, "localhost").unwrap().await.unwrap() }, async {
+                server.accept().await.unwrap().await.unwrap()
+            });
+        tokio::time::pause();
+
+        tokio::time::sleep(Duration::from_secs(140)).await;
+        assert_eq!((near.close_reason(), far.close_reason()), (None, None));
+        tokio::time::sleep(Duration::from_secs(20)).await;
+
+        assert_eq!(near.close_reason(), Some(ConnectionError::TimedOut));
+        assert_eq!(far.close_reason(), Some(ConnectionError::TimedOut));
+    }
+
+    fn endpoints(idle: Duration) -> (Endpoint, Endpoint) {
+        let endpoint = |server| {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime)).unwrap()
+        };
+        let (mut ours, mut theirs) = {
+            let (server, client) = configs();
+            (rustls::ServerConfig::clone(&server), rustls::ClientConfig::clone(&client))
+        };
+        (ours.alpn_protocols, theirs.alpn_protocols) = (vec![ALPN.to_vec()], vec![ALPN.to_vec()]);
+        let ours = server_config(Arc::new(ours), &Arc::new(server_transport(idle))).unwrap();
+        let mut client = endpoint(None);
+        client.set_default_client_config(client_config(theirs, &Arc::new(client_transport(None))).unwrap());
+        (endpoint(Some(ours)), client)
+    }
 }

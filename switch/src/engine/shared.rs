@@ -152,6 +152,15 @@ impl Shared {
     }
 
     /// Returns where the device's session is from; `None` if it has none.
+    /// Notes that the session at an address goes on from another; nothing if the device has another one by now.
+    pub(crate) fn moved(&self, device: &DeviceId, from: SocketAddr, to: SocketAddr) {
+        if let Some(mut held) = self.sessions.get_mut(device)
+            && *held == from
+        {
+            *held = to;
+        }
+    }
+
     pub(crate) fn address(&self, device: &DeviceId) -> Option<SocketAddr> {
         self.sessions.get(device).map(|held| *held.value())
     }

@@ -99,7 +99,10 @@ pub(super) async fn run(shard: &Shard, session: &Rc<Session>, visitor: &Visitor,
     };
     let end = loop {
         match std::future::poll_fn(|context| pump.turn(shard, context)).await {
-            Turn::Heard(heard) => receive(session, heard),
+            Turn::Heard(heard) => {
+                receive(session, heard);
+                talk::follow(shard, session, visitor);
+            }
             Turn::Woken => {
                 session.half(|half| half.handle_timeout(Instant::now()));
                 // What ends a session without a certificate is a block.
@@ -303,8 +306,9 @@ fn recheck(shard: &Shard, session: &Session, visitor: &Visitor) {
         shard.credentials.check_peer_role(shown.as_deref(), &[Role::Device], shard.wall.now())
     };
     if let Some(Err(refused)) = session.wire(check) {
+        talk::follow(shard, session, visitor);
         let now_ms = shard.wall.now_ms();
-        refusal::note(&shard.refusals, visitor.listener, refused.told(), visitor.address, now_ms);
+        refusal::note(&shard.refusals, visitor.listener, refused.told(), visitor.address.get(), now_ms);
         let detail = refused.to_string();
         session.end(&Ending { reason: CloseReason::Revoked, reconnect_after: Duration::ZERO, detail });
     }

@@ -2,6 +2,7 @@
 
 pub(super) mod quic;
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 
@@ -43,8 +44,8 @@ pub(super) struct Visitor {
     pub(super) device: DeviceId,
     /// Its certificate; `None`: it is known by a key, and is unauthenticated.
     pub(super) certificate: Option<ShownCertificate>,
-    /// Where it connected from.
-    pub(super) address: SocketAddr,
+    /// Where it is, which changes over QUIC.
+    pub(super) address: Cell<SocketAddr>,
     /// By which road.
     pub(super) listener: Listener,
 }
@@ -76,6 +77,7 @@ impl Identity {
 
     /// Keeps what is needed; `None` for a peer that is no device.
     fn visitor(&self, listener: Listener, address: SocketAddr) -> Option<Visitor> {
+        let address = Cell::new(address);
         Some(match self {
             Self::Key(key) => Visitor { device: key.device().clone(), certificate: None, address, listener },
             Self::Certificate(peer) => {
@@ -230,7 +232,13 @@ fn note_no_room(shard: &Shard, no_room: NoRoom, visitor: &Visitor) {
                 visitor.device
             );
             let told = Told::new(refusal::NOBODY_RULE, finding, &Shown::default());
-            refusal::note(&shard.refusals, visitor.listener, told, visitor.address, shard.wall.now_ms());
+            refusal::note(
+                &shard.refusals,
+                visitor.listener,
+                told,
+                visitor.address.get(),
+                shard.wall.now_ms(),
+            );
         }
         // Handshakes are counted by outcome; `muster doctor` tells of a full Switch.
         NoRoom::Full | NoRoom::DeviceFull => {}
@@ -242,7 +250,7 @@ fn note_blocked(shard: &Shard, identity: &Identity, visitor: &Visitor) -> bool {
     let Some(block) = shard.engine.block_of(&visitor.device) else { return false };
     let finding = refusal::of_block(&block);
     let told = Told::new(refusal::BLOCKED_RULE, finding, &identity.shown());
-    refusal::note(&shard.refusals, visitor.listener, told, visitor.address, shard.wall.now_ms());
+    refusal::note(&shard.refusals, visitor.listener, told, visitor.address.get(), shard.wall.now_ms());
     true
 }
 

@@ -65,20 +65,32 @@ async fn greet(shard: &Shard, session: &Rc<Session>, visitor: &Visitor, hello: H
         device: session.device.clone(),
         thumbprint: visitor.certificate.map(|shown| shown.thumbprint.to_string()).unwrap_or_default(),
         certificate_not_after_ms: visitor.certificate.map(|shown| shown.not_after_ms).unwrap_or_default(),
-        address: visitor.address,
+        address: visitor.address.get(),
         shard: shard.index,
         slot: session.slot,
         hello,
     };
     shard.table.connecting();
     match shard.engine.connect(connect).await {
-        Ok(connected) => welcome(shard, session, visitor.address, outbox, connected),
+        Ok(connected) => welcome(shard, session, visitor.address.get(), outbox, connected),
         Err(error) => {
             shard.table.not_connected();
             session.note_unanswered();
             unwelcome(session, &error);
         }
     }
+}
+
+/// Notes where a client is whose address has changed, for whoever lists it.
+pub(super) fn follow(shard: &Shard, session: &Session, visitor: &Visitor) {
+    let before = visitor.address.get();
+    let Some(address) = session.wire(|wire| wire.address()).flatten().filter(|address| *address != before)
+    else {
+        return;
+    };
+    visitor.address.set(address);
+    shard.engine.moved(&session.device, before, address);
+    tracing::debug!(device = %session.device, %before, %address, "the client has another address");
 }
 
 fn welcome(

@@ -9,6 +9,7 @@ mod websocket;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::task::{Context, Poll, ready};
 
@@ -162,6 +163,11 @@ impl Wire {
     /// Returns the chain that the client showed.
     pub(super) fn peer_certificates(&self) -> Option<Cow<'_, [CertificateDer<'static>]>> {
         self.line.peer_certificates()
+    }
+
+    /// Returns where the client is, if that may change.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.line.address()
     }
 
     /// Notes that the client was welcomed.

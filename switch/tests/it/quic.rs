@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use muster_pki::{DeviceKey, Role};
 use muster_proto::frame::{self, item};
-use muster_proto::operator::v1::ListRefusedClientsRequest;
+use muster_proto::operator::v1::{GetClientRequest, ListRefusedClientsRequest};
 use muster_proto::session::client::ClientEvent;
 use muster_proto::session::quic::Close;
 use muster_proto::session::v1::frame::Body;
@@ -50,10 +50,15 @@ async fn a_session_survives_a_change_of_the_clients_address() {
     let quic = client.quic();
     let (endpoint, before) = (quic.endpoint.clone(), quic.endpoint.local_addr().unwrap());
 
+    let alice = connect_as(&world, &switch, Role::Operator, "alice.acme.local").await;
+    let mut alice = ClientServiceClient::new(alice);
     for _ in 0..2 {
         endpoint.rebind(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
-        assert_ne!(endpoint.local_addr().unwrap(), before);
+        let now = endpoint.local_addr().unwrap();
+        assert_ne!(now, before);
         ask(&mut client).await;
+        let shown = alice.get_client(GetClientRequest { device: DEVICE.to_owned() }).await.unwrap();
+        assert_eq!(shown.into_inner().client.unwrap().address, now.to_string());
     }
     switch.trigger();
     let (reason, _) = client.until_sent_away().await;

@@ -33,8 +33,6 @@ const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(50);
 pub struct QuicRoad<'a> {
     /// The protocol.
     pub alpn: &'a [u8],
-    /// Silence after which it is over.
-    pub idle: Duration,
     /// How often it says something, so that what stands between remembers it.
     pub keep_alive: Option<Duration>,
 }
@@ -103,7 +101,7 @@ async fn handshake(
         .map_err(|_elapsed| late("the look-up of the name", deadlines.connect))?
         .map_err(unreachable)?;
     let (tls, refused) = credentials.quic(road.alpn);
-    let transport = Arc::new(quic::client_transport(road.idle, road.keep_alive));
+    let transport = Arc::new(quic::client_transport(road.keep_alive));
     let config = quic::client_config(tls, &transport).map_err(|error| {
         let source = io::Error::new(io::ErrorKind::InvalidData, error);
         DialError::Tls { address: address.clone(), source }

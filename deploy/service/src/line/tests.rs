@@ -392,7 +392,8 @@ fn name() -> ServerName<'static> {
     ServerName::try_from("localhost").unwrap()
 }
 
-fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+/// A server, and a client that accepts it.
+pub(crate) fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     let now = UnixTime::since_unix_epoch(SystemTime::now().duration_since(UNIX_EPOCH).unwrap());
     let day = Duration::from_secs(24 * 60 * 60);
     let root = Authority::root("Root", 30 * day, now).unwrap();

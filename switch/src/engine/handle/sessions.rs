@@ -1,5 +1,6 @@
 //! [`SessionEngine`]: what a shard calls.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +55,11 @@ impl SessionEngine {
     /// As [`Self::connect`].
     pub(crate) async fn abandon(&self, device: DeviceId, shard: u16, slot: u32) -> Result<(), EngineError> {
         self.tell(Command::Abandon { device, shard, slot }).await
+    }
+
+    /// Notes that a device's session goes on from another address. It is shown at once, and nowhere kept.
+    pub(crate) fn moved(&self, device: &DeviceId, from: SocketAddr, to: SocketAddr) {
+        self.shared.moved(device, from, to);
     }
 
     /// Notes that an order was written to these devices' sessions.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use muster_pki::CertificateDer;
@@ -25,6 +26,14 @@ impl Road {
         match self {
             Self::Tls(line) => line.peer_certificates().map(Cow::Borrowed),
             Self::Quic(line) => line.peer_certificates().map(Cow::Owned),
+        }
+    }
+
+    /// Returns where the client is, if that may change.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tls(_) => None,
+            Self::Quic(line) => Some(line.connection().remote_address()),
         }
     }
 
