@@ -15,7 +15,7 @@ use super::quic::QuicSocket;
 use super::roads::{Dialled, Roads};
 use super::socket::{Heard, Socket};
 use super::websocket::WebSocket;
-use crate::config::SessionConfig;
+use crate::config::{SessionConfig, Transport};
 use crate::identity::Identity;
 use crate::instructions::shell::Workload;
 use crate::store::{Store, StoreError};
@@ -74,15 +74,33 @@ impl Caller {
         credentials: &Arc<ClientCredentials>,
         url: &ServiceUrl,
     ) -> Result<(Opened, Welcome), End> {
-        let mut opened = self.call(credentials, url).await?;
-        match opened.welcome(self.config.write_timeout).await {
-            Ok(welcome) => Ok((opened, welcome)),
-            Err(end) => {
-                if end.may_be_the_road() {
-                    self.roads.rest(url.address(), self.config.quic_rest);
-                }
-                Err(end)
+        let (end, transport) = match self.call(credentials, url).await {
+            Ok(mut opened) => match opened.welcome(self.config.write_timeout).await {
+                Ok(welcome) => return Ok((opened, welcome)),
+                Err(end) => (end, Some(opened.socket.transport())),
+            },
+            Err(end) => (end, None),
+        };
+        self.note_unwelcomed(url, transport, &end);
+        Err(end)
+    }
+
+    /// Notes what QUIC was good for, where no Welcome came: if something on the way lets a handshake through and no more, another road is taken for a
+    /// while. `transport` is none where there was not even a stream.
+    pub(super) fn note_unwelcomed(&self, url: &ServiceUrl, transport: Option<Transport>, end: &End) {
+        if transport != Some(Transport::WebSocket) && end.may_be_the_road() {
+            self.roads.rest(url.address(), self.config.quic_rest);
+        }
+    }
+
+    /// Notes what QUIC was good for, where a session ended.
+    pub(super) fn note_ended(&self, url: &ServiceUrl, transport: Transport, end: &End) {
+        match transport {
+            Transport::WebSocket => {}
+            Transport::Quic if end.is_silence() => {
+                self.roads.fell_silent(url.address(), self.config.quic_rest)
             }
+            Transport::Quic => self.roads.held(url.address()),
         }
     }
 

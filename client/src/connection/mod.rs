@@ -98,6 +98,12 @@ pub(crate) enum End {
     /// The connection over QUIC broke.
     #[error("QUIC: {0}")]
     Quic(String),
+    /// It fell silent: nothing comes, or nothing goes.
+    #[error("QUIC: {0}")]
+    QuicSilent(String),
+    /// The Switch ended it.
+    #[error("QUIC: {0}")]
+    QuicClosed(String),
     /// The Switch said why.
     #[error("the Switch ended the session: {} {detail}", reason.name())]
     GoneAway {
@@ -130,7 +136,12 @@ pub(crate) enum End {
 impl End {
     /// Returns whether another road might have led to a Welcome: nothing that the Switch said ended it.
     fn may_be_the_road(&self) -> bool {
-        matches!(self, Self::Quic(_) | Self::Closed(_))
+        self.is_silence() || matches!(self, Self::Quic(_) | Self::Closed(CloseReason::HelloTimeout))
+    }
+
+    /// Returns whether nothing came any more, for too long.
+    fn is_silence(&self) -> bool {
+        matches!(self, Self::QuicSilent(_) | Self::Closed(CloseReason::Idle))
     }
 }
 

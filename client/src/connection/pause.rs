@@ -96,6 +96,8 @@ impl Cause {
             | End::TurnedAway { retry_after: None, .. }
             | End::WebSocket(_)
             | End::Quic(_)
+            | End::QuicSilent(_)
+            | End::QuicClosed(_)
             | End::Renewed
             | End::Moved
             | End::Busy

@@ -12,7 +12,7 @@ use muster_proto::limits::FRAME_BYTES_MAX;
 use muster_proto::session::quic::Close;
 use muster_service::credentials::OutgoingQuic;
 use muster_service::quic;
-use quinn::{ConnectionError, ReadError, RecvStream, SendStream, WriteError};
+use quinn::{ApplicationClose, ConnectionError, ReadError, RecvStream, SendStream, WriteError};
 use tokio::time::sleep_until;
 
 use super::End;
@@ -157,7 +157,10 @@ fn lost(error: ConnectionError) -> End {
     if let Some(alert) = quic::alert(&error).filter(|alert| is_about_certificates(*alert)) {
         return End::Refused(alert);
     }
-    let ConnectionError::ApplicationClosed(close) = &error else { return End::Quic(error.to_string()) };
+    let ConnectionError::ApplicationClosed(close) = &error else {
+        let told = error.to_string();
+        return if error == ConnectionError::TimedOut { End::QuicSilent(told) } else { End::Quic(told) };
+    };
     let text = answer::text(&close.reason);
     match Close::of_code(close.error_code.into_inner()) {
         Some(Close::Refused) => End::Denied(text),
@@ -166,8 +169,12 @@ fn lost(error: ConnectionError) -> End {
             let (status, text) = (StatusCode::SERVICE_UNAVAILABLE, why.to_owned());
             End::TurnedAway { status, retry_after, text }
         }
-        Some(Close::Done | Close::Protocol | Close::Late) | None => {
-            End::Quic(format!("the Switch ended the connection with {}: {text}", close.error_code))
-        }
+        Some(Close::Done | Close::Protocol) | None => End::QuicClosed(ended_with(close, &text)),
+        // What we said did not come, or not in time.
+        Some(Close::Late) => End::Quic(ended_with(close, &text)),
     }
+}
+
+fn ended_with(close: &ApplicationClose, text: &str) -> String {
+    format!("the Switch ended the connection with {}: {text}", close.error_code)
 }

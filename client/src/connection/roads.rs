@@ -44,6 +44,8 @@ enum Known {
     Rests(Instant),
     /// The last session held over QUIC.
     Held,
+    /// It fell silent, and the one before did not.
+    Silent,
 }
 
 impl Roads {
@@ -85,7 +87,7 @@ impl Roads {
         }
     }
 
-    /// Leaves QUIC alone for a while: it did not come about, or a session over it broke before it began.
+    /// Leaves QUIC alone for a while: it did not come about, or brought no session, or none that lasts.
     pub(super) fn rest(&self, address: &Address, rest: Duration) {
         tracing::debug!(%address, ?rest, "QUIC did not come about; WebSocket alone for a while");
         self.remember(address, Known::Rests(Instant::now() + rest));
@@ -96,11 +98,20 @@ impl Roads {
         self.remember(address, Known::Held);
     }
 
+    /// Notes that a session over QUIC fell silent. A device that sleeps, or has no network for a while, looks like that, too; two of them running look like
+    /// something on the way that forgets UDP, and QUIC is left alone for a while.
+    pub(super) fn fell_silent(&self, address: &Address, rest: Duration) {
+        match self.known(address) {
+            Some(Known::Silent) => self.rest(address, rest),
+            Some(Known::Held | Known::Rests(_)) | None => self.remember(address, Known::Silent),
+        }
+    }
+
     /// Returns how long QUIC is alone.
     fn head_start(&self, address: &Address, usual: Duration) -> Duration {
         match self.known(address) {
             Some(Known::Held) => usual.saturating_mul(HELD_HEAD_START),
-            Some(Known::Rests(_)) | None => usual,
+            Some(Known::Silent | Known::Rests(_)) | None => usual,
         }
     }
 
@@ -222,6 +233,22 @@ mod tests {
         assert!(!roads.rests(&other, now));
         roads.forget(&one);
         assert!(!roads.rests(&one, now));
+    }
+
+    #[test]
+    fn quic_is_left_alone_once_two_sessions_running_fell_silent() {
+        let (roads, address) = (Roads::default(), "a.test:4000".parse::<Address>().unwrap());
+        let (rest, now) = (Duration::from_secs(600), Instant::now());
+
+        for _ in 0..3 {
+            roads.fell_silent(&address, rest);
+            assert!(!roads.rests(&address, now));
+            roads.held(&address);
+        }
+        roads.fell_silent(&address, rest);
+        roads.fell_silent(&address, rest);
+
+        assert!(roads.rests(&address, now));
     }
 
     #[test]

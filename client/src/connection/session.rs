@@ -50,12 +50,11 @@ impl Connection {
             Ok((opened, welcome)) => {
                 let transport = opened.socket.transport();
                 let end = self.drive(opened, welcome).await;
-                self.note_road(transport, &end);
+                self.note_road(Some(transport), &end);
                 end
             }
             Err(end) => {
-                // No other road stands without the protocol on it.
-                self.note_road(Transport::Quic, &end);
+                self.note_road(None, &end);
                 return end;
             }
         };
@@ -77,16 +76,14 @@ impl Connection {
         }
     }
 
-    /// Notes what QUIC was good for. It is left alone for a while if it broke before the Welcome, or fell silent: something on the way lets a handshake
-    /// through, and not more, or not for long.
-    fn note_road(&self, transport: Transport, end: &End) {
-        let Some(url) = self.profile.switch(self.at).filter(|_| transport == Transport::Quic) else { return };
-        let was_up = matches!(*self.link.borrow(), Link::Up { .. });
-        let has_failed = if was_up { matches!(end, End::Closed(_)) } else { end.may_be_the_road() };
-        if has_failed {
-            self.caller.roads.rest(url.address(), self.caller.config.quic_rest);
-        } else if was_up {
-            self.caller.roads.held(url.address());
+    /// Notes what the road was good for; none: there was none.
+    fn note_road(&self, transport: Option<Transport>, end: &End) {
+        let Some(url) = self.profile.switch(self.at) else { return };
+        match (&*self.link.borrow(), transport) {
+            (Link::Up { .. }, Some(transport)) => self.caller.note_ended(url, transport, end),
+            (Link::Up { .. } | Link::Down { .. }, transport) => {
+                self.caller.note_unwelcomed(url, transport, end);
+            }
         }
     }
 

@@ -71,7 +71,7 @@ impl Socket {
         let told = format!("the Switch read nothing for {limit:?}");
         match self {
             Self::WebSocket(_) => End::WebSocket(told),
-            Self::Quic(_) => End::Quic(told),
+            Self::Quic(_) => End::QuicSilent(told),
         }
     }
 }

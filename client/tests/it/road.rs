@@ -85,8 +85,12 @@ impl QuicRoad {
 
 /// Listens for QUIC where somebody may listen for TCP; `None`: somebody else has the port.
 pub(crate) fn endpoint(tls: &ServerConfig, address: SocketAddr) -> Option<Endpoint> {
+    Endpoint::server(config(tls), address).ok()
+}
+
+/// What an endpoint shakes hands by.
+pub(crate) fn config(tls: &ServerConfig) -> quinn::ServerConfig {
     let mut tls = tls.clone();
     tls.alpn_protocols = vec![ALPN.to_vec()];
-    let config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
-    Endpoint::server(config, address).ok()
+    quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()))
 }

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::lab::{Lab, instruction};
+use crate::policies::{at, switches};
 use crate::switch::FakeSwitch;
 
 /// Long enough for a handshake on a busy machine.
@@ -76,6 +77,73 @@ async fn what_lets_a_handshake_over_quic_through_and_no_more_is_left_for_websock
 
     client.wait_for(|status| status.connected && status.transport == "websocket").await;
     drop((silent, session));
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn a_trial_of_a_policy_leaves_quic_for_websocket_where_no_welcome_comes_by_it() {
+    let (old, lab) = FakeSwitch::listen_both().await;
+    let new = loop {
+        if let Some(new) = FakeSwitch::listen().await.with_quic(&lab) {
+            break new;
+        }
+    };
+    let mut config = racing(&lab);
+    config.policy.trial = Duration::from_secs(300);
+    let client = lab.start_with(config).await;
+    let mut session = old.accept_by_quic(&lab).await;
+    session.policy = Some(lab.policy(1, &switches(&[&at(&new)])));
+    session.follows(0).await;
+    client.wait_for_trial(&mut session, 1).await;
+
+    let trial = async {
+        let silent = new.quic().accept().await.unwrap().await.unwrap();
+        let moved = new.accept_living(&lab).await;
+        (silent, moved)
+    };
+    let tried = tokio::select! {
+        () = session.answer() => unreachable!(),
+        tried = tokio::time::timeout(Duration::from_secs(60), trial) => tried.unwrap(),
+    };
+
+    session.end().await;
+    client.wait_for(|status| status.policy_serial == 1 && status.transport == "websocket").await;
+    drop(tried);
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn two_sessions_running_that_fall_silent_over_quic_are_followed_by_one_over_websocket() {
+    let (switch, lab) = FakeSwitch::listen_both().await;
+    switch.end_the_silent(&lab, Duration::from_secs(2));
+    let client = lab.start_with(racing(&lab)).await;
+
+    for epoch in [1, 2] {
+        let silent = switch.accept_by_quic(&lab).await;
+        client.wait_for(|status| status.transport == "quic" && status.epoch == epoch).await;
+        client.wait_for(|status| !status.connected || status.epoch > epoch).await;
+        drop(silent);
+    }
+    let session = switch.accept(&lab).await;
+
+    client.wait_for(|status| status.connected && status.transport == "websocket").await;
+    assert!(switch.quic().accept().now_or_never().is_none(), "QUIC was tried once more");
+    drop(session);
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_switch_itself_ends_before_a_welcome_does_not_speak_against_quic() {
+    let (switch, lab) = FakeSwitch::listen_both().await;
+    let client = lab.start_with(racing(&lab)).await;
+
+    let connection = switch.quic().accept().await.unwrap().await.unwrap();
+    connection.close(Close::Done.code().into(), b"the Switch stops");
+    let session = switch.accept_by_quic(&lab).await;
+
+    client.wait_for(|status| status.connected && status.transport == "quic").await;
+    assert!(switch.listener.accept().now_or_never().is_none(), "it went by TCP first");
+    drop(session);
     client.stop().await;
 }
 

@@ -84,6 +84,15 @@ impl FakeSwitch {
         self.quic.is_some().then_some(self)
     }
 
+    /// Sessions over QUIC that begin from now on are over after so much silence.
+    pub(crate) fn end_the_silent(&self, lab: &Lab, idle: Duration) {
+        let mut config = road::config(&with_certificate(lab, asking(lab, &[&rustls::version::TLS13])));
+        let mut transport = quinn::TransportConfig::default();
+        transport.max_idle_timeout(Some(idle.try_into().unwrap()));
+        config.transport_config(Arc::new(transport));
+        self.quic().set_server_config(Some(config));
+    }
+
     pub(crate) fn quic(&self) -> &Endpoint {
         self.quic.as_ref().expect("it listens by UDP")
     }

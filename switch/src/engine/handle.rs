@@ -21,7 +21,6 @@ use super::core::{
     BlockedDevices, Blocking, Command, ImportCommand, ImportedLicence, PrepareStop, Reply, StopCommand,
 };
 use super::reader::Reader;
-use super::shared::Shared;
 use super::trust::Trust;
 use super::writer::{self, Life};
 use super::{EngineConfig, EngineEnd, EngineError, OpenError, Prepare, Prepared, ShardMessage, shared};
