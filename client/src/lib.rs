@@ -38,6 +38,8 @@ pub use config::{
     Config, EventsConfig, HelperConfig, InstructionsConfig, OutboxConfig, PolicyConfig, ResourcesConfig,
     SessionConfig, TlsConfig, TransportChoice, TrustConfig, socket_in,
 };
+#[cfg(feature = "autobahn")]
+pub use connection::autobahn;
 pub use content::{ContentError, LieError};
 pub use events::PostError;
 pub use files::{Shared, WrongKind};

@@ -4,6 +4,8 @@
 //! what lies between two of them. [`takeover`] hands over a session that a policy's trial brought about.
 
 mod asks;
+#[cfg(feature = "autobahn")]
+pub mod autobahn;
 mod caller;
 mod certificate;
 mod drain;

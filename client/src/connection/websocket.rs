@@ -27,9 +27,6 @@ const SUBPROTOCOL: &str = "muster.v1";
 /// The read buffer of a connection (promises.md, "Limits").
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 
-/// What may wait to be written: one frame of the largest size, and another behind it.
-const WRITE_BUFFER_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX + 64 * 1024;
-
 /// A connection that was upgraded.
 #[derive(Debug)]
 pub(super) struct WebSocket(WebSocketStream<Outgoing>);
@@ -111,6 +108,17 @@ fn proof(key: &DeviceKey, stream: &Outgoing) -> Result<http::HeaderValue, End> {
     http::HeaderValue::try_from(key.prove(&exported)).map_err(|error| End::WebSocket(error.to_string()))
 }
 
+/// Returns how the WebSocket reads and writes, with messages of at most so many bytes.
+pub(super) fn settings(message_bytes_max: usize) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(READ_BUFFER_BYTES)
+        // One of the largest size, and another behind it.
+        .max_write_buffer_size(2 * message_bytes_max + 64 * 1024)
+        .max_message_size(Some(message_bytes_max))
+        .max_frame_size(Some(message_bytes_max))
+}
+
 async fn upgrade(
     url: String,
     stream: Outgoing,
@@ -121,14 +129,9 @@ async fn upgrade(
     if let Some(proof) = proof {
         request.headers_mut().insert(DEVICE_KEY_HEADER, proof);
     }
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(READ_BUFFER_BYTES)
-        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
-        .max_message_size(Some(FRAME_BYTES_MAX))
-        .max_frame_size(Some(FRAME_BYTES_MAX));
+    let config = Some(settings(FRAME_BYTES_MAX));
     let (socket, response) =
-        tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await.map_err(broken)?;
+        tokio_tungstenite::client_async_with_config(request, stream, config).await.map_err(broken)?;
     let chosen = response.headers().get("Sec-WebSocket-Protocol").and_then(|value| value.to_str().ok());
     if chosen != Some(SUBPROTOCOL) {
         return Err(End::WebSocket(format!(
