@@ -13,12 +13,13 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use self::arguments::{
-    AskArguments, CrlArguments, PeerArguments, ProxyArguments, RoundsArguments, SwitchArguments,
+    AskArguments, CrlArguments, FaultArguments, PeerArguments, ProxyArguments, RoundsArguments,
+    SwitchArguments,
 };
 use crate::crl::{self, CrlOptions};
 use crate::report;
 use crate::scenario::Common;
-use crate::scenario::{broadcast, churn, connect, events, hold, idle, slow_readers, soak, storm};
+use crate::scenario::{broadcast, churn, connect, events, faults, hold, idle, slow_readers, soak, storm};
 use crate::server::launch;
 use crate::worker::process;
 use crate::{ask, proxy};
@@ -91,6 +92,9 @@ enum Command {
         #[command(flatten)]
         rounds: RoundsArguments,
     },
+    /// Others are slow, gone, doubled or too many: what the healthy sessions notice
+    #[command(after_help = help::FAULTS)]
+    Faults(FaultArguments),
     /// Sessions come and go at a rate while others stand
     #[command(after_help = help::CHURN)]
     Churn {
@@ -159,6 +163,8 @@ enum Command {
         parent: u32,
         #[arg(long)]
         core: Option<usize>,
+        #[arg(long)]
+        files_max: Option<u32>,
         #[arg(last = true)]
         words: Vec<String>,
     },
@@ -215,6 +221,10 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             let (common, outputs) = common.split()?;
             running::sheet(&outputs, slow_readers::run(&rounds.of(common)))
         }
+        Command::Faults(arguments) => {
+            let (options, outputs) = arguments.options()?;
+            running::sheet(&outputs, faults::run(&options))
+        }
         Command::Churn { common, rate, seconds } => {
             let (common, outputs) = common.split()?;
             running::sheet(&outputs, churn::run(&churn::Options { common, per_second: rate, seconds }))
@@ -232,8 +242,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Proxy(arguments) => running::until_stopped(proxy::relay::run(arguments.options()?)),
         Command::Check { export, promises, output } => check::run(&export, promises.as_deref(), output),
         Command::Worker { core } => process::run(core).map(|()| ExitCode::SUCCESS),
-        Command::Launch { parent, core, words } => {
-            launch::become_program(parent, core, &words).map(|()| ExitCode::SUCCESS)
+        Command::Launch { parent, core, files_max, words } => {
+            let bounds = launch::Bounds { core, files_max };
+            launch::become_program(parent, bounds, &words).map(|()| ExitCode::SUCCESS)
         }
     }
 }

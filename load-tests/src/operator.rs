@@ -182,6 +182,15 @@ impl Operator {
         Ok(status.get_status(GetStatusRequest {}).await?.into_inner().licence_serial)
     }
 
+    /// What an operator should look at, by the Switch's own words.
+    ///
+    /// # Errors
+    /// The Switch does not answer.
+    pub async fn warnings(&self) -> anyhow::Result<Vec<String>> {
+        let mut status = StatusServiceClient::new(self.channel.clone());
+        Ok(status.get_status(GetStatusRequest {}).await?.into_inner().warnings)
+    }
+
     /// Submits a signed order; the same envelope under the same key gives the same id, however often.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::dial::{Dialled, dial, upgrade};
+pub(crate) use self::dial::{Dialled, connect, dial, upgrade};
 pub(crate) use self::lasting::{Lasting, last};
 pub(crate) use self::manners::{Backoff, Manners, OnOrder, Sabotage, Wish, changed};
 pub(crate) use self::teller::Teller;

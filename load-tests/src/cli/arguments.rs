@@ -11,6 +11,7 @@ use crate::ask::AskOptions;
 use crate::proxy;
 use crate::proxy::schedule::Faults;
 use crate::scenario::Common;
+use crate::scenario::faults::{self, Fault};
 use crate::server::running::Typed;
 use crate::simulated::Sabotage;
 use crate::tls::Suite;
@@ -116,6 +117,26 @@ pub(super) struct AskArguments {
     /// Write what every device and the operator were told, for `muster-load check`
     #[arg(long, value_name = "FILE")]
     promises: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FaultArguments {
+    /// Which
+    #[arg(value_enum)]
+    fault: Fault,
+    #[command(flatten)]
+    common: SwitchArguments,
+    /// How many connections or devices bring it about, beside the healthy ones [default: slowloris 3000, half-open and descriptors
+    /// 1000, duplicate-identity and memory-cap 400]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    faulty: Option<u32>,
+    /// Messages to all, four a second: so many without the fault, and under it as many, or more until it shows
+    #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    messages: u32,
+    /// How long the Switch waits: for each stage (slowloris, descriptors), or for a sign of life (half-open); 10s to 15s and 150s where
+    /// nothing is said, as by default
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    deadline: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -245,6 +266,15 @@ impl AskArguments {
         let tolerance = common.switch.tolerance;
         let (common, outputs) = common.split()?;
         Ok((AskOptions { common: Common { rounds, tolerance, ..common }, promises }, outputs))
+    }
+}
+
+impl FaultArguments {
+    /// What is measured, and where it is told.
+    pub(super) fn options(self) -> anyhow::Result<(faults::Options, Outputs)> {
+        let Self { fault, common, faulty, messages, deadline } = self;
+        let (common, outputs) = common.split()?;
+        Ok((faults::Options { common, fault, faulty, messages, deadline }, outputs))
     }
 }
 

@@ -65,6 +65,18 @@ pub(super) const SLOW_READERS: &str = "Examples:
 Those who stop reading are sent large messages until the kernel takes no more for them; the run is refused when the Switch's own
 metric of what waits (muster_switch_queue_bytes) does not show it, or when nobody was slow any more before the rounds were over.";
 
+pub(super) const FAULTS: &str = "Examples:
+  muster-load faults slowloris --sessions 2000 --report slowloris.html
+  muster-load faults half-open --sessions 2000 --faulty 1000 --deadline 10s
+  muster-load faults duplicate-identity --sessions 2000 -o json
+  muster-load faults descriptors --sessions 2000
+  muster-load faults memory-cap --sessions 2000 --faulty 1000
+
+The same messages are sent to all without the fault and under it, and the 99th percentiles at healthy devices are compared; the goal is at
+most 2. The run is refused when the Switch's own metrics do not show the fault (of half-open sessions each has to be found), when a healthy
+session died or a message is missing. Whoever is turned away comes back within a second, sooner than it is told to. What bounds a Switch's
+memory is how many sessions it may hold: memory-cap sets that to those there are. `storm` and `slow-readers` are faults, too.";
+
 pub(super) const CHURN: &str = "Examples:
   muster-load churn --sessions 5000 --rate 500 --seconds 30
   muster-load churn --sessions 2000 --peer mosquitto

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 
 use super::session::{NOTHING, PeerSession, Topics};
 use crate::moment::Moment;
-use crate::server::launch::Launched;
+use crate::server::launch::{Bounds, Launched};
 use crate::server::own::free_ports;
 use crate::server::running::listeners;
 use crate::simulated::Dialled;
@@ -123,7 +123,8 @@ impl PeerServer {
 
 fn launched(program: &Path, folder: &Path, core: Option<usize>) -> anyhow::Result<Launched> {
     let config = folder.join(CONFIGURATION).to_string_lossy().into_owned();
-    Launched::start(program, &["-c", &config], core, &folder.join("peer.log"))
+    let bounds = Bounds { core, ..Bounds::default() };
+    Launched::start(program, &["-c", &config], bounds, &folder.join("peer.log"))
 }
 
 /// The installed program, or how to install it.

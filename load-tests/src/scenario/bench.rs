@@ -13,13 +13,13 @@ use crate::measure::tcp_floor::{self, Write};
 use crate::moment::Moment;
 use crate::peer::server::Asks;
 use crate::report::{Progress, allow_descriptors, sessions_a_process};
-use crate::server::own::OwnSwitch;
+use crate::server::own::{OwnSwitch, Settings};
 use crate::server::{Place, admin, running};
 use crate::simulated::{OnOrder, Sabotage};
 use crate::tls::{Resume, Suite};
 use crate::told::machine::{Machine, Switch};
 use crate::told::sheet::Sheet;
-use crate::worker::fleet::Size;
+use crate::worker::fleet::{Fleet, Size};
 use crate::worker::protocol::{Kind, Setup};
 
 /// The metric of the Switch that has a value for each shard.
@@ -88,6 +88,11 @@ impl Floor {
 impl Bench {
     /// Finds the Switch, or starts one, puts this process on a core beside it, and measures how fast the machine is now.
     pub(crate) async fn open(common: &Common) -> anyhow::Result<Self> {
+        Self::open_with(common, Settings::of(common.sessions, common.ping_interval)).await
+    }
+
+    /// The same, where a Switch of this run's own has settings of its own.
+    pub(crate) async fn open_with(common: &Common, settings: Settings) -> anyhow::Result<Self> {
         let cores = Cores::split()?;
         let own_limit = sessions_a_process()?;
         allow_descriptors(own_limit)?;
@@ -98,7 +103,7 @@ impl Bench {
                     check_descriptors(common.sessions, own_limit)?;
                 }
                 let _starting = Progress::new("starting a Switch", 1);
-                let own = OwnSwitch::start(cores.server, common.sessions, common.ping_interval).await?;
+                let own = OwnSwitch::start(cores.server, settings).await?;
                 let place = own.place();
                 (Some(own), place)
             }
@@ -132,7 +137,9 @@ impl Bench {
             let setup = self.setup(*kind, String::new(), behaviour);
             let asks = match self.sabotage {
                 Some(Sabotage::OpenPeer) => Asks::Nobody,
-                Some(Sabotage::EndSession | Sabotage::MissMessage) | None => Asks::Everybody,
+                Some(Sabotage::EndSession | Sabotage::MissMessage | Sabotage::NoFault) | None => {
+                    Asks::Everybody
+                }
             };
             subjects.push(Subject::peer(setup, asks, size(common, behaviour), &self.cores).await?);
         }
@@ -144,6 +151,14 @@ impl Bench {
         let setup = self.setup(Kind::Muster, self.place.sessions.clone(), behaviour);
         let is_own = self.own.is_some();
         Subject::switch(&self.place, is_own, setup, size(common, behaviour), &self.cores).await
+    }
+
+    /// Another fleet with the Switch, whose devices' names begin so.
+    pub(crate) async fn fleet(&self, prefix: String, size: Size) -> anyhow::Result<Fleet> {
+        let setup = self.setup(Kind::Muster, self.place.sessions.clone(), Behaviour::default());
+        // What goes wrong on purpose goes wrong in the first one.
+        let setup = Setup { prefix, sabotage: None, ..setup };
+        Fleet::start(&setup, size, &self.cores, "muster").await
     }
 
     fn setup(&self, kind: Kind, address: String, behaviour: Behaviour) -> Setup {

@@ -5,6 +5,7 @@ pub(crate) mod broadcast;
 pub(crate) mod churn;
 pub(crate) mod connect;
 pub(crate) mod events;
+pub(crate) mod faults;
 pub(crate) mod hold;
 pub(crate) mod idle;
 pub(crate) mod slow_readers;

@@ -172,6 +172,11 @@ impl Subject {
         &self.place
     }
 
+    /// What the names of its devices begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// An empty column, with a peer's version.
     pub(crate) fn column(&self) -> Column {
         let mut column = Column::default();

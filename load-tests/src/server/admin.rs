@@ -1,5 +1,6 @@
 //! What a Switch tells of itself at its admin address.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -13,6 +14,20 @@ const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
 /// The values of one metric, one for each set of labels.
 pub(crate) async fn metric(address: &str, name: &str) -> anyhow::Result<Vec<f64>> {
+    Ok(values(&metrics(address).await?, name))
+}
+
+/// A counter, added up by the values of one of its labels; only what has all of these labels.
+pub(crate) async fn counted(
+    address: &str,
+    name: &str,
+    label: &str,
+    among: &[(&str, &str)],
+) -> anyhow::Result<BTreeMap<String, u64>> {
+    Ok(counts(&metrics(address).await?, name, label, among))
+}
+
+async fn metrics(address: &str) -> anyhow::Result<String> {
     let asking = async {
         let mut stream = TcpStream::connect(address).await?;
         let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
@@ -26,7 +41,27 @@ pub(crate) async fn metric(address: &str, name: &str) -> anyhow::Result<Vec<f64>
     if !answer.starts_with("HTTP/1.1 200") {
         bail!("the metrics at {address}: {}", answer.lines().next().unwrap_or("no answer"));
     }
-    Ok(values(&answer, name))
+    Ok(answer)
+}
+
+/// Reads counters whose labels have neither quotation marks nor commas, as all of ours.
+fn counts(text: &str, name: &str, label: &str, among: &[(&str, &str)]) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for line in text.lines() {
+        let told = line.strip_prefix(name).and_then(|rest| rest.strip_prefix('{')?.split_once("} "));
+        let Some((labels, value)) = told else { continue };
+        let value_of = |wanted: &str| {
+            let of = |pair: &str| {
+                Some(pair.strip_prefix(wanted)?.strip_prefix("=\"")?.strip_suffix('"')?.to_owned())
+            };
+            labels.split(',').find_map(of)
+        };
+        let is_among = among.iter().all(|(other, wanted)| value_of(other).as_deref() == Some(*wanted));
+        if let (true, Some(found), Ok(count)) = (is_among, value_of(label), value.parse::<u64>()) {
+            *all.entry(found).or_default() += count;
+        }
+    }
+    all
 }
 
 fn values(text: &str, name: &str) -> Vec<f64> {
@@ -51,5 +86,18 @@ mod tests {
         assert_eq!(values(text, "a_bytes"), [5.0, 0.5]);
         assert_eq!(values(text, "b"), [1.0]);
         assert!(values(text, "c").is_empty());
+    }
+
+    #[test]
+    fn a_counter_is_added_up_by_one_label_among_those_with_another() {
+        let text = "# TYPE a counter\na{of=\"x\",why=\"late\"} 2\na{of=\"x\",why=\"full\"} 3\na{of=\"y\",why=\"late\"} 5\nab{why=\"late\"} 9\n";
+        let late = |count: u64| ("late".to_owned(), count);
+
+        let all = counts(text, "a", "why", &[]);
+        let of_x = counts(text, "a", "why", &[("of", "x")]);
+
+        assert_eq!(all, BTreeMap::from([late(7), ("full".to_owned(), 3)]));
+        assert_eq!(of_x, BTreeMap::from([late(2), ("full".to_owned(), 3)]));
+        assert!(counts(text, "a", "hy", &[]).is_empty());
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getppid};
 
@@ -19,6 +20,15 @@ use crate::report::{allow_descriptors, sessions_a_process};
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// What a program may use.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Bounds {
+    /// The only core it runs on.
+    pub(crate) core: Option<usize>,
+    /// Descriptors that it may have open; as many as this machine allows where nothing is said.
+    pub(crate) files_max: Option<u32>,
+}
 
 /// A process that is ended with what holds it.
 #[derive(Debug)]
@@ -31,19 +41,22 @@ pub(crate) struct Launched {
 }
 
 impl Launched {
-    /// Starts a program on a core, its output in a file.
+    /// Starts a program within bounds, its output in a file.
     pub(crate) fn start(
         program: &Path,
         arguments: &[&str],
-        core: Option<usize>,
+        bounds: Bounds,
         log: &Path,
     ) -> anyhow::Result<Self> {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let output = File::create(log).with_context(|| log.display().to_string())?;
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("launch").args(["--parent", &std::process::id().to_string()]);
-        if let Some(core) = core {
+        if let Some(core) = bounds.core {
             command.args(["--core", &core.to_string()]);
+        }
+        if let Some(files_max) = bounds.files_max {
+            command.args(["--files-max", &files_max.to_string()]);
         }
         command.arg("--").arg(program).args(arguments);
         // A group of its own, so that what a wrapper starts ends with the wrapper.
@@ -118,19 +131,23 @@ impl Drop for Launched {
     }
 }
 
-/// `muster-load launch`: becomes a program on a core, that is killed when its parent ends.
+/// `muster-load launch`: becomes a program within bounds, that is killed when its parent ends.
 ///
 /// # Errors
 /// The program is not there, the core neither, or the parent has ended.
-pub(crate) fn become_program(parent: u32, core: Option<usize>, words: &[String]) -> anyhow::Result<()> {
+pub(crate) fn become_program(parent: u32, bounds: Bounds, words: &[String]) -> anyhow::Result<()> {
     let [program, arguments @ ..] = words else { bail!("nothing to launch") };
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     if getppid().as_raw() != i32::try_from(parent)? {
         bail!("what was to load it has ended");
     }
-    if let Some(core) = core {
+    if let Some(core) = bounds.core {
         cores::pin(core)?;
     }
-    allow_descriptors(sessions_a_process()?)?;
+    match bounds.files_max {
+        // The hard limit, too: a server raises its own as far as it may.
+        Some(files_max) => setrlimit(Resource::RLIMIT_NOFILE, files_max.into(), files_max.into())?,
+        None => allow_descriptors(sessions_a_process()?)?,
+    }
     Err(Command::new(program).args(arguments).exec()).with_context(|| program.clone())
 }

@@ -1,5 +1,6 @@
 //! A Switch of this run's own: `muster-switch` with a home of its own in a temporary folder, on a core of its own.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 
 use super::Place;
-use super::launch::Launched;
+use super::launch::{Bounds, Launched};
 use crate::dev_fleet::binary;
 use crate::moment::Moment;
 use crate::operator::Operator;
@@ -18,8 +19,35 @@ const READY_DEADLINE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
 /// The organisation of a load test.
 const TENANT: &str = "load";
+/// Beyond what `--sessions` takes, for faults whose connections are beside them.
+const SESSIONS_MAX: u32 = 250_000;
 /// Sessions that a Switch of so many devices takes beyond them: those that come back before their last one is known to be gone.
 const SESSIONS_SPARE: u32 = 512;
+
+/// How a Switch of this run's own differs from the defaults.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Settings {
+    /// Keys of `[sessions]`, with their values as the configuration writes them.
+    pub(crate) sessions: BTreeMap<&'static str, String>,
+    /// Its shards over WebSocket.
+    pub(crate) shards: Option<u16>,
+    /// Descriptors that it may have open.
+    pub(crate) files_max: Option<u32>,
+}
+
+impl Settings {
+    /// For so many devices: it has as many shards as they take.
+    pub(crate) fn of(sessions: u32, ping_interval: Option<Duration>) -> Self {
+        let sessions_max = ("sessions_max", sessions.saturating_add(SESSIONS_SPARE).to_string());
+        let pings = ping_interval.map(|every| ("ping_interval", as_written(every)));
+        Self { sessions: [sessions_max].into_iter().chain(pings).collect(), ..Self::default() }
+    }
+}
+
+/// A time as the configuration writes it.
+pub(crate) fn as_written(time: Duration) -> String {
+    format!("\"{}ms\"", time.as_millis())
+}
 
 /// A Switch that ends with this run.
 #[derive(Debug)]
@@ -29,19 +57,15 @@ pub(crate) struct OwnSwitch {
     folder: tempfile::TempDir,
     ports: [u16; 3],
     core: Option<usize>,
+    settings: Settings,
 }
 
 impl OwnSwitch {
-    /// Makes a home, starts a Switch for so many sessions in it and hands it licence and definitions; it pings as often as is said, or as by
-    /// default.
-    pub(crate) async fn start(
-        core: Option<usize>,
-        sessions: u32,
-        ping_interval: Option<Duration>,
-    ) -> anyhow::Result<Self> {
+    /// Makes a home, starts a Switch in it and hands it licence and definitions.
+    pub(crate) async fn start(core: Option<usize>, settings: Settings) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("muster-load-").tempdir()?;
-        let mut switch = Self { folder, ports: free_ports()?, core, process: None };
-        switch.provision(sessions, ping_interval)?;
+        let mut switch = Self { folder, ports: free_ports()?, core, settings, process: None };
+        switch.provision()?;
         switch.restart().await?;
         switch.import().await?;
         Ok(switch)
@@ -63,8 +87,8 @@ impl OwnSwitch {
     pub(crate) async fn restart(&mut self) -> anyhow::Result<Moment> {
         let (config, log) = (self.path("switch.toml"), self.path("switch.log"));
         let config = config.to_string_lossy().into_owned();
-        let process =
-            Launched::start(&binary("muster-switch"), &["run", "--config", &config], self.core, &log)?;
+        let bounds = Bounds { core: self.core, files_max: self.settings.files_max };
+        let process = Launched::start(&binary("muster-switch"), &["run", "--config", &config], bounds, &log)?;
         let process = self.process.insert(process);
         let deadline = Instant::now() + READY_DEADLINE;
         let mut listens_at = None;
@@ -87,7 +111,7 @@ impl OwnSwitch {
         self.process.take().map_or(Ok(()), |mut process| process.kill_now())
     }
 
-    fn provision(&self, sessions_max: u32, ping_interval: Option<Duration>) -> anyhow::Result<()> {
+    fn provision(&self) -> anyhow::Result<()> {
         let certs = self.path("certs");
         std::fs::create_dir_all(&certs)?;
         self.muster(&["pki", "init", "--tenant", TENANT])?;
@@ -109,14 +133,15 @@ impl OwnSwitch {
             .iter()
             .map(|role| format!("{role} = {:?}\n", self.path("home/trust").join(format!("{role}.pem"))))
             .collect();
-        let pings = ping_interval
-            .map(|every| format!("ping_interval = \"{}ms\"\n", every.as_millis()))
-            .unwrap_or_default();
-        let sessions_max = sessions_max.saturating_add(SESSIONS_SPARE);
+        let Settings { sessions: keys, shards, .. } = &self.settings;
+        let shards = shards.map(|shards| format!("shards = {shards}\n")).unwrap_or_default();
+        let mut keys = keys.clone();
+        keys.entry("sessions_max").or_insert_with(|| SESSIONS_MAX.to_string());
+        let keys: String = keys.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
         let text = format!(
             "listen = \"127.0.0.1:{sessions}\"\noperator_listen = \"127.0.0.1:{operator}\"\n\
              admin_listen = \"127.0.0.1:{admin}\"\ndata_dir = {data:?}\ntenant = \"{TENANT}\"\n\
-             [sessions]\nsessions_max = {sessions_max}\n{pings}[log]\nfilter = \"warn\"\n\
+             {shards}[sessions]\n{keys}[log]\nfilter = \"warn\"\n\
              [tls]\ncertificate = {certificate:?}\nkey = {key:?}\n[trust]\n{trust}",
             data = self.path("switch"),
             certificate = self.path("certs/localhost.pem"),

@@ -32,6 +32,12 @@ pub(crate) async fn dial(
     dialled: &Dialled,
     tls: Arc<ClientConfig>,
 ) -> anyhow::Result<TlsStream<TcpStream>> {
+    let stream = connect(address, dialled).await?;
+    Ok(TlsConnector::from(tls).connect(ServerName::try_from("localhost")?, stream).await?)
+}
+
+/// Connects without TLS.
+pub(crate) async fn connect(address: &str, dialled: &Dialled) -> anyhow::Result<TcpStream> {
     let stream = match (dialled.source, dialled.receive_buffer) {
         (None, None) => TcpStream::connect(address).await?,
         (source, receive_buffer) => {
@@ -50,7 +56,7 @@ pub(crate) async fn dial(
         }
     };
     stream.set_nodelay(true)?;
-    Ok(TlsConnector::from(tls).connect(ServerName::try_from("localhost")?, stream).await?)
+    Ok(stream)
 }
 
 /// Upgrades to a WebSocket.

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use futures_util::future::{join_all, try_join_all};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command as Process};
 
@@ -44,7 +46,7 @@ pub(crate) struct Fleet {
 #[derive(Debug)]
 struct Worker {
     /// Ends with the fleet.
-    _child: Child,
+    child: Child,
     commands: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
     /// The numbers of its devices.
@@ -108,6 +110,16 @@ impl Fleet {
         let mut fleet = Self { workers, devices, name, losses_allowed: 0 };
         fleet.prepare().await?;
         Ok(fleet)
+    }
+
+    /// Freezes all workers: their devices say nothing any more, and none of their connections ends. Nothing can be asked of them from here
+    /// on; they end with the fleet.
+    pub(crate) fn freeze(&self) -> anyhow::Result<()> {
+        for worker in &self.workers {
+            let pid = worker.child.id().context("a worker has ended")?;
+            kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGSTOP)?;
+        }
+        Ok(())
     }
 
     /// How many workers there are.
@@ -423,7 +435,7 @@ impl Worker {
         let commands = child.stdin.take().context("a worker without standard input")?;
         let answers =
             BufReader::new(child.stdout.take().context("a worker without standard output")?).lines();
-        let mut worker = Self { _child: child, commands, answers, from, share };
+        let mut worker = Self { child, commands, answers, from, share };
         let place = u8::try_from(10 + number).context("too many workers")?;
         let sources = (1..=SOURCES).map(|source| IpAddr::V4(Ipv4Addr::new(127, place, source, 1))).collect();
         worker.counts(&Command::Setup(Setup { sources, ..setup.clone() })).await?;

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use muster_pki::Roots;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +40,8 @@ const SESSIONS_A_SOURCE: u32 = 500;
 
 /// Runs a worker until its standard input ends.
 pub(crate) fn run(core: Option<usize>) -> anyhow::Result<()> {
+    // One that is frozen does not see that its standard input ends.
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
     if let Some(core) = core {
         cores::pin(core)?;
     }
