@@ -34,6 +34,22 @@ fn a_coordinator_that_is_killed_takes_switch_and_workers_along() {
 }
 
 #[test]
+fn workers_that_are_frozen_end_with_a_coordinator_that_is_killed() {
+    let mut command = binary("muster-load");
+    command.args(["faults", "half-open", "--sessions", "20", "--faulty", "20", "--messages", "1"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a run");
+    let started = wait_for("a frozen worker", || {
+        let started = children(child.id());
+        started.iter().any(|pid| state(*pid) == Some('T')).then_some(started)
+    });
+
+    signal(child.id(), Signal::SIGKILL);
+
+    child.wait().expect("an end");
+    until_gone(&started);
+}
+
+#[test]
 fn what_cannot_be_measured_is_told_with_what_to_do() {
     let empty = folder();
     let home = empty.path().to_string_lossy().into_owned();
@@ -76,8 +92,13 @@ pub(super) fn until_gone(started: &[u32]) {
 
 /// Whether it has ended, and nobody has asked how.
 fn is_zombie(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+    state(pid).is_none_or(|state| state == 'Z')
+}
+
+/// As the kernel names it; nothing of a process that is gone.
+fn state(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 fn signal(pid: u32, signal: Signal) {

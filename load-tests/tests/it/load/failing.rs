@@ -47,6 +47,40 @@ fn a_message_that_one_did_not_get_in_a_storm_fails_the_run_and_is_not_left_out()
 }
 
 #[test]
+fn a_fault_that_does_not_take_place_a_dead_session_and_a_missing_message_fail_the_run_each() {
+    for (fault, sabotage, reason) in [
+        (
+            "half-open",
+            "no-fault",
+            "the fault did not take place: muster_switch_sessions_ended_total{reason=\"IDLE\"} rose by 0, at least 20 wanted",
+        ),
+        ("memory-cap", "end-session", "1 sessions were lost"),
+        (
+            "memory-cap",
+            "miss-message",
+            "1 times a device that had a session did not get a message, without the fault",
+        ),
+    ] {
+        let words = [
+            "faults",
+            fault,
+            "--sessions",
+            "50",
+            "--faulty",
+            "20",
+            "--messages",
+            "2",
+            "--sabotage",
+            sabotage,
+        ];
+
+        let said = run(binary("muster-load").args(words).args(UNSTEADY)).with_code(1);
+
+        assert!(said.out.contains(reason), "{fault}, {sabotage}: {}", said.out);
+    }
+}
+
+#[test]
 fn a_session_that_ends_while_nothing_is_asked_fails_what_holds_them() {
     let fleet = DevFleet::start(0).expect("a fleet");
     let home = fleet.ready.home.to_string_lossy().into_owned();
@@ -115,11 +149,18 @@ fn what_cannot_be_compared_or_held_is_refused_at_once() {
     refused(&["connect", "--suite", "hybrid", "--peer", "nats"], &["--suite hybrid", "X25519MLKEM768"]);
     refused(&["idle", "--sessions", "999"], &["--sessions 999", "1000"]);
     refused(&["hold", "--sessions", "10", "--for", "60s"], &["--for 60s", "heartbeat"]);
+    refused(&["faults", "half-open", "--home", "/"], &["leave --home away"]);
+    refused(&["faults", "descriptors", "--faulty", "255"], &["--faulty 255", "at least 256"]);
+    refused(&["faults", "memory-cap", "--deadline", "3s"], &["--deadline", "memory-cap"]);
+    run(binary("muster-load").arg("faults")).with_code(2).naming(&["<FAULT>"]);
     run(binary("muster-load").args(["soak", "--rounds", "2"])).with_code(2).naming(&["--rounds"]);
     let mut limited = Command::new("sh");
     let load = binary("muster-load").get_program().to_string_lossy().into_owned();
     limited.args(["-c", "ulimit -n 1000; exec \"$0\" idle --sessions 1000 --peer nats", &load]);
     run(&mut limited).with_code(1).naming(&["1000 sessions", "may hold 744", "ulimit -Hn"]);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 1000; exec \"$0\" faults slowloris --sessions 100", &load]);
+    run(&mut limited).with_code(1).naming(&["--sessions and --faulty", "at most 744"]);
 }
 
 fn name(pid: u32) -> String {

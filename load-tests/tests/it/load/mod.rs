@@ -2,6 +2,7 @@
 
 mod ends;
 mod failing;
+mod faults;
 mod peers;
 mod proxy;
 mod scenarios;
