@@ -234,7 +234,7 @@ impl Measured {
             column.put(sign.key, sign.words, "", Figure::Count(count(&self.counted, sign)));
         }
         for (counter, key, words) in [
-            (Counter::Handshakes, "handshakes", "what the Switch counted under it: handshakes"),
+            (Counter::Handshakes, "handshakes", "what the Switch counted until its end: handshakes"),
             (Counter::Ended, "sessions_ended", "  sessions that ended"),
         ] {
             let counts = self.counted.get(counter.name()).into_iter().flatten();
