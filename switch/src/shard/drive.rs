@@ -43,7 +43,7 @@ pub(super) enum End {
     Closed(CloseReason),
     /// A write stalled for too long.
     Stalled,
-    /// Its task panicked.
+    /// Its task panicked, or who wrote to it.
     Failed,
 }
 
@@ -156,6 +156,9 @@ impl Pump {
     fn turn(&mut self, shard: &Shard, context: &mut Context<'_>) -> Poll<Turn> {
         let session = Rc::clone(&self.session);
         session.waker.register(context.waker());
+        if let Some(end) = session.over() {
+            return Poll::Ready(Turn::Ended(end));
+        }
         // The wire is there until this has ended.
         session
             .wire(|wire| self.move_bytes(wire, shard, context))

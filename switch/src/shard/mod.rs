@@ -226,11 +226,8 @@ impl Shard {
 
     /// Writes what waits for a session as far as its socket takes it at once; the rest is its task's, which is woken.
     fn tell(&self, session: &Session) {
-        // An error is the task's to find, too.
-        if let Some(Ok(true)) = session.wire(|wire| wire.tell(|| session.poll_transmit())) {
+        if session.tell() {
             self.written(session);
-        } else {
-            session.waker.wake();
         }
     }
 

@@ -15,6 +15,7 @@ use muster_proto::session::PushError;
 use muster_proto::session::switch::SwitchSession;
 use muster_proto::session::v1::{CloseReason, Lane, SequenceRange};
 
+use super::drive::End;
 use super::wheel::{Tick, Wheel};
 use super::wire::{Kind, Wire};
 use crate::engine::Urgency;
@@ -78,6 +79,8 @@ pub(super) struct Session {
     due_bytes: Cell<usize>,
     due_bytes_max: Cell<usize>,
     unwritten: RefCell<Vec<(InstructionId, Instant)>>,
+    /// How it ended where it was written to outside of its task, which has yet to end it.
+    over: Cell<Option<End>>,
     recheck: Cell<bool>,
     /// Where it stands in the shard's wheel.
     scheduled: Cell<Tick>,
@@ -108,6 +111,7 @@ impl Session {
             due_bytes: Cell::new(0),
             due_bytes_max: Cell::new(due_bytes_max),
             unwritten: RefCell::new(Vec::new()),
+            over: Cell::new(None),
             recheck: Cell::new(false),
             scheduled: Cell::new(Tick::NEVER),
             policy: Cell::new(0),
@@ -133,6 +137,40 @@ impl Session {
     pub(super) fn poll_transmit(&self) -> Option<(Kind, Bytes)> {
         self.fill();
         self.half(SwitchSession::poll_transmit).map(|frame| (Kind::Binary, frame))
+    }
+
+    /// Writes what waits as far as the socket takes it at once; returns whether that was all. The rest is its task's, which is woken.
+    pub(super) fn tell(&self) -> bool {
+        if self.over.get().is_some() {
+            return false;
+        }
+        let is_all = match self.wire(|wire| wire.tell(|| self.poll_transmit())) {
+            Some(Ok(is_all)) => is_all,
+            Some(Err(error)) => {
+                tracing::debug!(device = %self.device, %error, "session's socket is gone");
+                self.give_up(End::Peer);
+                false
+            }
+            None => false,
+        };
+        // One that was closed by what it was given is ended by its task.
+        if !is_all || self.half(|half| half.is_closed()) {
+            self.waker.wake();
+        }
+        is_all
+    }
+
+    /// Has its task end it at once: nothing more can be written. What was given to it and is not known to have left stays queued for the
+    /// device's next session.
+    pub(super) fn give_up(&self, end: End) {
+        self.over.set(Some(end));
+        self.drop_due();
+        self.waker.wake();
+    }
+
+    /// Returns how it ended outside of its task, if it did.
+    pub(super) fn over(&self) -> Option<End> {
+        self.over.get()
     }
 
     /// Returns its identity, once the engine gave it one.
@@ -218,9 +256,11 @@ impl Session {
         self.half(|half| half.outbound_bytes()).saturating_add(self.due_bytes.get())
     }
 
-    /// Takes the orders that the last complete flush wrote.
+    /// Takes the orders that the last complete flush wrote. Of a session that was closed meanwhile nobody knows whether they were: the
+    /// protocol's half drops what waits.
     pub(super) fn take_written(&self) -> Vec<(InstructionId, Instant)> {
-        self.unwritten.take()
+        let written = self.unwritten.take();
+        if self.half(|half| half.is_closed()) { Vec::new() } else { written }
     }
 
     /// Hands over an ack.
@@ -251,11 +291,15 @@ impl Session {
     /// Ends the session; the task writes the last frame and closes.
     pub(super) fn end(&self, ending: &Ending) {
         self.half(|half| half.push_close(ending.reason, ending.reconnect_after, &ending.detail));
+        self.drop_due();
+        self.waker.wake();
+    }
+
+    /// Drops what waits, of which nothing will have been sent.
+    fn drop_due(&self) {
         self.due.take();
         self.due_bytes.set(0);
-        // The protocol's half drops what waits, so nothing of it will have been sent.
         self.unwritten.take();
-        self.waker.wake();
     }
 
     /// Ends a session whose client reads too slowly.

@@ -28,7 +28,7 @@ use crate::operators::connect_as;
 use crate::pki::Ends;
 use crate::world::{PATIENCE, Switch, World};
 
-const DEVICE: &str = "w701.acme.local";
+pub(crate) const DEVICE: &str = "w701.acme.local";
 
 const DEFINITION: &str = r#"
 name = "Acme-Test-One"
@@ -364,12 +364,12 @@ async fn results_are_summed_up_for_whoever_may_read_and_no_longer_than_anybody_w
     switch.stop().await.unwrap();
 }
 
-async fn operator(world: &World, switch: &Switch) -> Channel {
+pub(crate) async fn operator(world: &World, switch: &Switch) -> Channel {
     connect_as(world, switch, Role::Operator, "alice.acme.local").await
 }
 
 /// Imports a licence and a definition.
-async fn publish(world: &World, operator: &Channel) {
+pub(crate) async fn publish(world: &World, operator: &Channel) {
     let author = world.pki.issue(Role::Author, "Acme author", Ends::InAYear);
     let definition = sign_with(&author, DEFINITION.as_bytes(), ContentType::Definition);
     let licence = format!(
@@ -396,7 +396,7 @@ fn question() -> PrepareInstructionRequest {
 }
 
 /// Prepares, signs and submits the question.
-async fn ask(world: &World, operator: &Channel) -> String {
+pub(crate) async fn ask(world: &World, operator: &Channel) -> String {
     let mut instructions = InstructionServiceClient::new(operator.clone());
     let prepared = instructions.prepare_instruction(question()).await.unwrap().into_inner();
     assert_eq!(prepared.targets, 1);
@@ -413,7 +413,7 @@ async fn device(world: &World, switch: &Switch) -> Client {
 }
 
 /// Waits for an order and verifies its signature, as a client does.
-async fn receive_order(world: &World, client: &mut Client) -> InstructionId {
+pub(crate) async fn receive_order(world: &World, client: &mut Client) -> InstructionId {
     let envelope = client
         .until(|event| match event {
             ClientEvent::Order { envelope, proof } => {

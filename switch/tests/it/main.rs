@@ -29,3 +29,4 @@ mod store;
 mod strangers;
 mod unauthenticated;
 mod world;
+mod writes;

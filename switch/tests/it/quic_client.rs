@@ -78,6 +78,11 @@ pub(crate) async fn dial_quic_with(
 }
 
 impl QuicSocket {
+    /// Tells the Switch that nothing more of the stream is read.
+    pub(crate) fn stop_reading(&mut self) {
+        self.receive.stop(0_u32.into()).unwrap();
+    }
+
     pub(crate) fn proof(&self, key: &DeviceKey) -> String {
         let mut exported = [0; EXPORTER_BYTES];
         self.connection.export_keying_material(&mut exported, EXPORTER_LABEL, &[]).unwrap();
