@@ -35,7 +35,7 @@ use muster_pki::Role;
 use muster_proto::limits::SessionLimits;
 use muster_proto::session::switch::{SwitchSession, SwitchSessionConfig};
 use muster_proto::session::v1::CloseReason;
-use muster_service::admission::{EndpointFailed, Entrance, Handshakes, Lobby, Newcomer, Spare};
+use muster_service::admission::{Entrance, Handshakes, Lobby, Newcomer, Spare};
 use muster_service::credentials::{PathElement, ServerCredentials};
 use muster_service::shutdown::Shutdown;
 use rand::Rng as _;
@@ -43,6 +43,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::chores::Chores;
 use self::drive::End;
 use self::handshake::{Admitted, Rejected, Visitor};
 use self::revocable::Revocable;
@@ -121,7 +122,6 @@ async fn serve(
     common: Common,
 ) -> io::Result<()> {
     let Common { config, engine, credentials, registry, lobby, refusals, revoked, wall, stop, .. } = common;
-    let drain_timeout = config.shutdown.drain_timeout;
     let table = match &way {
         Way::Tcp(_) => Table::default(),
         Way::Quic { .. } => Table::paced(),
@@ -142,61 +142,42 @@ async fn serve(
         stopping: Cell::new(false),
         words: Words::default(),
     });
-    let helpers = TaskTracker::new();
-    let done = CancellationToken::new();
-    let (mut over_quic, quic_failed) = (None, CancellationToken::new());
-    match way {
-        Way::Tcp(listener) => {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            helpers.spawn_local(accept(Rc::clone(&shard), listener, lobby, stop.clone()));
+    let (chores, done) = (Chores::default(), CancellationToken::new());
+    let served = async {
+        let mut over_quic = None;
+        match way {
+            Way::Tcp(listener) => {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                chores.begin("accept", &stop, accept(Rc::clone(&shard), listener, lobby, stop.clone()));
+            }
+            Way::Quic { socket, key } => {
+                let entrance = Rc::new(quic::entrance(&shard, socket, &key, stop.clone())?);
+                over_quic = Some(Rc::clone(&entrance));
+                chores.begin("accept", &stop, quic::accept(Rc::clone(&shard), entrance));
+            }
         }
-        Way::Quic { socket, key } => {
-            let entrance = Rc::new(quic::entrance(&shard, socket, &key, stop.clone())?);
-            over_quic = Some(Rc::clone(&entrance));
-            helpers.spawn_local(quic::accept(Rc::clone(&shard), entrance, quic_failed.clone()));
+        chores::begin(&shard, &chores, revoked.subscribe(), &stop, &done);
+        while let Some(()) = stop.run_until_cancelled(shard.listen_to_engine(&mut messages)).await.flatten() {
         }
-    }
-    chores::begin(&shard, &helpers, revoked.subscribe(), &stop, &done);
-    if quic_failed.run_until_cancelled(shard.listen(&mut messages, &stop)).await.is_none() {
-        // The end of this thread is that of the process: a Switch without QUIC would look well, and its devices stay away.
-        return Err(io::Error::other(EndpointFailed));
-    }
-
-    shard.stopping.set(true);
-    shard.tasks.close();
-    let drained = async {
-        let acks = async {
-            while let Some(()) = shard.listen_to_engine(&mut messages).await {}
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            biased;
-            () = shard.end_all() => {}
-            () = acks => {}
+        shard.drain(&mut messages).await;
+        if let Some(entrance) = over_quic {
+            quic::close(&entrance).await;
         }
+        done.cancel();
+        chores.end().await;
+        Ok::<(), io::Error>(())
     };
-    if tokio::time::timeout(drain_timeout, drained).await.is_err() {
-        tracing::warn!(
-            shard = index,
-            sessions = shard.table.len(),
-            "sessions were still open after drain_timeout"
-        );
+    tokio::select! {
+        biased;
+        failed = chores.failed() => {
+            tracing::error!(shard = index, error = %failed, "a shard cannot go on");
+            Err(failed)
+        }
+        served = served => served,
     }
-    if let Some(entrance) = over_quic {
-        quic::close(&entrance).await;
-    }
-    done.cancel();
-    helpers.close();
-    helpers.wait().await;
-    Ok(())
 }
 
 impl Shard {
-    /// Does what the engine says until the Switch stops, or the engine is gone.
-    async fn listen(&self, messages: &mut mpsc::Receiver<ShardMessage>, stop: &CancellationToken) {
-        while let Some(()) = stop.run_until_cancelled(self.listen_to_engine(messages)).await.flatten() {}
-    }
-
     /// Does what the engine says; `None` when the engine is gone.
     async fn listen_to_engine(&self, messages: &mut mpsc::Receiver<ShardMessage>) -> Option<()> {
         let mut batch = Vec::new();
@@ -206,6 +187,30 @@ impl Shard {
         let batch = batch.into_iter().map(|message| self.words.unwritten(message));
         self.table.handle(batch, |session| self.tell(session));
         Some(())
+    }
+
+    /// Sends everyone away, and hears the engine meanwhile, for as long as `drain_timeout` allows.
+    async fn drain(&self, messages: &mut mpsc::Receiver<ShardMessage>) {
+        self.stopping.set(true);
+        self.tasks.close();
+        let drained = async {
+            let acks = async {
+                while let Some(()) = self.listen_to_engine(messages).await {}
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                biased;
+                () = self.end_all() => {}
+                () = acks => {}
+            }
+        };
+        if tokio::time::timeout(self.config.shutdown.drain_timeout, drained).await.is_err() {
+            tracing::warn!(
+                shard = self.index,
+                sessions = self.table.len(),
+                "sessions were still open after drain_timeout"
+            );
+        }
     }
 
     /// Tells every client when to come back, each at its own moment, and waits until all are gone. They are told in waves, so that whoever

@@ -56,8 +56,10 @@ impl Pace {
             let Some(Paced { order, left }) = waiting.front_mut() else { return false };
             match left.next() {
                 Some((number, session)) => {
-                    deliver(order, number, &session);
-                    tell(&session);
+                    session.alone(|| {
+                        deliver(order, number, &session);
+                        tell(&session);
+                    });
                 }
                 None => drop(waiting.pop_front()),
             }

@@ -74,11 +74,11 @@ fn answer(refused: &PeerRefused) -> Vec<u8> {
     upgrade::certificate_denied(refused).into_bytes()
 }
 
-/// Takes connections in until the Switch stops. If nobody can come any more before, `failed` is cancelled.
-pub(super) async fn accept(shard: Rc<Shard>, entrance: Rc<QuicEntrance>, failed: CancellationToken) {
+/// Takes connections in until the Switch stops. It ends before where nobody can come any more: the end of the shard, and of the process, since
+/// a Switch without QUIC would look well, and its devices stay away.
+pub(super) async fn accept(shard: Rc<Shard>, entrance: Rc<QuicEntrance>) {
     if let Err(error) = take_in(&shard, &entrance).await {
         tracing::error!(shard = shard.index, %error, "there are no sessions over QUIC any more");
-        failed.cancel();
     }
 }
 

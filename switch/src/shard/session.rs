@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -158,6 +159,14 @@ impl Session {
             self.waker.wake();
         }
         is_all
+    }
+
+    /// Does something for this session alone: a panic in it ends this one, and nobody else.
+    pub(super) fn alone(&self, act: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(act)).is_err() {
+            tracing::error!(device = %self.device, "a session failed: this is a bug");
+            self.give_up(End::Failed);
+        }
     }
 
     /// Has its task end it at once: nothing more can be written. What was given to it and is not known to have left stays queued for the

@@ -158,7 +158,7 @@ impl Table {
             match message {
                 ShardMessage::Ack { session, lane, ranges, credit_bytes } => match self.find(session) {
                     Some(held) => {
-                        held.push_ack(lane, ranges, credit_bytes);
+                        held.alone(|| held.push_ack(lane, ranges, credit_bytes));
                         acked.insert(held.slot, held);
                     }
                     None => metrics::dropped("session_gone"),
@@ -175,21 +175,25 @@ impl Table {
                 ShardMessage::PolicyNotice { digest, spread, targets } => {
                     // Who connects meanwhile asks after its Welcome.
                     self.for_online(&targets, |_, session| {
-                        session.push_policy_notice(Some(digest), spread);
-                        tell(session);
+                        session.alone(|| {
+                            session.push_policy_notice(Some(digest), spread);
+                            tell(session);
+                        });
                     });
                 }
                 ShardMessage::LicenceNotice { digest, serial } => {
                     self.licence.set(Some((serial, digest)));
                     self.for_each(|session| {
-                        session.push_licence_notice(digest);
-                        tell(session);
+                        session.alone(|| {
+                            session.push_licence_notice(digest);
+                            tell(session);
+                        });
                     });
                 }
             }
         }
         self.broadcast(orders, &tell);
-        acked.values().for_each(|session| tell(session));
+        acked.values().for_each(|session| session.alone(|| tell(session)));
     }
 
     /// Returns the licence for a Welcome: the one of the engine's answer, unless the engine has told every session of a later one since,
@@ -217,10 +221,12 @@ impl Table {
         } else {
             let targets: RoaringBitmap = orders.iter().map(|order| &*order.targets).union();
             self.for_online(&targets, |number, session| {
-                for order in orders.iter().filter(|order| order.targets.contains(number)) {
-                    deliver(order, number, session);
-                }
-                tell(session);
+                session.alone(|| {
+                    for order in orders.iter().filter(|order| order.targets.contains(number)) {
+                        deliver(order, number, session);
+                    }
+                    tell(session);
+                });
             });
         }
         if self.connecting.get() > 0 {
