@@ -17,6 +17,8 @@ const HANDSHAKES: &str = "muster_switch_handshakes_total";
 const QUIC_RETRIES: &str = "muster_switch_quic_retries_total";
 /// Bytes that wait for slow clients, by shard.
 const QUEUE_BYTES: &str = "muster_switch_queue_bytes";
+/// Sessions that are still to be told an order or a notice, added up over those, by shard.
+const UNTOLD: &str = "muster_switch_untold_messages";
 /// Messages to clients dropped, by reason.
 const DROPS: &str = "muster_switch_drops_total";
 /// Sessions ended, by reason.
@@ -55,6 +57,7 @@ pub(crate) fn describe() {
     describe_counter!(HANDSHAKES, "handshakes ended, by listener and outcome");
     describe_counter!(QUIC_RETRIES, "clients asked to show their address before a handshake over QUIC");
     describe_gauge!(QUEUE_BYTES, Unit::Bytes, "bytes that wait for slow clients");
+    describe_gauge!(UNTOLD, "sessions still to be told an order or a notice, added up over those");
     describe_counter!(DROPS, "messages to clients dropped, by reason");
     describe_counter!(ENDED, "sessions ended, by reason");
     describe_histogram!(
@@ -140,6 +143,11 @@ pub(crate) fn quic_retried() {
 /// Sets how much waits in a shard's queues.
 pub(crate) fn queue_bytes(shard: u16, bytes: usize) {
     gauge!(QUEUE_BYTES, "shard" => shard.to_string()).set(u32::try_from(bytes).unwrap_or(u32::MAX));
+}
+
+/// Sets how many sessions of a shard are still to be told something.
+pub(crate) fn untold(shard: u16, count: u64) {
+    gauge!(UNTOLD, "shard" => shard.to_string()).set(u32::try_from(count).unwrap_or(u32::MAX));
 }
 
 /// Counts a message that did not reach its client's queue.

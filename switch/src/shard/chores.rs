@@ -87,7 +87,7 @@ pub(super) fn begin(
     chores.begin("report", done, report(Rc::clone(shard), done.clone()));
     chores.begin("measure", done, measure(Rc::clone(shard), done.clone()));
     chores.begin("turn_wheel", done, turn_wheel(Rc::clone(shard), done.clone()));
-    chores.begin("pace", done, pace::run(Rc::clone(shard), done.clone()));
+    chores.begin("pace", done, tell_many(Rc::clone(shard), done.clone()));
     chores.begin("follow_trust", stop, follow_trust(Rc::clone(shard), stop.clone()));
     chores.begin("follow_revoked", stop, follow_revoked(Rc::clone(shard), revoked, stop.clone()));
 }
@@ -113,6 +113,11 @@ async fn report(shard: Rc<Shard>, done: CancellationToken) {
     }
 }
 
+/// Tells sessions what the engine says to many.
+async fn tell_many(shard: Rc<Shard>, done: CancellationToken) {
+    pace::run(&shard.table, |session| shard.tell(session), &done).await;
+}
+
 /// Wakes the sessions whose deadlines are over.
 async fn turn_wheel(shard: Rc<Shard>, done: CancellationToken) {
     let mut ticks = tokio::time::interval(TICK);
@@ -134,6 +139,7 @@ async fn measure(shard: Rc<Shard>, done: CancellationToken) {
         let mut bytes = 0_usize;
         shard.table.for_each(|session| bytes = bytes.saturating_add(session.waiting_bytes()));
         metrics::queue_bytes(shard.index, bytes);
+        metrics::untold(shard.index, shard.table.pace().untold());
         if done.run_until_cancelled(tokio::time::sleep(MEASURE_INTERVAL)).await.is_none() {
             return;
         }

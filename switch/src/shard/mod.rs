@@ -1,8 +1,8 @@
 //! Shards: threads that hold the sessions of clients.
 //!
 //! Each is one current-thread runtime with its own listener on the shared address, so a session stays on one thread
-//! from its first byte to its last. What the engine says to a shard comes in one bounded queue and is done in one loop:
-//! an order is encoded once and given to every selected session as the same bytes.
+//! from its first byte to its last. What the engine says to a shard comes in one bounded queue; what is for many
+//! is told session by session, a few in each turn: an order is encoded once and given to every selected session as the same bytes.
 
 mod chores;
 mod drive;
@@ -46,6 +46,7 @@ use tokio_util::task::TaskTracker;
 use self::chores::Chores;
 use self::drive::End;
 use self::handshake::{Admitted, Rejected, Visitor};
+use self::pace::Stride;
 use self::revocable::Revocable;
 use self::session::{Ending, Session};
 use self::table::Table;
@@ -123,8 +124,8 @@ async fn serve(
 ) -> io::Result<()> {
     let Common { config, engine, credentials, registry, lobby, refusals, revoked, wall, stop, .. } = common;
     let table = match &way {
-        Way::Tcp(_) => Table::default(),
-        Way::Quic { .. } => Table::paced(),
+        Way::Tcp(_) => Table::new(Stride::TCP),
+        Way::Quic { .. } => Table::new(Stride::QUIC),
     };
     let shard = Rc::new(Shard {
         index,

@@ -1,128 +1,343 @@
-//! [`Pace`]: tells an order to many sessions over QUIC a few at a time.
+//! [`Pace`]: what the engine says to many sessions, told to a few of them at a time.
 //!
-//! Nothing holds back one who writes to a UDP socket: a fleet's worth of packets at once overruns the buffers of those who receive them, and their
-//! acknowledgements ours; what is lost is sent again much later (performance.md: an unpaced broadcast to 100,000 took 14 to 23 s).
+//! However much is said to however many, the shard's other tasks have their turns in between: who pings, answers or connects does not wait for
+//! a broadcast. Each session is told all that waits for it at once. What comes again while it waits is the same entry, so that repetitions make
+//! nothing later, and no queue longer.
+//!
+//! Over QUIC there is a rest besides. Nothing holds back one who writes to a UDP socket: a fleet's worth of packets at once overruns the buffers
+//! of those who receive them, and their acknowledgements ours; what is lost is sent again much later (performance.md: an unpaced broadcast to
+//! 100,000 took 14 to 23 s).
+
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
-use std::vec;
 
+use muster_proto::ids::{Digest, InstructionId};
+use roaring::RoaringBitmap;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::Shard;
 use super::session::Session;
-use super::table::{Broadcast, deliver};
+use super::table::{Broadcast, Table, deliver};
 use crate::engine::Urgency;
+use crate::metrics;
 
-/// Sessions that are told in one go: one packet each, some 120 KB, of which the kernel's usual buffer holds as much.
-pub(super) const SESSIONS_PER_TURN: usize = 96;
+/// Sayings of one rank that wait at most: stops, orders, notices. A further one is left out; the engine sends orders again, and clients ask for
+/// the rest. Each keeps a bitmap of its sessions, some 12 KiB for 100,000.
+const SAYINGS_MAX: usize = 1_024;
 
-/// The rest between two turns, in which acknowledgements are read: 100,000 sessions are told within two seconds.
-const TURN: Duration = Duration::from_millis(1);
+/// What counts for a notice, about what it has.
+const NOTICE_BYTES: usize = 64;
 
-/// Orders on their way to sessions, each with those that were not told yet.
-#[derive(Debug, Default)]
+/// How much is told in one turn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stride {
+    /// Sessions.
+    sessions: usize,
+    /// Bytes, after which nobody else is told.
+    bytes: usize,
+    /// Bytes of one session that count at most: its road takes no more at once.
+    session_bytes: usize,
+    /// From one turn to the next.
+    rest: Duration,
+}
+
+impl Stride {
+    /// Some milliseconds of sealing and writing, in which a ping or an answer waits.
+    pub(super) const TCP: Self =
+        Self { sessions: 512, bytes: 4 << 20, session_bytes: 64 << 10, rest: Duration::ZERO };
+
+    /// One packet each, some 120 KB, of which the kernel's usual buffer holds as much; of what is longer, the packets that leave before the
+    /// first acknowledgement. Acknowledgements are read in the rest: 100,000 sessions are told within two seconds.
+    pub(super) const QUIC: Self =
+        Self { sessions: 96, bytes: 160 << 10, session_bytes: 14 << 10, rest: Duration::from_millis(1) };
+}
+
+/// What is said to many.
+#[derive(Debug, Clone)]
+pub(super) enum Saying {
+    /// An order, or a stop.
+    Order(Broadcast),
+    /// There is a later policy; who is told asks for it within so much time.
+    Policy(Digest, Duration),
+    /// There is another licence.
+    Licence(Digest),
+}
+
+/// What makes two sayings one.
+#[derive(Debug, PartialEq, Eq)]
+enum Key {
+    Order(InstructionId),
+    Policy(Digest),
+    Licence,
+}
+
+/// What goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Stop,
+    Order,
+    Notice,
+}
+
+impl Saying {
+    fn key(&self) -> Key {
+        match self {
+            Self::Order(order) => Key::Order(order.instruction),
+            Self::Policy(digest, _) => Key::Policy(*digest),
+            Self::Licence(_) => Key::Licence,
+        }
+    }
+
+    fn rank(&self) -> Rank {
+        match self {
+            Self::Order(Broadcast { urgency: Urgency::Stop, .. }) => Rank::Stop,
+            Self::Order(_) => Rank::Order,
+            Self::Policy(..) | Self::Licence(_) => Rank::Notice,
+        }
+    }
+
+    /// Takes what came under the same key; an order waits since it came first.
+    fn renew(&mut self, newer: Self) {
+        let since = match &*self {
+            Self::Order(order) => Some(order.since),
+            Self::Policy(..) | Self::Licence(_) => None,
+        };
+        *self = newer;
+        if let (Self::Order(order), Some(since)) = (self, since) {
+            order.since = since;
+        }
+    }
+
+    /// Gives it to a session; returns the bytes that count.
+    fn give(&self, number: u32, session: &Session) -> usize {
+        match self {
+            Self::Order(order) => {
+                deliver(order, number, session);
+                order.frame.len()
+            }
+            Self::Policy(digest, spread) => {
+                session.push_policy_notice(Some(*digest), *spread);
+                NOTICE_BYTES
+            }
+            Self::Licence(digest) => {
+                session.push_licence_notice(*digest);
+                NOTICE_BYTES
+            }
+        }
+    }
+}
+
+/// What is left after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Nothing waits.
+    Done,
+    /// There is more to tell.
+    More,
+}
+
+/// What waits to be told, and to whom.
+#[derive(Debug)]
 pub(super) struct Pace {
-    waiting: RefCell<VecDeque<Paced>>,
+    stride: Stride,
+    waiting: RefCell<Waiting>,
     some: Notify,
 }
 
+#[derive(Debug, Default)]
+struct Waiting {
+    /// By rank; within one, in the order of their coming.
+    sayings: Vec<Untold>,
+    /// Whoever is left in any.
+    anyone: RoaringBitmap,
+    /// Whoever is left in a stop.
+    stopped: RoaringBitmap,
+    /// Where the next turn goes on among them, so that each has its turn.
+    next: u32,
+    next_stopped: u32,
+}
+
 #[derive(Debug)]
-struct Paced {
-    order: Broadcast,
-    left: vec::IntoIter<(u32, Rc<Session>)>,
+struct Untold {
+    saying: Saying,
+    /// The numbers of the devices whose sessions were not told.
+    left: RoaringBitmap,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self::new(Stride::TCP)
+    }
 }
 
 impl Pace {
-    /// Takes an order for the sessions of these numbers; a stop goes before every order.
-    pub(super) fn push(&self, order: Broadcast, sessions: Vec<(u32, Rc<Session>)>) {
-        let mut waiting = self.waiting.borrow_mut();
-        let at = match order.urgency {
-            Urgency::Stop => waiting.iter().take_while(|paced| paced.order.urgency == Urgency::Stop).count(),
-            Urgency::Order => waiting.len(),
-        };
-        waiting.insert(at, Paced { order, left: sessions.into_iter() });
-        self.some.notify_one();
+    /// Makes one without anything that waits.
+    pub(super) fn new(stride: Stride) -> Self {
+        Self { stride, waiting: RefCell::default(), some: Notify::new() }
     }
 
-    /// Tells the next few; returns whether there are more. `tell` writes what a session was given.
-    fn turn(&self, tell: impl Fn(&Session)) -> bool {
+    /// Takes what is to be said to the sessions of these devices. What waits already has these added to its own.
+    pub(super) fn push(&self, saying: Saying, numbers: &RoaringBitmap) {
+        if numbers.is_empty() {
+            return;
+        }
+        if self.waiting.borrow_mut().push(saying, numbers) {
+            self.some.notify_one();
+        } else {
+            metrics::dropped("pace");
+        }
+    }
+
+    /// Forgets a device, whose session is new and was given everything.
+    pub(super) fn forget(&self, number: u32) {
+        self.waiting.borrow_mut().take(number, |_| {});
+    }
+
+    /// Tells one session what waits for it, before it ends. `tell` writes what it was given.
+    pub(super) fn tell_one(&self, number: u32, session: &Session, tell: impl Fn(&Session)) {
         let mut waiting = self.waiting.borrow_mut();
-        for _ in 0..SESSIONS_PER_TURN {
-            let Some(Paced { order, left }) = waiting.front_mut() else { return false };
-            match left.next() {
-                Some((number, session)) => {
-                    session.alone(|| {
-                        deliver(order, number, &session);
-                        tell(&session);
-                    });
+        let mut sayings = Vec::new();
+        waiting.take(number, |saying| sayings.push(saying.clone()));
+        if !sayings.is_empty() {
+            session.alone(|| {
+                for saying in &sayings {
+                    saying.give(number, session);
                 }
-                None => drop(waiting.pop_front()),
+                tell(session);
+            });
+        }
+    }
+
+    /// Returns how many sessions are still to be told, added up over what is to be said.
+    pub(super) fn untold(&self) -> u64 {
+        self.waiting.borrow().sayings.iter().map(|untold| untold.left.len()).sum()
+    }
+
+    /// Tells the next few; `find` has the session of a device, and `tell` writes what it was given.
+    pub(super) fn turn(
+        &self,
+        find: impl Fn(u32) -> Option<Rc<Session>>,
+        tell: impl Fn(&Session),
+    ) -> Turn {
+        let mut waiting = self.waiting.borrow_mut();
+        let Stride { sessions, bytes: bytes_max, session_bytes, rest: _ } = self.stride;
+        let (urgent, others) = waiting.choose(sessions);
+        let chosen: RoaringBitmap = urgent.iter().chain(&others).copied().collect();
+        let Waiting { sayings, anyone, stopped, next, next_stopped } = &mut *waiting;
+        // Of hundreds of orders hardly any may be left for these.
+        let mut due: Vec<&mut Untold> =
+            sayings.iter_mut().filter(|untold| !untold.left.is_disjoint(&chosen)).collect();
+        let mut bytes = 0;
+        for (at, number) in urgent.iter().chain(&others).copied().enumerate() {
+            if bytes >= bytes_max {
+                break;
+            }
+            let cursor = if at < urgent.len() { &mut *next_stopped } else { &mut *next };
+            *cursor = number.wrapping_add(1);
+            anyone.remove(number);
+            stopped.remove(number);
+            // Taken before any is given: a session that fails is not told again.
+            let left = due.iter_mut().filter_map(|untold| untold.left.remove(number).then_some(&untold.saying));
+            let said: Vec<&Saying> = left.collect();
+            let Some(session) = find(number).filter(|_| !said.is_empty()) else { continue };
+            let mut given = 0;
+            session.alone(|| {
+                given = said.iter().map(|saying| saying.give(number, &session)).sum();
+                tell(&session);
+            });
+            bytes += given.min(session_bytes);
+        }
+        sayings.retain(|untold| !untold.left.is_empty());
+        if anyone.is_empty() { Turn::Done } else { Turn::More }
+    }
+}
+
+impl Waiting {
+    /// Returns whether there is room.
+    fn push(&mut self, saying: Saying, numbers: &RoaringBitmap) -> bool {
+        let (key, rank) = (saying.key(), saying.rank());
+        match self.sayings.iter().position(|untold| untold.saying.key() == key) {
+            Some(at) => {
+                if let Some(untold) = self.sayings.get_mut(at) {
+                    untold.left |= numbers;
+                    untold.saying.renew(saying);
+                }
+            }
+            None => {
+                let first = self.sayings.partition_point(|untold| untold.saying.rank() < rank);
+                let end = self.sayings.partition_point(|untold| untold.saying.rank() <= rank);
+                if end - first >= SAYINGS_MAX {
+                    return false;
+                }
+                self.sayings.insert(end, Untold { saying, left: numbers.clone() });
             }
         }
-        !waiting.is_empty()
+        if let Key::Policy(_) = key {
+            // Who is named a later policy need not hear of the one before.
+            let others = self.sayings.iter_mut().filter(|untold| match untold.saying.key() {
+                other @ Key::Policy(_) => other != key,
+                Key::Order(_) | Key::Licence => false,
+            });
+            others.for_each(|untold| untold.left -= numbers);
+        }
+        self.anyone |= numbers;
+        if rank == Rank::Stop {
+            self.stopped |= numbers;
+        }
+        true
     }
-}
 
-/// Tells what waits until the Switch has stopped.
-pub(super) async fn run(shard: Rc<Shard>, done: CancellationToken) {
-    let Some(pace) = shard.table.pace() else { return };
-    while done.run_until_cancelled(pace.some.notified()).await.is_some() {
-        while pace.turn(|session| shard.tell(session)) {
-            sleep(TURN).await;
+    /// Chooses who is told next: those with a stop, up to half of all, so that stops without an end keep nobody's orders back; then whoever's
+    /// turn it is.
+    fn choose(&self, max: usize) -> (Vec<u32>, Vec<u32>) {
+        let urgent: Vec<u32> = from(&self.stopped, self.next_stopped).take(max.div_ceil(2)).collect();
+        let others = from(&self.anyone, self.next).filter(|number| !urgent.contains(number));
+        let others = others.take(max - urgent.len()).collect();
+        (urgent, others)
+    }
+
+    /// Takes everything that waits for one session.
+    fn take(&mut self, number: u32, mut each: impl FnMut(&Saying)) {
+        self.stopped.remove(number);
+        if self.anyone.remove(number) {
+            for Untold { saying, left } in &mut self.sayings {
+                if left.remove(number) {
+                    each(saying);
+                }
+            }
+            self.sayings.retain(|untold| !untold.left.is_empty());
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::time::Instant;
+/// Numbers from one on, and then those before it.
+fn from(numbers: &RoaringBitmap, next: u32) -> impl Iterator<Item = u32> {
+    numbers.range(next..).chain(numbers.range(..next))
+}
 
-    use bytes::Bytes;
-    use muster_proto::ids::InstructionId;
-    use muster_proto::session::switch::{SwitchSession, SwitchSessionConfig};
-    use roaring::RoaringBitmap;
-
-    use super::*;
-
-    #[test]
-    fn many_sessions_are_told_a_few_at_a_time_and_a_stop_first() {
-        let (pace, count) = (Pace::default(), SESSIONS_PER_TURN + 10);
-        let sessions: Vec<_> = (0..).take(count).map(|number| (number, session(number))).collect();
-        let waiting = || sessions.iter().filter(|(_, session)| session.waiting_bytes() > 0).count();
-        pace.push(order(1, Urgency::Order), sessions.clone());
-        assert_eq!(waiting(), 0);
-
-        assert!(pace.turn(|_| {}));
-        assert_eq!(waiting(), SESSIONS_PER_TURN);
-        let last = sessions.last().unwrap().clone();
-        pace.push(order(2, Urgency::Stop), vec![last.clone()]);
-        while pace.turn(|_| {}) {}
-
-        assert_eq!(waiting(), count);
-        assert_eq!(last.1.waiting_bytes(), 3);
-        assert!(!pace.turn(|_| {}));
-    }
-
-    fn session(slot: u32) -> Rc<Session> {
-        let half = SwitchSession::new(SwitchSessionConfig::default(), Instant::now());
-        Rc::new(Session::new(slot, format!("w{slot}").parse().unwrap(), None, half, 1 << 20))
-    }
-
-    /// An order whose frame has so many bytes.
-    fn order(bytes: u8, urgency: Urgency) -> Broadcast {
-        Broadcast {
-            instruction: InstructionId::from([bytes; 16]),
-            frame: Bytes::from(vec![0; bytes.into()]),
-            targets: Arc::new(RoaringBitmap::new()),
-            proofs: None,
-            urgency,
-            since: Instant::now(),
+/// Tells what waits, until the shard is done: what is untold then stays queued.
+pub(super) async fn run(table: &Table, tell: impl Fn(&Session), done: &CancellationToken) {
+    let Pace { some, stride, .. } = table.pace();
+    while done.run_until_cancelled(some.notified()).await.is_some() {
+        while table.turn(&tell) == Turn::More {
+            if done.run_until_cancelled(pause(stride.rest)).await.is_none() {
+                return;
+            }
         }
+    }
+}
+
+/// Gives others their turn.
+async fn pause(rest: Duration) {
+    if rest.is_zero() {
+        yield_now().await;
+    } else {
+        sleep(rest).await;
     }
 }

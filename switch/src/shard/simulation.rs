@@ -26,6 +26,7 @@ use roaring::RoaringBitmap;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::words::{Answer, Ask, Dies, First, Hands, Signers};
+use super::pace::Turn;
 use super::session::{Ending, Identity, Session};
 use super::table::Table;
 use super::talk;
@@ -331,6 +332,7 @@ impl Switch {
     fn hear(&mut self) {
         while let Ok(message) = self.mailbox.try_recv() {
             self.table.handle([message], |_| {});
+            while self.table.turn(|_| {}) == Turn::More {}
         }
     }
 

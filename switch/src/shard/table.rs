@@ -11,10 +11,10 @@ use muster_pki::DeviceId;
 use muster_proto::frame;
 use muster_proto::ids::{Digest, Epoch, InstructionId};
 use muster_proto::session::switch::SwitchSession;
-use roaring::{MultiOps as _, RoaringBitmap};
+use roaring::RoaringBitmap;
 use slab::Slab;
 
-use super::pace::Pace;
+use super::pace::{Pace, Saying, Stride, Turn};
 use super::session::{Due, Ending, Identity, Session};
 use super::wire::Wire;
 use crate::engine::{Proofs, SessionKey, ShardMessage, Urgency};
@@ -54,19 +54,19 @@ pub(super) struct Table {
     early: RefCell<HashMap<u32, EarlyClose>>,
     /// The licence that the engine told of last, and its serial. Its answer to a connect may be older, and be read later.
     licence: Cell<Option<(u64, Digest)>>,
-    /// Where many sessions must not be told at once.
-    pace: Option<Pace>,
+    /// What is said to many.
+    pace: Pace,
 }
 
 impl Table {
-    /// Makes one of sessions that are told a few at a time.
-    pub(super) fn paced() -> Self {
-        Self { pace: Some(Pace::default()), ..Self::default() }
+    /// Makes an empty one, of which so much is told at once.
+    pub(super) fn new(stride: Stride) -> Self {
+        Self { pace: Pace::new(stride), ..Self::default() }
     }
 
-    /// Returns what waits for its turn, of such a table.
-    pub(super) fn pace(&self) -> Option<&Pace> {
-        self.pace.as_ref()
+    /// Returns what waits for its turn.
+    pub(super) fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// Takes in a session that awaits its Hello; `None` only beyond 2³² slots.
@@ -137,6 +137,8 @@ impl Table {
         session.identify(identity);
         self.numbers.borrow_mut().insert(identity.number, Rc::clone(session));
         self.online.borrow_mut().insert(identity.number);
+        // What waits for a session of before was among what was due, or is among these.
+        self.pace.forget(identity.number);
         for order in self.recent.borrow().iter() {
             if order.targets.contains(identity.number) && !had.contains(&order.instruction) {
                 deliver(order, identity.number, session);
@@ -150,9 +152,8 @@ impl Table {
         }
     }
 
-    /// Does what the engine says. What came together for a session is in it when `tell` is called for it.
+    /// Does what the engine says. What is for many waits for its [`Self::turn`]; acks are given at once, all that came together.
     pub(super) fn handle(&self, messages: impl IntoIterator<Item = ShardMessage>, tell: impl Fn(&Session)) {
-        let mut orders = Vec::new();
         let mut acked = BTreeMap::new();
         for message in messages {
             match message {
@@ -165,35 +166,28 @@ impl Table {
                 },
                 ShardMessage::Order { instruction, frame, targets, proofs, urgency } => {
                     let since = Instant::now();
-                    orders.push(Broadcast { instruction, frame, targets, proofs, urgency, since });
+                    self.broadcast(Broadcast { instruction, frame, targets, proofs, urgency, since });
                 }
                 ShardMessage::Close { session, reason, reconnect_after, detail } => {
-                    // Orders that came before it are not kept back for its sake.
-                    self.broadcast(std::mem::take(&mut orders), &tell);
-                    self.close(session, Ending { reason, reconnect_after, detail });
+                    self.close(session, Ending { reason, reconnect_after, detail }, &tell);
                 }
                 ShardMessage::PolicyNotice { digest, spread, targets } => {
                     // Who connects meanwhile asks after its Welcome.
-                    self.for_online(&targets, |_, session| {
-                        session.alone(|| {
-                            session.push_policy_notice(Some(digest), spread);
-                            tell(session);
-                        });
-                    });
+                    let online = &*targets & &*self.online.borrow();
+                    self.pace.push(Saying::Policy(digest, spread), &online);
                 }
                 ShardMessage::LicenceNotice { digest, serial } => {
                     self.licence.set(Some((serial, digest)));
-                    self.for_each(|session| {
-                        session.alone(|| {
-                            session.push_licence_notice(digest);
-                            tell(session);
-                        });
-                    });
+                    self.pace.push(Saying::Licence(digest), &self.online.borrow());
                 }
             }
         }
-        self.broadcast(orders, &tell);
         acked.values().for_each(|session| session.alone(|| tell(session)));
+    }
+
+    /// Tells the next few sessions what waits for them. What came together for a session is in it when `tell` is called for it.
+    pub(super) fn turn(&self, tell: impl Fn(&Session)) -> Turn {
+        self.pace.turn(|number| self.numbers.borrow().get(&number).map(Rc::clone), tell)
     }
 
     /// Returns the licence for a Welcome: the one of the engine's answer, unless the engine has told every session of a later one since,
@@ -209,55 +203,27 @@ impl Table {
         held.identity().is_some_and(|identity| identity.epoch == key.epoch).then_some(held)
     }
 
-    /// Selects this shard's sessions and gives the same encoded frames to each: session by session, so that what is made for one alone, its
-    /// proof, is gone before the next has its own.
-    fn broadcast(&self, orders: Vec<Broadcast>, tell: &impl Fn(&Session)) {
-        if let Some(pace) = &self.pace {
-            for order in &orders {
-                let selected = &*order.targets & &*self.online.borrow();
-                let sessions = selected.iter().filter_map(|number| Some((number, self.at_number(number)?)));
-                pace.push(order.clone(), sessions.collect());
-            }
-        } else {
-            let targets: RoaringBitmap = orders.iter().map(|order| &*order.targets).union();
-            self.for_online(&targets, |number, session| {
-                session.alone(|| {
-                    for order in orders.iter().filter(|order| order.targets.contains(number)) {
-                        deliver(order, number, session);
-                    }
-                    tell(session);
-                });
-            });
-        }
+    /// Selects this shard's sessions, who will all be given the same encoded frame: session by session, so that what is made for one alone,
+    /// its proof, is gone before the next has its own.
+    fn broadcast(&self, order: Broadcast) {
         if self.connecting.get() > 0 {
             let mut recent = self.recent.borrow_mut();
-            for order in orders {
-                if recent.len() >= RECENT_MAX {
-                    recent.pop_front();
-                    metrics::dropped("connecting");
-                }
-                recent.push_back(order);
+            if recent.len() >= RECENT_MAX {
+                recent.pop_front();
+                metrics::dropped("connecting");
             }
+            recent.push_back(order.clone());
         }
+        let online = &*order.targets & &*self.online.borrow();
+        self.pace.push(Saying::Order(order), &online);
     }
 
-    /// Calls `each` for the sessions of these devices.
-    fn for_online(&self, numbers: &RoaringBitmap, mut each: impl FnMut(u32, &Session)) {
-        let online = numbers & &*self.online.borrow();
-        for number in &online {
-            let session = self.numbers.borrow().get(&number).map(Rc::clone);
-            if let Some(session) = session {
-                each(number, &session);
-            }
-        }
-    }
-
-    fn at_number(&self, number: u32) -> Option<Rc<Session>> {
-        self.numbers.borrow().get(&number).map(Rc::clone)
-    }
-
-    fn close(&self, key: SessionKey, ending: Ending) {
+    fn close(&self, key: SessionKey, ending: Ending, tell: impl Fn(&Session)) {
         if let Some(session) = self.find(key) {
+            // What came before it is not kept back for its sake.
+            if let Some(identity) = session.identity() {
+                self.pace.tell_one(identity.number, &session, tell);
+            }
             session.end(&ending);
             return;
         }

@@ -30,6 +30,9 @@ pub(super) const STOPPED: &str = "stopped";
 /// no room on its way. A client knows a stop that it has.
 const RESEND_AFTER_MS: i64 = 30_000;
 
+/// The longest that this time grows to, twice what it was each time, as that of orders: who has the stop and takes its time is not to be told for ever.
+const RESEND_AFTER_MS_MAX: i64 = 480_000;
+
 /// How long a stop holds at least, for devices whose clocks are ahead.
 const WINDOW_MIN: Duration = Duration::from_secs(600);
 
@@ -84,6 +87,8 @@ struct Stopped {
     /// When no target of the instruction can be open any more.
     until_ms: i64,
     resend_at_ms: i64,
+    /// How long after that again.
+    resend_after_ms: i64,
 }
 
 impl Stops {
@@ -147,7 +152,10 @@ impl Stopped {
         });
         let (stop, frame, owed, expires_at_ms) =
             read.unwrap_or_else(|| (instruction, Bytes::new(), RoaringBitmap::new(), 0));
-        Self { instruction, stop, frame, owed: owed - answered, expires_at_ms, until_ms, resend_at_ms: 0 }
+        let owed = owed - answered;
+        // Whoever is connected when the next look is due has it with its session, or gets it then.
+        let (resend_at_ms, resend_after_ms) = (0, RESEND_AFTER_MS);
+        Self { instruction, stop, frame, owed, expires_at_ms, until_ms, resend_at_ms, resend_after_ms }
     }
 }
 
@@ -263,7 +271,9 @@ impl Core {
             owed: bitmap_bytes(&owed),
         };
         let resend_at_ms = now_ms.saturating_add(RESEND_AFTER_MS);
-        let stopped = Stopped { instruction, stop, frame, owed, expires_at_ms, until_ms, resend_at_ms };
+        let resend_after_ms = RESEND_AFTER_MS;
+        let stopped =
+            Stopped { instruction, stop, frame, owed, expires_at_ms, until_ms, resend_at_ms, resend_after_ms };
         self.stops.insert(position, stopped);
         self.out.writes.push(Write::Stop { instruction: position, until_ms, record: Box::new(record) });
         metrics::stop_accepted();
@@ -319,7 +329,8 @@ impl Core {
             self.cancel_unsent(position);
             let Some(stopped) = self.stops.stopped.get_mut(&position) else { continue };
             if now_ms >= stopped.resend_at_ms && !stopped.owed.is_disjoint(&self.online) {
-                stopped.resend_at_ms = now_ms.saturating_add(RESEND_AFTER_MS);
+                stopped.resend_after_ms = stopped.resend_after_ms.saturating_mul(2).min(RESEND_AFTER_MS_MAX);
+                stopped.resend_at_ms = now_ms.saturating_add(stopped.resend_after_ms);
                 self.send_stop(position, now_ms);
             }
         }

@@ -194,6 +194,28 @@ async fn a_result_that_overtakes_the_stop_is_what_the_target_ends_as() {
 }
 
 #[tokio::test]
+async fn a_stop_is_sent_again_after_ever_longer() {
+    let mut world = World::new().await;
+    world.connect("w1.acme.local").await;
+    let id = world.issue("").await;
+    stop(&world, id).await;
+    world.next(stop_message).await;
+
+    let mut times = 0;
+    for _ in 0..100 {
+        world.advance(Duration::from_secs(10));
+        // The engine looks at the clock between two commands.
+        world.connect("w2.acme.local").await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        while let Ok(message) = world.shard.try_recv() {
+            times += usize::from(stop_message(message).is_some());
+        }
+    }
+
+    assert!((4..=6).contains(&times), "{times} times in 1,000 s");
+}
+
+#[tokio::test]
 async fn only_an_operator_who_prepared_it_stops_anything() {
     let world = World::new().await;
     world.connect("w1.acme.local").await;
