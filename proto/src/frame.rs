@@ -20,6 +20,7 @@
 //! | 100 | `InclusionProof`, beside an order | Switch → client | 4 KiB |
 
 mod check;
+mod encoded;
 pub mod item;
 #[cfg(test)]
 mod snapshots;
@@ -27,13 +28,14 @@ mod snapshots;
 mod tests;
 mod walk;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use prost::Message as _;
 
 use crate::limits;
-use crate::session::v1::{EventBatch, Frame, InclusionProof};
+use crate::session::v1::{EventBatch, Frame};
 
 pub use check::{check, check_event, check_event_batch};
+pub use encoded::{Encoded, with_envelope, with_proof};
 
 /// Why bytes are not a frame that may be acted on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -123,16 +125,4 @@ pub fn decode_event_batch(bytes: &[u8]) -> Result<EventBatch, FrameError> {
     let batch = EventBatch::decode(bytes).map_err(FrameError::Undecodable)?;
     check_event_batch(&batch)?;
     Ok(batch)
-}
-
-/// Appends a session's inclusion proof to the shared bytes of an order's frame.
-///
-/// Protobuf fields may come in any order, so the result is the frame with `proof` set; the order is encoded once for all.
-#[must_use]
-pub fn with_proof(order_frame: &Bytes, proof: &InclusionProof) -> Bytes {
-    let tail = Frame { proof: Some(proof.clone()), body: None };
-    let mut bytes = BytesMut::with_capacity(order_frame.len() + tail.encoded_len());
-    bytes.put_slice(order_frame);
-    bytes.put_slice(&tail.encode_to_vec());
-    bytes.freeze()
 }

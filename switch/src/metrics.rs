@@ -19,6 +19,8 @@ const QUIC_RETRIES: &str = "muster_switch_quic_retries_total";
 const QUEUE_BYTES: &str = "muster_switch_queue_bytes";
 /// Sessions that are still to be told an order or a notice, added up over those, by shard.
 const UNTOLD: &str = "muster_switch_untold_messages";
+/// Bytes that were sealed for sessions and that their sockets have not taken, by shard.
+const UNSENT_BYTES: &str = "muster_switch_unsent_bytes";
 /// Messages to clients dropped, by reason.
 const DROPS: &str = "muster_switch_drops_total";
 /// Sessions ended, by reason.
@@ -58,6 +60,7 @@ pub(crate) fn describe() {
     describe_counter!(QUIC_RETRIES, "clients asked to show their address before a handshake over QUIC");
     describe_gauge!(QUEUE_BYTES, Unit::Bytes, "bytes that wait for slow clients");
     describe_gauge!(UNTOLD, "sessions still to be told an order or a notice, added up over those");
+    describe_gauge!(UNSENT_BYTES, Unit::Bytes, "bytes sealed for sessions whose sockets have not taken them");
     describe_counter!(DROPS, "messages to clients dropped, by reason");
     describe_counter!(ENDED, "sessions ended, by reason");
     describe_histogram!(
@@ -148,6 +151,11 @@ pub(crate) fn queue_bytes(shard: u16, bytes: usize) {
 /// Sets how many sessions of a shard are still to be told something.
 pub(crate) fn untold(shard: u16, count: u64) {
     gauge!(UNTOLD, "shard" => shard.to_string()).set(u32::try_from(count).unwrap_or(u32::MAX));
+}
+
+/// Sets how much was sealed for sessions of a shard and waits for their sockets.
+pub(crate) fn unsent_bytes(shard: u16, bytes: usize) {
+    gauge!(UNSENT_BYTES, "shard" => shard.to_string()).set(u32::try_from(bytes).unwrap_or(u32::MAX));
 }
 
 /// Counts a message that did not reach its client's queue.

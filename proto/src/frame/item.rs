@@ -34,7 +34,13 @@ pub enum ItemError {
 
 /// Appends a frame as an item.
 pub fn put(items: &mut Vec<u8>, frame: &[u8]) {
-    let mut left = frame.len();
+    put_length(items, frame.len());
+    items.extend_from_slice(frame);
+}
+
+/// Appends the length of a frame, which goes behind it.
+pub fn put_length(items: &mut Vec<u8>, frame_bytes: usize) {
+    let mut left = frame_bytes;
     loop {
         let low = u8::try_from(left & 0x7f).unwrap_or_default();
         left >>= BITS;
@@ -44,7 +50,6 @@ pub fn put(items: &mut Vec<u8>, frame: &[u8]) {
         }
         items.push(low | 0x80);
     }
-    items.extend_from_slice(frame);
 }
 
 /// Finds the first item of `bytes`; returns where its frame lies, which ends where the next item begins. `None`: it is not whole yet.

@@ -5,9 +5,9 @@ use crate::common::v1::value::Kind;
 use crate::common::v1::{Column, ColumnType, NamedValue, Refusal, Row, TargetState, Value};
 use crate::session::v1::frame::Body;
 use crate::session::v1::{
-    Ack, CloseReason, Document, DocumentKind, DocumentRequest, Event, GoAway, Hello, Lane, LicenceNotice,
-    OrderDelivery, Ping, PolicyCheck, PolicyNotice, Pong, Progress, Result as InstructionResult,
-    SequenceRange, Welcome,
+    Ack, CloseReason, Document, DocumentKind, DocumentRequest, Event, GoAway, Hello, InclusionProof, Lane,
+    LicenceNotice, OrderDelivery, Ping, PolicyCheck, PolicyNotice, Pong, Progress,
+    Result as InstructionResult, SequenceRange, Welcome,
 };
 
 /// The instruction of the examples.
@@ -80,7 +80,7 @@ fn order_and_its_proof() {
     let proof = InclusionProof { leaf_index: 2, hashes: vec![vec![0xaa; 32]] };
 
     let shared = encode(&order);
-    let delivered = with_proof(&shared, &proof);
+    let delivered = with_proof(&shared, &proof).into_bytes();
 
     assert_eq!(hex::encode(&shared), "2a060a043082beef");
     let tail = format!("a2062408021220{}", "aa".repeat(32));
@@ -209,7 +209,7 @@ fn go_away() {
 fn a_proof_alone_is_what_is_appended() {
     let proof = InclusionProof { leaf_index: 0, hashes: vec![] };
 
-    assert_eq!(hex::encode(with_proof(&Bytes::new(), &proof)), "a20600");
+    assert_eq!(hex::encode(with_proof(&Bytes::new(), &proof).into_bytes()), "a20600");
 }
 
 #[track_caller]

@@ -5,7 +5,7 @@ use crate::common::v1::value::Kind;
 use crate::common::v1::{Column, NamedValue, Refusal, Row, TargetState, Value};
 use crate::session::v1::frame::Body;
 use crate::session::v1::{
-    Ack, Event, EventBatch, Hello, Lane, OrderDelivery, Ping, PolicyNotice, Progress,
+    Ack, Event, EventBatch, Hello, InclusionProof, Lane, OrderDelivery, Ping, PolicyNotice, Progress,
     Result as InstructionResult, SequenceRange,
 };
 
@@ -112,7 +112,8 @@ fn refuses_what_breaks_a_field() {
 
 #[test]
 fn refuses_a_proof_beside_another_body() {
-    let bytes = with_proof(&encode_body(Body::Ping(Ping { nonce: 1 })), &InclusionProof::default());
+    let ping = encode_body(Body::Ping(Ping { nonce: 1 }));
+    let bytes = with_proof(&ping, &InclusionProof::default()).into_bytes();
 
     assert!(matches!(decode(&bytes), Err(FrameError::Invalid { field: "proof", .. })));
 }
@@ -194,7 +195,7 @@ fn the_examples_of_the_protocol_page_are_frames() {
         let frame = decode(&bytes).unwrap();
         let proof = frame.proof.clone();
         let shared = encode(&Frame { proof: None, ..frame });
-        assert_eq!(proof.map_or(shared.clone(), |proof| with_proof(&shared, &proof)), bytes);
+        assert_eq!(proof.map_or(shared.clone(), |proof| with_proof(&shared, &proof).into_bytes()), bytes);
     }
 }
 

@@ -18,7 +18,7 @@ use self::established::Established;
 use super::outbound::{Outbound, Priority, encode};
 use super::{PushError, VERSIONS};
 use crate::common::v1::TargetState;
-use crate::frame::{self, FrameError};
+use crate::frame::{self, Encoded, FrameError};
 use crate::ids::{Digest, InstructionId};
 use crate::limits::SessionLimits;
 use crate::session::v1::frame::Body;
@@ -241,10 +241,10 @@ impl ClientSession {
     /// Takes the next frame to write: control, progress and requests, results, events.
     #[must_use]
     pub fn poll_transmit(&mut self) -> Option<Bytes> {
-        let control = self.outbound.pop(Priority::Control);
+        let control = self.outbound.pop(Priority::Control).map(Encoded::into_bytes);
         control
             .or_else(|| self.pong.take().map(|nonce| encode(Body::Pong(Pong { nonce }))))
-            .or_else(|| self.outbound.pop(Priority::Bulk))
+            .or_else(|| self.outbound.pop(Priority::Bulk).map(Encoded::into_bytes))
     }
 
     /// Takes the next event.

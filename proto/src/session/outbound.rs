@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::PushError;
-use crate::frame;
+use crate::frame::{self, Encoded};
 use crate::session::v1::Frame;
 use crate::session::v1::frame::Body;
 
@@ -30,7 +30,7 @@ pub(super) enum Priority {
 #[derive(Debug)]
 pub(super) struct Outbound {
     /// By priority; within one, in the order of their coming.
-    frames: VecDeque<(Priority, Bytes)>,
+    frames: VecDeque<(Priority, Encoded)>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -40,7 +40,8 @@ impl Outbound {
         Self { frames: VecDeque::new(), bytes: 0, bytes_max }
     }
 
-    pub(super) fn push(&mut self, priority: Priority, frame: Bytes) -> Result<(), PushError> {
+    pub(super) fn push(&mut self, priority: Priority, frame: impl Into<Encoded>) -> Result<(), PushError> {
+        let frame = frame.into();
         let needed = frame.len();
         if priority != Priority::Control && self.bytes.saturating_add(needed) > self.bytes_max {
             return Err(PushError::Busy { queued: self.bytes, needed, max: self.bytes_max });
@@ -50,14 +51,15 @@ impl Outbound {
     }
 
     /// Queues a frame that something else bounds: control frames by their kind, results and events by their credit.
-    pub(super) fn push_granted(&mut self, priority: Priority, frame: Bytes) {
+    pub(super) fn push_granted(&mut self, priority: Priority, frame: impl Into<Encoded>) {
+        let frame = frame.into();
         self.bytes = self.bytes.saturating_add(frame.len());
         let at = self.frames.partition_point(|(queued, _)| *queued <= priority);
         self.frames.insert(at, (priority, frame));
     }
 
     /// Takes the next frame among those that are not later than `last`.
-    pub(super) fn pop(&mut self, last: Priority) -> Option<Bytes> {
+    pub(super) fn pop(&mut self, last: Priority) -> Option<Encoded> {
         self.frames.front().filter(|(priority, _)| *priority <= last)?;
         let (_, frame) = self.frames.pop_front()?;
         if self.frames.is_empty() {
@@ -90,7 +92,7 @@ mod tests {
     #[test]
     fn frames_go_by_priority_and_within_one_in_the_order_of_their_coming() {
         let mut outbound = Outbound::new(100);
-        let frame = |name: &'static str| Bytes::from_static(name.as_bytes());
+        let frame = |name: &'static str| Encoded::from(Bytes::from_static(name.as_bytes()));
         for (priority, name) in [
             (Priority::Bulk, "event 1"),
             (Priority::Work, "order 1"),

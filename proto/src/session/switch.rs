@@ -21,7 +21,7 @@ use super::outbound::{Outbound, Priority, encode};
 use super::text::{millis, name, truncated};
 use super::{PushError, VERSIONS};
 use crate::common::v1::TargetState;
-use crate::frame::{self, FrameError};
+use crate::frame::{self, Encoded, FrameError};
 use crate::ids::{Digest, Epoch, InstructionId};
 use crate::limits::{self, SessionLimits};
 use crate::session::v1::frame::Body;
@@ -271,7 +271,7 @@ impl SwitchSession {
     ///
     /// # Errors
     /// [`PushError`]; the target stays queued.
-    pub fn push_order(&mut self, encoded: Bytes) -> Result<(), PushError> {
+    pub fn push_order(&mut self, encoded: impl Into<Encoded>) -> Result<(), PushError> {
         self.established()?;
         self.outbound.push(Priority::Work, encoded)
     }
@@ -280,7 +280,7 @@ impl SwitchSession {
     ///
     /// # Errors
     /// [`PushError`]; it is sent when there is room, or in the next session.
-    pub fn push_stop(&mut self, encoded: Bytes) -> Result<(), PushError> {
+    pub fn push_stop(&mut self, encoded: impl Into<Encoded>) -> Result<(), PushError> {
         self.established()?;
         self.outbound.push(Priority::Stop, encoded)
     }
@@ -306,7 +306,8 @@ impl SwitchSession {
         established.documents = established.documents.saturating_sub(1);
         let frame = Frame { proof: None, body: Some(Body::Document(document)) };
         frame::check(&frame).map_err(PushError::Invalid)?;
-        self.outbound.push(Priority::Bulk, frame::encode(&frame))
+        let Some(Body::Document(document)) = frame.body else { return Ok(()) };
+        self.outbound.push(Priority::Bulk, frame::with_envelope(document))
     }
 
     /// Tells the client of another licence. Where the queue is full it is left out: the next Welcome names it, too.
@@ -339,11 +340,17 @@ impl SwitchSession {
     /// Takes the next frame to write: control, stops, orders, acks, notices, documents.
     #[must_use]
     pub fn poll_transmit(&mut self) -> Option<Bytes> {
+        self.poll_transmit_pieces().map(Encoded::into_bytes)
+    }
+
+    /// As [`Self::poll_transmit`], without a copy of what is shared with other sessions.
+    #[must_use]
+    pub fn poll_transmit_pieces(&mut self) -> Option<Encoded> {
         let urgent = self.outbound.pop(Priority::Work);
         urgent
-            .or_else(|| self.acks.pop().map(|ack| encode(Body::Ack(ack))))
+            .or_else(|| self.acks.pop().map(|ack| encode(Body::Ack(ack)).into()))
             .or_else(|| self.outbound.pop(Priority::Bulk))
-            .or_else(|| self.go_away.take())
+            .or_else(|| self.go_away.take().map(Encoded::from))
     }
 
     /// Takes the next event.

@@ -16,6 +16,9 @@ const TENANT_BYTES_MAX: usize = 64;
 /// The least room for a call's answer: a page holds at least one result (`RESULT_BYTES_MAX` and what wraps it).
 const CALL_BYTES_MIN: u64 = 1 << 20;
 
+/// The least that may wait for the sockets of a shard: some records.
+const UNSENT_BYTES_MIN: u64 = 1 << 20;
+
 impl Validate for Config {
     fn findings(&self) -> Vec<Invalid> {
         let mut found = Vec::new();
@@ -94,6 +97,7 @@ fn sessions(limits: &SessionLimits, shards: u64) -> Vec<Invalid> {
     // Smaller would close sessions for results that the protocol allows; larger is never decoded.
     let (min, max) = (limits::RESULT_BYTES_MAX + limits::FRAME_OVERHEAD_MAX, limits::FRAME_BYTES_MAX);
     found.extend(at_least_bytes("message_bytes_max", limits.message_bytes_max, bytes(min)));
+    found.extend(at_least_bytes("unsent_bytes_max", limits.unsent_bytes_max, UNSENT_BYTES_MIN));
     found.extend(at_most_bytes("message_bytes_max", limits.message_bytes_max, bytes(max)));
     found
 }

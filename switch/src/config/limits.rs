@@ -77,6 +77,10 @@ pub struct SessionLimits {
     /// as too slow. Default `1 MiB`.
     #[serde(with = "human::bytes")]
     pub queue_bytes_max: u64,
+    /// Sealed bytes that the sockets of one shard have not taken, of clients that read slowly, as far as whole records of 16 KiB go. Beyond it each
+    /// record has 1 KiB, and who has not taken one waits for its next order until it has; nothing is lost. Default `64 MiB`.
+    #[serde(with = "human::bytes")]
+    pub unsent_bytes_max: u64,
     /// Encoded results that a client may have under way before an ack. Default `1 MiB`.
     #[serde(with = "human::bytes")]
     pub results_credit: u64,
@@ -254,6 +258,7 @@ impl Default for SessionLimits {
             write_deadline: Duration::from_secs(30),
             message_bytes_max: 1 << 20,
             queue_bytes_max: u64::try_from(protocol.outbound_bytes_max).unwrap_or(u64::MAX),
+            unsent_bytes_max: 64 << 20,
             results_credit: protocol.results_credit_bytes,
             events_credit: protocol.events_credit_bytes,
             ungreeted_per_device_max: 4,

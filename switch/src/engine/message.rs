@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use muster_pki::DeviceId;
 use muster_proto::common::v1::NamedValue;
+use muster_proto::frame::Encoded;
 use muster_proto::ids::{Digest, Epoch, InstructionId};
 use muster_proto::session::v1::{CloseReason, Hello, Lane, SequenceRange};
 use roaring::RoaringBitmap;
@@ -126,7 +127,7 @@ pub(crate) struct DueOrder {
     /// Which.
     pub(crate) instruction: InstructionId,
     /// The encoded frame with the device's proof.
-    pub(crate) frame: Bytes,
+    pub(crate) frame: Encoded,
     /// Whether it overtakes others.
     pub(crate) urgency: Urgency,
 }

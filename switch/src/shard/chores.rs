@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::session::Session;
 use super::wheel::TICK;
-use super::{Shard, pace};
+use super::{Shard, pace, wire};
 use crate::metrics;
 
 /// How often the bytes that wait are added up; scrapers come every 15 s or less often.
@@ -139,6 +139,7 @@ async fn measure(shard: Rc<Shard>, done: CancellationToken) {
         let mut bytes = 0_usize;
         shard.table.for_each(|session| bytes = bytes.saturating_add(session.waiting_bytes()));
         metrics::queue_bytes(shard.index, bytes);
+        metrics::unsent_bytes(shard.index, wire::unsent_bytes());
         metrics::untold(shard.index, shard.table.pace().untold());
         if done.run_until_cancelled(tokio::time::sleep(MEASURE_INTERVAL)).await.is_none() {
             return;
@@ -206,7 +207,8 @@ mod tests {
         until.cancel();
         assert_eq!(failure_of(&until, "ended", ready(())).await, None);
 
-        let within = LocalSet::new().run_until(async {
+        let local = LocalSet::new();
+        let within = local.run_until(async {
             let chores = Chores::default();
             chores.begin("endless", &until, pending());
             tokio::time::timeout(2 * END, chores.end()).await
@@ -220,7 +222,8 @@ mod tests {
         name: &'static str,
         work: impl Future<Output = ()> + 'static,
     ) -> Option<String> {
-        let working = LocalSet::new().run_until(async {
+        let local = LocalSet::new();
+        let working = local.run_until(async {
             let chores = Chores::default();
             chores.begin(name, until, work);
             tokio::time::timeout(Duration::from_millis(200), chores.failed()).await

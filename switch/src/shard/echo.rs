@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
+use muster_proto::frame::Encoded;
 use muster_service::line::{Keying, Line};
 use rustls::ServerConfig;
 use tokio::task::LocalSet;
@@ -56,7 +57,7 @@ async fn echo(wire: &mut Wire) -> Result<(), WireError> {
     let mut waiting: VecDeque<(Kind, Bytes)> = VecDeque::new();
     std::future::poll_fn(|context| {
         loop {
-            let _written = wire.poll_tell(context, || waiting.pop_front())?;
+            let _written = wire.poll_tell(context, || next(&mut waiting))?;
             let heard = wire.poll_hear(context, |kind, bytes| (kind, Bytes::copy_from_slice(bytes)));
             match heard? {
                 Poll::Ready(Heard::Message(message)) => waiting.push_back(message),
@@ -64,11 +65,15 @@ async fn echo(wire: &mut Wire) -> Result<(), WireError> {
                 Poll::Ready(Heard::End) => return Poll::Ready(Ok(())),
                 Poll::Pending if wire.is_flushed() && waiting.is_empty() => return Poll::Pending,
                 Poll::Pending => {
-                    let _written = wire.poll_tell(context, || waiting.pop_front())?;
+                    let _written = wire.poll_tell(context, || next(&mut waiting))?;
                     return Poll::Pending;
                 }
             }
         }
     })
     .await
+}
+
+fn next(waiting: &mut VecDeque<(Kind, Bytes)>) -> Option<(Kind, Encoded)> {
+    waiting.pop_front().map(|(kind, message)| (kind, message.into()))
 }

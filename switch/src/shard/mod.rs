@@ -123,6 +123,8 @@ async fn serve(
     common: Common,
 ) -> io::Result<()> {
     let Common { config, engine, credentials, registry, lobby, refusals, revoked, wall, stop, .. } = common;
+    let unsent_bytes_max = config.sessions.unsent_bytes_max;
+    wire::bound_unsent_bytes(usize::try_from(unsent_bytes_max).unwrap_or(usize::MAX));
     let table = match &way {
         Way::Tcp(_) => Table::new(Stride::TCP),
         Way::Quic { .. } => Table::new(Stride::QUIC),

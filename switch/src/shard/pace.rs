@@ -24,12 +24,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::session::Session;
 use super::table::{Broadcast, Table, deliver};
+use super::wire;
 use crate::engine::Urgency;
 use crate::metrics;
 
 /// Sayings of one rank that wait at most: stops, orders, notices. A further one is left out; the engine sends orders again, and clients ask for
 /// the rest. Each keeps a bitmap of its sessions, some 12 KiB for 100,000.
 const SAYINGS_MAX: usize = 1_024;
+
+/// The rest behind a turn in which nobody took anything; others have theirs soon, and those again within seconds.
+const BEHIND_REST: Duration = Duration::from_millis(10);
 
 /// What counts for a notice, about what it has.
 const NOTICE_BYTES: usize = 64;
@@ -140,6 +144,8 @@ pub(super) enum Turn {
     Done,
     /// There is more to tell.
     More,
+    /// Of those whose turn it was nobody takes anything.
+    Behind,
 }
 
 /// What waits to be told, and to whom.
@@ -220,11 +226,7 @@ impl Pace {
     }
 
     /// Tells the next few; `find` has the session of a device, and `tell` writes what it was given.
-    pub(super) fn turn(
-        &self,
-        find: impl Fn(u32) -> Option<Rc<Session>>,
-        tell: impl Fn(&Session),
-    ) -> Turn {
+    pub(super) fn turn(&self, find: impl Fn(u32) -> Option<Rc<Session>>, tell: impl Fn(&Session)) -> Turn {
         let mut waiting = self.waiting.borrow_mut();
         let Stride { sessions, bytes: bytes_max, session_bytes, rest: _ } = self.stride;
         let (urgent, others) = waiting.choose(sessions);
@@ -233,19 +235,26 @@ impl Pace {
         // Of hundreds of orders hardly any may be left for these.
         let mut due: Vec<&mut Untold> =
             sayings.iter_mut().filter(|untold| !untold.left.is_disjoint(&chosen)).collect();
-        let mut bytes = 0;
+        let (mut bytes, mut is_any) = (0, false);
         for (at, number) in urgent.iter().chain(&others).copied().enumerate() {
             if bytes >= bytes_max {
                 break;
             }
             let cursor = if at < urgent.len() { &mut *next_stopped } else { &mut *next };
             *cursor = number.wrapping_add(1);
+            let session = find(number);
+            // What has no room waits for its next turn.
+            if wire::is_crowded() && session.as_ref().is_some_and(|session| session.is_behind()) {
+                continue;
+            }
+            is_any = true;
             anyone.remove(number);
             stopped.remove(number);
             // Taken before any is given: a session that fails is not told again.
-            let left = due.iter_mut().filter_map(|untold| untold.left.remove(number).then_some(&untold.saying));
+            let left =
+                due.iter_mut().filter_map(|untold| untold.left.remove(number).then_some(&untold.saying));
             let said: Vec<&Saying> = left.collect();
-            let Some(session) = find(number).filter(|_| !said.is_empty()) else { continue };
+            let Some(session) = session.filter(|_| !said.is_empty()) else { continue };
             let mut given = 0;
             session.alone(|| {
                 given = said.iter().map(|saying| saying.give(number, &session)).sum();
@@ -253,8 +262,13 @@ impl Pace {
             });
             bytes += given.min(session_bytes);
         }
+        drop(due);
         sayings.retain(|untold| !untold.left.is_empty());
-        if anyone.is_empty() { Turn::Done } else { Turn::More }
+        match (anyone.is_empty(), is_any) {
+            (true, _) => Turn::Done,
+            (false, true) => Turn::More,
+            (false, false) => Turn::Behind,
+        }
     }
 }
 
@@ -325,8 +339,13 @@ fn from(numbers: &RoaringBitmap, next: u32) -> impl Iterator<Item = u32> {
 pub(super) async fn run(table: &Table, tell: impl Fn(&Session), done: &CancellationToken) {
     let Pace { some, stride, .. } = table.pace();
     while done.run_until_cancelled(some.notified()).await.is_some() {
-        while table.turn(&tell) == Turn::More {
-            if done.run_until_cancelled(pause(stride.rest)).await.is_none() {
+        loop {
+            let rest = match table.turn(&tell) {
+                Turn::Done => break,
+                Turn::More => stride.rest,
+                Turn::Behind => BEHIND_REST,
+            };
+            if done.run_until_cancelled(pause(rest)).await.is_none() {
                 return;
             }
         }

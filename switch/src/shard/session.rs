@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use muster_pki::DeviceId;
+use muster_proto::frame::Encoded;
 use muster_proto::ids::{Digest, Epoch, InstructionId, OutboxId};
 use muster_proto::session::PushError;
 use muster_proto::session::switch::SwitchSession;
@@ -42,7 +42,7 @@ pub(super) struct Due {
     /// Whose it is.
     pub(super) instruction: InstructionId,
     /// The encoded frame, with the device's proof where the order needs one.
-    pub(super) frame: Bytes,
+    pub(super) frame: Encoded,
     /// When it reached the shard.
     pub(super) since: Instant,
     /// Whether it goes before what waits.
@@ -135,9 +135,9 @@ impl Session {
     }
 
     /// Takes the next frame to write.
-    pub(super) fn poll_transmit(&self) -> Option<(Kind, Bytes)> {
+    pub(super) fn poll_transmit(&self) -> Option<(Kind, Encoded)> {
         self.fill();
-        self.half(SwitchSession::poll_transmit).map(|frame| (Kind::Binary, frame))
+        self.half(SwitchSession::poll_transmit_pieces).map(|frame| (Kind::Binary, frame))
     }
 
     /// Writes what waits as far as the socket takes it at once; returns whether that was all. The rest is its task's, which is woken.
@@ -175,6 +175,11 @@ impl Session {
         self.over.set(Some(end));
         self.drop_due();
         self.waker.wake();
+    }
+
+    /// Returns whether it has not taken what it was given.
+    pub(super) fn is_behind(&self) -> bool {
+        self.wire(|wire| !wire.is_flushed()).unwrap_or(false)
     }
 
     /// Returns how it ended outside of its task, if it did.

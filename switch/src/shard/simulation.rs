@@ -170,7 +170,8 @@ impl Switch {
     /// Takes what a session's connection has room for, which is all, and whether the connection ends behind it.
     pub fn transmit(&mut self, slot: u32) -> (Vec<Bytes>, bool) {
         let Some(session) = self.table.at(slot) else { return (Vec::new(), true) };
-        let frames = std::iter::from_fn(|| session.poll_transmit()).map(|(_, frame)| frame).collect();
+        let frames =
+            std::iter::from_fn(|| session.poll_transmit()).map(|(_, frame)| frame.into_bytes()).collect();
         let mut sent: BTreeMap<InstructionId, RoaringBitmap> = BTreeMap::new();
         if let Some(identity) = session.identity() {
             for (instruction, _) in session.take_written() {
@@ -332,7 +333,7 @@ impl Switch {
     fn hear(&mut self) {
         while let Ok(message) = self.mailbox.try_recv() {
             self.table.handle([message], |_| {});
-            while self.table.turn(|_| {}) == Turn::More {}
+            while self.table.turn(|_| {}) != Turn::Done {}
         }
     }
 

@@ -250,7 +250,7 @@ pub(super) fn deliver(order: &Broadcast, number: u32, session: &Session) {
         return;
     }
     let frame = match &order.proofs {
-        None => order.frame.clone(),
+        None => order.frame.clone().into(),
         Some(proofs) => match proofs.proof(number) {
             Some(proof) => frame::with_proof(&order.frame, &proof),
             None => {

@@ -1,9 +1,14 @@
 //! [`Wire`]: what one client says and hears: the messages of a WebSocket over a [`Line`], or the items of a QUIC stream.
 //!
-//! It owns no buffer while nothing is under way: text is read into, and frames are gathered in, buffers of the shard's thread.
+//! It owns no buffer while nothing is under way: text is read into, and frames are gathered in, buffers of the shard's thread. A long message,
+//! which many sessions share, is not copied for one that reads slowly: over QUIC the stream holds it as it is, and over TLS a record of it is
+//! sealed when the socket has taken the one before.
 
 mod quic;
+mod rest;
 mod road;
+#[cfg(test)]
+mod tests;
 mod websocket;
 
 use std::borrow::Cow;
@@ -15,18 +20,31 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use muster_pki::CertificateDer;
+use muster_proto::frame::Encoded;
 use muster_proto::frame::item::{self, ItemError};
 use muster_proto::session::quic::Close;
 use muster_service::line::{Came, Line};
 use tokio::task::coop::{consume_budget, poll_proceed};
 
 pub(super) use self::quic::QuicLine;
+use self::rest::{Held, Rest};
+pub(super) use self::rest::{bound_unsent_bytes, is_crowded, unsent_bytes};
 use self::road::Road;
 pub(super) use self::websocket::{Kind, Violation};
 use self::websocket::{Reader, Received};
 
-/// Bytes of frames that leave in one write, unless one alone has more: one record of TLS.
+/// Bytes of frames that leave in one write: one record of TLS.
 const BATCH_BYTES: usize = 16 << 10;
+
+/// The same where the sockets of a shard leave too much of what was sealed for them: who reads nothing then costs hardly anything, and who reads
+/// some more writes.
+const CROWDED_BATCH_BYTES: usize = 1 << 10;
+
+/// Writes of one session outside of its task: a whole order of the usual size; the rest of a long one is its task's.
+const WRITES_AT_ONCE: usize = 4;
+
+/// Bytes from which on a message is not copied into a stream of QUIC: shorter ones cost less in one piece.
+const SHARED_BYTES_MIN: usize = 2 << 10;
 
 /// The code of a connection that did what it was for (RFC 6455 §7.4.1).
 const NORMAL_CLOSE: u16 = 1000;
@@ -38,13 +56,16 @@ pub(super) const UNSUPPORTED_DATA: u16 = 1003;
 pub(super) const INVALID_DATA: u16 = 1007;
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { text: Vec::new(), frames: Vec::new() }) };
+    static SCRATCH: RefCell<Scratch> =
+        const { RefCell::new(Scratch { text: Vec::new(), frames: Vec::new(), chunks: Vec::new() }) };
 }
 
 /// What wires of a shard read into and gather in.
 struct Scratch {
     text: Vec<u8>,
     frames: Vec<u8>,
+    /// What a stream of QUIC is given, in pieces.
+    chunks: Vec<Bytes>,
 }
 
 /// One client's messages.
@@ -53,6 +74,10 @@ pub(super) struct Wire {
     line: Road,
     reader: Tongue,
     unread: Unread,
+    /// What is left of a message whose beginning has left.
+    rest: Option<Box<Rest>>,
+    /// How much waits that was sealed for it.
+    held: Held,
     /// The payload of the last ping, which waits for its answer; one before it need not be answered (RFC 6455 §5.5.3).
     #[expect(clippy::box_collection, reason = "a pointer in every session, and a ping in hardly any")]
     ping: Option<Box<Vec<u8>>>,
@@ -152,6 +177,8 @@ impl Wire {
             line,
             reader,
             unread: Unread { bytes: early, taken: 0 },
+            rest: None,
+            held: Held::default(),
             ping: None,
             violation: None,
             close_code: NORMAL_CLOSE,
@@ -209,7 +236,7 @@ impl Wire {
 
     /// Returns whether the socket has taken everything.
     pub(super) fn is_flushed(&self) -> bool {
-        self.line.is_flushed()
+        self.rest.is_none() && self.line.is_flushed()
     }
 
     /// Returns the bytes that the socket has not taken.
@@ -228,14 +255,22 @@ impl Wire {
         self.line.hang_up();
     }
 
-    /// Tells the client what `next` has to say, in one write and as far as the socket takes it at once; returns whether that was all. If it
+    /// Tells the client what `next` has to say, in a few writes and as far as the socket takes it at once; returns whether that was all. If it
     /// was not, [`Self::poll_tell`] goes on.
     ///
     /// # Errors
     /// The socket's, or TLS's.
-    pub(super) fn tell(&mut self, next: impl FnMut() -> Option<(Kind, Bytes)>) -> io::Result<bool> {
-        // What waits for the socket goes first.
-        Ok(self.line.is_flushed() && self.tell_some(next)?.is_all && self.line.is_flushed())
+    pub(super) fn tell(&mut self, mut next: impl FnMut() -> Option<(Kind, Encoded)>) -> io::Result<bool> {
+        let mut is_all = false;
+        for _ in 0..WRITES_AT_ONCE {
+            // What waits for the socket goes first.
+            if is_all || !self.line.is_flushed() {
+                break;
+            }
+            is_all = self.tell_some(&mut next)?.is_all;
+        }
+        self.held.set(self.line.sealed_bytes());
+        Ok(is_all && self.line.is_flushed())
     }
 
     /// Tells the client what `next` has to say, and answers its pings. A client that takes everything at once gives others their turn: then
@@ -246,7 +281,17 @@ impl Wire {
     pub(super) fn poll_tell(
         &mut self,
         context: &mut Context<'_>,
-        mut next: impl FnMut() -> Option<(Kind, Bytes)>,
+        next: impl FnMut() -> Option<(Kind, Encoded)>,
+    ) -> io::Result<Written> {
+        let written = self.poll_tell_all(context, next);
+        self.held.set(self.line.sealed_bytes());
+        written
+    }
+
+    fn poll_tell_all(
+        &mut self,
+        context: &mut Context<'_>,
+        mut next: impl FnMut() -> Option<(Kind, Encoded)>,
     ) -> io::Result<Written> {
         let mut is_new = self.line.is_flushed();
         loop {
@@ -266,21 +311,29 @@ impl Wire {
     }
 
     /// Tells as much as leaves in one write.
-    fn tell_some(&mut self, mut next: impl FnMut() -> Option<(Kind, Bytes)>) -> io::Result<Told> {
-        SCRATCH.with_borrow_mut(|Scratch { frames, .. }| {
+    fn tell_some(&mut self, next: impl FnMut() -> Option<(Kind, Encoded)>) -> io::Result<Told> {
+        SCRATCH.with_borrow_mut(|Scratch { frames, chunks, .. }| {
             frames.clear();
-            if let Some(ping) = self.ping.take() {
-                websocket::write_pong(frames, &ping);
+            match &mut self.line {
+                Road::Tls(line) => {
+                    let pong = |frames: &mut Vec<u8>| {
+                        let ping = self.ping.take();
+                        ping.inspect(|ping| websocket::write_pong(frames, ping)).is_some()
+                    };
+                    let is_all = gather(frames, &mut self.rest, pong, next);
+                    if !frames.is_empty() {
+                        line.send(frames)?;
+                    }
+                    Ok(Told { is_some: !frames.is_empty(), is_all })
+                }
+                Road::Quic(line) => {
+                    chunks.clear();
+                    let is_all = collect(chunks, frames, next);
+                    let is_some = !chunks.is_empty();
+                    line.send(chunks.drain(..))?;
+                    Ok(Told { is_some, is_all })
+                }
             }
-            while frames.len() < BATCH_BYTES
-                && let Some((kind, message)) = next()
-            {
-                self.reader.write(frames, kind, &message);
-            }
-            if !frames.is_empty() {
-                self.line.send(frames)?;
-            }
-            Ok(Told { is_some: !frames.is_empty(), is_all: frames.len() < BATCH_BYTES })
         })
     }
 
@@ -307,12 +360,16 @@ impl Wire {
     }
 
     fn send_close(&mut self, code: Option<u16>) -> io::Result<()> {
-        if std::mem::replace(&mut self.has_closed, true) {
+        // Nothing may come between the parts of a message; whoever does not get the rest of it finds a connection that was cut.
+        if self.rest.is_some() || std::mem::replace(&mut self.has_closed, true) {
             return Ok(());
         }
         let mut frame = Vec::new();
         websocket::write_close(&mut frame, code);
-        self.line.send(&frame)
+        match &mut self.line {
+            Road::Tls(line) => line.send(&frame),
+            Road::Quic(_) => Ok(()),
+        }
     }
 
     async fn hear_nothing(&mut self) -> Result<Heard<()>, WireError> {
@@ -395,14 +452,67 @@ impl Wire {
     }
 }
 
-impl Tongue {
-    /// Appends a message.
-    fn write(&self, frames: &mut Vec<u8>, kind: Kind, message: &[u8]) {
-        match self {
-            Self::WebSocket(_) => websocket::write_message(frames, kind, message),
-            Self::Items(_) => item::put(frames, message),
+/// Gathers frames of a WebSocket, one write's worth: what is left of a message, a pong, and what `next` has to say. Returns whether that was all.
+fn gather(
+    frames: &mut Vec<u8>,
+    left: &mut Option<Box<Rest>>,
+    mut pong: impl FnMut(&mut Vec<u8>) -> bool,
+    mut next: impl FnMut() -> Option<(Kind, Encoded)>,
+) -> bool {
+    let batch_bytes = if is_crowded() { CROWDED_BATCH_BYTES } else { BATCH_BYTES };
+    let mut rest = left.take().map(|rest| *rest);
+    let is_all = loop {
+        if let Some(message) = &mut rest
+            && !message.put(frames, batch_bytes)
+        {
+            break false;
         }
+        rest = None;
+        if frames.len() + websocket::HEADER_BYTES_MAX >= batch_bytes {
+            break false;
+        }
+        if pong(frames) {
+            continue;
+        }
+        if let Some((kind, message)) = next() {
+            websocket::write_message_header(frames, kind, message.len());
+            rest = Some(Rest::from(message));
+        } else {
+            break true;
+        }
+    };
+    *left = rest.map(Box::new);
+    is_all
+}
+
+/// Collects items of a stream, about one write's worth. What is long is not copied. Returns whether that was all.
+fn collect(
+    chunks: &mut Vec<Bytes>,
+    short: &mut Vec<u8>,
+    mut next: impl FnMut() -> Option<(Kind, Encoded)>,
+) -> bool {
+    let mut bytes = 0;
+    let is_all = loop {
+        if bytes >= BATCH_BYTES {
+            break false;
+        }
+        let Some((_, message)) = next() else { break true };
+        bytes += item::LENGTH_BYTES_MAX + message.len();
+        item::put_length(short, message.len());
+        for piece in message.into_pieces() {
+            if piece.len() < SHARED_BYTES_MIN {
+                short.extend_from_slice(&piece);
+            } else {
+                chunks.push(Bytes::copy_from_slice(short));
+                short.clear();
+                chunks.push(piece);
+            }
+        }
+    };
+    if !short.is_empty() {
+        chunks.push(Bytes::copy_from_slice(short));
     }
+    is_all
 }
 
 impl Unread {

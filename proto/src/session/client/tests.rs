@@ -116,7 +116,7 @@ fn hands_on_what_the_switch_says() {
     let proof = InclusionProof { leaf_index: 3, hashes: vec![vec![1; 32]] };
     let order = encode(Body::Order(OrderDelivery { envelope: envelope.clone() }));
 
-    session.handle_message(&frame::with_proof(&order, &proof), start());
+    session.handle_message(&frame::with_proof(&order, &proof).into_bytes(), start());
     handle(&mut session, Body::LicenceNotice(LicenceNotice { digest: vec![5; 32] }));
     handle(&mut session, Body::PolicyNotice(PolicyNotice { digest: vec![6; 32], spread_ms: 1_500 }));
     handle(&mut session, Body::PolicyNotice(PolicyNotice { digest: Vec::new(), spread_ms: 0 }));

@@ -272,8 +272,16 @@ impl Core {
         };
         let resend_at_ms = now_ms.saturating_add(RESEND_AFTER_MS);
         let resend_after_ms = RESEND_AFTER_MS;
-        let stopped =
-            Stopped { instruction, stop, frame, owed, expires_at_ms, until_ms, resend_at_ms, resend_after_ms };
+        let stopped = Stopped {
+            instruction,
+            stop,
+            frame,
+            owed,
+            expires_at_ms,
+            until_ms,
+            resend_at_ms,
+            resend_after_ms,
+        };
         self.stops.insert(position, stopped);
         self.out.writes.push(Write::Stop { instruction: position, until_ms, record: Box::new(record) });
         metrics::stop_accepted();
@@ -315,7 +323,7 @@ impl Core {
             |stopped: &&Stopped| now_ms < stopped.expires_at_ms && !stopped.owed.is_disjoint(&numbers);
         let due = |stopped: &Stopped| DueOrder {
             instruction: stopped.stop,
-            frame: stopped.frame.clone(),
+            frame: stopped.frame.clone().into(),
             urgency: Urgency::Stop,
         };
         self.stops.stopped.values().filter(is_due).map(due).collect()

@@ -66,7 +66,7 @@ async fn a_switch_that_is_killed_forgets_no_approval() {
     let world = world.killed();
 
     let due = world.connect(DEVICE).await.connected.due;
-    assert_eq!(due.iter().map(|due| signers_in(&due.frame)).collect::<Vec<_>>(), [3]);
+    assert_eq!(due.iter().map(|due| signers_in(&due.frame.clone().into_bytes())).collect::<Vec<_>>(), [3]);
 }
 
 #[tokio::test]

@@ -26,7 +26,12 @@ async fn an_offline_target_gets_its_order_when_it_connects() {
     let again = world.connect("w1.acme.local").await;
 
     assert_eq!(back.connected.due.iter().map(|due| due.instruction).collect::<Vec<_>>(), [id]);
-    assert!(muster_proto::frame::decode(&back.connected.due[0].frame).unwrap().proof.is_some());
+    assert!(
+        muster_proto::frame::decode(&back.connected.due[0].frame.clone().into_bytes())
+            .unwrap()
+            .proof
+            .is_some()
+    );
     assert!(again.connected.due.is_empty());
 }
 

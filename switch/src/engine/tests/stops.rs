@@ -403,7 +403,7 @@ fn stop_message(message: ShardMessage) -> Option<StopSeen> {
 }
 
 fn envelope_of(due: &DueOrder) -> Vec<u8> {
-    envelope_in(&due.frame)
+    envelope_in(&due.frame.clone().into_bytes())
 }
 
 /// Returns the envelope in a frame, which holds a stop.

@@ -4,15 +4,16 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
+use bytes::Bytes;
 use muster_pki::CertificateDer;
 use muster_proto::session::quic::{Close, REASON_BYTES_MAX};
 use muster_service::admission;
 use muster_service::line::Came;
 use muster_service::quic;
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{Connection, RecvStream, SendStream, WriteError};
 use tokio_util::io::poll_read_buf;
 
 /// Room for one read: more than most frames have.
@@ -24,15 +25,14 @@ pub(in crate::shard) struct QuicLine {
     connection: Connection,
     send: SendStream,
     receive: RecvStream,
-    /// What the stream has not taken, from `taken` on.
-    unsent: Vec<u8>,
-    taken: usize,
+    /// What the stream has not taken.
+    unsent: Vec<Bytes>,
 }
 
 impl QuicLine {
     /// Begins with a stream that the client opened.
     pub(in crate::shard) fn new(connection: Connection, (send, receive): (SendStream, RecvStream)) -> Self {
-        Self { connection, send, receive, unsent: Vec::new(), taken: 0 }
+        Self { connection, send, receive, unsent: Vec::new() }
     }
 
     /// Returns the connection.
@@ -72,32 +72,31 @@ impl QuicLine {
         poll_fn(|context| self.poll_receive(context, plain)).await
     }
 
-    /// Gives the stream what it takes at once. The rest is kept and goes first; [`Self::poll_flush`] waits for it.
+    /// Gives the stream what it takes at once, without copying it. The rest is kept and goes first; [`Self::poll_flush`] waits for it.
     ///
     /// # Errors
     /// The connection's.
-    pub(in crate::shard) fn send(&mut self, plain: &[u8]) -> io::Result<()> {
-        let mut left = plain;
-        // Whoever is to be woken says so in `poll_flush`.
-        let mut nobody = Context::from_waker(Waker::noop());
-        while self.is_flushed() && !left.is_empty() {
-            match Pin::new(&mut self.send).poll_write(&mut nobody, left) {
-                Poll::Ready(taken) => left = left.get(taken?..).unwrap_or_default(),
-                Poll::Pending => break,
+    pub(in crate::shard) fn send(&mut self, chunks: impl Iterator<Item = Bytes>) -> io::Result<()> {
+        let is_first = self.is_flushed();
+        self.unsent.extend(chunks.filter(|chunk| !chunk.is_empty()));
+        if is_first {
+            // Whoever is to be woken says so in `poll_flush`.
+            match self.poll_flush(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(flushed) => flushed?,
+                Poll::Pending => {}
             }
         }
-        self.unsent.extend_from_slice(left);
         Ok(())
     }
 
     /// Returns whether the stream has taken everything.
     pub(in crate::shard) fn is_flushed(&self) -> bool {
-        self.taken == self.unsent.len()
+        self.unsent.is_empty()
     }
 
     /// Returns the bytes that the stream has not taken.
     pub(in crate::shard) fn unsent_bytes(&self) -> usize {
-        self.unsent.len() - self.taken
+        self.unsent.iter().map(Bytes::len).sum()
     }
 
     /// Gives the stream what it has not taken.
@@ -106,12 +105,12 @@ impl QuicLine {
     /// The connection's.
     pub(in crate::shard) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.is_flushed() {
-            let left = self.unsent.get(self.taken..).unwrap_or_default();
-            self.taken += ready!(Pin::new(&mut self.send).poll_write(context, left))?;
+            ready!(poll_write(&mut self.send, context, &mut self.unsent))?;
+            self.unsent.retain(|chunk| !chunk.is_empty());
         }
         // An idle session owns no buffer.
-        if self.taken > 0 {
-            (self.unsent, self.taken) = (Vec::new(), 0);
+        if self.unsent.capacity() > 0 {
+            self.unsent = Vec::new();
         }
         Poll::Ready(Ok(()))
     }
@@ -135,4 +134,14 @@ impl QuicLine {
         }
         self.connection.close(close.code().into(), why.get(..end).unwrap_or_default().as_bytes());
     }
+}
+
+/// Gives a stream the beginning of some chunks, of which what is left stays.
+fn poll_write(
+    stream: &mut SendStream,
+    context: &mut Context<'_>,
+    chunks: &mut [Bytes],
+) -> Poll<Result<(), WriteError>> {
+    // It writes once or not at all, so nothing is lost with it.
+    pin!(stream.write_chunks(chunks)).poll(context).map_ok(drop)
 }

@@ -57,14 +57,6 @@ impl Road {
         }
     }
 
-    /// Gives the road what it takes at once, and keeps the rest.
-    pub(super) fn send(&mut self, plain: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Tls(line) => line.send(plain),
-            Self::Quic(line) => line.send(plain),
-        }
-    }
-
     /// Returns whether it has taken everything.
     pub(super) fn is_flushed(&self) -> bool {
         match self {
@@ -78,6 +70,14 @@ impl Road {
         match self {
             Self::Tls(line) => line.unsent_bytes(),
             Self::Quic(line) => line.unsent_bytes(),
+        }
+    }
+
+    /// Returns the bytes that were made for this session alone, and that it has not taken; what goes over QUIC is shared, or short.
+    pub(super) fn sealed_bytes(&self) -> usize {
+        match self {
+            Self::Tls(line) => line.unsent_bytes(),
+            Self::Quic(_) => 0,
         }
     }
 

@@ -12,7 +12,7 @@ use std::ops::Range;
 pub(in crate::shard) const CONTROL_BYTES_MAX: usize = 125;
 
 /// Bytes of a server's header at most: it masks nothing.
-const HEADER_BYTES_MAX: usize = 10;
+pub(in crate::shard) const HEADER_BYTES_MAX: usize = 10;
 
 /// Bytes of the key that each frame of a client is masked with.
 const MASK_BYTES: usize = 4;
@@ -325,8 +325,14 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
 }
 
 /// Appends a message in one frame.
+#[cfg(test)]
 pub(in crate::shard) fn write_message(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
     write_frame(out, Opcode::Message(kind), payload);
+}
+
+/// Appends the header of a message in one frame; its payload goes behind it.
+pub(in crate::shard) fn write_message_header(out: &mut Vec<u8>, kind: Kind, payload_bytes: usize) {
+    write_header(out, Opcode::Message(kind), payload_bytes);
 }
 
 /// Appends the pong to a ping.
@@ -353,8 +359,13 @@ pub(in crate::shard) const fn framed_bytes(payload: usize) -> usize {
 
 fn write_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     out.reserve(framed_bytes(payload.len()));
+    write_header(out, opcode, payload.len());
+    out.extend_from_slice(payload);
+}
+
+fn write_header(out: &mut Vec<u8>, opcode: Opcode, payload_bytes: usize) {
     out.push(0x80 | opcode.number());
-    match payload.len() {
+    match payload_bytes {
         short @ 0..=125 => out.push(u8::try_from(short).unwrap_or_default()),
         long @ 126..=0xffff => {
             out.push(126);
@@ -365,5 +376,4 @@ fn write_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
             out.extend_from_slice(&u64::try_from(longest).unwrap_or_default().to_be_bytes());
         }
     }
-    out.extend_from_slice(payload);
 }
