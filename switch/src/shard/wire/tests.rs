@@ -27,6 +27,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::super::drive::End;
 use super::super::pace::Turn;
 use super::super::session::{Due, Identity, Session};
 use super::super::table::Table;
@@ -153,6 +154,26 @@ async fn a_session_that_is_closed_by_what_it_is_told_is_ended_by_its_task_at_onc
     assert!(woken.0.load(Ordering::SeqCst) > 0, "its task is not woken");
     assert!(session.take_written().is_empty(), "the order was dropped, and counts as sent");
     drop(client);
+}
+
+#[tokio::test]
+async fn orders_that_a_broken_socket_did_not_take_were_not_sent() {
+    let (wire, client) = over_tls(1, 64 << 10).await.swap_remove(0);
+    let session = established(wire);
+    assert!(session.tell(), "the Welcome leaves at once");
+    // It is reset: its Welcome is unread.
+    drop(client);
+
+    session.push_order(Due {
+        instruction: InstructionId::from([1; 16]),
+        frame: Bytes::from_static(b"an order").into(),
+        since: Instant::now(),
+        urgency: Urgency::Order,
+    });
+
+    assert!(!session.tell());
+    assert_eq!(session.over(), Some(End::Peer));
+    assert!(session.take_written().is_empty(), "what was not written counts as sent");
 }
 
 #[derive(Default)]
