@@ -228,7 +228,8 @@ async fn between_two_turns_others_have_theirs() {
     tokio::join!(run(&table, tell, &done), others);
 
     let told = told.into_inner();
-    assert!(told.values().all(|count| *count <= 512), "{told:?}");
+    // Whose turn it is first changes from one to the next.
+    assert!(told.values().all(|count| *count <= 2 * 512), "{told:?}");
 }
 
 #[tokio::test]
