@@ -67,8 +67,12 @@ impl OwnSwitch {
         let mut switch = Self { folder, ports: free_ports()?, core, settings, process: None };
         switch.provision()?;
         switch.restart().await?;
-        switch.import().await?;
-        Ok(switch)
+        let imported = switch.import().await;
+        if let (Err(_), Some(process)) = (&imported, &mut switch.process) {
+            // Where it has ended, its log says more.
+            process.check()?;
+        }
+        imported.map(|()| switch)
     }
 
     /// Where it is.
